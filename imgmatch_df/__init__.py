@@ -1,0 +1,40 @@
+"""Find duplicate and near-duplicate images where the data already lives: Polars frames, Parquet and DuckDB.
+
+Importing the package registers the namespace ``imgmatch`` on Polars expressions, series and frames.
+"""
+
+from imgmatch_df import namespaces as _namespaces  # noqa: F401  # registers the namespaces
+from imgmatch_df.errors import (
+    ArgumentError,
+    ColumnError,
+    DecodeError,
+    FetchError,
+    ImgMatchError,
+    MissingExtraError,
+    RowError,
+    SourceError,
+    StoreError,
+)
+from imgmatch_df.pipeline import bmh1, from_bits, hamming, phash, to_bits, visual_hash
+from imgmatch_df.scan import scan_images
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArgumentError",
+    "ColumnError",
+    "DecodeError",
+    "FetchError",
+    "ImgMatchError",
+    "MissingExtraError",
+    "RowError",
+    "SourceError",
+    "StoreError",
+    "bmh1",
+    "from_bits",
+    "hamming",
+    "phash",
+    "scan_images",
+    "to_bits",
+    "visual_hash",
+]

@@ -1,0 +1,1 @@
+"""The numba kernels: arrays in, arrays out, no I/O. Import the module that is needed; this package imports none."""

@@ -1,0 +1,87 @@
+"""The words for what goes wrong: exceptions for the caller's mistakes, `Failure` for a row's.
+
+Every exception takes exactly one message string, because Polars rebuilds an exception that leaves a batch as
+``type(error)(message)``.
+"""
+
+from typing import NamedTuple
+
+
+class ImgMatchError(Exception):
+    """Base of every exception that imgmatch-df raises on purpose."""
+
+
+class ArgumentError(ImgMatchError, ValueError):
+    """An argument has a value that is not allowed. Raised while the expression is built."""
+
+
+class ColumnError(ImgMatchError, TypeError):
+    """A column is absent or has a dtype that is not allowed."""
+
+
+class RowError(ImgMatchError):
+    """A row failed and the caller asked for ``on_error="raise"``."""
+
+
+class SourceError(RowError):
+    """The row's value is no usable reference to an image (`missing`, `bad_source`)."""
+
+
+class FetchError(RowError):
+    """The row's bytes could not be had (`not_found`, `fetch_*`, `too_many_bytes`)."""
+
+
+class DecodeError(RowError):
+    """The row's bytes are no decodable picture (`decode_failed`, `too_many_pixels`)."""
+
+
+class StoreError(ImgMatchError):
+    """A store of hashes cannot be read or written."""
+
+
+class MissingExtraError(ImgMatchError, ImportError):
+    """An optional dependency is absent; the message names the extra that brings it."""
+
+
+class Failure(NamedTuple):
+    """Why one row has no hashes. A value, not an exception: a dead row never stops its neighbours.
+
+    Parameters
+    ----------
+    status
+        One of `schema.STATUSES` other than ``"ok"``.
+    detail
+        One line that a person can act on; no credentials, no more than 80 characters of the source.
+    """
+
+    status: str
+    detail: str
+
+
+_ERROR_OF_STATUS: dict[str, type[RowError]] = {
+    "missing": SourceError,
+    "bad_source": SourceError,
+    "not_found": FetchError,
+    "fetch_blocked": FetchError,
+    "fetch_timeout": FetchError,
+    "fetch_failed": FetchError,
+    "too_many_bytes": FetchError,
+    "decode_failed": DecodeError,
+    "too_many_pixels": DecodeError,
+}
+
+
+def row_error(failure: Failure, row: int) -> RowError:
+    """Return the exception that stands for `failure` under ``on_error="raise"``.
+
+    Parameters
+    ----------
+    failure
+        What went wrong with the row.
+    row
+        Position of the row in its batch, counted from 0.
+    """
+    message = (
+        f"row {row} of its batch: {failure.status}: {failure.detail}\nHint: on_error='null' keeps such rows as null."
+    )
+    return _ERROR_OF_STATUS[failure.status](message)

@@ -1,0 +1,242 @@
+"""Hashes as columns: from kernel arrays to Series, to the documented 0/1 strings and back, and their distances.
+
+The bits follow OpenCV's `img_hash` (``BlockMeanHash`` mode 1 and ``PHash``); `_kernels.pictures` computes them.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.schema import BMH1, DISTANCE, DISTANCE_DTYPE, HASH_KINDS, PHASH, HashKind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MAX_WIDTH_BYTES = 512
+# Rows whose exclusive-or is held at once: 8 MB for bmh1, so that a distance of two columns stays in cache-sized memory.
+_CHUNK_ROWS = 1 << 16
+
+
+def bmh1_series(hashes: "NDArray[np.uint8]", valid: "NDArray[np.bool_]") -> pl.Series:
+    """Return a `Binary` column of the rows of `hashes`, uint8 (n, 121), null where `valid` is False."""
+    return _binary_series(BMH1.name, hashes, valid)
+
+
+def phash_series(hashes: "NDArray[np.uint64]", valid: "NDArray[np.bool_]") -> pl.Series:
+    """Return a `UInt64` column of `hashes`, uint64 (n,), null where `valid` is False."""
+    import pyarrow as pa
+
+    n_rows = len(hashes)
+    array = pa.UInt64Array.from_buffers(
+        pa.uint64(), n_rows, [_validity(valid), pa.py_buffer(hashes)], int(n_rows - valid.sum())
+    )
+    return pl.Series(PHASH.name, array, dtype=PHASH.dtype)
+
+
+def _binary_series(name: str, rows: "NDArray[np.uint8]", valid: "NDArray[np.bool_]") -> pl.Series:
+    import pyarrow as pa
+
+    n_rows, n_bytes = rows.shape
+    if n_rows == 0:
+        return pl.Series(name, [], dtype=pl.Binary)
+    array = pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(n_bytes), n_rows, [_validity(valid), pa.py_buffer(rows)], int(n_rows - valid.sum())
+    )
+    return pl.Series(name, array, dtype=pl.Binary)
+
+
+def _validity(valid: "NDArray[np.bool_]") -> Any:
+    import numpy as np
+    import pyarrow as pa
+
+    return pa.py_buffer(np.packbits(valid, bitorder="little"))
+
+
+def hash_rows(hashes: pl.Series) -> "tuple[NDArray[np.uint8], NDArray[np.bool_]]":
+    """Return the bytes of a hash column and which rows have a hash.
+
+    Parameters
+    ----------
+    hashes
+        `UInt64`, or `Binary` whose values all have one width of 1 to 512 bytes.
+
+    Returns
+    -------
+    rows, valid
+        uint8 (n, width) with zeros where the hash is null, and bool (n,). A `UInt64` gives its eight bytes big-endian.
+
+    Raises
+    ------
+    ColumnError
+        If the dtype is no hash dtype, or the values differ in width.
+    """
+    import numpy as np
+
+    valid = hashes.is_not_null().to_numpy()
+    if hashes.dtype == PHASH.dtype:
+        return hashes.fill_null(0).to_numpy().astype(">u8").view(np.uint8).reshape(-1, 8), valid
+    if hashes.dtype != pl.Binary:
+        raise ColumnError(
+            f"column {hashes.name!r} has dtype {hashes.dtype}, a hash column is UInt64 (phash) or Binary (bmh1)\n"
+            "Hint: from_bits(hash_type) turns documented 0/1 strings into hashes."
+        )
+    present = hashes.drop_nulls()
+    widths = present.bin.size().unique().sort().to_list()
+    if len(widths) > 1 or (widths and not 1 <= widths[0] <= MAX_WIDTH_BYTES):
+        raise ColumnError(
+            f"column {hashes.name!r} holds values of {', '.join(map(str, widths[:4]))} bytes, the hashes of a column "
+            f"have one width of 1 to {MAX_WIDTH_BYTES} bytes\nHint: a bmh1 has {BMH1.n_bytes}."
+        )
+    width = widths[0] if widths else BMH1.n_bytes
+    packed = _value_bytes(present).reshape(len(present), width)
+    if len(present) == len(hashes):
+        return packed, valid
+    rows = np.zeros((len(hashes), width), np.uint8)
+    rows[valid] = packed
+    return rows, valid
+
+
+def _value_bytes(present: pl.Series) -> "NDArray[np.uint8]":
+    """Return the concatenated bytes of a `Binary` column without nulls, without a copy of our own."""
+    import numpy as np
+
+    # Offsets, not row numbers: a slice starts inside its buffer, and null rows take no bytes in it.
+    array = present.to_arrow(compat_level=pl.CompatLevel.oldest())
+    _, offset_buffer, values = array.buffers()
+    if values is None:
+        return np.empty(0, np.uint8)
+    offsets = np.frombuffer(offset_buffer, np.int64)
+    return np.frombuffer(values, np.uint8)[offsets[array.offset] : offsets[array.offset + len(array)]]
+
+
+def parse_hash(value: object) -> int | bytes:
+    """Return one hash value as it stands in a column: int for phash, bytes for bmh1.
+
+    Parameters
+    ----------
+    value
+        An int of 0 to 2**64 - 1, bytes, or the documented 0/1 string of either kind.
+
+    Raises
+    ------
+    ArgumentError
+        If it is none of these.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << PHASH.n_bits:
+        return value
+    if isinstance(value, (bytes, bytearray)) and 1 <= len(value) <= MAX_WIDTH_BYTES:
+        return bytes(value)
+    if isinstance(value, str) and not value.strip("01"):
+        for kind in HASH_KINDS.values():
+            if len(value) == kind.n_chars:
+                return int(value, 2) if kind is PHASH else int(value, 2).to_bytes(kind.n_bytes, "big")
+    shown = f"{value!r:.80}"
+    raise ArgumentError(
+        f"a hash value is an int below 2**64, bytes, or a 0/1 string of {PHASH.n_chars} or {BMH1.n_chars} characters, "
+        f"got {shown}\nHint: for a column, pass pl.col(name)."
+    )
+
+
+def distances(left: pl.Series, right: pl.Series) -> pl.Series:
+    """Return the Hamming distance of two hash columns, row by row, in bits.
+
+    Parameters
+    ----------
+    left, right
+        Hash columns of one kind; a column of length 1 is compared with every row of the other.
+
+    Returns
+    -------
+    Series
+        `UInt16`, null where either hash is null.
+
+    Raises
+    ------
+    ColumnError
+        If the columns are no hash columns, or of different kinds.
+    """
+    if left.dtype != right.dtype and pl.Null not in (left.dtype, right.dtype):
+        raise ColumnError(
+            f"cannot compare {left.name!r} ({left.dtype}) with {right.name!r} ({right.dtype})\n"
+            "Hint: both sides must be phash (UInt64) or both bmh1 (Binary)."
+        )
+    if pl.Null in (left.dtype, right.dtype):
+        n_rows = 0 if 0 in (len(left), len(right)) else max(len(left), len(right))
+        return pl.Series(DISTANCE, [None] * n_rows, dtype=DISTANCE_DTYPE)
+    if left.dtype == PHASH.dtype:
+        return (left ^ right).bitwise_count_ones().cast(DISTANCE_DTYPE).alias(DISTANCE)
+    return _byte_distances(left, right)
+
+
+def _byte_distances(left: pl.Series, right: pl.Series) -> pl.Series:
+    import numpy as np
+
+    left_rows, left_valid = hash_rows(left)
+    right_rows, right_valid = hash_rows(right)
+    if left_rows.shape[1] != right_rows.shape[1] and left_valid.any() and right_valid.any():
+        raise ColumnError(
+            f"cannot compare hashes of {left_rows.shape[1]} bytes ({left.name!r}) with hashes of "
+            f"{right_rows.shape[1]} bytes ({right.name!r})\nHint: both sides must be hashes of one kind."
+        )
+    valid = left_valid & right_valid
+    out = np.zeros(len(valid), np.uint16)
+    if not valid.any():
+        return pl.Series(DISTANCE, [None] * len(valid), dtype=DISTANCE_DTYPE)
+    left_rows, right_rows = np.broadcast_arrays(left_rows, right_rows)
+    for start in range(0, len(valid), _CHUNK_ROWS):
+        rows = slice(start, start + _CHUNK_ROWS)
+        np.bitwise_count(left_rows[rows] ^ right_rows[rows]).sum(axis=1, dtype=np.uint16, out=out[rows])
+    return pl.select(
+        pl.when(pl.Series(valid)).then(pl.Series(out)).alias(DISTANCE)  # null where either side is
+    ).to_series()
+
+
+def to_bits(hashes: pl.Series) -> pl.Series:
+    """Return the documented 0/1 strings of a hash column; null stays null.
+
+    Returns
+    -------
+    Series
+        `String` of eight characters a byte, each byte most significant bit first.
+    """
+    import numpy as np
+
+    if hashes.dtype == pl.Null:
+        return hashes.cast(pl.String)
+    rows, valid = hash_rows(hashes)
+    characters = np.unpackbits(rows, axis=1) + np.uint8(ord("0"))
+    return _binary_series(hashes.name, characters, valid).cast(pl.String)
+
+
+def from_bits(bits: pl.Series, kind: HashKind) -> pl.Series:
+    """Return the hashes that documented 0/1 strings stand for; null stays null.
+
+    Raises
+    ------
+    ColumnError
+        If the column is not `String`, or a value is not `kind.n_chars` characters of 0 and 1.
+    """
+    import numpy as np
+
+    if bits.dtype == pl.Null:
+        return bits.cast(kind.dtype)
+    if bits.dtype != pl.String:
+        raise ColumnError(
+            f"column {bits.name!r} has dtype {bits.dtype}, from_bits reads String\n"
+            "Hint: UInt64 and Binary hash columns are hashes already."
+        )
+    wrong = bits.filter(bits.str.contains(rf"^[01]{{{kind.n_chars}}}$").not_())
+    if len(wrong):
+        raise ColumnError(
+            f"column {bits.name!r} holds {wrong[0][:80]!r} ({len(wrong[0])} characters), a {kind.name} is "
+            f"{kind.n_chars} characters of 0 and 1\nHint: the kinds differ in length; is it the other one?"
+        )
+    valid = bits.is_not_null().to_numpy()
+    rows = np.zeros((len(bits), kind.n_bytes), np.uint8)
+    characters = _value_bytes(bits.drop_nulls().cast(pl.Binary)).reshape(-1, kind.n_chars)
+    rows[valid] = np.packbits(characters == ord("1"), axis=1)
+    if kind is PHASH:
+        return phash_series(rows.view(">u8").astype(np.uint64).ravel(), valid).alias(bits.name)
+    return _binary_series(bits.name, rows, valid)

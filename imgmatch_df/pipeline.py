@@ -1,0 +1,345 @@
+"""Sources to hashes to answers: the expression builders and frame verbs, as plain typed functions.
+
+The only place that knows the order of the steps; the namespaces and the command line make one call into it.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from pickle import PicklingError
+from typing import Unpack, overload
+
+import polars as pl
+
+from imgmatch_df import hashing
+from imgmatch_df.batches import Field, SharedBatches, Whole
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.options import Options, SourceOptions, make_options
+from imgmatch_df.schema import (
+    BMH1,
+    DISTANCE,
+    DISTANCE_DTYPE,
+    HASH_KINDS,
+    PHASH,
+    hash_kind,
+    visual_hash_fields,
+)
+
+HashTypes = str | Iterable[str]
+
+_BOTH = tuple(HASH_KINDS)
+_SOURCE_DTYPES = (pl.String, pl.Binary, pl.Null, pl.Categorical, pl.Enum)
+
+# Polars merges equal subexpressions only when they carry the same function *object*, so expressions on the same source
+# and options share one base expression. Few are in use at once; an evicted one costs a second decode, nothing else.
+_MAX_SHARED = 16
+_shared: OrderedDict[tuple[bytes, Options], tuple[SharedBatches, pl.Expr]] = OrderedDict()
+
+
+def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
+    """Return the 64-bit perceptual hash of each picture.
+
+    Compact, and fast to join; `bmh1` separates near-duplicates better. Equal, bit for bit, to OpenCV's `PHash` of the
+    picture that `imdecode` gives. A row that fails is null; `visual_hash` says why.
+
+    Parameters
+    ----------
+    source
+        Column of paths, base64 strings, data URIs or encoded pictures (`String` or `Binary`), by name or expression.
+    **options
+        See `Options`.
+
+    Returns
+    -------
+    Expr
+        ``phash: UInt64``. ``f"{value:064b}"`` is the documented string.
+
+    Raises
+    ------
+    ArgumentError
+        If an option is unknown or has a value that is not allowed.
+
+    Notes
+    -----
+    `phash`, `bmh1` and `visual_hash` of one column in one statement read and decode each picture once.
+    Source: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010); OpenCV `phash.cpp`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.phash(pl.lit("no-such-file.jpg"))).to_series().to_list()
+    [None]
+    """
+    return _hash_field(source, PHASH.name, make_options(**options))
+
+
+def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
+    """Return the 961-bit block mean hash of each picture.
+
+    The one to find near-duplicates with: a 31 x 31 picture of what is lighter than the mean. Equal, bit for bit, to
+    OpenCV's `BlockMeanHash` mode 1. A row that fails is null; `visual_hash` says why.
+
+    Parameters
+    ----------
+    source
+        Column of paths, base64 strings, data URIs or encoded pictures (`String` or `Binary`), by name or expression.
+    **options
+        See `Options`.
+
+    Returns
+    -------
+    Expr
+        ``bmh1: Binary`` of 121 bytes: 961 bits and 7 of padding.
+
+    Raises
+    ------
+    ArgumentError
+        If an option is unknown or has a value that is not allowed.
+
+    Notes
+    -----
+    `phash`, `bmh1` and `visual_hash` of one column in one statement read and decode each picture once.
+    Source: Yang, Gu, Niu, Block Mean Value Based Image Perceptual Hashing (2006); OpenCV `block_mean_hash.cpp`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.bmh1(pl.lit("no-such-file.jpg"))).to_series().to_list()
+    [None]
+    """
+    return _hash_field(source, BMH1.name, make_options(**options))
+
+
+@overload
+def visual_hash(
+    data: pl.DataFrame, source: str = "url", *, hash_types: HashTypes = _BOTH, **options: Unpack[SourceOptions]
+) -> pl.DataFrame: ...
+
+
+@overload
+def visual_hash(
+    data: pl.LazyFrame, source: str = "url", *, hash_types: HashTypes = _BOTH, **options: Unpack[SourceOptions]
+) -> pl.LazyFrame: ...
+
+
+@overload
+def visual_hash(data: pl.Expr | str, *, hash_types: HashTypes = _BOTH, **options: Unpack[SourceOptions]) -> pl.Expr: ...
+
+
+def visual_hash(
+    data: pl.DataFrame | pl.LazyFrame | pl.Expr | str,
+    source: str = "url",
+    *,
+    hash_types: HashTypes = _BOTH,
+    **options: Unpack[SourceOptions],
+) -> pl.DataFrame | pl.LazyFrame | pl.Expr:
+    """Return the hashes of each picture, its size, and what went wrong where it failed.
+
+    Parameters
+    ----------
+    data
+        A frame that has a source column; or the source column itself, by name or expression.
+    source
+        Name of the source column, when `data` is a frame.
+    hash_types
+        ``"bmh1"``, ``"phash"`` or both.
+    **options
+        See `Options`.
+
+    Returns
+    -------
+    DataFrame, LazyFrame or Expr
+        A frame comes back with the columns ``width: UInt32``, ``height: UInt32`` (pixels, as seen), the hashes,
+        ``status: Enum`` and ``detail: String`` (null where ok) behind its own, rows in order; columns of these names
+        are replaced. An expression gives them as one ``visual_hash: Struct``.
+
+    Raises
+    ------
+    ArgumentError
+        If a hash type or an option is unknown or has a value that is not allowed.
+    ColumnError
+        If the frame has no such column, or its dtype is no source dtype.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = imgmatch_df.visual_hash(pl.DataFrame({"url": ["no-such-file.jpg"]}))
+    >>> frame.select("phash", "status", "detail").row(0)
+    (None, 'not_found', "no such file: 'no-such-file.jpg'")
+    """
+    fields = visual_hash_fields(_check_hash_types(hash_types))
+    checked = make_options(**options)
+    if isinstance(data, (pl.DataFrame, pl.LazyFrame)):
+        _check_source_column(data, source)
+        batches, base = _shared_base(pl.col(source), checked)
+        columns = [_stack(base, Field(batches, name), dtype) for name, dtype in fields.items()]
+        return data.with_columns(columns) if isinstance(data, pl.LazyFrame) else _run(data, columns)
+    batches, base = _shared_base(_expr(data), checked)
+    return _stack(base, Whole(batches, fields), pl.Struct(fields))
+
+
+def hamming(hashes: pl.Expr | str, other: pl.Expr | int | bytes | str) -> pl.Expr:
+    """Return the Hamming distance between hashes, in bits.
+
+    Parameters
+    ----------
+    hashes
+        Hash column, `UInt64` or `Binary`, by name or expression.
+    other
+        A hash column as an expression, or one hash value: int (phash), bytes (bmh1) or a documented 0/1 string.
+
+    Returns
+    -------
+    Expr
+        ``distance: UInt16``, 0 to the number of bits, null where either hash is null.
+
+    Raises
+    ------
+    ArgumentError
+        If `other` is no hash value.
+    ColumnError
+        When the query runs, if the two sides are no hash columns or of different kinds.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"phash": [0, 255, None]}, schema={"phash": pl.UInt64})
+    >>> frame.select(imgmatch_df.hamming("phash", 1)).to_series().to_list()
+    [1, 7, None]
+    """
+    if isinstance(other, pl.Expr):
+        return pl.map_batches(
+            [_expr(hashes), other],
+            lambda sides: hashing.distances(*sides),
+            return_dtype=DISTANCE_DTYPE,
+            is_elementwise=True,
+        ).alias(DISTANCE)
+    value = hashing.parse_hash(other)
+    constant = pl.Series("the given hash", [value], dtype=PHASH.dtype if isinstance(value, int) else BMH1.dtype)
+    return _map(_expr(hashes), lambda column: hashing.distances(column, constant), DISTANCE_DTYPE).alias(DISTANCE)
+
+
+def to_bits(hashes: pl.Expr | str) -> pl.Expr:
+    """Return hashes as the documented strings of 0 and 1.
+
+    Parameters
+    ----------
+    hashes
+        Hash column, `UInt64` (64 characters) or `Binary` (8 a byte, 968 for bmh1), by name or expression.
+
+    Returns
+    -------
+    Expr
+        `String` under the column's own name, null where the hash is null.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.to_bits(pl.lit(2**63, dtype=pl.UInt64))).item()[:8]
+    '10000000'
+    """
+    return _map(_expr(hashes), hashing.to_bits, pl.String())
+
+
+def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
+    """Return the hashes that documented strings of 0 and 1 stand for.
+
+    Parameters
+    ----------
+    bits
+        `String` column of 64 (phash) or 968 (bmh1) characters, by name or expression.
+    hash_type
+        ``"bmh1"`` or ``"phash"``.
+
+    Returns
+    -------
+    Expr
+        The hash column's dtype under the column's own name, null where the string is null.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such hash type.
+    ColumnError
+        When the query runs, if a value is no such string.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.from_bits(pl.lit("1" + "0" * 63), "phash")).item() == 2**63
+    True
+    """
+    kind = hash_kind(hash_type)
+    return _map(_expr(bits), lambda column: hashing.from_bits(column, kind), kind.dtype)
+
+
+def _hash_field(source: pl.Expr | str, name: str, options: Options) -> pl.Expr:
+    batches, base = _shared_base(_expr(source), options)
+    return _stack(base, Field(batches, name), HASH_KINDS[name].dtype)
+
+
+def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.Expr]:
+    """Return the expression under every hash of `source`: one object for equal sources and options."""
+    key = _fingerprint(source)
+    if key is not None and (key, options) in _shared:
+        _shared.move_to_end((key, options))
+        return _shared[key, options]
+    batches = SharedBatches(options)
+    shared = batches, _map(source, batches, pl.Struct(visual_hash_fields()))
+    if key is not None:
+        _shared[key, options] = shared
+        if len(_shared) > _MAX_SHARED:
+            _shared.popitem(last=False)
+    return shared
+
+
+def _fingerprint(source: pl.Expr) -> bytes | None:
+    try:
+        return source.meta.serialize()
+    except (pl.exceptions.PolarsError, PicklingError, TypeError, AttributeError):
+        return None  # the user's own function cannot be pickled: the expression shares with no other
+
+
+def _stack(base: pl.Expr, field: Field, dtype: pl.DataType) -> pl.Expr:
+    # Another map, not `.struct.field`: that one would clone the base and end the sharing.
+    return _map(base, field, dtype).alias(field.name)
+
+
+def _map(expr: pl.Expr, function: Callable[[pl.Series], pl.Series], dtype: pl.DataType) -> pl.Expr:
+    return expr.map_batches(function, return_dtype=dtype, is_elementwise=True)
+
+
+def _expr(column: pl.Expr | str) -> pl.Expr:
+    if isinstance(column, pl.Expr):
+        return column
+    if isinstance(column, str):
+        return pl.col(column)
+    raise ArgumentError(
+        f"a column is needed, got {type(column).__name__}\n"
+        "Hint: pass a column name or an expression; a Series has the namespace series.imgmatch."
+    )
+
+
+def _check_hash_types(hash_types: HashTypes) -> tuple[str, ...]:
+    names = (hash_types,) if isinstance(hash_types, str) else tuple(hash_types)
+    for name in names:
+        hash_kind(name)
+    if not names or len(set(names)) < len(names):
+        raise ArgumentError(f"hash_types must name each kind once, got {names!r}\nHint: leave it out for both.")
+    return names
+
+
+def _check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None:
+    schema = frame.collect_schema()
+    if source not in schema:
+        shown = ", ".join(map(repr, schema.names()[:12]))
+        raise ColumnError(f"no column {source!r} in the frame, it has {shown}\nHint: source='name of the column'.")
+    if schema[source] not in _SOURCE_DTYPES:
+        raise ColumnError(
+            f"column {source!r} has dtype {schema[source]}, sources are String (paths, URLs, base64) or Binary "
+            "(pictures)\nHint: cast the column, or name another with source=."
+        )
+
+
+def _run(frame: pl.DataFrame, columns: list[pl.Expr]) -> pl.DataFrame:
+    # Through a lazy frame, whose engine merges the equal subexpressions; an eager one would not.
+    return frame.lazy().with_columns(columns).collect(engine="in-memory")

@@ -1,0 +1,122 @@
+"""A bar on the terminal that counts finished rows. One for the process: expressions share it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# Between two batches of one streaming run nothing is under way for a moment; the bar ends when nothing follows.
+_IDLE_S = 1.0
+
+
+class Meter:
+    """Counts rows and shows them while a batch is under way. Safe to call from any thread.
+
+    Nothing is shown where standard error is no terminal.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._bar: Progress | None = None
+        self._n_open = 0
+        self._n_failed = 0
+        self._n_total = 0
+        self._known_total: int | None = None
+        self._generation = 0
+
+    @contextmanager
+    def batch(self, n_rows: int) -> Iterator[None]:
+        """Announce a batch of `n_rows`; the bar is shown from the first batch on."""
+        self._open(n_rows)
+        try:
+            yield
+        finally:
+            self._close(_IDLE_S)
+
+    @contextmanager
+    def run(self, n_rows: int) -> Iterator[None]:
+        """Announce a whole run of `n_rows`, so that the remaining time is known; the bar ends with it."""
+        self._open(0)
+        with self._lock:
+            self._known_total = n_rows
+        try:
+            yield
+        finally:
+            self._close(0)
+
+    def advance(self, *, failed: bool) -> None:
+        """Count one finished row."""
+        with self._lock:
+            self._n_failed += failed
+            if self._bar is not None:
+                total = self._known_total or self._n_total
+                self._bar.update(self._bar.task_ids[0], advance=1, total=total, failed=self._n_failed)
+
+    def _open(self, n_rows: int) -> None:
+        with self._lock:
+            self._n_open += 1
+            self._n_total += n_rows
+            if self._bar is None:
+                self._bar = _bar()
+                self._bar.start()
+
+    def _close(self, idle_s: float) -> None:
+        with self._lock:
+            self._n_open -= 1
+            self._generation += 1
+            if self._n_open:
+                return
+            if not idle_s:
+                self._stop(self._generation)
+                return
+            timer = threading.Timer(idle_s, self._stop, [self._generation])
+            timer.daemon = True
+            timer.start()
+
+    def _stop(self, generation: int) -> None:
+        with self._lock:
+            if self._n_open or generation != self._generation or self._bar is None:
+                return
+            self._bar.stop()
+            self._bar = None
+            self._n_failed = self._n_total = 0
+            self._known_total = None
+
+
+def _bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f}/s")
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("hashing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    bar.add_task("hashing", total=None, failed=0)
+    return bar
+
+
+METER = Meter()

@@ -1,0 +1,112 @@
+"""A folder or a glob of pictures as a lazy frame of path, size and modification time."""
+
+import glob
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.schema import MODIFIED, PATH, SIZE
+
+# Endings that name a picture when a whole folder is scanned; a glob takes what it matches.
+PICTURE_SUFFIXES = (
+    *(".avif", ".bmp", ".dib", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx"),
+    *(".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+
+_SCHEMA = pl.Schema({PATH: pl.String(), SIZE: pl.UInt64(), MODIFIED: pl.Datetime("us", "UTC")})
+_BATCH_ROWS = 10_000
+
+
+def scan_images(source: str | os.PathLike[str], *, recursive: bool = True) -> pl.LazyFrame:
+    """List the pictures of a folder or a glob, lazily.
+
+    Use it as the start of a query; nothing is listed before the query runs, and a query for paths alone asks the file
+    system for no sizes. Pictures are not opened: whether a file is one shows when it is hashed.
+
+    Parameters
+    ----------
+    source
+        A folder (its files with a picture's ending, any case), one file, or a glob such as ``"photos/**/*.jpg"``,
+        where ``**`` stands for any number of folders. Starts from the working directory unless absolute.
+    recursive
+        Whether a folder is scanned with its subfolders.
+
+    Returns
+    -------
+    LazyFrame
+        ``path: String``, ``size: UInt64`` (bytes), ``modified: Datetime("us", "UTC")``, sorted by path. A file that
+        vanishes between listing and asking has null size and time.
+
+    Raises
+    ------
+    ArgumentError
+        If `source` is empty, or is no glob and does not exist.
+
+    Examples
+    --------
+    >>> import imgmatch_df
+    >>> imgmatch_df.scan_images("photos/**/*.jpg").collect_schema().names()
+    ['path', 'size', 'modified']
+    """
+    pattern = os.fspath(source)
+    if not pattern:
+        raise ArgumentError(
+            "source is empty, a folder, a file or a glob is needed\nHint: '.' is the working directory."
+        )
+    if not glob.has_magic(pattern) and not Path(pattern).exists():
+        raise ArgumentError(f"no such file or folder: {pattern!r}\nHint: the working directory is {str(Path.cwd())!r}.")
+
+    def batches(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        names = _SCHEMA.names() if with_columns is None else with_columns
+        paths = iter(_list_paths(pattern, recursive=recursive))
+        remaining = n_rows
+        while remaining is None or remaining > 0:
+            part = list(islice(paths, _BATCH_ROWS if remaining is None else min(_BATCH_ROWS, remaining)))
+            if not part:
+                return
+            if remaining is not None:
+                remaining -= len(part)
+            frame = _describe_files(part, names)
+            yield frame if predicate is None else frame.filter(predicate)
+
+    return register_io_source(batches, schema=_SCHEMA, is_pure=False)
+
+
+def _list_paths(pattern: str, *, recursive: bool) -> list[str]:
+    # Sorted, so that row order does not depend on the file system.
+    # A folder whose own name holds [ or * is still a folder.
+    if Path(pattern).is_file():
+        return [pattern]
+    if not Path(pattern).is_dir():
+        # Not Path.glob, which takes no absolute pattern.
+        return sorted(path for path in glob.iglob(pattern, recursive=True) if not Path(path).is_dir())  # noqa: PTH207
+    found: list[str] = []
+    for folder, subfolders, names in os.walk(pattern):
+        if not recursive:
+            subfolders.clear()
+        found += (str(Path(folder, name)) for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES)
+    return sorted(found)
+
+
+def _describe_files(paths: list[str], names: list[str]) -> pl.DataFrame:
+    columns: dict[str, list[object]] = {PATH: list(paths)}
+    if SIZE in names or MODIFIED in names:
+        stats = [_stat(path) for path in paths]
+        columns[SIZE] = [None if stat is None else stat.st_size for stat in stats]
+        columns[MODIFIED] = [None if stat is None else datetime.fromtimestamp(stat.st_mtime, UTC) for stat in stats]
+    return pl.DataFrame({name: columns[name] for name in names}, schema={name: _SCHEMA[name] for name in names})
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return Path(path).stat()
+    except OSError:  # gone since it was listed; hashing it will say not_found
+        return None

@@ -1,0 +1,110 @@
+"""Every column name and dtype of the project, and the hash kinds. Nobody else spells a column name."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import polars as pl
+
+from imgmatch_df.errors import ArgumentError
+
+# Columns of a hashed frame.
+WIDTH: Final = "width"
+HEIGHT: Final = "height"
+STATUS: Final = "status"
+DETAIL: Final = "detail"
+
+# Columns of a scanned folder.
+PATH: Final = "path"
+SIZE: Final = "size"
+MODIFIED: Final = "modified"
+
+# Columns of joins, clusters and rankings.
+LEFT_ID: Final = "left_id"
+RIGHT_ID: Final = "right_id"
+QUERY_ID: Final = "query_id"
+REFERENCE_ID: Final = "reference_id"
+DISTANCE: Final = "distance"
+CLUSTER_ID: Final = "cluster_id"
+REPRESENTATIVE_ID: Final = "representative_id"
+KEPT: Final = "kept"
+REMOVED_RECORDS: Final = "removed_records"
+RANK: Final = "rank"
+
+OK: Final = "ok"
+STATUSES: Final = (
+    OK,
+    "missing",
+    "bad_source",
+    "not_found",
+    "fetch_blocked",
+    "fetch_timeout",
+    "fetch_failed",
+    "too_many_bytes",
+    "decode_failed",
+    "too_many_pixels",
+)
+STATUS_DTYPE: Final = pl.Enum(STATUSES)
+DISTANCE_DTYPE: Final = pl.UInt16()
+
+
+@dataclass(frozen=True, slots=True)
+class HashKind:
+    """One kind of perceptual hash.
+
+    Parameters
+    ----------
+    name
+        Name of the kind and of its column.
+    n_bits
+        Bits that carry information, and so the largest possible distance.
+    n_bytes
+        Bytes of one hash; the documented 0/1 string has eight characters for each.
+    dtype
+        Polars dtype of its column.
+    version
+        Name of the definition; hashes of different versions are not comparable.
+    """
+
+    name: str
+    n_bits: int
+    n_bytes: int
+    dtype: pl.DataType
+    version: str
+
+    @property
+    def n_chars(self) -> int:
+        """Length of the documented 0/1 string, padding included."""
+        return 8 * self.n_bytes
+
+
+BMH1: Final = HashKind("bmh1", n_bits=961, n_bytes=121, dtype=pl.Binary(), version="opencv-block-mean-1")
+PHASH: Final = HashKind("phash", n_bits=64, n_bytes=8, dtype=pl.UInt64(), version="opencv-phash")
+HASH_KINDS: Final[dict[str, HashKind]] = {kind.name: kind for kind in (BMH1, PHASH)}
+
+
+def hash_kind(name: str) -> HashKind:
+    """Return the hash kind called `name`.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such kind.
+    """
+    try:
+        return HASH_KINDS[name]
+    except (KeyError, TypeError):
+        raise ArgumentError(
+            f"hash_type must be one of {', '.join(map(repr, HASH_KINDS))}, got {name!r}\n"
+            "Hint: 'bmh1' separates near-duplicates best, 'phash' is the compact 64-bit one."
+        ) from None
+
+
+def visual_hash_fields(hash_types: tuple[str, ...] = tuple(HASH_KINDS)) -> dict[str, pl.DataType]:
+    """Return the columns of a visual hash: width, height, the hashes asked for, status and detail."""
+    return {
+        WIDTH: pl.UInt32(),
+        HEIGHT: pl.UInt32(),
+        **{name: hash_kind(name).dtype for name in hash_types},
+        STATUS: STATUS_DTYPE,
+        DETAIL: pl.String(),
+    }
