@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
 from contextlib import nullcontext
+from operator import itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # How long a finished batch waits for the other expressions of its statement, and how many batches may wait. Polars
 # starts the expressions of an eager statement together, so the second one comes within microseconds of the first.
-_GRACE_S = 1.0
+_GRACE_S = 0.25
 _MAX_WAITING = 4
 
 
@@ -56,8 +56,11 @@ class Whole(Field):
 class _Flight:
     """A batch under way or just landed. Holds the input, so that its buffers' addresses stay its own."""
 
-    def __init__(self, values: pl.Series, n_others: int) -> None:
+    def __init__(self, values: pl.Series, stamps: list[object], n_others: int) -> None:
+        from concurrent.futures import Future
+
         self.values = values
+        self.stamps = stamps
         self.n_others = n_others
         self.landed = float("inf")
         self.result: Future[pl.Series] = Future()
@@ -67,7 +70,7 @@ class SharedBatches:
     """The function under all expressions on one source column: hashes a batch once, whoever asks for it.
 
     Lazy queries merge equal subexpressions, so this is called once a batch. Eager ones do not: there each expression
-    calls it with the same buffers, at the same time, and all but the first wait for the first one's result.
+    calls it with the same buffers, at the same time, and all but the first take the first one's result.
     """
 
     def __init__(self, options: Options) -> None:
@@ -78,49 +81,55 @@ class SharedBatches:
 
     def __call__(self, values: pl.Series) -> pl.Series:
         """Return the `Struct` of visual hashes of `values`."""
-        if values.is_empty():
+        n_others = len(self.fields) - 1
+        if values.is_empty() or n_others < 1:
             return hash_batch(values, self._options)
+        # Files may be written again between two statements; what was hashed a moment ago is then another picture.
+        stamps = _stamps(values, self._options)
         key = _addresses(values)
         with self._lock:
             self._drop_landed()
             flight = self._flights.get(key)
-            if flight is not None:
-                flight.n_others -= 1
-                if flight.n_others <= 0:
-                    del self._flights[key]
-                owner = False
+            owner = flight is None or flight.stamps != stamps
+            if flight is None or owner:
+                flight = self._flights[key] = _Flight(values, stamps, n_others)
             else:
-                flight = _Flight(values, n_others=len(self.fields) - 1)
-                owner = True
-                if flight.n_others > 0:
-                    self._flights[key] = flight
+                flight.n_others -= 1
+                if not flight.n_others:
+                    del self._flights[key]
         if owner:
-            self._fly(key, flight)
+            self._fly(flight)
         return flight.result.result().alias(values.name)
 
-    def _fly(self, key: tuple[Any, ...], flight: _Flight) -> None:
+    def _fly(self, flight: _Flight) -> None:
         try:
             flight.result.set_result(hash_batch(flight.values, self._options))
         except BaseException as error:  # noqa: BLE001  # raised again in every expression that waits, this one included
             flight.result.set_exception(error)
-        with self._lock:
-            flight.landed = monotonic()
-            if self._flights.get(key) is flight:
-                sweeper = threading.Timer(_GRACE_S, self._sweep)
-                sweeper.daemon = True
-                sweeper.start()
+        flight.landed = monotonic()
+        sweeper = threading.Timer(_GRACE_S, self._sweep)
+        sweeper.daemon = True
+        sweeper.start()
 
     def _sweep(self) -> None:
         with self._lock:
             self._drop_landed()
 
     def _drop_landed(self) -> None:
-        waiting = [(flight.landed, key) for key, flight in self._flights.items() if flight.landed < float("inf")]
-        waiting.sort(key=lambda item: item[0], reverse=True)
         now = monotonic()
-        for position, (landed, key) in enumerate(waiting):
-            if position >= _MAX_WAITING or now - landed >= _GRACE_S:
+        landed = [(key, now - flight.landed) for key, flight in self._flights.items() if flight.landed <= now]
+        landed.sort(key=itemgetter(1))
+        for position, (key, age_s) in enumerate(landed):
+            if position >= _MAX_WAITING or age_s >= _GRACE_S:
                 del self._flights[key]
+
+
+def _stamps(values: pl.Series, options: Options) -> list[object]:
+    from imgmatch_df.fetch import file_stamp
+
+    if values.dtype == pl.Binary:
+        return []
+    return [file_stamp(value, options) for value in _sources(values)]
 
 
 def _addresses(values: pl.Series) -> tuple[Any, ...]:

@@ -1,7 +1,6 @@
 """What a caller may set, checked once, while the expression is built."""
 
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from os import PathLike, fspath
 from typing import Literal, TypedDict, Unpack, get_args
 
@@ -72,6 +71,8 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
     names = [field.name for field in fields(Options)]
     for name in options:
         if name not in names:
+            from difflib import get_close_matches
+
             guess = get_close_matches(name, names, 1) or names
             raise ArgumentError(f"unknown option {name!r}, allowed are {', '.join(names)}\nHint: try {guess[0]!r}.")
     return Options(**{**options, "base_dir": _resolve_base_dir(options.get("base_dir"))})  # type: ignore[arg-type]

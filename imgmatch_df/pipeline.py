@@ -5,7 +5,6 @@ The only place that knows the order of the steps; the namespaces and the command
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from pickle import PicklingError
 from typing import Unpack, overload
 
 import polars as pl
@@ -164,7 +163,7 @@ def visual_hash(
     >>> import imgmatch_df, polars as pl
     >>> frame = imgmatch_df.visual_hash(pl.DataFrame({"url": ["no-such-file.jpg"]}))
     >>> frame.select("phash", "status", "detail").row(0)
-    (None, 'not_found', "no such file: 'no-such-file.jpg'")
+    (None, 'not_found', 'no such file: no-such-file.jpg')
     """
     fields = visual_hash_fields(_check_hash_types(hash_types))
     checked = make_options(**options)
@@ -293,6 +292,8 @@ def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.E
 
 
 def _fingerprint(source: pl.Expr) -> bytes | None:
+    from pickle import PicklingError
+
     try:
         return source.meta.serialize()
     except (pl.exceptions.PolarsError, PicklingError, TypeError, AttributeError):

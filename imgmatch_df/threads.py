@@ -2,8 +2,11 @@
 
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 _lock = threading.Lock()
 
@@ -15,14 +18,16 @@ def n_threads() -> int:
     return os.cpu_count() or 1
 
 
-def pool() -> ThreadPoolExecutor:
+def pool() -> "ThreadPoolExecutor":
     """Return the pool, `n_threads` wide. Tasks in it must not wait for other tasks of it."""
     with _lock:
         return _pool()
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def _pool() -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor
+
     return ThreadPoolExecutor(n_threads(), thread_name_prefix="imgmatch")
 
 

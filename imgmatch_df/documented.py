@@ -1,0 +1,226 @@
+"""The documented JSON's values, one at a time: hashes as 0/1 strings, distances as percent, statuses and their texts.
+
+No frame is touched here; `records` puts the values into rows and back.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from math import floor
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+from uuid import uuid4
+
+import polars as pl
+
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.schema import BMH1, HASH_KINDS, OK, HashKind, hash_kind
+
+Json: TypeAlias = dict[str, Any]
+Document: TypeAlias = Mapping[str, Any] | str | bytes | PathLike[str]
+Method: TypeAlias = Literal["visual_hash", "remove_duplicates", "rank_images"]
+
+_PREFIX: Final = "Error Loading Image: "
+_NO_IMAGE: Final = "Record has no image in '_url' or '_base64'"
+_DOWNLOAD: Final = "Unable to download image from "
+_UNREACHABLE: Final = frozenset({"not_found", "fetch_blocked", "fetch_timeout", "fetch_failed"})
+_MAX_SIDE: Final = 2**32 - 1
+
+
+def ping_response() -> Json:
+    """Return the documented `ping` response."""
+    return {
+        "status": {"code": 200, "text": "OK"},
+        "_service_info": {
+            "_name": "Image matching service",
+            "_info": "Get visual hashes, find (near-)duplicate images and rank them",
+        },
+    }
+
+
+def to_json(response: Mapping[str, Any]) -> str:
+    """Return a response as JSON text, never with NaN or Infinity."""
+    return json.dumps(response, allow_nan=False)
+
+
+def radius_from_range(range_: float, hash_type: str = BMH1.name) -> int:
+    """Return the largest Hamming distance, in bits, that the documented `range` allows. Inclusive.
+
+    Parameters
+    ----------
+    range_
+        Percent of the characters of the documented 0/1 string (968 of bmh1, 64 of phash), 0 to 100. The unit is
+        inferred from the documented sample, where 0.1 stands for 1 bit of 968.
+    hash_type
+        Name of the hash kind.
+
+    Raises
+    ------
+    ArgumentError
+        If `range_` is no number from 0 to 100.
+
+    Examples
+    --------
+    >>> radius_from_range(0), radius_from_range(1), radius_from_range(12.5, "phash")
+    (0, 9, 8)
+    """
+    kind = hash_kind(hash_type)
+    if isinstance(range_, bool) or not isinstance(range_, int | float) or not 0 <= range_ <= 100:
+        hint = "range is a percentage of differing bits, 0 for equal hashes; a distance in bits is a radius."
+        raise refused("range", range_, "a number from 0 to 100", hint)
+    # 1e-9, because 100 * bits / n_chars is rarely a float: 29 bits' own percentage must allow 29 bits.
+    return min(floor(range_ / 100 * kind.n_chars + 1e-9), kind.n_bits)
+
+
+def percent_from_bits(bits: int, hash_type: str = BMH1.name) -> float:
+    """Return a Hamming distance in bits as the documented percentage, with one decimal.
+
+    Examples
+    --------
+    >>> percent_from_bits(1), percent_from_bits(252), percent_from_bits(1, "phash")
+    (0.1, 26.0, 1.6)
+    """
+    return round(100 * bits / hash_kind(hash_type).n_chars, 1)
+
+
+def load_document(document: Document, what: str) -> Mapping[str, Any]:
+    """Return the JSON object that `document` is, holds or names."""
+    if isinstance(document, Mapping):
+        return document
+    text: object = document
+    if isinstance(document, PathLike):
+        try:
+            text = Path(document).read_bytes()
+        except OSError as error:
+            message = f"{what} {fspath(document)!r} cannot be read: {error.strerror}"
+            raise ArgumentError(f"{message}\nHint: pass the path of a JSON file.") from error
+    if not isinstance(text, str | bytes):
+        raise refused(what, document, "a mapping, JSON text or a path", "a pathlib.Path is read, a str is parsed.")
+    try:
+        body = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        message = f"{what} must be JSON, but: {error}"
+        raise ArgumentError(f"{message}\nHint: a str is JSON text; for a file pass a pathlib.Path.") from error
+    if not isinstance(body, dict):
+        raise refused(what, body, "a JSON object", 'the documented body starts with {"records": […')
+    return body
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def read_records(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the body's `records`, each of them an object."""
+    records = body.get("records")
+    if not isinstance(records, list | tuple):
+        hint = f"the body has the fields {', '.join(map(repr, body)) or 'none'}."
+        raise refused("records", records, "a list of objects", hint)
+    return [read_record(record, f"records[{row}]") for row, record in enumerate(records)]
+
+
+def read_record(record: object, field: str) -> Mapping[str, Any]:
+    """Return `record` if it is an object."""
+    if not isinstance(record, Mapping):
+        raise refused(field, record, "an object", 'write {"_url": "…"} or {"_base64": "…"}.')
+    return record
+
+
+def read_hash_types(value: object, method: Method) -> tuple[str, ...]:
+    """Return the names in the request's `hash_type`, a string or a list, or the method's default."""
+    several = method == "visual_hash"
+    if value is None:
+        return tuple(HASH_KINDS) if several else (BMH1.name,)
+    given: Sequence[str] = value if isinstance(value, list | tuple) else (value,)
+    names = tuple(dict.fromkeys(hash_kind(name).name for name in given))
+    if not names or (len(names) > 1 and not several):
+        allowed = "one or more kinds" if several else "one kind"
+        allowed += f" of {', '.join(map(repr, HASH_KINDS))}"
+        raise refused("hash_type", value, allowed, "leave it out for the documented default.")
+    return names
+
+
+def read_source(record: Mapping[str, Any]) -> str | None:
+    """Return the reference to the record's image, null where it holds none."""
+    encoded, url = record.get("_base64"), record.get("_url")
+    if isinstance(encoded, str) and encoded and is_text(encoded):
+        return encoded if encoded[:5].lower() == "data:" else f"data:;base64,{encoded}"
+    return url if isinstance(url, str) and url and is_text(url) else None
+
+
+def read_id(value: object, field: str) -> str:
+    """Return a record's `_id` as a string."""
+    if (isinstance(value, str) and is_text(value)) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise refused(field, value, "a string or a whole number", "write other ids as strings.")
+
+
+def read_side(value: object, field: str) -> int | None:
+    """Return `_width` or `_height` in pixels."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SIDE):
+        return value
+    raise refused(field, value, "a whole number of pixels", "leave it out where it is not known.")
+
+
+def read_bits(text: object, kind: HashKind, field: str, *, needed: bool) -> int | bytes | None:
+    """Return the hash that a 0/1 string stands for: int for UInt64 kinds, else bytes."""
+    if text is None and not needed:
+        return None
+    # The pattern, because int(text, 2) also takes signs, spaces and underscores.
+    if not isinstance(text, str) or not re.fullmatch(f"[01]{{{kind.n_chars}}}", text):
+        hint = f"the documented {kind.name} string has {kind.n_chars} of them."
+        raise refused(field, text, f"{kind.n_chars} characters 0 or 1", hint)
+    number = int(text, 2)
+    return number if kind.dtype == pl.UInt64 else number.to_bytes(kind.n_bytes)
+
+
+def read_status(status: object, field: str) -> tuple[str, str | None, str | None]:
+    """Return status, detail and request id of a record's `_status`."""
+    if status is None:
+        return OK, None, None
+    if not isinstance(status, Mapping) or not isinstance(status.get("code"), int):
+        raise refused(f"{field}._status", status, "an object with code and text", "leave it out where all is well.")
+    if status["code"] == 200:
+        return OK, None, None
+    detail = str(status.get("text", "")).removeprefix(_PREFIX)
+    request_id = status.get("request_id")
+    reason = "fetch_failed" if detail.startswith(_DOWNLOAD) else "decode_failed"
+    return "missing" if detail == _NO_IMAGE else reason, detail, None if request_id is None else str(request_id)
+
+
+def is_text(value: str) -> bool:
+    """Return whether a String column can hold `value`: no lone surrogates."""
+    return value.isascii() or not re.search("[\ud800-\udfff]", value)
+
+
+def format_bits(value: int | bytes, kind: HashKind) -> str:
+    """Return a hash as its 0/1 string."""
+    number = value if isinstance(value, int) else int.from_bytes(value)
+    return f"{number:0{kind.n_chars}b}"
+
+
+def failure_text(status: str | None, detail: str | None, url: object, attempts: int) -> str:
+    """Return the documented text of a failed record; that of a failed download is exact, and not cut."""
+    if status == "missing":
+        return _PREFIX + _NO_IMAGE
+    if status in _UNREACHABLE and url is not None:
+        return f"{_PREFIX}{_DOWNLOAD}'{url}', Attempts: {attempts}"
+    return _PREFIX + (detail or status or "Record has no hash")
+
+
+def format_status(code: int, text: str, **ids: str) -> Json:
+    """Return a status object."""
+    return {"code": code, "text": text, **ids}
+
+
+def format_overall_status(mixed: bool, request_id: str | None = None, proc_id: str | None = None) -> Json:
+    """Return the status of a whole response."""
+    ids = {} if request_id is None else {"request_id": request_id, "proc_id": proc_id or str(uuid4())}
+    return format_status(300, "MIXED_RESULT", **ids) if mixed else format_status(200, "OK", **ids)
+
+
+def refused(field: str, value: object, allowed: str, hint: str) -> ArgumentError:
+    """Return the error for a field whose value is not allowed."""
+    shown = repr(value)
+    return ArgumentError(f"{field} must be {allowed}, got {shown[:80]}{'…' * (len(shown) > 80)}\nHint: {hint}")

@@ -1,0 +1,495 @@
+"""The documented JSON, both ways: requests into frames, hashed frames into responses.
+
+The names of the JSON's fields, and its unit of distance (percent of differing bits), live here and in `documented` alone.
+Nothing here fetches, decodes, hashes or joins.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+from uuid import uuid4
+
+import polars as pl
+
+from imgmatch_df.documented import (
+    Document,
+    Json,
+    Method,
+    failure_text,
+    format_bits,
+    format_overall_status,
+    format_status,
+    load_document,
+    percent_from_bits,
+    radius_from_range,
+    read_bits,
+    read_hash_types,
+    read_id,
+    read_record,
+    read_records,
+    read_side,
+    read_source,
+    read_status,
+    refused,
+)
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.schema import (
+    BMH1,
+    DETAIL,
+    DISTANCE,
+    HASH_KINDS,
+    HEIGHT,
+    OK,
+    REMOVED_RECORDS,
+    STATUS,
+    WIDTH,
+    HashKind,
+    hash_kind,
+    visual_hash_fields,
+)
+
+# Columns of a frame that came from the documented JSON, besides those of `schema`.
+ID: Final = "_id"
+SOURCE: Final = "url"
+RECORD: Final = "_record"
+
+ATTEMPTS: Final = 3
+_ANSWERED: Final = frozenset({"_id", "_status", "_width", "_height"})
+_COMPACT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A documented request as frames.
+
+    Parameters
+    ----------
+    frame
+        One row per record, in order: `_id` String, `url` String (null where the record holds no image; `_base64`
+        comes as a ``data:`` URI, so that it is never taken for a path), `_record` String (the record's own JSON, which
+        carries fields of any name and type through a frame).
+    hash_types
+        Names of the hash kinds asked for, or the documented default of the method.
+    radius
+        The request's `range` in bits of `hash_type`, inclusive; 0 where the request has none.
+    query
+        For `rank_images`, one row like those of `frame`, with null `_id` where the request gives none; else None.
+    """
+
+    frame: pl.DataFrame
+    hash_types: tuple[str, ...]
+    radius: int
+    query: pl.DataFrame | None
+
+    @property
+    def hash_type(self) -> str:
+        """The hash kind to compare by: the first of `hash_types`."""
+        return self.hash_types[0]
+
+
+@dataclass(frozen=True, slots=True)
+class VisualHashes:
+    """A documented `visual_hash` response as a frame.
+
+    Parameters
+    ----------
+    frame
+        One row per record: `_id`, `url`, `_record` as in `Request` (`_id` null where absent), `width` and `height`
+        UInt32, the hashes, `status`, `detail`.
+    hash_types
+        Names of the hash kinds that the response holds.
+    seconds
+        Its processing time.
+    request_id
+        The id that its failed records carry, or None.
+    """
+
+    frame: pl.DataFrame
+    hash_types: tuple[str, ...]
+    seconds: float
+    request_id: str | None
+
+
+def read_request(request: Document, method: Method = "visual_hash") -> Request:
+    """Return a documented request as a frame of sources.
+
+    A record without an image is a row like any other, with a null source. A request that is not of the documented
+    shape raises. The hosted limit of ten records does not apply.
+
+    Parameters
+    ----------
+    request
+        The body: a mapping, its JSON as str or bytes, or the path of a file that holds it.
+    method
+        The documented method that it is for. It decides the default of `hash_type` (`visual_hash`: both, else
+        ``"bmh1"``) and whether `query_record` is needed.
+
+    Returns
+    -------
+    Request
+        A record's `_id` is kept as a string (duplicates too) and made where absent or null. Where a record has both
+        `_base64` and `_url`, `_base64` is taken: it needs no network.
+
+    Raises
+    ------
+    ArgumentError
+        If the body is no JSON object, or a field has a value that is not allowed; the message names the field.
+
+    Examples
+    --------
+    >>> request = read_request('{"records": [{"_url": "cat.jpg", "_id": 7}], "hash_type": "phash", "range": 5}')
+    >>> request.frame.rows(named=True)
+    [{'_id': '7', 'url': 'cat.jpg', '_record': '{"_url":"cat.jpg","_id":7}'}]
+    >>> request.hash_types, request.radius
+    (('phash',), 3)
+    """
+    if method not in get_args(Method):
+        raise refused("method", method, "one of " + ", ".join(map(repr, get_args(Method))), "ping takes no records.")
+    body = load_document(request, "request")
+    hash_types = read_hash_types(body.get("hash_type"), method)
+    range_ = body.get("range")
+    query = None
+    if method == "rank_images":
+        query = _source_frame([read_record(body.get("query_record"), "query_record")], ["query_record"])
+    records = read_records(body)
+    return Request(
+        frame=_source_frame(records, _fields(records), make_ids=True),
+        hash_types=hash_types,
+        radius=0 if range_ is None else radius_from_range(range_, hash_types[0]),
+        query=query,
+    )
+
+
+def visual_hash_response(
+    frame: pl.DataFrame,
+    *,
+    seconds: float,
+    hash_types: Sequence[str] = tuple(HASH_KINDS),
+    request_id: str | None = None,
+    source: str = SOURCE,
+    attempts: int = ATTEMPTS,
+) -> Json:
+    """Return a hashed frame as the documented `visual_hash` response.
+
+    Parameters
+    ----------
+    frame
+        Columns as for `iter_records`, and those of `hash_types`.
+    seconds
+        Processing time.
+    hash_types
+        Names of the hash kinds to write.
+    request_id
+        Id that failed records carry; made where None. The documented `status` of this method has none.
+    source, attempts
+        As for `iter_records`.
+
+    Returns
+    -------
+    dict
+        `status` is 300 MIXED_RESULT where any record failed, or all; each failed record says why in `_status`.
+    """
+    made_id = request_id or str(uuid4())
+    records = list(
+        iter_records(frame, "visual_hash", hash_types=hash_types, request_id=made_id, source=source, attempts=attempts)
+    )
+    return {
+        "records": records,
+        "statistics": {"processing time": seconds},
+        "status": format_overall_status(any("_status" in record for record in records)),
+    }
+
+
+def remove_duplicates_response(
+    frame: pl.DataFrame,
+    *,
+    seconds: float,
+    hash_type: str = BMH1.name,
+    request_id: str | None = None,
+    proc_id: str | None = None,
+    source: str = SOURCE,
+    attempts: int = ATTEMPTS,
+) -> Json:
+    """Return the kept rows of a hashed frame as the documented `remove_duplicates` response.
+
+    Parameters
+    ----------
+    frame
+        The kept rows, columns as for `iter_records`, and `removed_records` List(Struct of the other columns).
+    seconds
+        Processing time.
+    hash_type
+        Name of the hash kind that rows were compared by; a row where it is null failed.
+    request_id, proc_id
+        Ids that the response carries; made where None.
+    source, attempts
+        As for `iter_records`.
+
+    Returns
+    -------
+    dict
+        Failed rows match nothing, so they are among the kept ones, and `status` is 300 MIXED_RESULT.
+    """
+    _check_columns(frame, (REMOVED_RECORDS,), "pass the result of remove_duplicates.")
+    made_id = request_id or str(uuid4())
+    records = list(
+        iter_records(
+            frame, "remove_duplicates", hash_types=(hash_type,), request_id=made_id, source=source, attempts=attempts
+        )
+    )
+    return {
+        "records": records,
+        "status": format_overall_status(any(record["_status"]["code"] != 200 for record in records), made_id, proc_id),
+        "statistics": {"processing time": seconds},
+    }
+
+
+def rank_images_response(
+    query: pl.DataFrame,
+    ranked: pl.DataFrame,
+    *,
+    seconds: float,
+    hash_type: str = BMH1.name,
+    request_id: str | None = None,
+    proc_id: str | None = None,
+    source: str = SOURCE,
+    attempts: int = ATTEMPTS,
+) -> Json:
+    """Return ranked rows as the documented `rank_images` response.
+
+    Parameters
+    ----------
+    query
+        One hashed row, columns as for `iter_records`.
+    ranked
+        Rows nearest first, columns as for `iter_records`, and `distance` in bits, null where the row failed.
+    seconds
+        Processing time.
+    hash_type
+        Name of the hash kind that `distance` counts bits of.
+    request_id, proc_id
+        Ids that the response carries; made where None.
+    source, attempts
+        As for `iter_records`.
+
+    Returns
+    -------
+    dict
+        `answer_distances` are percent of differing bits with one decimal; failed rows are the `skipped_records`.
+
+    Raises
+    ------
+    ArgumentError
+        If `query` is not one row, or is a row that failed: there is nothing to rank against.
+    """
+    _check_columns(ranked, (DISTANCE,), "pass the result of rank_images.")
+    if query.height != 1:
+        raise refused("query_record", f"{query.height} rows", "one record", "each query has a response of its own.")
+    made_id = request_id or str(uuid4())
+    answer = _Answer("rank_images", (hash_type,), made_id, source, attempts)
+    (query_record,) = answer.records(query)
+    if "_status" in query_record:
+        raise ArgumentError(
+            f"query_record failed: {query_record['_status']['text']}\n"
+            "Hint: ranking needs the query's hash; the other records were not looked at."
+        )
+    distances: list[int | None] = ranked[DISTANCE].to_list()
+    rows = list(zip(distances, answer.records(ranked), strict=True))
+    skipped = [record for bits, record in rows if bits is None]
+    return {
+        "query_records": [query_record],
+        "answer_distances": [percent_from_bits(bits, hash_type) for bits in distances if bits is not None],
+        "answer_records": [record for bits, record in rows if bits is not None],
+        "skipped_records": skipped,
+        "status": format_overall_status(bool(skipped), made_id, proc_id),
+        "statistics": {"processing time": seconds},
+    }
+
+
+def iter_records(
+    frame: pl.DataFrame,
+    method: Method,
+    *,
+    hash_types: Sequence[str],
+    request_id: str,
+    source: str = SOURCE,
+    attempts: int = ATTEMPTS,
+) -> Iterator[Json]:
+    """Yield the documented record of each row, one at a time.
+
+    Parameters
+    ----------
+    frame
+        Hashed rows. Read where present: `_record` (the record as it came) or else `source` (String becomes `_url`,
+        Binary `_base64`), `_id`, `width`, `height`, the hashes, `status`, `detail`, `distance`, `removed_records`.
+    method
+        The documented method, which decides the fields: `visual_hash` writes the hashes, `remove_duplicates` a
+        `_status` on every record and `removed_records` where there are some.
+    hash_types
+        Names of the hash kinds asked for; a row where one is null failed.
+    request_id
+        Id that `_status` carries.
+    source
+        Name of the column of sources, for frames that did not come from a request.
+    attempts
+        Number of attempts named in the documented text of a failed download.
+
+    Yields
+    ------
+    dict
+        The record's own fields unchanged and in their order, then the answer's. A field of the answer replaces one of
+        the same name, so that an earlier answer can be sent again.
+
+    Raises
+    ------
+    ColumnError
+        If a column that is needed is absent or has another dtype.
+    """
+    return _Answer(method, tuple(hash_types), request_id, source, attempts).records(frame)
+
+
+def parse_visual_hash_response(response: Document) -> VisualHashes:
+    """Return a documented `visual_hash` response as a hashed frame.
+
+    `visual_hash_response` makes the same response of it again. A failed record's `status` is ``"fetch_failed"`` where
+    the text is that of a failed download, ``"missing"`` where there was no image, else ``"decode_failed"``.
+
+    Raises
+    ------
+    ArgumentError
+        If the response is not of the documented shape; the message names the field.
+    """
+    body = load_document(response, "response")
+    records = read_records(body)
+    fields = _fields(records)
+    found = tuple(name for name in HASH_KINDS if any(record.get(name) is not None for record in records))
+    hash_types = found or tuple(HASH_KINDS)
+    schema = visual_hash_fields(hash_types)
+    columns: dict[str, list[Any]] = {name: [] for name in schema}
+    own, request_id = [], None
+    for record, field in zip(records, fields, strict=True):
+        status, detail, failed_id = read_status(record.get("_status"), field)
+        request_id = request_id or failed_id
+        columns[STATUS].append(status)
+        columns[DETAIL].append(detail)
+        columns[WIDTH].append(read_side(record.get("_width"), f"{field}._width"))
+        columns[HEIGHT].append(read_side(record.get("_height"), f"{field}._height"))
+        for name in hash_types:
+            needed = status == OK
+            columns[name].append(read_bits(record.get(name), hash_kind(name), f"{field}.{name}", needed=needed))
+        # Without the bit strings, a thousand bytes a record that the hash columns hold already.
+        own.append({key: value for key, value in record.items() if key not in hash_types})
+    statistics = body.get("statistics")
+    seconds = statistics.get("processing time") if isinstance(statistics, Mapping) else None
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool):
+        raise refused("statistics['processing time']", seconds, "a number of seconds", "it is a documented field.")
+    frame = _source_frame(own, fields).hstack(pl.DataFrame(columns, schema=schema))
+    return VisualHashes(frame, hash_types, seconds, request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What turns rows into the records of one response."""
+
+    method: Method
+    hash_types: tuple[str, ...]
+    request_id: str
+    source: str
+    attempts: int
+
+    def records(self, frame: pl.DataFrame) -> Iterator[Json]:
+        """Check the columns now, and return an iterator over the rows' records."""
+        for name in self.hash_types:
+            _check_hashes(frame, hash_kind(name), needed=self.method == "visual_hash")
+        carrier = RECORD if RECORD in frame.columns else self.source
+        _check_columns(frame, (carrier,), "source= names the column of image references.")
+        if frame.schema[carrier] not in (pl.String, pl.Binary):
+            message = f"column {carrier!r} must be String or Binary, got {frame.schema[carrier]}"
+            raise ColumnError(f"{message}\nHint: source= names the column of image references.")
+        wanted = (carrier, ID, WIDTH, HEIGHT, STATUS, DETAIL, *self.hash_types)
+        wanted += {"rank_images": (DISTANCE,), "remove_duplicates": (REMOVED_RECORDS,), "visual_hash": ()}[self.method]
+        # Only what is read: the frame may hold the pictures themselves.
+        rows = frame.select([name for name in wanted if name in frame.columns])
+        return map(self.record, rows.iter_rows(named=True))
+
+    def record(self, row: Mapping[str, Any]) -> Json:
+        """Return the documented record of one row."""
+        record = self._own_fields(row)
+        ok = self._is_ok(row)
+        if not ok:
+            text = failure_text(row.get(STATUS), row.get(DETAIL), record.get("_url"), self.attempts)
+            record["_status"] = format_status(400, text, request_id=self.request_id)
+        elif self.method == "remove_duplicates":
+            record["_status"] = format_status(200, "OK", request_id=self.request_id)
+        if row.get(ID) is not None:
+            record["_id"] = str(row[ID])
+        if not ok:
+            return record
+        for key, name in (("_width", WIDTH), ("_height", HEIGHT)):
+            if row.get(name) is not None:
+                record[key] = row[name]
+        if self.method == "visual_hash":
+            record.update((name, format_bits(row[name], hash_kind(name))) for name in self.hash_types)
+        elif row.get(REMOVED_RECORDS):
+            record["removed_records"] = [self.record(removed) for removed in row[REMOVED_RECORDS]]
+        return record
+
+    def _own_fields(self, row: Mapping[str, Any]) -> Json:
+        if RECORD not in row:
+            value = row[self.source]
+            return {"_base64": b64encode(value).decode()} if isinstance(value, bytes) else {"_url": value}
+        replaced: Sequence[str] = {
+            "visual_hash": self.hash_types,
+            "remove_duplicates": ("removed_records",),
+            "rank_images": (),
+        }[self.method]
+        fields = json.loads(row[RECORD]).items()
+        return {key: value for key, value in fields if key not in _ANSWERED and key not in replaced}
+
+    def _is_ok(self, row: Mapping[str, Any]) -> bool:
+        if DISTANCE in row:
+            return row[DISTANCE] is not None
+        return row.get(STATUS, OK) == OK and all(row.get(name, 0) is not None for name in self.hash_types)
+
+
+def _fields(records: Sequence[object]) -> list[str]:
+    return [f"records[{row}]" for row in range(len(records))]
+
+
+def _source_frame(
+    records: Sequence[Mapping[str, Any]], fields: Sequence[str], *, make_ids: bool = False
+) -> pl.DataFrame:
+    """Return `_id`, source and own JSON of each record; absent ids are null unless made."""
+    ids, sources, texts = [], [], []
+    for record, field in zip(records, fields, strict=True):
+        try:
+            # ASCII, because a String column cannot hold the lone surrogates that JSON can.
+            texts.append(_COMPACT.encode(dict(record)))
+        except (TypeError, ValueError, RecursionError) as error:
+            message = f"{field} must hold JSON values only, but: {error}"
+            raise ArgumentError(f"{message}\nHint: write other values as strings.") from error
+        absent = str(uuid4()) if make_ids else None
+        ids.append(absent if record.get("_id") is None else read_id(record["_id"], f"{field}._id"))
+        sources.append(read_source(record))
+    schema = {ID: pl.String(), SOURCE: pl.String(), RECORD: pl.String()}
+    return pl.DataFrame({ID: ids, SOURCE: sources, RECORD: texts}, schema=schema)
+
+
+def _check_columns(frame: pl.DataFrame, names: Sequence[str], hint: str) -> None:
+    absent = [name for name in names if name not in frame.columns]
+    if absent:
+        raise ColumnError(f"column {absent[0]!r} is absent, the frame has {frame.columns}\nHint: {hint}")
+
+
+def _check_hashes(frame: pl.DataFrame, kind: HashKind, *, needed: bool) -> None:
+    if kind.name not in frame.columns and not needed:
+        return
+    _check_columns(frame, (kind.name,), "hash the frame first, or leave the kind out of hash_types.")
+    dtype = frame.schema[kind.name]
+    if dtype != kind.dtype:
+        raise ColumnError(f"column {kind.name!r} must be {kind.dtype}, got {dtype}\nHint: from_bits reads 0/1 strings.")
+    if dtype == pl.Binary and not frame[kind.name].bin.size().eq(kind.n_bytes).all():
+        message = f"column {kind.name!r} must hold {kind.n_bytes} bytes in every row"
+        raise ColumnError(f"{message}\nHint: hash the frame again.")

@@ -1,0 +1,62 @@
+"""What every test may ask for."""
+
+import base64
+from pathlib import Path
+
+import polars as pl
+import pytest
+from pictures import draw, jpeg
+
+import imgmatch_df  # noqa: F401  # registers the namespaces
+
+
+@pytest.fixture(scope="session")
+def encoded() -> list[bytes]:
+    """Forty encoded pictures, all different."""
+    return [jpeg(draw(seed, 40 + 3 * seed, 90 - seed)) for seed in range(40)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, encoded: list[bytes]) -> Path:
+    """A folder of the forty pictures."""
+    for number, data in enumerate(encoded):
+        (tmp_path / f"picture{number:02}.jpg").write_bytes(data)
+    return tmp_path
+
+
+@pytest.fixture
+def paths(folder: Path) -> pl.DataFrame:
+    """A frame of their paths, in order."""
+    return pl.DataFrame({"url": sorted(map(str, folder.glob("*.jpg")))})
+
+
+@pytest.fixture
+def mixed(encoded: list[bytes], folder: Path) -> pl.DataFrame:
+    """Sources of every kind and every way to fail, in one String column."""
+    good = base64.b64encode(encoded[0]).decode()
+    (folder / "cut.jpg").write_bytes(encoded[1][:400])
+    (folder / "page.html").write_text("<!DOCTYPE html><p>404")
+    (folder / "empty.jpg").write_bytes(b"")
+    return pl.DataFrame(
+        {
+            "url": [
+                str(folder / "picture00.jpg"),
+                None,
+                good,
+                f"data:image/jpeg;base64,{good}",
+                "",
+                (folder / "picture02.jpg").as_uri(),
+                str(folder / "no-such-file.jpg"),
+                str(folder),
+                str(folder / "cut.jpg"),
+                str(folder / "page.html"),
+                str(folder / "empty.jpg"),
+                "data:image/png;base64,@@@",
+                str(folder / "picture03.jpg"),
+            ],
+            "expected": [
+                *("ok", "missing", "ok", "ok", "missing", "ok", "not_found", "bad_source"),
+                *("decode_failed", "decode_failed", "missing", "bad_source", "ok"),
+            ],
+        }
+    )
