@@ -1,0 +1,55 @@
+"""What the README says is true: its Python runs, and so do its commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import polars as pl
+import pytest
+from pictures import draw, jpeg
+from typer.testing import CliRunner
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A working directory with what the README's reader has."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for seed in range(6):
+        (tmp_path / "photos" / f"{seed}.jpg").write_bytes(jpeg(draw(seed)))
+    files = sorted(str(path) for path in (tmp_path / "photos").iterdir())
+    pl.DataFrame({"url": [*files, "photos/gone.jpg"]}).write_parquet(tmp_path / "images.parquet")
+    (tmp_path / "request.json").write_text('{"records": [{"_url": "photos/0.jpg"}, {"_url": "photos/1.jpg"}]}')
+    return tmp_path
+
+
+def test_python_examples_run(desk):
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    assert pl.read_parquet(desk / "hashes.parquet")["phash"].null_count() == 0
+    assert names["checked"]["status"].cast(pl.String).to_list() == ["ok"] * 6 + ["not_found"]
+
+
+def test_commands_run(desk):
+    from imgmatch_df.cli import app
+
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("imgmatch ")]
+    assert len(lines) >= 5
+    for line in lines:
+        result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
+        assert result.exit_code in (0, 1), f"{line}: {result.output}"
+    assert (desk / "response.json").exists()
+
+
+def test_there_is_one_command_for_each_job():
+    for job in ("main-job", "test"):
+        (between,) = re.findall(rf"<!-- {job}:begin -->(.*?)<!-- {job}:end -->", README.read_text(), re.DOTALL)
+        (block,) = re.findall(r"```sh\n(.*?)```", between, re.DOTALL)
+        assert len(block.splitlines()) == 1
