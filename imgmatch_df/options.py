@@ -52,10 +52,10 @@ class Options:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        _check_choice("decode", self.decode, get_args(Decode), "'full' is exact, 'scaled' is faster on large JPEGs.")
-        _check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
-        _check_positive("max_pixels", self.max_pixels)
-        _check_positive("max_bytes", self.max_bytes)
+        check_choice("decode", self.decode, get_args(Decode), "'full' is exact, 'scaled' is faster on large JPEGs.")
+        check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
+        check_positive("max_pixels", self.max_pixels)
+        check_positive("max_bytes", self.max_bytes)
         if not isinstance(self.progress, bool):
             raise ArgumentError(f"progress must be True or False, got {self.progress!r}\nHint: True shows a bar.")
 
@@ -85,12 +85,14 @@ def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
     return path
 
 
-def _check_choice(name: str, value: object, allowed: tuple[str, ...], hint: str) -> None:
+def check_choice(name: str, value: object, allowed: tuple[str, ...], hint: str) -> None:
+    """Raise `ArgumentError` unless `value` is one of `allowed`."""
     if value not in allowed:
         raise ArgumentError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}\nHint: {hint}")
 
 
-def _check_positive(name: str, value: object) -> None:
+def check_positive(name: str, value: object) -> None:
+    """Raise `ArgumentError` unless `value` is a whole number of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ArgumentError(
             f"{name} must be a whole number of at least 1, got {value!r}\nHint: leave it out for the default."

@@ -1,7 +1,7 @@
 """A bar on the terminal that counts finished rows. One for the process: expressions share it."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -42,10 +42,16 @@ class Meter:
         self._open(0)
         with self._lock:
             self._known_total = n_rows
+            if self._bar is not None:
+                self._bar.update(self._bar.task_ids[0], total=n_rows)
         try:
             yield
         finally:
-            self._close(0)
+            # Also while a batch is still under way, as after an error or Ctrl-C: a bar left alone hides the cursor.
+            with self._lock:
+                self._n_open -= 1
+                self._generation += 1
+                self._clear()
 
     def advance(self, *, failed: bool) -> None:
         """Count one finished row."""
@@ -53,14 +59,14 @@ class Meter:
             self._n_failed += failed
             if self._bar is not None:
                 total = self._known_total or self._n_total
-                self._bar.update(self._bar.task_ids[0], advance=1, total=total, failed=self._n_failed)
+                self._bar.update(self._bar.task_ids[0], advance=1, total=total, failed=f"{self._n_failed} failed")
 
     def _open(self, n_rows: int) -> None:
         with self._lock:
             self._n_open += 1
             self._n_total += n_rows
             if self._bar is None:
-                self._bar = _bar()
+                self._bar = _bar("hashing")
                 self._bar.start()
 
     def _close(self, idle_s: float) -> None:
@@ -69,24 +75,24 @@ class Meter:
             self._generation += 1
             if self._n_open:
                 return
-            if not idle_s:
-                self._stop(self._generation)
-                return
             timer = threading.Timer(idle_s, self._stop, [self._generation])
             timer.daemon = True
             timer.start()
 
     def _stop(self, generation: int) -> None:
         with self._lock:
-            if self._n_open or generation != self._generation or self._bar is None:
-                return
+            if not self._n_open and generation == self._generation:
+                self._clear()
+
+    def _clear(self) -> None:
+        if self._bar is not None:
             self._bar.stop()
-            self._bar = None
-            self._n_failed = self._n_total = 0
-            self._known_total = None
+        self._bar = None
+        self._n_failed = self._n_total = 0
+        self._known_total = None
 
 
-def _bar() -> "Progress":
+def _bar(what: str) -> "Progress":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -106,17 +112,28 @@ def _bar() -> "Progress":
 
     console = Console(stderr=True)
     bar = Progress(
-        TextColumn("hashing"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]} failed"),
+        TextColumn("{task.fields[failed]}"),
         console=console,
         disable=not console.is_terminal,
     )
-    bar.add_task("hashing", total=None, failed=0)
+    bar.add_task(what, total=None, failed="")
     return bar
 
 
 METER = Meter()
+
+
+@contextmanager
+def steps(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a function that is told (done, total) and shows it as a bar named `what`; None where nothing is shown."""
+    bar = _bar(what) if shown else None
+    if bar is None or bar.disable:
+        yield None
+        return
+    with bar:
+        yield lambda done, total: bar.update(bar.task_ids[0], completed=done, total=total)

@@ -27,6 +27,7 @@ DISTANCE: Final = "distance"
 CLUSTER_ID: Final = "cluster_id"
 REPRESENTATIVE_ID: Final = "representative_id"
 KEPT: Final = "kept"
+DIAMETER: Final = "diameter"
 REMOVED_RECORDS: Final = "removed_records"
 RANK: Final = "rank"
 
@@ -45,6 +46,7 @@ STATUSES: Final = (
 )
 STATUS_DTYPE: Final = pl.Enum(STATUSES)
 DISTANCE_DTYPE: Final = pl.UInt16()
+ROW_DTYPE: Final = pl.UInt32()
 
 
 @dataclass(frozen=True, slots=True)

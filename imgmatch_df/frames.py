@@ -1,0 +1,122 @@
+"""What every frame verb does first: check the call, hash the source column, lay out the hashes for the kernels."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import polars as pl
+
+from imgmatch_df import hashing, pipeline
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.options import SourceOptions, make_options
+from imgmatch_df.schema import ROW_DTYPE, HashKind, hash_kind
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Frame = pl.DataFrame | pl.LazyFrame
+FrameT = TypeVar("FrameT", pl.DataFrame, pl.LazyFrame)
+
+
+class Side:
+    """The rows of a frame that have a hash: their words for the kernels, and what names them."""
+
+    def __init__(self, frame: pl.DataFrame, kind: HashKind, id_column: str | None) -> None:
+        import numpy as np
+
+        packed, valid = hashing.hash_rows(frame[kind.name])
+        if len(packed) and packed.shape[1] != kind.n_bytes:
+            raise ColumnError(
+                f"column {kind.name!r} holds hashes of {packed.shape[1]} bytes, a {kind.name} has {kind.n_bytes}\n"
+                "Hint: is it another kind of hash?"
+            )
+        self.n_rows = len(packed)
+        self.rows: NDArray[np.int64] = np.flatnonzero(valid)
+        self.words = _words(packed if len(self.rows) == self.n_rows else packed[self.rows])
+        self._ids = None if id_column is None else frame[id_column]
+
+    def ids(self, hashed_rows: "NDArray[np.uint32]") -> pl.Series:
+        """Return what names the rows, given as positions among those that have a hash."""
+        rows = self.rows[hashed_rows]
+        return pl.Series(rows, dtype=ROW_DTYPE) if self._ids is None else self._ids.gather(rows)
+
+
+def _words(packed: "NDArray[np.uint8]") -> "NDArray[np.uint64]":
+    """Return bytes (n, width) as words (n, ceil(width / 8)), zeros behind."""
+    import numpy as np
+
+    n_rows, width = packed.shape
+    words = np.zeros((n_rows, -(-width // 8)), np.uint64)
+    words.view(np.uint8)[:, :width] = packed
+    return words
+
+
+def hash_source(
+    frame: FrameT, kind: HashKind, source: str | None, options: SourceOptions, *, for_query: bool = False
+) -> FrameT:
+    """Return `frame` with the hash column of `kind`: hashed from `source`, or as it is where that is None."""
+    if not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
+        raise ArgumentError(
+            f"frame must be a Polars DataFrame or LazyFrame, got {type(frame).__name__}\n"
+            "Hint: pl.from_arrow and pl.scan_parquet make one."
+        )
+    make_options(**options)
+    if source is not None:
+        return pipeline.visual_hash(frame, source, hash_types=kind.name, **options)
+    idle = [name for name in options if name != "progress"]
+    if idle and not for_query:
+        raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of pictures.")
+    return frame
+
+
+def check_radius(radius: object, hash_type: str) -> HashKind:
+    """Return the hash kind, for which `radius` is allowed."""
+    kind = hash_kind(hash_type)
+    if not isinstance(radius, int) or isinstance(radius, bool) or not 0 <= radius <= kind.n_bits:
+        raise ArgumentError(
+            f"radius must be a whole number of bits from 0 to {kind.n_bits}, got {radius!r}\n"
+            "Hint: 0 finds equal hashes; a few bits of phash or a few dozen of bmh1 find edited copies."
+        )
+    return kind
+
+
+def check_columns(frame: Frame, kind: HashKind, id_column: str | None) -> pl.Schema:
+    """Return the schema of `frame`, which has the hash column and the id column that a verb needs."""
+    schema = frame.collect_schema()
+    if kind.name not in schema:
+        raise ColumnError(
+            f"no column {kind.name!r} in the frame, it has {shown_names(schema)}\n"
+            f"Hint: source='column of pictures' hashes first, hash_type= names the other kind."
+        )
+    if schema[kind.name] not in (kind.dtype, pl.Null):
+        hint = {
+            pl.String: f"from_bits({kind.name!r}) turns strings of 0 and 1 into hashes.",
+            pl.Int64: "reinterpret(signed=False) gives the same bits as UInt64.",
+        }.get(schema[kind.name].base_type(), "visual_hash makes it.")
+        raise ColumnError(
+            f"column {kind.name!r} has dtype {schema[kind.name]}, a {kind.name} is {kind.dtype}\nHint: {hint}"
+        )
+    if id_column is not None and id_column not in schema:
+        raise ColumnError(
+            f"no column {id_column!r} in the frame, it has {shown_names(schema)}\nHint: id=None names rows by number."
+        )
+    return schema
+
+
+def shown_names(schema: Mapping[str, Any]) -> str:
+    """Return the column names for a message, the first twelve of them."""
+    return ", ".join(map(repr, list(schema)[:12])) + (", …" if len(schema) > 12 else "") or "no columns"
+
+
+def needed_columns(kind: HashKind, id_column: str | None) -> list[str]:
+    """Return the columns that a comparison reads."""
+    return list(dict.fromkeys([kind.name, *([] if id_column is None else [id_column])]))
+
+
+def apply(
+    frame: FrameT, columns: list[str], function: Callable[[pl.DataFrame], pl.DataFrame], schema: dict[str, Any]
+) -> FrameT:
+    """Return `function` of the named columns: at once for a `DataFrame`, when the query runs for a `LazyFrame`."""
+    if isinstance(frame, pl.DataFrame):
+        return function(frame.select(columns))
+    return frame.select(columns).map_batches(function, schema=schema)

@@ -1,0 +1,350 @@
+"""Frame verbs that compare: near-duplicate pairs, new rows against stored ones, rows ranked by one picture.
+
+Each takes a frame that has a hash column, or hashes its ``source=`` column first. A `DataFrame` is answered at once, a
+`LazyFrame` by a `LazyFrame`; the answers are equal, whatever the chunks, the number of threads and the engine.
+"""
+
+from typing import Final, Literal, Unpack, overload
+
+import polars as pl
+
+from imgmatch_df import hashing
+from imgmatch_df.batches import hash_batch
+from imgmatch_df.errors import ArgumentError, Failure, row_error
+from imgmatch_df.frames import (
+    Frame,
+    FrameT,
+    Side,
+    apply,
+    check_columns,
+    check_radius,
+    hash_source,
+    needed_columns,
+)
+from imgmatch_df.options import SourceOptions, check_positive, make_options
+from imgmatch_df.progress import steps
+from imgmatch_df.schema import (
+    BMH1,
+    DETAIL,
+    DISTANCE,
+    DISTANCE_DTYPE,
+    LEFT_ID,
+    OK,
+    QUERY_ID,
+    RANK,
+    REFERENCE_ID,
+    RIGHT_ID,
+    ROW_DTYPE,
+    STATUS,
+    HashKind,
+    hash_kind,
+)
+
+# 2 GB of pairs as a frame without ids; a call that needs more says so.
+MAX_PAIRS: Final = 100_000_000
+
+
+@overload
+def near_duplicates(
+    frame: FrameT,
+    radius: int,
+    hash_type: str = ...,
+    *,
+    id: str | None = ...,
+    source: str | None = ...,
+    max_pairs: int = ...,
+    explain: Literal[False] = ...,
+    **options: Unpack[SourceOptions],
+) -> FrameT: ...
+
+
+@overload
+def near_duplicates(
+    frame: FrameT,
+    radius: int,
+    hash_type: str = ...,
+    *,
+    id: str | None = ...,
+    source: str | None = ...,
+    max_pairs: int = ...,
+    explain: Literal[True],
+    **options: Unpack[SourceOptions],
+) -> str: ...
+
+
+def near_duplicates(
+    frame: FrameT,
+    radius: int,
+    hash_type: str = BMH1.name,
+    *,
+    id: str | None = None,  # the name that people look for
+    source: str | None = None,
+    max_pairs: int = MAX_PAIRS,
+    explain: bool = False,
+    **options: Unpack[SourceOptions],
+) -> FrameT | str:
+    """Return every pair of rows whose hashes are within `radius` bits of each other. Exact.
+
+    Use it to look at pairs and their distances; `cluster` and `remove_duplicates` group rows without making the pairs.
+
+    Parameters
+    ----------
+    frame
+        Has a column named `hash_type`, or `source`.
+    radius
+        Largest Hamming distance, in bits. Inclusive.
+    hash_type
+        ``"bmh1"`` or ``"phash"``.
+    id
+        Column whose values name the rows in the answer, of any dtype; None names them by row number.
+    source
+        Column of pictures to hash first; None where the frame has the hashes.
+    max_pairs
+        Largest number of pairs to make.
+    explain
+        Whether to return, instead of the pairs, a text that says which plan finds them and what it expects.
+    **options
+        See `Options`; only with `source`, but for `progress`.
+
+    Returns
+    -------
+    DataFrame, LazyFrame or str
+        ``left_id, right_id, distance: UInt16``, one row a pair, sorted by the row numbers of left, then right; the
+        left row is the one that comes first. Rows without a hash are in no pair.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed; if there are more than `max_pairs` pairs, when the query runs.
+    ColumnError
+        If a column is absent or has a dtype that is not allowed.
+
+    Notes
+    -----
+    Exact, and nearly linear in the number of rows while the radius is small: Norouzi, Punjani, Fleet, Fast Search in
+    Hamming Space with Multi-Index Hashing (CVPR 2012).
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"phash": [0, 7, None, 1]}, schema={"phash": pl.UInt64})
+    >>> imgmatch_df.near_duplicates(frame, 2, "phash").rows()
+    [(0, 3, 1), (1, 3, 2)]
+    """
+    kind = check_radius(radius, hash_type)
+    check_positive("max_pairs", max_pairs)
+    hashed = hash_source(frame, kind, source, options)
+    schema = check_columns(hashed, kind, id)
+    progress = options.get("progress", False)
+
+    if explain:
+        from imgmatch_df import join
+
+        side = Side(hashed.lazy().select(needed_columns(kind, id)).collect(), kind, id)
+        return str(join.explain(side.words, radius, kind.n_bits))
+
+    def find(part: pl.DataFrame) -> pl.DataFrame:
+        from imgmatch_df import join
+
+        side = Side(part, kind, id)
+        with steps("joining", shown=progress) as step:
+            pairs = join.self_join(side.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
+        return pl.DataFrame(
+            {
+                LEFT_ID: side.ids(pairs.left),
+                RIGHT_ID: side.ids(pairs.right),
+                DISTANCE: pl.Series(pairs.distance, dtype=DISTANCE_DTYPE),
+            }
+        )
+
+    id_dtype = ROW_DTYPE if id is None else schema[id]
+    return apply(
+        hashed, needed_columns(kind, id), find, {LEFT_ID: id_dtype, RIGHT_ID: id_dtype, DISTANCE: DISTANCE_DTYPE}
+    )
+
+
+def match(
+    frame: FrameT,
+    stored: Frame,
+    radius: int,
+    hash_type: str = BMH1.name,
+    *,
+    id: str | None = None,
+    stored_id: str | None = None,
+    source: str | None = None,
+    max_pairs: int = MAX_PAIRS,
+    **options: Unpack[SourceOptions],
+) -> FrameT:
+    """Return every pair of a row of `frame` and a row of `stored` whose hashes are within `radius` bits. Exact.
+
+    Use it for new pictures against those that are known.
+
+    Parameters
+    ----------
+    frame
+        The new rows: has a column named `hash_type`, or `source`.
+    stored
+        The known rows: has a column named `hash_type`.
+    radius
+        Largest Hamming distance, in bits. Inclusive.
+    hash_type
+        ``"bmh1"`` or ``"phash"``.
+    id, stored_id
+        Columns whose values name the rows of `frame` and of `stored`; None names them by row number.
+    source
+        Column of `frame` with pictures to hash first; None where it has the hashes.
+    max_pairs
+        Largest number of pairs to make.
+    **options
+        See `Options`; only with `source`, but for `progress`.
+
+    Returns
+    -------
+    DataFrame or LazyFrame
+        ``query_id, reference_id, distance: UInt16``, sorted by the row numbers of query, then reference.
+
+    Raises
+    ------
+    ArgumentError, ColumnError
+        As `near_duplicates`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> new = pl.DataFrame({"phash": [0, 255]}, schema={"phash": pl.UInt64})
+    >>> old = pl.DataFrame({"phash": [6, 1], "name": ["a", "b"]}, schema={"phash": pl.UInt64, "name": pl.String})
+    >>> imgmatch_df.match(new, old, 1, "phash", stored_id="name").rows()
+    [(0, 'b', 1)]
+    """
+    kind = check_radius(radius, hash_type)
+    check_positive("max_pairs", max_pairs)
+    hashed = hash_source(frame, kind, source, options)
+    schemas = check_columns(hashed, kind, id), check_columns(stored, kind, stored_id)
+    progress = options.get("progress", False)
+
+    def find(part: pl.DataFrame, stored_part: pl.DataFrame) -> pl.DataFrame:
+        from imgmatch_df import join
+
+        query, reference = Side(part, kind, id), Side(stored_part, kind, stored_id)
+        with steps("matching", shown=progress) as step:
+            pairs = join.cross_join(
+                query.words, reference.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step
+            )
+        return pl.DataFrame(
+            {
+                QUERY_ID: query.ids(pairs.left),
+                REFERENCE_ID: reference.ids(pairs.right),
+                DISTANCE: pl.Series(pairs.distance, dtype=DISTANCE_DTYPE),
+            }
+        )
+
+    left, right = hashed.select(needed_columns(kind, id)), stored.lazy().select(needed_columns(kind, stored_id))
+    if isinstance(left, pl.DataFrame):
+        return find(left, right.collect())
+    # Two lazy frames of any lengths meet in one row: a list of each.
+    sides = [side.select(pl.struct(pl.all()).implode().alias(name)) for side, name in ((left, "l"), (right, "r"))]
+    schema = {
+        QUERY_ID: ROW_DTYPE if id is None else schemas[0][id],
+        REFERENCE_ID: ROW_DTYPE if stored_id is None else schemas[1][stored_id],
+        DISTANCE: DISTANCE_DTYPE,
+    }
+    return pl.concat(sides, how="horizontal").map_batches(
+        lambda row: find(*(row[name][0].struct.unnest() for name in ("l", "r"))), schema=schema
+    )
+
+
+def rank_images(
+    frame: FrameT,
+    query: int | bytes | str,
+    hash_type: str = BMH1.name,
+    *,
+    k: int | None = None,
+    source: str | None = None,
+    **options: Unpack[SourceOptions],
+) -> FrameT:
+    """Return the rows nearest to one picture or one hash, nearest first.
+
+    Parameters
+    ----------
+    frame
+        Has a column named `hash_type`, or `source`.
+    query
+        A hash of the kind `hash_type` (int, bytes or documented 0/1 string), or a picture: a path, base64 string,
+        data URI or the encoded picture, which is hashed at once.
+    hash_type
+        ``"bmh1"`` or ``"phash"``.
+    k
+        How many rows to return; None returns all.
+    source
+        Column of pictures to hash first; None where the frame has the hashes.
+    **options
+        See `Options`; for `source`, and for a `query` that is a picture.
+
+    Returns
+    -------
+    DataFrame or LazyFrame
+        The rows, nearest first, ties in row order, and ``distance: UInt16`` in bits and ``rank: UInt32`` from 1. Rows
+        without a hash come last, with null for both. Columns of these names are replaced.
+
+    Raises
+    ------
+    ArgumentError, ColumnError
+        If an argument is not allowed, or a column absent or of a dtype that is not allowed.
+    RowError
+        If `query` is a picture that cannot be hashed.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"phash": [255, None, 1]}, schema={"phash": pl.UInt64})
+    >>> imgmatch_df.rank_images(frame, 0, "phash").rows()
+    [(1, 1, 1), (255, 8, 2), (None, None, None)]
+    """
+    kind = hash_kind(hash_type)
+    if k is not None:
+        check_positive("k", k)
+    wanted = _query_hash(query, kind, options)
+    hashed = hash_source(frame, kind, source, options, for_query=True)
+    schema = check_columns(hashed, kind, None)
+    names = [name for name in schema if name not in (DISTANCE, RANK)]
+    answer = {**{name: schema[name] for name in names}, DISTANCE: DISTANCE_DTYPE, RANK: ROW_DTYPE}
+
+    def rank(rows: pl.DataFrame) -> pl.DataFrame:
+        import numpy as np
+
+        from imgmatch_df import join
+
+        packed, valid = hashing.hash_rows(rows[kind.name])
+        present = np.flatnonzero(valid)
+        one, _ = hashing.hash_rows(pl.Series([wanted], dtype=kind.dtype))
+        nearest, distance = join.top_k(one[0], packed if len(present) == len(rows) else packed[present], k)
+        failed = np.flatnonzero(~valid)[: None if k is None else max(0, k - len(nearest))]
+        ranked = rows.select(names)[np.concatenate([present[nearest], failed])]
+        nulls = [None] * len(failed)
+        return ranked.with_columns(
+            pl.Series(DISTANCE, distance, dtype=DISTANCE_DTYPE).extend(pl.Series(nulls, dtype=DISTANCE_DTYPE)),
+            pl.Series(RANK, np.arange(1, len(nearest) + 1), dtype=ROW_DTYPE).extend(pl.Series(nulls, dtype=ROW_DTYPE)),
+        )
+
+    return apply(hashed, list(schema), rank, answer)
+
+
+def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | bytes:
+    """Return the hash that `query` is, or that the picture has which it names."""
+    if isinstance(query, str) and len(query) == kind.n_chars and not query.strip("01"):
+        return hashing.parse_hash(query)
+    if isinstance(query, bytes) and kind is BMH1 and len(query) == kind.n_bytes:
+        return query
+    if isinstance(query, int) and kind is not BMH1:
+        return hashing.parse_hash(query)
+    if not isinstance(query, (str, bytes)):
+        raise ArgumentError(
+            f"query must be a {kind.name} or a picture, got {query!r:.80}\n"
+            f"Hint: a {kind.name} is {'bytes' if kind is BMH1 else 'an int'} or a string of {kind.n_chars} 0 and 1."
+        )
+    (hashed,) = hash_batch(pl.Series([query]), make_options(**options)).to_list()
+    if hashed[STATUS] != OK:
+        error = row_error(Failure(hashed[STATUS], hashed[DETAIL]), 0)
+        raise type(error)(f"the query cannot be hashed: {hashed[STATUS]}: {hashed[DETAIL]}")
+    found: int | bytes = hashed[kind.name]
+    return found

@@ -1,0 +1,181 @@
+"""What a value that names an image is, told from the value alone: no disk and no network is touched."""
+
+import binascii
+import os
+import re
+from typing import Final, Literal, NamedTuple
+from urllib.parse import unquote, unquote_to_bytes
+
+from imgmatch_df.errors import Failure
+
+SourceKind = Literal["bytes", "path", "base64", "url"]
+
+# A scheme of one letter is a Windows drive.
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
+_DRIVE: Final = re.compile(r"/[A-Za-z]:(?=/|\\|$)")
+
+# How the formats begin once they are base64. A path may begin so as well ("/9j/photos/a.jpg"), so the length and the
+# alphabet are looked at too.
+_BASE64_MAGIC: Final = re.compile(
+    r"[/_]9j[/_]"  # JPEG
+    r"|iVBORw0KGgo"  # PNG
+    r"|R0lGOD[dl]h"  # GIF
+    r"|UklGR.{6}XRUJQ"  # WebP
+    r"|SUkqA|SUkrA|TU0AK"  # TIFF, little and big endian
+    r"|Qk[0-3].{5}AAAA"  # BMP
+    r"|AAAADGpQICA|[/_]0[/_]{2}U[Q-T]"  # JPEG 2000, file and codestream
+    r"|AAAA..Z0eXB"  # AVIF and its family
+    r"|UD[EIMQUY][KgNJ]"  # PBM, PGM, PPM
+    r"|cW9pZ"  # QOI
+    r"|JVBERi0|PHN2Zy|PD94bWwg"  # PDF, SVG, XML: no pictures here, but then the decoder says so
+)
+_NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/\-_=\s]")
+_MIN_BASE64_CHARS: Final = 64
+_MAX_PATH_CHARS: Final = 4096  # PATH_MAX of Linux, the longest of the systems: a longer string is no path
+_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
+_WHITE_SPACE: Final = b" \t\n\r\f\v"
+
+_USER_INFO: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+://)[^/?#]*@")
+_SECRET: Final = re.compile(
+    r"([?&;][^=&;#]*(?:auth|credential|key|pass|pwd|secret|session|sig|token)[^=&;#]*=)[^&;#]*", re.IGNORECASE
+)
+
+
+class Source(NamedTuple):
+    """What a value is.
+
+    Parameters
+    ----------
+    kind
+        ``"bytes"``: the image itself. ``"path"``: a file. ``"base64"``: the image as text, not decoded yet.
+        ``"url"``: anything else with a scheme, http or not; whether it can be fetched is not decided here.
+    value
+        The bytes, the path, the base64 text or the address.
+    """
+
+    kind: SourceKind
+    value: str | bytes
+
+
+def parse_source(value: str) -> Source | Failure:
+    """Return what the string `value` is, or why it is nothing.
+
+    Surrounding white space is dropped. ``data:`` and ``file:`` URIs are taken apart; other ``scheme://`` addresses are
+    urls; of the rest, a string is base64 when it begins as a base64 image does and is long enough, else it is a path.
+
+    Parameters
+    ----------
+    value
+        One value of a string column.
+
+    Returns
+    -------
+    Source or Failure
+        The failure is `missing` for blank text and `bad_source` for what can name no image on any machine.
+    """
+    text = value.strip()
+    if not text:
+        return Failure("missing", "the text is empty")
+    if "\0" in text:
+        return Failure("bad_source", f"holds a NUL character: {describe(text)}")
+    scheme = text[:5].lower()
+    if scheme == "data:":
+        return _parse_data_uri(text)
+    if scheme == "file:":
+        return _parse_file_uri(text)
+    if found := _SCHEME.match(text):
+        if found.end() == len(text):
+            return Failure("bad_source", f"an address without a host: {describe(text)}")
+        return Source("url", text)
+    return Source("base64" if _is_base64(text) else "path", text)
+
+
+def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
+    """Return the bytes that the base64 `text` stands for.
+
+    Line breaks, the URL-safe alphabet and missing padding are accepted, anything else that is not base64 is refused.
+
+    Parameters
+    ----------
+    text
+        Base64, standard or URL-safe.
+    max_bytes
+        Largest decoded size, in bytes, inclusive; checked before anything is decoded.
+    """
+    try:
+        digits = text.encode("ascii").translate(_URL_SAFE, _WHITE_SPACE).rstrip(b"=")
+    except UnicodeEncodeError:
+        return _bad_base64(text)
+    n_bytes = len(digits) * 3 // 4
+    if n_bytes > max_bytes:
+        return Failure("too_many_bytes", f"{n_bytes:,} bytes of base64, more than max_bytes={max_bytes:,}")
+    if len(digits) % 4 == 1:
+        return Failure(
+            "bad_source", f"wrong base64: {len(digits):,} characters cannot be a whole number of bytes; cut off?"
+        )
+    try:
+        return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4), strict_mode=True)
+    except binascii.Error:
+        return _bad_base64(text)
+
+
+def describe(value: object, max_chars: int = 80) -> str:
+    """Return `value` as error details show it: one line, cut to `max_chars` characters, no credentials.
+
+    Parameters
+    ----------
+    value
+        A source: text is shown, bytes are counted.
+    max_chars
+        Longest result, in characters.
+    """
+    if not isinstance(value, str):
+        return "<null>" if value is None else f"<{memoryview(value).nbytes:,} bytes>"  # type: ignore[arg-type]
+    text = _SECRET.sub(r"\1…", _USER_INFO.sub(r"\1", value)) if _SCHEME.match(value) else value
+    text = text[: max_chars + 1]
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
+
+
+def _is_base64(text: str) -> bool:
+    if len(text) < _MIN_BASE64_CHARS:
+        return False
+    if _NOT_BASE64.search(text, 0, _MAX_PATH_CHARS):
+        return False
+    return len(text) > _MAX_PATH_CHARS or _BASE64_MAGIC.match(text) is not None
+
+
+def _bad_base64(text: str) -> Failure:
+    wrong = _NOT_BASE64.search(text)
+    if wrong is None:
+        return Failure("bad_source", "wrong base64: '=' stands before the end")
+    return Failure(
+        "bad_source", f"wrong base64: {wrong.group()!r} at character {wrong.start() + 1:,} is none of its alphabet"
+    )
+
+
+def _parse_data_uri(text: str) -> Source | Failure:
+    header, comma, payload = text.partition(",")
+    if not comma:
+        return Failure("bad_source", f"a data: URI without a comma: {describe(text)}")
+    if not payload:
+        return Failure("missing", f"a data: URI without data: {describe(text)}")
+    if header.rstrip().lower().endswith(";base64"):
+        return Source("base64", unquote(payload) if "%" in payload else payload)
+    return Source("bytes", unquote_to_bytes(payload))
+
+
+def _parse_file_uri(text: str) -> Source | Failure:
+    rest = text[5:]
+    if rest.startswith("//"):
+        host, slash, rest = rest[2:].partition("/")
+        if host.lower() not in ("", "localhost"):
+            return Failure("bad_source", f"a file: URI of another machine, {host!r}: {describe(text)}")
+        rest = slash + rest
+    path = unquote(rest, errors="surrogateescape")
+    if not path or "\0" in path:
+        return Failure("bad_source", f"a file: URI without a usable path: {describe(text)}")
+    if os.name == "nt" and _DRIVE.match(path):
+        path = path[1:]
+    return Source("path", path)
