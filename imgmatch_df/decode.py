@@ -205,7 +205,7 @@ class _Format(NamedTuple):
 
     def accept(self, head: bytes) -> bool | str:
         """Return whether a file may begin with `head`."""
-        _, accept = Image.OPEN[self.name]
+        _, accept = Image.OPEN.get(self.name, (None, None))
         return accept is not None and accept(head)
 
 

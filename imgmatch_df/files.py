@@ -39,8 +39,8 @@ _PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face write
 # them a row is some hundred bytes, and long row groups compress better.
 _ROW_GROUP_OF_PICTURES: Final = 256
 _ROW_GROUP: Final = 65_536
-# Rows hashed at a time. Polars ends a run only between batches: this many bound the wait after an error or a closed pipe
-# to about a second, and cost nothing (the pool of threads is fed by several batches at once).
+# Rows hashed at a time. Polars ends a run only between batches: this many bound the wait after an error or a closed
+# pipe to about a second, and cost nothing (the pool of threads is fed by several batches at once).
 BATCH_ROWS: Final = 256
 # How soon Ctrl-C is noticed where the system cannot interrupt a lock (Windows).
 _POLL_S: Final = 0.2

@@ -1,0 +1,127 @@
+"""The demo: the same pictures each time, every copy found and nothing else, and no folder of others touched."""
+
+import hashlib
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+import imgmatch_df
+from imgmatch_df import demo
+from imgmatch_df.cli import app
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    demo.draw_pictures(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hashed(drawn):
+    return imgmatch_df.visual_hash(imgmatch_df.scan_images(drawn), "path").collect()
+
+
+def call(*words):
+    return CliRunner().invoke(app, ["demo", *map(str, words)], env={"COLUMNS": "120"})
+
+
+def picture(column):
+    """Name of the picture that a file shows, whatever was done to it."""
+    return pl.col(column).str.extract(r"([a-z]+)[^/\\]*$")
+
+
+def test_everything_hashes_but_the_file_that_is_cut_off(hashed):
+    assert hashed.height == 40
+    failed = hashed.filter(pl.col("status") != "ok")
+    assert failed["status"].to_list() == ["decode_failed"]
+    assert failed["path"].item().endswith("cut_off.jpg")
+
+
+def test_exactly_the_copies_are_found(hashed):
+    copies = demo.find_copies(hashed, demo.RADIUS)
+    assert copies.height == sum(len(edits) for _, edits in demo._PICTURES.values())
+    assert copies.select((picture("original") == picture("copy")).all()).item()
+    assert copies["original"].str.extract(r"([^/\\]+)$").unique().sort().to_list() == sorted(
+        f"{name}.jpg" for name, (_, edits) in demo._PICTURES.items() if edits
+    )
+
+
+def test_the_radius_has_room_on_both_sides(hashed):
+    # Were a decoder to change a few bits, the demo must still tell copies from others.
+    others = demo.find_copies(hashed, 961).filter(picture("original") != picture("copy"))
+    assert others["bmh1"].min() > 2 * demo.RADIUS
+    assert demo.find_copies(hashed, demo.RADIUS)["bmh1"].max() < demo.RADIUS
+
+
+def test_find_copies_against_a_double_loop(hashed):
+    rows = hashed.filter(pl.col("status") == "ok").rows(named=True)
+
+    def distance(left, right):
+        return (int.from_bytes(left["bmh1"]) ^ int.from_bytes(right["bmh1"])).bit_count()
+
+    for radius in (0, 10, demo.RADIUS):
+        pairs = {
+            (left["path"], right["path"]): distance(left, right)
+            for row, left in enumerate(rows)
+            for right in rows[row + 1 :]
+            if distance(left, right) <= radius
+        }
+        copies = {right for _, right in pairs}
+        wanted = {pair: bits for pair, bits in pairs.items() if pair[0] not in copies}
+        found = demo.find_copies(hashed, radius)
+        assert dict(zip(found.select("original", "copy").iter_rows(), found["bmh1"], strict=True)) == wanted
+
+
+def test_the_same_pictures_each_time(drawn, tmp_path):
+    demo.draw_pictures(tmp_path / "new" / "folder")
+
+    def digests(folder):
+        return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+    assert digests(drawn) == digests(tmp_path / "new" / "folder")
+
+
+def test_what_the_user_sees(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):  # again into its own folder
+        result = call()
+        assert result.exit_code == 0, result.output
+        assert "Drew 40 pictures into imgmatch-demo" in result.stdout
+        assert "harbour_half_size.jpg" in result.stdout
+        assert "3 pictures have no copy." in result.stdout
+        assert "Not hashed: cut_off.jpg, decode_failed: " in result.stdout
+        assert "    imgmatch visual-hash photos -o hashes.parquet\n" in result.stdout
+    assert len(list((tmp_path / "imgmatch-demo").glob("*.*g"))) == 38  # and two .webp
+
+
+def test_the_lines_that_it_prints_run(drawn, tmp_path, monkeypatch):
+    drawn_here = tmp_path / "photos"
+    drawn_here.symlink_to(drawn)
+    monkeypatch.chdir(tmp_path)
+    lines = [line[4:] for line in call("--folder", tmp_path / "x").stdout.splitlines() if line.startswith("    ")]
+    command, *python = [line for line in lines if "imgmatch" in line]
+    words = command.split()
+    assert words[0] == "imgmatch"
+    assert CliRunner().invoke(app, words[1:]).exit_code == 1
+    names = {}
+    exec("\n".join(python), names)
+    assert names["frame"].equals(pl.read_parquet("hashes.parquet"))
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path):
+    (tmp_path / "harbour.jpg").write_bytes(b"mine")
+    result = call("--folder", tmp_path)
+    assert result.exit_code == 2
+    assert "Hint: --folder" in result.stderr
+    assert "Traceback" not in result.output
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("harbour.jpg", b"mine")]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        result = call("--folder", folder)
+        assert result.exit_code == 2
+        assert "Hint: --folder" in result.stderr

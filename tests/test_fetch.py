@@ -1,0 +1,239 @@
+"""Sources to bytes: local files of every evil kind, bytes and base64."""
+
+import base64
+import os
+import socket
+import threading
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from imgmatch_df.errors import Failure
+from imgmatch_df.fetch import read_source
+from imgmatch_df.options import Options
+
+OPTIONS = Options()
+posix = pytest.mark.skipif(os.name != "posix", reason="files that only POSIX has")
+
+
+def expect(value, status, word, options=OPTIONS):
+    failure = read_source(value, options)
+    assert isinstance(failure, Failure)
+    assert failure.status == status, failure
+    assert word in failure.detail
+    assert "\n" not in failure.detail
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "a b.jpg"
+    path.write_bytes(b"picture")
+    return path
+
+
+def test_paths(picture, monkeypatch):
+    monkeypatch.chdir(picture.parent)
+    for value in (str(picture), "a b.jpg", "./a b.jpg", picture.as_uri(), f"  {picture}\n"):
+        assert read_source(value, OPTIONS) == b"picture"
+
+
+def test_a_tilde_is_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~").mkdir()
+    (tmp_path / "~" / "a.jpg").write_bytes(b"picture")
+    assert read_source("~/a.jpg", OPTIONS) == b"picture"
+
+
+def test_bytes_pass_through_without_a_copy():
+    data = b"picture"
+    assert read_source(data, OPTIONS) is data
+    buffer = pa.py_buffer(data)
+    view = read_source(buffer, OPTIONS)
+    assert bytes(view) == data
+    assert pa.py_buffer(view).address == buffer.address
+    assert view[0] == ord("p")
+
+
+def test_base64_and_data_uris():
+    text = base64.b64encode(b"picture").decode()
+    assert read_source(f"data:image/jpeg;base64,{text}", OPTIONS) == b"picture"
+    assert read_source("data:,picture", OPTIONS) == b"picture"
+    data = b"\xff\xd8\xff\xe0" + bytes(100)
+    assert read_source(base64.b64encode(data).decode(), OPTIONS) == data
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "word"),
+    [
+        (None, "missing", "null"),
+        ("", "missing", "empty"),
+        ("   ", "missing", "empty"),
+        (b"", "missing", "zero bytes"),
+        (memoryview(b""), "missing", "zero bytes"),
+        ("data:image/png;base64,====", "missing", "zero bytes"),
+        ("data:image/png;base64,@@@", "bad_source", "'@' at character 1"),
+        ("a\0b", "bad_source", "NUL"),
+        ("no-such-file.jpg", "not_found", "no-such-file.jpg"),
+        ("no-such-folder/a.jpg", "not_found", "no-such-folder/a.jpg"),
+        ("x" * 300 + ".jpg", "bad_source", "longer than a path"),
+        ("https://me:secret@example.org/a.jpg", "fetch_failed", "network sources are not available"),
+        ("s3://bucket/a.jpg", "fetch_failed", "s3://bucket/a.jpg"),
+    ],
+)
+def test_what_cannot_be_read(value, status, word):
+    expect(value, status, word)
+
+
+def test_details_hold_no_credentials():
+    assert "secret" not in read_source("https://me:secret@example.org/a.jpg", OPTIONS).detail
+
+
+def test_a_folder_and_an_empty_file(tmp_path):
+    expect(str(tmp_path), "bad_source", "a directory")
+    (tmp_path / "empty.jpg").touch()
+    expect(str(tmp_path / "empty.jpg"), "missing", "zero bytes")
+    expect(str(tmp_path / "empty.jpg" / "a.jpg"), "not_found", "no such file")
+
+
+@pytest.mark.parametrize("n_bytes", [99, 100, 101])
+def test_max_bytes_is_inclusive_for_every_kind_of_source(tmp_path, n_bytes):
+    data = bytes(range(n_bytes))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    text = f"data:;base64,{base64.b64encode(data).decode()}"
+    for value in (data, memoryview(data), str(path), text):
+        result = read_source(value, Options(max_bytes=100))
+        if n_bytes <= 100:
+            assert result == data
+        else:
+            assert result.status == "too_many_bytes"
+            assert "101 bytes" in result.detail
+            assert "max_bytes=100" in result.detail
+
+
+def test_max_bytes_comes_before_the_reading(tmp_path):
+    path = tmp_path / "huge.jpg"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a terabyte of nothing: reading it would end the process
+    expect(str(path), "too_many_bytes", "1,099,511,627,776 bytes")
+
+
+@posix
+def test_nothing_but_regular_files_is_read(tmp_path):
+    expect("/dev/zero", "bad_source", "not a regular file")
+    expect("/dev/null", "bad_source", "not a regular file")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        expect(str(tmp_path / "socket"), "bad_source", "not a regular file")
+
+
+@posix
+@pytest.mark.parametrize("writer", [False, True])
+def test_a_fifo_never_blocks(tmp_path, writer):
+    path = tmp_path / "fifo.jpg"
+    os.mkfifo(path)
+    end = os.open(path, os.O_RDWR) if writer else None
+    try:
+        thread = threading.Thread(target=expect, args=(str(path), "bad_source", "not a regular file"), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+    finally:
+        if end is not None:
+            os.close(end)
+
+
+@posix
+def test_links_that_go_in_a_circle(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    expect(str(tmp_path / "a"), "fetch_failed", "symbolic links that go in a circle")
+
+
+def test_permission_denied(picture, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("imgmatch_df.fetch.os.open", refuse)
+    expect(str(picture), "fetch_failed", "no permission to read")
+
+
+def test_any_other_error_of_the_system_is_named(picture, monkeypatch):
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("imgmatch_df.fetch.os.open", fail)
+    expect(str(picture), "fetch_failed", "Input/output error")
+
+
+class TestBaseDir:
+    @pytest.fixture
+    def base(self, tmp_path):
+        base = tmp_path / "base"
+        (base / "sub").mkdir(parents=True)
+        (base / "sub" / "a.jpg").write_bytes(b"inside")
+        (tmp_path / "base-of-others").mkdir()
+        (tmp_path / "base-of-others" / "a.jpg").write_bytes(b"outside")
+        (tmp_path / "a.jpg").write_bytes(b"outside")
+        return base
+
+    def test_what_lies_inside_is_read(self, base):
+        options = Options(base_dir=str(base))
+        inside = base / "sub" / "a.jpg"
+        for value in ("sub/a.jpg", "sub/../sub/a.jpg", str(inside), inside.as_uri(), "../base/sub/a.jpg"):
+            assert read_source(value, options) == b"inside"
+
+    def test_base_dir_may_be_relative(self, base, monkeypatch):
+        monkeypatch.chdir(base.parent)
+        assert read_source("sub/a.jpg", Options(base_dir="base")) == b"inside"
+        expect("../a.jpg", "fetch_blocked", "leads out", Options(base_dir="base"))
+
+    @pytest.mark.parametrize("base_dir", ["/", "//"])
+    @posix
+    def test_the_root_holds_everything(self, base, base_dir):
+        assert read_source(str(base / "sub" / "a.jpg"), Options(base_dir=base_dir)) == b"inside"
+
+    def test_what_leads_out_is_refused(self, base):
+        options = Options(base_dir=str(base))
+        outside = base.parent / "a.jpg"
+        sibling = base.parent / "base-of-others" / "a.jpg"
+        for value in ("../a.jpg", "sub/../../a.jpg", "../base-of-others/a.jpg", *map(str, (outside, sibling))):
+            expect(value, "fetch_blocked", "leads out of base_dir", options)
+        expect(outside.as_uri(), "fetch_blocked", "leads out of base_dir", options)
+        expect("../no-such-file.jpg", "fetch_blocked", "leads out of base_dir", options)
+
+    @posix
+    def test_links_that_lead_out_are_refused(self, base):
+        (base / "link.jpg").symlink_to(base.parent / "a.jpg")
+        (base / "folder").symlink_to(base.parent)
+        (base / "good.jpg").symlink_to(base / "sub" / "a.jpg")
+        options = Options(base_dir=str(base))
+        expect("link.jpg", "fetch_blocked", "leads out", options)
+        expect("folder/a.jpg", "fetch_blocked", "leads out", options)
+        assert read_source("good.jpg", options) == b"inside"
+
+    @posix
+    def test_a_base_dir_that_is_a_link_itself(self, base):
+        link = base.parent / "link"
+        link.symlink_to(base)
+        assert read_source("sub/a.jpg", Options(base_dir=str(link))) == b"inside"
+
+    def test_absence_is_still_said(self, base):
+        expect("sub/b.jpg", "not_found", "no such file", Options(base_dir=str(base)))
+        expect("sub", "bad_source", "a directory", Options(base_dir=str(base)))
+
+
+def test_a_file_that_shrinks_or_grows_while_it_is_read(picture, monkeypatch):
+    opened = os.open
+
+    def append_and_open(path, flags, *args):
+        descriptor = opened(path, flags, *args)
+        real = os.fstat(descriptor)
+        with Path(path).open("ab") as file:
+            file.write(b" and more")
+        monkeypatch.setattr("imgmatch_df.fetch.os.fstat", lambda _: real)
+        return descriptor
+
+    monkeypatch.setattr("imgmatch_df.fetch.os.open", append_and_open)
+    assert read_source(str(picture), OPTIONS) == b"picture"
