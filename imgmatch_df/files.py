@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from secrets import token_hex
 from time import monotonic
@@ -209,10 +210,13 @@ def _sorted_glob(pattern: str) -> list[str]:
 
 
 def _list_pictures(sources: Sequence[str], *, allow_none: bool = False) -> pl.LazyFrame:
-    found = [scan_images(source).collect() for source in sources]
-    for source, part in zip(sources, found, strict=True):
-        if part.is_empty() and not allow_none:
-            raise _nothing_found(source)
+    found = []
+    # A shell makes thousands of files of one glob; they are listed together.
+    for is_file, group in groupby(sources, key=lambda source: Path(source).is_file()):
+        for part in [list(group)] if is_file else ([source] for source in group):
+            found.append(scan_images(part).collect())
+            if found[-1].is_empty() and not allow_none:
+                raise _nothing_found(part[0])
     return pl.concat(found).lazy()
 
 

@@ -2,9 +2,9 @@
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import polars as pl
@@ -23,7 +23,9 @@ _SCHEMA = pl.Schema({PATH: pl.String(), SIZE: pl.UInt64(), MODIFIED: pl.Datetime
 _BATCH_ROWS = 10_000
 
 
-def scan_images(source: str | os.PathLike[str], *, recursive: bool = True) -> pl.LazyFrame:
+def scan_images(
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, recursive: bool = True
+) -> pl.LazyFrame:
     """List the pictures of a folder or a glob, lazily.
 
     Use it as the start of a query; nothing is listed before the query runs, and a query for paths alone asks the file
@@ -33,15 +35,16 @@ def scan_images(source: str | os.PathLike[str], *, recursive: bool = True) -> pl
     ----------
     source
         A folder (its files with a picture's ending, any case), one file, or a glob such as ``"photos/**/*.jpg"``,
-        where ``**`` stands for any number of folders. Starts from the working directory unless absolute.
+        where ``**`` stands for any number of folders; or several of these. Starts from the working directory unless
+        absolute.
     recursive
         Whether a folder is scanned with its subfolders.
 
     Returns
     -------
     LazyFrame
-        ``path: String``, ``size: UInt64`` (bytes), ``modified: Datetime("us", "UTC")``, sorted by path. A file that
-        vanishes between listing and asking has null size and time.
+        ``path: String``, ``size: UInt64`` (bytes), ``modified: Datetime("us", "UTC")``; the files of each source
+        sorted by path. A file that vanishes between listing and asking has null size and time.
 
     Raises
     ------
@@ -54,19 +57,15 @@ def scan_images(source: str | os.PathLike[str], *, recursive: bool = True) -> pl
     >>> imgmatch_df.scan_images("photos/**/*.jpg").collect_schema().names()
     ['path', 'size', 'modified']
     """
-    pattern = os.fspath(source)
-    if not pattern:
-        raise ArgumentError(
-            "source is empty, a folder, a file or a glob is needed\nHint: '.' is the working directory."
-        )
-    if not glob.has_magic(pattern) and not Path(pattern).exists():
-        raise ArgumentError(f"no such file or folder: {pattern!r}\nHint: the working directory is {str(Path.cwd())!r}.")
+    patterns = [os.fspath(one) for one in ([source] if isinstance(source, str | os.PathLike) else source)]
+    for pattern in patterns:
+        _check_pattern(pattern)
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         names = _SCHEMA.names() if with_columns is None else with_columns
-        paths = iter(_list_paths(pattern, recursive=recursive))
+        paths = chain.from_iterable(_list_paths(pattern, recursive=recursive) for pattern in patterns)
         remaining = n_rows
         while remaining is None or remaining > 0:
             part = list(islice(paths, _BATCH_ROWS if remaining is None else min(_BATCH_ROWS, remaining)))
@@ -78,6 +77,15 @@ def scan_images(source: str | os.PathLike[str], *, recursive: bool = True) -> pl
             yield frame if predicate is None else frame.filter(predicate)
 
     return register_io_source(batches, schema=_SCHEMA, is_pure=False)
+
+
+def _check_pattern(pattern: str) -> None:
+    if not pattern:
+        raise ArgumentError(
+            "source is empty, a folder, a file or a glob is needed\nHint: '.' is the working directory."
+        )
+    if not glob.has_magic(pattern) and not Path(pattern).exists():
+        raise ArgumentError(f"no such file or folder: {pattern!r}\nHint: the working directory is {str(Path.cwd())!r}.")
 
 
 def _list_paths(pattern: str, *, recursive: bool) -> list[str]:

@@ -48,6 +48,12 @@ def test_one_file_and_a_folder_whose_name_looks_like_a_glob(tree):
     assert names(imgmatch_df.scan_images(tree / "[x]"), tree) == ["[x]/y.png"]
 
 
+def test_several_sources_keep_their_order(tree):
+    sources = [tree / "sub" / "c.webp", tree / "*.png", str(tree / "b.JPG")]
+    assert names(imgmatch_df.scan_images(sources), tree) == ["sub/c.webp", "a.png", "b.JPG"]
+    assert names(imgmatch_df.scan_images([]), tree) == []
+
+
 def test_schema_sizes_and_times(tree):
     lazy = imgmatch_df.scan_images(tree)
     assert lazy.collect_schema() == {"path": pl.String, "size": pl.UInt64, "modified": pl.Datetime("us", "UTC")}
