@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from operator import itemgetter
+from struct import Struct
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -208,8 +209,7 @@ def _where(valid: "NDArray[np.bool_]", numbers: "NDArray[np.uint32]") -> pl.Seri
 
 def _sources(values: pl.Series) -> Sequence[Any]:
     if values.dtype == pl.Binary:
-        # Arrow views: 1 microsecond a row, where Python bytes would copy each picture while holding the GIL.
-        return _Buffers(values.to_arrow(compat_level=pl.CompatLevel.newest()))
+        return _Buffers(values)
     if values.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         return values.cast(pl.String).to_list()
     raise ColumnError(
@@ -219,16 +219,31 @@ def _sources(values: pl.Series) -> Sequence[Any]:
 
 
 class _Buffers(Sequence[Any]):
-    """A `Binary` column as a sequence of Arrow buffers and None."""
+    """A `Binary` column as a sequence of memoryviews and None, by the layout of Arrow's binary view.
 
-    def __init__(self, array: Any) -> None:
-        self._array = array
+    0.4 microseconds a row, whatever its length; a scalar of pyarrow copies each picture while it holds the GIL, 30.
+    """
+
+    _VIEW = Struct("<i4xii")  # length; four bytes of the value; which buffer it lies in, and where
+
+    def __init__(self, values: pl.Series) -> None:
+        array = values.to_arrow(compat_level=pl.CompatLevel.newest())
+        _, views, *data = array.buffers()
+        self._n_rows = len(array)
+        self._views = memoryview(views)[16 * array.offset :]
+        self._data = [memoryview(buffer) for buffer in data]
+        self._valid = values.is_not_null().to_list() if values.null_count() else None
 
     def __len__(self) -> int:
-        return len(self._array)
+        return self._n_rows
 
     def __getitem__(self, row: Any) -> Any:
-        return self._array[row].as_buffer()
+        if self._valid is not None and not self._valid[row]:
+            return None
+        length, buffer, start = self._VIEW.unpack_from(self._views, 16 * row)
+        if length > 12:
+            return self._data[buffer][start : start + length]
+        return self._views[16 * row + 4 : 16 * row + 4 + length]  # a short value lies in the view itself
 
 
 def _hash_rows(sources: Sequence[Any], rows: _Rows, options: Options) -> None:

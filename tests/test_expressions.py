@@ -199,6 +199,17 @@ def test_empty_and_null_frames(dtype, engine):
         assert out.schema["bmh1"] == pl.Binary
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.none() | st.binary(max_size=40), max_size=30), st.integers(0, 30), st.integers(0, 30))
+def test_buffers_of_a_column_are_its_values(values, start, length):
+    column = pl.Series(values, dtype=pl.Binary)
+    chunked = pl.concat([column, column[:3], column], rechunk=False)
+    for series in (column, column.slice(start, length), chunked, chunked.slice(start, length)):
+        buffers = batches._Buffers(series)
+        got = [None if buffers[row] is None else bytes(buffers[row]) for row in range(len(buffers))]
+        assert got == series.to_list()
+
+
 def test_one_row_and_literals(encoded, paths):
     expected = opencv_hashes(encoded[0])[0]
     assert pl.select(pl.lit(encoded[0]).imgmatch.phash()).item() == expected
