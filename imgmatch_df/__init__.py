@@ -15,6 +15,8 @@ from imgmatch_df.errors import (
     SourceError,
     StoreError,
 )
+from imgmatch_df.grouping import cluster, remove_duplicates
+from imgmatch_df.pairing import match, near_duplicates, rank_images
 from imgmatch_df.pipeline import bmh1, from_bits, hamming, phash, to_bits, visual_hash
 from imgmatch_df.scan import scan_images
 
@@ -31,9 +33,14 @@ __all__ = [
     "SourceError",
     "StoreError",
     "bmh1",
+    "cluster",
     "from_bits",
     "hamming",
+    "match",
+    "near_duplicates",
     "phash",
+    "rank_images",
+    "remove_duplicates",
     "scan_images",
     "to_bits",
     "visual_hash",

@@ -24,7 +24,7 @@ class Side:
     def __init__(self, frame: pl.DataFrame, kind: HashKind, id_column: str | None) -> None:
         import numpy as np
 
-        packed, valid = hashing.hash_rows(frame[kind.name])
+        packed, valid = hashing.hash_rows(frame[kind.name].cast(kind.dtype))
         if len(packed) and packed.shape[1] != kind.n_bytes:
             raise ColumnError(
                 f"column {kind.name!r} holds hashes of {packed.shape[1]} bytes, a {kind.name} has {kind.n_bytes}\n"

@@ -1,10 +1,10 @@
 """The namespace `imgmatch` of expressions, series and frames: two-line methods over `pipeline`."""
 
-from typing import Unpack
+from typing import Any, Literal, Unpack, overload
 
 import polars as pl
 
-from imgmatch_df import pipeline
+from imgmatch_df import grouping, pairing, pipeline
 from imgmatch_df.options import SourceOptions
 
 
@@ -96,6 +96,125 @@ class ImgMatchDataFrame:
         """See `imgmatch_df.visual_hash`."""
         return pipeline.visual_hash(self._frame, source, hash_types=hash_types, **options)
 
+    @overload
+    def near_duplicates(
+        self,
+        radius: int,
+        hash_type: str = ...,
+        *,
+        id: str | None = ...,
+        source: str | None = ...,
+        max_pairs: int = ...,
+        explain: Literal[False] = ...,
+        **options: Unpack[SourceOptions],
+    ) -> pl.DataFrame: ...
+
+    @overload
+    def near_duplicates(
+        self,
+        radius: int,
+        hash_type: str = ...,
+        *,
+        id: str | None = ...,
+        source: str | None = ...,
+        max_pairs: int = ...,
+        explain: Literal[True],
+        **options: Unpack[SourceOptions],
+    ) -> str: ...
+
+    def near_duplicates(
+        self,
+        radius: int,
+        hash_type: str = "bmh1",
+        *,
+        id: str | None = None,
+        source: str | None = None,
+        max_pairs: int = pairing.MAX_PAIRS,
+        explain: Any = False,
+        **options: Unpack[SourceOptions],
+    ) -> Any:
+        """See `imgmatch_df.near_duplicates`."""
+        return pairing.near_duplicates(
+            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, explain=explain, **options
+        )
+
+    def match(
+        self,
+        stored: pl.DataFrame | pl.LazyFrame,
+        radius: int,
+        hash_type: str = "bmh1",
+        *,
+        id: str | None = None,
+        stored_id: str | None = None,
+        source: str | None = None,
+        max_pairs: int = pairing.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> pl.DataFrame:
+        """See `imgmatch_df.match`."""
+        return pairing.match(
+            self._frame,
+            stored,
+            radius,
+            hash_type,
+            id=id,
+            stored_id=stored_id,
+            source=source,
+            max_pairs=max_pairs,
+            **options,
+        )
+
+    def cluster(
+        self,
+        radius: int = 0,
+        hash_type: str = "bmh1",
+        *,
+        linkage: grouping.Linkage = "connected",
+        keep: grouping.Keep = "first",
+        id: str | None = None,
+        source: str | None = None,
+        diameter: bool = False,
+        **options: Unpack[SourceOptions],
+    ) -> pl.DataFrame:
+        """See `imgmatch_df.cluster`."""
+        return grouping.cluster(
+            self._frame,
+            radius,
+            hash_type,
+            linkage=linkage,
+            keep=keep,
+            id=id,
+            source=source,
+            diameter=diameter,
+            **options,
+        )
+
+    def remove_duplicates(
+        self,
+        radius: int = 0,
+        hash_type: str = "bmh1",
+        *,
+        linkage: grouping.Linkage = "connected",
+        keep: grouping.Keep = "first",
+        source: str | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> pl.DataFrame:
+        """See `imgmatch_df.remove_duplicates`."""
+        return grouping.remove_duplicates(
+            self._frame, radius, hash_type, linkage=linkage, keep=keep, source=source, **options
+        )
+
+    def rank_images(
+        self,
+        query: int | bytes | str,
+        hash_type: str = "bmh1",
+        *,
+        k: int | None = None,
+        source: str | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> pl.DataFrame:
+        """See `imgmatch_df.rank_images`."""
+        return pairing.rank_images(self._frame, query, hash_type, k=k, source=source, **options)
+
 
 @pl.api.register_lazyframe_namespace("imgmatch")
 class ImgMatchLazyFrame:
@@ -113,3 +232,122 @@ class ImgMatchLazyFrame:
     ) -> pl.LazyFrame:
         """See `imgmatch_df.visual_hash`."""
         return pipeline.visual_hash(self._frame, source, hash_types=hash_types, **options)
+
+    @overload
+    def near_duplicates(
+        self,
+        radius: int,
+        hash_type: str = ...,
+        *,
+        id: str | None = ...,
+        source: str | None = ...,
+        max_pairs: int = ...,
+        explain: Literal[False] = ...,
+        **options: Unpack[SourceOptions],
+    ) -> pl.LazyFrame: ...
+
+    @overload
+    def near_duplicates(
+        self,
+        radius: int,
+        hash_type: str = ...,
+        *,
+        id: str | None = ...,
+        source: str | None = ...,
+        max_pairs: int = ...,
+        explain: Literal[True],
+        **options: Unpack[SourceOptions],
+    ) -> str: ...
+
+    def near_duplicates(
+        self,
+        radius: int,
+        hash_type: str = "bmh1",
+        *,
+        id: str | None = None,
+        source: str | None = None,
+        max_pairs: int = pairing.MAX_PAIRS,
+        explain: Any = False,
+        **options: Unpack[SourceOptions],
+    ) -> Any:
+        """See `imgmatch_df.near_duplicates`."""
+        return pairing.near_duplicates(
+            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, explain=explain, **options
+        )
+
+    def match(
+        self,
+        stored: pl.DataFrame | pl.LazyFrame,
+        radius: int,
+        hash_type: str = "bmh1",
+        *,
+        id: str | None = None,
+        stored_id: str | None = None,
+        source: str | None = None,
+        max_pairs: int = pairing.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> pl.LazyFrame:
+        """See `imgmatch_df.match`."""
+        return pairing.match(
+            self._frame,
+            stored,
+            radius,
+            hash_type,
+            id=id,
+            stored_id=stored_id,
+            source=source,
+            max_pairs=max_pairs,
+            **options,
+        )
+
+    def cluster(
+        self,
+        radius: int = 0,
+        hash_type: str = "bmh1",
+        *,
+        linkage: grouping.Linkage = "connected",
+        keep: grouping.Keep = "first",
+        id: str | None = None,
+        source: str | None = None,
+        diameter: bool = False,
+        **options: Unpack[SourceOptions],
+    ) -> pl.LazyFrame:
+        """See `imgmatch_df.cluster`."""
+        return grouping.cluster(
+            self._frame,
+            radius,
+            hash_type,
+            linkage=linkage,
+            keep=keep,
+            id=id,
+            source=source,
+            diameter=diameter,
+            **options,
+        )
+
+    def remove_duplicates(
+        self,
+        radius: int = 0,
+        hash_type: str = "bmh1",
+        *,
+        linkage: grouping.Linkage = "connected",
+        keep: grouping.Keep = "first",
+        source: str | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> pl.LazyFrame:
+        """See `imgmatch_df.remove_duplicates`."""
+        return grouping.remove_duplicates(
+            self._frame, radius, hash_type, linkage=linkage, keep=keep, source=source, **options
+        )
+
+    def rank_images(
+        self,
+        query: int | bytes | str,
+        hash_type: str = "bmh1",
+        *,
+        k: int | None = None,
+        source: str | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> pl.LazyFrame:
+        """See `imgmatch_df.rank_images`."""
+        return pairing.rank_images(self._frame, query, hash_type, k=k, source=source, **options)

@@ -314,7 +314,7 @@ def rank_images(
 
         from imgmatch_df import join
 
-        packed, valid = hashing.hash_rows(rows[kind.name])
+        packed, valid = hashing.hash_rows(rows[kind.name].cast(kind.dtype))
         present = np.flatnonzero(valid)
         one, _ = hashing.hash_rows(pl.Series([wanted], dtype=kind.dtype))
         nearest, distance = join.top_k(one[0], packed if len(present) == len(rows) else packed[present], k)

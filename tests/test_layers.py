@@ -13,7 +13,9 @@ ROWS = [
     ["fetch", "decode", "hashing", "scan", "join", "clusters", "store", "records"],
     ["batches"],
     ["pipeline"],
-    ["files"],
+    ["frames"],
+    ["grouping", "pairing"],
+    ["arguments", "files", "known", "listing", "screen", "targets"],
     ["namespaces", "cli", "demo", "server", "spark", "report"],
     ["__init__"],
 ]

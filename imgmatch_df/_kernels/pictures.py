@@ -32,7 +32,7 @@ _GREY_OF_RGBX: Final = (9798, 19235, 3735, 0)  # OpenCV's BGR2GRAY; they sum to 
 # took 0.56 ms for a 500 x 400 photo, now 0.07 ms. Vectors are portable: LLVM cuts them to what the processor has.
 
 # Called from compiled code alone: without the wrappers for Python, the first call ever compiles 1.3 s less.
-_inner: Final = njit(nogil=True, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)  # type: ignore[call-overload]
+_inner: Final = njit(nogil=True, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 _i8, _i16, _i32, _i64 = (ir.IntType(n_bits) for n_bits in (8, 16, 32, 64))
 

@@ -1,0 +1,391 @@
+"""Rows in the order of a band's key, and the pairs that meet in its buckets.
+
+A band is a slice of the permuted bits. `order_band` sorts the rows by it with one counting sort and lays copies of a
+few words beside them, so that a bucket is a run of memory; `probe_band` compares runs with runs. A scan is the band
+of no bits: one bucket.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from imgmatch_df._kernels.popcount import LANES, int64, near_mask, next_near, popcount, prefetch_row, uint64
+
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+
+_BATCH = 256  # candidates that wait for their rows: 64 KiB of hashes of 128 bytes, well inside the second-level cache
+
+
+@njit(nogil=True, cache=True)
+def _transpose(block: U64) -> None:
+    """Transpose the 64 x 64 bits of each column of block (64, n_words) uint64 (Warren, Hacker's Delight, 7-3)."""
+    n_words = block.shape[1]
+    flat = block.reshape(block.size)
+    width = uint64(32)
+    mask = uint64(0x00000000FFFFFFFF)
+    while width:
+        for group in range(uint64(0), uint64(64), uint64(2) * width):
+            for i in range(group, group + width):
+                upper_row = flat[i * n_words : (i + uint64(1)) * n_words]
+                lower_row = flat[(i + width) * n_words : (i + width + uint64(1)) * n_words]
+                for word in range(n_words):  # innermost, so that the words of a row fill the vectors
+                    upper, lower = upper_row[word], lower_row[word]
+                    swap = ((upper >> width) ^ lower) & mask
+                    upper_row[word] = upper ^ (swap << width)
+                    lower_row[word] = lower ^ swap
+        width >>= uint64(1)
+        mask ^= mask << width
+
+
+@njit(nogil=True, cache=True)
+def permute_bits(hashes: U64, rows: U32, order: I64, start: int, stop: int, columns: U64) -> None:
+    """Write ``hashes[rows[start:stop]]`` as columns start..stop, with bit ``order[i]`` moved to bit i.
+
+    hashes (n, n_words) uint64, rows (m,) uint32, order (64 * n_words,) int64, columns (n_words, >= m) uint64.
+    """
+    n_words = hashes.shape[1]
+    planes = np.zeros((64, n_words), np.uint64)
+    chosen = np.empty((64, n_words), np.uint64)
+    for first in range(start, stop, 64):
+        n_rows = min(64, stop - first)
+        for row in range(n_rows):
+            planes[row] = hashes[rows[first + row]]
+        _transpose(planes)
+        for word in range(n_words):
+            for bit in range(64):
+                source = order[64 * word + bit]
+                chosen[bit, word] = planes[source & 63, source >> 6]
+        _transpose(chosen)
+        for word in range(n_words):
+            for row in range(n_rows):
+                columns[word, first + row] = chosen[row, word]
+
+
+@njit(nogil=True, cache=True)
+def deal_bits(planes: U64, n_bands: int, order: I64) -> None:
+    """Deal bits to bands in turn, each taking the one that tells most beside those it has.
+
+    order (n_bits,) int64: the bits, band after band. planes (n_bits, m) uint64: their values in 64 * m rows of a
+    sample. A bit tells little that is nearly always the same, or that nearly always agrees, or disagrees, with another.
+    """
+    n_bits, n_sampled = planes.shape[0], 64 * planes.shape[1]
+    likeness = np.empty((n_bands, n_bits), np.int64)
+    for bit in range(n_bits):
+        ones = int64(0)
+        for word in range(planes.shape[1]):
+            ones += int64(popcount(planes[bit, word]))
+        likeness[:, bit] = (n_sampled - 2 * ones) ** 2
+    taken = np.zeros(n_bits, np.bool_)
+    for turn in range(n_bits):
+        band = turn % n_bands
+        best = -1
+        for bit in range(n_bits):
+            if not taken[bit] and (best < 0 or likeness[band, bit] < likeness[band, best]):
+                best = bit
+        taken[best] = True
+        # The bands before this one have one bit more where the bits do not come out even.
+        order[band * (n_bits // n_bands) + min(band, n_bits % n_bands) + turn // n_bands] = best
+        for bit in range(n_bits):
+            if not taken[bit]:
+                unlike = int64(0)
+                for word in range(planes.shape[1]):
+                    unlike += int64(popcount(planes[bit, word] ^ planes[best, word]))
+                likeness[band, bit] += (n_sampled - 2 * unlike) ** 2
+
+
+@njit(nogil=True, cache=True)
+def count_agreements(
+    columns: U64, n: int, low: int, n_bits: int, within: int, first_word: int, n_words: int, radius: int
+) -> tuple[int, int]:
+    """Return how many pairs of columns 0..n agree but for `within` of ``low..low + n_bits``, and how many of them pass.
+
+    A pair passes if its `n_words` words from `first_word` on, cyclically, differ in at most `radius` bits.
+    """
+    slices = np.empty(n, np.uint64)
+    last = min((low + n_bits - 1) >> 6, columns.shape[0] - 1)
+    shift = uint64(low & 63)
+    for row in range(n):
+        both = (columns[low >> 6, row] >> shift) | (columns[last, row] << (uint64(63) - shift) << uint64(1))
+        slices[row] = both << uint64(64 - n_bits)
+    limit = uint64(within)
+    n_agree = n_pass = 0
+    for i in range(n):
+        one = slices[i]
+        agree = uint64(0)
+        for other in slices[i + 1 :]:
+            agree += uint64(popcount(one ^ other) <= limit)
+        if agree:
+            n_agree += int64(agree)
+            for j in range(i + 1, n):
+                if popcount(one ^ slices[j]) <= limit:
+                    total = uint64(0)
+                    for k in range(n_words):
+                        word = (first_word + k) % columns.shape[0]
+                        total += popcount(columns[word, i] ^ columns[word, j])
+                    n_pass += total <= uint64(radius)
+    return n_agree, n_pass
+
+
+@njit(nogil=True, cache=True)
+def count_prefixes(columns: U64, n: int, radius: int, passed: I64) -> None:
+    """Add the pairs of columns 0..n that are still within the radius after each word: passed (n_words,) int64."""
+    limit = uint64(radius)
+    for i in range(n):
+        for j in range(i + 1, n):
+            total = uint64(0)
+            for word in range(columns.shape[0]):
+                total += popcount(columns[word, i] ^ columns[word, j])
+                if total > limit:
+                    break
+                passed[word] += 1
+
+
+@njit(nogil=True, cache=True)
+def order_band(
+    columns: U64,
+    names: U32,
+    low: int,
+    n_bits: int,
+    n_key_bits: int,
+    first_word: int,
+    starts: U32,
+    rows: U32,
+    words: U64,
+) -> None:
+    """Sort columns (n_words, n + LANES) uint64 by the key of bits ``low..low + n_bits``, at most 64 of them.
+
+    The key is the slice itself, or a multiplicative hash where the slice is wider than the key. starts (2**n_key_bits
+    + 1,) uint32: where each bucket begins; rows (n,) uint32: the names (n,) uint32 of the columns in bucket order;
+    words (k, n + LANES) uint64: copies, in that order, of the k words from `first_word` on, cyclically.
+    """
+    n_words = columns.shape[0]
+    n = names.size
+    left = columns[low >> 6]
+    right = columns[min((low + n_bits - 1) >> 6, n_words - 1)]
+    shift = uint64(low & 63)
+    carry = uint64(63) - shift
+    top = uint64(64 - n_bits)  # drops what `right` brings from beyond the slice
+    factor = uint64(1) if n_bits == n_key_bits else uint64(0x9E3779B97F4A7C15)
+    if n_key_bits == 0:
+        factor = uint64(0)
+    drop = uint64(64 - max(n_key_bits, 1))
+
+    starts[:] = 0
+    for row in range(n):
+        key = ((((left[row] >> shift) | (right[row] << carry << uint64(1))) << top) * factor) >> drop
+        starts[key] += np.uint32(1)
+    total = np.uint32(0)
+    for bucket in range(starts.size):
+        count = starts[bucket]
+        starts[bucket] = total
+        total += count
+    source = columns[first_word]
+    target = words[0]
+    for row in range(n):
+        key = ((((left[row] >> shift) | (right[row] << carry << uint64(1))) << top) * factor) >> drop
+        at = starts[key]
+        starts[key] = at + np.uint32(1)
+        rows[at] = row
+        target[at] = source[row]
+    for k in range(1, words.shape[0]):
+        source = columns[(first_word + k) % n_words]
+        for position in range(n):
+            words[k, position] = source[rows[position]]
+    for position in range(n):
+        rows[position] = names[rows[position]]
+    for bucket in range(starts.size - 1, 0, -1):
+        starts[bucket] = starts[bucket - 1]
+    starts[0] = 0
+
+
+@njit(nogil=True, cache=True, inline="always")
+def distance_within(left: U64, i: int, right: U64, j: int, radius: int) -> int:
+    """Return the distance of two rows, or a number above `radius` as soon as it is passed."""
+    total: int = uint64(0)
+    for word in range(left.shape[1]):
+        total += popcount(left[i, word] ^ right[j, word])
+        if total > radius:
+            break
+    return total
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _owns(left: U64, i: int, right: U64, j: int, band: int, band_of_bit: U16, radii: I64, scratch: I64) -> bool:
+    """Return whether `band` is the first band in which two rows lie within the band's radius.
+
+    Rows that met in a bucket of `band` need not: hashed keys and the last block of a run bring strangers together.
+    """
+    for number in range(band + 1):
+        scratch[number] = radii[number]
+    for word in range(left.shape[1]):
+        rest = left[i, word] ^ right[j, word]
+        while rest:
+            bit = int64(popcount((rest & (~rest + uint64(1))) - uint64(1)))
+            rest &= rest - uint64(1)
+            scratch[band_of_bit[64 * word + bit]] -= 1
+    for earlier in range(band):  # a loop, because numba compiles no generator
+        if scratch[earlier] >= 0:
+            return False
+    owns: bool = scratch[band] >= 0
+    return owns
+
+
+@njit(nogil=True, cache=True)
+def _collect(
+    near: int, row: int, at: int, left_hashes: U64, left_rows: U32, right_hashes: U64, right_rows: U32,
+    n_open: int, left_out: U32, right_out: U32,
+) -> int:  # fmt: skip
+    """Write the candidates of a left row, the right rows ``at + bit`` of a mask, from `n_open` on; return their end."""
+    i = int64(left_rows[row])
+    prefetch_row(left_hashes, i)
+    while near:
+        j = int64(right_rows[at + int64(popcount((near & (~near + uint64(1))) - uint64(1)))])
+        near &= near - uint64(1)
+        prefetch_row(right_hashes, j)
+        left_out[n_open] = i
+        right_out[n_open] = j
+        n_open += 1
+    return n_open
+
+
+@njit(nogil=True, cache=True)
+def _settle(
+    found: int, n_open: int, same: bool, limit: int, band: int, radii: I64, band_of_bit: U16, left_hashes: U64,
+    right_hashes: U64, scratch: I64, left_out: U32, right_out: U32, distance_out: U16,
+) -> int:  # fmt: skip
+    """Keep those of the candidates ``found..n_open`` that are pairs and that `band` owns; return their end."""
+    for candidate in range(found, n_open):
+        i, j = int64(left_out[candidate]), int64(right_out[candidate])
+        distance = distance_within(left_hashes, i, right_hashes, j, limit)
+        if distance <= limit and _owns(left_hashes, i, right_hashes, j, band, band_of_bit, radii, scratch):
+            if same and i > j:
+                i, j = j, i
+            left_out[found] = i
+            right_out[found] = j
+            distance_out[found] = distance
+            found += 1
+    return found
+
+
+@njit(nogil=True, cache=True)
+def probe_band(
+    band: int,
+    same: bool,
+    flips: U32,
+    radius: int,
+    radii: I64,
+    band_of_bit: U16,
+    left_hashes: U64,
+    left_starts: U32,
+    left_rows: U32,
+    left_words: U64,
+    right_hashes: U64,
+    right_starts: U32,
+    right_rows: U32,
+    right_words: U64,
+    cursor: I64,
+    budget: int,
+    left_out: U32,
+    right_out: U32,
+    distance_out: U16,
+) -> int:
+    """Write the pairs that `band` owns and return their number; stop when the budget or the buffers are used.
+
+    cursor (6,) int64: next position of the left order, last position (exclusive), its bucket, flip, block of the run
+    and row. It carries a stopped call over to the next one, which is wanted while ``cursor[0] < cursor[1]``.
+    """
+    limit = uint64(radius)
+    n_words = left_words.shape[0]
+    scratch = np.zeros(radii.size + 1, np.int64)
+    # Candidates are verified a batch at a time, when the rows that were asked for have arrived: on real hashes nearly
+    # all of the time went into waiting for one row after the other.
+    room = left_out.size - LANES
+    found = n_open = 0
+    spent = 0
+    position, stop, bucket, flip, at, row = cursor
+    while position < stop:
+        while left_starts[bucket + 1] <= position:
+            bucket += 1
+        last = min(int64(left_starts[bucket + 1]), stop)
+        while flip < flips.size:
+            other = int64(uint64(bucket) ^ uint64(flips[flip]))
+            triangle = same and other == bucket
+            run_stop = int64(right_starts[other + 1])
+            if same and other < bucket:
+                run_stop = 0
+            at = max(at, position if triangle else int64(right_starts[other]))
+            spent += 1
+            while at < run_stop:
+                n_lanes = min(run_stop - at, LANES)
+                lanes = uint64(0xFFFFFFFFFFFFFFFF) >> uint64(64 - n_lanes)
+                row = max(row, position)
+                above = min(last, at) if triangle else last
+                below = min(last, at + n_lanes - 1) if triangle else 0
+                while row < above or row < below:
+                    near = uint64(0)
+                    base = at
+                    if row < above:
+                        spent -= row
+                        row = next_near(right_words, at, left_words, row, n_words, limit, above)
+                        spent += row + 1
+                        if row < above:
+                            near = near_mask(right_words, at, left_words, row, n_words, limit) & lanes
+                    if (
+                        near == 0 and row >= above and row < below
+                    ):  # the block against itself: each row against those after it
+                        base = row + 1
+                        near = near_mask(right_words, base, left_words, row, n_words, limit) & (
+                            lanes >> uint64(base - at)
+                        )
+                    if near:
+                        if n_open > room:
+                            found = n_open = _settle(
+                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
+                                scratch, left_out, right_out, distance_out,
+                            )  # fmt: skip
+                        if n_open > room or spent > budget:
+                            cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, flip, at, row
+                            return _settle(
+                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
+                                scratch, left_out, right_out, distance_out,
+                            )  # fmt: skip
+                        n_open = _collect(
+                            near,
+                            row,
+                            base,
+                            left_hashes,
+                            left_rows,
+                            right_hashes,
+                            right_rows,
+                            n_open,
+                            left_out,
+                            right_out,
+                        )
+                        if n_open - found > _BATCH:
+                            spent += n_open - found
+                            found = n_open = _settle(
+                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
+                                scratch, left_out, right_out, distance_out,
+                            )  # fmt: skip
+                    row += 1
+                row = 0
+                at += LANES
+                if spent > budget:
+                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, flip, at, row
+                    return _settle(
+                        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
+                        left_out, right_out, distance_out,
+                    )  # fmt: skip
+            at = 0
+            flip += 1
+        flip = 0
+        position = last
+    cursor[0] = position
+    return _settle(
+        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch, left_out, right_out,
+        distance_out,
+    )  # fmt: skip

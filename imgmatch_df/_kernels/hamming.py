@@ -1,0 +1,169 @@
+"""Distances of whole hashes, groups of equal ones, and the sorting of what a join found."""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from imgmatch_df._kernels.popcount import int64, load_word, popcount, uint64
+
+U8 = npt.NDArray[np.uint8]
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+
+
+@njit(nogil=True, cache=True)
+def hamming_bytes(query: U64, data: U8, start: int, stop: int, out: U16) -> None:
+    """Write the distances of rows ``start..stop`` of data to one hash.
+
+    data (n, width) uint8, query (ceil(width / 8),) uint64 padded with zeros, out (n,) uint16.
+    Rows are read where they lie, eight bytes at a time and unaligned: a padded copy would cost more than the ranking.
+    """
+    width = data.shape[1]
+    n_words = width >> 3
+    n_tail = width & 7
+    # The last bytes of a row are read as a whole word that begins in the row, so that no read leaves the array.
+    tail_at = width - 8 if width >= 8 else 0
+    tail_shift = uint64(8 * (8 - n_tail))
+    flat = data.reshape(data.size)
+    for row in range(start, stop):
+        base = row * width
+        total = uint64(0)
+        for word in range(n_words):
+            total += popcount(load_word(flat, base + 8 * word) ^ query[word])
+        if n_tail:
+            rest = uint64(0)
+            if width >= 8:
+                rest = load_word(flat, base + tail_at) >> tail_shift
+            else:
+                for byte in range(width):
+                    rest |= uint64(flat[base + byte]) << uint64(8 * byte)
+            total += popcount(rest ^ query[n_words])
+        out[row] = total
+
+
+@njit(nogil=True, cache=True)
+def hamming_pairs(left_hashes: U64, right_hashes: U64, left: U32, right: U32, out: U16) -> None:
+    """Write the distances of pairs of rows: hashes (n, n_words) uint64, left, right (m,) uint32, out (m,) uint16."""
+    for pair in range(left.size):
+        total = uint64(0)
+        for word in range(left_hashes.shape[1]):
+            total += popcount(left_hashes[left[pair], word] ^ right_hashes[right[pair], word])
+        out[pair] = total
+
+
+@njit(nogil=True, cache=True)
+def count_distances(distances: U16, counts: I64) -> None:
+    """Add the number of rows at each distance: distances (n,) uint16, counts (max + 1,) int64."""
+    for row in range(distances.size):
+        counts[distances[row]] += 1
+
+
+@njit(nogil=True, cache=True)
+def take_nearest(distances: U16, starts: I64, k: int, indices: U32) -> None:
+    """Write the rows of the k smallest distances, ties by row; starts (max + 1,) int64: where each distance begins."""
+    for row in range(distances.size):
+        at = starts[distances[row]]
+        if at < k:
+            indices[at] = row
+            starts[distances[row]] = at + 1
+
+
+@njit(nogil=True, cache=True)
+def group_equal(hashes: U64, table: U32, group: U32, first: U32) -> int:
+    """Assign numbers to the distinct hashes in the order of their first rows and return how many there are.
+
+    hashes (n, n_words) uint64, table (a power of two above n,) uint32 of zeros, group (n,) uint32: the number of each
+    row's hash, first (n,) uint32: the first row of each number.
+    """
+    n_words = hashes.shape[1]
+    mask = uint64(table.size - 1)
+    n_groups = 0
+    for row in range(hashes.shape[0]):
+        mixed = uint64(0)
+        for word in range(n_words):
+            mixed = (mixed ^ hashes[row, word]) * uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> uint64(29)
+        mixed *= uint64(0xBF58476D1CE4E5B9)
+        slot = (mixed ^ (mixed >> uint64(32))) & mask
+        while True:
+            entry = int64(table[slot])
+            if entry == 0:
+                table[slot] = n_groups + 1
+                group[row] = n_groups
+                first[n_groups] = row
+                n_groups += 1
+                break
+            other = first[entry - 1]
+            equal = True
+            for word in range(n_words):
+                if hashes[row, word] != hashes[other, word]:
+                    equal = False
+                    break
+            if equal:
+                group[row] = entry - 1
+                break
+            slot = (slot + uint64(1)) & mask
+    return n_groups
+
+
+@njit(nogil=True, cache=True)
+def expand_equal(members: U32, starts: I64, at: int, left: U32, right: U32) -> int:
+    """Write every pair of rows with equal hashes from position `at` on, the smaller row left, and return their end.
+
+    members (n,) uint32: rows by group, ascending within it; starts (n_groups + 1,) int64: where each group begins.
+    """
+    for group in range(starts.size - 1):
+        for i in range(starts[group], starts[group + 1]):
+            for j in range(i + 1, starts[group + 1]):
+                left[at] = members[i]
+                right[at] = members[j]
+                at += 1
+    return at
+
+
+@njit(nogil=True, cache=True)
+def expand_pairs(
+    group_left: U32,
+    group_right: U32,
+    group_distance: U16,
+    left_members: U32,
+    left_starts: I64,
+    right_members: U32,
+    right_starts: I64,
+    same: bool,
+    at: int,
+    left: U32,
+    right: U32,
+    distance: U16,
+) -> int:
+    """Write the pairs of rows that pairs of groups stand for, from position `at` on, and return the next position."""
+    for pair in range(group_left.size):
+        a, b = group_left[pair], group_right[pair]
+        for i in range(left_starts[a], left_starts[a + 1]):
+            for j in range(right_starts[b], right_starts[b + 1]):
+                row, other = left_members[i], right_members[j]
+                if same and row > other:
+                    row, other = other, row
+                left[at] = row
+                right[at] = other
+                distance[at] = group_distance[pair]
+                at += 1
+    return at
+
+
+@njit(nogil=True, cache=True)
+def sort_by_key(key: U32, counts: I64, order: U32, order_out: U32) -> None:
+    """Write `order` stably sorted by ``key[order]``, (m,) uint32 each; counts (largest key + 1,) int64 of zeros."""
+    for i in range(key.size):
+        counts[key[i]] += 1
+    total = 0
+    for i in range(counts.size):
+        count = counts[i]
+        counts[i] = total
+        total += count
+    for i in range(order.size):
+        at = counts[key[order[i]]]
+        counts[key[order[i]]] = at + 1
+        order_out[at] = order[i]

@@ -1,0 +1,238 @@
+"""Pieces of a planned join for a pool of threads: calls that come back within some tens of milliseconds."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+
+from imgmatch_df._kernels import forest
+from imgmatch_df._kernels.bands import I64, U16, U32, U64, order_band, permute_bits, probe_band
+from imgmatch_df._kernels.plans import Band, Distinct, Plan, flips
+from imgmatch_df._kernels.popcount import LANES
+
+_BUDGET: Final = (
+    10_000_000  # blocks a kernel compares before it comes back: 20 ms, so that Ctrl-C and progress are prompt
+)
+_BUFFER: Final = 1 << 16  # pairs a kernel finds before it comes back
+_ROWS: Final = 1 << 16  # rows whose bits are moved by one call
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Pairs(NamedTuple):
+    """Verified pairs of rows.
+
+    Parameters
+    ----------
+    left, right
+        Rows, (m,) uint32. In a self-join `left` is the row that comes first.
+    distance
+        Hamming distance in bits, (m,) uint16.
+    """
+
+    left: U32
+    right: U32
+    distance: U16
+
+
+class Links(NamedTuple):
+    """Some pairs of rows within the radius, (m,) uint32 each: enough of them to connect what all pairs connect."""
+
+    left: U32
+    right: U32
+
+
+class Task(Protocol[R_co]):
+    """A call that is repeated until it is finished, and gives something every time."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+
+    def __call__(self) -> R_co:
+        """Go on for a while."""
+
+
+class Ordered(NamedTuple):
+    """One side of a band: rows in bucket order beside copies of the words that are compared first; see `order_band`."""
+
+    hashes: U64
+    starts: U32
+    rows: U32
+    words: U64
+
+
+class Columns:
+    """One side of a join as columns of permuted words, and the scratch of `n_slots` bands at a time."""
+
+    def __init__(self, side: Distinct, plan: Plan, order: I64, n_slots: int) -> None:
+        self.side, self._order = side, order
+        n, n_words = len(side.rows), side.hashes.shape[1]
+        self._columns = np.zeros((n_words, n + LANES), np.uint64)
+        n_starts = 1 + (1 << max(band.n_key_bits for band in plan.bands))
+        self._slots = [
+            Ordered(
+                side.hashes,
+                np.empty(n_starts, np.uint32),
+                np.empty(n, np.uint32),
+                np.zeros((plan.n_words, n + LANES), np.uint64),
+            )
+            for _ in range(n_slots)
+        ]
+
+    def moves(self) -> list["Once"]:
+        """Return the tasks that fill the columns."""
+        n = len(self.side.rows)
+        return [
+            Once(permute_bits, *self.side, self._order, at, min(at + _ROWS, n), self._columns)
+            for at in range(0, n, _ROWS)
+        ]
+
+    def order(self, band: Band, slot: int) -> Ordered:
+        """Return the rows in the order of a band; valid until the slot is used again."""
+        hashes, starts, rows, words = self._slots[slot]
+        starts = starts[: 1 + (1 << band.n_key_bits)]
+        # A word that holds none of the band's bits, where there is one: within a bucket those are equal.
+        first_word = ((band.low + band.n_bits - 1) // 64 + 1) % len(self._columns) if band.n_key_bits else 0
+        order_band(self._columns, self.side.rows, *band.slice, band.n_key_bits, first_word, starts, rows, words)
+        return Ordered(hashes, starts, rows, words)
+
+
+class Once:
+    """A call of a kernel that needs no second."""
+
+    def __init__(self, kernel: Callable[..., object], *arguments: object) -> None:
+        self._kernel, self._arguments = kernel, arguments
+        self.finished = False
+
+    def __call__(self) -> None:
+        """Do it."""
+        self._kernel(*self._arguments)
+        self.finished = True
+
+
+class Build:
+    """Both sides of a band in order: `ordered`, once it is finished."""
+
+    def __init__(self, lefts: Columns, rights: Columns, band: Band, slot: int) -> None:
+        self._lefts, self._rights, self._band, self._slot = lefts, rights, band, slot
+        self.ordered: tuple[Ordered, Ordered] | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether both are."""
+        return self.ordered is not None
+
+    def __call__(self) -> None:
+        """Order them."""
+        left = self._lefts.order(self._band, self._slot)
+        right = left if self._rights is self._lefts else self._rights.order(self._band, self._slot)
+        self.ordered = left, right
+
+
+class Verdict:
+    """What verifies a candidate of a plan: the radius, and which band a bit belongs to."""
+
+    def __init__(self, plan: Plan, order: I64) -> None:
+        self.radius = plan.radius
+        self.radii = np.array([band.radius for band in plan.bands], np.int64)
+        self.band_of_bit = np.full(order.size, len(plan.bands), np.uint16)
+        for number, band in enumerate(plan.bands):
+            low, n_bits = band.slice
+            self.band_of_bit[order[low : low + n_bits]] = number
+
+
+class Probe:
+    """A stretch of one band's left order, compared with the right one: gives `Pairs`."""
+
+    def __init__(
+        self, verdict: Verdict, plan: Plan, number: int, left: Ordered, right: Ordered, span: tuple[int, int]
+    ) -> None:
+        self._arguments = (
+            *(number, left is right, flips(plan.bands[number]), verdict.radius, verdict.radii, verdict.band_of_bit),
+            *left,
+            *right,
+        )
+        bucket = max(0, int(np.searchsorted(left.starts, span[0], side="right")) - 1)
+        self._cursor = np.array([*span, bucket, 0, 0, 0], np.int64)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stretch is done."""
+        return bool(self._cursor[0] >= self._cursor[1])
+
+    def __call__(self) -> Pairs:
+        """Return the next pairs."""
+        pairs = Pairs(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint16))
+        n = probe_band(*self._arguments, self._cursor, _BUDGET, *pairs)
+        return Pairs(pairs.left[:n].copy(), pairs.right[:n].copy(), pairs.distance[:n].copy())
+
+
+class BucketSearch:
+    """The links within each bucket of a span, from a forest that no one changes meanwhile: gives `Links`."""
+
+    def __init__(self, plan: Plan, ordered: Ordered, root: U32, roots: I64, span: tuple[int, int]) -> None:
+        self._arguments = plan.radius, root, roots, *ordered
+        longest = int(np.diff(ordered.starts[span[0] : span[1] + 1]).max())
+        self._shapes = (longest,), (plan.n_words, longest + LANES)
+        self._scratch: tuple[U32, U64, U32, U64] | None = None
+        self._cursor = np.array([*span, -1, 0, 0, 0], np.int64)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the span is done."""
+        return bool(self._cursor[0] >= self._cursor[1])
+
+    def __call__(self) -> Links:
+        """Return the next links."""
+        if self._scratch is None:
+            rows, words = self._shapes
+            pool, queue = np.empty(rows, np.uint32), np.empty(rows, np.uint32)
+            self._scratch = pool, np.zeros(words, np.uint64), queue, np.zeros(words, np.uint64)
+        links = Links(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32))
+        n = forest.link_buckets(*self._arguments, *self._scratch, self._cursor, _BUDGET, *links)
+        if self.finished:
+            self._scratch = None
+        return Links(*(column[:n].copy() for column in links))
+
+
+class FlipSearch:
+    """The links between the buckets of a span and those a flip away, after `BucketSearch`: gives `Links`."""
+
+    def __init__(self, band: Band, plan: Plan, ordered: Ordered, root: U32, roots: I64, span: tuple[int, int]) -> None:
+        self._flips, self._radius, self._root, self._roots = flips(band), plan.radius, root, roots
+        self._ordered = ordered
+        self._forest: U32 | None = None
+        self._cursor = np.array([*span, 0, 0], np.int64)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the span is done."""
+        return bool(self._cursor[0] >= self._cursor[1])
+
+    def __call__(self) -> Links:
+        """Return the next links."""
+        if self._forest is None:
+            self._forest = self._root.copy()
+        links = Links(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32))
+        n = forest.link_flips(
+            self._flips, self._radius, self._forest, self._roots, *self._ordered, self._cursor, _BUDGET, *links
+        )
+        if self.finished:
+            self._forest = None
+        return Links(*(column[:n].copy() for column in links))
+
+
+def link_tasks(
+    search: Callable[..., Task[Links]], plan: Plan, ordered: Ordered, parent: U32, n_tasks: int
+) -> list[Task[Links]]:
+    """Return searches of spans of buckets that hold about equally many rows, all from the forest as it is now."""
+    n_buckets = len(ordered.starts) - 1
+    cuts = np.searchsorted(ordered.starts, np.linspace(0, len(ordered.rows), n_tasks + 1).astype(np.int64))
+    cuts[0], cuts[-1] = 0, n_buckets
+    roots = np.empty(n_buckets, np.int64)
+    root = parent.copy()
+    forest.flatten(root)
+    forest.bucket_roots(root, ordered.starts, ordered.rows, roots)
+    return [search(plan, ordered, root, roots, (int(a), int(b))) for a, b in pairwise(cuts) if a < b]

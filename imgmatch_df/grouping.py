@@ -1,0 +1,276 @@
+"""Frame verbs that group: every row with its cluster of near-duplicates, or one row of each cluster.
+
+Each takes a frame that has a hash column, or hashes its ``source=`` column first. A `DataFrame` is answered at once, a
+`LazyFrame` by a `LazyFrame`; the answers are equal, whatever the chunks, the number of threads and the engine.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_args
+
+import polars as pl
+
+from imgmatch_df.errors import ColumnError
+from imgmatch_df.frames import FrameT, Side, apply, check_columns, check_radius, hash_source, shown_names
+from imgmatch_df.options import SourceOptions, check_choice
+from imgmatch_df.progress import steps
+from imgmatch_df.schema import (
+    BMH1,
+    CLUSTER_ID,
+    DIAMETER,
+    DISTANCE,
+    DISTANCE_DTYPE,
+    HEIGHT,
+    KEPT,
+    REMOVED_RECORDS,
+    REPRESENTATIVE_ID,
+    ROW_DTYPE,
+    SIZE,
+    WIDTH,
+    HashKind,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Linkage = Literal["connected", "star"]
+Keep = Literal["first", "last", "largest"]
+
+_TEMPORARY: Final = "__imgmatch"
+
+
+def cluster(
+    frame: FrameT,
+    radius: int = 0,
+    hash_type: str = BMH1.name,
+    *,
+    linkage: Linkage = "connected",
+    keep: Keep = "first",
+    id: str | None = None,
+    source: str | None = None,
+    diameter: bool = False,
+    **options: Unpack[SourceOptions],
+) -> FrameT:
+    """Return every row with the cluster of near-duplicates that it belongs to.
+
+    Parameters
+    ----------
+    frame
+        Has a column named `hash_type`, or `source`.
+    radius
+        Largest Hamming distance between two rows that are near-duplicates, in bits. Inclusive.
+    hash_type
+        ``"bmh1"`` or ``"phash"``.
+    linkage
+        ``"connected"``: near-duplicates of near-duplicates are in one cluster, whose ends may be farther apart than
+        the radius (`diameter` shows it). ``"star"``: row by row, a row joins the first representative within the
+        radius or becomes one itself, so that no row is farther than the radius from its representative.
+    keep
+        Which row of a cluster is its representative: the ``"first"``, the ``"last"``, or the ``"largest"``: most
+        pixels (columns ``width`` and ``height``), then most bytes (column ``size``, where there is one), then first.
+        With ``"star"``, the order in which rows become representatives.
+    id
+        Column whose values name the representatives; None names them by row number.
+    source
+        Column of pictures to hash first; None where the frame has the hashes.
+    diameter
+        Whether to add the largest distance between two rows of each cluster.
+    **options
+        See `Options`; only with `source`, but for `progress`.
+
+    Returns
+    -------
+    DataFrame or LazyFrame
+        All rows, in order, and ``cluster_id: UInt32`` (clusters are numbered from 0 by their first row),
+        ``representative_id``, ``distance: UInt16`` to the representative, ``kept: Boolean`` (is the representative),
+        and with `diameter` ``diameter: UInt16``. A row without a hash is a cluster of its own, kept, with null
+        distance. Columns of these names are replaced.
+
+    Raises
+    ------
+    ArgumentError, ColumnError
+        If an argument is not allowed, or a column absent or of a dtype that is not allowed.
+
+    Notes
+    -----
+    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"phash": [0, 255, 1, None]}, schema={"phash": pl.UInt64})
+    >>> imgmatch_df.cluster(frame, 1, "phash").select("cluster_id", "representative_id", "distance", "kept").rows()
+    [(0, 0, 0, True), (1, 1, 0, True), (0, 0, 1, False), (2, 3, None, True)]
+    """
+    kind = check_radius(radius, hash_type)
+    grouping = _Grouping(radius, kind, linkage, keep, diameter=diameter, progress=options.get("progress", False))
+    hashed = hash_source(frame, kind, source, options)
+    schema = check_columns(hashed, kind, id)
+    fields: dict[str, Any] = {
+        CLUSTER_ID: ROW_DTYPE,
+        REPRESENTATIVE_ID: ROW_DTYPE if id is None else schema[id],
+        DISTANCE: DISTANCE_DTYPE,
+        KEPT: pl.Boolean(),
+        **({DIAMETER: DISTANCE_DTYPE} if diameter else {}),
+    }
+
+    def describe(part: pl.Series) -> pl.Series:
+        rows = part.struct.unnest()
+        found = grouping.find(rows)
+        ids = pl.Series(found.representative, dtype=ROW_DTYPE) if id is None else rows[id].gather(found.representative)
+        numbers = pl.DataFrame(
+            {
+                CLUSTER_ID: pl.Series(found.cluster, dtype=ROW_DTYPE),
+                REPRESENTATIVE_ID: ids,
+                DISTANCE: pl.Series(found.distance, dtype=DISTANCE_DTYPE),
+                DIAMETER: pl.Series(found.diameter, dtype=DISTANCE_DTYPE),
+                KEPT: _kept(found),
+            }
+        )
+        known = pl.when(pl.Series(found.has_hash))
+        described = numbers.with_columns(known.then(DISTANCE), known.then(DIAMETER)).select(list(fields))
+        return described.to_struct(part.name)
+
+    answer = (
+        pl.struct(grouping.needs(schema, id)).map_batches(describe, return_dtype=pl.Struct(fields)).alias(_TEMPORARY)
+    )
+    replaced = [name for name in fields if name in schema]
+    return hashed.with_columns(answer).drop(replaced).unnest(_TEMPORARY)
+
+
+def remove_duplicates(
+    frame: FrameT,
+    radius: int = 0,
+    hash_type: str = BMH1.name,
+    *,
+    linkage: Linkage = "connected",
+    keep: Keep = "first",
+    source: str | None = None,
+    **options: Unpack[SourceOptions],
+) -> FrameT:
+    """Return one row of each cluster of near-duplicates, with the others of its cluster.
+
+    Parameters
+    ----------
+    frame, radius, hash_type, linkage, keep, source, **options
+        As `cluster`.
+
+    Returns
+    -------
+    DataFrame or LazyFrame
+        The kept rows, in order, and ``removed_records: List(Struct)``, the other rows of the cluster with all their
+        columns, in order; an empty list where there are none. Rows without a hash are kept.
+
+    Raises
+    ------
+    ArgumentError, ColumnError
+        As `cluster`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"phash": [0, 255, 1, None]}, schema={"phash": pl.UInt64})
+    >>> imgmatch_df.remove_duplicates(frame, 1, "phash").rows()
+    [(0, [{'phash': 1}]), (255, []), (None, [])]
+    """
+    kind = check_radius(radius, hash_type)
+    grouping = _Grouping(radius, kind, linkage, keep, diameter=False, progress=options.get("progress", False))
+    hashed = hash_source(frame, kind, source, options)
+    schema = check_columns(hashed, kind, None)
+    columns = grouping.needs(schema)
+    kept_names = [name for name in schema if name != REMOVED_RECORDS]
+    removed_dtype = pl.List(pl.Struct({name: schema[name] for name in kept_names}))
+
+    def remove(rows: pl.DataFrame) -> pl.DataFrame:
+        found = grouping.find(rows.select(columns))
+        kept = _kept(found)
+        numbered = rows.select(kept_names).with_columns(pl.Series(_TEMPORARY, found.representative))
+        removed = (
+            numbered.filter(~kept)
+            .group_by(_TEMPORARY, maintain_order=True)
+            .agg(pl.struct(kept_names).alias(REMOVED_RECORDS))
+        )
+        return (
+            numbered.filter(kept)
+            .join(removed, on=_TEMPORARY, how="left", maintain_order="left")
+            .drop(_TEMPORARY)
+            .with_columns(pl.col(REMOVED_RECORDS).fill_null(pl.lit([], dtype=removed_dtype)))
+        )
+
+    answer = {**{name: schema[name] for name in kept_names}, REMOVED_RECORDS: removed_dtype}
+    return apply(hashed, list(schema), remove, answer)
+
+
+def _kept(found: "_Clusters") -> pl.Series:
+    rows = pl.Series(found.representative)
+    return rows == pl.int_range(len(rows), dtype=ROW_DTYPE, eager=True)
+
+
+class _Grouping:
+    """How rows are put into clusters: the arguments of `cluster`, checked."""
+
+    def __init__(
+        self, radius: int, kind: HashKind, linkage: Linkage, keep: Keep, *, diameter: bool, progress: bool
+    ) -> None:
+        check_choice("linkage", linkage, get_args(Linkage), "'connected' chains near-duplicates, 'star' does not.")
+        check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
+        self.radius, self.kind, self.linkage, self.keep = radius, kind, linkage, keep
+        self.diameter, self.progress = diameter, progress
+
+    def needs(self, schema: Mapping[str, Any], id_column: str | None = None) -> list[str]:
+        """Return the columns that clustering reads, of those that there are."""
+        names = [self.kind.name] if id_column is None else [self.kind.name, id_column]
+        if self.keep == "largest":
+            for name in (WIDTH, HEIGHT):
+                if name not in schema or not schema[name].is_numeric():
+                    raise ColumnError(
+                        f"keep='largest' needs a numeric column {name!r}, the frame has {shown_names(schema)}\n"
+                        "Hint: visual_hash makes width and height."
+                    )
+            names += [WIDTH, HEIGHT, *([SIZE] if SIZE in schema and schema[SIZE].is_numeric() else [])]
+        return list(dict.fromkeys(names))
+
+    def find(self, rows: pl.DataFrame) -> "_Clusters":
+        """Return the clusters of the rows, given the columns that it needs."""
+        import numpy as np
+
+        from imgmatch_df import clusters, join
+
+        side = Side(rows, self.kind, None)
+        order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side))
+        with steps("clustering", shown=self.progress) as step:
+            labels = join.connect(side.words, self.radius, self.kind.n_bits, progress=step)
+        if self.linkage == "star":
+            labels = clusters.star(side.words, self.radius, labels, order)
+        else:
+            labels = clusters.representatives(labels, order)
+        # From positions among the rows that have a hash to rows; a row without one is its own cluster.
+        representative = np.arange(side.n_rows, dtype=np.uint32)
+        representative[side.rows] = side.rows[labels]
+        _, cluster = np.unique(clusters.first_rows(representative), return_inverse=True)
+        distance = np.zeros(side.n_rows, np.uint16)
+        distance[side.rows] = clusters.distances(side.words, labels)
+        diameter = np.zeros(side.n_rows, np.uint16)
+        if self.diameter:
+            diameter[side.rows] = clusters.diameters(side.words, labels)
+        has_hash = np.zeros(side.n_rows, np.bool_)
+        has_hash[side.rows] = True
+        return _Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash)
+
+    def _sizes(self, rows: pl.DataFrame, side: Side) -> "list[NDArray[np.float64]]":
+        if self.keep != "largest":
+            return []
+        columns = [rows[WIDTH].cast(pl.Float64) * rows[HEIGHT].cast(pl.Float64)]
+        if SIZE in rows.columns:
+            columns.append(rows[SIZE].cast(pl.Float64))
+        return [column.to_numpy()[side.rows] for column in columns]
+
+
+class _Clusters(NamedTuple):
+    """Clusters as arrays, one value a row: uint32 numbers and rows, uint16 bits, and whether there is a hash at all."""
+
+    cluster: "NDArray[np.uint32]"
+    representative: "NDArray[np.uint32]"
+    distance: "NDArray[np.uint16]"
+    diameter: "NDArray[np.uint16]"
+    has_hash: "NDArray[np.bool_]"

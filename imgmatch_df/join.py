@@ -1,0 +1,415 @@
+"""Exact Hamming joins: every pair within a radius, of one set of hashes or of two, and the nearest of one hash.
+
+Equal hashes are collapsed first, `plans` picks bands or a scan, and serial kernels compare chunks of it on one pool
+of threads.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from imgmatch_df import threads
+from imgmatch_df._kernels import forest, hamming, plans
+from imgmatch_df._kernels.bands import I64, U16, U32, U64
+from imgmatch_df._kernels.plans import Choice, Distinct, Plan
+from imgmatch_df._kernels.tasks import (
+    BucketSearch,
+    Build,
+    Columns,
+    FlipSearch,
+    Links,
+    Once,
+    Pairs,
+    Probe,
+    Task,
+    Verdict,
+    link_tasks,
+)
+from imgmatch_df.errors import ArgumentError
+
+__all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "self_join", "top_k"]
+
+Progress = Callable[[int, int], None]
+R = TypeVar("R")
+
+# More pairs than this have no number of 32 bits; they would take 40 GB.
+_MOST_PAIRS: Final = (1 << 32) - 1
+_TASK_S: Final = (
+    5e-3  # expected length of a task: short enough to end together, long beside the 50 microseconds of a hand-over
+)
+
+
+def self_join(
+    hashes: U64,
+    radius: int,
+    n_bits: int,
+    *,
+    max_pairs: int | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    plan: Choice | None = None,
+) -> Pairs:
+    """Return every pair of rows whose hashes are within `radius` bits of each other. Exact.
+
+    Parameters
+    ----------
+    hashes
+        (n, n_words) uint64, or (n,) for 64-bit hashes.
+    radius
+        Largest distance kept, in bits; inclusive.
+    n_bits
+        Bits that carry information. Others may be set; they count, but no plan is built on them.
+    max_pairs
+        Stop before more pairs than this are made.
+    n_threads
+        Threads at work; all usable cores by default. The result does not depend on it.
+    progress
+        Called with (done, total) from the calling thread.
+    plan
+        Take the best plan of one kind instead of the best of all.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, or if there are more than `max_pairs` pairs.
+
+    Notes
+    -----
+    Nearly linear in rows while the radius is small, quadratic with a small constant where it is large; see `explain`.
+    """
+    _check_radius(radius)
+    side = _collapse(hashes)
+    limit = _Limit(max_pairs, side)
+    limit.add(int((side.sizes * (side.sizes - 1) // 2).sum()))
+    blocks = _near_pairs(side, side, radius, n_bits, n_threads, progress, plan)
+    return _assemble(limit.watch(blocks, side, side), side, side, limit)
+
+
+def cross_join(
+    queries: U64,
+    references: U64,
+    radius: int,
+    n_bits: int,
+    *,
+    max_pairs: int | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    plan: Choice | None = None,
+) -> Pairs:
+    """Return every pair of a query row (left) and a reference row (right) within `radius` bits. Exact.
+
+    Parameters, limits and cost as in `self_join`.
+    """
+    _check_radius(radius)
+    left, right = _collapse(queries), _collapse(references)
+    if left.n_words != right.n_words:
+        raise ArgumentError(
+            f"queries and references must be hashes of one kind, got {left.n_words} and {right.n_words} words\n"
+            "Hint: join phash with phash and bmh1 with bmh1."
+        )
+    limit = _Limit(max_pairs, right)
+    blocks = _near_pairs(left, right, radius, n_bits, n_threads, progress, plan)
+    return _assemble(limit.watch(blocks, left, right), left, right, limit)
+
+
+def connect(
+    hashes: U64,
+    radius: int,
+    n_bits: int,
+    *,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    plan: Choice | None = None,
+) -> U32:
+    """Return the first row of each row's component in the graph of all pairs within `radius` bits: (n,) uint32. Exact.
+
+    The components are those of `self_join`'s pairs, which are never made: memory grows with rows, however many are
+    alike. Parameters as in `self_join`.
+    """
+    _check_radius(radius)
+    side = _collapse(hashes)
+    parent = np.arange(side.n_rows, dtype=np.uint32)
+    if len(side.distinct.rows) > 1:
+        chosen, order = plans.choose_plan(side.distinct, side.distinct, radius, n_bits, choice=plan, pairs=False)
+        for links in _links(chosen, order, side.distinct, parent, n_threads, progress):
+            forest.unite(parent, *links)
+    forest.flatten(parent)
+    return parent if side.group is None else parent[side.distinct.rows][side.group]
+
+
+def explain(hashes: U64, radius: int, n_bits: int, *, references: U64 | None = None) -> Plan:
+    """Return the plan that `self_join`, or with `references` `cross_join`, takes, and what it expects."""
+    _check_radius(radius)
+    left = _collapse(hashes)
+    right = left if references is None else _collapse(references)
+    return plans.choose_plan(left.distinct, right.distinct, radius, n_bits)[0]
+
+
+def top_k(
+    query: npt.NDArray[np.generic],
+    hashes: npt.NDArray[np.generic],
+    k: int | None = None,
+    *,
+    n_threads: int | None = None,
+) -> tuple[U32, U16]:
+    """Return the rows of the `k` nearest hashes, nearest first, ties in row order, and their distances in bits.
+
+    Parameters
+    ----------
+    query
+        One hash, as wide as a row of `hashes`, of the same dtype.
+    hashes
+        (n, n_words) uint64 or (n, n_bytes) uint8, C-contiguous; packed bytes are read where they lie.
+    k
+        Rows wanted; None ranks all.
+
+    Notes
+    -----
+    One pass over the hashes, at the speed of memory.
+    """
+    data = np.ascontiguousarray(hashes.reshape(len(hashes), *hashes.shape[1:] or (1,))).view(np.uint8)
+    n, width = data.shape
+    padded = np.zeros(-(-width // 8) * 8, np.uint8)
+    padded[:width] = np.ascontiguousarray(query).view(np.uint8).ravel()
+    words = padded.view(np.uint64)
+    distances = np.empty(n, np.uint16)
+    cuts = np.linspace(0, n, max(1, min(64, n >> 14)) + 1).astype(np.int64)
+    ranks = [Once(hamming.hamming_bytes, words, data, a, b, distances) for a, b in pairwise(cuts)]
+    _finish(ranks, n_threads)
+    counts = np.zeros(8 * width + 1, np.int64)
+    hamming.count_distances(distances, counts)
+    starts = np.cumsum(counts) - counts
+    indices = np.empty(n if k is None else min(k, n), np.uint32)
+    hamming.take_nearest(distances, starts, len(indices), indices)
+    return indices, distances[indices]
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Distinct hashes and the rows that have them."""
+
+    distinct: Distinct
+    group: U32 | None  # the number of each row's hash; None where all rows differ
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.distinct.hashes)
+
+    @property
+    def n_words(self) -> int:
+        return int(self.distinct.hashes.shape[1])
+
+    @property
+    def sizes(self) -> I64:
+        """Rows that share each distinct hash."""
+        if self.group is None:
+            return np.ones(self.n_rows, np.int64)
+        return np.bincount(self.group, minlength=len(self.distinct.rows)).astype(np.int64)
+
+    def numbers(self, rows: U32) -> U32:
+        """Return the numbers of the hashes of `rows`."""
+        return rows if self.group is None else self.group[rows]
+
+    def members(self) -> tuple[U32, I64]:
+        """Return the rows by the number of their hash, and where each number begins."""
+        starts = np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.int64)
+        rows = np.arange(self.n_rows, dtype=np.uint32)
+        return (rows if self.group is None else _stable_order(self.group, rows, len(starts))), starts
+
+
+def _collapse(hashes: U64) -> _Side:
+    if not isinstance(hashes, np.ndarray) or hashes.dtype != np.uint64 or hashes.ndim not in (1, 2):
+        got = f"{hashes.dtype} with shape {hashes.shape}" if isinstance(hashes, np.ndarray) else repr(type(hashes))
+        raise ArgumentError(
+            f"hashes must be a uint64 array of one or two dimensions, got {got}\n"
+            "Hint: pad each hash to whole words of eight bytes."
+        )
+    hashes = np.ascontiguousarray(hashes[:, None] if hashes.ndim == 1 else hashes)
+    n = len(hashes)
+    if n >= 1 << 31:
+        raise ArgumentError(f"a join takes up to {(1 << 31) - 1:,} rows, got {n:,}\nHint: join in parts.")
+    group, first = np.empty(n, np.uint32), np.empty(n, np.uint32)
+    table = np.zeros(1 << (2 * n + 1).bit_length(), np.uint32)
+    n_distinct = hamming.group_equal(hashes, table, group, first)
+    return _Side(Distinct(hashes, first[:n_distinct].copy()), None if n_distinct == n else group)
+
+
+def _check_radius(radius: int) -> None:
+    if not isinstance(radius, (int, np.integer)) or isinstance(radius, bool) or radius < 0:
+        raise ArgumentError(
+            f"radius must be a whole number of bits of at least 0, got {radius!r}\nHint: 0 finds equal hashes only."
+        )
+
+
+class _Limit:
+    """Counts pairs of rows and stops before there are too many."""
+
+    def __init__(self, max_pairs: int | None, side: _Side) -> None:
+        self._max_pairs = _MOST_PAIRS if max_pairs is None else min(max_pairs, _MOST_PAIRS)
+        self._side = side
+        self.n_pairs = 0
+
+    def watch(self, blocks: Iterable[Pairs], left: _Side, right: _Side) -> Iterator[Pairs]:
+        """Yield the blocks of pairs of distinct hashes, and count the pairs of rows that they stand for."""
+        collapsed = left.group is not None or right.group is not None
+        left_sizes, right_sizes = left.sizes, right.sizes
+        for block in blocks:
+            i, j = left.numbers(block.left), right.numbers(block.right)
+            self.add(int(left_sizes[i] @ right_sizes[j]) if collapsed else len(i))
+            yield Pairs(i, j, block.distance)
+
+    def add(self, n_pairs: int) -> None:
+        self.n_pairs += n_pairs
+        if self.n_pairs <= self._max_pairs:
+            return
+        sizes = self._side.sizes
+        most = int(np.argmax(sizes))
+        name = self._side.distinct.hashes[self._side.distinct.rows[most]].tobytes().hex()
+        name = name if len(name) <= 32 else f"{name[:32]}…"
+        raise ArgumentError(
+            f"more than max_pairs={self._max_pairs:,} pairs are within the radius; the most frequent hash, {name}, "
+            f"is shared by {int(sizes[most]):,} of {self._side.n_rows:,} rows\n"
+            "Hint: cluster() groups them without making pairs; or lower the radius, or raise max_pairs."
+        )
+
+
+def _assemble(found: Iterable[Pairs], left: _Side, right: _Side, limit: _Limit) -> Pairs:
+    """Return the pairs of rows that the pairs of distinct hashes stand for, sorted by left, then right."""
+    same = left is right
+    blocks = list(found)
+    n_pairs = limit.n_pairs
+    pairs = Pairs(np.empty(n_pairs, np.uint32), np.empty(n_pairs, np.uint32), np.zeros(n_pairs, np.uint16))
+    if left.group is None and right.group is None:
+        at = 0
+        for block in blocks:
+            stop = at + len(block.left)
+            pairs.left[at:stop], pairs.right[at:stop], pairs.distance[at:stop] = block
+            at = stop
+    else:
+        lefts = left.members()
+        rights = lefts if same else right.members()
+        at = hamming.expand_equal(*lefts, 0, pairs.left, pairs.right) if same else 0
+        for block in blocks:
+            at = hamming.expand_pairs(*block, *lefts, *rights, same, at, pairs.left, pairs.right, pairs.distance)
+    blocks.clear()
+    if 8 * n_pairs < left.n_rows + right.n_rows:
+        order = np.lexsort((pairs.right, pairs.left)).astype(np.uint32)
+    else:  # two counting passes take 15 ns a pair each, a comparison sort 100
+        order = _stable_order(pairs.right, np.arange(n_pairs, dtype=np.uint32), right.n_rows)
+        order = _stable_order(pairs.left, order, left.n_rows)
+    return Pairs(pairs.left[order], pairs.right[order], pairs.distance[order])
+
+
+def _stable_order(key: U32, order: U32, n_keys: int) -> U32:
+    sorted_order = np.empty(len(order), np.uint32)
+    hamming.sort_by_key(key, np.zeros(n_keys, np.int64), order, sorted_order)
+    return sorted_order
+
+
+def _near_pairs(
+    left: _Side,
+    right: _Side,
+    radius: int,
+    n_bits: int,
+    n_threads: int | None,
+    progress: Progress | None,
+    choice: Choice | None,
+) -> Iterator[Pairs]:
+    """Yield blocks of the pairs of first rows within the radius, each pair once, in no order.
+
+    One side given twice is a self-join.
+    """
+    same = left is right
+    if min(len(left.distinct.rows), len(right.distinct.rows)) < 1 + same:
+        return
+    plan, order = plans.choose_plan(left.distinct, right.distinct, radius, n_bits, choice=choice)
+    n_bands = len(plan.bands)
+    n_slots = min(n_threads or threads.n_threads(), n_bands, 4)  # bands at a time: each takes memory
+    lefts = Columns(left.distinct, plan, order, n_slots)
+    rights = lefts if same else Columns(right.distinct, plan, order, n_slots)
+    _finish(lefts.moves() if same else lefts.moves() + rights.moves(), n_threads)
+    verdict = Verdict(plan, order)
+    n_tasks = int(np.clip(plan.seconds / n_bands / _TASK_S, 2 if plan.seconds > 1e-3 else 1, 1024))
+    cuts = np.linspace(0, len(left.distinct.rows), n_tasks + 1).astype(int).tolist()
+    done = 0
+    for first in range(0, n_bands, n_slots):
+        numbers = range(first, min(first + n_slots, n_bands))
+        builds = [Build(lefts, rights, plan.bands[number], slot) for slot, number in enumerate(numbers)]
+        _finish(builds, n_threads)
+        probes = [
+            Probe(verdict, plan, number, *build.ordered, span)
+            for number, build in zip(numbers, builds, strict=True)
+            if build.ordered is not None
+            for span in pairwise(cuts)
+        ]
+        for probe, block in _run(probes, n_threads):
+            yield block
+            if probe.finished:
+                done += 1
+                if progress is not None:
+                    progress(done, n_bands * n_tasks)
+
+
+def _links(
+    plan: Plan, order: I64, side: Distinct, parent: U32, n_threads: int | None, progress: Progress | None
+) -> Iterator[Links]:
+    """Yield links that connect what the pairs of the plan connect.
+
+    The caller unites `parent`, (n,) uint32, by each of them before it asks for the next.
+    """
+    columns = Columns(side, plan, order, 1)
+    _finish(columns.moves(), n_threads)
+    n_tasks = 4 * (n_threads or threads.n_threads())
+    for number, band in enumerate(plan.bands):
+        ordered = columns.order(band, 0)
+        searches: list[Callable[..., Task[Links]]] = [BucketSearch]
+        if band.radius and band.n_key_bits:
+            searches.append(partial(FlipSearch, band))
+        for search in searches:
+            for _, links in _run(link_tasks(search, plan, ordered, parent, n_tasks), n_threads):
+                yield links
+        if progress is not None:
+            progress(number + 1, len(plan.bands))
+
+
+def _finish(tasks: Sequence[Task[None]], n_threads: int | None) -> None:
+    for _ in _run(tasks, n_threads):
+        pass
+
+
+def _run(tasks: Sequence[Task[R]], n_threads: int | None) -> Iterator[tuple[Task[R], R]]:
+    """Call the tasks until each is finished, `n_threads` at a time, and yield what every call gives.
+
+    Ctrl-C reaches the caller while it waits; from then on no task is called again, and those under way end by
+    themselves.
+    """
+    todo = list(reversed(tasks))
+    if n_threads == 1 or len(todo) == 1:
+        while todo:
+            result = todo[-1]()
+            task = todo.pop() if todo[-1].finished else todo[-1]
+            yield task, result
+        return
+    # Where all threads are ours, one task more waits in the pool, so that no thread waits for us.
+    n_pool = threads.n_threads()
+    n_running = n_pool + 1 if n_threads is None or n_threads >= n_pool else n_threads
+    running: dict[Future[R], Task[R]] = {}
+    try:
+        while todo or running:
+            while todo and len(running) < n_running:
+                task = todo.pop()
+                running[threads.pool().submit(task)] = task
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task, result = running.pop(future), future.result()
+                if not task.finished:
+                    todo.append(task)
+                yield task, result
+    finally:
+        for future in running:
+            future.cancel()

@@ -1,0 +1,69 @@
+"""Slow, obvious truths that the fast code has to equal."""
+
+import numpy as np
+
+
+def hamming(left, right):
+    """Return the number of bits in which two hashes of uint64 words differ."""
+    return sum((int(a) ^ int(b)).bit_count() for a, b in zip(left, right, strict=True))
+
+
+def distance_matrix(left, right):
+    """Return all distances, (n, m): every hash against every hash, a word at a time."""
+    total = np.zeros((len(left), len(right)), np.int64)
+    for word in range(left.shape[1] if len(left) else 0):
+        total += np.bitwise_count(left[:, word][:, None] ^ right[:, word][None, :])
+    return total
+
+
+def self_pairs(hashes, radius):
+    """Return [(left, right, distance)] of all pairs within the radius by a double loop."""
+    return [
+        (i, j, d)
+        for i in range(len(hashes))
+        for j in range(i + 1, len(hashes))
+        if (d := hamming(hashes[i], hashes[j])) <= radius
+    ]
+
+
+def components(n, pairs):
+    """Return the first row of each row's component."""
+    root = list(range(n))
+
+    def find(row):
+        while root[row] != row:
+            row = root[row]
+        return row
+
+    for left, right in pairs:
+        a, b = find(left), find(right)
+        root[max(a, b)] = min(a, b)
+    return [find(row) for row in range(n)]
+
+
+def stars(hashes, radius, order=None):
+    """Return the center of each row: in order, a row joins the first center within the radius, or becomes one."""
+    centers = []
+    result = [0] * len(hashes)
+    for row in range(len(hashes)) if order is None else order:
+        for center in centers:
+            if hamming(hashes[row], hashes[center]) <= radius:
+                result[row] = center
+                break
+        else:
+            centers.append(row)
+            result[row] = row
+    return result
+
+
+def diameters(hashes, labels):
+    """Return the largest distance between two members of each row's cluster."""
+    return [
+        max(
+            hamming(hashes[i], hashes[j])
+            for i in range(len(hashes))
+            for j in range(len(hashes))
+            if labels[i] == labels[j] == label
+        )
+        for label in labels
+    ]
