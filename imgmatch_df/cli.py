@@ -1,5 +1,6 @@
 """The command `imgmatch`: parse, make one call, show."""
 
+import json
 import os
 import signal
 import sys
@@ -9,31 +10,66 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
 import polars as pl
 import typer
 
-from imgmatch_df import files, pipeline
-from imgmatch_df.documented import ping_response, to_json
-from imgmatch_df.errors import ImgMatchError, RowError
-from imgmatch_df.files import SourceTable, interruptible
+from imgmatch_df import files, grouping, known, listing, pairing, pipeline, records, screen, targets
+from imgmatch_df.arguments import (
+    Against,
+    BaseDir,
+    Call,
+    Decode,
+    HashType,
+    HashTypes,
+    K,
+    KeepName,
+    LinkageName,
+    ListRemoved,
+    MaxBytes,
+    MaxPixels,
+    OnError,
+    OptionalSources,
+    Out,
+    Progress,
+    Query,
+    Radius,
+    Source,
+    Sources,
+    source_options,
+)
+from imgmatch_df.documented import Method, ping_response, to_json
+from imgmatch_df.errors import ArgumentError, ColumnError, ImgMatchError, RowError
+from imgmatch_df.files import SourceTable
 from imgmatch_df.options import MAX_BYTES, MAX_PIXELS, SourceOptions
 from imgmatch_df.progress import METER
-from imgmatch_df.schema import BMH1, DETAIL, HASH_KINDS, HEIGHT, OK, PHASH, STATUS, STATUS_DTYPE, WIDTH
-from imgmatch_df.sources import describe
+from imgmatch_df.schema import (
+    DETAIL,
+    DISTANCE,
+    HASH_KINDS,
+    HEIGHT,
+    OK,
+    RANK,
+    STATUS,
+    STATUS_DTYPE,
+    WIDTH,
+    HashKind,
+)
+from imgmatch_df.targets import interruptible
 
 ALL_OK: Final = 0
 SOME_FAILED: Final = 1
 WRONG_CALL: Final = 2
 
-_ROWS_SHOWN: Final = 20
 _SIGPIPE: Final = 13  # `signal` has no such name on Windows
 
 app = typer.Typer(
     name="imgmatch",
     help="Find duplicate and near-duplicate images, in folders, Parquet, CSV and JSON.",
+    epilog="imgmatch remove-duplicates photos --radius 48\n\nimgmatch rank-images cat.jpg photos -k 20",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -61,42 +97,16 @@ def _imgmatch(
 
 @app.command("visual-hash")
 def visual_hash(
-    sources: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="SOURCE...",
-            show_default=False,
-            help="Folder, picture or glob; .parquet, .csv, .ndjson; documented request .json.",
-        ),
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", metavar="OUT", show_default=False, help=".parquet, .csv, .ndjson or .json; else the screen."
-        ),
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", show_default=False, help="Column of a table that holds the images."),
-    ] = None,
-    hash_types: Annotated[
-        list[str] | None, typer.Option(metavar="NAMES", show_default="bmh1,phash", help="Hashes to compute.")
-    ] = None,
-    decode: Annotated[
-        str, typer.Option(metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
-    ] = "full",
-    max_pixels: Annotated[int, typer.Option(metavar="N", help="Largest width x height to decode.")] = MAX_PIXELS,
-    max_bytes: Annotated[int, typer.Option(metavar="N", help="Largest file to read, in bytes.")] = MAX_BYTES,
-    base_dir: Annotated[
-        str | None,
-        typer.Option(metavar="DIR", show_default="working directory", help="Where relative paths of a table start."),
-    ] = None,
-    on_error: Annotated[
-        str, typer.Option(metavar="null|raise", help="Keep failed rows without hashes, or stop at the first.")
-    ] = "null",
-    progress: Annotated[
-        bool | None, typer.Option("--progress/--no-progress", show_default="on a terminal", help="Show a bar.")
-    ] = None,
+    sources: Sources,
+    out: Out = None,
+    source: Source = None,
+    hash_types: HashTypes = None,
+    decode: Decode = "full",
+    max_pixels: MaxPixels = MAX_PIXELS,
+    max_bytes: MaxBytes = MAX_BYTES,
+    base_dir: BaseDir = None,
+    on_error: OnError = "null",
+    progress: Progress = None,
 ) -> None:
     """Hash pictures: bmh1 and phash, width, height, and why a picture failed.
 
@@ -105,36 +115,168 @@ def visual_hash(
     Exit code 0: all hashed; 1: some failed, the output says why; 2: wrong call.
     """
     with _reported():
-        if out is not None:
-            files.check_target(out)
-        options = SourceOptions(
-            decode=decode,  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
-            max_pixels=max_pixels,
-            max_bytes=max_bytes,
-            base_dir=base_dir,
-            on_error=on_error,  # type: ignore[typeddict-item]
-            progress=sys.stderr.isatty() if progress is None else progress,
-        )
-        table = interruptible(lambda: files.open_sources(sources, source, base_dir=base_dir))
-        kinds = _split(hash_types) or table.hash_types or tuple(HASH_KINDS)
+        started, suffix = monotonic(), _check_target(out)
+        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress)
+        table = _open(sources, source, base_dir, "visual_hash")
+        kinds = _split(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
         tally = _Tally()
-        hashed = tally.count(pipeline.visual_hash(table.frame, table.source, hash_types=kinds, **options))
-        with _bar(table.frame, shown=options["progress"]), pl.Config(streaming_chunk_size=files.BATCH_ROWS):
-            left_out, answer = _write(hashed, table, kinds, out)
-        if answer is not None:
-            _show(answer, kinds)
-        if left_out:
-            typer.echo(f"left out, because {_format(out)} cannot hold it: {', '.join(left_out)}", err=True)
-        if tally.n_failed:
-            typer.echo(tally.summary(), err=True)
-            raise typer.Exit(SOME_FAILED)
+        hashed = tally.count(_hash(table, kinds, options))
+        hashed = _fitting(hashed, table, suffix) if suffix else hashed
+        with targets.written_whole(out, sys.stdout.buffer) as target, _hashing(table, shown=options["progress"]):
+            if suffix == ".json":
+                rows = _run(hashed)
+                response = records.visual_hash_response(
+                    rows, seconds=monotonic() - started, hash_types=kinds, source=table.carrier
+                )
+                targets.write_response(response, target)
+            elif suffix:
+                targets.write_table(hashed, target, suffix)
+            else:
+                text = screen.source_text(hashed.collect_schema(), table.source)
+                rows = _run(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
+        if not suffix:
+            screen.show_hashes(rows, kinds)
+        tally.finish()
+
+
+@app.command("remove-duplicates")
+def remove_duplicates(
+    sources: Sources,
+    out: Out = None,
+    radius: Radius = None,
+    hash_type: HashType = None,
+    linkage: LinkageName = "connected",
+    keep: KeepName = "first",
+    against: Against = None,
+    list_removed: ListRemoved = False,
+    source: Source = None,
+    decode: Decode = "full",
+    max_pixels: MaxPixels = MAX_PIXELS,
+    max_bytes: MaxBytes = MAX_BYTES,
+    base_dir: BaseDir = None,
+    on_error: OnError = "null",
+    progress: Progress = None,
+) -> None:
+    """Keep one of each group of near-duplicates. No file is deleted.
+
+    Example: imgmatch remove-duplicates photos --radius 48 -o kept.parquet
+
+    A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept; 2: wrong call.
+    """
+    with _reported():
+        started, suffix = monotonic(), "" if list_removed else _check_target(out)
+        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress)
+        if list_removed and out is not None:
+            raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
+        if against is not None and suffix == ".json":
+            raise ArgumentError(
+                "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
+            )
+        table = _open(sources, source, base_dir, "remove_duplicates")
+        kind = table.kind(hash_type)
+        call = Call(
+            radius=table.radius(kind) if radius is None else radius,
+            hash_type=kind.name,
+            linkage=linkage,  # type: ignore[typeddict-item]  # checked by `cluster`, with a hint
+            keep=keep,  # type: ignore[typeddict-item]
+        )
+        hashed = _fitting(_hash(table, (kind.name,), options), table, suffix)
+        # No rows first: what is wrong with the call is known before hours of hashing.
+        grouping.cluster(hashed.collect_schema().to_frame(), **call)
+        stored = None if against is None else _open_stored(against, kind, options)
+        nests = stored is None and suffix in (".parquet", ".ndjson", ".jsonl", ".json")
+        with targets.written_whole(out, sys.stdout.buffer) as target:
+            rows = _collect(hashed, table, kind, shown=options["progress"])
+            if nests:
+                answer = interruptible(lambda: grouping.remove_duplicates(rows, **call, progress=options["progress"]))
+            else:
+                id_column = table.id_column if suffix else None  # the screen looks them up by row number
+                answer = interruptible(
+                    lambda: known.cluster_new(rows, stored, id=id_column, progress=options["progress"], **call)
+                )
+            if suffix == ".json":
+                response = records.remove_duplicates_response(
+                    answer, seconds=monotonic() - started, hash_type=kind.name, source=table.carrier
+                )
+                targets.write_response(response, target)
+            elif suffix:
+                targets.write_table(answer.lazy(), target, suffix)
+        tally = _Tally.of(rows, kind)
+        if list_removed:
+            listed, n_omitted = listing.removed_paths(
+                answer, table.source, None if stored is None else stored.sources, base_dir=base_dir
+            )
+            typer.echo("".join(f"{path}\n" for path in listed), nl=False)
+            if n_omitted:
+                typer.echo(f"not listed: {n_omitted:,} removed rows whose file is kept or stored, too", err=True)
+        elif out is not None or not suffix:
+            typer.echo(screen.counts_text(rows.height, answer, n_failed=tally.n_failed))
+        if not suffix and not list_removed:
+            text = screen.source_text(answer.schema, table.source)
+            screen.show_clusters(answer.with_columns(text))
+        tally.finish()
+
+
+@app.command("rank-images")
+def rank_images(
+    query: Query,
+    sources: OptionalSources = None,
+    out: Out = None,
+    k: K = None,
+    hash_type: HashType = None,
+    source: Source = None,
+    decode: Decode = "full",
+    max_pixels: MaxPixels = MAX_PIXELS,
+    max_bytes: MaxBytes = MAX_BYTES,
+    base_dir: BaseDir = None,
+    on_error: OnError = "null",
+    progress: Progress = None,
+) -> None:
+    """Rank pictures by their distance to one, nearest first.
+
+    Example: imgmatch rank-images cat.jpg photos -k 20
+
+    A table that has hashes is not hashed again. Exit code 0: all ranked; 1: some failed and come last; 2: wrong call,
+    or the query cannot be hashed.
+    """
+    with _reported():
+        started, suffix = monotonic(), _check_target(out)
+        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress)
+        if sources:
+            table = _open(sources, source, base_dir, "remove_duplicates")
+        else:
+            table = _open_ranking(query, source, base_dir)
+        kind = table.kind(hash_type or _kind_of_text(query))
+        asked = interruptible(lambda: _hash_query(query, table, kind, options))
+        wanted = asked[kind.name].item()
+        hashed = _fitting(_hash(table, (kind.name,), options), table, suffix)
+        pairing.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
+        with targets.written_whole(out, sys.stdout.buffer) as target:
+            rows = _collect(hashed, table, kind, shown=options["progress"])
+            tally = _Tally.of(rows, kind)
+            if not suffix:
+                rows = rows.with_columns(screen.source_text(rows.schema, table.source))
+            ranked = interruptible(lambda: pairing.rank_images(rows, wanted, kind.name, k=k))
+            if suffix == ".json":
+                # The documented answer names every record that failed, also with -k.
+                failed = rows.filter(pl.col(kind.name).is_null()).drop(DISTANCE, RANK, strict=False)
+                complete = pl.concat([ranked.filter(pl.col(RANK).is_not_null()), failed], how="diagonal")
+                response = records.rank_images_response(
+                    asked, complete, seconds=monotonic() - started, hash_type=kind.name, source=table.carrier
+                )
+                targets.write_response(response, target)
+            elif suffix:
+                targets.write_table(ranked.lazy(), target, suffix)
+        if not suffix:
+            screen.show_ranking(ranked)
+        tally.finish()
 
 
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(metavar="DIR", help="Where to put the pictures.")] = Path("imgmatch-demo"),
 ) -> None:
-    """Draw pictures and edited copies of them, hash them, and show what was found.
+    """Draw pictures and edited copies of them, and find the copies.
 
     Example: imgmatch demo
     """
@@ -148,7 +290,7 @@ def demo(
 
 @app.command()
 def ping() -> None:
-    """Print the documented answer of the service, to see that the command works.
+    """Print the documented answer of the service.
 
     Example: imgmatch ping
     """
@@ -156,14 +298,23 @@ def ping() -> None:
 
 
 class _Tally:
-    """Counts the rows of each status while they stream past, whatever they are written to."""
+    """Counts the rows of each status."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._n_rows: Counter[str] = Counter()
 
+    @classmethod
+    def of(cls, rows: pl.DataFrame, kind: HashKind) -> "_Tally":
+        """Count rows that are there, by the status of their hash."""
+        said = pl.col(STATUS).cast(pl.String) if STATUS in rows.columns else pl.lit(None, pl.String)
+        reason = pl.when(said != OK).then(said).otherwise(pl.lit("no_hash"))
+        tally = cls()
+        tally._see(rows.select(pl.when(pl.col(kind.name).is_null()).then(reason).otherwise(pl.lit(OK))).to_series())
+        return tally
+
     def count(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Return `frame`, each row of which is counted when the query runs."""
+        """Return `frame`, each row of which is counted when the query runs, whatever it is written to."""
         counted = pl.col(STATUS).map_batches(self._see, return_dtype=STATUS_DTYPE, is_elementwise=True)
         return frame.with_columns(counted)
 
@@ -176,88 +327,111 @@ class _Tally:
     def n_failed(self) -> int:
         return self._n_rows.total() - self._n_rows[OK]
 
-    def summary(self) -> str:
-        """Return how many rows failed, by status, the most frequent first."""
-        failed = [(status, n_rows) for status, n_rows in self._n_rows.most_common() if status != OK]
-        reasons = ", ".join(f"{status} {n_rows:,}" for status, n_rows in failed)
-        return f"{self.n_failed:,} of {self._n_rows.total():,} failed: {reasons}"
+    def finish(self) -> None:
+        """Say how many rows failed, by status, the most frequent first, and end with the exit code for that."""
+        if self.n_failed:
+            failed = sorted((-n_rows, status) for status, n_rows in self._n_rows.items() if status != OK)
+            reasons = ", ".join(f"{status} {-n_rows:,}" for n_rows, status in failed)
+            typer.echo(f"{self.n_failed:,} of {self._n_rows.total():,} failed: {reasons}", err=True)
+            raise typer.Exit(SOME_FAILED)
 
 
-def _write(
-    hashed: pl.LazyFrame, table: SourceTable, kinds: tuple[str, ...], out: Path | None
-) -> tuple[list[str], pl.DataFrame | None]:
-    """Run the query; return the columns left out, and for the screen what to show."""
-    kept = hashed.drop(table.made)
+def _check_target(out: Path | None) -> str:
+    """Return the ending that says how to write: of `out`, ``".csv"`` for a pipe, or nothing for the screen."""
+    targets.check_target(out)
     if out is not None:
-        # The documented JSON is made of the column of sources itself, wherever that came from.
-        frame = hashed if out.suffix.lower() == ".json" else kept
-        return files.write_hashes(frame, out, source=table.source, hash_types=kinds), None
-    if not sys.stdout.isatty():
-        return _write_to_pipe(kept), None
-    columns = _columns_shown(hashed, table.source, kinds)
-    return [], interruptible(lambda: hashed.select(columns).collect(engine="streaming"))
+        return out.suffix.lower()
+    return "" if sys.stdout.isatty() else ".csv"
 
 
-def _write_to_pipe(frame: pl.LazyFrame) -> list[str]:
-    try:
-        return files.write_csv(frame, sys.stdout.buffer)
-    except OSError as error:
-        if "Broken pipe" in str(error):  # the reader has seen enough, as `head` does; Polars gives no errno
-            _leave(128 + _SIGPIPE)
-        raise
+def _open(sources: list[str], source: str | None, base_dir: str | None, method: Method) -> SourceTable:
+    return interruptible(lambda: files.open_sources(sources, source, base_dir=base_dir, method=method))
 
 
-def _columns_shown(hashed: pl.LazyFrame, source: str, kinds: tuple[str, ...]) -> list[pl.Expr]:
-    # Short texts instead of the sources, so that a million rows on the screen are not a million pictures in memory.
-    is_binary = hashed.collect_schema()[source] == pl.Binary
-    shown = pl.format("<{} bytes>", pl.col(source).bin.size()) if is_binary else pl.col(source).cast(pl.String)
-    return [
-        shown.str.slice(0, 4096).alias("source"),
-        *(pl.col(name) for name in (WIDTH, HEIGHT, *kinds, STATUS, DETAIL) if name != source),
-    ]
-
-
-def _show(answer: pl.DataFrame, kinds: tuple[str, ...]) -> None:
-    """Print a table of the first and the last rows."""
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    kind = PHASH.name if PHASH.name in kinds else BMH1.name
-    n_hidden = answer.height - _ROWS_SHOWN
-    shown = answer if n_hidden <= 1 else pl.concat([answer.head(_ROWS_SHOWN // 2), answer.tail(_ROWS_SHOWN // 2)])
-    grid = Table(
-        Column("source", overflow="fold"),
-        Column("size", justify="right", no_wrap=True),
-        Column(kind, no_wrap=True),
-        Column(STATUS, overflow="fold"),
-        box=None,
-        pad_edge=False,
-    )
-    for row, values in enumerate(shown.iter_rows(named=True)):
-        if n_hidden > 1 and row == _ROWS_SHOWN // 2:
-            grid.add_row("…")
-        failed = values[STATUS] != OK
-        grid.add_row(
-            Text(describe(values["source"], max_chars=200)),
-            "" if failed else f"{values[WIDTH]} x {values[HEIGHT]}",
-            "" if failed else _hex(values[kind]),
-            Text(f"{values[STATUS]}: {values[DETAIL]}", "red") if failed else Text(OK, "green"),
+def _open_ranking(query: str, source: str | None, base_dir: str | None) -> SourceTable:
+    if not query.lower().endswith(".json"):
+        raise ArgumentError(
+            "there is nothing to rank: SOURCE is missing\n"
+            "Hint: imgmatch rank-images QUERY SOURCE; only a documented request .json holds both."
         )
-    console = Console()
-    console.print(grid)
-    if n_hidden > 1:
-        console.print(f"{n_hidden:,} more rows; -o hashes.parquet keeps them all", style="dim", highlight=False)
+    return _open([query], source, base_dir, "rank_images")
 
 
-def _hex(value: int | bytes) -> str:
-    return f"{value:016x}" if isinstance(value, int) else value[:8].hex() + "…"
+def _open_stored(against: str, kind: HashKind, options: SourceOptions) -> known.Stored:
+    """Return the rows of --against, hashed where they are not."""
+    table = _open([against], None, None, "remove_duplicates")
+    hashed = _fitting(_hash(table, (kind.name,), {**options, "base_dir": None}), table, "")
+    rows = _collect(hashed, table, kind, shown=options["progress"])
+    n_failed = rows[kind.name].null_count()
+    if n_failed:
+        typer.echo(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing", err=True)
+    return known.Stored(rows, table.id_column, table.source)
+
+
+def _hash(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:
+    """Return the rows with their hashes, not yet computed; those that a table holds already are taken."""
+    if table.stored and set(kinds) <= set(table.stored):
+        return table.frame
+    if table.source is None:
+        raise ColumnError(
+            f"the table has {' and '.join(table.stored)}, but no {kinds[0]}, and no column that is surely of images\n"
+            f"Hint: --hash-type {table.stored[0]} takes the hashes that it has, --source names a column of images."
+        )
+    return pipeline.visual_hash(table.frame, table.source, hash_types=kinds, **options)
+
+
+def _hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOptions) -> pl.DataFrame:
+    """Return the query as one hashed row."""
+    name, options = "query_record", {**options, "on_error": "null", "progress": False}
+    if table.request is not None and table.request.query is not None:
+        asked = table.request.query
+    elif _kind_of_text(query) == kind.name:
+        text = {records.RECORD: json.dumps({kind.name: query}), kind.name: query}
+        return pl.DataFrame(text).with_columns(pipeline.from_bits(kind.name, kind.name))
+    else:
+        name, options["base_dir"] = "the query", None
+        asked = pl.DataFrame({records.SOURCE: query, records.RECORD: json.dumps({"_url": query})})
+    hashed = pipeline.visual_hash(asked, records.SOURCE, hash_types=kind.name, **options)
+    status, detail = hashed.select(STATUS, DETAIL).row(0)
+    if status != OK:
+        raise ArgumentError(
+            f"{name} cannot be hashed: {status}: {detail}\nHint: a picture, or a {kind.name} as a string of "
+            f"{kind.n_chars} 0 and 1, is needed to rank by."
+        )
+    return hashed
+
+
+def _kind_of_text(query: str) -> str | None:
+    """Return the hash kind that `query` is a documented string of, if it is one."""
+    if query.strip("01"):
+        return None
+    return next((name for name, kind in HASH_KINDS.items() if len(query) == kind.n_chars), None)
+
+
+def _fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str) -> pl.LazyFrame:
+    """Return the columns that the output can hold, and name the others."""
+    # The documented JSON is made of the column of sources itself, wherever that came from.
+    kept = frame if suffix == ".json" else frame.drop(table.made)
+    left_out = targets.columns_left_out(kept, suffix)
+    if left_out and suffix:
+        typer.echo(f"left out, because {suffix} cannot hold it: {', '.join(left_out)}", err=True)
+    return kept.drop(left_out)
+
+
+def _collect(hashed: pl.LazyFrame, table: SourceTable, kind: HashKind, *, shown: bool) -> pl.DataFrame:
+    with _hashing(table, shown=shown and kind.name not in table.stored):
+        return _run(hashed)
+
+
+def _run(frame: pl.LazyFrame) -> pl.DataFrame:
+    return interruptible(lambda: frame.collect(engine="streaming"))
 
 
 @contextmanager
-def _bar(frame: pl.LazyFrame, *, shown: bool) -> Iterator[None]:
-    """Show a bar that knows how many rows there are."""
-    with METER.run(interruptible(lambda: frame.select(pl.len()).collect()).item()) if shown else nullcontext():
+def _hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
+    """Hash in small batches, under a bar that knows how many rows there are."""
+    bar = METER.run(_run(table.frame.select(pl.len())).item()) if shown else nullcontext()
+    with bar, pl.Config(streaming_chunk_size=files.BATCH_ROWS):
         yield
 
 
@@ -269,6 +443,8 @@ def _reported() -> Iterator[None]:
     except RowError as error:
         _fail(error, SOME_FAILED)
     except (ImgMatchError, pl.exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and "Broken pipe" in str(error):  # Polars gives no errno
+            _leave(128 + _SIGPIPE)  # the reader has seen enough, as `head` does
         _fail(error, WRONG_CALL)
     except KeyboardInterrupt as interrupt:
         typer.echo("interrupted, nothing was written", err=True)
@@ -300,10 +476,6 @@ def _raise_signal(number: int, _frame: FrameType | None) -> NoReturn:
 
 def _split(names: list[str] | None) -> tuple[str, ...]:
     return tuple(name.strip() for part in names or () for name in part.split(","))
-
-
-def _format(out: Path | None) -> str:
-    return ".csv" if out is None else out.suffix.lower()
 
 
 def _show_version(wanted: bool) -> None:

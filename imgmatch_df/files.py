@@ -1,30 +1,22 @@
-"""Files into lazy frames of sources, and hashed lazy frames into files: what each ending means, said once."""
+"""Files, folders and globs into lazy frames of sources or of stored hashes: what each ending of an input means."""
 
 import glob
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from secrets import token_hex
-from time import monotonic
-from typing import IO, Final, TypeVar
+from typing import Final
 
 import polars as pl
-from polars.datatypes import DataTypeClass
 from polars.io.plugins import register_io_source
 
 from imgmatch_df import records
-from imgmatch_df.documented import to_json
+from imgmatch_df.documented import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.pipeline import to_bits
+from imgmatch_df.pipeline import from_bits
 from imgmatch_df.scan import PICTURE_SUFFIXES, scan_images
-from imgmatch_df.schema import DETAIL, HASH_KINDS, PATH, STATUS
-
-T = TypeVar("T")
+from imgmatch_df.schema import BMH1, DETAIL, HASH_KINDS, HEIGHT, PATH, SIZE, STATUS, WIDTH, HashKind, hash_kind
 
 TABLE_SUFFIXES: Final = (".parquet", ".csv", ".ndjson", ".jsonl", ".json")
 
@@ -36,40 +28,67 @@ _SOURCE_NAMES: Final = (
 _NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, records.ID, records.RECORD)
 _PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
 
-# A row group is held in memory while it is written. Rows with pictures are kept to some tens of megabytes; without
-# them a row is some hundred bytes, and long row groups compress better.
-_ROW_GROUP_OF_PICTURES: Final = 256
-_ROW_GROUP: Final = 65_536
 # Rows hashed at a time. Polars ends a run only between batches: this many bound the wait after an error or a closed
 # pipe to about a second, and cost nothing (the pool of threads is fed by several batches at once).
 BATCH_ROWS: Final = 256
-# How soon Ctrl-C is noticed where the system cannot interrupt a lock (Windows).
-_POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class SourceTable:
-    """Sources read from files.
+    """Sources, or hashes, read from files.
 
     Parameters
     ----------
     frame
         One row per source, with every column of the input.
     source
-        Name of the column of sources.
+        Name of the column of sources; None only where there are stored hashes and no such column.
     made
         Columns of `frame` that the input does not have, to be dropped before it is written.
-    hash_types
-        The hash kinds that a documented request asks for, else None.
+    stored
+        The hash kinds whose columns the input holds already, where they are asked for.
+    request
+        The documented request that the rows come from, else None.
     """
 
     frame: pl.LazyFrame
-    source: str
+    source: str | None
     made: tuple[str, ...] = ()
-    hash_types: tuple[str, ...] | None = None
+    stored: tuple[str, ...] = ()
+    request: records.Request | None = None
+
+    @property
+    def carrier(self) -> str:
+        """The column of sources, or the name that one would have."""
+        return records.SOURCE if self.source is None else self.source
+
+    @property
+    def id_column(self) -> str | None:
+        """The column that names a row to a person; None where its number does."""
+        if self.request is not None:
+            return records.ID
+        is_text = self.source is not None and self.frame.collect_schema()[self.source] == pl.String
+        return self.source if is_text else None
+
+    def kind(self, name: str | None) -> HashKind:
+        """Return the hash kind to compare by: `name`, else that of the request, of the stored hashes, or bmh1."""
+        if name is None and self.request is not None:
+            name = self.request.hash_type
+        return hash_kind(name or (*self.stored, BMH1.name)[0])
+
+    def radius(self, kind: HashKind) -> int:
+        """Return the radius that a request's `range` means, in bits of `kind`; 0 where there is none."""
+        range_ = None if self.request is None else self.request.range
+        return 0 if range_ is None else radius_from_range(range_, kind.name)
 
 
-def open_sources(sources: Sequence[str], source: str | None = None, *, base_dir: str | None = None) -> SourceTable:
+def open_sources(
+    sources: Sequence[str],
+    source: str | None = None,
+    *,
+    base_dir: str | None = None,
+    method: Method = "visual_hash",
+) -> SourceTable:
     """Return the sources that files, folders or globs hold, as a lazy frame.
 
     Pictures are listed at once, so that nothing matching is known before anything is hashed; tables are read lazily.
@@ -83,6 +102,9 @@ def open_sources(sources: Sequence[str], source: str | None = None, *, base_dir:
         Name of the column of sources in a table; found by its name or dtype where None.
     base_dir
         Only to refuse it where there is no table that it could apply to.
+    method
+        What the sources are for. ``"visual_hash"`` hashes them, and takes no notice of hashes in a table; the others
+        take them, also as documented strings of 0 and 1.
 
     Raises
     ------
@@ -93,7 +115,8 @@ def open_sources(sources: Sequence[str], source: str | None = None, *, base_dir:
 
     Notes
     -----
-    Columns of a CSV stay text, so that ``007`` comes out as it went in and no late row fails for its type.
+    Columns of a CSV stay text, so that ``007`` comes out as it went in and no late row fails for its type; but beside
+    hashes the width, height and size of a picture are numbers.
     """
     found = [_expand(given) for given in sources]
     kinds = sorted({kind for kind, _ in found})
@@ -107,83 +130,9 @@ def open_sources(sources: Sequence[str], source: str | None = None, *, base_dir:
             if value is not None:
                 raise ArgumentError(f"{option} is for tables, the sources are pictures\nHint: leave {option} out.")
         return SourceTable(_list_pictures(paths), PATH)
-    return _open_tables(kinds[0], paths, source)
-
-
-def check_target(path: Path) -> None:
-    """Refuse a target that could not be written, before hours are spent on what goes into it.
-
-    Raises
-    ------
-    ArgumentError
-        If the ending is unknown, the folder absent, or the target a folder.
-    """
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise _unknown_ending(path, "output")
-    if not path.parent.is_dir():
-        raise ArgumentError(f"no such folder: {str(path.parent)!r}\nHint: make it first.")
-    if path.is_dir():
-        raise ArgumentError(f"{str(path)!r} is a folder\nHint: name a file in it.")
-
-
-def write_hashes(frame: pl.LazyFrame, path: Path, *, source: str, hash_types: Sequence[str]) -> list[str]:
-    """Write a hashed frame to a file, in the form that the ending names, and return the columns left out.
-
-    The rows stream through, except into ``.json``, which is one document. The file appears whole at the end; a run
-    that fails or is interrupted leaves what was there before.
-
-    Parameters
-    ----------
-    frame
-        Hashed rows, not yet computed.
-    path
-        ``.parquet`` keeps every column; ``.csv`` and ``.ndjson`` have hashes as the documented strings of 0 and 1 and
-        leave out what they cannot hold; ``.json`` is the documented response.
-    source
-        Name of the column of sources.
-    hash_types
-        Names of the hash kinds in `frame`.
-    """
-    with _written_whole(path) as temporary:
-        match path.suffix.lower():
-            case ".parquet":
-                _write_parquet(frame, temporary)
-            case ".csv":
-                return write_csv(frame, temporary)
-            case ".json":
-                _write_response(frame, temporary, source, hash_types)
-            case _:
-                fitting, left_out = _fit(frame, holds_nested=True)
-                interruptible(lambda: fitting.sink_ndjson(temporary))
-                return left_out
-    return []
-
-
-def write_csv(frame: pl.LazyFrame, target: Path | IO[bytes]) -> list[str]:
-    """Write a hashed frame as CSV, hashes as strings of 0 and 1, and return the columns left out."""
-    fitting, left_out = _fit(frame, holds_nested=False)
-    interruptible(lambda: fitting.sink_csv(target))
-    return left_out
-
-
-def interruptible(work: Callable[[], T]) -> T:
-    """Return the result of `work`, done in a thread, so that Ctrl-C reaches the caller while Polars is computing.
-
-    Polars waits for the running batch before it looks at signals. Who interrupts the call must end the process, since
-    the thread goes on.
-    """
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True, name="imgmatch-work").start()
-    while not wait([result], timeout=_POLL_S).done:
-        pass
-    return result.result()
+    if kinds == [".json"]:
+        return _open_requests(paths, source, method)
+    return _open_tables(kinds[0], paths, source, takes_hashes=method != "visual_hash")
 
 
 def _expand(given: str) -> tuple[str, list[str]]:
@@ -201,7 +150,7 @@ def _expand(given: str) -> tuple[str, list[str]]:
             raise _nothing_found(given)
         return suffix, paths
     if path.is_file() and suffix and suffix not in PICTURE_SUFFIXES:
-        raise _unknown_ending(path, "input")
+        raise _unknown_ending(path)
     return "pictures", [given]
 
 
@@ -220,9 +169,7 @@ def _list_pictures(sources: Sequence[str], *, allow_none: bool = False) -> pl.La
     return pl.concat(found).lazy()
 
 
-def _open_tables(suffix: str, paths: list[str], source: str | None) -> SourceTable:
-    if suffix == ".json":
-        return _open_requests(paths, source)
+def _open_tables(suffix: str, paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:
     if suffix == ".parquet":
         frame = pl.scan_parquet(paths, glob=False)
     elif suffix == ".csv":
@@ -230,11 +177,24 @@ def _open_tables(suffix: str, paths: list[str], source: str | None) -> SourceTab
     else:
         frame = _in_batches(pl.scan_ndjson(paths, infer_schema_length=None))
     schema = frame.collect_schema()
-    name = _find_source(schema, source)
-    if not _holds_pictures(schema[name]):
-        return SourceTable(frame, name)
+    stored = tuple(name for name in HASH_KINDS if takes_hashes and name in schema)
+    frame = frame.with_columns(_from_text(schema, stored))
+    name = _find_source(schema, source, needed=not stored)
+    if name is None or not _holds_pictures(schema[name]):
+        return SourceTable(frame, name, stored=stored)
     made = f"{name}.{_PICTURE_FIELD}"
-    return SourceTable(frame.with_columns(pl.col(name).struct.field(_PICTURE_FIELD).alias(made)), made, (made,))
+    column = pl.col(name).struct.field(_PICTURE_FIELD).alias(made)
+    return SourceTable(frame.with_columns(column), made, (made,), stored)
+
+
+def _from_text(schema: pl.Schema, stored: tuple[str, ...]) -> list[pl.Expr]:
+    """Return the hashes that a text format holds as strings of 0 and 1, and the numbers beside them."""
+    hashes = [from_bits(name, name) for name in stored if schema[name] == pl.String]
+    # A column of which every row failed has no type in NDJSON.
+    absent = [pl.col(name).cast(HASH_KINDS[name].dtype) for name in stored if schema[name] == pl.Null]
+    numbers = {WIDTH: pl.UInt32, HEIGHT: pl.UInt32, SIZE: pl.UInt64}
+    texts = [name for name in numbers if hashes and schema.get(name) == pl.String]
+    return [*hashes, *absent, *(pl.col(name).cast(numbers[name]) for name in texts)]
 
 
 def _in_batches(frame: pl.LazyFrame) -> pl.LazyFrame:
@@ -252,16 +212,23 @@ def _in_batches(frame: pl.LazyFrame) -> pl.LazyFrame:
     return register_io_source(batches, schema=frame.collect_schema(), is_pure=True)
 
 
-def _open_requests(paths: list[str], source: str | None) -> SourceTable:
+def _open_requests(paths: list[str], source: str | None, method: Method) -> SourceTable:
     if source is not None:
         raise ArgumentError("--source is for tables, a request names its images itself\nHint: leave --source out.")
-    requests = [records.read_request(Path(path)) for path in paths]
+    requests = [records.read_request(Path(path), method) for path in paths]
+    if len(requests) == 1:
+        return SourceTable(requests[0].frame.lazy(), records.SOURCE, request=requests[0])
+    if method != "visual_hash":
+        raise ArgumentError(
+            f"one request at a time, got {len(paths)}\nHint: each has its own hash_type and range; put their records "
+            "into one."
+        )
     hash_types = tuple(dict.fromkeys(name for request in requests for name in request.hash_types))
-    frame = pl.concat([request.frame for request in requests])
-    return SourceTable(frame.lazy(), records.SOURCE, hash_types=hash_types)
+    joined = replace(requests[0], frame=pl.concat([request.frame for request in requests]), hash_types=hash_types)
+    return SourceTable(joined.frame.lazy(), records.SOURCE, request=joined)
 
 
-def _find_source(schema: pl.Schema, source: str | None) -> str:
+def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str | None:
     if source is not None:
         if source not in schema:
             raise ColumnError(
@@ -278,6 +245,8 @@ def _find_source(schema: pl.Schema, source: str | None) -> str:
         return named[0]
     if len(usable) == 1:
         return usable[0]
+    if not needed:
+        return None
     raise ColumnError(
         f"which column holds the images is not clear, the table has {_shown(schema)}\nHint: name it with --source."
     )
@@ -292,59 +261,6 @@ def _holds_pictures(dtype: pl.DataType) -> bool:
     return isinstance(dtype, pl.Struct) and dtype.to_schema().get(_PICTURE_FIELD) == pl.Binary
 
 
-def _write_parquet(frame: pl.LazyFrame, path: Path) -> None:
-    with_pictures = any(
-        name not in HASH_KINDS and _holds_binary(dtype) for name, dtype in frame.collect_schema().items()
-    )
-    rows = _ROW_GROUP_OF_PICTURES if with_pictures else _ROW_GROUP
-    interruptible(lambda: frame.sink_parquet(path, row_group_size=rows))
-
-
-def _write_response(frame: pl.LazyFrame, path: Path, source: str, hash_types: Sequence[str]) -> None:
-    started = monotonic()
-    hashed = interruptible(lambda: frame.collect(engine="streaming"))
-    response = records.visual_hash_response(hashed, seconds=monotonic() - started, hash_types=hash_types, source=source)
-    path.write_text(to_json(response) + "\n", encoding="utf-8")
-
-
-def _fit(frame: pl.LazyFrame, *, holds_nested: bool) -> tuple[pl.LazyFrame, list[str]]:
-    """Return `frame` as a text format holds it, and the columns that it cannot."""
-    schema = frame.collect_schema()
-    hashes = [name for name, kind in HASH_KINDS.items() if schema.get(name) == kind.dtype]
-    left_out = [
-        name
-        for name, dtype in schema.items()
-        if name not in hashes and (_holds_binary(dtype) or (dtype.is_nested() and not holds_nested))
-    ]
-    return frame.drop(left_out).with_columns([to_bits(name) for name in hashes]), left_out
-
-
-def _holds_binary(dtype: pl.DataType | DataTypeClass) -> bool:
-    if isinstance(dtype, pl.Struct):
-        return any(_holds_binary(field.dtype) for field in dtype.fields)
-    if isinstance(dtype, pl.List | pl.Array):
-        return _holds_binary(dtype.inner)
-    return dtype in (pl.Binary, pl.Object)
-
-
-@contextmanager
-def _written_whole(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path` that takes its place when the block ends well, and is removed if not."""
-    final = Path(os.path.realpath(path))  # a link stays a link
-    temporary = final.with_name(f".imgmatch-{token_hex(4)}.partial")
-    try:
-        temporary.open("xb").close()  # now, so that a folder without permission is known before anything is hashed
-    except OSError as error:
-        raise ArgumentError(
-            f"cannot write into {str(final.parent)!r}: {error.strerror}\nHint: choose another folder for the output."
-        ) from error
-    try:
-        yield temporary
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _nothing_found(source: str) -> ArgumentError:
     if Path(source).is_dir():
         return ArgumentError(
@@ -354,9 +270,8 @@ def _nothing_found(source: str) -> ArgumentError:
     return ArgumentError(f"nothing matches {source!r}\nHint: the working directory is {str(Path.cwd())!r}.")
 
 
-def _unknown_ending(path: Path, what: str) -> ArgumentError:
-    known = ", ".join(TABLE_SUFFIXES) + (", folders, globs and pictures" if what == "input" else "")
+def _unknown_ending(path: Path) -> ArgumentError:
     return ArgumentError(
-        f"unknown {what} ending {path.suffix!r} of {path.name!r}, known are {known}\n"
-        + ("Hint: a glob takes pictures of any ending." if what == "input" else "Hint: .parquet keeps everything.")
+        f"unknown input ending {path.suffix!r} of {path.name!r}, known are {', '.join(TABLE_SUFFIXES)}, folders, globs "
+        "and pictures\nHint: a glob takes pictures of any ending."
     )

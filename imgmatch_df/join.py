@@ -330,7 +330,8 @@ def _near_pairs(
         return
     plan, order = plans.choose_plan(left.distinct, right.distinct, radius, n_bits, choice=choice)
     n_bands = len(plan.bands)
-    n_slots = min(n_threads or threads.n_threads(), n_bands, 4)  # bands at a time: each takes memory
+    # Bands at a time: each takes memory, and small ones are done before they are handed over.
+    n_slots = min(n_threads or threads.n_threads(), n_bands, 4) if plan.seconds / n_bands > 1e-4 else 1
     lefts = Columns(left.distinct, plan, order, n_slots)
     rights = lefts if same else Columns(right.distinct, plan, order, n_slots)
     _finish(lefts.moves() if same else lefts.moves() + rights.moves(), n_threads)

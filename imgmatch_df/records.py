@@ -1,6 +1,6 @@
 """The documented JSON, both ways: requests into frames, hashed frames into responses.
 
-The names of the JSON's fields, and its unit of distance (percent of differing bits), live here and in `documented` alone.
+The names of the JSON's fields and its unit of distance (percent of differing bits) live here and in `documented` alone.
 Nothing here fetches, decodes, hashes or joins.
 """
 
@@ -76,12 +76,15 @@ class Request:
         The request's `range` in bits of `hash_type`, inclusive; 0 where the request has none.
     query
         For `rank_images`, one row like those of `frame`, with null `_id` where the request gives none; else None.
+    range
+        The request's `range` as it came, in percent; None where it has none.
     """
 
     frame: pl.DataFrame
     hash_types: tuple[str, ...]
     radius: int
     query: pl.DataFrame | None
+    range: float | None = None
 
     @property
     def hash_type(self) -> str:
@@ -159,6 +162,7 @@ def read_request(request: Document, method: Method = "visual_hash") -> Request:
         hash_types=hash_types,
         radius=0 if range_ is None else radius_from_range(range_, hash_types[0]),
         query=query,
+        range=range_,
     )
 
 

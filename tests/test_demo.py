@@ -1,9 +1,11 @@
 """The demo: the same pictures each time, every copy found and nothing else, and no folder of others touched."""
 
 import hashlib
+import re
 
 import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
 import imgmatch_df
@@ -33,7 +35,7 @@ def picture(column):
 
 
 def test_everything_hashes_but_the_file_that_is_cut_off(hashed):
-    assert hashed.height == 40
+    assert hashed.height == 41
     failed = hashed.filter(pl.col("status") != "ok")
     assert failed["status"].to_list() == ["decode_failed"]
     assert failed["path"].item().endswith("cut_off.jpg")
@@ -41,11 +43,19 @@ def test_everything_hashes_but_the_file_that_is_cut_off(hashed):
 
 def test_exactly_the_copies_are_found(hashed):
     copies = demo.find_copies(hashed, demo.RADIUS)
-    assert copies.height == sum(len(edits) for _, edits in demo._PICTURES.values())
+    missed = demo.find_missed(hashed, copies)
+    assert copies.height + missed.height == sum(len(edits) for _, edits in demo._PICTURES.values())
     assert copies.select((picture("original") == picture("copy")).all()).item()
     assert copies["original"].str.extract(r"([^/\\]+)$").unique().sort().to_list() == sorted(
         f"{name}.jpg" for name, (_, edits) in demo._PICTURES.items() if edits
     )
+
+
+def test_the_copy_that_is_missed_is_shown_with_its_distance(hashed):
+    missed = demo.find_missed(hashed, demo.find_copies(hashed, demo.RADIUS))
+    assert missed.select("original", "copy").rows() == [("chess.jpg", "chess_cropped.jpg")]
+    assert demo.RADIUS < missed["bmh1"].item() < 2 * demo.RADIUS
+    assert demo.find_missed(hashed, demo.find_copies(hashed, missed["bmh1"].item())).is_empty()
 
 
 def test_the_radius_has_room_on_both_sides(hashed):
@@ -88,26 +98,27 @@ def test_what_the_user_sees(tmp_path, monkeypatch):
     for _ in range(2):  # again into its own folder
         result = call()
         assert result.exit_code == 0, result.output
-        assert "Drew 40 pictures into imgmatch-demo" in result.stdout
+        assert "Drew 41 pictures into imgmatch-demo" in result.stdout
         assert "harbour_half_size.jpg" in result.stdout
         assert "3 pictures have no copy." in result.stdout
         assert "Not hashed: cut_off.jpg, decode_failed: " in result.stdout
-        assert "    imgmatch visual-hash photos -o hashes.parquet\n" in result.stdout
-    assert len(list((tmp_path / "imgmatch-demo").glob("*.*g"))) == 38  # and two .webp
+        assert re.search("Missed: chess_cropped.jpg, [0-9]+ bits from chess.jpg. A cropped picture", result.stdout)
+        assert "    imgmatch remove-duplicates photos --radius 48 -o kept.parquet\n" in result.stdout
+    assert len(list((tmp_path / "imgmatch-demo").glob("*.*g"))) == 39  # and two .webp
 
 
 def test_the_lines_that_it_prints_run(drawn, tmp_path, monkeypatch):
     drawn_here = tmp_path / "photos"
     drawn_here.symlink_to(drawn)
     monkeypatch.chdir(tmp_path)
-    lines = [line[4:] for line in call("--folder", tmp_path / "x").stdout.splitlines() if line.startswith("    ")]
-    command, *python = [line for line in lines if "imgmatch" in line]
+    _, shown = call("--folder", tmp_path / "x").stdout.split("No file is deleted.\n")
+    command, *python = [line[4:] for line in shown.splitlines() if line]
     words = command.split()
     assert words[0] == "imgmatch"
     assert CliRunner().invoke(app, words[1:]).exit_code == 1
     names = {}
     exec("\n".join(python), names)
-    assert names["frame"].equals(pl.read_parquet("hashes.parquet"))
+    assert_frame_equal(names["kept"], pl.read_parquet("kept.parquet"))
 
 
 def test_a_folder_of_others_is_left_alone(tmp_path):

@@ -72,7 +72,8 @@ def test_the_truth_of_the_other_tests_is_the_double_loop():
 def test_self_join_equals_brute_force(kind, n_bytes):
     hashes = make(kind, 600 if n_bytes < 512 else 300, n_bytes)
     distances = reference.distance_matrix(hashes, hashes)
-    for radius in (*range(13), 16, 24, 31, 64):
+    radii = range(13) if n_bytes == 8 or kind == "planted" else (0, 1, 2, 5, 12)
+    for radius in (*radii, 24, 31, 64):
         for plan in PLANS:
             assert_pairs(join.self_join(hashes, radius, 8 * n_bytes, plan=plan), distances, radius)
     for radius in (200, 480, 961):
@@ -104,18 +105,18 @@ def test_self_join_of_few_rows(n, n_bytes):
         hashes = make(kind, n, n_bytes)
         distances = reference.distance_matrix(hashes, hashes)
         for radius in (0, 1, 4, 8 * n_bytes - 1, 8 * n_bytes, 5000):
-            for plan in PLANS:
+            for plan in PLANS if radius < 64 else ("scan", None):
                 assert_pairs(join.self_join(hashes, radius, 8 * n_bytes, plan=plan), distances, radius)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cross_join_equals_brute_force(kind):
-    for n_bytes, n, m in ((8, 500, 900), (8, 1, 900), (121, 300, 200), (121, 0, 5), (16, 700, 3)):
+    for n_bytes, n, m in ((8, 500, 900), (8, 1, 900), (121, 200, 150), (121, 0, 5), (16, 700, 3)):
         hashes = make(kind, n + m, n_bytes)
         queries, references = hashes[:n], hashes[n:]
         distances = reference.distance_matrix(queries, references)
         for radius in (0, 1, 5, 12, 40, 8 * n_bytes):
-            for plan in PLANS:
+            for plan in PLANS if radius < 64 else ("scan", None):
                 pairs = join.cross_join(queries, references, radius, 8 * n_bytes, plan=plan)
                 assert_pairs(pairs, distances, radius, same=False)
 

@@ -23,6 +23,7 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for seed in range(6):
         (tmp_path / "photos" / f"{seed}.jpg").write_bytes(jpeg(draw(seed)))
+    (tmp_path / "cat.jpg").write_bytes(jpeg(draw(3)))
     files = sorted(str(path) for path in (tmp_path / "photos").iterdir())
     pl.DataFrame({"url": [*files, "photos/gone.jpg"]}).write_parquet(tmp_path / "images.parquet")
     (tmp_path / "request.json").write_text('{"records": [{"_url": "photos/0.jpg"}, {"_url": "photos/1.jpg"}]}')

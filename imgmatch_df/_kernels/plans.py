@@ -20,6 +20,7 @@ Choice = Literal["bands", "scan"]
 _MAX_FLIPS: Final = 4096
 _MAX_KEY_BITS: Final = 24
 _MAX_SAMPLE: Final = 2048
+_FEW_PAIRS: Final = 1 << 20  # a scan of as many is done before bands are weighed
 
 # Nanoseconds on one thread of a server core with AVX-512. Their ratios pick the plan; another machine shifts all of
 # them alike.
@@ -140,8 +141,10 @@ def choose_plan(
         Whether pairs are wanted, or only what they connect: then hashes that are alike cost nothing beyond their
         sorting.
     """
+    if choice is None and len(left.rows) * len(right.rows) <= _FEW_PAIRS:
+        choice = "scan"
     sample = _sample(left, right)
-    order = _order_bits(sample, n_bits, radius + 1)
+    order = _order_bits(sample, n_bits, 1 if choice == "scan" else radius + 1)
     columns = np.zeros((sample.shape[1], len(sample) + LANES), np.uint64)
     permute_bits(sample, np.arange(len(sample), dtype=np.uint32), order, 0, len(sample), columns)
     estimate = _Estimate(columns, len(sample), left, right, radius, n_bits, pairs)
@@ -170,7 +173,7 @@ def _order_bits(sample: U64, n_bits: int, n_bands: int) -> I64:
     """
     n_all = 64 * sample.shape[1]
     order = np.arange(n_all)
-    if sample.shape[1] > 1:
+    if sample.shape[1] > 1 and n_bands > 1:
         rows = np.zeros((512, 8 * sample.shape[1]), np.uint8)
         rows[: len(sample)] = sample[:512].view(np.uint8)
         bits = np.unpackbits(rows, axis=1, bitorder="little")[:, :n_bits]

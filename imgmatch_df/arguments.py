@@ -1,0 +1,113 @@
+"""The words of the command line: every argument and option, defined once for all commands."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+import typer
+
+from imgmatch_df.grouping import Keep, Linkage
+from imgmatch_df.options import SourceOptions, make_options
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        show_default=False,
+        help="Folder, picture or glob; .parquet, .csv, .ndjson; documented request .json.",
+    ),
+]
+OptionalSources = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SOURCE...]", show_default=False, help="What to rank, unless QUERY is a request."),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", "-o", metavar="OUT", show_default=False, help=".parquet, .csv, .ndjson or .json; else the screen."
+    ),
+]
+Source = Annotated[
+    str | None,
+    typer.Option("--source", metavar="COLUMN", show_default=False, help="Column of a table that holds the images."),
+]
+HashType = Annotated[
+    str | None,
+    typer.Option(
+        "--hash-type", metavar="bmh1|phash", show_default="bmh1, or what SOURCE says", help="Hash to compare by."
+    ),
+]
+Decode = Annotated[
+    str, typer.Option("--decode", metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
+]
+MaxPixels = Annotated[int, typer.Option("--max-pixels", metavar="N", help="Largest width x height to decode.")]
+MaxBytes = Annotated[int, typer.Option("--max-bytes", metavar="N", help="Largest file to read, in bytes.")]
+BaseDir = Annotated[
+    str | None,
+    typer.Option(
+        "--base-dir", metavar="DIR", show_default="working directory", help="Where relative paths of a table start."
+    ),
+]
+OnError = Annotated[
+    str,
+    typer.Option("--on-error", metavar="null|raise", help="Keep failed rows without hashes, or stop at the first."),
+]
+Progress = Annotated[
+    bool | None, typer.Option("--progress/--no-progress", show_default="on a terminal", help="Show a bar.")
+]
+HashTypes = Annotated[
+    list[str] | None, typer.Option(metavar="NAMES", show_default="bmh1,phash", help="Hashes to compute.")
+]
+Radius = Annotated[
+    int | None,
+    typer.Option(
+        metavar="BITS",
+        show_default="a request's range, else 0",
+        help="Largest distance of duplicates: 0 for equal hashes, about 48 of bmh1 for edited copies.",
+    ),
+]
+LinkageName = Annotated[
+    str, typer.Option(metavar="connected|star", help="Whether duplicates of duplicates are duplicates.")
+]
+KeepName = Annotated[str, typer.Option(metavar="first|last|largest", help="Which one of them is kept.")]
+Against = Annotated[
+    str | None,
+    typer.Option(metavar="STORED", show_default=False, help="Also remove what a table or folder STORED has."),
+]
+ListRemoved = Annotated[
+    bool, typer.Option("--list-removed", help="Print the path of what is removed, one a line, and nothing else.")
+]
+Query = Annotated[
+    str,
+    typer.Argument(
+        metavar="QUERY",
+        show_default=False,
+        help="A picture, its base64 or 0/1 hash; or a documented request .json.",
+    ),
+]
+K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", help="How many to rank.")]
+
+
+class Call(TypedDict):
+    """The arguments that `cluster` and `remove_duplicates` share, as the user gave them; the verbs check them."""
+
+    radius: int
+    hash_type: str
+    linkage: Linkage
+    keep: Keep
+
+
+def source_options(
+    decode: str, max_pixels: int, max_bytes: int, base_dir: str | None, on_error: str, progress: bool | None
+) -> SourceOptions:
+    """Return the options as given, once they are checked; a bar is shown on a terminal unless the user says."""
+    options = SourceOptions(
+        decode=decode,  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
+        max_pixels=max_pixels,
+        max_bytes=max_bytes,
+        base_dir=base_dir,
+        on_error=on_error,  # type: ignore[typeddict-item]
+        progress=sys.stderr.isatty() if progress is None else progress,
+    )
+    make_options(**options)
+    return options

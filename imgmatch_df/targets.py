@@ -1,0 +1,167 @@
+"""Frames into files: what each ending of an output means, said once, and files that appear whole or not at all."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
+from typing import IO, Final, TypeVar
+
+import polars as pl
+from polars.datatypes import DataTypeClass
+
+from imgmatch_df.documented import Json, to_json
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.pipeline import to_bits
+from imgmatch_df.schema import HASH_KINDS, REMOVED_RECORDS
+
+T = TypeVar("T")
+
+TARGET_SUFFIXES: Final = (".parquet", ".csv", ".ndjson", ".jsonl", ".json")
+
+# A row group is held in memory while it is written. Rows with pictures are kept to some tens of megabytes; without
+# them a row is some hundred bytes, and long row groups compress better.
+_ROW_GROUP_OF_PICTURES: Final = 256
+_ROW_GROUP: Final = 65_536
+# How soon Ctrl-C is noticed where the system cannot interrupt a lock (Windows).
+_POLL_S: Final = 0.2
+
+
+def check_target(path: Path | None) -> None:
+    """Refuse a target that could not be written, before hours are spent on what goes into it.
+
+    Raises
+    ------
+    ArgumentError
+        If the ending is unknown, the folder absent, or the target a folder.
+    """
+    if path is None:
+        return
+    if path.suffix.lower() not in TARGET_SUFFIXES:
+        raise ArgumentError(
+            f"unknown output ending {path.suffix!r} of {path.name!r}, known are {', '.join(TARGET_SUFFIXES)}\n"
+            "Hint: .parquet keeps everything."
+        )
+    if not path.parent.is_dir():
+        raise ArgumentError(f"no such folder: {str(path.parent)!r}\nHint: make it first.")
+    if path.is_dir():
+        raise ArgumentError(f"{str(path)!r} is a folder\nHint: name a file in it.")
+
+
+@contextmanager
+def written_whole(path: Path | None, otherwise: IO[bytes]) -> Iterator[Path | IO[bytes]]:
+    """Give a temporary path beside `path` that takes its place when the block ends well, and is removed if not.
+
+    A run that fails or is interrupted leaves what was there before. Where there is no `path`, it is `otherwise`.
+    """
+    if path is None:
+        yield otherwise
+        return
+    final = Path(os.path.realpath(path))  # a link stays a link
+    temporary = final.with_name(f".imgmatch-{token_hex(4)}.partial")
+    try:
+        temporary.open("xb").close()  # now, so that a folder without permission is known before anything is hashed
+    except OSError as error:
+        raise ArgumentError(
+            f"cannot write into {str(final.parent)!r}: {error.strerror}\nHint: choose another folder for the output."
+        ) from error
+    try:
+        yield temporary
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], suffix: str) -> list[str]:
+    """Write a frame as the table that `suffix` names, its rows streaming through; return the columns left out.
+
+    Parameters
+    ----------
+    frame
+        Not yet computed.
+    target
+        Where to; its own name does not matter.
+    suffix
+        ``".parquet"`` keeps every column; ``".csv"``, ``".ndjson"`` and ``".jsonl"`` have hashes as the documented
+        strings of 0 and 1, and leave out what they cannot hold.
+    """
+    left_out = columns_left_out(frame, suffix)
+    if suffix == ".parquet":
+        with_pictures = any(_is_picture(name, dtype) for name, dtype in frame.collect_schema().items())
+        n_rows = _ROW_GROUP_OF_PICTURES if with_pictures else _ROW_GROUP
+        interruptible(lambda: frame.sink_parquet(target, row_group_size=n_rows))
+        return left_out
+    fitting = _hashes_as_text(frame.drop(left_out))
+    if suffix == ".csv":
+        interruptible(lambda: fitting.sink_csv(target))
+    else:
+        interruptible(lambda: fitting.sink_ndjson(target))
+    return left_out
+
+
+def write_response(response: Json, target: Path | IO[bytes]) -> None:
+    """Write a documented response as one JSON document."""
+    text = f"{to_json(response)}\n".encode()
+    if isinstance(target, Path):
+        target.write_bytes(text)
+    else:
+        target.write(text)
+
+
+def columns_left_out(frame: pl.LazyFrame, suffix: str) -> list[str]:
+    """Return the columns that a file with the ending `suffix` cannot hold: bytes in text, and what is nested in CSV."""
+    if suffix in (".parquet", ".json"):
+        return []
+    return [
+        name
+        for name, dtype in frame.collect_schema().items()
+        if _is_picture(name, dtype) or (suffix == ".csv" and dtype.is_nested())
+    ]
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Return the result of `work`, done in a thread, so that Ctrl-C reaches the caller while Polars is computing.
+
+    Polars waits for the running batch before it looks at signals. Who interrupts the call must end the process, since
+    the thread goes on.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+            result.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="imgmatch-work").start()
+    while not wait([result], timeout=_POLL_S).done:
+        pass
+    return result.result()
+
+
+def _hashes_as_text(frame: pl.LazyFrame) -> pl.LazyFrame:
+    schema = frame.collect_schema()
+    texts = [to_bits(name) for name, kind in HASH_KINDS.items() if schema.get(name) == kind.dtype]
+    removed = schema.get(REMOVED_RECORDS)
+    if isinstance(removed, pl.List) and isinstance(removed.inner, pl.Struct):
+        fields = removed.inner.to_schema()
+        nested = [to_bits(pl.field(name)) for name, kind in HASH_KINDS.items() if fields.get(name) == kind.dtype]
+        texts.append(pl.col(REMOVED_RECORDS).list.eval(pl.element().struct.with_fields(nested)))
+    return frame.with_columns(texts)
+
+
+def _is_picture(name: str, dtype: pl.DataType | DataTypeClass) -> bool:
+    if name == REMOVED_RECORDS and isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+        return any(_is_picture(field.name, field.dtype) for field in dtype.inner.fields)
+    is_hash = name in HASH_KINDS and dtype == HASH_KINDS[name].dtype
+    return not is_hash and _holds_binary(dtype)
+
+
+def _holds_binary(dtype: pl.DataType | DataTypeClass) -> bool:
+    if isinstance(dtype, pl.Struct):
+        return any(_holds_binary(field.dtype) for field in dtype.fields)
+    if isinstance(dtype, pl.List | pl.Array):
+        return _holds_binary(dtype.inner)
+    return dtype in (pl.Binary, pl.Object)

@@ -1,0 +1,573 @@
+"""`imgmatch remove-duplicates` and `rank-images`: every way in and out equals the verb, no wanted file is listed."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from pictures import draw, jpeg
+from polars.testing import assert_frame_equal
+from terminal import ON_A_SYSTEM_WITH_TERMINALS, on_a_terminal
+from typer.testing import CliRunner
+
+import imgmatch_df
+from imgmatch_df import batches
+from imgmatch_df.cli import app
+
+RADIUS = 40
+PROGRAM = [sys.executable, "-W", "error", "-c", "from imgmatch_df.cli import main; main()"]
+FAILED_TEXT = "Error Loading Image: Unable to download image from '{}', Attempts: 3"
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+
+
+def succeed(*words, code=0):
+    result = call(*words)
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory):
+    """Four pictures, two copies of each of three of them, and a file that is cut off."""
+    folder = tmp_path_factory.mktemp("album")
+    for seed in range(4):
+        pixels = draw(seed, 120 + 20 * seed, 90)
+        (folder / f"{seed}.jpg").write_bytes(jpeg(pixels))
+        if seed:
+            (folder / f"{seed} again.jpg").write_bytes(jpeg(pixels, quality=40 + seed))
+            (folder / f"{seed}_half.jpg").write_bytes(jpeg(pixels[::2, ::2]))
+    (folder / "cut.jpg").write_bytes(jpeg(draw(9))[:300])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def hashed(drawn):
+    return imgmatch_df.visual_hash(imgmatch_df.scan_images(drawn), "path", hash_types="bmh1").collect()
+
+
+@pytest.fixture
+def out(tmp_path):
+    """A folder to write into that holds no pictures."""
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def tables(drawn, out):
+    """The album hashed into a table of each kind."""
+    for ending in ("parquet", "csv", "ndjson"):
+        succeed("visual-hash", drawn, "-o", out / f"hashes.{ending}", code=1)
+    return [out / f"hashes.{ending}" for ending in ("parquet", "csv", "ndjson")]
+
+
+@pytest.fixture
+def no_hashing(monkeypatch):
+    monkeypatch.setattr(batches, "hash_batch", lambda *_: pytest.fail("hashed again"))
+
+
+def bits(column):
+    return imgmatch_df.to_bits(column)
+
+
+def read_csv(path):
+    return pl.read_csv(path, schema_overrides={"bmh1": pl.String, "phash": pl.String})
+
+
+def name_of(path):
+    return Path(path).name
+
+
+# remove-duplicates: what comes out
+
+
+@pytest.mark.parametrize("linkage", ["connected", "star"])
+@pytest.mark.parametrize("keep", ["first", "last", "largest"])
+def test_the_table_holds_what_the_verb_gives(drawn, hashed, out, linkage, keep):
+    words = ("--radius", RADIUS, "--linkage", linkage, "--keep", keep)
+    wanted = imgmatch_df.remove_duplicates(hashed, RADIUS, linkage=linkage, keep=keep)
+    assert wanted.height == 5
+    result = succeed("remove-duplicates", drawn, "-o", out / "o.parquet", *words, code=1)
+    assert result.stdout == "kept 5 of 11 rows, removed 6; failed 1\n"
+    assert result.stderr == "1 of 11 failed: decode_failed 1\n"
+    assert_frame_equal(pl.read_parquet(out / "o.parquet"), wanted)
+    assert [path.name for path in out.iterdir()] == ["o.parquet"]
+
+
+def test_ndjson_has_the_removed_rows_inside_with_hashes_as_text(drawn, hashed, out):
+    succeed("remove-duplicates", drawn, "--radius", RADIUS, "-o", out / "o.ndjson", code=1)
+    wanted = imgmatch_df.remove_duplicates(hashed, RADIUS)
+    rows = [json.loads(line) for line in (out / "o.ndjson").read_text().splitlines()]
+    assert [row["path"] for row in rows] == wanted["path"].to_list()
+    assert [row["bmh1"] for row in rows] == wanted.select(bits("bmh1"))["bmh1"].to_list()
+    removed = wanted.explode("removed_records").drop_nulls("removed_records")["removed_records"].struct.unnest()
+    found = [record for row in rows for record in row["removed_records"]]
+    assert [record["path"] for record in found] == removed["path"].to_list()
+    assert [record["bmh1"] for record in found] == removed.select(bits("bmh1"))["bmh1"].to_list()
+
+
+@pytest.mark.parametrize("piped", [False, True])
+def test_csv_has_every_row_with_its_cluster(drawn, hashed, out, piped):
+    wanted = imgmatch_df.cluster(hashed, RADIUS, id="path").with_columns(bits("bmh1"))
+    words = ["remove-duplicates", drawn, "--radius", RADIUS]
+    if piped:
+        (out / "o.csv").write_bytes(succeed(*words, code=1).stdout_bytes)
+    else:
+        succeed(*words, "-o", out / "o.csv", code=1)
+    found = pl.read_csv(out / "o.csv", infer_schema=False)
+    assert found.columns == wanted.columns
+    for name in ("path", "bmh1", "cluster_id", "representative_id", "distance", "kept"):
+        assert found[name].to_list() == wanted[name].cast(pl.String).to_list()
+
+
+def test_phash_and_the_radius_of_nothing(drawn, out):
+    frame = imgmatch_df.visual_hash(imgmatch_df.scan_images(drawn), "path", hash_types="phash").collect()
+    for radius in (0, 6):
+        words = ("--hash-type", "phash", *(("--radius", radius) if radius else ()))
+        succeed("remove-duplicates", drawn, "-o", out / "o.parquet", *words, code=1)
+        wanted = imgmatch_df.remove_duplicates(frame, radius, "phash")
+        assert_frame_equal(pl.read_parquet(out / "o.parquet"), wanted)
+
+
+def test_pictures_inside_a_table_stay_in_parquet(drawn, hashed, out):
+    data = [Path(path).read_bytes() for path in hashed["path"]]
+    for column in (data, [{"bytes": one, "path": "x"} for one in data]):
+        frame = pl.DataFrame({"label": range(len(data)), "image": column})
+        frame.write_parquet(out / "in.parquet")
+        succeed("remove-duplicates", out / "in.parquet", "--radius", RADIUS, "-o", out / "o.parquet", code=1)
+        found = pl.read_parquet(out / "o.parquet")
+        assert (
+            found["label"].to_list()
+            == imgmatch_df.remove_duplicates(hashed.with_row_index(), RADIUS)["index"].to_list()
+        )
+        assert found["image"].to_list() == [column[row] for row in found["label"]]
+        result = succeed("remove-duplicates", out / "in.parquet", "--radius", RADIUS, "-o", out / "o.csv", code=1)
+        assert "left out, because .csv cannot hold it: image\n" in result.stderr
+        wanted = imgmatch_df.cluster(hashed, RADIUS)["representative_id"].to_list()
+        assert read_csv(out / "o.csv")["representative_id"].to_list() == wanted
+        succeed("remove-duplicates", out / "in.parquet", "--radius", RADIUS, "-o", out / "o.json", code=1)
+        records = json.loads((out / "o.json").read_text())["records"]
+        assert [base64.b64decode(record["_base64"]) for record in records] == [data[row] for row in found["label"]]
+
+
+# Tables that hold hashes
+
+
+def test_stored_hashes_are_taken(hashed, tables, out, no_hashing):
+    wanted = imgmatch_df.cluster(hashed, RADIUS, keep="largest")["kept"].to_list()
+    for table in tables:
+        for ending in ("csv", "parquet", "ndjson", "json"):
+            words = ("--radius", RADIUS, "--keep", "largest", "-o", out / f"o.{ending}")
+            result = succeed("remove-duplicates", table, *words, code=1)
+            assert result.stdout == "kept 5 of 11 rows, removed 6; failed 1\n"
+            assert result.stderr == "1 of 11 failed: decode_failed 1\n"
+        assert read_csv(out / "o.csv")["kept"].to_list() == wanted
+        kept = hashed.filter(pl.Series(wanted))["path"].to_list()
+        assert pl.read_parquet(out / "o.parquet")["path"].to_list() == kept
+        assert [json.loads(line)["path"] for line in (out / "o.ndjson").read_text().splitlines()] == kept
+        records = json.loads((out / "o.json").read_text())["records"]
+        assert [record["_url"] for record in records] == kept
+        assert records[0]["_width"] == 120
+
+
+def test_stored_hashes_without_sources(hashed, out, no_hashing):
+    hashed.select("bmh1", count=1).write_parquet(out / "in.parquet")
+    succeed("remove-duplicates", out / "in.parquet", "--radius", RADIUS, "-o", out / "o.csv", code=1)
+    found = read_csv(out / "o.csv")
+    assert found["representative_id"].to_list() == imgmatch_df.cluster(hashed, RADIUS)["representative_id"].to_list()
+    result = succeed("remove-duplicates", out / "in.parquet", "--hash-type", "phash", code=2)
+    assert "Hint: --hash-type bmh1 takes" in result.stderr
+    assert "--source names" in succeed("remove-duplicates", out / "in.parquet", "--list-removed", code=2).stderr
+    assert call("remove-duplicates", out / "in.parquet").stderr == "1 of 11 failed: no_hash 1\n"
+
+
+def test_a_table_of_the_other_kind_is_compared_by_that(drawn, out, no_hashing):
+    hashes = pl.DataFrame({"phash": [0, 1, 2**63]}, schema={"phash": pl.UInt64}).with_columns(path=pl.lit("no file"))
+    hashes.write_parquet(out / "in.parquet")
+    result = succeed("remove-duplicates", out / "in.parquet", "--radius", 1, "-o", out / "o.parquet")
+    assert result.stdout == "kept 1 of 3 rows, removed 2; failed 0\n"
+    assert pl.read_parquet(out / "o.parquet")["removed_records"].list.len().to_list() == [2]
+
+
+def test_hashes_that_are_none(out):
+    (out / "in.csv").write_text("path,bmh1\na,0101\n")
+    result = succeed("remove-duplicates", out / "in.csv", code=2)
+    assert "a bmh1 is 968 characters of 0 and 1" in result.stderr
+    (out / "in.ndjson").write_text('{"path": "a", "bmh1": null}\n')
+    assert "no_hash 1" in succeed("remove-duplicates", out / "in.ndjson", code=1).stderr
+    pl.DataFrame({"path": ["a"], "phash": [1]}).write_parquet(out / "in.parquet")
+    assert "reinterpret" in succeed("remove-duplicates", out / "in.parquet", code=2).stderr
+
+
+# --against
+
+
+def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
+    rng = np.random.default_rng(5)
+    base = rng.integers(0, 2**63, 40, np.uint64)
+
+    def make(n):
+        flips = np.uint64(1) << rng.integers(0, 64, (3, n)).astype(np.uint64)
+        hashes = rng.choice(base, n) ^ np.where(rng.random((3, n)) < 0.5, flips, 0).astype(np.uint64).sum(axis=0)
+        values = [None if rng.random() < 0.1 else int(value) for value in hashes]
+        return pl.DataFrame(
+            {"path": [f"{n}/{row}" for row in range(n)], "phash": values}, {"path": pl.String, "phash": pl.UInt64}
+        )
+
+    new, stored = make(120), make(60)
+    new = new.with_columns(distance=pl.lit("mine"), kept=pl.lit("mine"))
+    new.write_parquet(out / "new.parquet")
+    stored.write_parquet(out / "stored.parquet")
+    for radius in (0, 1, 3):
+        words = ("--against", out / "stored.parquet", "--radius", radius)
+        succeed("remove-duplicates", out / "new.parquet", *words, "-o", out / "o.parquet", code=1)
+        found = pl.read_parquet(out / "o.parquet")
+        nearest = []
+        for value in new["phash"]:
+            near = [
+                ((value ^ known).bit_count(), row)
+                for row, known in enumerate(stored["phash"])
+                if None not in (value, known) and (value ^ known).bit_count() <= radius
+            ]
+            nearest.append(min(near, default=None))
+        matches = [None if one is None else (one[0], stored["path"][one[1]]) for one in nearest]
+        fresh = new.drop("distance", "kept").filter(pl.Series([one is None for one in matches]))
+        clustered = iter(imgmatch_df.cluster(fresh, radius, "phash", id="path").rows(named=True))
+        wanted = []
+        for row, one in zip(new.select("path", "phash").rows(named=True), matches, strict=True):
+            if one is None:
+                wanted.append({**next(clustered), "reference_id": None})
+            else:
+                made = {"cluster_id": None, "representative_id": None, "distance": one[0], "kept": False}
+                wanted.append({**row, **made, "reference_id": one[1]})
+        assert found.rows(named=True) == wanted
+        assert any(one is not None for one in matches)
+
+
+def test_against_a_folder_and_a_table_in_every_output(drawn, hashed, tables, tmp_path, out):
+    for against in (drawn, *tables):
+        for ending in ("parquet", "ndjson", "csv"):
+            result = call("remove-duplicates", drawn, "--against", against, "--radius", 0, "-o", out / f"o.{ending}")
+            assert result.exit_code == 1
+            assert result.stdout == "kept 1 of 11 rows, removed 10, 10 of them match a stored row; failed 1\n"
+            assert "1 of 11 stored rows have no hash, and match nothing\n" in result.stderr
+        assert pl.read_parquet(out / "o.parquet")["reference_id"].null_count() == 1
+        line = json.loads((out / "o.ndjson").read_text().splitlines()[0])
+        assert (line["kept"], line["distance"], line["reference_id"]) == (False, 0, line["path"])
+    result = succeed("remove-duplicates", drawn, "--against", drawn, "-o", out / "o.json", code=2)
+    assert "Hint: .parquet" in result.stderr
+
+
+# --list-removed
+
+
+def test_list_removed_prints_one_path_a_line_and_nothing_else(drawn, hashed):
+    before = {path.name: path.read_bytes() for path in drawn.iterdir()}
+    result = succeed("remove-duplicates", drawn, "--radius", RADIUS, "--list-removed", "--keep", "last", code=1)
+    wanted = imgmatch_df.cluster(hashed, RADIUS, keep="last").filter(~pl.col("kept"))["path"].to_list()
+    assert result.stdout == "".join(f"{path}\n" for path in wanted)
+    assert "1 again.jpg" in result.stdout
+    assert {path.name: path.read_bytes() for path in drawn.iterdir()} == before
+
+
+def test_list_removed_never_names_a_file_that_is_wanted(drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("1.jpg", "1 again.jpg", "2.jpg"):
+        (folder / name).write_bytes((drawn / name).read_bytes())
+    (folder / "2_link.jpg").symlink_to(folder / "2.jpg")
+    os.link(folder / "2.jpg", folder / "2_hard.jpg")
+    words = ("--radius", RADIUS, "--list-removed")
+    # The same files by several names: only the one whose picture is kept in another file is listed.
+    sources = ("photos", str(folder), "photos/../photos/2.jpg")
+    result = succeed("remove-duplicates", *sources, *words)
+    assert result.stdout.splitlines() == ["photos/1.jpg", str(folder / "1.jpg")]
+    assert "not listed: " in result.stderr
+    # In a table, relative paths start elsewhere.
+    pl.DataFrame({"url": ["2.jpg", "./2.jpg", "2_link.jpg", "1.jpg", "1 again.jpg"]}).write_csv("in.csv")
+    (tmp_path / "2_link.jpg").write_bytes(b"another file")
+    result = succeed("remove-duplicates", "in.csv", "--base-dir", folder, *words)
+    assert result.stdout == "1 again.jpg\n"
+    assert result.stderr == "not listed: 2 removed rows whose file is kept or stored, too\n"
+    # What is compared with itself is removed, and no file of it.
+    for stored in (folder, "photos"):
+        result = succeed("remove-duplicates", "photos", "--against", stored, *words)
+        assert result.stdout == ""
+        assert result.stderr == "not listed: 5 removed rows whose file is kept or stored, too\n"
+
+
+def test_list_removed_refuses_names_with_line_breaks(drawn, tmp_path):
+    for name in ("a.jpg", "b\nc.jpg"):
+        (tmp_path / name).write_bytes((drawn / "1.jpg").read_bytes())
+    result = succeed("remove-duplicates", tmp_path, "--list-removed", code=2)
+    assert result.stdout == ""
+    assert "line break" in result.stderr
+    assert succeed("remove-duplicates", tmp_path, "--list-removed", "--keep", "last").stdout == f"{tmp_path}/a.jpg\n"
+
+
+# rank-images
+
+
+@pytest.mark.parametrize("k", [None, 3, 11, 99])
+def test_a_ranking_holds_what_the_verb_gives(drawn, hashed, tables, out, k):
+    query = str(drawn / "2.jpg")
+    wanted = imgmatch_df.rank_images(hashed, query, k=k)
+    words = () if k is None else ("-k", k)
+    result = succeed("rank-images", query, drawn, "-o", out / "o.parquet", *words, code=1)
+    assert (result.stdout, result.stderr) == ("", "1 of 11 failed: decode_failed 1\n")
+    assert_frame_equal(pl.read_parquet(out / "o.parquet"), wanted)
+    for table in tables:
+        for ending in ("csv", "ndjson"):
+            succeed("rank-images", query, table, "-o", out / f"o.{ending}", *words, code=1)
+        found = pl.read_csv(out / "o.csv", infer_schema=False)
+        for name in ("path", "distance", "rank"):
+            assert found[name].to_list() == wanted[name].cast(pl.String).to_list()
+        lines = [json.loads(line) for line in (out / "o.ndjson").read_text().splitlines()]
+        assert [(line["path"], line["rank"]) for line in lines] == wanted.select("path", "rank").rows()
+        succeed("rank-images", query, table, "-o", out / "o.json", *words, code=1)
+        response = json.loads((out / "o.json").read_text())
+        nearest = wanted.filter(pl.col("rank").is_not_null())
+        assert [record["_url"] for record in response["answer_records"]] == nearest["path"].to_list()
+        assert [name_of(record["_url"]) for record in response["skipped_records"]] == ["cut.jpg"]
+        assert response["query_records"] == [{"_url": query, "_width": 160, "_height": 90}]
+
+
+@pytest.mark.parametrize("hash_type", ["bmh1", "phash"])
+def test_a_query_of_any_kind(drawn, out, hash_type):
+    frame = imgmatch_df.visual_hash(imgmatch_df.scan_images(drawn), "path", hash_types=hash_type).collect()
+    path = drawn / "3.jpg"
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    text = frame.filter(path=str(path)).select(bits(hash_type)).item()
+    wanted = imgmatch_df.rank_images(frame, str(path), hash_type)
+    for query in (path, path.as_uri(), encoded, f"data:image/jpeg;base64,{encoded}", text):
+        words = () if query is text else ("--hash-type", hash_type)  # a hash says itself what kind it is
+        succeed("rank-images", query, drawn, *words, "-o", out / "o.parquet", code=1)
+        assert_frame_equal(pl.read_parquet(out / "o.parquet"), wanted)
+    succeed("rank-images", text, drawn, "-o", out / "o.json", code=1)
+    assert json.loads((out / "o.json").read_text())["query_records"] == [{hash_type: text}]
+
+
+# The documented JSON, end to end
+
+
+@pytest.fixture
+def request_file(drawn, out):
+    """Write a request: a picture, itself again, a copy, another as base64, and one that is not there."""
+
+    def write(**fields):
+        path = out / "request.json"
+        records = [
+            {"_url": str(drawn / "1.jpg"), "_id": 1},
+            {"_url": str(drawn / "1.jpg"), "_id": 2},
+            {"_url": str(drawn / "1 again.jpg"), "_id": 3, "test": "insomnia"},
+            {"_base64": base64.b64encode((drawn / "2.jpg").read_bytes()).decode(), "_id": 4},
+            {"_url": str(drawn / "gone.jpg"), "_id": 5},
+        ]
+        path.write_text(json.dumps({"records": records, **fields}))
+        return path
+
+    return write
+
+
+def test_documented_remove_duplicates(drawn, request_file, out):
+    result = succeed("remove-duplicates", request_file(), "-o", out / "response.json", code=1)
+    assert result.stdout == "kept 4 of 5 rows, removed 1; failed 1\n"
+    response = json.loads((out / "response.json").read_text())
+    status = response.pop("status")
+    request_id, proc_id = status.pop("request_id"), status.pop("proc_id")
+    assert status == {"code": 300, "text": "MIXED_RESULT"}
+    assert isinstance(proc_id, str)
+    seconds = response.pop("statistics")
+    assert list(seconds) == ["processing time"]
+    assert 0 < seconds["processing time"] < 60
+    ok = {"code": 200, "text": "OK", "request_id": request_id}
+    size = {"_width": 140, "_height": 90}
+    url, gone = str(drawn / "1.jpg"), str(drawn / "gone.jpg")
+    again = {"_url": url, "_status": ok, "_id": "2", **size}
+    copy = {"_url": str(drawn / "1 again.jpg"), "test": "insomnia", "_status": ok, "_id": "3", **size}
+    encoded = base64.b64encode((drawn / "2.jpg").read_bytes()).decode()
+    other = {"_base64": encoded, "_status": ok, "_id": "4", "_width": 160, "_height": 90}
+    failed = {
+        "_url": gone,
+        "_status": {"code": 400, "text": FAILED_TEXT.format(gone), "request_id": request_id},
+        "_id": "5",
+    }
+    first = {"_url": url, "_status": ok, "_id": "1", **size}
+    assert response == {"records": [{**first, "removed_records": [again]}, copy, other, failed]}
+    assert list(response["records"][0]) == ["_url", "_status", "_id", "_width", "_height", "removed_records"]
+    # The request's range decides, unless the command does.
+    for fields, words in (({"range": 4}, ()), ({}, ("--radius", RADIUS)), ({"range": 0}, ("--radius", RADIUS))):
+        succeed("remove-duplicates", request_file(**fields), *words, "-o", out / "response.json", code=1)
+        records = json.loads((out / "response.json").read_text())["records"]
+        assert [record["_id"] for record in records] == ["1", "4", "5"]
+        assert [record["_id"] for record in records[0]["removed_records"]] == ["2", "3"]
+    # A range is a share of the bits of whichever kind is compared.
+    request = request_file(range=4, hash_type="bmh1")
+    succeed("remove-duplicates", request, "--hash-type", "phash", "-o", out / "o.parquet", code=1)
+    assert "bmh1" not in pl.read_parquet(out / "o.parquet").columns
+    frame = pl.DataFrame({"url": [str(drawn / "1.jpg")] * 2 + [str(drawn / "1 again.jpg")]})
+    wanted = imgmatch_df.remove_duplicates(frame, 2, "phash", source="url").height
+    assert pl.read_parquet(out / "o.parquet").height == wanted + 2
+
+
+def test_documented_rank_images(drawn, request_file, out):
+    query = {"_url": str(drawn / "1.jpg"), "mine": [1]}
+    succeed("rank-images", request_file(query_record=query), "-o", out / "response.json", code=1)
+    response = json.loads((out / "response.json").read_text())
+    assert list(response) == [
+        *("query_records", "answer_distances", "answer_records", "skipped_records", "status", "statistics")
+    ]
+    size = {"_width": 140, "_height": 90}
+    assert response["query_records"] == [{**query, **size}]
+    distances = response["answer_distances"]
+    assert distances[:2] == [0.0, 0.0]
+    assert 0.0 < distances[2] < 4 < 15 < distances[3]
+    assert all(round(distance, 1) == distance for distance in distances)
+    records = response["answer_records"]
+    assert records[:3] == [
+        {"_url": str(drawn / "1.jpg"), "_id": "1", **size},
+        {"_url": str(drawn / "1.jpg"), "_id": "2", **size},
+        {"_url": str(drawn / "1 again.jpg"), "test": "insomnia", "_id": "3", **size},
+    ]
+    assert (records[3]["_id"], records[3]["_width"]) == ("4", 160)
+    request_id = response["status"]["request_id"]
+    gone = str(drawn / "gone.jpg")
+    failed = {"code": 400, "text": FAILED_TEXT.format(gone), "request_id": request_id}
+    assert response["skipped_records"] == [{"_url": gone, "_status": failed, "_id": "5"}]
+    assert (response["status"]["code"], response["status"]["text"]) == (300, "MIXED_RESULT")
+    succeed("rank-images", request_file(query_record=query), "-k", 2, "-o", out / "response.json", code=1)
+    response = json.loads((out / "response.json").read_text())
+    assert (len(response["answer_records"]), len(response["skipped_records"])) == (2, 1)
+
+
+def test_a_query_record_that_fails_says_so(request_file, out, drawn):
+    query = {"_url": str(drawn / "gone.jpg")}
+    result = succeed("rank-images", request_file(query_record=query), "-o", out / "response.json", code=2)
+    assert result.stderr.startswith("imgmatch: query_record cannot be hashed: not_found: ")
+    assert not (out / "response.json").exists()
+    assert "query_record must be an object" in succeed("rank-images", request_file(), code=2).stderr
+
+
+# What a person sees
+
+
+@ON_A_SYSTEM_WITH_TERMINALS
+def test_a_terminal_gets_a_summary_of_what_was_removed(drawn, tables):
+    code, seen = on_a_terminal("remove-duplicates", drawn, "--radius", RADIUS)
+    assert code == 1
+    for words in ("kept 5 of 11 rows, removed 6; failed 1", "11/11", "largest clusters", "1 of 11 failed"):
+        assert words in seen
+    rows = [line.split() for line in seen.splitlines() if "/1" in line and " bit" in line]
+    assert [row[-3] for row in rows] == ["3"]
+    code, seen = on_a_terminal("remove-duplicates", tables[0], "--no-progress", "--against", tables[1])
+    assert "removed 10, 10 of them match a stored row; failed 1" in seen
+    assert "largest clusters" not in seen
+    code, seen = on_a_terminal("remove-duplicates", tables[0], "--radius", RADIUS, "--list-removed", "--no-progress")
+    assert len(seen.strip().splitlines()) == 7  # and the line of failures
+
+
+@ON_A_SYSTEM_WITH_TERMINALS
+def test_a_terminal_gets_a_table_of_the_nearest(drawn, tables, out):
+    code, seen = on_a_terminal("rank-images", drawn / "1.jpg", tables[2], "-k", 2)
+    assert code == 1
+    rows = [line for line in seen.splitlines() if " bit" in line]
+    assert [row.split()[:3] for row in rows] == [["1", "0", "bits"], ["2", *rows[1].split()[1:3]]]
+    assert all("140 x 90" in row or "70 x 45" in row for row in rows)
+    hashes = pl.DataFrame({"phash": range(30)}, schema={"phash": pl.UInt64})
+    hashes.write_parquet(out / "in.parquet")
+    code, seen = on_a_terminal("rank-images", f"{29:064b}", out / "in.parquet")
+    assert (code, seen.count(" bit"), "row 29" in seen, "10 more rows" in seen) == (0, 20, True, True)
+
+
+# Wrong calls
+
+WRONG = {
+    "radius": ["remove-duplicates", "{album}", "--radius", "-1"],
+    "radius of phash": ["remove-duplicates", "{album}", "--hash-type", "phash", "--radius", "65"],
+    "hash type": ["remove-duplicates", "{album}", "--hash-type", "md5"],
+    "linkage": ["remove-duplicates", "{album}", "--linkage", "single"],
+    "keep": ["remove-duplicates", "{album}", "--keep", "best"],
+    "keep what has no size": ["remove-duplicates", "{here}/bare.parquet", "--keep", "largest"],
+    "decode": ["remove-duplicates", "{here}/bare.parquet", "--decode", "fast"],
+    "against nothing": ["remove-duplicates", "{album}", "--against", "absent"],
+    "against a table without pictures": ["remove-duplicates", "{album}", "--against", "{here}/numbers.parquet"],
+    "list and write": ["remove-duplicates", "{album}", "--list-removed", "-o", "{here}/o.csv"],
+    "several requests": ["remove-duplicates", "{here}/request.json", "{here}/request.json"],
+    "output": ["remove-duplicates", "{album}", "-o", "o.xlsx"],
+    "no source to rank": ["rank-images", "{album}/1.jpg"],
+    "k": ["rank-images", "{album}/1.jpg", "{album}", "-k", "0"],
+    "query is not there": ["rank-images", "absent.jpg", "{album}"],
+    "query is no picture": ["rank-images", "{here}/request.json", "{album}"],
+    "query of another kind": ["rank-images", "01" * 32, "{album}", "--hash-type", "bmh1"],
+    "request to rank is not there": ["rank-images", "absent.json"],
+}
+
+
+@pytest.mark.parametrize("words", WRONG.values(), ids=WRONG.keys())
+def test_wrong_calls_are_known_before_hashing(words, drawn, out, monkeypatch):
+    original = batches.hash_batch
+
+    def only_the_query(values, options):
+        assert len(values) <= 1, "hashed"
+        return original(values, options)
+
+    monkeypatch.setattr(batches, "hash_batch", only_the_query)
+    (out / "request.json").write_text('{"records": []}')
+    pl.DataFrame({"phash": [1]}, schema={"phash": pl.UInt64}).write_parquet(out / "bare.parquet")
+    pl.DataFrame({"a": [1], "b": [2.5]}).write_parquet(out / "numbers.parquet")
+    before = sorted(out.iterdir())
+    result = succeed(*(word.format(album=drawn, here=out) for word in words), code=2)
+    assert result.stdout == ""
+    assert result.stderr.startswith("imgmatch: ")
+    assert "\nHint: " in result.stderr
+    assert sorted(out.iterdir()) == before
+
+
+def test_a_failing_run_leaves_what_was_there(drawn, out):
+    (out / "o.csv").write_text("what was there before")
+    for words in (["remove-duplicates", drawn], ["rank-images", drawn / "1.jpg", drawn]):
+        result = succeed(*words, "--on-error", "raise", "-o", out / "o.csv", code=1)
+        assert "decode_failed" in result.stderr
+        assert (out / "o.csv").read_text() == "what was there before"
+        assert [path.name for path in out.iterdir()] == ["o.csv"]
+
+
+def test_sources_without_rows(out):
+    pl.DataFrame(schema={"url": pl.String}).write_parquet(out / "in.parquet")
+    for ending in ("parquet", "csv", "ndjson", "json"):
+        result = succeed("remove-duplicates", out / "in.parquet", "-o", out / f"o.{ending}")
+        assert result.stdout == "kept 0 of 0 rows, removed 0; failed 0\n"
+        succeed("rank-images", "0" * 64, out / "in.parquet", "-o", out / f"o.{ending}")
+    assert json.loads((out / "o.json").read_text())["answer_records"] == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches whole consoles there")
+def test_a_join_can_be_interrupted(out):
+    # Random hashes at a radius where only a scan of all pairs can answer: a minute and more.
+    hashes = np.random.default_rng(1).integers(0, 256, (300_000, 121), np.uint8)
+    rows = pl.Series([row.tobytes() for row in hashes], dtype=pl.Binary)
+    pl.DataFrame({"bmh1": rows}).write_parquet(out / "in.parquet")
+    words = [*PROGRAM, "remove-duplicates", str(out / "in.parquet"), "--radius", "300", "-o", str(out / "o.parquet")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as program:
+        deadline = time.monotonic() + 60
+        while len(list(out.iterdir())) < 2:
+            assert program.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(2)  # by now the rows are read and the join is under way
+        program.send_signal(signal.SIGINT)
+        started = time.monotonic()
+        assert program.wait(60) == 130
+        assert time.monotonic() - started < 2
+        assert program.stderr.read() == b"interrupted, nothing was written\n"
+    assert [path.name for path in out.iterdir()] == ["in.parquet"]
