@@ -1,0 +1,94 @@
+"""Hashes to join: random and planted phashes, and bmh1 hashes from a file, from crops of pictures, or drawn in code.
+
+All are arrays (n, n_bytes) of uint8: the bytes of each hash, as OpenCV gives them. Their order is random, so the
+first rows of a set are a smaller set of the same kind.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from photos import read_folder
+from PIL import Image
+
+U8 = npt.NDArray[np.uint8]
+SIDE = 31  # of the picture that a bmh1 is
+N_CELLS = SIDE + 1  # half-blocks on a side; a block is two by two of them
+
+
+def random_phashes(n: int) -> U8:
+    """Return uniform hashes: they have no near-duplicates but those of chance."""
+    return np.random.default_rng(1).integers(0, 256, (n, 8), np.uint8)
+
+
+def planted_phashes(n: int, farthest: int = 12) -> U8:
+    """Return uniform hashes, of which a twentieth are others with 0 to `farthest` bits flipped."""
+    rng = np.random.default_rng(2)
+    hashes = rng.integers(0, 256, (n, 8), np.uint8)
+    copies = rng.choice(n, n // 20, replace=False)
+    n_flips = rng.integers(0, farthest + 1, len(copies))
+    flips = np.argsort(rng.random((len(copies), 64)), axis=1) < n_flips[:, None]
+    # Of rows before them, so that the first rows of the set are a planted set too.
+    hashes[copies] = hashes[rng.integers(0, copies + 1)] ^ np.packbits(flips, axis=1)
+    return hashes
+
+
+def drawn_bmh1(n: int) -> U8:
+    """Return the block means of smooth random fields, thresholded; a tenth are others with their field changed a bit.
+
+    The amplitudes fall with the frequency as in photos, so neighbouring bits are correlated as theirs are.
+    """
+    rng = np.random.default_rng(3)
+    frequency = np.arange(16)
+    waves = np.cos(np.pi * (np.arange(SIDE) + 0.5)[None, :] / SIDE * frequency[:, None])
+    basis = np.einsum("iy,jx->ijyx", waves, waves).reshape(-1, SIDE * SIDE)[1:]
+    amplitude = (np.hypot(*np.meshgrid(frequency, frequency)).ravel()[1:]) ** -1.3
+    basis = (basis * amplitude[:, None]).astype(np.float32)
+    fields = rng.standard_normal((n, len(basis)), np.float32)
+    copies = rng.choice(n, n // 10, replace=False)
+    change = 10 ** rng.uniform(-2, -0.5, (len(copies), 1)).astype(np.float32)
+    noise = rng.standard_normal((len(copies), len(basis)), np.float32)
+    fields[copies] = fields[rng.integers(0, copies + 1)] + change * noise
+    parts = np.array_split(fields, max(1, n // 20_000))
+    return np.concatenate([_pack(part @ basis) for part in parts])
+
+
+def crop_bmh1(folder: Path, n: int) -> U8:
+    """Return the hashes of random crops of the pictures of a folder: block means from sums over the grey picture.
+
+    Not OpenCV's bits, since nothing is resized, but the statistics of real pictures: a million take a minute.
+    """
+    rng = np.random.default_rng(4)
+    pictures = read_folder(folder).data
+    parts = []
+    for i, encoded in enumerate(pictures):
+        grey = np.asarray(Image.open(io.BytesIO(encoded)).convert("L"))
+        n_crops = (i + 1) * n // len(pictures) - i * n // len(pictures)
+        sums = np.zeros((grey.shape[0] + 1, grey.shape[1] + 1), np.int64)
+        sums[1:, 1:] = grey.cumsum(0, np.int64).cumsum(1)
+        share = rng.uniform(0.4, 1, (n_crops, 1))
+        edges = []
+        for length in grey.shape:
+            start = rng.uniform(0, 1 - share) * length
+            edges.append(np.rint(start + share * length * np.linspace(0, 1, N_CELLS + 1)).astype(np.int64))
+        y, x = edges
+        at = sums[y[:, :, None], x[:, None, :]]
+        means = (at[:, 2:, 2:] - at[:, :-2, 2:] - at[:, 2:, :-2] + at[:, :-2, :-2]) / (
+            (y[:, 2:] - y[:, :-2])[:, :, None] * (x[:, 2:] - x[:, :-2])[:, None, :]
+        )
+        flat = means.reshape(n_crops, -1)
+        parts.append(_pack(flat - flat.mean(1, keepdims=True)))
+    return rng.permutation(np.concatenate(parts))
+
+
+def stored_bmh1(path: Path) -> U8:
+    """Return the column ``bmh1`` of a Parquet file, in random order."""
+    import polars as pl
+
+    column = pl.read_parquet(path, columns=["bmh1"])["bmh1"].drop_nulls()
+    return np.random.default_rng(5).permutation(np.frombuffer(b"".join(column), np.uint8).reshape(len(column), -1))
+
+
+def _pack(values: npt.NDArray[np.floating]) -> U8:
+    return np.packbits(values >= 0, axis=1, bitorder="little")

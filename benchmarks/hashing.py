@@ -1,0 +1,480 @@
+"""Images in, hashes out: how fast, beside the decoder alone and beside everyone else.
+
+    python benchmarks/hashing.py [FOLDER] [--quick] [--update-readme]
+
+See benchmarks/README.md for what is measured and how.
+"""
+
+import argparse
+import io
+import os
+import pickle
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import simplejpeg
+from harness import (
+    Arena,
+    Contender,
+    Timings,
+    Way,
+    WorkerError,
+    allowed_cpus,
+    describe_machine,
+    markdown_table,
+    median_and_quartiles,
+    pin,
+    replace_between,
+    serve,
+)
+from photos import Pictures, draw_photos, enlarge, make_pngs, make_thumbnails, picture_size, read_folder
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = (
+    "imgmatch-df", "polars", "numba", "simplejpeg", "pillow",
+    "opencv-contrib-python-headless", "polars-cv", "ImageHash", "daft",
+)  # fmt: skip
+N_BITS = {"bmh1": 961, "phash": 64}
+
+
+# Contenders. Each imports its own library when its worker starts, and gets encoded pictures that lie in memory.
+
+
+def _in_threads(one: Callable[[bytes], object], pictures: list[bytes], n_threads: int) -> dict[str, Way]:
+    pool = ThreadPoolExecutor(n_threads)
+
+    def run() -> None:
+        remaining = iter(pictures)
+
+        def work() -> None:
+            for picture in remaining:
+                one(picture)
+
+        for task in [pool.submit(work) for _ in range(n_threads)]:
+            task.result()
+
+    return {"": lambda: run}
+
+
+def decode_with_libjpeg(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
+    n_bytes = 3 * max(width * height for width, height in map(picture_size, pictures))
+    kept = threading.local()
+
+    def decode(picture: bytes) -> None:
+        if not hasattr(kept, "buffer"):
+            kept.buffer = np.empty(n_bytes, np.uint8)  # no page faults: nothing but the decoder
+        simplejpeg.decode_jpeg(picture, "BGR", buffer=kept.buffer)
+
+    return _in_threads(decode, pictures, n_threads)
+
+
+def decode_with_pillow(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
+    return _in_threads(lambda picture: Image.open(io.BytesIO(picture)).load(), pictures, n_threads)
+
+
+def _ours(decode: Literal["full", "scaled"]) -> Contender:
+    def ways(pictures: list[bytes], _n_threads: int) -> dict[str, Way]:
+        import polars as pl
+
+        import imgmatch_df
+
+        def expressions() -> list[pl.Expr]:
+            return [imgmatch_df.phash("data", decode=decode), imgmatch_df.bmh1("data", decode=decode)]
+
+        return _frame_ways(pictures, expressions)
+
+    def answer(pictures: list[bytes], _n_threads: int) -> object:
+        import polars as pl
+
+        import imgmatch_df
+
+        hashes = imgmatch_df.visual_hash(pl.DataFrame({"data": pictures}), "data", decode=decode)
+        return {
+            "phash": hashes["phash"].to_list(),
+            "bmh1": [None if bmh1 is None else int.from_bytes(bmh1) for bmh1 in hashes["bmh1"]],
+        }
+
+    return Contender(f'imgmatch-df, bmh1 + phash, `decode="{decode}"`', ("imgmatch-df",), ways, answer)
+
+
+def _frame_ways(pictures: list[bytes], expressions: Callable[[], Any]) -> dict[str, Way]:
+    """Ways to evaluate Polars expressions. A new frame each round, so that no cache can know its buffers."""
+    import polars as pl
+
+    def eager() -> Callable[[], object]:
+        frame = pl.DataFrame({"data": pictures})
+        return lambda: frame.select(expressions())
+
+    def streaming() -> Callable[[], object]:
+        frame = pl.DataFrame({"data": pictures}).lazy()
+        return lambda: frame.select(expressions()).collect(engine="streaming")
+
+    return {"eager": eager, "streaming": streaming}
+
+
+def hash_with_opencv(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
+    return _in_threads(_opencv_hasher(), pictures, n_threads)
+
+
+def answer_of_opencv(pictures: list[bytes], _n_threads: int) -> object:
+    hashes = list(map(_opencv_hasher(), pictures))
+    return {
+        kind: [None if pair is None else int.from_bytes(pair[i].tobytes()) for pair in hashes]
+        for i, kind in enumerate(N_BITS)
+    }
+
+
+def _opencv_hasher() -> Callable[[bytes], tuple[Any, Any] | None]:
+    import cv2
+
+    cv2.setNumThreads(1)  # the pictures are spread over the threads, not the rows of one
+    kept = threading.local()
+
+    def compute(picture: bytes) -> tuple[Any, Any] | None:
+        if not hasattr(kept, "hashes"):
+            kept.hashes = cv2.img_hash.BlockMeanHash.create(1), cv2.img_hash.PHash.create()
+        pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+        return None if pixels is None else tuple(algorithm.compute(pixels) for algorithm in kept.hashes)
+
+    return compute
+
+
+def _polars_cv(thumbnail: int | None) -> Callable[[list[bytes], int], dict[str, Way]]:
+    def ways(pictures: list[bytes], _n_threads: int) -> dict[str, Way]:
+        import polars as pl
+        from polars_cv import Pipeline
+
+        source = Pipeline().source("image_bytes")
+        pipeline = (source if thumbnail is None else source.thumbnail(thumbnail)).perceptual_hash()
+        return _frame_ways(pictures, lambda: pl.col("data").cv.pipe(pipeline).sink("list"))  # type: ignore[attr-defined]
+
+    return ways
+
+
+def hash_with_imagehash(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
+    import imagehash
+
+    _pictures_of_child[:] = pictures
+    imagehash.phash(Image.new("L", (64, 64)))  # all it imports, before the fork
+    pool = get_context("fork").Pool(n_threads)
+    n_each = max(1, len(pictures) // (4 * n_threads))
+    return {"": lambda: lambda: pool.map(_imagehash_of, range(len(pictures)), n_each)}
+
+
+_pictures_of_child: list[bytes] = []
+
+
+def _imagehash_of(row: int) -> int:
+    import imagehash
+
+    return int(str(imagehash.phash(Image.open(io.BytesIO(_pictures_of_child[row])))), 16)
+
+
+def hash_with_daft(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
+    import daft
+    from daft.functions import decode_image, image_hash
+
+    frame = daft.from_pydict({"data": pictures})
+    batches = frame.into_batches(max(1, len(pictures) // (4 * n_threads)))
+    phash = image_hash(decode_image(daft.col("data")), method="phash")
+    return {
+        "one batch": lambda: frame.select(phash).collect,
+        "in batches": lambda: batches.select(phash).collect,
+    }
+
+
+CONTENDERS = {
+    "limit": Contender("decode only, libjpeg-turbo (the limit)", ("simplejpeg",), decode_with_libjpeg),
+    "pillow": Contender("decode only, Pillow", ("pillow",), decode_with_pillow),
+    "full": _ours("full"),
+    "scaled": _ours("scaled"),
+    "opencv": Contender(
+        "OpenCV decode + img_hash bmh1 + phash",
+        ("opencv-contrib-python-headless",), hash_with_opencv, answer_of_opencv,
+    ),
+    "polars-cv": Contender("polars-cv, phash alone", ("polars-cv",), _polars_cv(None)),
+    "polars-cv-thumbnail": Contender("polars-cv, phash alone, of `thumbnail(64)`", ("polars-cv",), _polars_cv(64)),
+    "imagehash": Contender("imagehash, phash alone, processes", ("ImageHash",), hash_with_imagehash),
+    "daft": Contender("Daft, phash alone", ("daft",), hash_with_daft),
+}  # fmt: skip
+JPEG_NAMES = [name for name in CONTENDERS if name != "pillow"]
+PNG_NAMES = ["pillow", "full", "opencv", "polars-cv", "imagehash", "daft"]
+
+
+# Sections. Each returns Markdown.
+
+
+class Bench:
+    """One run: a folder for its files, the processors it may use, its contenders, and how thorough it is."""
+
+    def __init__(self, folder: Path, cpus: list[int], arena: Arena, *, quick: bool) -> None:
+        self.folder = folder
+        self.cpus = cpus
+        self.arena = arena
+        self.quick = quick
+        self._start = time.monotonic()
+
+    def say(self, what: str) -> None:
+        print(f"{time.monotonic() - self._start:5.0f} s  {what}", file=sys.stderr)
+
+    def save(self, pictures: list[bytes]) -> Path:
+        path = self.folder / "pictures.pickle"
+        path.write_bytes(pickle.dumps(pictures))
+        return path
+
+    def answers(self, pictures: list[bytes], name: str) -> dict[str, list[int | None]] | None:
+        """Return the hashes that a contender gives, by kind; None where it is not installed."""
+        if CONTENDERS[name].missing:
+            return None
+        worker = self.arena.worker(name, self.cpus[:2])
+        answer: dict[str, list[int | None]] = worker.ask("answer", str(self.save(pictures)))
+        return answer
+
+
+def speed_section(bench: Bench, pictures: Pictures, names: list[str], megapixels: float, n_rounds: int) -> str:
+    bench.say(f"speed: {pictures.describe()}")
+    data = pictures.about(megapixels / 4 if bench.quick else megapixels)
+    n_rounds = 3 if bench.quick else n_rounds
+    cpus = bench.cpus[:2]
+    timings = bench.arena.race(dict.fromkeys(names, cpus), bench.save(data), limit=names[0], n_rounds=n_rounds)
+    ours = {f'`"{name}"` is faster by': timings[name] for name in ("full", "scaled") if name in timings}
+    rows = []
+    for name, timing in timings.items():
+        label = CONTENDERS[name].label + (f" ({timing.way})" if timing.way else "")
+        if timing.failure is not None:
+            rows.append([label, timing.failure, "", *[""] * len(ours)])
+            continue
+        share, low, high = median_and_quartiles(timing.to_limit)
+        spread = "" if name == names[0] else f" ({low:.2f} to {high:.2f})"
+        rate = len(data) / statistics.median(timing.seconds)
+        rows.append(
+            [label, f"{rate:,.0f}", f"{share:.2f}{spread}", *(_faster_by(own, timing) for own in ours.values())]
+        )
+    table = markdown_table(["", "pictures a second", "of decode only (quartiles)", *ours], rows)
+    return (
+        f"{table}\n\n{pictures.describe()}. {len(cpus)} threads, {len(data)} pictures a round, {n_rounds} rounds, "
+        "encoded pictures in memory."
+    )
+
+
+def _faster_by(ours: Timings, other: Timings) -> str:
+    if ours is other or ours.failure is not None:
+        return ""
+    # Both were measured against the limit's runs beside them; so round by round their ratio is free of the drift.
+    return f"{statistics.median(a / b for a, b in zip(ours.to_limit, other.to_limit, strict=True)):.2f}"
+
+
+def scaling_section(bench: Bench, photos: Pictures) -> str:
+    counts = sorted({1, min(2, len(bench.cpus)), len(bench.cpus)})
+    bench.say(f"threads: {counts}")
+    data = photos.about((15 if bench.quick else 60) * len(bench.cpus) / 2)
+    names = ("limit", "full", "scaled")
+    cpus = {f"{name}@{n}": bench.cpus[:n] for n in counts for name in names}
+    n_rounds = 3 if bench.quick else 5
+    timings = bench.arena.race(cpus, bench.save(data), limit="limit@1", n_rounds=n_rounds)
+    rows = []
+    for n in counts:
+        row = [str(n)]
+        for name in names:
+            timing = timings[f"{name}@{n}"]
+            speedup = statistics.median(timing.to_limit) / statistics.median(timings[f"{name}@1"].to_limit)
+            row.append(f"{len(data) / statistics.median(timing.seconds):,.0f} (x {speedup:.2f})")
+        rows.append(row)
+    table = markdown_table(["threads", "decode only", 'ours, `"full"`', 'ours, `"scaled"`'], rows)
+    return f"{table}\n\nPictures a second, and times the speed of one thread."
+
+
+def accuracy_section(bench: Bench, sets: Sequence[Pictures]) -> str:
+    bench.say("bits")
+    rows = []
+    for pictures in sets:
+        full, scaled, opencv = (bench.answers(pictures.data, name) for name in ("full", "scaled", "opencv"))
+        assert full is not None
+        assert scaled is not None
+        for kind, n_bits in N_BITS.items():
+            distances = differing_bits(full[kind], scaled[kind])
+            median, last = np.percentile(distances, [50, 99]) if distances else (np.nan, np.nan)
+            from_opencv = "not installed" if opencv is None else f"{sum(differing_bits(full[kind], opencv[kind])):,}"
+            rows.append(
+                [pictures.what, str(len(distances)), f"{kind} ({n_bits})", f"{median:.0f}", f"{last:.0f}", from_opencv]
+            )
+    return markdown_table(
+        ["pictures", "n", "hash (bits)", '`"scaled"` from `"full"`: median', "99th percentile",
+         '`"full"` from OpenCV: all bits together'],
+        rows,
+    )  # fmt: skip
+
+
+def differing_bits(left: list[int | None], right: list[int | None]) -> list[int]:
+    pairs = zip(left, right, strict=True)
+    return [(a ^ b).bit_count() for a, b in pairs if a is not None and b is not None]
+
+
+_IMPORT = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+_FIRST_CALL = """
+import sys, polars as pl, imgmatch_df
+frame = pl.DataFrame({"data": [open(sys.argv[1], "rb").read()]})
+frame.select(pl.col("data").imgmatch.phash(), pl.col("data").imgmatch.bmh1()).item(0, 0)
+"""
+
+
+def cold_section(bench: Bench, photos: Pictures) -> str:
+    bench.say("cold start")
+    n_runs = 3 if bench.quick else 9
+    imports: dict[str, list[float]] = {"polars": [], "imgmatch_df": []}
+    for _ in range(n_runs):
+        for name, seconds in imports.items():
+            seconds.append(float(run_python(_IMPORT.format(name))))
+    ratio = statistics.median(own / other for own, other in zip(imports["imgmatch_df"], imports["polars"], strict=True))
+    folder = bench.folder / "ten"
+    folder.mkdir()
+    for i, picture in enumerate(islice(cycle(photos.data), 10)):
+        (folder / f"{i}.jpg").write_bytes(picture)
+    # An empty cache of compiled kernels, as on a machine that has just installed the package.
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(bench.folder / "numba")}
+    first, *later = (
+        _wall(lambda: run_python(_FIRST_CALL, str(folder / "0.jpg"), env=env)) for _ in range(1 + n_runs // 2)
+    )
+    return markdown_table(
+        ["cold start", "seconds"],
+        [
+            ["`import polars`", f"{statistics.median(imports['polars']):.2f}"],
+            ["`import imgmatch_df`", f"{statistics.median(imports['imgmatch_df']):.2f} ({ratio:.2f} of polars)"],
+            ["a process that hashes one picture, the first ever (compiles the kernels)", f"{first:.2f}"],
+            ["the same, any later one", f"{statistics.median(later):.2f}"],
+            *_command_rows(folder, env, n_runs // 2 + 1),
+        ],
+    )
+
+
+def _command_rows(folder: Path, env: dict[str, str], n_runs: int) -> list[list[str]]:
+    label = "`imgmatch visual-hash` on ten pictures, whole command, second call"
+    command = shutil.which("imgmatch", path=str(Path(sys.executable).parent))
+    if command is None:
+        return [[label, "not installed"]]
+    seconds = []
+    for _ in range(1 + n_runs):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [command, "visual-hash", str(folder), "-o", str(folder.parent / "ten.parquet")],
+            env=env, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        seconds.append(time.perf_counter() - start)
+        if done.returncode:
+            return [[label, f"failed: {(done.stderr.splitlines() or [''])[-1]:.80}"]]
+    return [[label, f"{statistics.median(seconds[1:]):.2f}"]]
+
+
+_STREAM = """
+import sys, polars as pl, imgmatch_df
+rows = pl.scan_parquet(sys.argv[1]).head(int(sys.argv[3]))
+rows.select("id", pl.col("data").imgmatch.phash(), pl.col("data").imgmatch.bmh1()).sink_parquet(sys.argv[2])
+try:
+    lines = open("/proc/self/status").read().splitlines()
+    print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1000)
+except FileNotFoundError:
+    import resource
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+"""
+
+
+def memory_section(bench: Bench, photos: Pictures) -> str:
+    sizes = (1_000, 3_000) if bench.quick else (8_000, 16_000)
+    bench.say(f"memory: {sizes} rows")
+    kilobytes = statistics.mean(map(len, photos.data)) / 1e3
+    rows = []
+    for n_group in (100,) if bench.quick else (100, 500):
+        path = bench.folder / "pictures.parquet"
+        write_parquet(photos, path, max(sizes), n_group)
+        for n_rows in sizes:
+            peak = float(run_python(_STREAM, str(path), str(bench.folder / "hashes.parquet"), str(n_rows)))
+            rows.append([str(n_group), f"{n_rows:,}", f"{kilobytes * n_rows / 1e3:,.0f}", f"{peak:,.0f}"])
+        path.unlink()
+    return markdown_table(
+        ["rows in a row group", "rows", "pictures, MB", "peak resident memory of the process, MB"], rows
+    )
+
+
+def write_parquet(photos: Pictures, path: Path, n_rows: int, n_group: int) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema({"id": pa.int64(), "data": pa.large_binary()})
+    pictures = cycle(photos.data)
+    # No dictionary: it would keep each of the repeated pictures once.
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
+        for start in range(0, n_rows, n_group):
+            ids = range(start, min(start + n_group, n_rows))
+            writer.write_table(pa.table({"id": ids, "data": list(islice(pictures, len(ids)))}, schema))
+
+
+def run_python(code: str, *arguments: str, env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env=env, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise SystemExit(f"failed:\n{code}\n{done.stderr}")
+    return done.stdout
+
+
+def _wall(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="pictures to hash; drawn ones where none is given")
+    parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds: under a minute, rough")
+    parser.add_argument("--update-readme", action="store_true", help="write the tables into the READMEs")
+    arguments = parser.parse_args()
+    all_cpus = allowed_cpus()
+    pin(all_cpus[:2])  # whatever is started here has two processors
+    with tempfile.TemporaryDirectory() as folder, Arena(__file__, CONTENDERS) as arena:
+        bench = Bench(Path(folder), all_cpus, arena, quick=arguments.quick)
+        photos = draw_photos(40) if arguments.folder is None else read_folder(arguments.folder)
+        machine = describe_machine(len(all_cpus), PACKAGES)
+        main_table = speed_section(bench, photos, JPEG_NAMES, 60, 9)
+        bench.say("making other pictures")
+        large = enlarge(photos, 6 if bench.quick else 24)
+        thumbnails, pngs = make_thumbnails(photos), make_pngs(photos)
+        sections = {
+            "Photos": main_table,
+            "12-megapixel photos": speed_section(bench, large, JPEG_NAMES, 96, 5),
+            "Thumbnails": speed_section(bench, thumbnails, JPEG_NAMES, 40, 5),
+            "PNG": speed_section(bench, pngs, PNG_NAMES, 18, 5),
+            "Differing bits": accuracy_section(bench, [photos, large, thumbnails, pngs]),
+            "Threads": scaling_section(bench, photos),
+            "Cold start": cold_section(bench, photos),
+            "Memory of a streaming run": memory_section(bench, photos),
+        }
+        bench.say("done")
+    details = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items()) + f"\n\n{machine}"
+    print(details)
+    if arguments.update_readme:
+        replace_between(ROOT / "README.md", "hashing", f"{main_table} {machine}")
+        replace_between(ROOT / "benchmarks" / "README.md", "hashing-more", details)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        serve(CONTENDERS, *sys.argv[2:])
+    else:
+        try:
+            main()
+        except WorkerError as error:
+            raise SystemExit(f"failed: {error}") from error

@@ -1,0 +1,500 @@
+"""All pairs of hashes within a radius: how fast and how complete, beside everyone else.
+
+    python benchmarks/joining.py [--hashes FILE] [--folder FOLDER] [--quick] [--update-readme]
+
+See benchmarks/README.md for what is measured and how.
+"""
+
+import argparse
+import math
+import pickle
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from harness import (
+    Arena,
+    WorkerError,
+    allowed_cpus,
+    describe_machine,
+    markdown_table,
+    median_and_quartiles,
+    pin,
+    replace_between,
+    serve,
+)
+from hash_sets import U8, crop_bmh1, drawn_bmh1, planted_phashes, random_phashes, stored_bmh1
+from joiners import CONTENDERS, JOINERS, SCANS, Cell
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = (
+    "imgmatch-df", "polars", "numba", "numpy", "faiss-cpu", "hammingbird", "pynear", "imagededup", "duckdb",
+)  # fmt: skip
+SMALL = (1_000, 5_000)  # rows where the slow ones are measured too; for all others too few to be in a table
+
+
+@dataclass(frozen=True)
+class HashSet:
+    """A file of hashes, and what the tables say of it."""
+
+    kind: str
+    name: str
+    what: str
+    path: Path
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The seconds of one contender in one cell.
+
+    Parameters
+    ----------
+    measured_n
+        Rows at which it was measured; fewer than those of the cell where the seconds are extrapolated.
+    ratio
+        The seconds over ours just before and just after.
+    """
+
+    seconds: float
+    measured_n: int
+    recall: float | None
+    n_false: int
+    ratio: float = 1.0
+
+
+@dataclass
+class Results:
+    """What was measured on one set of hashes: figures by contender, radius and rows, and why others have none."""
+
+    hashes: HashSet
+    figures: dict[tuple[str, int], dict[int, Figure]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+    def get(self, name: str, n: int, radius: int) -> Figure | None:
+        """Return the figure of a cell, extrapolated where it was not measured, None where nothing was."""
+        measured = self.figures.get((name, radius), {})
+        smaller = [size for size in measured if size <= n]
+        if not smaller:
+            return None
+        last = measured[max(smaller)]
+        if last.measured_n == n:
+            return last
+        seconds = last.seconds * (n / last.measured_n) ** self._growth(name, radius)
+        ours = None if name == "ours" else self.get("ours", n, radius)
+        return replace(last, seconds=seconds, ratio=1.0 if ours is None else seconds / ours.seconds)
+
+    def expected_s(self, name: str, n: int, radius: int) -> float:
+        figure = self.get(name, n, radius)
+        last = max(self.figures.get((name, radius), {}).items(), key=lambda item: item[0], default=None)
+        # On a busy machine the start of threads alone takes 100 ms: too little to say that a cell takes too long.
+        unsure = last is not None and last[1].seconds < 0.1 and n <= 5 * last[0]
+        return 0.0 if figure is None or unsure else figure.seconds
+
+    def _growth(self, name: str, radius: int) -> float:
+        """Return the exponent of n: 2 for a scan; for an index that of its last factor of four or more, from 1 to 2."""
+        measured = self.figures[name, radius]
+        large = max(measured)
+        small = max((n for n in measured if 4 * n <= large), default=large)
+        if name in SCANS or small == large:
+            return 2.0
+        growth = math.log(measured[large].seconds / measured[small].seconds) / math.log(large / small)
+        return min(2.0, max(1.0, growth))
+
+
+class Bench:
+    """One run: a folder for its files, the processors it may use, its contenders, and how thorough it is."""
+
+    def __init__(self, folder: Path, cpus: list[int], arena: Arena, *, quick: bool) -> None:
+        self.folder = folder
+        self.cpus = cpus[:2]
+        self.arena = arena
+        self.quick = quick
+        self._start = time.monotonic()
+
+    def say(self, what: str) -> None:
+        print(f"[{time.monotonic() - self._start:4.0f} s] {what}", file=sys.stderr, flush=True)
+
+    def save(self, kind: str, name: str, what: str, hashes: U8) -> HashSet:
+        path = self.folder / f"{len(list(self.folder.iterdir()))}.npy"
+        np.save(path, hashes)
+        return HashSet(kind, name, what, path, len(hashes))
+
+    def ask(self, name: str, data: object) -> dict[str, float]:
+        """Return a worker's answer about `data`."""
+        file = self.folder / "request.pickle"
+        file.write_bytes(pickle.dumps(data))
+        answer: dict[str, float] = self.arena.worker(name, self.cpus).ask("answer", str(file))
+        return answer
+
+    def measure(
+        self,
+        hashes: HashSet,
+        sizes: Sequence[int],
+        radii: Mapping[str, Iterable[int]],
+        limits_s: Mapping[str, float],
+        *,
+        always: Set[tuple[str, int, int]] = frozenset(),
+    ) -> Results:
+        """Return the figures of the cells of a set, from the smallest size up.
+
+        Parameters
+        ----------
+        radii
+            By contender.
+        limits_s
+            By contender, the longest that a cell may take as the smaller ones have it; longer ones are extrapolated.
+        always
+            Cells (contender, rows, radius) that are measured however long they take.
+        """
+        results = Results(hashes)
+        for n in sizes:
+            for radius in sorted({radius for chosen in radii.values() for radius in chosen}):
+                names = [
+                    name
+                    for name, chosen in radii.items()
+                    if radius in chosen
+                    and name not in results.failures
+                    and ((name, n, radius) in always or results.expected_s(name, n, radius) <= limits_s[name])
+                ]
+                if names and (n not in SMALL or len(names) > 1):
+                    self._measure_cell(results, names, n, radius)
+        return results
+
+    def _measure_cell(self, results: Results, names: list[str], n: int, radius: int) -> None:
+        hashes = results.hashes
+        cell = Cell(hashes.kind, str(hashes.path), n, radius, str(self.folder / "pairs.npy"))
+        self.say(f"{hashes.kind}, {n:,} rows, within {radius}: {', '.join(names)}")
+        ours = self._figure("ours", cell)
+        seconds = [ours.seconds]
+        for name in names:
+            if name == "ours":
+                continue
+            try:
+                figure = self._figure(name, cell)
+            except WorkerError as error:
+                results.failures[name] = f"{(str(error).splitlines() or ['failed'])[0]:.100}"
+                continue
+            if seconds[-1] < 1:
+                seconds.append(self._figure("ours", replace(cell, check=False)).seconds)
+            figure = replace(figure, ratio=figure.seconds / statistics.mean(seconds[-2:]))
+            results.figures.setdefault((name, radius), {})[n] = figure
+        ours = replace(ours, seconds=statistics.median(seconds))
+        results.figures.setdefault(("ours", radius), {})[n] = ours
+
+    def _figure(self, name: str, cell: Cell) -> Figure:
+        answer = self.ask(name, cell)
+        return Figure(answer["seconds"], cell.n, answer["recall"], int(answer["n_false"]))
+
+
+def measure_phash(bench: Bench) -> tuple[Results, Results]:
+    bench.say("making phashes")
+    radii = (4, 8) if bench.quick else (0, 2, 4, 6, 8, 10, 12)
+    sizes = [10_000, 100_000] if bench.quick else [10_000, 100_000, 1_000_000, 10_000_000]
+    planted = bench.save(
+        "phash",
+        "planted",
+        "Uniform hashes, a twentieth of them others with 0 to 12 bits flipped.",
+        planted_phashes(sizes[-1]),
+    )
+    random = bench.save("phash", "random", "Uniform hashes.", random_phashes(min(sizes[-1], 1_000_000)))
+    everyone = dict.fromkeys(JOINERS, (4, 8))
+    chosen = {**everyone, "ours": radii, "flat": radii, "multi": radii, "pynear": {*radii} - {2, 6, 10}}
+    peers_s = 1.0 if bench.quick else 6.0
+    limits_s = {**dict.fromkeys(JOINERS, peers_s), "ours": 30.0}
+    always = {("flat", 10_000, radius) for radius in radii}
+    always |= set() if bench.quick else {("flat", 100_000, radius) for radius in (4, 8)}
+    sets = (
+        bench.measure(planted, [*SMALL, *[n for n in sizes if n < 1e7]], chosen, limits_s, always=always),
+        bench.measure(random, [n for n in sizes if n < 1e7], {"ours": radii}, limits_s),
+    )
+    if sizes[-1] >= 1e7:  # ours alone, at the radii whose growth has an aim
+        largest = bench.measure(planted, sizes[-1:], {"ours": (4, 8)}, {"ours": math.inf})
+        for key, figures in largest.figures.items():
+            sets[0].figures[key].update(figures)
+    return sets
+
+
+def measure_bmh1(bench: Bench, stored: U8, what: tuple[str, str], large: HashSet) -> tuple[Results, Results]:
+    radii = (24,) if bench.quick else (0, 8, 16, 24, 48, 96)
+    sizes = [n for n in ((20_000,) if bench.quick else (20_000, 50_000, 200_000)) if n <= len(stored)]
+    peers_s = 1.0 if bench.quick else 6.0
+    limits_s = {**dict.fromkeys(JOINERS, peers_s), "ours": 40.0}
+    chosen = {**dict.fromkeys(JOINERS, (24,)), "ours": radii, "flat": radii, "multi": {*radii} & {0, 8, 16, 24}}
+    del chosen["imagededup"]  # its scan is of 64 bits
+    always = {("ours", large.n_rows, radius) for radius in radii if radius <= 24}
+    always |= {("flat", SMALL[-1] if bench.quick else 20_000, radius) for radius in radii}
+    if not bench.quick:  # what the aims need
+        always |= {(name, n, radius) for name, n in (("flat", 50_000), ("ours", 200_000)) for radius in (24, 96)}
+    small = bench.save("bmh1", *what, stored)
+    return (
+        bench.measure(small, [*SMALL, *sizes], chosen, limits_s, always=always),
+        bench.measure(large, [large.n_rows // 10, large.n_rows], {"ours": radii}, limits_s, always=always),
+    )
+
+
+@dataclass(frozen=True)
+class Aim:
+    """Something that the design promises, and what came out."""
+
+    what: str
+    aim: float
+    got: float | None
+    at_least: bool
+    note: str = ""
+
+    def row(self) -> list[str]:
+        if self.got is None:
+            return [self.what, self._text(self.aim), "not measured", ""]
+        met = self.got >= self.aim if self.at_least else self.got <= self.aim
+        return [self.what, self._text(self.aim), f"{self.got:,.3g}x{self.note}", "met" if met else "missed"]
+
+    def _text(self, number: float) -> str:
+        return f"at {'least' if self.at_least else 'most'} {number:,.4g}x"
+
+
+def aims_of(phash: Results, bmh1: Results) -> list[Aim]:
+    aims = [_faster_than_flat(phash, n, radius, aim) for n, radius, aim in ((100_000, 4, 400), (100_000, 8, 100))]
+    for small, large in ((100_000, 1_000_000), (1_000_000, 10_000_000)):
+        for radius in (4, 8):
+            pair = [phash.figures.get(("ours", radius), {}).get(n) for n in (small, large)]
+            got = pair[1].seconds / pair[0].seconds if pair[0] and pair[1] else None
+            aims.append(Aim(f"phash within {radius}: {large:,} rows over {small:,}", 18, got, at_least=False))
+    rows = ((50_000, 24, 300), (200_000, 24, 1000), (50_000, 96, 8), (200_000, 96, 8))
+    return aims + [_faster_than_flat(bmh1, n, radius, aim) for n, radius, aim in rows]
+
+
+def _faster_than_flat(results: Results, n: int, radius: int, aim: float) -> Aim:
+    flat, ours = (results.get(name, n, radius) for name in ("flat", "ours"))
+    what = f"{results.hashes.kind}, {n:,} rows within {radius}, over faiss flat"
+    # A scan of fewer rows than a tenth is over in milliseconds: nothing to conclude from.
+    if flat is None or ours is None or ours.measured_n < n or 10 * flat.measured_n < n:
+        return Aim(what, aim, None, at_least=True)
+    note = "" if flat.measured_n == n else f" (faiss extrapolated from {flat.measured_n:,} rows)"
+    return Aim(what, aim, flat.ratio, at_least=True, note=note)
+
+
+def rank_section(bench: Bench, hashes: HashSet) -> tuple[str, Aim]:
+    bench.say("ranking")
+    file = bench.folder / "rank.pickle"
+    file.write_bytes(pickle.dumps(np.load(hashes.path)))
+    race = bench.arena.race(
+        dict.fromkeys(("read", "rank"), bench.cpus), file, limit="read", n_rounds=5 if bench.quick else 25
+    )
+    if race["rank"].failure is not None:
+        raise WorkerError(race["rank"].failure)
+    right = bench.arena.worker("rank", bench.cpus).ask("answer", str(file))
+    rows = []
+    for name in ("read", "rank"):
+        times, low, high = median_and_quartiles([1 / share for share in race[name].to_limit])
+        milliseconds = 1e3 * statistics.median(race[name].seconds)
+        rows.append([CONTENDERS[name].label, f"{milliseconds:.1f}", f"{times:.2f} ({low:.2f} to {high:.2f})"])
+    rows[1][0] += ", the rows of a plain scan" if right else ", WRONG ROWS"
+    table = markdown_table(
+        [f"one query against {hashes.n_rows:,} bmh1", "milliseconds", "of reading once (quartiles)"], rows
+    )
+    return table, Aim("ranking, over reading the bytes once", 1.3, times, at_least=False)
+
+
+def memory_section(bench: Bench, hashes: HashSet, radius: int = 16) -> tuple[str, Aim]:
+    bench.say("memory")
+    n_bytes = hashes.n_rows * np.load(hashes.path, mmap_mode="r").shape[1]
+    cell = Cell(hashes.kind, str(hashes.path), hashes.n_rows, radius, "")
+    got = bench.ask("join-memory", cell)
+    share = (got["growth"] + n_bytes - got["answer"]) / n_bytes
+    table = markdown_table(
+        [f"join of {hashes.n_rows:,} bmh1 within {radius}", "MB"],
+        [
+            ["the hashes", f"{n_bytes / 1e6:,.0f}"],
+            [f"the {got['n_rows']:,.0f} pairs", f"{got['answer'] / 1e6:,.0f}"],
+            ["what the process grows by while it runs, at most", f"{got['growth'] / 1e6:,.0f}"],
+        ],
+    )
+    what = f"memory of a join of {hashes.n_rows:,} bmh1 within {radius}: all but the pairs, over the hashes"
+    return table, Aim(what, 4, share, at_least=False)
+
+
+def degenerate_section(bench: Bench, bmh1: HashSet) -> str:
+    bench.say("half of the rows equal")
+    n = 100_000 if bench.quick else 1_000_000
+    rows = []
+    for kind, hashes in (("phash", random_phashes(n)), ("bmh1", np.load(bmh1.path)[:n])):
+        equal = np.random.default_rng(6).choice(len(hashes), len(hashes) // 2, replace=False)
+        hashes[equal] = hashes[equal[0]]
+        saved = bench.save(kind, "half equal", "", hashes)
+        got = bench.ask(f"cluster-memory@{kind}", Cell(kind, str(saved.path), saved.n_rows, 4, ""))
+        rows.append(
+            [kind, f"{saved.n_rows:,}", f"{len(equal):,}", f"{got['seconds']:.2f}", f"{got['growth'] / 1e6:,.0f}",
+             f"{hashes.nbytes / 1e6:,.0f}"]
+        )  # fmt: skip
+    return markdown_table(
+        ["`cluster(4)`", "rows", "of them equal", "seconds", "the process grows by, MB", "hashes, MB"], rows
+    )
+
+
+# Tables.
+
+
+def duration(seconds: float) -> str:
+    if seconds < 1:
+        return f"{1e3 * seconds:.2g} ms" if seconds < 0.1 else f"{1e3 * seconds:.0f} ms"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{float(f'{seconds:.2g}'):,.0f} s" if seconds < 1e4 else f"{float(f'{seconds / 3600:.2g}'):,.3g} h"
+
+
+def short(n: int) -> str:
+    return f"{n / 10 ** int(math.log10(n)):g}e{int(math.log10(n))}"
+
+
+def cell_text(figure: Figure | None, n: int, *, with_ratio: bool) -> str:
+    """Return seconds, how many times ours, and recall; extrapolated ones begin with ≈ and name the rows measured."""
+    if figure is None:
+        return ""
+    guessed = figure.measured_n < n
+    recall = "no pairs" if figure.recall is None else f"{figure.recall:.3f}"
+    if figure.n_false:
+        recall += f", {figure.n_false:,} wrong"
+    ratio = f" ({float(f'{figure.ratio:.2g}'):,.{0 if figure.ratio > 9.9 else 1}f}x)" if with_ratio else ""
+    guess = f" at {short(figure.measured_n)}" if guessed else ""
+    return f"{'≈ ' * guessed}{duration(figure.seconds)}{ratio} · {recall}{guess}"
+
+
+def headline_table(columns: Sequence[tuple[Results, int, int]]) -> str:
+    rows = []
+    for name, contender in JOINERS.items():
+        cells = []
+        for results, n, radius in columns:
+            text = cell_text(results.get(name, n, radius), n, with_ratio=name != "ours")
+            cells.append(text or results.failures.get(name, ""))
+        rows.append([contender.label, *cells])
+    header = [f"{results.hashes.kind}, {n:,} rows, within {radius}" for results, n, radius in columns]
+    table = markdown_table(["", *header], rows)
+    return (
+        f"{table}\n\nTime, times ours, and recall: the share of all pairs that is found. ≈ is extrapolated from the "
+        "rows named: quadratically for a scan, for an index by its growth over the last factor of four or more. "
+        "Two threads each."
+    )
+
+
+def full_table(results: Results, sizes: Iterable[int]) -> str:
+    radii = sorted({radius for _, radius in results.figures})
+    rows = []
+    for name, contender in JOINERS.items():
+        for n in sizes:
+            figures = [results.get(name, n, radius) for radius in radii]
+            # Beyond a million rows only what was measured: ours, at two radii.
+            if name == "ours" and n > 1_000_000:
+                figures = [figure if figure is not None and figure.measured_n == n else None for figure in figures]
+            if any(figures) and (name == "ours" or n <= 1_000_000):
+                texts = [cell_text(figure, n, with_ratio=False) for figure in figures]
+                rows.append([f"{contender.label}, {n:,}", *texts])
+        if name in results.failures:
+            rows.append([contender.label, results.failures[name], *[""] * (len(radii) - 1)])
+    table = markdown_table(["rows", *(f"within {radius}" for radius in radii)], rows)
+    return f"{results.hashes.what}\n\n{table}"
+
+
+def draw_growth(path: Path, panels: Sequence[tuple[Results, Sequence[int]]]) -> None:
+    """Draw seconds over rows, ours by radius and faiss flat, dashed where it is extrapolated."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(panels), figsize=(11, 4.6), layout="constrained", sharey=True)
+    for axis, (results, radii) in zip(axes, panels, strict=True):
+        measured = {n for figures in results.figures.values() for n in figures if n not in SMALL}
+        largest = max(measured)
+        shown = [radius for radius in radii if ("ours", radius) in results.figures]
+        for i, radius in enumerate(shown):
+            points = {n: f.seconds for n, f in sorted(results.figures["ours", radius].items()) if n not in SMALL}
+            colour = plt.colormaps["viridis"](0.9 - 0.9 * i / max(1, len(shown) - 1))
+            axis.plot(list(points), list(points.values()), "o-", color=colour, label=f"imgmatch-df, within {radius}")
+        # A scan takes as long at any radius: the one that was measured furthest.
+        flat = max((r for who, r in results.figures if who == "flat"), key=lambda r: max(results.figures["flat", r]))
+        points = {n: f.seconds for n, f in sorted(results.figures["flat", flat].items()) if n not in SMALL}
+        axis.plot(list(points), list(points.values()), "s-", color="crimson", label="faiss flat, any radius")
+        last = results.get("flat", largest, flat)
+        if last is not None and points and last.measured_n < largest:
+            ends = [max(points), largest], [points[max(points)], last.seconds]
+            axis.plot(*ends, "--", color="crimson", label="faiss flat, extrapolated")
+        axis.set_xlim(7e3, 1.4 * 10 ** math.ceil(math.log10(largest)))
+        axis.set(xscale="log", yscale="log", xlabel="rows", title=f"{results.hashes.kind}, {results.hashes.name}")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8, frameon=False)
+    axes[0].set_ylabel("seconds for all pairs, two threads")
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--hashes", type=Path, help="Parquet file with a column bmh1; drawn in code where none is given"
+    )
+    parser.add_argument("--folder", type=Path, help="pictures whose crops make the million bmh1; else drawn in code")
+    parser.add_argument("--quick", action="store_true", help="fewer rows and radii: under a minute, rough")
+    parser.add_argument("--update-readme", action="store_true", help="write tables and picture into the READMEs")
+    arguments = parser.parse_args()
+    all_cpus = allowed_cpus()
+    pin(all_cpus[:2])
+    with tempfile.TemporaryDirectory() as folder, Arena(__file__, CONTENDERS) as arena:
+        bench = Bench(Path(folder), all_cpus, arena, quick=arguments.quick)
+        phash, random = measure_phash(bench)
+        bench.say("making bmh1")
+        n_large = 100_000 if bench.quick else 1_000_000
+        drawn, what = drawn_bmh1(n_large), ("drawn", "Drawn in code, with the correlations of photos.")
+        if arguments.folder is not None:
+            drawn, what = crop_bmh1(arguments.folder, n_large), ("crops", "Crops of the pictures of a folder.")
+        large = bench.save("bmh1", *what, drawn)
+        stored, stored_what = drawn, what
+        if arguments.hashes is not None:
+            stored, stored_what = (
+                stored_bmh1(arguments.hashes),
+                ("stored", "Hashes of real pictures, read from a file."),
+            )
+        bmh1, million = measure_bmh1(bench, stored, stored_what, large)
+        ranking, rank_aim = rank_section(bench, large)
+        memory, memory_aim = memory_section(bench, large)
+        degenerate = degenerate_section(bench, large)
+        bench.say("done")
+    aims = [*aims_of(phash, bmh1), rank_aim, memory_aim]
+    machine = describe_machine(len(all_cpus), PACKAGES)
+    columns = [(phash, 100_000, 4), (phash, 100_000, 8), (bmh1, 20_000, 24)]
+    if not bench.quick:
+        columns = [*columns[:2], (phash, 1_000_000, 8), (bmh1, 50_000, 24), (bmh1, 200_000, 24)]
+    columns = [column for column in columns if column[1] <= column[0].hashes.n_rows]
+    headline = headline_table(columns)
+    sections = {
+        "Ours and the others": headline,
+        "Aims": markdown_table(["", "aim", "got", ""], [aim.row() for aim in aims]),
+        "phash, planted": full_table(phash, (10_000, 100_000, 1_000_000, 10_000_000)),
+        "phash, random": full_table(random, (10_000, 100_000, 1_000_000)),
+        "bmh1": full_table(bmh1, (20_000, 50_000, 200_000)),
+        "bmh1, the large set": full_table(million, (n_large // 10, n_large)),
+        "Ranking": ranking,
+        "Memory": memory,
+        "Half of the rows equal": degenerate,
+    }
+    details = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items()) + f"\n\n{machine}"
+    print(details)
+    if arguments.update_readme:
+        replace_between(ROOT / "README.md", "joining", f"{headline} {machine}")
+        replace_between(ROOT / "benchmarks" / "README.md", "joining-more", details)
+        draw_growth(ROOT / "benchmarks" / "joining.png", [(phash, (0, 4, 8, 12)), (bmh1, (0, 24, 48, 96))])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        serve(CONTENDERS, *sys.argv[2:])
+    else:
+        try:
+            main()
+        except WorkerError as error:
+            raise SystemExit(f"failed: {error}") from error
