@@ -135,7 +135,7 @@ def connect(
     _check_radius(radius)
     side = _collapse(hashes)
     parent = np.arange(side.n_rows, dtype=np.uint32)
-    if len(side.distinct.rows) > 1:
+    if len(side.distinct.rows) > 1 and radius > 0:
         chosen, order = plans.choose_plan(side.distinct, side.distinct, radius, n_bits, choice=plan, pairs=False)
         for links in _links(chosen, order, side.distinct, parent, n_threads, progress):
             forest.unite(parent, *links)
@@ -326,8 +326,8 @@ def _near_pairs(
     One side given twice is a self-join.
     """
     same = left is right
-    if min(len(left.distinct.rows), len(right.distinct.rows)) < 1 + same:
-        return
+    if min(len(left.distinct.rows), len(right.distinct.rows)) < 1 + same or (same and radius == 0):
+        return  # distinct hashes of one side are never equal
     plan, order = plans.choose_plan(left.distinct, right.distinct, radius, n_bits, choice=choice)
     n_bands = len(plan.bands)
     # Bands at a time: each takes memory, and small ones are done before they are handed over.
