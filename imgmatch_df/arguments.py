@@ -1,13 +1,17 @@
 """The words of the command line: every argument and option, defined once for all commands."""
 
+import inspect
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, Final, TypedDict
 
 import typer
 
+from imgmatch_df.errors import ArgumentError
 from imgmatch_df.grouping import Keep, Linkage
-from imgmatch_df.options import SourceOptions, make_options
+from imgmatch_df.options import Options, SourceOptions, make_options
 
 Sources = Annotated[
     list[str],
@@ -87,6 +91,47 @@ Query = Annotated[
 ]
 K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", help="How many to rank.")]
 
+_NETWORK: Final[dict[str, Any]] = {
+    "timeout_s": Annotated[
+        float, typer.Option("--timeout-s", metavar="S", help="Longest time of one attempt, in seconds.")
+    ],
+    "attempts": Annotated[int, typer.Option("--attempts", metavar="N", help="How often to ask for an address in all.")],
+    "n_connections": Annotated[int, typer.Option("--n-connections", metavar="N", help="Most requests at a time.")],
+    "n_connections_per_host": Annotated[
+        int, typer.Option("--n-connections-per-host", metavar="N", help="Most requests to one host at a time.")
+    ],
+    "max_bytes_in_flight": Annotated[
+        int, typer.Option("--max-bytes-in-flight", metavar="N", help="Most bytes fetched and not decoded yet.")
+    ],
+    "allow_private_networks": Annotated[
+        bool,
+        typer.Option("--allow-private-networks", help="Also fetch from loopback, private, link-local … addresses."),
+    ],
+    "storage_options": Annotated[
+        str | None,
+        typer.Option(
+            "--storage-options",
+            metavar="JSON",
+            show_default=False,
+            help="Options of s3://, gs://, az:// …, as fsspec has them.",
+        ),
+    ],
+}
+
+
+def with_network_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options about fetching, in the place of its ``**network``."""
+    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "network"]
+    defaults = {**Options.defaults(), "storage_options": None}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
+        for name, annotation in _NETWORK.items()
+    ]
+
+    command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
+    return command
+
 
 class Call(TypedDict):
     """The arguments that `cluster` and `remove_duplicates` share, as the user gave them; the verbs check them."""
@@ -98,7 +143,13 @@ class Call(TypedDict):
 
 
 def source_options(
-    decode: str, max_pixels: int, max_bytes: int, base_dir: str | None, on_error: str, progress: bool | None
+    decode: str,
+    max_pixels: int,
+    max_bytes: int,
+    base_dir: str | None,
+    on_error: str,
+    progress: bool | None,
+    network: dict[str, Any],
 ) -> SourceOptions:
     """Return the options as given, once they are checked; a bar is shown on a terminal unless the user says."""
     options = SourceOptions(
@@ -108,6 +159,24 @@ def source_options(
         base_dir=base_dir,
         on_error=on_error,  # type: ignore[typeddict-item]
         progress=sys.stderr.isatty() if progress is None else progress,
+        **{**network, "storage_options": _parse_storage_options(network["storage_options"])},  # type: ignore[typeddict-item]
     )
     make_options(**options)
     return options
+
+
+def split_names(names: list[str] | None) -> tuple[str, ...]:
+    """Return the names of an option that may be given several times, and hold several with commas between them."""
+    return tuple(name.strip() for part in names or () for name in part.split(","))
+
+
+def _parse_storage_options(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        parsed = None
+    if not isinstance(parsed, dict):  # what was given is not shown: it may hold a key
+        raise ArgumentError("--storage-options must be a JSON object\nHint: such as '{\"anon\": true}'.")
+    return parsed

@@ -1,7 +1,8 @@
 """One batch of sources in, one batch of visual hashes out: rows spread over the pool, each batch decoded once."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from operator import itemgetter
 from struct import Struct
@@ -15,6 +16,7 @@ from imgmatch_df.errors import ColumnError, Failure, row_error
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
 from imgmatch_df.schema import BMH1, DETAIL, HEIGHT, OK, PHASH, STATUS, STATUS_DTYPE, STATUSES, WIDTH
+from imgmatch_df.sources import Fetched, url_of
 from imgmatch_df.threads import n_threads, pool
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 # starts the expressions of an eager statement together, so the second one comes within microseconds of the first.
 _GRACE_S = 0.25
 _MAX_WAITING = 4
+# How soon Ctrl-C is noticed where no lock is interrupted by it: on Windows, and in the threads of Polars.
+_POLL_S = 0.05
+_ONE = pl.Series([1])
 
 
 class Field:
@@ -171,7 +176,7 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
     rows = _Rows(len(values))
     if sources:
         with METER.batch(len(values)) if options.progress else nullcontext():
-            _hash_rows(sources, rows, options)
+            _Run(sources, rows, options).run()
     return pl.DataFrame(
         {
             WIDTH: _where(rows.valid, rows.width),
@@ -246,45 +251,186 @@ class _Buffers(Sequence[Any]):
         return self._views[16 * row + 4 : 16 * row + 4 + length]  # a short value lies in the view itself
 
 
-def _hash_rows(sources: Sequence[Any], rows: _Rows, options: Options) -> None:
-    """Fill `rows`; each thread of the pool takes the next row that nobody has, so slow rows hold up nothing."""
-    from imgmatch_df._kernels.pictures import hash_picture
-    from imgmatch_df.decode import decode_picture
-    from imgmatch_df.fetch import read_source
+class _Run:
+    """The rows of a batch while they are hashed.
 
-    strict = options.on_error == "raise"
-    failures: list[tuple[int, Failure]] = []
-    # `next` on a range iterator is one step under the GIL. Rows are taken in order, so when a strict run stops, every
-    # row before a failed one has been taken and is finished: the first failure does not depend on the threads.
-    remaining = iter(range(len(sources)))
+    The threads of the pool take the local rows, each the next that nobody has, and rows with addresses as they arrive,
+    so that a slow server holds no thread; the same address in several rows is fetched and decoded once. When a strict
+    run stops, every row before a failed one has been finished: which failure is the first depends neither on the
+    threads nor on the network.
+    """
 
-    def hash_row(row: int) -> Failure | None:
-        data = read_source(sources[row], options)
-        if isinstance(data, Failure):
-            return data
-        picture = decode_picture(data, options)
+    def __init__(self, sources: Sequence[Any], rows: _Rows, options: Options) -> None:
+        self._sources = sources
+        self._rows = rows
+        self._options = options
+        local: Sequence[int] = range(len(sources))
+        self._places: dict[str, list[int]] = {}
+        if not isinstance(sources, _Buffers):
+            local = []
+            for row, value in enumerate(sources):
+                if (url := url_of(value)) is None:
+                    local.append(row)
+                else:
+                    self._places.setdefault(url, []).append(row)
+        self._rows_of = list(self._places.values())
+        self._local = iter(local)  # `next` is one step under the GIL
+        self._fetched: deque[tuple[list[int], Fetched, Callable[[], None]]] = deque()
+        self._lock = threading.Lock()
+        self._n_workers = 0
+        self._n_open = len(local) + len(self._places)
+        self._ended = threading.Event()
+        self._end = len(sources)  # what comes behind this row is not needed
+        self._failure: Failure | None = None
+        self._error: BaseException | None = None
+        self._stop_download: Callable[[int], None] = lambda _: None
+
+    def run(self) -> None:
+        """Fill the rows; raise for the first that failed, where the options say so."""
+        for _ in range(min(n_threads(), self._n_open - len(self._places))):
+            self._call_worker()
+        if self._places:
+            from imgmatch_df.network import Download, network
+
+            download, the_network = Download(list(self._places), self._options, self._arrived), network()
+            self._stop_download = lambda after: the_network.stop(download, after)
+            the_network.start(download)
+            if self._end < len(self._sources):  # a local row has failed already
+                self._stop_download(self._position_of(self._end))
+        try:
+            _running.add(self)
+            while not self._ended.wait(_POLL_S):
+                _ONE.sum()  # Polars keeps Ctrl-C until the batch is done, unless it is called: then it raises
+        except KeyboardInterrupt:
+            # The first batch to see it ends the query, and Polars takes it for dealt with: the others never see it.
+            for run in list(_running):
+                run._give_up(KeyboardInterrupt())
+            raise
+        finally:
+            _running.discard(self)
+        if self._error is not None:
+            raise self._error
+        if self._failure is not None:
+            raise row_error(self._failure, self._end)
+
+    def _call_worker(self) -> None:
+        """Have one more thread work, unless all do: asking the pool costs 30 microseconds."""
+        with self._lock:
+            if self._n_workers == n_threads():
+                return
+            self._n_workers += 1
+        try:
+            pool().submit(self._work)
+        except RuntimeError as error:  # the interpreter is shutting down
+            self._give_up(error)
+
+    def _next(self) -> tuple[list[int], Fetched | None, Callable[[], None]] | None:
+        """Return what a worker is to do next; None ends it. What has been fetched takes memory, so it comes first."""
+        with self._lock:
+            if self._fetched:
+                return self._fetched.popleft()
+            row = next(self._local, None)
+            if row is not None:
+                return [row], None, _nothing
+            self._n_workers -= 1
+            return None
+
+    def _work(self) -> None:
+        """Hash, until there is nothing to hash just now."""
+        try:
+            while (task := self._next()) is not None:
+                same, fetched, release = task
+                try:
+                    if same[0] <= self._end:
+                        self._settle(same, self._hash_source(same[0], fetched))
+                finally:
+                    release()
+                self._finish()
+        except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for the batch
+            self._give_up(error)
+
+    def _arrived(self, position: int, answer: Any, release: Callable[[], None]) -> None:
+        """Take what an address gave, in the thread of the network."""
+        if isinstance(answer, BaseException):
+            self._give_up(answer)
+        elif isinstance(answer, Fetched):
+            if self._options.progress:
+                METER.fetch(len(answer.data))
+            with self._lock:
+                self._fetched.append((self._rows_of[position], answer, release))
+            self._call_worker()
+        else:
+            if answer is not None:
+                self._settle(self._rows_of[position], answer)
+            self._finish()
+
+    def _hash_source(self, row: int, fetched: Fetched | None) -> Failure | None:
+        from imgmatch_df.fetch import read_source
+
+        if fetched is None:
+            data = read_source(self._sources[row], self._options)
+            return data if isinstance(data, Failure) else self._hash(data, row)
+        failure = self._hash(fetched.data, row)
+        if failure is not None and failure.status == "decode_failed" and not fetched.is_image:
+            return Failure(failure.status, fetched.describe())
+        return failure
+
+    def _hash(self, data: Any, row: int) -> Failure | None:
+        from imgmatch_df._kernels.pictures import hash_picture
+        from imgmatch_df.decode import decode_picture
+
+        picture = decode_picture(data, self._options)
         if isinstance(picture, Failure):
             return picture
+        rows = self._rows
         rows.phash[row] = hash_picture(picture.pixels, picture.orientation, rows.bmh1[row])
         rows.width[row], rows.height[row] = picture.width, picture.height
         return None
 
-    def work() -> None:
-        for row in remaining:
-            failure = hash_row(row)
+    def _settle(self, same: list[int], failure: Failure | None) -> None:
+        """Write how the rows of one source ended; the first of them has its hashes already."""
+        rows, first = self._rows, same[0]
+        for row in same:
             if failure is not None:
                 rows.status[row] = STATUSES.index(failure.status)
                 rows.detail[row] = failure.detail
-            if options.progress:
+            elif row != first:
+                for column in (rows.phash, rows.bmh1, rows.width, rows.height):
+                    column[row] = column[first]
+            if self._options.progress:
                 METER.advance(failed=failure is not None)
-            if failure is not None and strict:
-                failures.append((row, failure))
-                return
-            if failures:
-                return
+        if failure is not None and self._options.on_error == "raise":
+            self._stop(first, failure)
 
-    for task in [pool().submit(work) for _ in range(min(n_threads(), len(sources)))]:
-        task.result()
-    if failures:
-        row, failure = min(failures)
-        raise row_error(failure, row)
+    def _stop(self, row: int, failure: Failure | None = None) -> None:
+        """Leave out what comes behind `row`."""
+        with self._lock:
+            if row >= self._end:
+                return
+            self._end, self._failure = row, failure
+        self._stop_download(self._position_of(row))
+
+    def _position_of(self, row: int) -> int:
+        """Return the position of the last address that stands in `row` or before it, -1 where none does."""
+        return sum(same[0] <= row for same in self._rows_of) - 1
+
+    def _finish(self) -> None:
+        """Count one source as done."""
+        with self._lock:
+            self._n_open -= 1
+            if self._n_open:
+                return
+        self._ended.set()
+
+    def _give_up(self, error: BaseException) -> None:
+        """End the batch because of Ctrl-C, a bug, or the interpreter's end."""
+        self._error = error
+        self._stop(-1)
+        self._ended.set()
+
+
+def _nothing() -> None:
+    pass
+
+
+_running: set[_Run] = set()

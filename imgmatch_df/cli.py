@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from types import FrameType
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import polars as pl
 import typer
@@ -40,6 +40,8 @@ from imgmatch_df.arguments import (
     Source,
     Sources,
     source_options,
+    split_names,
+    with_network_options,
 )
 from imgmatch_df.documented import Method, ping_response, to_json
 from imgmatch_df.errors import ArgumentError, ColumnError, ImgMatchError, RowError
@@ -60,7 +62,6 @@ from imgmatch_df.schema import (
 )
 from imgmatch_df.targets import interruptible
 
-ALL_OK: Final = 0
 SOME_FAILED: Final = 1
 WRONG_CALL: Final = 2
 
@@ -96,6 +97,7 @@ def _imgmatch(
 
 
 @app.command("visual-hash")
+@with_network_options
 def visual_hash(
     sources: Sources,
     out: Out = None,
@@ -107,6 +109,7 @@ def visual_hash(
     base_dir: BaseDir = None,
     on_error: OnError = "null",
     progress: Progress = None,
+    **network: Any,
 ) -> None:
     """Hash pictures: bmh1 and phash, width, height, and why a picture failed.
 
@@ -116,9 +119,9 @@ def visual_hash(
     """
     with _reported():
         started, suffix = monotonic(), _check_target(out)
-        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress)
+        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress, network)
         table = _open(sources, source, base_dir, "visual_hash")
-        kinds = _split(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
+        kinds = split_names(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
         tally = _Tally()
         hashed = tally.count(_hash(table, kinds, options))
         hashed = _fitting(hashed, table, suffix) if suffix else hashed
@@ -126,7 +129,11 @@ def visual_hash(
             if suffix == ".json":
                 rows = _run(hashed)
                 response = records.visual_hash_response(
-                    rows, seconds=monotonic() - started, hash_types=kinds, source=table.carrier
+                    rows,
+                    seconds=monotonic() - started,
+                    hash_types=kinds,
+                    source=table.carrier,
+                    attempts=options["attempts"],
                 )
                 targets.write_response(response, target)
             elif suffix:
@@ -140,6 +147,7 @@ def visual_hash(
 
 
 @app.command("remove-duplicates")
+@with_network_options
 def remove_duplicates(
     sources: Sources,
     out: Out = None,
@@ -156,6 +164,7 @@ def remove_duplicates(
     base_dir: BaseDir = None,
     on_error: OnError = "null",
     progress: Progress = None,
+    **network: Any,
 ) -> None:
     """Keep one of each group of near-duplicates. No file is deleted.
 
@@ -165,7 +174,7 @@ def remove_duplicates(
     """
     with _reported():
         started, suffix = monotonic(), "" if list_removed else _check_target(out)
-        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress)
+        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress, network)
         if list_removed and out is not None:
             raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
         if against is not None and suffix == ".json":
@@ -196,7 +205,11 @@ def remove_duplicates(
                 )
             if suffix == ".json":
                 response = records.remove_duplicates_response(
-                    answer, seconds=monotonic() - started, hash_type=kind.name, source=table.carrier
+                    answer,
+                    seconds=monotonic() - started,
+                    hash_type=kind.name,
+                    source=table.carrier,
+                    attempts=options["attempts"],
                 )
                 targets.write_response(response, target)
             elif suffix:
@@ -218,6 +231,7 @@ def remove_duplicates(
 
 
 @app.command("rank-images")
+@with_network_options
 def rank_images(
     query: Query,
     sources: OptionalSources = None,
@@ -231,6 +245,7 @@ def rank_images(
     base_dir: BaseDir = None,
     on_error: OnError = "null",
     progress: Progress = None,
+    **network: Any,
 ) -> None:
     """Rank pictures by their distance to one, nearest first.
 
@@ -241,7 +256,7 @@ def rank_images(
     """
     with _reported():
         started, suffix = monotonic(), _check_target(out)
-        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress)
+        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress, network)
         if sources:
             table = _open(sources, source, base_dir, "remove_duplicates")
         else:
@@ -262,7 +277,12 @@ def rank_images(
                 failed = rows.filter(pl.col(kind.name).is_null()).drop(DISTANCE, RANK, strict=False)
                 complete = pl.concat([ranked.filter(pl.col(RANK).is_not_null()), failed], how="diagonal")
                 response = records.rank_images_response(
-                    asked, complete, seconds=monotonic() - started, hash_type=kind.name, source=table.carrier
+                    asked,
+                    complete,
+                    seconds=monotonic() - started,
+                    hash_type=kind.name,
+                    source=table.carrier,
+                    attempts=options["attempts"],
                 )
                 targets.write_response(response, target)
             elif suffix:
@@ -431,7 +451,7 @@ def _run(frame: pl.LazyFrame) -> pl.DataFrame:
 def _hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
     """Hash in small batches, under a bar that knows how many rows there are."""
     bar = METER.run(_run(table.frame.select(pl.len())).item()) if shown else nullcontext()
-    with bar, pl.Config(streaming_chunk_size=files.BATCH_ROWS):
+    with bar, pl.Config(streaming_chunk_size=table.batch_rows):
         yield
 
 
@@ -472,10 +492,6 @@ def _leave(code: int) -> NoReturn:
 
 def _raise_signal(number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt(number)
-
-
-def _split(names: list[str] | None) -> tuple[str, ...]:
-    return tuple(name.strip() for part in names or () for name in part.split(","))
 
 
 def _show_version(wanted: bool) -> None:

@@ -58,6 +58,21 @@ class Failure(NamedTuple):
     detail: str
 
 
+class Setback(NamedTuple):
+    """Why one attempt to fetch a row failed, where another one may do better.
+
+    Parameters
+    ----------
+    failure
+        What the row becomes if there is no other attempt.
+    wait_s
+        How long the server asks to wait, in seconds, None where it does not say.
+    """
+
+    failure: Failure
+    wait_s: float | None = None
+
+
 _ERROR_OF_STATUS: dict[str, type[RowError]] = {
     "missing": SourceError,
     "bad_source": SourceError,

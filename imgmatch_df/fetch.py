@@ -1,4 +1,4 @@
-"""Sources to bytes: the only file that touches disk or network for an image."""
+"""Sources to bytes: the only file that reads pictures from disk; what comes over the wire it leaves to `network`."""
 
 import errno
 import os
@@ -90,11 +90,11 @@ def _too_many_bytes(n_bytes: int, options: Options) -> Failure:
     )
 
 
-def _read_url(url: str, options: Options) -> bytes | Failure:  # noqa: ARG001  (the options of the client to come)
-    return Failure(
-        "fetch_failed",
-        f"network sources are not available in this version; download it and give the file: {describe(url)}",
-    )
+def _read_url(url: str, options: Options) -> bytes | Failure:
+    from imgmatch_df.network import fetch
+
+    answer = fetch(url, options)
+    return answer if isinstance(answer, Failure) else answer.data
 
 
 def _read_file(path: str, options: Options) -> bytes | memoryview | Failure:

@@ -17,6 +17,7 @@ from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.pipeline import from_bits
 from imgmatch_df.scan import PICTURE_SUFFIXES, scan_images
 from imgmatch_df.schema import BMH1, DETAIL, HASH_KINDS, HEIGHT, PATH, SIZE, STATUS, WIDTH, HashKind, hash_kind
+from imgmatch_df.sources import url_of
 
 TABLE_SUFFIXES: Final = (".parquet", ".csv", ".ndjson", ".jsonl", ".json")
 
@@ -31,6 +32,9 @@ _PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face write
 # Rows hashed at a time. Polars ends a run only between batches: this many bound the wait after an error or a closed
 # pipe to about a second, and cost nothing (the pool of threads is fed by several batches at once).
 BATCH_ROWS: Final = 256
+# Rows with addresses are more at a time: a batch ends when its slowest server has answered.
+_BATCH_ROWS_OF_ADDRESSES: Final = 8192
+_ROWS_LOOKED_AT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,8 @@ class SourceTable:
         The hash kinds whose columns the input holds already, where they are asked for.
     request
         The documented request that the rows come from, else None.
+    batch_rows
+        How many rows are to be hashed at a time.
     """
 
     frame: pl.LazyFrame
@@ -56,6 +62,7 @@ class SourceTable:
     made: tuple[str, ...] = ()
     stored: tuple[str, ...] = ()
     request: records.Request | None = None
+    batch_rows: int = BATCH_ROWS
 
     @property
     def carrier(self) -> str:
@@ -173,15 +180,18 @@ def _open_tables(suffix: str, paths: list[str], source: str | None, *, takes_has
     if suffix == ".parquet":
         frame = pl.scan_parquet(paths, glob=False)
     elif suffix == ".csv":
-        frame = _in_batches(pl.scan_csv(paths, glob=False, infer_schema=False))
+        frame = pl.scan_csv(paths, glob=False, infer_schema=False)
     else:
-        frame = _in_batches(pl.scan_ndjson(paths, infer_schema_length=None))
+        frame = pl.scan_ndjson(paths, infer_schema_length=None)
     schema = frame.collect_schema()
     stored = tuple(name for name in HASH_KINDS if takes_hashes and name in schema)
-    frame = frame.with_columns(_from_text(schema, stored))
     name = _find_source(schema, source, needed=not stored)
+    batch_rows = _batch_rows(frame, name)
+    if suffix != ".parquet":
+        frame = _in_batches(frame, batch_rows)
+    frame = frame.with_columns(_from_text(schema, stored))
     if name is None or not _holds_pictures(schema[name]):
-        return SourceTable(frame, name, stored=stored)
+        return SourceTable(frame, name, stored=stored, batch_rows=batch_rows)
     made = f"{name}.{_PICTURE_FIELD}"
     column = pl.col(name).struct.field(_PICTURE_FIELD).alias(made)
     return SourceTable(frame.with_columns(column), made, (made,), stored)
@@ -197,15 +207,22 @@ def _from_text(schema: pl.Schema, stored: tuple[str, ...]) -> list[pl.Expr]:
     return [*hashes, *absent, *(pl.col(name).cast(numbers[name]) for name in texts)]
 
 
-def _in_batches(frame: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the same rows in batches of `BATCH_ROWS`: text is read in megabytes, which may be 100,000 paths."""
+def _batch_rows(frame: pl.LazyFrame, source: str | None) -> int:
+    if source is None or frame.collect_schema()[source] != pl.String:
+        return BATCH_ROWS
+    first = frame.select(source).head(_ROWS_LOOKED_AT).collect().to_series()
+    return _BATCH_ROWS_OF_ADDRESSES if any(url_of(value) for value in first) else BATCH_ROWS
+
+
+def _in_batches(frame: pl.LazyFrame, batch_rows: int) -> pl.LazyFrame:
+    """Return the same rows in batches of `batch_rows`: text is read in megabytes, which may be 100,000 paths."""
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         query = frame if n_rows is None else frame.head(n_rows)
-        for part in query.collect_batches(chunk_size=BATCH_ROWS, maintain_order=True):
-            for batch in part.iter_slices(BATCH_ROWS):
+        for part in query.collect_batches(chunk_size=batch_rows, maintain_order=True):
+            for batch in part.iter_slices(batch_rows):
                 found = batch if predicate is None else batch.filter(predicate)
                 yield found if with_columns is None else found.select(with_columns)
 

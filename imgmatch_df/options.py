@@ -1,8 +1,11 @@
 """What a caller may set, checked once, while the expression is built."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from math import isfinite
 from os import PathLike, fspath
-from typing import Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from imgmatch_df.errors import ArgumentError
 
@@ -11,6 +14,13 @@ OnError = Literal["null", "raise"]
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb: a quarter of a GiB of RGB
 MAX_BYTES = 1 << 28
+TIMEOUT_S = 30.0
+ATTEMPTS = 3
+# One server at 20 ms gives 32 / 0.02 s = 1,600 pictures a second, more than two processors hash; 64 is what browsers
+# and well-behaved crawlers stay below in all.
+N_CONNECTIONS = 64
+N_CONNECTIONS_PER_HOST = 32
+MAX_BYTES_IN_FLIGHT = 1 << 27
 
 
 class SourceOptions(TypedDict, total=False):
@@ -20,8 +30,25 @@ class SourceOptions(TypedDict, total=False):
     max_pixels: int
     max_bytes: int
     base_dir: str | PathLike[str] | None
+    timeout_s: float
+    attempts: int
+    n_connections: int
+    n_connections_per_host: int
+    max_bytes_in_flight: int
+    allow_private_networks: bool
+    storage_options: Mapping[str, Any] | None
     on_error: OnError
     progress: bool
+
+
+class StorageOptions(dict[str, Any]):
+    """The options of an object store: a mapping that is hashable and shows no values, since some are secrets."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self))
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(map(str, self))}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +64,24 @@ class Options:
     max_bytes
         Largest encoded size that is read, in bytes. Inclusive.
     base_dir
-        Folder that relative paths start from; None means the working directory.
+        Folder that relative paths start from, and that no path may leave; None means the working directory.
+    timeout_s
+        Longest time that one attempt may take, from the look-up of the name to the last byte, in seconds; a third of it
+        for the connection. Waiting for memory does not count.
+    attempts
+        How often a source is asked for in all. Timeouts, lost connections, HTTP 429 and 5xx are tried again, after half
+        a second, one, two …; `Retry-After` is honoured where it is no longer than `timeout_s`.
+    n_connections
+        Most requests of this process under way at a time.
+    n_connections_per_host
+        Most of them to one host.
+    max_bytes_in_flight
+        Bytes that may have arrived, in this process, without being decoded yet. Beyond that nothing more is read; one
+        source of up to `max_bytes` may exceed it.
+    allow_private_networks
+        Whether addresses that are not on the public internet may be reached: loopback, private, link-local …
+    storage_options
+        What fsspec's filesystem takes, for ``s3://``, ``gs://``, ``az://`` …; copied.
     on_error
         ``"null"`` keeps failed rows as null, ``"raise"`` stops at the first one.
     progress
@@ -48,16 +92,30 @@ class Options:
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
     base_dir: str | None = None
+    timeout_s: float = TIMEOUT_S
+    attempts: int = ATTEMPTS
+    n_connections: int = N_CONNECTIONS
+    n_connections_per_host: int = N_CONNECTIONS_PER_HOST
+    max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT
+    allow_private_networks: bool = False
+    storage_options: StorageOptions = field(default_factory=StorageOptions)
     on_error: OnError = "null"
     progress: bool = False
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """Return every option's default."""
+        return {option.name: getattr(cls(), option.name) for option in fields(cls)}
 
     def __post_init__(self) -> None:
         check_choice("decode", self.decode, get_args(Decode), "'full' is exact, 'scaled' is faster on large JPEGs.")
         check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
-        check_positive("max_pixels", self.max_pixels)
-        check_positive("max_bytes", self.max_bytes)
-        if not isinstance(self.progress, bool):
-            raise ArgumentError(f"progress must be True or False, got {self.progress!r}\nHint: True shows a bar.")
+        for name in ("max_pixels", "max_bytes", "attempts", "n_connections", "n_connections_per_host"):
+            check_positive(name, getattr(self, name))
+        check_positive("max_bytes_in_flight", self.max_bytes_in_flight)
+        check_seconds("timeout_s", self.timeout_s)
+        check_flag("allow_private_networks", self.allow_private_networks, "leave it out for columns of strangers.")
+        check_flag("progress", self.progress, "True shows a bar.")
 
 
 def make_options(**options: Unpack[SourceOptions]) -> Options:
@@ -75,7 +133,11 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
 
             guess = get_close_matches(name, names, 1) or names
             raise ArgumentError(f"unknown option {name!r}, allowed are {', '.join(names)}\nHint: try {guess[0]!r}.")
-    return Options(**{**options, "base_dir": _resolve_base_dir(options.get("base_dir"))})  # type: ignore[arg-type]
+    frozen = {
+        "base_dir": _resolve_base_dir(options.get("base_dir")),
+        "storage_options": _freeze_storage_options(options.get("storage_options")),
+    }
+    return Options(**{**options, **frozen})  # type: ignore[arg-type]
 
 
 def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
@@ -83,6 +145,17 @@ def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
     if path is not None and not isinstance(path, str):
         raise ArgumentError(f"base_dir must be a path, got {base_dir!r}\nHint: pass a str or a pathlib.Path.")
     return path
+
+
+def _freeze_storage_options(given: Mapping[str, Any] | None) -> StorageOptions:
+    if given is None:
+        return StorageOptions()
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise ArgumentError(
+            f"storage_options must be a mapping of names to values, got {type(given).__name__}\n"
+            'Hint: as fsspec takes them, such as {"anon": True} for s3fs.'
+        )
+    return StorageOptions(deepcopy(dict(given)))
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...], hint: str) -> None:
@@ -97,3 +170,17 @@ def check_positive(name: str, value: object) -> None:
         raise ArgumentError(
             f"{name} must be a whole number of at least 1, got {value!r}\nHint: leave it out for the default."
         )
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Raise `ArgumentError` unless `value` is a positive number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value <= 0:
+        raise ArgumentError(
+            f"{name} must be a positive number of seconds, got {value!r}\nHint: leave it out for the default."
+        )
+
+
+def check_flag(name: str, value: object, hint: str) -> None:
+    """Raise `ArgumentError` unless `value` is a bool."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{name} must be True or False, got {value!r}\nHint: {hint}")

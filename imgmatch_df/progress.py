@@ -24,6 +24,8 @@ class Meter:
         self._n_open = 0
         self._n_failed = 0
         self._n_total = 0
+        self._n_fetched = 0
+        self._n_bytes = 0
         self._known_total: int | None = None
         self._generation = 0
 
@@ -61,6 +63,16 @@ class Meter:
                 total = self._known_total or self._n_total
                 self._bar.update(self._bar.task_ids[0], advance=1, total=total, failed=f"{self._n_failed} failed")
 
+    def fetch(self, n_bytes: int) -> None:
+        """Count what one address gave."""
+        with self._lock:
+            self._n_fetched += 1
+            self._n_bytes += n_bytes
+            if self._bar is not None:
+                elapsed_s = max(self._bar.tasks[0].elapsed or 0.0, 0.1)
+                speed = f"{self._n_fetched:,} fetched, {self._n_bytes / elapsed_s / 1e6:,.1f} MB/s"
+                self._bar.update(self._bar.task_ids[0], fetched=speed)
+
     def _open(self, n_rows: int) -> None:
         with self._lock:
             self._n_open += 1
@@ -88,7 +100,7 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
         self._bar = None
-        self._n_failed = self._n_total = 0
+        self._n_failed = self._n_total = self._n_fetched = self._n_bytes = 0
         self._known_total = None
 
 
@@ -117,11 +129,12 @@ def _bar(what: str) -> "Progress":
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[fetched]}"),
         TextColumn("{task.fields[failed]}"),
         console=console,
         disable=not console.is_terminal,
     )
-    bar.add_task(what, total=None, failed="")
+    bar.add_task(what, total=None, failed="", fetched="")
     return bar
 
 

@@ -49,6 +49,7 @@ from imgmatch_df.schema import (
     hash_kind,
     visual_hash_fields,
 )
+from imgmatch_df.sources import redact
 
 # Columns of a frame that came from the documented JSON, besides those of `schema`.
 ID: Final = "_id"
@@ -423,7 +424,7 @@ class _Answer:
         record = self._own_fields(row)
         ok = self._is_ok(row)
         if not ok:
-            text = failure_text(row.get(STATUS), row.get(DETAIL), record.get("_url"), self.attempts)
+            text = failure_text(row.get(STATUS), row.get(DETAIL), redact(record.get("_url")), self.attempts)
             record["_status"] = format_status(400, text, request_id=self.request_id)
         elif self.method == "remove_duplicates":
             record["_status"] = format_status(200, "OK", request_id=self.request_id)

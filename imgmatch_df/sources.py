@@ -3,15 +3,21 @@
 import binascii
 import os
 import re
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote, unquote_to_bytes
 
 from imgmatch_df.errors import Failure
 
+T = TypeVar("T")
 SourceKind = Literal["bytes", "path", "base64", "url"]
 
 # A scheme of one letter is a Windows drive.
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
+# `//host/a.jpg` without a scheme, as web pages have it. A host has a dot or a port, else `//tmp/a.jpg` is a path.
+_SCHEMELESS: Final = re.compile(
+    r"//(?:[^/\\?#@\s]*@)?(?:[^/\\?#@:\s.]+\.[^/\\?#@:\s]+|\[[0-9A-Fa-f:.]+\]|[^/\\?#@:\s]+:\d)"
+)
+_MAYBE_URL: Final = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//")
 _DRIVE: Final = re.compile(r"/[A-Za-z]:(?=/|\\|$)")
 
 # How the formats begin once they are base64. A path may begin so as well ("/9j/photos/a.jpg"), so the length and the
@@ -35,7 +41,7 @@ _MAX_PATH_CHARS: Final = 4096  # PATH_MAX of Linux, the longest of the systems: 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE: Final = b" \t\n\r\f\v"
 
-_USER_INFO: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]+://)[^/?#]*@")
+_USER_INFO: Final = re.compile(r"^(\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//)[^/?#]*@")
 _SECRET: Final = re.compile(
     r"([?&;][^=&;#]*(?:auth|credential|key|pass|pwd|secret|session|sig|token)[^=&;#]*=)[^&;#]*", re.IGNORECASE
 )
@@ -57,11 +63,37 @@ class Source(NamedTuple):
     value: str | bytes
 
 
+class Fetched(NamedTuple):
+    """An encoded image that came over the network.
+
+    Parameters
+    ----------
+    data
+        Its bytes.
+    content_type
+        What the server calls it, such as ``"image/jpeg"``; empty where it says nothing.
+    """
+
+    data: bytes
+    content_type: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the server says that it is an image, or does not know."""
+        return self.content_type.startswith("image/") or self.content_type in ("", "application/octet-stream")
+
+    def describe(self) -> str:
+        """Return what came, for a row whose bytes are no picture: type, size and how it starts."""
+        start = "".join(self.data[:64].decode("latin-1").split(maxsplit=1)[:1])[:16]
+        return f"got {self.content_type or 'no content type'}, {len(self.data):,} bytes, starting {start!r}"
+
+
 def parse_source(value: str) -> Source | Failure:
     """Return what the string `value` is, or why it is nothing.
 
     Surrounding white space is dropped. ``data:`` and ``file:`` URIs are taken apart; other ``scheme://`` addresses are
-    urls; of the rest, a string is base64 when it begins as a base64 image does and is long enough, else it is a path.
+    urls, and ``//host/…`` with a dot or a port in its host is an https one; of the rest, a string is base64 when it
+    begins as a base64 image does and is long enough, else it is a path (``example.com/a.jpg`` too).
 
     Parameters
     ----------
@@ -87,7 +119,20 @@ def parse_source(value: str) -> Source | Failure:
         if found.end() == len(text):
             return Failure("bad_source", f"an address without a host: {describe(text)}")
         return Source("url", text)
+    if text.startswith("//") and _SCHEMELESS.match(text):
+        return Source("url", f"https:{text}")
     return Source("base64" if _is_base64(text) else "path", text)
+
+
+def url_of(value: object) -> str | None:
+    """Return the address that one value of a column is, None where it is anything else.
+
+    As `parse_source` tells it, at a tenth of the cost for what is none.
+    """
+    if not isinstance(value, str) or not _MAYBE_URL.match(value):
+        return None
+    source = parse_source(value)
+    return str(source.value) if isinstance(source, Source) and source.kind == "url" else None
 
 
 def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
@@ -131,11 +176,17 @@ def describe(value: object, max_chars: int = 80) -> str:
     """
     if not isinstance(value, str):
         return "<null>" if value is None else f"<{memoryview(value).nbytes:,} bytes>"  # type: ignore[arg-type]
-    text = _SECRET.sub(r"\1…", _USER_INFO.sub(r"\1", value)) if _SCHEME.match(value) else value
-    text = text[: max_chars + 1]
+    text = redact(value)[: max_chars + 1]
     if not text.isprintable():
         text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
+
+
+def redact(value: T) -> T:
+    """Return `value` without the credentials that it has if it is an address: user, password, signatures, tokens."""
+    if not isinstance(value, str) or not _MAYBE_URL.match(value):
+        return value
+    return _SECRET.sub(r"\1…", _USER_INFO.sub(r"\1", value))  # type: ignore[return-value]  # a str for a str
 
 
 def _is_base64(text: str) -> bool:

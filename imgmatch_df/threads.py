@@ -2,11 +2,16 @@
 
 import os
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from concurrent.futures import ThreadPoolExecutor
+
+T = TypeVar("T")
 
 _lock = threading.Lock()
 
@@ -29,6 +34,37 @@ def _pool() -> "ThreadPoolExecutor":
     from concurrent.futures import ThreadPoolExecutor
 
     return ThreadPoolExecutor(n_threads(), thread_name_prefix="imgmatch")
+
+
+async def in_daemon_thread(work: Callable[[], T]) -> T:
+    """Return the result of `work`, which may block for long, done in a thread of its own.
+
+    The thread ends with the process, where those of an executor are waited for: nobody can wake a look-up of a name.
+    """
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    result: Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if result.done():  # cancelled meanwhile
+            return
+        if error is None:
+            result.set_result(value)  # type: ignore[arg-type]  # `work` gave it
+        else:
+            result.set_exception(error)
+
+    def run() -> None:
+        value, error = None, None
+        try:
+            value = work()
+        except BaseException as raised:  # noqa: BLE001  # raised again where it is awaited
+            error = raised
+        with suppress(RuntimeError):  # the loop has been closed meanwhile
+            loop.call_soon_threadsafe(settle, value, error)
+
+    threading.Thread(target=run, daemon=True, name="imgmatch-blocking").start()
+    return await result
 
 
 def _forget_threads_of_parent() -> None:

@@ -15,7 +15,7 @@ from imgmatch_df import namespaces
 from imgmatch_df.options import Options, SourceOptions
 
 PACKAGE = Path(imgmatch_df.__file__).parent
-HEAVY = ["numba", "duckdb", "PIL", "pyarrow", "numpy", "simplejpeg", "rich", "typer", "asyncio"]
+HEAVY = ["numba", "duckdb", "PIL", "pyarrow", "numpy", "simplejpeg", "rich", "typer", "asyncio", "aiohttp", "fsspec"]
 FACES = [
     namespaces.ImgMatchExpr,
     namespaces.ImgMatchSeries,

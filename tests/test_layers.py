@@ -9,7 +9,9 @@ PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
     ["errors", "schema"],
-    ["documented", "options", "progress", "sources", "threads", "_kernels"],
+    ["addresses", "documented", "memory", "options", "progress", "sources", "threads", "_kernels"],
+    ["cloud", "web"],
+    ["network"],
     ["fetch", "decode", "hashing", "scan", "join", "clusters", "store", "records"],
     ["batches"],
     ["pipeline"],

@@ -1,0 +1,370 @@
+"""What is under way over the network: one event loop, in a thread of its own, for the whole process.
+
+Each batch hands over its addresses and is told of each answer once. A request starts when there is a free connection,
+to its host and in all, and room for what it brings; one that has to be tried again leaves its connection meanwhile.
+"""
+
+import asyncio
+import atexit
+import os
+import random
+import re
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from imgmatch_df.errors import Failure, Setback
+from imgmatch_df.memory import Claim, Memory
+from imgmatch_df.options import Options
+from imgmatch_df.sources import Fetched
+
+if TYPE_CHECKING:
+    from imgmatch_df.cloud import CloudClient
+    from imgmatch_df.web import WebClient
+
+_BACKOFF_S: Final = 0.5
+_WITH_ATTEMPTS: Final = ("not_found", "fetch_timeout", "fetch_failed")
+_HOST: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://(?:[^/\\?#]*@)?([^/\\?#]*)")
+_HTTP: Final = re.compile("https?:", re.IGNORECASE)
+_CLOSE_WITHIN_S: Final = 5.0  # milliseconds, unless the machine is busy
+
+Answer: TypeAlias = Fetched | Failure
+# Told in the loop's thread, once for each address: its position, and the answer; None where the caller has stopped it;
+# an exception where we have a bug. The release gives back the bytes of a `Fetched`.
+Arrived: TypeAlias = Callable[[int, Answer | BaseException | None, Callable[[], None]], None]
+
+
+class Download:
+    """The addresses of one batch. After it has been started, the thread of the loop has it.
+
+    Parameters
+    ----------
+    urls
+        Addresses, in the order of their rows.
+    options
+        Those of `Options` that are about fetching.
+    arrived
+        Called with each answer; must return at once.
+    """
+
+    def __init__(self, urls: Sequence[str], options: Options, arrived: Arrived) -> None:
+        self.options = options
+        self.n_open = len(urls)
+        self._urls = urls
+        self._arrived = arrived
+        self._n_attempts: Counter[int] = Counter()
+        self._queues: dict[str, deque[int]] = {}
+        self._hosts: list[str] = []
+        self._ready: deque[str] = deque()
+        self._full: set[str] = set()
+        self.under_way: dict[int, asyncio.Task[Fetched | Failure | Setback] | asyncio.TimerHandle] = {}
+        for position, url in enumerate(urls):
+            found = _HOST.match(url)
+            host = f"{found[1]}://{found[2]}".lower() if found else ""
+            self._hosts.append(host)
+            self._queues.setdefault(host, deque()).append(position)
+        self._ready.extend(self._queues)
+
+    def url(self, position: int) -> str:
+        """Return an address."""
+        return self._urls[position]
+
+    def host(self, position: int) -> str:
+        """Return the scheme, host and port of an address, as its connections are counted."""
+        return self._hosts[position]
+
+    def take(self, n_open_to: Counter[str]) -> int | None:
+        """Return the next position whose host has a connection free, the hosts in turn; None where there is none."""
+        while self._ready:
+            host = self._ready.popleft()
+            if n_open_to[host] >= self.options.n_connections_per_host:
+                self._full.add(host)
+                continue
+            queue = self._queues[host]
+            position = queue.popleft()
+            if queue:
+                self._ready.append(host)
+            return position
+        return None
+
+    def put_back(self, position: int) -> None:
+        """Let an address have another attempt, before those of its host that had none."""
+        host = self._hosts[position]
+        self._queues[host].appendleft(position)
+        if len(self._queues[host]) == 1:
+            self._ready.append(host)
+
+    def free(self, host: str) -> None:
+        """Say that a connection to `host` has become free."""
+        if host in self._full:
+            self._full.discard(host)
+            if self._queues[host]:
+                self._ready.append(host)
+
+    def count_attempt(self, position: int) -> int:
+        """Return how many attempts an address has had, this one included."""
+        self._n_attempts[position] += 1
+        return self._n_attempts[position]
+
+    def drop_queued(self, after: int) -> list[int]:
+        """Forget the addresses behind the position `after` that wait for a connection, and return them."""
+        dropped = []
+        for queue in self._queues.values():
+            dropped += [position for position in queue if position > after]
+            kept = [position for position in queue if position <= after]
+            queue.clear()
+            queue.extend(kept)
+        self._ready = deque(host for host in self._ready if self._queues[host])
+        return dropped
+
+    def answer(
+        self, position: int, answer: Answer | BaseException | None, release: Callable[[], None] = lambda: None
+    ) -> None:
+        """Tell the batch."""
+        self.n_open -= 1
+        self._arrived(position, answer, release)
+
+
+class Network:
+    """The event loop, its thread, and everything that is under way in it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._downloads: deque[Download] = deque()
+        self._memory = Memory(self._call_back)
+        self._n_open = 0
+        self._n_open_to: Counter[str] = Counter()
+        self._web: WebClient | None = None
+        self._cloud: CloudClient | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True, name="imgmatch-network")
+        self._thread.start()
+
+    # --- from any thread ---------------------------------------------------------------------------------------------
+
+    def start(self, download: Download) -> None:
+        """Begin a download."""
+        self._loop.call_soon_threadsafe(self._add, download)
+
+    def stop(self, download: Download, after: int = -1) -> None:
+        """Give up the addresses of a download whose position is beyond `after`; they are answered with None."""
+        with suppress(RuntimeError):  # closed, and everything given up
+            self._loop.call_soon_threadsafe(self._stop, download, after)
+
+    def close(self) -> None:
+        """Give up what is under way, close the connections and end the thread."""
+        done = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
+        with suppress(TimeoutError):
+            done.result(_CLOSE_WITHIN_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_CLOSE_WITHIN_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def detach(self) -> None:
+        """Forget the connections, in a forked child, without touching what the parent goes on using."""
+        if self._web is not None:
+            self._web.detach()
+
+    # --- in the loop's thread ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _add(self, download: Download) -> None:
+        self._downloads.append(download)
+        self._feed()
+
+    def _feed(self) -> None:
+        """Start whatever may start now, one request of each batch in turn."""
+        n_idle = 0
+        while n_idle < len(self._downloads):
+            download = self._downloads[0]
+            self._downloads.rotate(-1)
+            position = self._next(download)
+            if position is None:
+                n_idle += 1
+            else:
+                n_idle = 0
+                self._begin(download, position)
+
+    def _next(self, download: Download) -> int | None:
+        options = download.options
+        if self._n_open >= options.n_connections or not self._memory.has_room(options.max_bytes_in_flight):
+            return None
+        return download.take(self._n_open_to)
+
+    def _begin(self, download: Download, position: int) -> None:
+        self._n_open += 1
+        self._n_open_to[download.host(position)] += 1
+        claim = self._memory.claim(download.options.max_bytes_in_flight)
+        task = self._loop.create_task(self._attempt(download, position, claim))
+        download.under_way[position] = task
+        task.add_done_callback(lambda task: self._landed(download, position, claim, task))
+
+    async def _attempt(self, download: Download, position: int, claim: Claim) -> Fetched | Failure | Setback:
+        url = download.url(position)
+        if _HTTP.match(url):
+            return await self._web_client().attempt(url, download.options, claim)
+        return await self._cloud_client().attempt(url, download.options, claim)
+
+    def _cloud_client(self) -> "CloudClient":
+        if self._cloud is None:
+            from imgmatch_df.cloud import CloudClient
+
+            self._cloud = CloudClient()
+        return self._cloud
+
+    def _web_client(self) -> "WebClient":
+        if self._web is None:
+            from imgmatch_df.web import WebClient
+
+            self._web = WebClient()
+        return self._web
+
+    def _landed(
+        self, download: Download, position: int, claim: Claim, task: asyncio.Task[Fetched | Failure | Setback]
+    ) -> None:
+        del download.under_way[position]
+        host = download.host(position)
+        self._n_open -= 1
+        self._n_open_to[host] -= 1
+        if not self._n_open_to[host]:
+            del self._n_open_to[host]
+        for other in self._downloads:
+            other.free(host)
+        if task.cancelled():
+            claim.drop()
+            self._answer(download, position, None)
+        elif (error := task.exception()) is not None:
+            claim.drop()
+            self._answer(download, position, error)
+        elif isinstance(outcome := task.result(), Fetched):
+            claim.arrive()
+            self._answer(download, position, outcome, claim.release)
+        else:
+            claim.drop()
+            self._judge(download, position, outcome)
+        self._feed()
+
+    def _judge(self, download: Download, position: int, outcome: Failure | Setback) -> None:
+        """Try again, or let the row fail."""
+        n_attempts = download.count_attempt(position)
+        if isinstance(outcome, Setback):
+            options = download.options
+            # Jitter, or all that failed together come back together.
+            wait_s = _BACKOFF_S * 2 ** (n_attempts - 1) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+            if outcome.wait_s is not None:
+                wait_s = max(wait_s, outcome.wait_s)
+            if n_attempts < options.attempts and wait_s <= max(options.timeout_s, _BACKOFF_S):
+                download.under_way[position] = self._loop.call_later(wait_s, self._again, download, position)
+                return
+            outcome = _last_failure(outcome, n_attempts, options)
+        if outcome.status in _WITH_ATTEMPTS:
+            plural = "s" * (n_attempts > 1)
+            outcome = outcome._replace(detail=f"{outcome.detail} after {n_attempts} attempt{plural}")
+        self._answer(download, position, outcome)
+
+    def _again(self, download: Download, position: int) -> None:
+        del download.under_way[position]
+        download.put_back(position)
+        self._feed()
+
+    def _answer(
+        self,
+        download: Download,
+        position: int,
+        answer: Answer | BaseException | None,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        if download.n_open == 1:
+            self._downloads.remove(download)
+        download.answer(position, answer, release)
+
+    def _call_back(self) -> None:
+        with suppress(RuntimeError):  # closed
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._memory.wake()
+        self._feed()
+
+    def _stop(self, download: Download, after: int) -> None:
+        for position in download.drop_queued(after):
+            self._answer(download, position, None)
+        for position, waiting in list(download.under_way.items()):
+            if position <= after:
+                continue
+            waiting.cancel()
+            if isinstance(waiting, asyncio.TimerHandle):
+                del download.under_way[position]
+                self._answer(download, position, None)
+
+    async def _close(self) -> None:
+        for download in list(self._downloads):
+            self._stop(download, -1)
+        while self._n_open:
+            await asyncio.sleep(0.01)
+        if self._web is not None:
+            await self._web.close()
+
+
+def fetch(url: str, options: Options) -> Answer:
+    """Return what one address gives; the calling thread waits."""
+    result: Future[Answer] = Future()
+
+    def arrived(_position: int, answer: Answer | BaseException | None, release: Callable[[], None]) -> None:
+        if isinstance(answer, tuple):
+            result.set_result(answer)
+        else:
+            result.set_exception(answer or InterruptedError("the network has been closed"))
+        release()
+
+    network().start(Download([url], options, arrived))
+    return result.result()
+
+
+def network() -> Network:
+    """Return the one of this process; it is made when it is needed first, and anew in a forked child."""
+    global _network
+    with _lock:
+        if _network is None:
+            _network = Network()
+        return _network
+
+
+def _last_failure(setback: Setback, n_attempts: int, options: Options) -> Failure:
+    failure = setback.failure
+    if setback.wait_s is not None and n_attempts < options.attempts:
+        failure = failure._replace(detail=f"{failure.detail}, which asks to wait {setback.wait_s:,.0f} s,")
+    return failure
+
+
+_lock = threading.Lock()
+_network: Network | None = None
+_parents: Final[list[Network]] = []  # kept, since destroying them would close what the parent uses
+
+
+def _close_at_exit() -> None:
+    global _network
+    with _lock:
+        closing, _network = _network, None
+    if closing is not None:
+        closing.close()
+
+
+def _leave_to_parent() -> None:
+    global _lock, _network
+    _lock = threading.Lock()
+    if _network is not None:
+        _network.detach()
+        _parents.append(_network)
+    _network = None
+
+
+atexit.register(_close_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
