@@ -24,31 +24,19 @@ class Side:
     def __init__(self, frame: pl.DataFrame, kind: HashKind, id_column: str | None) -> None:
         import numpy as np
 
-        packed, valid = hashing.hash_rows(frame[kind.name].cast(kind.dtype))
-        if len(packed) and packed.shape[1] != kind.n_bytes:
-            raise ColumnError(
-                f"column {kind.name!r} holds hashes of {packed.shape[1]} bytes, a {kind.name} has {kind.n_bytes}\n"
-                "Hint: is it another kind of hash?"
-            )
-        self.n_rows = len(packed)
-        self.rows: NDArray[np.int64] = np.flatnonzero(valid)
-        self.words = _words(packed if len(self.rows) == self.n_rows else packed[self.rows])
+        column = frame[kind.name].cast(kind.dtype)
+        self.n_rows = len(column)
+        self.words = hashing.hash_words(column.drop_nulls(), kind)
+        whole = len(self.words) == self.n_rows
+        self.rows: NDArray[np.int64] = (
+            np.arange(self.n_rows) if whole else np.flatnonzero(column.is_not_null().to_numpy())
+        )
         self._ids = None if id_column is None else frame[id_column]
 
     def ids(self, hashed_rows: "NDArray[np.uint32]") -> pl.Series:
         """Return what names the rows, given as positions among those that have a hash."""
         rows = self.rows[hashed_rows]
         return pl.Series(rows, dtype=ROW_DTYPE) if self._ids is None else self._ids.gather(rows)
-
-
-def _words(packed: "NDArray[np.uint8]") -> "NDArray[np.uint64]":
-    """Return bytes (n, width) as words (n, ceil(width / 8)), zeros behind."""
-    import numpy as np
-
-    n_rows, width = packed.shape
-    words = np.zeros((n_rows, -(-width // 8)), np.uint64)
-    words.view(np.uint8)[:, :width] = packed
-    return words
 
 
 def hash_source(

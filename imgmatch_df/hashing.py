@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from imgmatch_df._kernels.views import Views
+
 MAX_WIDTH_BYTES = 512
 # Rows whose exclusive-or is held at once: 8 MB for bmh1, so that a distance of two columns stays in cache-sized memory.
 _CHUNK_ROWS = 1 << 16
@@ -83,19 +85,24 @@ def hash_rows(hashes: pl.Series) -> "tuple[NDArray[np.uint8], NDArray[np.bool_]]
             "Hint: from_bits(hash_type) turns documented 0/1 strings into hashes."
         )
     present = hashes.drop_nulls()
-    widths = present.bin.size().unique().sort().to_list()
-    if len(widths) > 1 or (widths and not 1 <= widths[0] <= MAX_WIDTH_BYTES):
-        raise ColumnError(
-            f"column {hashes.name!r} holds values of {', '.join(map(str, widths[:4]))} bytes, the hashes of a column "
-            f"have one width of 1 to {MAX_WIDTH_BYTES} bytes\nHint: a bmh1 has {BMH1.n_bytes}."
-        )
-    width = widths[0] if widths else BMH1.n_bytes
+    width = _one_width(present)
     packed = _value_bytes(present).reshape(len(present), width)
     if len(present) == len(hashes):
         return packed, valid
     rows = np.zeros((len(hashes), width), np.uint8)
     rows[valid] = packed
     return rows, valid
+
+
+def _one_width(present: pl.Series) -> int:
+    """Return the width in bytes of all values of a `Binary` column without nulls."""
+    widths = present.bin.size().unique().sort().to_list()
+    if len(widths) > 1 or (widths and not 1 <= widths[0] <= MAX_WIDTH_BYTES):
+        raise ColumnError(
+            f"column {present.name!r} holds values of {', '.join(map(str, widths[:4]))} bytes, the hashes of a column "
+            f"have one width of 1 to {MAX_WIDTH_BYTES} bytes\nHint: a bmh1 has {BMH1.n_bytes}."
+        )
+    return widths[0] if widths else BMH1.n_bytes
 
 
 def _value_bytes(present: pl.Series) -> "NDArray[np.uint8]":
@@ -109,6 +116,71 @@ def _value_bytes(present: pl.Series) -> "NDArray[np.uint8]":
         return np.empty(0, np.uint8)
     offsets = np.frombuffer(offset_buffer, np.int64)
     return np.frombuffer(values, np.uint8)[offsets[array.offset] : offsets[array.offset + len(array)]]
+
+
+def hash_views(hashes: pl.Series, kind: HashKind | None = None) -> "list[Views]":
+    """Return where the values of a `Binary` column without nulls lie, chunk by chunk. Nothing is copied.
+
+    Raises
+    ------
+    ColumnError
+        If the first value has not the width of `kind`, or of any hash; who reads the others sees whether they have it.
+    """
+    import numpy as np
+
+    from imgmatch_df._kernels.views import Views
+
+    if len(hashes) and not 1 <= len(hashes[0]) <= MAX_WIDTH_BYTES:
+        _one_width(hashes)
+    if kind is not None and len(hashes) and len(hashes[0]) != kind.n_bytes:
+        raise ColumnError(
+            f"column {hashes.name!r} holds hashes of {len(hashes[0])} bytes, a {kind.name} has {kind.n_bytes}\n"
+            "Hint: is it another kind of hash?"
+        )
+    arrays = [chunk.to_arrow(compat_level=pl.CompatLevel.newest()) for chunk in hashes.get_chunks() if len(chunk)]
+    return [
+        Views(
+            np.frombuffer(views, np.uint32).reshape(-1, 4)[array.offset : array.offset + len(array)],
+            np.array([buffer.address for buffer in buffers], np.int64),
+            len(hashes[0]),
+            array,
+        )
+        for array in arrays
+        for _, views, *buffers in [array.buffers()]
+    ]
+
+
+def hash_words(hashes: pl.Series, kind: HashKind | None = None) -> "NDArray[np.uint64]":
+    """Return the hashes of a column without nulls as words, uint64 (n, n_words) with zeros behind the last byte.
+
+    Parameters
+    ----------
+    hashes
+        `UInt64`, which gives its eight bytes big-endian, or `Binary` whose values all have one width.
+    kind
+        What hashes they are; None allows every width of 1 to 512 bytes.
+
+    Raises
+    ------
+    ColumnError
+        If the values differ in width, or are no hashes of the kind.
+    """
+    import numpy as np
+
+    if hashes.dtype == PHASH.dtype:
+        return hashes.to_numpy().astype(">u8").view(np.uint64)[:, None]
+    from imgmatch_df._kernels.views import gather_words
+
+    views = hash_views(hashes, kind)
+    width = views[0].width if views else (kind or BMH1).n_bytes
+    words = np.empty((len(hashes), -(-width // 8)), np.uint64)
+    start = 0
+    for chunk in views:
+        stop = start + len(chunk.values)
+        if not gather_words(chunk.values, chunk.buffers, width, words[start:stop]):
+            _one_width(hashes)
+        start = stop
+    return words
 
 
 def parse_hash(value: object) -> int | bytes:

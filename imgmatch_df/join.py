@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Final, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from imgmatch_df import threads
 from imgmatch_df._kernels import forest, hamming, plans
@@ -31,7 +30,8 @@ from imgmatch_df._kernels.tasks import (
     Verdict,
     link_tasks,
 )
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df._kernels.views import Views, hamming_views
+from imgmatch_df.errors import ArgumentError, ColumnError
 
 __all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "self_join", "top_k"]
 
@@ -43,6 +43,8 @@ _MOST_PAIRS: Final = (1 << 32) - 1
 _TASK_S: Final = (
     5e-3  # expected length of a task: short enough to end together, long beside the 50 microseconds of a hand-over
 )
+
+_RANK_ROWS: Final = 1 << 16  # rows ranked by one call
 
 
 def self_join(
@@ -152,41 +154,59 @@ def explain(hashes: U64, radius: int, n_bits: int, *, references: U64 | None = N
 
 
 def top_k(
-    query: npt.NDArray[np.generic],
-    hashes: npt.NDArray[np.generic],
-    k: int | None = None,
-    *,
-    n_threads: int | None = None,
+    query: U64, hashes: U64 | Sequence[Views], k: int | None = None, *, n_threads: int | None = None
 ) -> tuple[U32, U16]:
     """Return the rows of the `k` nearest hashes, nearest first, ties in row order, and their distances in bits.
 
     Parameters
     ----------
     query
-        One hash, as wide as a row of `hashes`, of the same dtype.
+        One hash, (n_words,) uint64 with zeros behind.
     hashes
-        (n, n_words) uint64 or (n, n_bytes) uint8, C-contiguous; packed bytes are read where they lie.
+        (n, n_words) uint64, or columns of byte strings as wide as a bmh1, which are read where they lie.
     k
         Rows wanted; None ranks all.
+
+    Raises
+    ------
+    ColumnError
+        If the byte strings have not the width of `query`, whole words.
 
     Notes
     -----
     One pass over the hashes, at the speed of memory.
     """
-    data = np.ascontiguousarray(hashes.reshape(len(hashes), *hashes.shape[1:] or (1,))).view(np.uint8)
-    n, width = data.shape
-    padded = np.zeros(-(-width // 8) * 8, np.uint8)
-    padded[:width] = np.ascontiguousarray(query).view(np.uint8).ravel()
-    words = padded.view(np.uint64)
-    distances = np.empty(n, np.uint16)
-    cuts = np.linspace(0, n, max(1, min(64, n >> 14)) + 1).astype(np.int64)
-    ranks = [Once(hamming.hamming_bytes, words, data, a, b, distances) for a, b in pairwise(cuts)]
+    chunks: list[tuple[Callable[..., object], U64 | U32, tuple[object, ...]]]
+    if isinstance(hashes, np.ndarray):
+        chunks = [(hamming.hamming_words, hashes, ())]
+    else:
+        chunks = [(hamming_views, values, (buffers, width)) for values, buffers, width, _ in hashes]
+    distances = np.empty(sum(len(rows) for _, rows, _ in chunks), np.uint16)
+    ranks = []
+    start = 0
+    for kernel, rows, arguments in chunks:
+        for first in range(0, len(rows), _RANK_ROWS):
+            part = rows[first : first + _RANK_ROWS]
+            out = distances[start : start + len(part)]
+            ranks.append(Once(kernel, query, part, *arguments, out))
+            start += len(part)
     _finish(ranks, n_threads)
-    counts = np.zeros(8 * width + 1, np.int64)
+    if not all(rank.result for rank in ranks):
+        raise ColumnError("hashes that are ranked must have one width\nHint: is it another kind of hash?")
+    return _nearest(distances, len(distances) if k is None else min(k, len(distances)), 64 * len(query))
+
+
+def _nearest(distances: U16, k: int, farthest: int) -> tuple[U32, U16]:
+    """Return the rows of the `k` smallest distances, which are at most `farthest`, ties in row order, and those."""
+    counts = np.zeros(farthest + 1, np.int64)
     hamming.count_distances(distances, counts)
-    starts = np.cumsum(counts) - counts
-    indices = np.empty(n if k is None else min(k, n), np.uint32)
-    hamming.take_nearest(distances, starts, len(indices), indices)
+    ends = np.cumsum(counts)
+    if 2 * k < len(distances):  # one look at all, and then those that are near enough: many times fewer
+        near = np.flatnonzero(distances <= np.searchsorted(ends, k)).astype(np.uint32)
+        indices = near[np.argsort(distances[near], kind="stable")[:k]]
+    else:
+        indices = np.empty(k, np.uint32)
+        hamming.take_nearest(distances, ends - counts, k, indices)
     return indices, distances[indices]
 
 

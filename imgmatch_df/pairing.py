@@ -30,6 +30,7 @@ from imgmatch_df.schema import (
     DISTANCE_DTYPE,
     LEFT_ID,
     OK,
+    PHASH,
     QUERY_ID,
     RANK,
     REFERENCE_ID,
@@ -314,13 +315,18 @@ def rank_images(
 
         from imgmatch_df import join
 
-        packed, valid = hashing.hash_rows(rows[kind.name].cast(kind.dtype))
-        present = np.flatnonzero(valid)
-        one, _ = hashing.hash_rows(pl.Series([wanted], dtype=kind.dtype))
-        nearest, distance = join.top_k(one[0], packed if len(present) == len(rows) else packed[present], k)
-        failed = np.flatnonzero(~valid)[: None if k is None else max(0, k - len(nearest))]
-        ranked = rows.select(names)[np.concatenate([present[nearest], failed])]
-        nulls = [None] * len(failed)
+        column = rows[kind.name].cast(kind.dtype)
+        present = column.drop_nulls()
+        hashes = hashing.hash_words(present) if kind is PHASH else hashing.hash_views(present, kind)
+        (one,) = hashing.hash_words(pl.Series([wanted], dtype=kind.dtype))
+        nearest, distance = join.top_k(one, hashes, k)
+        order, n_failed = pl.Series(nearest), 0
+        if len(present) < len(column):
+            valid = column.is_not_null()
+            failed = (~valid).arg_true()[: None if k is None else max(0, k - len(nearest))]
+            order, n_failed = pl.concat([valid.arg_true().gather(nearest), failed]), len(failed)
+        ranked = rows.select(names)[order]
+        nulls = [None] * n_failed
         return ranked.with_columns(
             pl.Series(DISTANCE, distance, dtype=DISTANCE_DTYPE).extend(pl.Series(nulls, dtype=DISTANCE_DTYPE)),
             pl.Series(RANK, np.arange(1, len(nearest) + 1), dtype=ROW_DTYPE).extend(pl.Series(nulls, dtype=ROW_DTYPE)),

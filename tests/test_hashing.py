@@ -1,14 +1,19 @@
 """Hash columns: their bits, their strings and their distances, held against one value at a time in plain Python."""
 
+import gc
+import io
+
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_series_equal
 
 import imgmatch_df
-from imgmatch_df.hashing import hash_rows
+from imgmatch_df._kernels.views import gather_words
+from imgmatch_df.hashing import hash_rows, hash_views, hash_words
 
 PHASHES = st.lists(st.none() | st.integers(0, 2**64 - 1), max_size=20)
 BMH1S = st.lists(st.none() | st.binary(min_size=121, max_size=121), max_size=20)
@@ -123,9 +128,63 @@ def test_rows_keep_all_64_bits_beside_nulls():
     assert valid.tolist() == [True, False, True]
 
 
+def layouts(values):
+    """Return a column of the values as every layout of Arrow's views that a frame may come with, nulls among them."""
+    column = pl.Series(values, dtype=pl.Binary)
+    some = pl.Series([values[0], None, *values, None], dtype=pl.Binary)
+    pieces = [column[:3], column[:0], column[3:]]
+    fixed = pa.array(values, pa.binary(len(values[0])))
+    return {
+        "one buffer": column,
+        "fixed width": pl.Series(fixed, dtype=pl.Binary),
+        "slice": pl.concat([column, column])[len(values) : 2 * len(values)],
+        "chunks": pl.concat(pieces, rechunk=False),
+        "rechunked": pl.concat(pieces, rechunk=True),
+        "gathered": column.reverse().gather(list(range(len(values)))[::-1]),
+        "filtered": some[2:].filter(some[2:].is_not_null()),
+        "with nulls": some[1:],
+        "chunks with nulls": pl.concat([some[1:2], column[:1], some[3:]], rechunk=False),
+        "parquet": pl.read_parquet(parquet(column))["h"],
+    }
+
+
+def parquet(column):
+    file = io.BytesIO()
+    column.alias("h").to_frame().write_parquet(file, row_group_size=7)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 11, 12, 13, 16, 64, 121, 128, 512])
+def test_values_of_every_layout_are_read_where_they_lie(width):
+    rng = np.random.default_rng(width)
+    values = [rng.bytes(width) for _ in range(40)]
+    for name, column in layouts(values).items():
+        truth = column.to_list()
+        assert [value for value in truth if value] == values, name
+        rows, valid = hash_rows(column)
+        assert [row.tobytes() for row in rows] == [value or bytes(width) for value in truth], name
+        assert valid.tolist() == [value is not None for value in truth], name
+        words = hash_words(column.drop_nulls())
+        assert [row.tobytes() for row in words] == [value + bytes(-width % 8) for value in values], name
+        assert column.imgmatch.hamming(values[3]).to_list() == [
+            None if value is None else distance(value, values[3]) for value in truth
+        ], name
+
+
+def test_hashes_stay_when_their_frame_is_gone():
+    (chunk,) = hash_views(pl.Series([bytes([i % 256]) * 121 for i in range(1000)]))
+    gc.collect()
+    words = np.empty((1000, 16), np.uint64)
+    assert gather_words(chunk.values, chunk.buffers, chunk.width, words)
+    assert words.view(np.uint8)[:, 120].tolist() == [i % 256 for i in range(1000)]
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: bmh1s([bytes(8), bytes(8), bytes(121)]).imgmatch.to_bits(), "holds values of 8, 121 bytes"),
+        (lambda: bmh1s([b"", b""]).imgmatch.to_bits(), "holds values of 0 bytes"),
         (lambda: phashes([1]).imgmatch.hamming(bytes(121)), "cannot compare"),
         (lambda: bmh1s([bytes(121)]).imgmatch.hamming(bytes(8)), "hashes of 121 bytes"),
         (lambda: bmh1s([bytes(121), bytes(8)]).imgmatch.to_bits(), "holds values of 8, 121 bytes"),

@@ -9,13 +9,14 @@ import threading
 import time
 
 import numpy as np
+import polars as pl
 import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgmatch_df import clusters, join
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df import clusters, hashing, join
+from imgmatch_df.errors import ArgumentError, ColumnError
 
 KINDS = ("random", "planted", "clustered", "all equal", "all zero", "one bit apart", "correlated")
 PLANS = ("bands", "scan", None)
@@ -208,17 +209,27 @@ def test_law_a_smaller_radius_finds_a_subset(values, radius):
     assert small == {pair for pair in large if pair[2] <= radius}
 
 
-@pytest.mark.parametrize("n_bytes", [1, 3, 8, 9, 16, 121, 512])
+@pytest.mark.parametrize("n_bytes", [1, 3, 7, 8, 9, 12, 13, 16, 63, 64, 65, 121, 128, 512])
 def test_top_k_ranks_as_a_stable_sort(n_bytes):
     rng = np.random.default_rng(n_bytes)
     data = rng.integers(0, 256, (700, n_bytes), dtype=np.uint8)
     data[300:400] = data[0]
+    column = pl.Series([row.tobytes() for row in data])
+    (query,) = hashing.hash_words(column[5:6])
     distances = np.bitwise_count(data ^ data[5]).sum(axis=1, dtype=np.int64)
     order = np.argsort(distances, kind="stable")
-    for k in (None, 0, 1, 20, 150, 700, 9999):
-        rows, found = join.top_k(data[5], data, k)
-        np.testing.assert_array_equal(rows, order[:k])
-        np.testing.assert_array_equal(found, distances[order[:k]])
+    in_pieces = pl.concat([column[:1], column[1:90], column[90:]], rechunk=False)
+    for hashes in (hashing.hash_words(column), hashing.hash_views(column), hashing.hash_views(in_pieces)):
+        for k in (None, 0, 1, 20, 150, 700, 9999):
+            rows, found = join.top_k(query, hashes, k)
+            np.testing.assert_array_equal(rows, order[:k])
+            np.testing.assert_array_equal(found, distances[order[:k]])
+
+
+def test_top_k_of_unlike_widths_says_so():
+    column = pl.Series([bytes(121), bytes(121), bytes(120)])
+    with pytest.raises(ColumnError, match="must have one width"):
+        join.top_k(np.zeros(16, np.uint64), hashing.hash_views(column))
 
 
 def test_top_k_of_words_and_of_no_rows():

@@ -4,9 +4,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from imgmatch_df._kernels.popcount import int64, load_word, popcount, uint64
+from imgmatch_df._kernels.popcount import int64, popcount, uint64
 
-U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
@@ -14,33 +13,14 @@ I64 = npt.NDArray[np.int64]
 
 
 @njit(nogil=True, cache=True)
-def hamming_bytes(query: U64, data: U8, start: int, stop: int, out: U16) -> None:
-    """Write the distances of rows ``start..stop`` of data to one hash.
-
-    data (n, width) uint8, query (ceil(width / 8),) uint64 padded with zeros, out (n,) uint16.
-    Rows are read where they lie, eight bytes at a time and unaligned: a padded copy would cost more than the ranking.
-    """
-    width = data.shape[1]
-    n_words = width >> 3
-    n_tail = width & 7
-    # The last bytes of a row are read as a whole word that begins in the row, so that no read leaves the array.
-    tail_at = width - 8 if width >= 8 else 0
-    tail_shift = uint64(8 * (8 - n_tail))
-    flat = data.reshape(data.size)
-    for row in range(start, stop):
-        base = row * width
+def hamming_words(query: U64, hashes: U64, out: U16) -> bool:
+    """Write the distances of hashes (n, n_words) uint64 to one, (n_words,) uint64: out (n,) uint16. Return True."""
+    for row in range(hashes.shape[0]):
         total = uint64(0)
-        for word in range(n_words):
-            total += popcount(load_word(flat, base + 8 * word) ^ query[word])
-        if n_tail:
-            rest = uint64(0)
-            if width >= 8:
-                rest = load_word(flat, base + tail_at) >> tail_shift
-            else:
-                for byte in range(width):
-                    rest |= uint64(flat[base + byte]) << uint64(8 * byte)
-            total += popcount(rest ^ query[n_words])
+        for word in range(hashes.shape[1]):
+            total += popcount(hashes[row, word] ^ query[word])
         out[row] = total
+    return True
 
 
 @njit(nogil=True, cache=True)

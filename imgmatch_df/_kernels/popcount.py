@@ -44,15 +44,38 @@ def popcount(typingctx: Any, word: Any) -> Any:
 
 
 @_intrinsic
-def load_word(typingctx: Any, array: Any, offset: Any) -> Any:
-    """Return the eight bytes of `array` (uint8) at byte `offset`, which need not be aligned, as uint64."""
+def word_at(typingctx: Any, address: Any) -> Any:
+    """Return the eight bytes at a memory address (int64), which need not be aligned, as uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        pointer = builder.gep(data, [args[1]])
-        return builder.load(builder.bitcast(pointer, _WORD.as_pointer()), align=1)
+        return builder.load(builder.inttoptr(args[0], _WORD.as_pointer()), align=1)
 
-    return types.uint64(array, types.intp), codegen
+    return types.uint64(types.int64), codegen
+
+
+@_intrinsic
+def unlike_block(typingctx: Any, address: Any, words: Any, masks: Any, at: Any) -> Any:
+    """Return in how many of the bits that ``masks[at : at + 8]`` selects the 64 bytes at an address differ from words.
+
+    address int64, which need not be aligned, words, masks (>= at + 8,) uint64 -> uint64.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        block = ir.VectorType(_WORD, 8)
+
+        def load(position: int) -> Any:
+            data = context.make_array(signature.args[position])(context, builder, args[position]).data
+            return builder.load(builder.bitcast(builder.gep(data, [args[3]]), block.as_pointer()), align=8)
+
+        def call(name: str, result: Any, vector: Any) -> Any:
+            function_type = ir.FunctionType(result, [block])
+            return builder.call(_cgutils.get_or_insert_function(builder.module, function_type, name), [vector])
+
+        there = builder.load(builder.inttoptr(args[0], block.as_pointer()), align=1)
+        unlike = builder.and_(builder.xor(there, load(1)), load(2))
+        return call("llvm.vector.reduce.add.v8i64", _WORD, call("llvm.ctpop.v8i64", block, unlike))
+
+    return types.uint64(types.int64, words, masks, types.intp), codegen
 
 
 @_intrinsic

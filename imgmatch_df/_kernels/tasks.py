@@ -105,10 +105,11 @@ class Once:
     def __init__(self, kernel: Callable[..., object], *arguments: object) -> None:
         self._kernel, self._arguments = kernel, arguments
         self.finished = False
+        self.result: object = None
 
     def __call__(self) -> None:
         """Do it."""
-        self._kernel(*self._arguments)
+        self.result = self._kernel(*self._arguments)
         self.finished = True
 
 

@@ -1,0 +1,107 @@
+"""Byte strings of one width, read where Arrow keeps them.
+
+A value of an Arrow binary view column has 16 bytes: its length (4), then its bytes if they are at most 12, or else its
+first four, the number of a buffer (4) and where in the buffer it begins (4). Hashes are read through them, because a
+contiguous copy takes five times as long as ranking all of its rows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from imgmatch_df._kernels.popcount import int64, popcount, uint64, unlike_block, word_at
+
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
+U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
+
+
+class Views(NamedTuple):
+    """A chunk of a column of byte strings.
+
+    Parameters
+    ----------
+    values
+        (n, 4) uint32: what Arrow has of each value.
+    buffers
+        Addresses of the buffers of long values, (n_buffers,) int64.
+    width
+        Bytes that each value should have; kernels that read them say whether they do.
+    owner
+        Keeps all of that memory alive.
+    """
+
+    values: U32
+    buffers: I64
+    width: int
+    owner: object
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _address(values: U32, row: int, buffers: I64, width: int) -> int:
+    """Return where the `width` bytes of a row begin."""
+    if width <= 12:
+        return int64(values.ctypes.data) + 16 * row + 4
+    return int64(buffers[values[row, 2]]) + int64(values[row, 3])
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _last_word(address: int, width: int) -> int:
+    """Return the bytes behind the last whole word, zeros above: no read leaves the value, or a short one's view."""
+    n_rest = uint64(width & 7)
+    if width >= 8:
+        return word_at(address + width - 8) >> (uint64(64) - uint64(8) * n_rest)
+    return word_at(address) & ((uint64(1) << (uint64(8) * n_rest)) - uint64(1))
+
+
+@njit(nogil=True, cache=True)
+def gather_words(values: U32, buffers: I64, width: int, out: U64) -> bool:
+    """Write the values as words, zeros behind, and return whether all have `width` bytes; if not, stop there.
+
+    values, buffers as in `Views`, out (n, ceil(width / 8)) uint64.
+    """
+    n_words = width >> 3
+    for row in range(values.shape[0]):
+        if values[row, 0] != width:
+            return False
+        address = _address(values, row, buffers, width)
+        for word in range(n_words):
+            out[row, word] = word_at(address + 8 * word)
+        if width & 7:
+            out[row, n_words] = _last_word(address, width)
+    return True
+
+
+@njit(nogil=True, cache=True)
+def hamming_views(query: U64, values: U32, buffers: I64, width: int, out: U16) -> bool:
+    """Write the distances of the values to one hash and return whether all have `width` bytes; if not, stop there.
+
+    query (ceil(width / 8),) uint64 with zeros behind, values, buffers as in `Views`, out (n,) uint16.
+    """
+    # Blocks of 64 bytes, the last one back from the end of the value, without the bytes of the one before: 6 ns a
+    # bmh1 where words take 10.
+    n_blocks = (width + 63) >> 6 if width >= 64 else 0
+    ours = np.zeros(64 * n_blocks, np.uint8)
+    mask = np.zeros(64 * n_blocks, np.uint8)
+    for block in range(n_blocks):
+        start = min(64 * block, width - 64)
+        ours[64 * block : 64 * block + 64] = query.view(np.uint8)[start : start + 64]
+        mask[64 * block + 64 * block - start : 64 * block + 64] = 255
+    block_words, block_masks = ours.view(np.uint64), mask.view(np.uint64)
+    for row in range(values.shape[0]):
+        if values[row, 0] != width:
+            return False
+        address = _address(values, row, buffers, width)
+        total = uint64(0)
+        for block in range(n_blocks):
+            total += unlike_block(address + min(64 * block, width - 64), block_words, block_masks, 8 * block)
+        if n_blocks == 0:
+            for word in range(width >> 3):
+                total += popcount(word_at(address + 8 * word) ^ query[word])
+            if width & 7:
+                total += popcount(_last_word(address, width) ^ query[width >> 3])
+        out[row] = total
+    return True
