@@ -4,12 +4,13 @@ Equal hashes are collapsed first, `plans` picks bands or a scan, and serial kern
 of threads.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from typing import Final, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
@@ -18,20 +19,21 @@ from imgmatch_df._kernels import forest, hamming, plans
 from imgmatch_df._kernels.bands import I64, U16, U32, U64
 from imgmatch_df._kernels.plans import Choice, Distinct, Plan
 from imgmatch_df._kernels.tasks import (
+    Bands,
     BucketSearch,
-    Build,
     Columns,
     FlipSearch,
     Links,
     Once,
     Pairs,
-    Probe,
     Task,
-    Verdict,
     link_tasks,
 )
 from imgmatch_df._kernels.views import Views, hamming_views
 from imgmatch_df.errors import ArgumentError, ColumnError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "self_join", "top_k"]
 
@@ -44,7 +46,8 @@ _TASK_S: Final = (
     5e-3  # expected length of a task: short enough to end together, long beside the 50 microseconds of a hand-over
 )
 
-_RANK_ROWS: Final = 1 << 16  # rows ranked by one call
+_AHEAD: Final = 64  # results that helpers have ready for the calling thread
+_ROWS: Final = 1 << 16  # rows that are ranked, or mixed, by one call
 
 
 def self_join(
@@ -86,7 +89,7 @@ def self_join(
     Nearly linear in rows while the radius is small, quadratic with a small constant where it is large; see `explain`.
     """
     _check_radius(radius)
-    side = _collapse(hashes)
+    side = _collapse(hashes, n_threads)
     limit = _Limit(max_pairs, side)
     limit.add(int((side.sizes * (side.sizes - 1) // 2).sum()))
     blocks = _near_pairs(side, side, radius, n_bits, n_threads, progress, plan)
@@ -109,7 +112,7 @@ def cross_join(
     Parameters, limits and cost as in `self_join`.
     """
     _check_radius(radius)
-    left, right = _collapse(queries), _collapse(references)
+    left, right = _collapse(queries, n_threads), _collapse(references, n_threads)
     if left.n_words != right.n_words:
         raise ArgumentError(
             f"queries and references must be hashes of one kind, got {left.n_words} and {right.n_words} words\n"
@@ -135,7 +138,7 @@ def connect(
     alike. Parameters as in `self_join`.
     """
     _check_radius(radius)
-    side = _collapse(hashes)
+    side = _collapse(hashes, n_threads)
     parent = np.arange(side.n_rows, dtype=np.uint32)
     if len(side.distinct.rows) > 1 and radius > 0:
         chosen, order = plans.choose_plan(side.distinct, side.distinct, radius, n_bits, choice=plan, pairs=False)
@@ -185,8 +188,8 @@ def top_k(
     ranks = []
     start = 0
     for kernel, rows, arguments in chunks:
-        for first in range(0, len(rows), _RANK_ROWS):
-            part = rows[first : first + _RANK_ROWS]
+        for first in range(0, len(rows), _ROWS):
+            part = rows[first : first + _ROWS]
             out = distances[start : start + len(part)]
             ranks.append(Once(kernel, query, part, *arguments, out))
             start += len(part)
@@ -243,7 +246,7 @@ class _Side:
         return (rows if self.group is None else _stable_order(self.group, rows, len(starts))), starts
 
 
-def _collapse(hashes: U64) -> _Side:
+def _collapse(hashes: U64, n_threads: int | None = None) -> _Side:
     if not isinstance(hashes, np.ndarray) or hashes.dtype != np.uint64 or hashes.ndim not in (1, 2):
         got = f"{hashes.dtype} with shape {hashes.shape}" if isinstance(hashes, np.ndarray) else repr(type(hashes))
         raise ArgumentError(
@@ -254,10 +257,35 @@ def _collapse(hashes: U64) -> _Side:
     n = len(hashes)
     if n >= 1 << 31:
         raise ArgumentError(f"a join takes up to {(1 << 31) - 1:,} rows, got {n:,}\nHint: join in parts.")
-    group, first = np.empty(n, np.uint32), np.empty(n, np.uint32)
-    table = np.zeros(1 << (2 * n + 1).bit_length(), np.uint32)
-    n_distinct = hamming.group_equal(hashes, table, group, first)
-    return _Side(Distinct(hashes, first[:n_distinct].copy()), None if n_distinct == n else group)
+    mixed, first = np.empty(n, np.uint64), np.empty(n, np.uint32)
+    _finish(
+        [Once(hamming.mix_words, hashes[a : a + _ROWS], mixed[a : a + _ROWS]) for a in range(0, n, _ROWS)], n_threads
+    )
+    n_parts = 1 if n < _ROWS else 1 << (min(n_threads or threads.n_threads(), 64) - 1).bit_length()
+    in_part = (
+        np.bincount((mixed >> np.uint64(32) & np.uint64(n_parts - 1)).astype(np.intp), minlength=n_parts)
+        if n_parts > 1
+        else [n]
+    )
+    searches = [
+        Once(
+            hamming.find_first,
+            hashes,
+            mixed,
+            part,
+            n_parts,
+            np.zeros((1 << (2 * int(m) + 1).bit_length(), 1), np.uint64),
+            first,
+        )
+        for part, m in enumerate(in_part)
+    ]
+    _finish(searches, n_threads)
+    n_distinct = n - sum(search.result for search in searches)
+    if n_distinct == n:
+        return _Side(Distinct(hashes, np.arange(n, dtype=np.uint32)), None)
+    group, rows = np.empty(n, np.uint32), np.empty(n_distinct, np.uint32)
+    hamming.number_first(first, group, rows)
+    return _Side(Distinct(hashes, rows), group)
 
 
 def _check_radius(radius: int) -> None:
@@ -350,31 +378,23 @@ def _near_pairs(
         return  # distinct hashes of one side are never equal
     plan, order = plans.choose_plan(left.distinct, right.distinct, radius, n_bits, choice=choice)
     n_bands = len(plan.bands)
-    # Bands at a time: each takes memory, and small ones are done before they are handed over.
-    n_slots = min(n_threads or threads.n_threads(), n_bands, 4) if plan.seconds / n_bands > 1e-4 else 1
+    # Bands at a time: each takes memory.
+    n_slots = min(n_threads or threads.n_threads(), n_bands, 4)
     lefts = Columns(left.distinct, plan, order, n_slots)
     rights = lefts if same else Columns(right.distinct, plan, order, n_slots)
     _finish(lefts.moves() if same else lefts.moves() + rights.moves(), n_threads)
-    verdict = Verdict(plan, order)
-    n_tasks = int(np.clip(plan.seconds / n_bands / _TASK_S, 2 if plan.seconds > 1e-3 else 1, 1024))
-    cuts = np.linspace(0, len(left.distinct.rows), n_tasks + 1).astype(int).tolist()
+    # Where each thread has a band of its own for long, no band is worth a split.
+    n_probes = int(np.clip(plan.seconds / n_bands / _TASK_S, 1 if n_bands > 4 * n_slots else n_slots, 1024))
+    bands = Bands(lefts, rights, plan, order, n_probes)
     done = 0
-    for first in range(0, n_bands, n_slots):
-        numbers = range(first, min(first + n_slots, n_bands))
-        builds = [Build(lefts, rights, plan.bands[number], slot) for slot, number in enumerate(numbers)]
-        _finish(builds, n_threads)
-        probes = [
-            Probe(verdict, plan, number, *build.ordered, span)
-            for number, build in zip(numbers, builds, strict=True)
-            if build.ordered is not None
-            for span in pairwise(cuts)
-        ]
-        for probe, block in _run(probes, n_threads):
-            yield block
-            if probe.finished:
-                done += 1
-                if progress is not None:
-                    progress(done, n_bands * n_tasks)
+    for task, block in _run([build for slot in range(n_slots) for build in bands.next(slot)], n_threads):
+        if block is None:
+            continue
+        yield block
+        if task.finished:
+            done += 1
+            if progress is not None:
+                progress(done, n_bands * n_probes)
 
 
 def _links(
@@ -388,7 +408,7 @@ def _links(
     _finish(columns.moves(), n_threads)
     n_tasks = 4 * (n_threads or threads.n_threads())
     for number, band in enumerate(plan.bands):
-        ordered = columns.order(band, 0)
+        ordered = columns.order(band, 0, together=band.radius == 0 and band.n_key_bits > 0)
         searches: list[Callable[..., Task[Links]]] = [BucketSearch]
         if band.radius and band.n_key_bits:
             searches.append(partial(FlipSearch, band))
@@ -405,32 +425,62 @@ def _finish(tasks: Sequence[Task[None]], n_threads: int | None) -> None:
 
 
 def _run(tasks: Sequence[Task[R]], n_threads: int | None) -> Iterator[tuple[Task[R], R]]:
-    """Call the tasks until each is finished, `n_threads` at a time, and yield what every call gives.
+    """Call the tasks and those that follow from them until all are finished, and yield what every call gives.
 
-    Ctrl-C reaches the caller while it waits; from then on no task is called again, and those under way end by
-    themselves.
+    The calling thread works too, so that small joins wait for nobody, and so that Ctrl-C reaches it within a call;
+    from then on no task is called again, and those under way end by themselves.
     """
-    todo = list(reversed(tasks))
-    if n_threads == 1 or len(todo) == 1:
-        while todo:
-            result = todo[-1]()
-            task = todo.pop() if todo[-1].finished else todo[-1]
-            yield task, result
-        return
-    # Where all threads are ours, one task more waits in the pool, so that no thread waits for us.
-    n_pool = threads.n_threads()
-    n_running = n_pool + 1 if n_threads is None or n_threads >= n_pool else n_threads
-    running: dict[Future[R], Task[R]] = {}
+    todo = deque(tasks)
+    given: SimpleQueue[tuple[Task[R], R] | None] = SimpleQueue()
+
+    def call(task: Task[R]) -> tuple[Task[R], R]:
+        result = task()
+        if task.finished:
+            todo.extend(task.then())
+        else:
+            todo.append(task)
+        return task, result
+
+    def take() -> Task[R] | None:
+        with suppress(IndexError):
+            return todo.popleft()
+        return None
+
+    def help_out() -> None:
+        # Not too far ahead: when the caller stops asking, as after an error, this stops as well.
+        try:
+            while given.qsize() < _AHEAD and (task := take()) is not None:
+                given.put(call(task))
+        finally:
+            given.put(None)
+
+    helpers: list[Future[None]] = []
+    n_helpers = min(n_threads or threads.n_threads(), threads.n_threads() + 1) - 1
+    n_out = 0
     try:
-        while todo or running:
-            while todo and len(running) < n_running:
-                task = todo.pop()
-                running[threads.pool().submit(task)] = task
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task, result = running.pop(future), future.result()
-                if not task.finished:
-                    todo.append(task)
-                yield task, result
+        while True:
+            while n_out < min(n_helpers, len(todo) - 1):
+                helpers.append(threads.pool().submit(help_out))
+                n_out += 1
+            if (task := take()) is not None:
+                yield call(task)
+            else:
+                n_out -= len(helpers)
+                helpers = [helper for helper in helpers if not helper.cancel()]  # the pool may be busy for others
+                n_out += len(helpers)
+            idle = task is None
+            while not given.empty() or (idle and n_out):
+                gift = given.get()
+                idle = False
+                if gift is None:
+                    n_out -= 1
+                else:
+                    yield gift
+            if idle and not todo:
+                break
+        for helper in helpers:
+            helper.result()
     finally:
-        for future in running:
-            future.cancel()
+        todo.clear()
+        for helper in helpers:
+            helper.cancel()

@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from imgmatch_df._kernels.popcount import LANES, int64, near_mask, next_near, popcount, prefetch_row, uint64
+from imgmatch_df._kernels.popcount import (
+    LANES,
+    int64,
+    near_mask,
+    next_near,
+    popcount,
+    prefetch_row,
+    uint64,
+    unlike_words,
+)
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
@@ -152,20 +161,21 @@ def order_band(
     n_bits: int,
     n_key_bits: int,
     first_word: int,
+    together: bool,
     starts: U32,
     rows: U32,
     words: U64,
-) -> None:
-    """Sort columns (n_words, n + LANES) uint64 by the key of bits ``low..low + n_bits``, at most 64 of them.
+) -> int:
+    """Sort columns (n_words, n) uint64 by the key of bits ``low..low + n_bits``, at most 64, and return their number.
 
-    The key is the slice itself, or a multiplicative hash where the slice is wider than the key. starts (2**n_key_bits
-    + 1,) uint32: where each bucket begins; rows (n,) uint32: the names (n,) uint32 of the columns in bucket order;
-    words (k, n + LANES) uint64: copies, in that order, of the k words from `first_word` on, cyclically.
+    The key is the slice itself, or a multiplicative hash where the slice is wider than the key. `together`: leave out
+    what is alone in a bucket. starts (2**n_key_bits + 1,) uint32: where each bucket begins; rows (n,) uint32: the
+    names (n,) uint32 of the columns in bucket order; words (k, n + LANES) uint64: copies, in that order, of the k words
+    from `first_word` on, cyclically.
     """
-    n_words = columns.shape[0]
     n = names.size
     left = columns[low >> 6]
-    right = columns[min((low + n_bits - 1) >> 6, n_words - 1)]
+    right = columns[min((low + n_bits - 1) >> 6, columns.shape[0] - 1)]
     shift = uint64(low & 63)
     carry = uint64(63) - shift
     top = uint64(64 - n_bits)  # drops what `right` brings from beyond the slice
@@ -178,11 +188,15 @@ def order_band(
     for row in range(n):
         key = ((((left[row] >> shift) | (right[row] << carry << uint64(1))) << top) * factor) >> drop
         starts[key] += np.uint32(1)
-    total = np.uint32(0)
+    n_left = np.uint32(0)
+    least = np.uint32(2) if together else np.uint32(1)
     for bucket in range(starts.size):
         count = starts[bucket]
-        starts[bucket] = total
-        total += count
+        if count >= least:
+            starts[bucket] = n_left
+            n_left += count
+        else:  # rows that are alone are all written to the last place, which is free if there are any: no branch
+            starts[bucket] = np.uint32(n - 1) if count else np.uint32(0xFFFFFFFF)
     source = columns[first_word]
     target = words[0]
     for row in range(n):
@@ -192,33 +206,54 @@ def order_band(
         rows[at] = row
         target[at] = source[row]
     for k in range(1, words.shape[0]):
-        source = columns[(first_word + k) % n_words]
-        for position in range(n):
+        source = columns[(first_word + k) % columns.shape[0]]
+        for position in range(n_left):
             words[k, position] = source[rows[position]]
-    for position in range(n):
+    for position in range(n_left):
         rows[position] = names[rows[position]]
-    for bucket in range(starts.size - 1, 0, -1):
-        starts[bucket] = starts[bucket - 1]
-    starts[0] = 0
+    start = np.uint32(0)
+    for bucket in range(starts.size):
+        stop = starts[bucket]
+        starts[bucket] = start
+        if stop <= n_left:
+            start = stop
+    return int64(n_left)
 
 
 @njit(nogil=True, cache=True, inline="always")
 def distance_within(left: U64, i: int, right: U64, j: int, radius: int) -> int:
     """Return the distance of two rows, or a number above `radius` as soon as it is passed."""
+    n_words = left.shape[1]
     total: int = uint64(0)
-    for word in range(left.shape[1]):
-        total += popcount(left[i, word] ^ right[j, word])
+    word = 0
+    while word + 8 <= n_words:  # no look at the radius between words: that is a branch that goes wrong half of the time
+        total += unlike_words(left, i * n_words + word, right, j * n_words + word)
         if total > radius:
-            break
+            return total
+        word += 8
+    while word < n_words:
+        total += popcount(left[i, word] ^ right[j, word])
+        word += 1
     return total
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _owns(left: U64, i: int, right: U64, j: int, band: int, band_of_bit: U16, radii: I64, scratch: I64) -> bool:
+def _owns(
+    left: U64, i: int, right: U64, j: int, band: int, exact: bool, band_of_bit: U16, radii: I64, scratch: I64
+) -> bool:
     """Return whether `band` is the first band in which two rows lie within the band's radius.
 
     Rows that met in a bucket of `band` need not: hashed keys and the last block of a run bring strangers together.
     """
+    if exact:  # the lowest band without an unlike bit, 64 bands at most
+        touched = uint64(0)
+        for word in range(left.shape[1]):
+            rest = left[i, word] ^ right[j, word]
+            while rest:
+                bit = int64(popcount((rest & (~rest + uint64(1))) - uint64(1)))
+                rest &= rest - uint64(1)
+                touched |= uint64(1) << uint64(band_of_bit[64 * word + bit])
+        return int64(popcount(touched & ~(touched + uint64(1)))) == band
     for number in range(band + 1):
         scratch[number] = radii[number]
     for word in range(left.shape[1]):
@@ -258,10 +293,11 @@ def _settle(
     right_hashes: U64, scratch: I64, left_out: U32, right_out: U32, distance_out: U16,
 ) -> int:  # fmt: skip
     """Keep those of the candidates ``found..n_open`` that are pairs and that `band` owns; return their end."""
+    exact = radii.size < 64 and radii.max() == 0
     for candidate in range(found, n_open):
         i, j = int64(left_out[candidate]), int64(right_out[candidate])
         distance = distance_within(left_hashes, i, right_hashes, j, limit)
-        if distance <= limit and _owns(left_hashes, i, right_hashes, j, band, band_of_bit, radii, scratch):
+        if distance <= limit and _owns(left_hashes, i, right_hashes, j, band, exact, band_of_bit, radii, scratch):
             if same and i > j:
                 i, j = j, i
             left_out[found] = i

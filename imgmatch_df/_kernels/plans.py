@@ -145,7 +145,7 @@ def choose_plan(
         choice = "scan"
     sample = _sample(left, right)
     order = _order_bits(sample, n_bits, 1 if choice == "scan" else radius + 1)
-    columns = np.zeros((sample.shape[1], len(sample) + LANES), np.uint64)
+    columns = np.empty((sample.shape[1], len(sample)), np.uint64)
     permute_bits(sample, np.arange(len(sample), dtype=np.uint32), order, 0, len(sample), columns)
     estimate = _Estimate(columns, len(sample), left, right, radius, n_bits, pairs)
     plans = []

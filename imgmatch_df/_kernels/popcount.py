@@ -24,6 +24,7 @@ uint64: Any = types.uint64
 
 _WORD = ir.IntType(64)
 _BLOCK = ir.VectorType(_WORD, LANES)
+_EIGHT = ir.VectorType(_WORD, 8)
 
 _cgutils: Any = cgutils  # it has no annotations
 
@@ -54,6 +55,18 @@ def word_at(typingctx: Any, address: Any) -> Any:
 
 
 @_intrinsic
+def unlike_words(typingctx: Any, left: Any, i: Any, right: Any, j: Any) -> Any:
+    """Return in how many bits the eight words of two arrays (uint64) from items i and j on differ, as uint64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2)]
+        a, b = (_load_eight(builder, builder.gep(data, [at])) for data, at in zip(arrays, args[1::2], strict=True))
+        return _count_eight(builder, builder.xor(a, b))
+
+    return types.uint64(left, types.intp, right, types.intp), codegen
+
+
+@_intrinsic
 def unlike_block(typingctx: Any, address: Any, words: Any, masks: Any, at: Any) -> Any:
     """Return in how many of the bits that ``masks[at : at + 8]`` selects the 64 bytes at an address differ from words.
 
@@ -61,21 +74,23 @@ def unlike_block(typingctx: Any, address: Any, words: Any, masks: Any, at: Any) 
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        block = ir.VectorType(_WORD, 8)
-
-        def load(position: int) -> Any:
-            data = context.make_array(signature.args[position])(context, builder, args[position]).data
-            return builder.load(builder.bitcast(builder.gep(data, [args[3]]), block.as_pointer()), align=8)
-
-        def call(name: str, result: Any, vector: Any) -> Any:
-            function_type = ir.FunctionType(result, [block])
-            return builder.call(_cgutils.get_or_insert_function(builder.module, function_type, name), [vector])
-
-        there = builder.load(builder.inttoptr(args[0], block.as_pointer()), align=1)
-        unlike = builder.and_(builder.xor(there, load(1)), load(2))
-        return call("llvm.vector.reduce.add.v8i64", _WORD, call("llvm.ctpop.v8i64", block, unlike))
+        arrays = [context.make_array(signature.args[k])(context, builder, args[k]).data for k in (1, 2)]
+        ours, mask = (_load_eight(builder, builder.gep(data, [args[3]])) for data in arrays)
+        there = _load_eight(builder, builder.inttoptr(args[0], _WORD.as_pointer()), align=1)
+        return _count_eight(builder, builder.and_(builder.xor(there, ours), mask))
 
     return types.uint64(types.int64, words, masks, types.intp), codegen
+
+
+def _load_eight(builder: Any, pointer: Any, align: int = 8) -> Any:
+    return builder.load(builder.bitcast(pointer, _EIGHT.as_pointer()), align=align)
+
+
+def _count_eight(builder: Any, words: Any) -> Any:
+    for name, result in (("llvm.ctpop.v8i64", _EIGHT), ("llvm.vector.reduce.add.v8i64", _WORD)):
+        function = _cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [_EIGHT]), name)
+        words = builder.call(function, [words])
+    return words
 
 
 @_intrinsic

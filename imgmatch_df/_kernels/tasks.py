@@ -1,8 +1,8 @@
 """Pieces of a planned join for a pool of threads: calls that come back within some tens of milliseconds."""
 
-from collections.abc import Callable
-from itertools import pairwise
-from typing import Final, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from itertools import count, islice, pairwise
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,9 @@ class Task(Protocol[R_co]):
     def __call__(self) -> R_co:
         """Go on for a while."""
 
+    def then(self) -> "Sequence[Task[R_co]]":
+        """Return the tasks that can be done from then on; called once, when this one is finished."""
+
 
 class Ordered(NamedTuple):
     """One side of a band: rows in bucket order beside copies of the words that are compared first; see `order_band`."""
@@ -69,7 +72,8 @@ class Columns:
     def __init__(self, side: Distinct, plan: Plan, order: I64, n_slots: int) -> None:
         self.side, self._order = side, order
         n, n_words = len(side.rows), side.hashes.shape[1]
-        self._columns = np.zeros((n_words, n + LANES), np.uint64)
+        # The bits of a single word stay where they are.
+        self._columns = side.hashes[side.rows].T if n_words == 1 else np.empty((n_words, n), np.uint64)
         n_starts = 1 + (1 << max(band.n_key_bits for band in plan.bands))
         self._slots = [
             Ordered(
@@ -83,20 +87,21 @@ class Columns:
 
     def moves(self) -> list["Once"]:
         """Return the tasks that fill the columns."""
-        n = len(self.side.rows)
+        n = len(self.side.rows) if self.side.hashes.shape[1] > 1 else 0
         return [
             Once(permute_bits, *self.side, self._order, at, min(at + _ROWS, n), self._columns)
             for at in range(0, n, _ROWS)
         ]
 
-    def order(self, band: Band, slot: int) -> Ordered:
-        """Return the rows in the order of a band; valid until the slot is used again."""
+    def order(self, band: Band, slot: int, *, together: bool) -> Ordered:
+        """Return the rows in the order of a band, or only those that share a bucket; valid until the next of a slot."""
         hashes, starts, rows, words = self._slots[slot]
         starts = starts[: 1 + (1 << band.n_key_bits)]
         # A word that holds none of the band's bits, where there is one: within a bucket those are equal.
         first_word = ((band.low + band.n_bits - 1) // 64 + 1) % len(self._columns) if band.n_key_bits else 0
-        order_band(self._columns, self.side.rows, *band.slice, band.n_key_bits, first_word, starts, rows, words)
-        return Ordered(hashes, starts, rows, words)
+        key = *band.slice, band.n_key_bits
+        n = order_band(self._columns, self.side.rows, *key, first_word, together, starts, rows, words)
+        return Ordered(hashes, starts, rows[:n], words)
 
 
 class Once:
@@ -105,31 +110,16 @@ class Once:
     def __init__(self, kernel: Callable[..., object], *arguments: object) -> None:
         self._kernel, self._arguments = kernel, arguments
         self.finished = False
-        self.result: object = None
+        self.result: Any = None
 
     def __call__(self) -> None:
         """Do it."""
         self.result = self._kernel(*self._arguments)
         self.finished = True
 
-
-class Build:
-    """Both sides of a band in order: `ordered`, once it is finished."""
-
-    def __init__(self, lefts: Columns, rights: Columns, band: Band, slot: int) -> None:
-        self._lefts, self._rights, self._band, self._slot = lefts, rights, band, slot
-        self.ordered: tuple[Ordered, Ordered] | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether both are."""
-        return self.ordered is not None
-
-    def __call__(self) -> None:
-        """Order them."""
-        left = self._lefts.order(self._band, self._slot)
-        right = left if self._rights is self._lefts else self._rights.order(self._band, self._slot)
-        self.ordered = left, right
+    def then(self) -> tuple[()]:
+        """Return no tasks."""
+        return ()
 
 
 class Verdict:
@@ -144,18 +134,74 @@ class Verdict:
             self.band_of_bit[order[low : low + n_bits]] = number
 
 
+class Bands:
+    """The bands of a join as tasks: one that orders a band in a slot, those that probe it, and again for the next band.
+
+    Parameters
+    ----------
+    n_probes
+        Tasks that a band is probed by.
+    """
+
+    def __init__(self, lefts: Columns, rights: Columns, plan: Plan, order: I64, n_probes: int) -> None:
+        self.lefts, self.rights, self.plan, self.n_probes = lefts, rights, plan, n_probes
+        self.verdict = Verdict(plan, order)
+        self._numbers = iter(range(len(plan.bands)))
+
+    def next(self, slot: int) -> list["Build"]:
+        """Return the task that orders the next band in a slot, if there is one."""
+        return [Build(self, number, slot) for number in islice(self._numbers, 1)]
+
+
+class Build:
+    """Both sides of a band in order."""
+
+    def __init__(self, bands: Bands, number: int, slot: int) -> None:
+        self._bands, self._number, self._slot = bands, number, slot
+        self._probes: list[Task[Pairs | None]] = []
+        self.finished = False
+
+    def __call__(self) -> None:
+        """Order them."""
+        bands = self._bands
+        band = bands.plan.bands[self._number]
+        same = bands.rights is bands.lefts
+        # Without flips, a row that is alone in its bucket meets nobody: of 50,000 real crops more than half.
+        together = same and band.radius == 0 and band.n_key_bits > 0
+        left = bands.lefts.order(band, self._slot, together=together)
+        right = left if same else bands.rights.order(band, self._slot, together=False)
+        cuts = np.linspace(0, len(left.rows), bands.n_probes + 1).astype(int).tolist()
+        done = count(1)
+        self._probes.extend(Probe(bands, self._number, self._slot, left, right, span, done) for span in pairwise(cuts))
+        self.finished = True
+
+    def then(self) -> "list[Task[Pairs | None]]":
+        """Return the tasks that compare them."""
+        return self._probes
+
+
 class Probe:
     """A stretch of one band's left order, compared with the right one: gives `Pairs`."""
 
     def __init__(
-        self, verdict: Verdict, plan: Plan, number: int, left: Ordered, right: Ordered, span: tuple[int, int]
+        self,
+        bands: Bands,
+        number: int,
+        slot: int,
+        left: Ordered,
+        right: Ordered,
+        span: tuple[int, int],
+        done: "count[int]",
     ) -> None:
+        self._bands, self._slot, self._done = bands, slot, done
+        verdict = bands.verdict
         self._arguments = (
-            *(number, left is right, flips(plan.bands[number]), verdict.radius, verdict.radii, verdict.band_of_bit),
+            *(number, left is right, flips(bands.plan.bands[number])),
+            *(verdict.radius, verdict.radii, verdict.band_of_bit),
             *left,
             *right,
         )
-        bucket = max(0, int(np.searchsorted(left.starts, span[0], side="right")) - 1)
+        bucket = max(0, int(np.searchsorted(left.starts, np.uint32(span[0]), side="right")) - 1)
         self._cursor = np.array([*span, bucket, 0, 0, 0], np.int64)
 
     @property
@@ -168,6 +214,10 @@ class Probe:
         pairs = Pairs(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint16))
         n = probe_band(*self._arguments, self._cursor, _BUDGET, *pairs)
         return Pairs(pairs.left[:n].copy(), pairs.right[:n].copy(), pairs.distance[:n].copy())
+
+    def then(self) -> list[Build]:
+        """Return what uses the slot next, for the last one that is done with it."""
+        return self._bands.next(self._slot) if next(self._done) == self._bands.n_probes else []
 
 
 class BucketSearch:
@@ -197,6 +247,10 @@ class BucketSearch:
             self._scratch = None
         return Links(*(column[:n].copy() for column in links))
 
+    def then(self) -> tuple[()]:
+        """Return no tasks."""
+        return ()
+
 
 class FlipSearch:
     """The links between the buckets of a span and those a flip away, after `BucketSearch`: gives `Links`."""
@@ -223,6 +277,10 @@ class FlipSearch:
         if self.finished:
             self._forest = None
         return Links(*(column[:n].copy() for column in links))
+
+    def then(self) -> tuple[()]:
+        """Return no tasks."""
+        return ()
 
 
 def link_tasks(
