@@ -78,10 +78,10 @@ def permute_bits(hashes: U64, rows: U32, order: I64, start: int, stop: int, colu
 def deal_bits(planes: U64, n_bands: int, order: I64) -> None:
     """Deal bits to bands in turn, each taking the one that tells most beside those it has.
 
-    order (n_bits,) int64: the bits, band after band. planes (n_bits, m) uint64: their values in 64 * m rows of a
-    sample. A bit tells little that is nearly always the same, or that nearly always agrees, or disagrees, with another.
+    order (n_bits,) int64: the bits, band after band. planes (n_bits, 8) uint64: their values in 512 rows of a sample.
+    A bit tells little that is nearly always the same, or that nearly always agrees, or disagrees, with another.
     """
-    n_bits, n_sampled = planes.shape[0], 64 * planes.shape[1]
+    n_bits, n_sampled = planes.shape[0], 512
     likeness = np.empty((n_bands, n_bits), np.int64)
     for bit in range(n_bits):
         ones = int64(0)
@@ -100,9 +100,7 @@ def deal_bits(planes: U64, n_bands: int, order: I64) -> None:
         order[band * (n_bits // n_bands) + min(band, n_bits % n_bands) + turn // n_bands] = best
         for bit in range(n_bits):
             if not taken[bit]:
-                unlike = int64(0)
-                for word in range(planes.shape[1]):
-                    unlike += int64(popcount(planes[bit, word] ^ planes[best, word]))
+                unlike = int64(unlike_words(planes, 8 * bit, planes, 8 * best))
                 likeness[band, bit] += (n_sampled - 2 * unlike) ** 2
 
 
@@ -114,28 +112,28 @@ def count_agreements(
 
     A pair passes if its `n_words` words from `first_word` on, cyclically, differ in at most `radius` bits.
     """
-    slices = np.empty(n, np.uint64)
+    slices = np.zeros((1, n + LANES), np.uint64)
     last = min((low + n_bits - 1) >> 6, columns.shape[0] - 1)
     shift = uint64(low & 63)
     for row in range(n):
         both = (columns[low >> 6, row] >> shift) | (columns[last, row] << (uint64(63) - shift) << uint64(1))
-        slices[row] = both << uint64(64 - n_bits)
+        slices[0, row] = both << uint64(64 - n_bits)
     limit = uint64(within)
     n_agree = n_pass = 0
-    for i in range(n):
-        one = slices[i]
-        agree = uint64(0)
-        for other in slices[i + 1 :]:
-            agree += uint64(popcount(one ^ other) <= limit)
-        if agree:
-            n_agree += int64(agree)
-            for j in range(i + 1, n):
-                if popcount(one ^ slices[j]) <= limit:
+    for at in range(0, n, LANES):
+        stop = min(n, at + LANES)
+        i = next_near(slices, at, slices, 0, 1, limit, stop)
+        while i < stop:
+            agree = near_mask(slices, at, slices, i, 1, limit)
+            for j in range(max(at, i + 1), stop):
+                if (agree >> uint64(j - at)) & uint64(1):
+                    n_agree += 1
                     total = uint64(0)
                     for k in range(n_words):
                         word = (first_word + k) % columns.shape[0]
                         total += popcount(columns[word, i] ^ columns[word, j])
                     n_pass += total <= uint64(radius)
+            i = next_near(slices, at, slices, i + 1, 1, limit, stop)
     return n_agree, n_pass
 
 
@@ -165,13 +163,14 @@ def order_band(
     starts: U32,
     rows: U32,
     words: U64,
-) -> int:
-    """Sort columns (n_words, n) uint64 by the key of bits ``low..low + n_bits``, at most 64, and return their number.
+) -> tuple[int, int]:
+    """Sort columns (n_words, n) uint64 by the key of bits ``low..low + n_bits``, at most 64.
 
     The key is the slice itself, or a multiplicative hash where the slice is wider than the key. `together`: leave out
     what is alone in a bucket. starts (2**n_key_bits + 1,) uint32: where each bucket begins; rows (n,) uint32: the
     names (n,) uint32 of the columns in bucket order; words (k, n + LANES) uint64: copies, in that order, of the k words
-    from `first_word` on, cyclically.
+    from `first_word` on, cyclically. Return the number of rows and of buckets; with `together` of filled ones, which
+    are then the only ones in `starts`.
     """
     n = names.size
     left = columns[low >> 6]
@@ -212,12 +211,15 @@ def order_band(
     for position in range(n_left):
         rows[position] = names[rows[position]]
     start = np.uint32(0)
+    n_buckets = 0
     for bucket in range(starts.size):
         stop = starts[bucket]
-        starts[bucket] = start
-        if stop <= n_left:
+        filled = stop <= n_left
+        starts[n_buckets] = start
+        if filled:
             start = stop
-    return int64(n_left)
+        n_buckets += 1 if filled or not together else 0
+    return int64(n_left), min(n_buckets, starts.size - 1)
 
 
 @njit(nogil=True, cache=True, inline="always")

@@ -30,8 +30,8 @@ _NS_FLIP: Final = 1.5  # one look at another bucket
 _NS_SELF: Final = 3.0  # one row of a self-join against the rest of its own block
 _NS_ROW: Final = 8.0  # one row sorted into one band
 _NS_COPY: Final = 2.5  # one more word copied beside it
-_NS_SLOT: Final = 1.0  # one bucket counted and cleared
-_NS_VERIFY: Final = 20.0  # one candidate that the first words let pass
+_NS_SLOT: Final = 2.0  # one bucket counted and cleared
+_NS_VERIFY: Final = 10.0  # one candidate that the first words let pass
 _NS_PAIR: Final = 30.0  # one pair checked for its owner
 
 
@@ -177,7 +177,7 @@ def _order_bits(sample: U64, n_bits: int, n_bands: int) -> I64:
         rows = np.zeros((512, 8 * sample.shape[1]), np.uint8)
         rows[: len(sample)] = sample[:512].view(np.uint8)
         bits = np.unpackbits(rows, axis=1, bitorder="little")[:, :n_bits]
-        planes = np.packbits(np.ascontiguousarray(bits.T), axis=1).view(np.uint64)
+        planes = np.ascontiguousarray(np.packbits(bits, axis=0).T).view(np.uint64)
         deal_bits(planes, min(n_bands, n_bits), order[:n_bits])
     return order
 
@@ -301,12 +301,14 @@ def _layout(estimate: _Estimate, radii: list[int]) -> tuple[Band, ...]:
     outer, inner = radii[0], radii[-1]
     n_outer = radii.count(outer)
     n_inner = len(radii) - n_outer
+    inners = [(estimate.theory(narrow, inner), narrow) for narrow in range(inner, most + 1)]
     best = inf, 0, 0
     for width in range(outer, min(most, n_bits // n_outer) + 1):
-        widest = most if n_inner == 0 else min(most, (n_bits - n_outer * width) // n_inner)
-        for narrow in range(inner, widest + 1) if n_inner else (0,):
-            cost = n_outer * estimate.theory(width, outer) + n_inner * estimate.theory(narrow, inner)
-            best = min(best, (cost, width, narrow))
+        cost, narrow = 0.0, 0
+        if n_inner:
+            n_left = (n_bits - n_outer * width) // n_inner
+            cost, narrow = min(inners[: max(0, n_left - inner + 1)], default=(inf, 0))
+        best = min(best, (n_outer * estimate.theory(width, outer) + n_inner * cost, width, narrow))
     widths = [best[1]] * n_outer + [best[2]] * n_inner
     rest = n_bits - sum(widths)
     for i, (width, within) in enumerate(zip(widths, radii, strict=True)):

@@ -100,8 +100,8 @@ class Columns:
         # A word that holds none of the band's bits, where there is one: within a bucket those are equal.
         first_word = ((band.low + band.n_bits - 1) // 64 + 1) % len(self._columns) if band.n_key_bits else 0
         key = *band.slice, band.n_key_bits
-        n = order_band(self._columns, self.side.rows, *key, first_word, together, starts, rows, words)
-        return Ordered(hashes, starts, rows[:n], words)
+        n, m = order_band(self._columns, self.side.rows, *key, first_word, together, starts, rows, words)
+        return Ordered(hashes, starts[: m + 1], rows[:n], words)
 
 
 class Once:
