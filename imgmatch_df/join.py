@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -91,7 +91,8 @@ def self_join(
     _check_radius(radius)
     side = _collapse(hashes, n_threads)
     limit = _Limit(max_pairs, side)
-    limit.add(int((side.sizes * (side.sizes - 1) // 2).sum()))
+    if side.group is not None:
+        limit.add(int((side.sizes * (side.sizes - 1) // 2).sum()))
     blocks = _near_pairs(side, side, radius, n_bits, n_threads, progress, plan)
     return _assemble(limit.watch(blocks, side, side), side, side, limit)
 
@@ -213,7 +214,7 @@ def _nearest(distances: U16, k: int, farthest: int) -> tuple[U32, U16]:
     return indices, distances[indices]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Side:
     """Distinct hashes and the rows that have them."""
 
@@ -228,7 +229,7 @@ class _Side:
     def n_words(self) -> int:
         return int(self.distinct.hashes.shape[1])
 
-    @property
+    @cached_property
     def sizes(self) -> I64:
         """Rows that share each distinct hash."""
         if self.group is None:
@@ -258,26 +259,19 @@ def _collapse(hashes: U64, n_threads: int | None = None) -> _Side:
     if n >= 1 << 31:
         raise ArgumentError(f"a join takes up to {(1 << 31) - 1:,} rows, got {n:,}\nHint: join in parts.")
     mixed, first = np.empty(n, np.uint64), np.empty(n, np.uint32)
+    n_parts = 1 if n < 4 * _ROWS else 1 << ((n_threads or threads.n_threads()) - 1).bit_length()
+    starts = range(0, n, _ROWS)
+    counts = np.zeros((len(starts), n_parts), np.int64)  # of rows by part
     _finish(
-        [Once(hamming.mix_words, hashes[a : a + _ROWS], mixed[a : a + _ROWS]) for a in range(0, n, _ROWS)], n_threads
+        [
+            Once(hamming.mix_words, hashes[start : start + _ROWS], mixed[start : start + _ROWS], count)
+            for start, count in zip(starts, counts, strict=True)
+        ],
+        n_threads,
     )
-    n_parts = 1 if n < _ROWS else 1 << (min(n_threads or threads.n_threads(), 64) - 1).bit_length()
-    in_part = (
-        np.bincount((mixed >> np.uint64(32) & np.uint64(n_parts - 1)).astype(np.intp), minlength=n_parts)
-        if n_parts > 1
-        else [n]
-    )
+    tables = (np.zeros((1 << (2 * m + 1).bit_length(), 1), np.uint64) for m in counts.sum(axis=0).tolist())
     searches = [
-        Once(
-            hamming.find_first,
-            hashes,
-            mixed,
-            part,
-            n_parts,
-            np.zeros((1 << (2 * int(m) + 1).bit_length(), 1), np.uint64),
-            first,
-        )
-        for part, m in enumerate(in_part)
+        Once(hamming.find_first, hashes, mixed, part, n_parts, table, first) for part, table in enumerate(tables)
     ]
     _finish(searches, n_threads)
     n_distinct = n - sum(search.result for search in searches)
@@ -306,10 +300,9 @@ class _Limit:
     def watch(self, blocks: Iterable[Pairs], left: _Side, right: _Side) -> Iterator[Pairs]:
         """Yield the blocks of pairs of distinct hashes, and count the pairs of rows that they stand for."""
         collapsed = left.group is not None or right.group is not None
-        left_sizes, right_sizes = left.sizes, right.sizes
         for block in blocks:
             i, j = left.numbers(block.left), right.numbers(block.right)
-            self.add(int(left_sizes[i] @ right_sizes[j]) if collapsed else len(i))
+            self.add(int(left.sizes[i] @ right.sizes[j]) if collapsed else len(i))
             yield Pairs(i, j, block.distance)
 
     def add(self, n_pairs: int) -> None:

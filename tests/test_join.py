@@ -15,7 +15,7 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgmatch_df import clusters, hashing, join
+from imgmatch_df import clusters, hashing, join, threads
 from imgmatch_df.errors import ArgumentError, ColumnError
 
 KINDS = ("random", "planted", "clustered", "all equal", "all zero", "one bit apart", "correlated")
@@ -143,15 +143,38 @@ def test_threads_change_nothing(n_bytes):
         )
 
 
+@pytest.mark.parametrize("n_bytes", [8, 121])
+@pytest.mark.parametrize("kind", ["clustered", "all equal", "random"])
+def test_equal_hashes_found_in_parts_change_nothing(n_bytes, kind, monkeypatch):
+    hashes = make(kind, 700, n_bytes)
+    hashes[1::3] = hashes[:-1:3]
+    distances = reference.distance_matrix(hashes, hashes)
+    monkeypatch.setattr(join, "_ROWS", 16)
+    for n_threads in (None, 1, 2, 3, 5):
+        assert_pairs(join.self_join(hashes, 0, 8 * n_bytes, n_threads=n_threads), distances, 0)
+        assert_pairs(join.self_join(hashes, 6, 8 * n_bytes, n_threads=n_threads), distances, 6)
+
+
+def test_a_join_that_is_given_up_leaves_the_threads_to_others():
+    hashes = make("one bit apart", 3000, 512)
+    errors = []
+    for _ in range(4):
+        with pytest.raises(ArgumentError) as caught:
+            join.self_join(hashes, 2, 4096, max_pairs=1000, plan="scan")
+        errors.append(caught)  # and with it the frames that were left
+    tasks = [threads.pool().submit(int) for _ in range(threads.n_threads())]
+    assert [task.result(timeout=30) for task in tasks] == [0] * len(tasks)
+
+
 def test_joins_from_many_threads_at_once():
     hashes = make("clustered", 2000, 8)
     expected = join.self_join(hashes, 6, 64)
     results = []
-    threads = [threading.Thread(target=lambda: results.append(join.self_join(hashes, 6, 64))) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    callers = [threading.Thread(target=lambda: results.append(join.self_join(hashes, 6, 64))) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
     assert len(results) == 8
     for pairs in results:
         for a, b in zip(pairs, expected, strict=True):

@@ -53,22 +53,27 @@ def take_nearest(distances: U16, starts: I64, k: int, indices: U32) -> None:
 
 
 @njit(nogil=True, cache=True)
-def mix_words(hashes: U64, out: U64) -> None:
-    """Write a well mixed word of each hash, equal for equal ones: hashes (n, n_words) uint64, out (n,) uint64."""
+def mix_words(hashes: U64, out: U64, counts: I64) -> None:
+    """Write a well mixed word of each hash, equal for equal ones, and count the rows of each part for `find_first`.
+
+    hashes (n, n_words) uint64, out (n,) uint64, counts (a power of two,) int64.
+    """
     for row in range(hashes.shape[0]):
         mixed = uint64(0)
         for word in range(hashes.shape[1]):
             mixed = (mixed ^ hashes[row, word]) * uint64(0x9E3779B97F4A7C15)
             mixed ^= mixed >> uint64(29)
         mixed *= uint64(0xBF58476D1CE4E5B9)
-        out[row] = mixed ^ (mixed >> uint64(32))
+        mixed ^= mixed >> uint64(32)
+        out[row] = mixed
+        counts[(mixed >> uint64(32)) & uint64(counts.size - 1)] += 1
 
 
 @njit(nogil=True, cache=True)
 def find_first(hashes: U64, mixed: U64, part: int, n_parts: int, table: U64, first: U32) -> int:
     """Write the first row with an equal hash for the rows of one part and return how many of them are not it.
 
-    hashes (n, n_words) uint64, mixed (n,) uint64: from `mix_words`; a row is of the part that its highest bits name,
+    hashes (n, n_words) uint64, mixed (n,) uint64: from `mix_words`; a row is of the part that its higher half names,
     n_parts a power of two. table (a power of two above the rows of the part, 1) uint64 of zeros, first (n,) uint32.
     """
     mask = uint64(table.size - 1)
