@@ -158,7 +158,7 @@ def choose_plan(
 
 def _sample(left: Distinct, right: Distinct) -> U64:
     """Return hashes taken evenly from both sides, few where the join is small: sampling must cost little beside it."""
-    n = int(np.clip((len(left.rows) + len(right.rows)) // 128, 256, _MAX_SAMPLE))
+    n = int(np.clip((len(left.rows) + len(right.rows)) // 256, 256, _MAX_SAMPLE))
     if left is right:
         return left.hashes[left.rows[:: max(1, len(left.rows) // n)][:n]]
     halves = [side.hashes[side.rows[:: max(1, 2 * len(side.rows) // n)][: n // 2]] for side in (left, right)]
