@@ -19,6 +19,8 @@ from imgmatch_df.grouping import cluster, remove_duplicates
 from imgmatch_df.pairing import match, near_duplicates, rank_images
 from imgmatch_df.pipeline import bmh1, from_bits, hamming, phash, to_bits, visual_hash
 from imgmatch_df.scan import scan_images
+from imgmatch_df.store import read_hashes, scan_hashes
+from imgmatch_df.storing import WriteSummary, sink_hashes, write_hashes
 
 __version__ = "0.1.0"
 
@@ -32,6 +34,7 @@ __all__ = [
     "RowError",
     "SourceError",
     "StoreError",
+    "WriteSummary",
     "bmh1",
     "cluster",
     "from_bits",
@@ -40,8 +43,12 @@ __all__ = [
     "near_duplicates",
     "phash",
     "rank_images",
+    "read_hashes",
     "remove_duplicates",
+    "scan_hashes",
     "scan_images",
+    "sink_hashes",
     "to_bits",
     "visual_hash",
+    "write_hashes",
 ]

@@ -4,8 +4,9 @@ from typing import Any, Literal, Unpack, overload
 
 import polars as pl
 
-from imgmatch_df import grouping, pairing, pipeline
+from imgmatch_df import grouping, pairing, pipeline, storing
 from imgmatch_df.options import SourceOptions
+from imgmatch_df.store import Target
 
 
 @pl.api.register_expr_namespace("imgmatch")
@@ -215,6 +216,29 @@ class ImgMatchDataFrame:
         """See `imgmatch_df.rank_images`."""
         return pairing.rank_images(self._frame, query, hash_type, k=k, source=source, **options)
 
+    def write_hashes(
+        self,
+        target: Target,
+        *,
+        source: str | None = None,
+        key: str | None = None,
+        hash_types: pipeline.HashTypes | None = None,
+        retry_failed: bool = False,
+        prune: bool = False,
+        **options: Unpack[SourceOptions],
+    ) -> storing.WriteSummary:
+        """See `imgmatch_df.write_hashes`."""
+        return storing.write_hashes(
+            self._frame,
+            target,
+            source=source,
+            key=key,
+            hash_types=hash_types,
+            retry_failed=retry_failed,
+            prune=prune,
+            **options,
+        )
+
 
 @pl.api.register_lazyframe_namespace("imgmatch")
 class ImgMatchLazyFrame:
@@ -351,3 +375,26 @@ class ImgMatchLazyFrame:
     ) -> pl.LazyFrame:
         """See `imgmatch_df.rank_images`."""
         return pairing.rank_images(self._frame, query, hash_type, k=k, source=source, **options)
+
+    def sink_hashes(
+        self,
+        target: Target,
+        *,
+        source: str | None = None,
+        key: str | None = None,
+        hash_types: pipeline.HashTypes | None = None,
+        retry_failed: bool = False,
+        prune: bool = False,
+        **options: Unpack[SourceOptions],
+    ) -> storing.WriteSummary:
+        """See `imgmatch_df.sink_hashes`."""
+        return storing.sink_hashes(
+            self._frame,
+            target,
+            source=source,
+            key=key,
+            hash_types=hash_types,
+            retry_failed=retry_failed,
+            prune=prune,
+            **options,
+        )

@@ -165,10 +165,10 @@ def visual_hash(
     >>> frame.select("phash", "status", "detail").row(0)
     (None, 'not_found', 'no such file: no-such-file.jpg')
     """
-    fields = visual_hash_fields(_check_hash_types(hash_types))
+    fields = visual_hash_fields(check_hash_types(hash_types))
     checked = make_options(**options)
     if isinstance(data, (pl.DataFrame, pl.LazyFrame)):
-        _check_source_column(data, source)
+        check_source_column(data, source)
         batches, base = _shared_base(pl.col(source), checked)
         columns = [_stack(base, Field(batches, name), dtype) for name, dtype in fields.items()]
         return data.with_columns(columns) if isinstance(data, pl.LazyFrame) else _run(data, columns)
@@ -320,7 +320,8 @@ def _expr(column: pl.Expr | str) -> pl.Expr:
     )
 
 
-def _check_hash_types(hash_types: HashTypes) -> tuple[str, ...]:
+def check_hash_types(hash_types: HashTypes) -> tuple[str, ...]:
+    """Return the names of the hash kinds, each of which there is, and once."""
     names = (hash_types,) if isinstance(hash_types, str) else tuple(hash_types)
     for name in names:
         hash_kind(name)
@@ -329,7 +330,8 @@ def _check_hash_types(hash_types: HashTypes) -> tuple[str, ...]:
     return names
 
 
-def _check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None:
+def check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None:
+    """Refuse a column that is absent, or has no dtype of sources."""
     schema = frame.collect_schema()
     if source not in schema:
         shown = ", ".join(map(repr, schema.names()[:12]))

@@ -3,7 +3,6 @@
 import glob
 import os
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.schema import MODIFIED, PATH, SIZE
+from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, PATH, SIZE
 
 # Endings that name a picture when a whole folder is scanned; a glob takes what it matches.
 PICTURE_SUFFIXES = (
@@ -19,7 +18,8 @@ PICTURE_SUFFIXES = (
     *(".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
 
-_SCHEMA = pl.Schema({PATH: pl.String(), SIZE: pl.UInt64(), MODIFIED: pl.Datetime("us", "UTC")})
+_SCHEMA = pl.Schema({PATH: pl.String(), SIZE: pl.UInt64(), MODIFIED: MODIFIED_DTYPE})
+_RAW = {**_SCHEMA, MODIFIED: pl.Int64()}
 _BATCH_ROWS = 10_000
 
 
@@ -109,8 +109,11 @@ def _describe_files(paths: list[str], names: list[str]) -> pl.DataFrame:
     if SIZE in names or MODIFIED in names:
         stats = [_stat(path) for path in paths]
         columns[SIZE] = [None if stat is None else stat.st_size for stat in stats]
-        columns[MODIFIED] = [None if stat is None else datetime.fromtimestamp(stat.st_mtime, UTC) for stat in stats]
-    return pl.DataFrame({name: columns[name] for name in names}, schema={name: _SCHEMA[name] for name in names})
+        # Whole nanoseconds: seconds as a float are off by a microsecond for some.
+        columns[MODIFIED] = [None if stat is None else stat.st_mtime_ns // 1000 for stat in stats]
+    return pl.DataFrame({name: pl.Series(columns[name], dtype=_RAW[name]) for name in names}).cast(
+        {name: _SCHEMA[name] for name in names}
+    )
 
 
 def _stat(path: str) -> os.stat_result | None:

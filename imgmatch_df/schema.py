@@ -18,6 +18,10 @@ PATH: Final = "path"
 SIZE: Final = "size"
 MODIFIED: Final = "modified"
 
+# Columns of a store of hashes, besides those above.
+SOURCE: Final = "source"
+ETAG: Final = "etag"
+
 # Columns of joins, clusters and rankings.
 LEFT_ID: Final = "left_id"
 RIGHT_ID: Final = "right_id"
@@ -45,6 +49,7 @@ STATUSES: Final = (
     "too_many_pixels",
 )
 STATUS_DTYPE: Final = pl.Enum(STATUSES)
+MODIFIED_DTYPE: Final = pl.Datetime("us", "UTC")
 DISTANCE_DTYPE: Final = pl.UInt16()
 ROW_DTYPE: Final = pl.UInt32()
 

@@ -9,14 +9,15 @@ PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
     ["errors", "schema"],
-    ["addresses", "documented", "memory", "options", "progress", "sources", "threads", "_kernels"],
+    ["addresses", "atomic", "documented", "manifest", "memory", "options", "progress", "sources", "threads", "_kernels"],
     ["cloud", "web"],
     ["network"],
-    ["fetch", "decode", "hashing", "scan", "join", "clusters", "store", "records"],
+    ["fetch", "decode", "hashing", "scan", "join", "clusters", "records", "duckdb_store", "fingerprints", "parquet_store"],
+    ["store"],
     ["batches"],
     ["pipeline"],
     ["frames"],
-    ["grouping", "pairing"],
+    ["grouping", "pairing", "storing"],
     ["arguments", "files", "known", "listing", "screen", "targets"],
     ["namespaces", "cli", "demo", "server", "spark", "report"],
     ["__init__"],

@@ -1,0 +1,184 @@
+"""What a store of hashes says about itself: its columns, and how the hashes in it were made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final
+
+import polars as pl
+
+from imgmatch_df.errors import ArgumentError, StoreError
+from imgmatch_df.schema import (
+    DETAIL,
+    ETAG,
+    HASH_KINDS,
+    HEIGHT,
+    MODIFIED,
+    MODIFIED_DTYPE,
+    SIZE,
+    SOURCE,
+    STATUS,
+    STATUS_DTYPE,
+    WIDTH,
+    hash_kind,
+)
+
+FORMAT: Final = 1
+
+_HASH: Final = "hash."
+_TEXT: Final = "String"
+_NUMBER: Final = "Int64"
+_KEY_DTYPES: Final[dict[str, pl.DataType]] = {_TEXT: pl.String(), _NUMBER: pl.Int64()}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a store says about itself.
+
+    Parameters
+    ----------
+    key
+        Name of the column that tells rows apart.
+    key_dtype
+        ``"String"`` or ``"Int64"``.
+    has_source
+        Whether there is a column ``source``.
+    decode
+        The decode path of the hashes, ``"full"`` or ``"scaled"``.
+    versions
+        Name and version of each hash kind in it.
+    created_by
+        What made the store; says nothing about what it holds.
+    """
+
+    key: str
+    key_dtype: str
+    has_source: bool
+    decode: str
+    versions: tuple[tuple[str, str], ...]
+    created_by: str = ""
+
+    @classmethod
+    def make(
+        cls, key: str, dtype: pl.DataType, hash_types: tuple[str, ...], decode: str, *, has_source: bool
+    ) -> "Manifest":
+        """Return the manifest of a new store.
+
+        Raises
+        ------
+        ArgumentError
+            If `key` is the name of another column of a store.
+        """
+        versions = tuple((name, hash_kind(name).version) for name in HASH_KINDS if name in hash_types)
+        manifest = cls(
+            key=key,
+            key_dtype=_TEXT if dtype == pl.String else _NUMBER,
+            has_source=has_source or key == SOURCE,
+            decode=decode,
+            versions=versions,
+            created_by=f"imgmatch-df {version('imgmatch-df')}",
+        )
+        taken = [*HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG]
+        if key.lower() in taken or (key.lower() == SOURCE and key != SOURCE):
+            raise ArgumentError(
+                f"key must be the name of no other column of a store, got {key!r}\nHint: rename it in the frame."
+            )
+        return manifest
+
+    @classmethod
+    def parse(cls, entries: Mapping[str, str], where: str) -> "Manifest":
+        """Return the manifest that a store's own `entries` are.
+
+        Raises
+        ------
+        StoreError
+            If the store has another format than this version of imgmatch-df knows.
+        """
+        try:
+            format_ = int(entries["format"])
+            if format_ > FORMAT:
+                raise StoreError(
+                    f"{where} has format {format_}, made by {entries.get('created_by', 'a later imgmatch-df')}; this "
+                    f"is imgmatch-df {version('imgmatch-df')}, which knows formats up to {FORMAT}\n"
+                    "Hint: install a newer imgmatch-df; nothing was changed."
+                )
+            versions = tuple((name.removeprefix(_HASH), entries[name]) for name in entries if name.startswith(_HASH))
+            manifest = cls(
+                key=entries["key"],
+                key_dtype=entries["key_dtype"],
+                has_source=entries["has_source"] == "true",
+                decode=entries["decode"],
+                versions=tuple(sorted(versions)),
+                created_by=entries["created_by"],
+            )
+            unknown = [name for name in manifest.hash_types if name not in HASH_KINDS]
+            if unknown or not versions or manifest.key_dtype not in _KEY_DTYPES:
+                raise ValueError(unknown or manifest.key_dtype)
+        except (KeyError, ValueError) as error:
+            raise StoreError(
+                f"{where} says of itself what imgmatch-df {version('imgmatch-df')} does not understand: {error}\n"
+                "Hint: was it written by another version, or changed by hand? Nothing was changed."
+            ) from error
+        return manifest
+
+    @property
+    def hash_types(self) -> tuple[str, ...]:
+        """The names of the hash kinds in the store."""
+        return tuple(name for name, _ in self.versions)
+
+    @property
+    def entries(self) -> dict[str, str]:
+        """What the store writes about itself."""
+        return {
+            "format": str(FORMAT),
+            "key": self.key,
+            "key_dtype": self.key_dtype,
+            "has_source": "true" if self.has_source else "false",
+            "decode": self.decode,
+            **{f"{_HASH}{name}": made for name, made in self.versions},
+            "created_by": self.created_by,
+        }
+
+    @property
+    def columns(self) -> dict[str, pl.DataType]:
+        """The columns of the store, in order, and their dtypes."""
+        return {
+            self.key: _KEY_DTYPES[self.key_dtype],
+            **({SOURCE: pl.String()} if self.has_source and self.key != SOURCE else {}),
+            WIDTH: pl.UInt32(),
+            HEIGHT: pl.UInt32(),
+            **{name: hash_kind(name).dtype for name in self.hash_types},
+            STATUS: STATUS_DTYPE,
+            DETAIL: pl.String(),
+            SIZE: pl.UInt64(),
+            MODIFIED: MODIFIED_DTYPE,
+            ETAG: pl.String(),
+        }
+
+    @property
+    def checked_columns(self) -> list[str]:
+        """The columns that tell whether a row is to be hashed again, the key first."""
+        own = [SOURCE] if self.has_source and self.key != SOURCE else []
+        return [self.key, *own, STATUS, SIZE, MODIFIED, ETAG]
+
+    def check_same(self, wanted: "Manifest", where: str) -> None:
+        """Refuse to put what `wanted` describes into this store.
+
+        Raises
+        ------
+        StoreError
+            If hashes of the two cannot be compared, or their rows not told apart; it says what differs.
+        """
+        pairs = [
+            ("the key", self.key, wanted.key),
+            ("the dtype of the key", self.key_dtype, wanted.key_dtype),
+            ("decode", self.decode, wanted.decode),
+            ("hash_types", ", ".join(self.hash_types), ", ".join(wanted.hash_types)),
+            *((f"the version of {name}", dict(self.versions).get(name, made), made) for name, made in wanted.versions),
+        ]
+        differing = [f"{what} is {ours!r} there and {theirs!r} here" for what, ours, theirs in pairs if ours != theirs]
+        if differing:
+            raise StoreError(
+                f"{where} holds other hashes than these: {'; '.join(differing)}\n"
+                "Hint: call with what it has, or write to another target; nothing was changed."
+            )

@@ -1,0 +1,239 @@
+"""A store of hashes in Parquet: one file, or a folder of parts that any reader of Parquet reads as one table.
+
+Parts are never changed: a new one takes the place of the old one, in one step. So every row is there once, in each
+moment that a reader may look, and a killed run leaves whole parts alone.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final, Self
+
+import polars as pl
+
+from imgmatch_df.atomic import appear, sole_writer, sync_folder
+from imgmatch_df.errors import StoreError
+from imgmatch_df.manifest import Manifest
+
+_ABOUT: Final = "imgmatch_store"
+
+# A part is written again for every commit until it is full: 256k rows are 45 MB, a third of a second.
+_PART_ROWS: Final = 1 << 18
+_ROW_GROUP: Final = 1 << 16
+# Rows wait in memory until writing them costs little beside the time that it took to make them.
+_COMMIT_S: Final = 5.0
+_COMMIT_SHARE: Final = 10.0
+_READ_ROWS: Final = 1 << 17
+
+
+class ParquetStore:
+    """An open store: for reading, or for writing by the only one who does."""
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        """Open the store at `path`, which exists.
+
+        Raises
+        ------
+        StoreError
+            If it is no store, damaged, of a later format, or in use.
+        """
+        self.path = path
+        with ExitStack() as stack:
+            if write:
+                stack.enter_context(sole_writer(path, _lock(path)))
+            self._parts = _find_parts(path)
+            self.manifest = _same_manifest(path, self._parts)
+            self._close = stack.pop_all().close
+        self._new: list[pl.DataFrame] = []
+        self._changed: list[pl.DataFrame] = []
+        self._flushed = time.monotonic()
+        self._wait_s = _COMMIT_S
+
+    @classmethod
+    def create(cls, path: Path, manifest: Manifest) -> None:
+        """Make an empty store: a file where `path` ends in ``.parquet``, else a folder with one part."""
+        empty, is_file = pl.DataFrame(schema=manifest.columns), path.suffix.lower() == ".parquet"
+        with sole_writer(path, _lock(path)):
+            if not is_file:
+                path.mkdir(exist_ok=True)
+            if not (path.exists() if is_file else any(path.iterdir())):
+                _write(empty, path if is_file else _part(path, 0), path, manifest, replace=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits, and let others write."""
+        try:
+            self.flush()
+        finally:
+            self._close()
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        return int(self._scan().select(pl.len()).collect().item())
+
+    def read(self, columns: Sequence[str], n_rows: int | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, in batches."""
+        rows = self._scan().select(columns)
+        rows = rows if n_rows is None else rows.head(n_rows)
+        yield from rows.collect_batches(chunk_size=_READ_ROWS, maintain_order=True)
+
+    def scan(self) -> pl.LazyFrame:
+        """Return the rows, in order, lazily."""
+        return self._scan()
+
+    def stored(self, keys: pl.Series) -> pl.DataFrame:
+        """Return what is stored under `keys`: `manifest.checked_columns`, in no order."""
+        wanted = keys.alias(self.manifest.key).to_frame().lazy()
+        rows = self._scan().select(self.manifest.checked_columns)
+        return rows.join(wanted, on=self.manifest.key, how="semi").collect()
+
+    def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
+        """Store rows, now or together with the next ones."""
+        columns = list(self.manifest.columns)
+        self._new.append(new.select(columns))
+        self._changed.append(changed.select(columns))
+        if time.monotonic() - self._flushed >= self._wait_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait: each part of them all, or none."""
+        started = time.monotonic()
+        columns = self.manifest.columns
+        new, changed = (pl.concat([pl.DataFrame(schema=columns), *rows]) for rows in (self._new, self._changed))
+        # Whatever happens now, no row is written twice: what fails is left to the next run.
+        self._new, self._changed = [], []
+        if not changed.is_empty():
+            self._change(changed)
+        if not new.is_empty():
+            self._append(new)
+        self._flushed = time.monotonic()
+        self._wait_s = max(_COMMIT_S, _COMMIT_SHARE * (self._flushed - started))
+
+    def prune(self, keys: pl.Series) -> int:
+        """Drop the rows whose key is not among `keys`, and return how many."""
+        self.flush()
+        wanted, n_pruned = keys.alias(self.manifest.key).to_frame(), 0
+        for part in list(self._parts):
+            rows = self._read_part(part)
+            left = rows.join(wanted, on=self.manifest.key, how="semi", maintain_order="left")
+            n_pruned += rows.height - left.height
+            if left.is_empty() and len(self._parts) > 1:
+                part.unlink()
+                sync_folder(part.parent)
+                self._parts.remove(part)
+            elif left.height < rows.height:
+                self._write_part(left, part)
+        return n_pruned
+
+    def _append(self, rows: pl.DataFrame) -> None:
+        last = self._parts[-1]
+        n_last = pl.scan_parquet(last, glob=False).select(pl.len()).collect().item()
+        is_file = last == self.path
+        if is_file or n_last < _PART_ROWS:
+            taken = rows if is_file else rows.head(_PART_ROWS - n_last)
+            self._write_part(pl.concat([self._read_part(last), taken]), last)
+            rows = rows[taken.height :]
+        for part_rows in rows.iter_slices(_PART_ROWS):
+            if part_rows.is_empty():
+                continue
+            part = _part(self.path, int(self._parts[-1].stem.removeprefix("part-")) + 1)
+            _write(part_rows, part, self.path, self.manifest, replace=False)
+            self._parts.append(part)
+
+    def _change(self, changed: pl.DataFrame) -> None:
+        key = self.manifest.key
+        for part in self._parts:
+            keys = pl.scan_parquet(part, glob=False).select(key)
+            if keys.join(changed.lazy().select(key), on=key, how="semi").head(1).collect().is_empty():
+                continue
+            rows = self._read_part(part).with_row_index("__imgmatch_row")
+            same = rows.join(changed, on=key, how="anti")
+            places = rows.select(key, "__imgmatch_row").join(changed, on=key, how="inner")
+            merged = pl.concat([same, places.select(same.columns)]).sort("__imgmatch_row").drop("__imgmatch_row")
+            self._write_part(merged, part)
+
+    def _write_part(self, rows: pl.DataFrame, part: Path) -> None:
+        _write(rows, part, self.path, self.manifest, replace=True)
+
+    def _read_part(self, part: Path) -> pl.DataFrame:
+        return pl.read_parquet(part, glob=False).select(list(self.manifest.columns))
+
+    def _scan(self) -> pl.LazyFrame:
+        return pl.scan_parquet(self._parts, glob=False).select(list(self.manifest.columns))
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:06}.parquet"
+
+
+def _find_parts(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    parts = sorted(path.glob("part-*.parquet"))
+    others = [found.name for found in path.iterdir() if found not in parts]
+    if others or not parts:
+        raise StoreError(
+            f"the folder {str(path)!r} is no store of hashes{f', it holds {others[0]!r}' if others else ''}\n"
+            "Hint: a store is a folder of its own, which write_hashes makes; nothing was changed."
+        )
+    return parts
+
+
+def _same_manifest(path: Path, parts: Sequence[Path]) -> Manifest:
+    manifests = [_read_manifest(part) for part in parts]
+    for part, manifest in zip(parts, manifests, strict=True):
+        manifests[0].check_same(manifest, repr(str(parts[0])))
+        if manifest.columns != manifests[0].columns:
+            raise StoreError(f"the parts of {str(path)!r} differ, see {part.name!r}\nHint: remove what is not its own.")
+    return manifests[0]
+
+
+def _read_manifest(part: Path) -> Manifest:
+    shown = repr(str(part))
+    try:
+        about = pl.read_parquet_metadata(part).get(_ABOUT)
+        names = list(pl.read_parquet_schema(part))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise StoreError(
+            f"{shown} is no whole Parquet file: {str(error).splitlines()[0][:200]}\n"
+            "Hint: is it damaged, or another format? Choose another name for the store; nothing was changed."
+        ) from error
+    if about is None:
+        raise StoreError(
+            f"{shown} is a Parquet file, but no store of hashes\n"
+            "Hint: pl.scan_parquet reads it; a store needs another name. Nothing was changed."
+        )
+    manifest = Manifest.parse(json.loads(about), shown)
+    if set(names) != set(manifest.columns):
+        raise StoreError(f"{shown} has the columns {names}, not those of a store\nHint: was it changed by hand?")
+    return manifest
+
+
+def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, replace: bool) -> None:
+    # Beside a folder, not in it: readers take every file there for a part. One name, so that a killed run's is reused.
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        rows.write_parquet(
+            temporary, row_group_size=_ROW_GROUP, metadata={_ABOUT: json.dumps(manifest.entries)}, compression="zstd"
+        )
+        appear(temporary, part, replace=replace)
+    except FileExistsError:
+        raise
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise StoreError(
+            f"cannot write {str(part)!r}: {str(error).splitlines()[0][:200]}\n"
+            "Hint: is there room, and permission? What was stored stays, and the same call goes on where it stopped."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,170 @@
+"""Stored hashes by the name of their store: opened, made and read, whatever form they have."""
+
+from collections.abc import Iterator
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from imgmatch_df.duckdb_store import DuckDBStore
+from imgmatch_df.errors import ArgumentError, StoreError
+from imgmatch_df.manifest import Manifest
+from imgmatch_df.parquet_store import ParquetStore
+
+Target = str | PathLike[str]
+Store = DuckDBStore | ParquetStore
+
+DUCKDB_SUFFIXES: Final = (".duckdb", ".ddb", ".db")
+PARQUET_SUFFIX: Final = ".parquet"
+
+
+def scan_hashes(target: Target) -> pl.LazyFrame:
+    """Return stored hashes as a lazy frame. Only the columns that a query needs are read.
+
+    Parameters
+    ----------
+    target
+        What `write_hashes` wrote: a ``.duckdb`` file, a ``.parquet`` file, or a folder of Parquet files.
+
+    Returns
+    -------
+    LazyFrame
+        One row a key, in the order in which they were first stored: the key (``source: String``, unless another column
+        was named), ``source`` where that is another one, ``width: UInt32``, ``height: UInt32``, the hashes,
+        ``status: Enum``, ``detail: String``, and what tells whether a source has changed: ``size: UInt64`` (bytes),
+        ``modified: Datetime("us", "UTC")``, ``etag: String``.
+
+    Raises
+    ------
+    StoreError
+        If there is no such store, it is damaged or of a later format, or it is being written.
+
+    Notes
+    -----
+    The store is opened when the query runs, and closed when it ends: no one can write it meanwhile.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"source": ["a.jpg"], "phash": [7]}, schema_overrides={"phash": pl.UInt64})
+    >>> imgmatch_df.write_hashes(frame, "some.duckdb").n_new
+    1
+    >>> imgmatch_df.scan_hashes("some.duckdb").select("source", "phash").collect().rows()
+    [('a.jpg', 7)]
+    """
+    path = _path(target)
+    with open_store(path) as store:
+        if isinstance(store, ParquetStore):
+            return store.scan()
+        columns = store.manifest.columns
+
+    def batches(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        wanted = [name for name in columns if with_columns is None or name in with_columns]
+        # The number of rows is that before the predicate.
+        with open_store(path) as opened:
+            for batch in opened.read(wanted or list(columns)[:1], n_rows):
+                found = batch if predicate is None else batch.filter(predicate)
+                yield found.select(wanted)
+
+    return register_io_source(batches, schema=pl.Schema(columns), is_pure=False)
+
+
+def read_hashes(target: Target) -> pl.DataFrame:
+    """Return stored hashes as a frame.
+
+    Parameters
+    ----------
+    target
+        As `scan_hashes`.
+
+    Returns
+    -------
+    DataFrame
+        As `scan_hashes`.
+
+    Raises
+    ------
+    StoreError
+        As `scan_hashes`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"source": ["a.jpg"], "phash": [7]}, schema_overrides={"phash": pl.UInt64})
+    >>> imgmatch_df.write_hashes(frame, "one.parquet").n_new
+    1
+    >>> imgmatch_df.read_hashes("one.parquet").select("source", "phash", "status").rows()
+    [('a.jpg', 7, 'ok')]
+    """
+    return scan_hashes(target).collect()
+
+
+def open_store(target: Target, *, write: bool = False) -> Store:
+    """Open the store that `target` names, which exists.
+
+    Raises
+    ------
+    StoreError
+        If there is none, or it cannot be used.
+    """
+    path = _path(target)
+    form = _form(path)
+    if not path.exists():
+        raise StoreError(f"no such store: {str(path)!r}\nHint: write_hashes makes one.")
+    return form(path, write=write)
+
+
+def make_store(target: Target, manifest: Manifest) -> None:
+    """Make an empty store, unless there is something of that name.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be made.
+    """
+    path = _path(target)
+    try:
+        _form(path).create(path, manifest)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise StoreError(
+            f"cannot make {str(path)!r}: {error.strerror}\nHint: is there such a folder, with permission to write?"
+        ) from error
+
+
+def manifest_of(target: Target) -> Manifest | None:
+    """Return what the store at `target` says about itself, None where there is nothing yet."""
+    path = _path(target)
+    _form(path)
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return None
+    with open_store(path) as store:
+        return store.manifest
+
+
+def is_store(path: Path) -> bool:
+    """Return whether the name of `path` is that of a store, there or not: a DuckDB file, or a folder of parts."""
+    return path.suffix.lower() in DUCKDB_SUFFIXES or (path.is_dir() and any(path.glob("part-*.parquet")))
+
+
+def _form(path: Path) -> type[DuckDBStore] | type[ParquetStore]:
+    suffix = path.suffix.lower()
+    if suffix in DUCKDB_SUFFIXES and not path.is_dir():
+        return DuckDBStore
+    if path.is_dir() or suffix in (PARQUET_SUFFIX, ""):
+        return ParquetStore
+    raise ArgumentError(
+        f"target must end in .duckdb or .parquet, or be a folder, got {str(path)!r}\n"
+        "Hint: .duckdb is one file that is also a database."
+    )
+
+
+def _path(target: object) -> Path:
+    if not isinstance(target, str | PathLike) or not fspath(target):
+        raise ArgumentError(f"target must be a path, got {target!r:.80}\nHint: such as 'hashes.duckdb'.")
+    return Path(fspath(target))
