@@ -7,7 +7,7 @@ moment that a reader may look, and a killed run leaves whole parts alone.
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Self
 
@@ -82,7 +82,8 @@ class ParquetStore:
         """Yield the rows in order, in batches."""
         rows = self._scan().select(columns)
         rows = rows if n_rows is None else rows.head(n_rows)
-        yield from rows.collect_batches(chunk_size=_READ_ROWS, maintain_order=True)
+        with explained(self.path):
+            yield from rows.collect_batches(chunk_size=_READ_ROWS, maintain_order=True)
 
     def scan(self) -> pl.LazyFrame:
         """Return the rows, in order, lazily."""
@@ -92,7 +93,8 @@ class ParquetStore:
         """Return what is stored under `keys`: `manifest.checked_columns`, in no order."""
         wanted = keys.alias(self.manifest.key).to_frame().lazy()
         rows = self._scan().select(self.manifest.checked_columns)
-        return rows.join(wanted, on=self.manifest.key, how="semi").collect()
+        with explained(self.path):
+            return rows.join(wanted, on=self.manifest.key, how="semi").collect()
 
     def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
         """Store rows, now or together with the next ones."""
@@ -151,7 +153,9 @@ class ParquetStore:
         key = self.manifest.key
         for part in self._parts:
             keys = pl.scan_parquet(part, glob=False).select(key)
-            if keys.join(changed.lazy().select(key), on=key, how="semi").head(1).collect().is_empty():
+            with explained(part):
+                found = keys.join(changed.lazy().select(key), on=key, how="semi").head(1).collect()
+            if found.is_empty():
                 continue
             rows = self._read_part(part).with_row_index("__imgmatch_row")
             same = rows.join(changed, on=key, how="anti")
@@ -163,7 +167,8 @@ class ParquetStore:
         _write(rows, part, self.path, self.manifest, replace=True)
 
     def _read_part(self, part: Path) -> pl.DataFrame:
-        return pl.read_parquet(part, glob=False).select(list(self.manifest.columns))
+        with explained(part):
+            return pl.read_parquet(part, glob=False).select(list(self.manifest.columns))
 
     def _scan(self) -> pl.LazyFrame:
         return pl.scan_parquet(self._parts, glob=False).select(list(self.manifest.columns))
@@ -199,16 +204,23 @@ def _same_manifest(path: Path, parts: Sequence[Path]) -> Manifest:
     return manifests[0]
 
 
-def _read_manifest(part: Path) -> Manifest:
-    shown = repr(str(part))
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what Polars says of a file that it cannot read into what a person can do."""
     try:
-        about = pl.read_parquet_metadata(part).get(_ABOUT)
-        names = list(pl.read_parquet_schema(part))
+        yield
     except (pl.exceptions.PolarsError, OSError) as error:
         raise StoreError(
-            f"{shown} is no whole Parquet file: {str(error).splitlines()[0][:200]}\n"
+            f"{str(path)!r} is no whole Parquet file: {str(error).splitlines()[0][:200]}\n"
             "Hint: is it damaged, or another format? Choose another name for the store; nothing was changed."
         ) from error
+
+
+def _read_manifest(part: Path) -> Manifest:
+    shown = repr(str(part))
+    with explained(part):
+        about = pl.read_parquet_metadata(part).get(_ABOUT)
+        names = list(pl.read_parquet_schema(part))
     if about is None:
         raise StoreError(
             f"{shown} is a Parquet file, but no store of hashes\n"

@@ -11,7 +11,7 @@ from polars.io.plugins import register_io_source
 from imgmatch_df.duckdb_store import DuckDBStore
 from imgmatch_df.errors import ArgumentError, StoreError
 from imgmatch_df.manifest import Manifest
-from imgmatch_df.parquet_store import ParquetStore
+from imgmatch_df.parquet_store import ParquetStore, explained
 
 Target = str | PathLike[str]
 Store = DuckDBStore | ParquetStore
@@ -100,7 +100,8 @@ def read_hashes(target: Target) -> pl.DataFrame:
     >>> imgmatch_df.read_hashes("one.parquet").select("source", "phash", "status").rows()
     [('a.jpg', 7, 'ok')]
     """
-    return scan_hashes(target).collect()
+    with explained(_path(target)):
+        return scan_hashes(target).collect()
 
 
 def open_store(target: Target, *, write: bool = False) -> Store:
