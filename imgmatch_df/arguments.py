@@ -18,7 +18,7 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         show_default=False,
-        help="Folder, picture or glob; .parquet, .csv, .ndjson; documented request .json.",
+        help="Folder, picture or glob; .duckdb, .parquet, .csv, .ndjson; documented request .json.",
     ),
 ]
 OptionalSources = Annotated[
@@ -31,6 +31,25 @@ Out = Annotated[
         "--out", "-o", metavar="OUT", show_default=False, help=".parquet, .csv, .ndjson or .json; else the screen."
     ),
 ]
+StoreOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="OUT",
+        show_default=False,
+        help=".duckdb, continued by the next run; .parquet, .csv, .ndjson or .json; else the screen.",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key", metavar="COLUMN", show_default="that of images", help="Column of a table that tells rows apart."
+    ),
+]
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Hash what failed in an earlier run again.")]
+Prune = Annotated[bool, typer.Option("--prune", help="Drop from the .duckdb what is not in SOURCE.")]
+Store = Annotated[Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb.")]
 Source = Annotated[
     str | None,
     typer.Option("--source", metavar="COLUMN", show_default=False, help="Column of a table that holds the images."),

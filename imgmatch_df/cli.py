@@ -1,23 +1,19 @@
 """The command `imgmatch`: parse, make one call, show."""
 
 import json
-import os
 import signal
 import sys
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
-from types import FrameType
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated, Any
 
 import polars as pl
 import typer
 
-from imgmatch_df import files, grouping, known, listing, pairing, pipeline, records, screen, targets
+from imgmatch_df import exporting, files, grouping, listing, pairing, pipeline, records, screen, storing, targets
 from imgmatch_df.arguments import (
     Against,
     BaseDir,
@@ -27,6 +23,7 @@ from imgmatch_df.arguments import (
     HashTypes,
     K,
     KeepName,
+    Key,
     LinkageName,
     ListRemoved,
     MaxBytes,
@@ -35,19 +32,24 @@ from imgmatch_df.arguments import (
     OptionalSources,
     Out,
     Progress,
+    Prune,
     Query,
     Radius,
+    RetryFailed,
     Source,
     Sources,
+    Store,
+    StoreOut,
     source_options,
     split_names,
     with_network_options,
 )
 from imgmatch_df.documented import Method, ping_response, to_json
-from imgmatch_df.errors import ArgumentError, ColumnError, ImgMatchError, RowError
+from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.files import SourceTable
 from imgmatch_df.options import MAX_BYTES, MAX_PIXELS, SourceOptions
 from imgmatch_df.progress import METER
+from imgmatch_df.reporting import SOME_FAILED, Tally, raise_signal, reported
 from imgmatch_df.schema import (
     DETAIL,
     DISTANCE,
@@ -56,16 +58,11 @@ from imgmatch_df.schema import (
     OK,
     RANK,
     STATUS,
-    STATUS_DTYPE,
     WIDTH,
     HashKind,
 )
+from imgmatch_df.store import is_store
 from imgmatch_df.targets import interruptible
-
-SOME_FAILED: Final = 1
-WRONG_CALL: Final = 2
-
-_SIGPIPE: Final = 13  # `signal` has no such name on Windows
 
 app = typer.Typer(
     name="imgmatch",
@@ -80,7 +77,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
-    signal.signal(signal.SIGTERM, _raise_signal)
+    signal.signal(signal.SIGTERM, raise_signal)
     app()
 
 
@@ -100,9 +97,12 @@ def _imgmatch(
 @with_network_options
 def visual_hash(
     sources: Sources,
-    out: Out = None,
+    out: StoreOut = None,
     source: Source = None,
+    key: Key = None,
     hash_types: HashTypes = None,
+    retry_failed: RetryFailed = False,
+    prune: Prune = False,
     decode: Decode = "full",
     max_pixels: MaxPixels = MAX_PIXELS,
     max_bytes: MaxBytes = MAX_BYTES,
@@ -113,16 +113,24 @@ def visual_hash(
 ) -> None:
     """Hash pictures: bmh1 and phash, width, height, and why a picture failed.
 
-    Example: imgmatch visual-hash photos -o hashes.parquet
+    Example: imgmatch visual-hash photos -o hashes.duckdb
 
+    A .duckdb keeps what is hashed, also of a run that is interrupted: the next one hashes what is new or changed.
     Exit code 0: all hashed; 1: some failed, the output says why; 2: wrong call.
     """
-    with _reported():
-        started, suffix = monotonic(), _check_target(out)
+    stores = out is not None and is_store(out)
+    with reported(kept=f"what was hashed is in {out}" if stores else "nothing was written"):
+        started, suffix = monotonic(), _check_target(out, stores=True)
         options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress, network)
         table = _open(sources, source, base_dir, "visual_hash")
+        if out is not None and stores:
+            _store(table, out, key, split_names(hash_types), options, retry_failed=retry_failed, prune=prune)
+            return
+        for option, given in (("--key", key), ("--retry-failed", retry_failed), ("--prune", prune)):
+            if given:
+                raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
         kinds = split_names(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
-        tally = _Tally()
+        tally = Tally()
         hashed = tally.count(_hash(table, kinds, options))
         hashed = _fitting(hashed, table, suffix) if suffix else hashed
         with targets.written_whole(out, sys.stdout.buffer) as target, _hashing(table, shown=options["progress"]):
@@ -172,7 +180,7 @@ def remove_duplicates(
 
     A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept; 2: wrong call.
     """
-    with _reported():
+    with reported():
         started, suffix = monotonic(), "" if list_removed else _check_target(out)
         options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress, network)
         if list_removed and out is not None:
@@ -193,6 +201,7 @@ def remove_duplicates(
         # No rows first: what is wrong with the call is known before hours of hashing.
         grouping.cluster(hashed.collect_schema().to_frame(), **call)
         stored = None if against is None else _open_stored(against, kind, options)
+        known, stored_id, stored_sources = stored or (None, None, None)
         nests = stored is None and suffix in (".parquet", ".ndjson", ".jsonl", ".json")
         with targets.written_whole(out, sys.stdout.buffer) as target:
             rows = _collect(hashed, table, kind, shown=options["progress"])
@@ -201,7 +210,14 @@ def remove_duplicates(
             else:
                 id_column = table.id_column if suffix else None  # the screen looks them up by row number
                 answer = interruptible(
-                    lambda: known.cluster_new(rows, stored, id=id_column, progress=options["progress"], **call)
+                    lambda: grouping.cluster(
+                        rows,
+                        **call,
+                        id=id_column,
+                        against=known,
+                        stored_id=stored_id,
+                        progress=options["progress"],
+                    )
                 )
             if suffix == ".json":
                 response = records.remove_duplicates_response(
@@ -214,11 +230,9 @@ def remove_duplicates(
                 targets.write_response(response, target)
             elif suffix:
                 targets.write_table(answer.lazy(), target, suffix)
-        tally = _Tally.of(rows, kind)
+        tally = Tally.of(rows, kind)
         if list_removed:
-            listed, n_omitted = listing.removed_paths(
-                answer, table.source, None if stored is None else stored.sources, base_dir=base_dir
-            )
+            listed, n_omitted = listing.removed_paths(answer, table.source, stored_sources, base_dir=base_dir)
             typer.echo("".join(f"{path}\n" for path in listed), nl=False)
             if n_omitted:
                 typer.echo(f"not listed: {n_omitted:,} removed rows whose file is kept or stored, too", err=True)
@@ -254,7 +268,7 @@ def rank_images(
     A table that has hashes is not hashed again. Exit code 0: all ranked; 1: some failed and come last; 2: wrong call,
     or the query cannot be hashed.
     """
-    with _reported():
+    with reported():
         started, suffix = monotonic(), _check_target(out)
         options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress, network)
         if sources:
@@ -268,7 +282,7 @@ def rank_images(
         pairing.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
         with targets.written_whole(out, sys.stdout.buffer) as target:
             rows = _collect(hashed, table, kind, shown=options["progress"])
-            tally = _Tally.of(rows, kind)
+            tally = Tally.of(rows, kind)
             if not suffix:
                 rows = rows.with_columns(screen.source_text(rows.schema, table.source))
             ranked = interruptible(lambda: pairing.rank_images(rows, wanted, kind.name, k=k))
@@ -300,7 +314,7 @@ def demo(
 
     Example: imgmatch demo
     """
-    with _reported():
+    with reported():
         from rich.console import Console
 
         from imgmatch_df.demo import run_demo
@@ -317,48 +331,56 @@ def ping() -> None:
     typer.echo(to_json(ping_response()))
 
 
-class _Tally:
-    """Counts the rows of each status."""
+@app.command()
+def export(
+    store: Store,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="OUT", show_default=False, help="A .json.")] = None,
+) -> None:
+    """Write stored hashes as the documented JSON, however many there are.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_rows: Counter[str] = Counter()
-
-    @classmethod
-    def of(cls, rows: pl.DataFrame, kind: HashKind) -> "_Tally":
-        """Count rows that are there, by the status of their hash."""
-        said = pl.col(STATUS).cast(pl.String) if STATUS in rows.columns else pl.lit(None, pl.String)
-        reason = pl.when(said != OK).then(said).otherwise(pl.lit("no_hash"))
-        tally = cls()
-        tally._see(rows.select(pl.when(pl.col(kind.name).is_null()).then(reason).otherwise(pl.lit(OK))).to_series())
-        return tally
-
-    def count(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Return `frame`, each row of which is counted when the query runs, whatever it is written to."""
-        counted = pl.col(STATUS).map_batches(self._see, return_dtype=STATUS_DTYPE, is_elementwise=True)
-        return frame.with_columns(counted)
-
-    def _see(self, statuses: pl.Series) -> pl.Series:
-        with self._lock:
-            self._n_rows.update(dict(statuses.value_counts().iter_rows()))
-        return statuses
-
-    @property
-    def n_failed(self) -> int:
-        return self._n_rows.total() - self._n_rows[OK]
-
-    def finish(self) -> None:
-        """Say how many rows failed, by status, the most frequent first, and end with the exit code for that."""
-        if self.n_failed:
-            failed = sorted((-n_rows, status) for status, n_rows in self._n_rows.items() if status != OK)
-            reasons = ", ".join(f"{status} {-n_rows:,}" for n_rows, status in failed)
-            typer.echo(f"{self.n_failed:,} of {self._n_rows.total():,} failed: {reasons}", err=True)
-            raise typer.Exit(SOME_FAILED)
+    Example: imgmatch export hashes.duckdb -o response.json
+    """
+    with reported():
+        if _check_target(out) != ".json" and out is not None:
+            raise ArgumentError(f"an export is .json, got {out.name!r}\nHint: read_hashes gives frames of any form.")
+        with targets.written_whole(out, sys.stdout.buffer) as target:
+            interruptible(lambda: exporting.export_response(store, target))
 
 
-def _check_target(out: Path | None) -> str:
+def _store(
+    table: SourceTable,
+    out: Path,
+    key: str | None,
+    kinds: tuple[str, ...],
+    options: SourceOptions,
+    *,
+    retry_failed: bool,
+    prune: bool,
+) -> None:
+    """Store what is new or changed, and say how much that was."""
+    asked = kinds or (table.request.hash_types if table.request else None)
+    done = interruptible(
+        lambda: storing.write_hashes(
+            table.frame,
+            out,
+            source=table.source,
+            key=key,
+            hash_types=asked,
+            retry_failed=retry_failed,
+            prune=prune,
+            **options,
+        )
+    )
+    typer.echo(screen.stored_text(out, done))
+    if done.n_failed:
+        if not retry_failed:
+            typer.echo("column detail says why rows failed; --retry-failed tries them again", err=True)
+        raise typer.Exit(SOME_FAILED)
+
+
+def _check_target(out: Path | None, *, stores: bool = False) -> str:
     """Return the ending that says how to write: of `out`, ``".csv"`` for a pipe, or nothing for the screen."""
-    targets.check_target(out)
+    targets.check_target(out, stores=stores)
     if out is not None:
         return out.suffix.lower()
     return "" if sys.stdout.isatty() else ".csv"
@@ -377,15 +399,19 @@ def _open_ranking(query: str, source: str | None, base_dir: str | None) -> Sourc
     return _open([query], source, base_dir, "rank_images")
 
 
-def _open_stored(against: str, kind: HashKind, options: SourceOptions) -> known.Stored:
-    """Return the rows of --against, hashed where they are not."""
+def _open_stored(
+    against: str, kind: HashKind, options: SourceOptions
+) -> tuple[pl.DataFrame, str | None, pl.Series | None]:
+    """Return the rows of --against, hashed where they are not; the column that names them; and their sources."""
     table = _open([against], None, None, "remove_duplicates")
     hashed = _fitting(_hash(table, (kind.name,), {**options, "base_dir": None}), table, "")
-    rows = _collect(hashed, table, kind, shown=options["progress"])
+    source = table.source if table.source in hashed.collect_schema() else None
+    columns = [kind.name, *([] if source is None else [source])]
+    rows = _collect(hashed.select(columns), table, kind, shown=options["progress"])
     n_failed = rows[kind.name].null_count()
     if n_failed:
         typer.echo(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing", err=True)
-    return known.Stored(rows, table.id_column, table.source)
+    return rows, table.id_column, None if source is None else rows[source]
 
 
 def _hash(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:
@@ -453,45 +479,6 @@ def _hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
     bar = METER.run(_run(table.frame.select(pl.len())).item()) if shown else nullcontext()
     with bar, pl.Config(streaming_chunk_size=table.batch_rows):
         yield
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Turn what the user can mend into a message and an exit code; a bug keeps its traceback."""
-    try:
-        yield
-    except RowError as error:
-        _fail(error, SOME_FAILED)
-    except (ImgMatchError, pl.exceptions.PolarsError, OSError) as error:
-        if isinstance(error, OSError) and "Broken pipe" in str(error):  # Polars gives no errno
-            _leave(128 + _SIGPIPE)  # the reader has seen enough, as `head` does
-        _fail(error, WRONG_CALL)
-    except KeyboardInterrupt as interrupt:
-        typer.echo("interrupted, nothing was written", err=True)
-        _leave(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
-
-
-def _fail(error: Exception, code: int) -> NoReturn:
-    # Polars tells in which expression an error occurred; it is ours, and says nothing to the user.
-    message = str(error).split("\n\nThis error occurred", 1)[0]
-    if "Hint:" not in message:
-        message += "\nHint: is the file whole, and of the kind that its ending says?"
-    typer.echo(f"imgmatch: {message}", err=True)
-    raise typer.Exit(code) from None
-
-
-def _leave(code: int) -> NoReturn:
-    """End the process now: an ordinary exit would wait for the threads, which finish their batch."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-
-        Console(stderr=True).show_cursor()  # a bar that was under way had hidden it
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _raise_signal(number: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt(number)
 
 
 def _show_version(wanted: bool) -> None:

@@ -16,17 +16,31 @@ from imgmatch_df.documented import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.pipeline import from_bits
 from imgmatch_df.scan import PICTURE_SUFFIXES, scan_images
-from imgmatch_df.schema import BMH1, DETAIL, HASH_KINDS, HEIGHT, PATH, SIZE, STATUS, WIDTH, HashKind, hash_kind
+from imgmatch_df.schema import (
+    BMH1,
+    DETAIL,
+    ETAG,
+    HASH_KINDS,
+    HEIGHT,
+    PATH,
+    SIZE,
+    SOURCE,
+    STATUS,
+    WIDTH,
+    HashKind,
+    hash_kind,
+)
 from imgmatch_df.sources import url_of
+from imgmatch_df.store import DUCKDB_SUFFIX, scan_hashes
 
-TABLE_SUFFIXES: Final = (".parquet", ".csv", ".ndjson", ".jsonl", ".json")
+TABLE_SUFFIXES: Final = (DUCKDB_SUFFIX, ".parquet", ".csv", ".ndjson", ".jsonl", ".json")
 
 # Names that hold images in tables as people write them, the surest first.
 _SOURCE_NAMES: Final = (
     *(records.SOURCE, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
     *("image_path", "image_url", "img", "photo", "picture", "source", "src", "uri"),
 )
-_NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, records.ID, records.RECORD)
+_NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, ETAG, records.ID, records.RECORD)
 _PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
 
 # Rows hashed at a time. Polars ends a run only between batches: this many bound the wait after an error or a closed
@@ -103,8 +117,8 @@ def open_sources(
     Parameters
     ----------
     sources
-        Folders, pictures and globs of them; or tables of one kind (``.parquet``, ``.csv``, ``.ndjson``, ``.jsonl``,
-        ``.json`` for documented requests), globs of them, or a folder with Parquet files and no pictures.
+        Folders, pictures and globs of them; or tables of one kind (``.duckdb``, ``.parquet``, ``.csv``, ``.ndjson``,
+        ``.jsonl``, ``.json`` for documented requests), globs of them, or a folder with Parquet files and no pictures.
     source
         Name of the column of sources in a table; found by its name or dtype where None.
     base_dir
@@ -177,6 +191,8 @@ def _list_pictures(sources: Sequence[str], *, allow_none: bool = False) -> pl.La
 
 
 def _open_tables(suffix: str, paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:
+    if suffix == DUCKDB_SUFFIX:
+        return _open_stores(paths, source, takes_hashes=takes_hashes)
     if suffix == ".parquet":
         frame = pl.scan_parquet(paths, glob=False)
     elif suffix == ".csv":
@@ -195,6 +211,19 @@ def _open_tables(suffix: str, paths: list[str], source: str | None, *, takes_has
     made = f"{name}.{_PICTURE_FIELD}"
     column = pl.col(name).struct.field(_PICTURE_FIELD).alias(made)
     return SourceTable(frame.with_columns(column), made, (made,), stored)
+
+
+def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:
+    if len(paths) > 1:
+        raise ArgumentError(f"one store at a time, got {len(paths)}\nHint: run one command for each.")
+    frame = scan_hashes(paths[0])
+    schema = frame.collect_schema()
+    stored = tuple(name for name in HASH_KINDS if takes_hashes and name in schema)
+    # Hashes of pictures that came without a name have none here: what else is text names no picture.
+    name = SOURCE if source is None and SOURCE in schema else source
+    return SourceTable(
+        frame, name if stored and name is None else _find_source(schema, name, needed=not stored), stored=stored
+    )
 
 
 def _from_text(schema: pl.Schema, stored: tuple[str, ...]) -> list[pl.Expr]:

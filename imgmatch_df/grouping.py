@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_a
 
 import polars as pl
 
-from imgmatch_df.errors import ColumnError
-from imgmatch_df.frames import FrameT, Side, apply, check_columns, check_radius, hash_source, shown_names
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.frames import Frame, FrameT, Side, apply, check_columns, check_radius, hash_source, shown_names
+from imgmatch_df.known import Stored, find_nearest
 from imgmatch_df.options import SourceOptions, check_choice
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import (
@@ -21,6 +22,7 @@ from imgmatch_df.schema import (
     DISTANCE_DTYPE,
     HEIGHT,
     KEPT,
+    REFERENCE_ID,
     REMOVED_RECORDS,
     REPRESENTATIVE_ID,
     ROW_DTYPE,
@@ -28,6 +30,7 @@ from imgmatch_df.schema import (
     WIDTH,
     HashKind,
 )
+from imgmatch_df.store import Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +50,8 @@ def cluster(
     linkage: Linkage = "connected",
     keep: Keep = "first",
     id: str | None = None,
+    against: Frame | Target | None = None,
+    stored_id: str | None = None,
     source: str | None = None,
     diameter: bool = False,
     **options: Unpack[SourceOptions],
@@ -71,6 +76,12 @@ def cluster(
         With ``"star"``, the order in which rows become representatives.
     id
         Column whose values name the representatives; None names them by row number.
+    against
+        Rows that are known: the path of a store, of which only hashes and keys are read; or a frame that has a column
+        named `hash_type`. A row within the radius of a known row is not kept and takes no part in clusters; the others
+        are clustered among themselves, as without it.
+    stored_id
+        Column whose values name the known rows; None names them by row number, those of a store by its key.
     source
         Column of pictures to hash first; None where the frame has the hashes.
     diameter
@@ -84,7 +95,9 @@ def cluster(
         All rows, in order, and ``cluster_id: UInt32`` (clusters are numbered from 0 by their first row),
         ``representative_id``, ``distance: UInt16`` to the representative, ``kept: Boolean`` (is the representative),
         and with `diameter` ``diameter: UInt16``. A row without a hash is a cluster of its own, kept, with null
-        distance. Columns of these names are replaced.
+        distance. With `against` also ``reference_id``, null but for a row that matches a known one: it names the
+        nearest known row (the first of several), ``distance`` is the one to that, ``kept`` is false, and the other
+        columns are null. Columns of these names are replaced.
 
     Raises
     ------
@@ -104,6 +117,7 @@ def cluster(
     """
     kind = check_radius(radius, hash_type)
     grouping = _Grouping(radius, kind, linkage, keep, diameter=diameter, progress=options.get("progress", False))
+    known = grouping.stored(against, stored_id)
     hashed = hash_source(frame, kind, source, options)
     schema = check_columns(hashed, kind, id)
     fields: dict[str, Any] = {
@@ -112,11 +126,12 @@ def cluster(
         DISTANCE: DISTANCE_DTYPE,
         KEPT: pl.Boolean(),
         **({DIAMETER: DISTANCE_DTYPE} if diameter else {}),
+        **({} if known is None else {REFERENCE_ID: known.id_dtype}),
     }
 
     def describe(part: pl.Series) -> pl.Series:
         rows = part.struct.unnest()
-        found = grouping.find(rows)
+        found = grouping.find(rows, known)
         ids = pl.Series(found.representative, dtype=ROW_DTYPE) if id is None else rows[id].gather(found.representative)
         numbers = pl.DataFrame(
             {
@@ -124,12 +139,18 @@ def cluster(
                 REPRESENTATIVE_ID: ids,
                 DISTANCE: pl.Series(found.distance, dtype=DISTANCE_DTYPE),
                 DIAMETER: pl.Series(found.diameter, dtype=DISTANCE_DTYPE),
-                KEPT: _kept(found),
+                KEPT: found.kept,
+                **({} if found.reference is None else {REFERENCE_ID: found.reference}),
             }
         )
-        known = pl.when(pl.Series(found.has_hash))
-        described = numbers.with_columns(known.then(DISTANCE), known.then(DIAMETER)).select(list(fields))
-        return described.to_struct(part.name)
+        has_hash, is_new = pl.when(pl.Series(found.has_hash)), pl.when(pl.Series(found.is_new))
+        described = numbers.with_columns(
+            has_hash.then(DISTANCE),
+            pl.when(pl.Series(found.has_hash & found.is_new)).then(DIAMETER),
+            is_new.then(CLUSTER_ID),
+            is_new.then(REPRESENTATIVE_ID),
+        )
+        return described.select(list(fields)).to_struct(part.name)
 
     answer = (
         pl.struct(grouping.needs(schema, id)).map_batches(describe, return_dtype=pl.Struct(fields)).alias(_TEMPORARY)
@@ -145,6 +166,7 @@ def remove_duplicates(
     *,
     linkage: Linkage = "connected",
     keep: Keep = "first",
+    against: Frame | Target | None = None,
     source: str | None = None,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
@@ -152,8 +174,8 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, source, **options
-        As `cluster`.
+    frame, radius, hash_type, linkage, keep, against, source, **options
+        As `cluster`. With `against`, what is left is new: rows near a known one are in no row of the answer.
 
     Returns
     -------
@@ -175,6 +197,7 @@ def remove_duplicates(
     """
     kind = check_radius(radius, hash_type)
     grouping = _Grouping(radius, kind, linkage, keep, diameter=False, progress=options.get("progress", False))
+    known = grouping.stored(against, None)
     hashed = hash_source(frame, kind, source, options)
     schema = check_columns(hashed, kind, None)
     columns = grouping.needs(schema)
@@ -182,11 +205,11 @@ def remove_duplicates(
     removed_dtype = pl.List(pl.Struct({name: schema[name] for name in kept_names}))
 
     def remove(rows: pl.DataFrame) -> pl.DataFrame:
-        found = grouping.find(rows.select(columns))
-        kept = _kept(found)
+        found = grouping.find(rows.select(columns), known)
+        kept = found.kept
         numbered = rows.select(kept_names).with_columns(pl.Series(_TEMPORARY, found.representative))
         removed = (
-            numbered.filter(~kept)
+            numbered.filter(~kept & pl.Series(found.is_new))
             .group_by(_TEMPORARY, maintain_order=True)
             .agg(pl.struct(kept_names).alias(REMOVED_RECORDS))
         )
@@ -199,11 +222,6 @@ def remove_duplicates(
 
     answer = {**{name: schema[name] for name in kept_names}, REMOVED_RECORDS: removed_dtype}
     return apply(hashed, list(schema), remove, answer)
-
-
-def _kept(found: "_Clusters") -> pl.Series:
-    rows = pl.Series(found.representative)
-    return rows == pl.int_range(len(rows), dtype=ROW_DTYPE, eager=True)
 
 
 class _Grouping:
@@ -230,8 +248,43 @@ class _Grouping:
             names += [WIDTH, HEIGHT, *([SIZE] if SIZE in schema and schema[SIZE].is_numeric() else [])]
         return list(dict.fromkeys(names))
 
-    def find(self, rows: pl.DataFrame) -> "_Clusters":
-        """Return the clusters of the rows, given the columns that it needs."""
+    def stored(self, against: Frame | Target | None, id_column: str | None) -> Stored | None:
+        """Return the known rows of a call, checked, if it has some."""
+        if against is None:
+            if id_column is not None:
+                raise ArgumentError("stored_id has no effect without against=\nHint: name the known rows.")
+            return None
+        return Stored.of(against, self.kind, id_column)
+
+    def find(self, rows: pl.DataFrame, known: Stored | None) -> "_Clusters":
+        """Return the clusters of the rows, given the columns that it needs; what is known takes no part in them."""
+        import numpy as np
+
+        if known is None:
+            return self._cluster(rows)
+        nearest = find_nearest(rows, known, self.radius, self.kind, progress=self.progress)
+        is_new = np.ones(rows.height, np.bool_)
+        is_new[nearest.rows] = False
+        new = np.flatnonzero(is_new)
+        among = self._cluster(rows.filter(pl.Series(is_new)))
+        places = np.zeros(rows.height, np.uint32)
+        places[nearest.rows] = np.arange(1, len(nearest.rows) + 1)
+        whole = _Clusters(
+            np.zeros(rows.height, np.uint32),
+            np.zeros(rows.height, np.uint32),
+            np.zeros(rows.height, np.uint16),
+            np.zeros(rows.height, np.uint16),
+            has_hash=np.ones(rows.height, np.bool_),
+            is_new=is_new,
+            reference=pl.Series([None], dtype=known.id_dtype).extend(nearest.ids).gather(places),
+        )
+        whole.cluster[new], whole.representative[new] = among.cluster, new[among.representative]
+        whole.distance[new], whole.diameter[new], whole.has_hash[new] = among.distance, among.diameter, among.has_hash
+        whole.distance[nearest.rows] = nearest.distance
+        return whole
+
+    def _cluster(self, rows: pl.DataFrame) -> "_Clusters":
+        """Return the clusters of rows among themselves."""
         import numpy as np
 
         from imgmatch_df import clusters, join
@@ -255,7 +308,8 @@ class _Grouping:
             diameter[side.rows] = clusters.diameters(side.words, labels)
         has_hash = np.zeros(side.n_rows, np.bool_)
         has_hash[side.rows] = True
-        return _Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash)
+        every = np.ones(side.n_rows, np.bool_)
+        return _Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash, every)
 
     def _sizes(self, rows: pl.DataFrame, side: Side) -> "list[NDArray[np.float64]]":
         if self.keep != "largest":
@@ -267,10 +321,21 @@ class _Grouping:
 
 
 class _Clusters(NamedTuple):
-    """Clusters as arrays, one value a row: uint32 numbers and rows, uint16 bits, and whether there is a hash at all."""
+    """Clusters as arrays, one value a row: uint32 numbers and rows, uint16 bits, and whether there is a hash at all.
+
+    What matches a known row is not new: `reference` names that, `distance` is the one to it, and the rest is nothing.
+    """
 
     cluster: "NDArray[np.uint32]"
     representative: "NDArray[np.uint32]"
     distance: "NDArray[np.uint16]"
     diameter: "NDArray[np.uint16]"
     has_hash: "NDArray[np.bool_]"
+    is_new: "NDArray[np.bool_]"
+    reference: pl.Series | None = None
+
+    @property
+    def kept(self) -> pl.Series:
+        """Whether the row is the representative of its cluster."""
+        rows = pl.Series(self.representative)
+        return (rows == pl.int_range(len(rows), dtype=ROW_DTYPE, eager=True)) & pl.Series(self.is_new)

@@ -35,7 +35,7 @@ from imgmatch_df.errors import ArgumentError, ColumnError
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "self_join", "top_k"]
+__all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "nearest", "self_join", "top_k"]
 
 Progress = Callable[[int, int], None]
 R = TypeVar("R")
@@ -147,6 +147,35 @@ def connect(
             forest.unite(parent, *links)
     forest.flatten(parent)
     return parent if side.group is None else parent[side.distinct.rows][side.group]
+
+
+def nearest(
+    queries: U64,
+    references: U64,
+    radius: int,
+    n_bits: int,
+    *,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    plan: Choice | None = None,
+) -> tuple[I64, U16]:
+    """Return the nearest reference row of each query row within `radius` bits, and its distance. Exact.
+
+    Of several at one distance it is the first; the row is -1 where there is none. Memory grows with rows, however many
+    pairs there are. Parameters as in `self_join`.
+    """
+    _check_radius(radius)
+    left, right = _collapse(queries), _collapse(references)
+    none = np.iinfo(np.int64).max
+    best = np.full(len(left.distinct.rows), none, np.int64)
+    for block in _near_pairs(left, right, radius, n_bits, n_threads, progress, plan):
+        # Distance first, row behind it: the least is the nearest, and of these the first.
+        found = block.distance.astype(np.int64) << 32 | block.right
+        np.minimum.at(best, left.numbers(block.left), found)
+    of_rows = best if left.group is None else best[left.group]
+    matched = of_rows != none
+    rows = np.where(matched, of_rows & 0xFFFFFFFF, -1)
+    return rows, np.where(matched, of_rows >> 32, 0).astype(np.uint16)
 
 
 def explain(hashes: U64, radius: int, n_bits: int, *, references: U64 | None = None) -> Plan:

@@ -1,91 +1,85 @@
-"""New rows against known ones: clusters of what is new, and which known row each of the others matches."""
+"""New rows against stored ones: what a stored side is, and which stored row each of the new ones is nearest to."""
 
-from typing import Final, NamedTuple
+from os import PathLike
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from imgmatch_df.grouping import Keep, Linkage, cluster
-from imgmatch_df.pairing import match
-from imgmatch_df.schema import (
-    CLUSTER_ID,
-    DISTANCE,
-    HASH_KINDS,
-    KEPT,
-    QUERY_ID,
-    REFERENCE_ID,
-    REPRESENTATIVE_ID,
-)
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.frames import Frame, Side, check_columns, needed_columns
+from imgmatch_df.progress import steps
+from imgmatch_df.schema import ROW_DTYPE, HashKind
+from imgmatch_df.store import Target, open_store, scan_hashes
 
-_ROW: Final = "__imgmatch_row"
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Stored(NamedTuple):
-    """Known rows: a frame that has hashes, the column that names its rows (None: their numbers), that of sources."""
+    """The stored side of a comparison: a frame that has hashes, and the column that names its rows, if there is one."""
 
-    frame: pl.DataFrame
+    frame: pl.LazyFrame
     id: str | None
-    source: str | None = None
+    id_dtype: pl.DataType
 
-    @property
-    def sources(self) -> pl.Series | None:
-        """The sources, where they are known."""
-        return self.frame[self.source] if self.source in self.frame.columns else None
+    @classmethod
+    def of(cls, stored: Frame | Target, kind: HashKind, id_column: str | None) -> "Stored":
+        """Return the stored side that a frame is, or that the name of a store stands for.
+
+        Raises
+        ------
+        ArgumentError
+            If it is neither.
+        ColumnError
+            If it has no hashes of the kind, or no column of the name.
+        StoreError
+            If the store cannot be read.
+        """
+        if isinstance(stored, str | PathLike):
+            with open_store(stored) as store:
+                id_column = id_column or store.manifest.key
+            stored = scan_hashes(stored)
+        elif not isinstance(stored, pl.DataFrame | pl.LazyFrame):
+            raise ArgumentError(
+                f"what is stored must be a frame or the path of a store, got {type(stored).__name__}\n"
+                "Hint: such as 'hashes.duckdb', or pl.scan_parquet(...)."
+            )
+        schema = check_columns(stored, kind, id_column)
+        columns = needed_columns(kind, id_column)
+        return cls(stored.lazy().select(columns), id_column, ROW_DTYPE if id_column is None else schema[id_column])
 
 
-def cluster_new(
-    frame: pl.DataFrame,
-    stored: Stored | None,
-    radius: int,
-    hash_type: str,
-    *,
-    linkage: Linkage,
-    keep: Keep,
-    id: str | None = None,
-    progress: bool = False,
-) -> pl.DataFrame:
-    """Return every row with its cluster, or with the stored row that it matches.
+class Nearest(NamedTuple):
+    """For the rows that match: their positions, the nearest stored row of each (the first of several), and how far."""
 
-    A row that is within the radius of a stored row is not kept, and takes no part in clusters; the others are clustered
-    among themselves.
+    rows: "NDArray[np.int64]"
+    ids: pl.Series
+    distance: "NDArray[np.uint16]"
+
+
+def find_nearest(rows: pl.DataFrame, stored: Stored, radius: int, kind: HashKind, *, progress: bool) -> Nearest:
+    """Return which rows are within `radius` bits of a stored row.
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, id
-        As `cluster`.
+    rows
+        Has the hash column.
     stored
-        The known rows; None for `cluster` alone.
+        What is known; read now, and only the columns that are needed.
+    radius
+        Largest Hamming distance, in bits. Inclusive.
+    kind
+        What to compare.
     progress
         Whether to show a bar on a terminal.
-
-    Returns
-    -------
-    DataFrame
-        The rows in order, and the columns of `cluster`. With `stored`, also ``reference_id``, null but for a row that
-        matches: there it names the nearest stored row (the first of several), ``distance`` is the one to that, ``kept``
-        is false, and the other columns are null.
     """
-    if stored is None:
-        return cluster(frame, radius, hash_type, linkage=linkage, keep=keep, id=id, progress=progress)
-    made = [CLUSTER_ID, REPRESENTATIVE_ID, DISTANCE, KEPT, REFERENCE_ID]
-    numbered = frame.drop([name for name in made if name != id], strict=False).with_row_index(_ROW)
-    nearest = _nearest_stored(frame, stored, radius, hash_type, progress=progress)
-    matched = numbered.join(nearest, on=hash_type, how="inner").with_columns(pl.lit(value=False).alias(KEPT))
-    unmatched = numbered.join(nearest, on=hash_type, how="anti").sort(_ROW)
-    clustered = cluster(
-        unmatched, radius, hash_type, linkage=linkage, keep=keep, id=_ROW if id is None else id, progress=progress
-    )
-    return pl.concat([clustered, matched], how="diagonal").sort(_ROW).drop(_ROW)
+    import numpy as np
 
+    from imgmatch_df import join
 
-def _nearest_stored(
-    frame: pl.DataFrame, stored: Stored, radius: int, hash_type: str, *, progress: bool
-) -> pl.DataFrame:
-    """Return each hash that matches with the nearest stored row and its distance."""
-    # Equal hashes once on either side: a thousand blank pictures against a million would be a billion pairs.
-    dtype = HASH_KINDS[hash_type].dtype
-    asked = frame.select(pl.col(hash_type).cast(dtype)).drop_nulls().unique(maintain_order=True)
-    known = stored.frame.with_row_index(_ROW).drop_nulls(hash_type).unique(hash_type, keep="first", maintain_order=True)
-    pairs = match(asked, known, radius, hash_type, id=hash_type, stored_id=stored.id or _ROW, progress=progress)
-    # Pairs come in the order of the stored rows, so that the first of the nearest is the first stored.
-    nearest = pairs.sort(DISTANCE, maintain_order=True).unique(QUERY_ID, keep="first", maintain_order=True)
-    return nearest.rename({QUERY_ID: hash_type})
+    query, reference = Side(rows, kind, None), Side(stored.frame.collect(), kind, stored.id)
+    with steps("matching", shown=progress) as step:
+        found, distance = join.nearest(query.words, reference.words, radius, kind.n_bits, progress=step)
+    matched = np.flatnonzero(found >= 0)
+    return Nearest(query.rows[matched], reference.ids(found[matched].astype(np.uint32)), distance[matched])

@@ -141,7 +141,7 @@ class ImgMatchDataFrame:
 
     def match(
         self,
-        stored: pl.DataFrame | pl.LazyFrame,
+        stored: pl.DataFrame | pl.LazyFrame | Target,
         radius: int,
         hash_type: str = "bmh1",
         *,
@@ -172,6 +172,8 @@ class ImgMatchDataFrame:
         linkage: grouping.Linkage = "connected",
         keep: grouping.Keep = "first",
         id: str | None = None,
+        against: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        stored_id: str | None = None,
         source: str | None = None,
         diameter: bool = False,
         **options: Unpack[SourceOptions],
@@ -184,6 +186,8 @@ class ImgMatchDataFrame:
             linkage=linkage,
             keep=keep,
             id=id,
+            against=against,
+            stored_id=stored_id,
             source=source,
             diameter=diameter,
             **options,
@@ -196,12 +200,13 @@ class ImgMatchDataFrame:
         *,
         linkage: grouping.Linkage = "connected",
         keep: grouping.Keep = "first",
+        against: pl.DataFrame | pl.LazyFrame | Target | None = None,
         source: str | None = None,
         **options: Unpack[SourceOptions],
     ) -> pl.DataFrame:
         """See `imgmatch_df.remove_duplicates`."""
         return grouping.remove_duplicates(
-            self._frame, radius, hash_type, linkage=linkage, keep=keep, source=source, **options
+            self._frame, radius, hash_type, linkage=linkage, keep=keep, against=against, source=source, **options
         )
 
     def rank_images(
@@ -301,7 +306,7 @@ class ImgMatchLazyFrame:
 
     def match(
         self,
-        stored: pl.DataFrame | pl.LazyFrame,
+        stored: pl.DataFrame | pl.LazyFrame | Target,
         radius: int,
         hash_type: str = "bmh1",
         *,
@@ -332,6 +337,8 @@ class ImgMatchLazyFrame:
         linkage: grouping.Linkage = "connected",
         keep: grouping.Keep = "first",
         id: str | None = None,
+        against: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        stored_id: str | None = None,
         source: str | None = None,
         diameter: bool = False,
         **options: Unpack[SourceOptions],
@@ -344,6 +351,8 @@ class ImgMatchLazyFrame:
             linkage=linkage,
             keep=keep,
             id=id,
+            against=against,
+            stored_id=stored_id,
             source=source,
             diameter=diameter,
             **options,
@@ -356,12 +365,13 @@ class ImgMatchLazyFrame:
         *,
         linkage: grouping.Linkage = "connected",
         keep: grouping.Keep = "first",
+        against: pl.DataFrame | pl.LazyFrame | Target | None = None,
         source: str | None = None,
         **options: Unpack[SourceOptions],
     ) -> pl.LazyFrame:
         """See `imgmatch_df.remove_duplicates`."""
         return grouping.remove_duplicates(
-            self._frame, radius, hash_type, linkage=linkage, keep=keep, source=source, **options
+            self._frame, radius, hash_type, linkage=linkage, keep=keep, against=against, source=source, **options
         )
 
     def rank_images(

@@ -21,6 +21,7 @@ from imgmatch_df.frames import (
     hash_source,
     needed_columns,
 )
+from imgmatch_df.known import Stored
 from imgmatch_df.options import SourceOptions, check_positive, make_options
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import (
@@ -40,6 +41,7 @@ from imgmatch_df.schema import (
     HashKind,
     hash_kind,
 )
+from imgmatch_df.store import Target
 
 # 2 GB of pairs as a frame without ids; a call that needs more says so.
 MAX_PAIRS: Final = 100_000_000
@@ -166,7 +168,7 @@ def near_duplicates(
 
 def match(
     frame: FrameT,
-    stored: Frame,
+    stored: Frame | Target,
     radius: int,
     hash_type: str = BMH1.name,
     *,
@@ -178,20 +180,22 @@ def match(
 ) -> FrameT:
     """Return every pair of a row of `frame` and a row of `stored` whose hashes are within `radius` bits. Exact.
 
-    Use it for new pictures against those that are known.
+    Use it for new pictures against those that are known; ``cluster(against=)`` finds the nearest of each alone.
 
     Parameters
     ----------
     frame
         The new rows: has a column named `hash_type`, or `source`.
     stored
-        The known rows: has a column named `hash_type`.
+        The known rows: a frame that has a column named `hash_type`; or the path of a store, of which only that column
+        and the key are read.
     radius
         Largest Hamming distance, in bits. Inclusive.
     hash_type
         ``"bmh1"`` or ``"phash"``.
     id, stored_id
-        Columns whose values name the rows of `frame` and of `stored`; None names them by row number.
+        Columns whose values name the rows of `frame` and of `stored`; None names them by row number, those of a store
+        by its key.
     source
         Column of `frame` with pictures to hash first; None where it has the hashes.
     max_pairs
@@ -220,13 +224,14 @@ def match(
     kind = check_radius(radius, hash_type)
     check_positive("max_pairs", max_pairs)
     hashed = hash_source(frame, kind, source, options)
-    schemas = check_columns(hashed, kind, id), check_columns(stored, kind, stored_id)
+    schema = check_columns(hashed, kind, id)
+    known = Stored.of(stored, kind, stored_id)
     progress = options.get("progress", False)
 
     def find(part: pl.DataFrame, stored_part: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df import join
 
-        query, reference = Side(part, kind, id), Side(stored_part, kind, stored_id)
+        query, reference = Side(part, kind, id), Side(stored_part, kind, known.id)
         with steps("matching", shown=progress) as step:
             pairs = join.cross_join(
                 query.words, reference.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step
@@ -239,18 +244,18 @@ def match(
             }
         )
 
-    left, right = hashed.select(needed_columns(kind, id)), stored.lazy().select(needed_columns(kind, stored_id))
+    left = hashed.select(needed_columns(kind, id))
     if isinstance(left, pl.DataFrame):
-        return find(left, right.collect())
+        return find(left, known.frame.collect())
     # Two lazy frames of any lengths meet in one row: a list of each.
-    sides = [side.select(pl.struct(pl.all()).implode().alias(name)) for side, name in ((left, "l"), (right, "r"))]
-    schema = {
-        QUERY_ID: ROW_DTYPE if id is None else schemas[0][id],
-        REFERENCE_ID: ROW_DTYPE if stored_id is None else schemas[1][stored_id],
+    sides = [side.select(pl.struct(pl.all()).implode().alias(name)) for side, name in ((left, "l"), (known.frame, "r"))]
+    answer = {
+        QUERY_ID: ROW_DTYPE if id is None else schema[id],
+        REFERENCE_ID: known.id_dtype,
         DISTANCE: DISTANCE_DTYPE,
     }
     return pl.concat(sides, how="horizontal").map_batches(
-        lambda row: find(*(row[name][0].struct.unnest() for name in ("l", "r"))), schema=schema
+        lambda row: find(*(row[name][0].struct.unnest() for name in ("l", "r"))), schema=answer
     )
 
 

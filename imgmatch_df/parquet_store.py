@@ -174,6 +174,14 @@ class ParquetStore:
         return pl.scan_parquet(self._parts, glob=False).select(list(self.manifest.columns))
 
 
+def says_store(part: Path) -> bool:
+    """Return whether a file says of itself that it holds stored hashes."""
+    try:
+        return _ABOUT in pl.read_parquet_metadata(part)
+    except (pl.exceptions.PolarsError, OSError):
+        return False
+
+
 def _lock(path: Path) -> Path:
     return path.with_name(f".{path.name}.lock")
 

@@ -1,5 +1,6 @@
 """What a person sees on a terminal: tables of hashes, of what was removed, and of the nearest pictures."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -19,6 +20,7 @@ from imgmatch_df.schema import (
     WIDTH,
 )
 from imgmatch_df.sources import describe
+from imgmatch_df.storing import WriteSummary
 
 if TYPE_CHECKING:
     from rich.table import Column, Table
@@ -64,7 +66,7 @@ def show_hashes(answer: pl.DataFrame, kinds: tuple[str, ...]) -> None:
             "" if failed else _hex(values[kind]),
             Text(f"{values[STATUS]}: {values[DETAIL]}", "red") if failed else Text(OK, "green"),
         )
-    _print(grid, f"{n_hidden:,} more rows; -o hashes.parquet keeps them all" if n_hidden > 1 else None)
+    _print(grid, f"{n_hidden:,} more rows; -o hashes.duckdb keeps them all" if n_hidden > 1 else None)
 
 
 def show_clusters(clustered: pl.DataFrame) -> None:
@@ -130,6 +132,21 @@ def counts_text(n_rows: int, answer: pl.DataFrame, *, n_failed: int) -> str:
     n_kept = answer[KEPT].sum() if KEPT in answer.columns else answer.height
     matched = f", {answer[REFERENCE_ID].count():,} of them match a stored row" if REFERENCE_ID in answer.columns else ""
     return f"kept {n_kept:,} of {n_rows:,} rows, removed {n_rows - n_kept:,}{matched}; failed {n_failed:,}"
+
+
+def stored_text(target: Path, done: WriteSummary) -> str:
+    """Return in one line what became of the rows that were to be stored; what did not happen is left out."""
+    counts = {
+        "new": done.n_new,
+        "changed": done.n_changed,
+        "tried again": done.n_retried,
+        "unchanged": done.n_skipped,
+        "duplicate": done.n_duplicates,
+        "pruned": done.n_pruned,
+        "failed": done.n_failed,
+    }
+    said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count or what == "new")
+    return f"{target}: {said}"
 
 
 def _grid(*columns: "Column") -> "Table":

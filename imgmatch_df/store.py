@@ -11,13 +11,13 @@ from polars.io.plugins import register_io_source
 from imgmatch_df.duckdb_store import DuckDBStore
 from imgmatch_df.errors import ArgumentError, StoreError
 from imgmatch_df.manifest import Manifest
-from imgmatch_df.parquet_store import ParquetStore, explained
+from imgmatch_df.parquet_store import ParquetStore, explained, says_store
 
 Target = str | PathLike[str]
 Store = DuckDBStore | ParquetStore
 
-DUCKDB_SUFFIXES: Final = (".duckdb", ".ddb", ".db")
-PARQUET_SUFFIX: Final = ".parquet"
+DUCKDB_SUFFIX: Final = ".duckdb"
+_PARQUET_SUFFIX: Final = ".parquet"
 
 
 def scan_hashes(target: Target) -> pl.LazyFrame:
@@ -149,15 +149,21 @@ def manifest_of(target: Target) -> Manifest | None:
 
 
 def is_store(path: Path) -> bool:
-    """Return whether the name of `path` is that of a store, there or not: a DuckDB file, or a folder of parts."""
-    return path.suffix.lower() in DUCKDB_SUFFIXES or (path.is_dir() and any(path.glob("part-*.parquet")))
+    """Return whether `path` names a store, there or not.
+
+    That is a ``.duckdb`` file; a folder that is empty or has parts; or a Parquet file that says so of itself.
+    """
+    if path.is_dir():
+        return any(path.glob("part-*.parquet")) or not (path.suffix or any(path.iterdir()))
+    suffix = path.suffix.lower()
+    return suffix == DUCKDB_SUFFIX or (suffix == _PARQUET_SUFFIX and path.is_file() and says_store(path))
 
 
 def _form(path: Path) -> type[DuckDBStore] | type[ParquetStore]:
     suffix = path.suffix.lower()
-    if suffix in DUCKDB_SUFFIXES and not path.is_dir():
+    if suffix == DUCKDB_SUFFIX and not path.is_dir():
         return DuckDBStore
-    if path.is_dir() or suffix in (PARQUET_SUFFIX, ""):
+    if path.is_dir() or suffix in (_PARQUET_SUFFIX, ""):
         return ParquetStore
     raise ArgumentError(
         f"target must end in .duckdb or .parquet, or be a folder, got {str(path)!r}\n"

@@ -41,7 +41,7 @@ _KEYS: Final = (SOURCE, PATH, "url")
 # Rows looked up in the store at a time: the keys of all that is stored are read once for each.
 _ROWS_OF_TEXT: Final = 1 << 20
 _ROWS_OF_PICTURES: Final = 1 << 10
-_ROWS_OF_HASHES: Final = 1 << 16
+_ROWS_OF_HASHES: Final = 1 << 18
 _STREAM_ROWS: Final = 1 << 12
 # How long rows are gathered, so that a slow stream is stored as it comes.
 _GATHER_S: Final = 5.0

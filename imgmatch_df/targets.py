@@ -16,6 +16,7 @@ from imgmatch_df.documented import Json, to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.pipeline import to_bits
 from imgmatch_df.schema import HASH_KINDS, REMOVED_RECORDS
+from imgmatch_df.store import DUCKDB_SUFFIX, is_store
 
 T = TypeVar("T")
 
@@ -29,20 +30,28 @@ _ROW_GROUP: Final = 65_536
 _POLL_S: Final = 0.2
 
 
-def check_target(path: Path | None) -> None:
+def check_target(path: Path | None, *, stores: bool = False) -> None:
     """Refuse a target that could not be written, before hours are spent on what goes into it.
+
+    Parameters
+    ----------
+    path
+        None for the screen or a pipe.
+    stores
+        Whether it may be a store of hashes.
 
     Raises
     ------
     ArgumentError
         If the ending is unknown, the folder absent, or the target a folder.
     """
-    if path is None:
+    if path is None or (stores and is_store(path)):
         return
     if path.suffix.lower() not in TARGET_SUFFIXES:
+        known = (*((DUCKDB_SUFFIX,) if stores else ()), *TARGET_SUFFIXES)
         raise ArgumentError(
-            f"unknown output ending {path.suffix!r} of {path.name!r}, known are {', '.join(TARGET_SUFFIXES)}\n"
-            "Hint: .parquet keeps everything."
+            f"unknown output ending {path.suffix!r} of {path.name!r}, known are {', '.join(known)}\n"
+            f"Hint: {'.duckdb is continued by the next run' if stores else '.parquet keeps everything'}."
         )
     if not path.parent.is_dir():
         raise ArgumentError(f"no such folder: {str(path.parent)!r}\nHint: make it first.")
