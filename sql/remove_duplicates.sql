@@ -1,0 +1,35 @@
+-- One row of each cluster of near-duplicates, with the others of its cluster. Exact.
+--
+--   remove_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes')
+--
+--   radius     the largest Hamming distance between two near-duplicates, in bits, inclusive
+--   hash_type, tbl: as for near_duplicates
+--
+-- Columns: those of the table, and removed_records STRUCT(the table's columns)[], the other rows of the cluster in
+-- order, an empty list where there are none. The first row of each cluster is kept; rows come in order. Rows whose hash
+-- is NULL are kept. A column of the table named removed_records is replaced.
+--
+--   FROM remove_duplicates(16);
+--   CREATE TABLE unique_photos AS SELECT * EXCLUDE removed_records FROM remove_duplicates(4, 'phash');
+--
+-- Needs the macros of near_duplicates.sql and duplicate_clusters.sql.
+
+CREATE OR REPLACE MACRO remove_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes') AS TABLE
+    WITH imgmatch_found AS MATERIALIZED (FROM imgmatch_clusters(radius, hash_type, tbl)),
+    named AS (SELECT COLUMNS(lambda name: name <> 'removed_records') FROM query_table(tbl)),
+    numbered AS (
+        SELECT imgmatch_record AS record, (row_number() OVER () - 1)::UINTEGER AS row FROM named AS imgmatch_record
+    ),
+    clusters AS MATERIALIZED (
+        SELECT numbered.row, record, coalesce(representative, numbered.row) AS representative
+        FROM numbered LEFT JOIN imgmatch_found USING (row)
+    ),
+    removed AS (
+        SELECT representative, list(record ORDER BY row) AS records
+        FROM clusters WHERE row <> representative GROUP BY representative
+    ),
+    kept AS (
+        SELECT record, row, coalesce(records, []) AS removed_records
+        FROM (FROM clusters WHERE row = representative) LEFT JOIN removed USING (representative)
+    )
+    SELECT unnest(record), removed_records FROM kept ORDER BY row;

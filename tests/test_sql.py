@@ -1,0 +1,382 @@
+"""The macros of sql/ against the Python verbs, row for row, and as a shell without Python packages sees them."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+import imgmatch_df
+from imgmatch_df import hashing, macros
+from imgmatch_df.schema import HASH_KINDS
+
+RADII = {"phash": (0, 1, 2, 4, 8, 9, 15, 16, 64), "bmh1": (0, 1, 5, 16, 30, 96, 97)}
+
+
+@pytest.fixture(scope="module")
+def database():
+    connection = duckdb.connect()
+    macros.install(connection)
+    with connection:
+        yield connection
+
+
+@pytest.fixture
+def ask(database):
+    """Return the answer of SQL over a table ``hashes`` that holds a frame."""
+
+    def asked(frame, query, name="hashes"):
+        database.register("frame_of_test", frame.to_arrow())
+        database.execute(f'CREATE OR REPLACE TABLE "{name}" AS FROM frame_of_test')
+        try:
+            return database.sql(query).pl()
+        finally:
+            database.execute(f'DROP TABLE "{name}"')
+            database.unregister("frame_of_test")
+
+    return asked
+
+
+def packed(rows, hash_type):
+    """Return hashes as a column: rows uint8 (n, bytes)."""
+    if hash_type == "phash":
+        return pl.Series(hash_type, rows.view(">u8").astype(np.uint64).ravel(), dtype=pl.UInt64)
+    return pl.Series(hash_type, [row.tobytes() for row in rows], dtype=pl.Binary)
+
+
+def flipped(row, bits):
+    bits = np.asarray(bits, dtype=np.int64)
+    row = row.copy()
+    np.bitwise_xor.at(row, bits // 8, (128 >> bits % 8).astype(np.uint8))
+    return row
+
+
+def planted(hash_type, seed=0, n=60):
+    """Return random hashes and, of some, copies with 0 to 20 bits flipped, chains of them, and equal ones; shuffled."""
+    rng = np.random.default_rng(seed)
+    kind = HASH_KINDS[hash_type]
+    n_bits = kind.n_bits
+    bits = rng.integers(0, 2, (n, kind.n_chars), dtype=np.uint8)
+    bits[:, n_bits:] = 0
+    rows = list(np.packbits(bits, axis=1))
+    for i in range(n):
+        rows.append(flipped(rows[i], rng.permutation(n_bits)[: i % 21]))
+    for _ in range(12):
+        rows.append(flipped(rows[-1], rng.integers(0, n_bits, 1)))
+    rows += [rows[0]] * 5 + [rows[n + 3]] * 3
+    column = packed(np.array(rows)[rng.permutation(len(rows))], hash_type)
+    return column.scatter(np.arange(0, len(column), 17), None)
+
+
+def degenerate(hash_type):
+    kind = HASH_KINDS[hash_type]
+    zero = np.zeros(kind.n_bytes, np.uint8)
+    columns = {
+        "no rows": packed(np.empty((0, kind.n_bytes), np.uint8), hash_type),
+        "one row": packed(zero[None], hash_type),
+        "all zero": packed(np.array([zero] * 40), hash_type),
+        "all one": packed(np.array([~zero] * 9), hash_type),
+        "one bit apart": packed(np.array([flipped(zero, [bit]) for bit in range(64)]), hash_type),
+        "ends": packed(np.array([zero, ~zero, flipped(zero, [0]), flipped(zero, [kind.n_bits - 1])]), hash_type),
+        "a staircase": packed(np.array([flipped(zero, range(k)) for k in range(0, 64, 3)][::-1]), hash_type),
+        "nulls": pl.Series(hash_type, [None] * 4, dtype=kind.dtype),
+    }
+    columns["nulls and zeros"] = pl.concat([columns["nulls"], columns["all zero"][:3], columns["nulls"][:1]])
+    return columns
+
+
+def described(column):
+    """Return a frame as it is stored: a key, some columns around the hash."""
+    n = len(column)
+    return pl.DataFrame(
+        {
+            "source": [f"photos/{n - i:05}.jpg" for i in range(n)],
+            "width": pl.Series(range(n), dtype=pl.UInt32),
+            column.name: column,
+            "status": ["ok" if value is not None else "decode_failed" for value in column],
+        },
+        schema_overrides={"source": pl.String, "status": pl.String},
+    )
+
+
+def check(ask, frame, hash_type, radius):
+    """Assert that the SQL verbs give what the Python verbs give."""
+    arguments = f"{radius}, hash_type := '{hash_type}'"
+    for id, named in (("source", ""), (None, ", id := NULL")):
+        assert_frame_equal(
+            ask(frame, f"FROM near_duplicates({arguments}{named})"),
+            imgmatch_df.near_duplicates(frame, radius, hash_type, id=id),
+        )
+        assert_frame_equal(
+            ask(frame, f"FROM duplicate_clusters({arguments}{named})"),
+            imgmatch_df.cluster(frame, radius, hash_type, id=id),
+        )
+    assert_frame_equal(
+        ask(frame, f"FROM remove_duplicates({arguments})"), imgmatch_df.remove_duplicates(frame, radius, hash_type)
+    )
+
+
+@pytest.mark.parametrize(("hash_type", "radius"), [(name, radius) for name in RADII for radius in RADII[name]])
+def test_verbs_equal_pythons_on_planted_hashes(ask, hash_type, radius):
+    check(ask, described(planted(hash_type)), hash_type, radius)
+
+
+@pytest.mark.parametrize("name", degenerate("phash"))
+@pytest.mark.parametrize("hash_type", RADII)
+def test_verbs_equal_pythons_on_degenerate_hashes(ask, hash_type, name):
+    frame = described(degenerate(hash_type)[name])
+    for radius in (0, 1, 3, 20):
+        check(ask, frame, hash_type, radius)
+
+
+@pytest.mark.parametrize(("hash_type", "radius"), [("phash", 8), ("phash", 12), ("bmh1", 16), ("bmh1", 48)])
+def test_pairs_equal_the_cross_join(ask, hash_type, radius):
+    frame = described(pl.concat([planted(hash_type, seed, 150) for seed in range(3)]))
+    crossed = f"""
+        WITH numbered AS (SELECT *, row_number() OVER () AS row FROM hashes)
+        SELECT l.source AS left_id, r.source AS right_id, hamming(l.{hash_type}, r.{hash_type}) AS distance
+        FROM numbered l JOIN numbered r ON l.row < r.row
+        WHERE hamming(l.{hash_type}, r.{hash_type}) <= {radius} ORDER BY l.row, r.row"""
+    assert_frame_equal(ask(frame, f"FROM near_duplicates({radius}, '{hash_type}')"), ask(frame, crossed))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    values=st.lists(st.none() | st.integers(0, 2**64 - 1) | st.integers(2**64 - 9, 2**64 - 1), max_size=12),
+    flips=st.lists(st.tuples(st.integers(0, 11), st.sets(st.integers(0, 63), max_size=20)), max_size=6),
+    radius=st.integers(0, 64),
+)
+def test_every_radius_of_any_phashes(database, values, flips, radius):
+    for at, bits in flips:
+        if at < len(values) and values[at] is not None:
+            values.append(values[at] ^ sum(1 << bit for bit in bits))
+    frame = pl.DataFrame({"phash": values}, schema={"phash": pl.UInt64})
+    database.register("any_phashes", frame.to_arrow())
+    pairs = database.sql(f"FROM near_duplicates({radius}, 'phash', any_phashes, id := NULL)").pl()
+    assert_frame_equal(pairs, imgmatch_df.near_duplicates(frame, radius, "phash"))
+
+
+def test_equal_rows_make_no_pairs_in_clusters(ask):
+    frame = described(pl.Series("phash", [0] * 100_000 + [1], dtype=pl.UInt64))
+    clusters = ask(
+        frame, "SELECT max(cluster_id), sum(distance), count(*) FILTER (kept) FROM duplicate_clusters(1, 'phash')"
+    )
+    assert clusters.rows() == [(0, 1, 1)]
+    kept = ask(frame, "SELECT source, len(removed_records) FROM remove_duplicates(0, 'phash')")
+    assert kept.rows() == [("photos/100001.jpg", 99_999), ("photos/00001.jpg", 0)]
+    with pytest.raises(duckdb.Error, match=r"4999950000 pairs, more than max_pairs 100000000\. Hint: a smaller radius"):
+        ask(frame, "FROM near_duplicates(0, 'phash')")
+
+
+def test_max_pairs_is_inclusive(ask):
+    frame = described(pl.Series("phash", [0, 0, 0, 1], dtype=pl.UInt64))
+    assert len(ask(frame, "FROM near_duplicates(1, 'phash', max_pairs := 6)")) == 6
+    with pytest.raises(duckdb.Error, match="6 pairs, more than max_pairs 5"):
+        ask(frame, "FROM near_duplicates(1, 'phash', max_pairs := 5)")
+
+
+@pytest.mark.parametrize("hash_type", RADII)
+@pytest.mark.parametrize("k", [1, 7, 1000, None])
+def test_rank_images_equals_pythons(ask, hash_type, k):
+    column = planted(hash_type)
+    frame = described(column)
+    for query in (column[1], column[40], degenerate(hash_type)["all one"][0]):
+        literal = f"{query}" if hash_type == "phash" else f"from_hex('{query.hex()}')"
+        limit = "NULL" if k is None else k
+        assert_frame_equal(
+            ask(frame, f"FROM rank_images({literal}, {limit})"), imgmatch_df.rank_images(frame, query, hash_type, k=k)
+        )
+
+
+def test_rank_images_by_a_stored_hash_and_by_documented_bits(ask):
+    frame = described(planted("bmh1")).with_columns(planted("phash"))
+    for hash_type in RADII:
+        query = frame[hash_type][5]
+        answer = imgmatch_df.rank_images(frame, query, hash_type, k=9)
+        stored = f"(SELECT {hash_type} FROM hashes WHERE source = '{frame['source'][5]}')"
+        bits = hashing.to_bits(frame[hash_type])[5]
+        assert_frame_equal(ask(frame, f"FROM rank_images({stored}, 9)"), answer)
+        assert_frame_equal(ask(frame, f"FROM rank_images(from_bits('{bits}', '{hash_type}'), k := 9)"), answer)
+
+
+def test_columns_of_the_answers_are_replaced(ask):
+    taken = ["distance", "rank", "cluster_id", "representative_id", "kept", "removed_records"]
+    frame = described(planted("phash")).with_columns(pl.lit("old").alias(name) for name in taken)
+    check(ask, frame, "phash", 4)
+    assert_frame_equal(ask(frame, "FROM rank_images(3, 5)"), imgmatch_df.rank_images(frame, 3, "phash", k=5))
+
+
+def test_any_names_of_tables_and_columns_work(ask):
+    text = "\n".join(macros.read_sql(name) for name in macros.FILES)
+    expressions = set(re.findall(r"(\w+)(?:\([\w, ]+\))? AS (?:MATERIALIZED )?\(", text))
+    names = sorted(name for name in expressions if not name.startswith("imgmatch"))
+    assert {"hashed", "near", "labels", "heard", "named", "numbered"} <= set(names)
+    names += ["row", "words", "key", "label", "radius", "id", "tbl", "k", "query", "hash_type", "it's", "a b", "Größe"]
+    frame = described(planted("phash", n=9))
+    ranked = imgmatch_df.rank_images(frame, 3, "phash", k=5)
+    for name in names:
+        table = """tbl := '"{}"'""".format(name.replace("'", "''"))
+        answer = ask(frame, f"FROM remove_duplicates(4, 'phash', {table})", name)
+        assert_frame_equal(answer, imgmatch_df.remove_duplicates(frame, 4, "phash"))
+        answer = ask(frame, f"FROM duplicate_clusters(4, 'phash', {table})", name)
+        assert_frame_equal(answer, imgmatch_df.cluster(frame, 4, "phash", id="source"))
+        query = f'(SELECT 3::UBIGINT FROM "{name}" LIMIT 1)'
+        answer = ask(frame, f"FROM rank_images({query}, 5, {table})", name)
+        assert_frame_equal(answer, ranked)
+    answers = {"phash", "source", "distance", "rank", "cluster_id", "representative_id", "kept", "removed_records"}
+    wide = frame.with_columns(pl.lit(1).alias(name) for name in names if name not in answers)
+    check(ask, wide, "phash", 4)
+    assert_frame_equal(ask(wide, "FROM rank_images(3)"), imgmatch_df.rank_images(wide, 3, "phash"))
+
+
+def test_views_expressions_and_files_by_name(ask, tmp_path):
+    frame = described(planted("phash"))
+    frame.write_parquet(tmp_path / "stored.parquet")
+    pairs = imgmatch_df.near_duplicates(frame, 4, "phash", id="source")
+    assert_frame_equal(ask(frame, f"FROM near_duplicates(4, 'phash', '{tmp_path / 'stored.parquet'}')"), pairs)
+    recent = "WITH recent AS (FROM hashes LIMIT 50)"
+    answer = ask(frame, f"{recent} FROM near_duplicates(4, 'phash', tbl := recent)")
+    assert_frame_equal(answer, imgmatch_df.near_duplicates(frame[:50], 4, "phash", id="source"))
+
+
+def test_hamming_and_bits_equal_pythons(ask):
+    frame = described(planted("bmh1")).with_columns(planted("phash", seed=1))
+    for hash_type in RADII:
+        column, other = frame[hash_type], frame[hash_type].reverse()
+        both = frame.with_columns(other.alias("other"), hashing.to_bits(column).alias("bits"))
+        answer = ask(both, f"SELECT hamming({hash_type}, other) AS distance FROM hashes")
+        assert_frame_equal(answer, pl.DataFrame([hashing.distances(column, other).alias("distance")]))
+        answer = ask(both, f"SELECT to_bits({hash_type}) AS {hash_type} FROM hashes")
+        assert_frame_equal(answer, pl.DataFrame([hashing.to_bits(column)]))
+        answer = ask(both, f"SELECT from_bits(bits, '{hash_type}') AS {hash_type} FROM hashes")
+        assert_frame_equal(answer, pl.DataFrame([column]))
+
+
+def test_null_and_literal_hashes(database):
+    answer = database.sql(
+        "SELECT hamming(NULL, NULL), hamming(NULL, 3), hamming(3, 4), hamming(18446744073709551615, 0)"
+    )
+    assert answer.fetchall() == [(None, None, 3, 64)]
+    answer = database.sql("SELECT to_bits(NULL), from_bits(NULL, 'phash'), from_bits(NULL, 'bmh1'), to_bits(2)")
+    assert answer.fetchall() == [(None, None, None, f"{2:064b}")]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.text(st.sampled_from("01 x_b+é\n"), max_size=6) | st.sampled_from(["0" * 63, "1" * 65, "0" * 64, "1" * 968]))
+def test_from_bits_refuses_what_python_refuses(database, text):
+    for padded in (text, text.rjust(64, "0"), text.ljust(968, "1")):
+        for hash_type, kind in HASH_KINDS.items():
+            bits = pl.Series("bits", [padded])
+            try:
+                wanted = hashing.from_bits(bits, kind)[0]
+            except imgmatch_df.ImgMatchError:
+                with pytest.raises(duckdb.Error, match=f"expected {kind.n_chars} characters of 0 and 1"):
+                    database.execute(f"SELECT from_bits(?, '{hash_type}')", [padded]).fetchall()
+            else:
+                assert database.execute(f"SELECT from_bits(?, '{hash_type}')", [padded]).fetchall() == [(wanted,)]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("SELECT hamming(phash, bmh1) FROM hashes", r"hamming\(a BLOB, b BLOB\)"),
+        ("SELECT hamming(bmh1, bmh1[2:]) FROM hashes", "hashes of 121 bytes with hashes of 120 bytes"),
+        ("SELECT from_bits('0', 'dhash')", 'key "dhash"'),
+        ("FROM near_duplicates(-1, 'phash')", "whole number of bits from 0 to 64, got -1"),
+        ("FROM near_duplicates(1.5)", "whole number of bits from 0 to 961, got 1.5"),
+        ("FROM near_duplicates(NULL)", "whole number of bits from 0 to 961, got NULL"),
+        ("FROM near_duplicates(962)", "whole number of bits from 0 to 961, got 962"),
+        ("FROM duplicate_clusters(65, 'phash')", "whole number of bits from 0 to 64, got 65"),
+        ("FROM near_duplicates(4, 'dhash')", "hash_column = 'dhash'.*empty set of columns"),
+        ("FROM near_duplicates(4, id := 'path')", "id_column = .*'path'.*empty set of columns"),
+        ("FROM near_duplicates(4, tbl := 'nowhere')", "nowhere does not exist"),
+        ("FROM near_duplicates(4, 'status')", r"imgmatch_words\(hash BLOB\)"),
+        ("FROM rank_images('x', 3)", r"rank_images\(query BLOB"),
+        ("FROM rank_images('x'::BLOB, 3)", "hashes of 121 bytes with hashes of 1 bytes"),
+        ("FROM rank_images(-1, 3)", "out of range"),
+    ],
+)
+def test_wrong_calls_say_what_is_wrong(ask, query, said):
+    frame = described(planted("bmh1")).with_columns(planted("phash"))
+    with pytest.raises(duckdb.Error, match=f"(?s){said}"):
+        ask(frame, query)
+
+
+@pytest.mark.parametrize(("kept", "absent", "query"), [("phash", "bmh1", "'x'::BLOB"), ("bmh1", "phash", "3")])
+def test_a_store_of_one_kind_answers_for_that_kind(ask, kept, absent, query):
+    frame = described(planted(kept))
+    check(ask, frame, kept, 3)
+    for verb in ("near_duplicates", "duplicate_clusters", "remove_duplicates"):
+        with pytest.raises(duckdb.Error, match=f"'source'.*hash_column = '{absent}'.*empty set of columns"):
+            ask(frame, f"FROM {verb}(3, '{absent}')")
+    with pytest.raises(duckdb.Error, match=f"hash_column = '{absent}'.*empty set of columns"):
+        ask(frame, f"FROM rank_images({query}, 3)")
+
+
+SHELL = """
+import json, sys
+import duckdb
+assert not any(name in sys.modules for name in ("imgmatch_df", "polars", "numba"))
+with duckdb.connect(sys.argv[1], read_only=True) as connection:
+    print(json.dumps([connection.sql(query).fetchall() for query in json.loads(sys.argv[2])], default=str))
+"""
+
+
+def listed(frame):
+    return [list(row) for row in frame.rows()]
+
+
+def test_a_stored_file_answers_a_plain_shell(tmp_path):
+    path = tmp_path / "hashes.duckdb"  # the catalog is named as the table is
+    frame = described(planted("bmh1")).with_columns(planted("phash"), key=pl.int_range(pl.len(), dtype=pl.Int64))
+    with duckdb.connect(path, config={"storage_compatibility_version": "v1.4.0"}) as connection:
+        connection.register("frame_of_test", frame.to_arrow())
+        macros.install(connection, key="it's")
+        macros.install(connection)
+        macros.install(connection, key="key")
+        connection.execute("CREATE TABLE hashes AS FROM frame_of_test")
+        n_macros = "SELECT count(*), count(DISTINCT function_name) FROM duckdb_functions() WHERE NOT internal"
+        before = connection.sql(n_macros).fetchall()
+        macros.install(connection, key="key")
+        assert connection.sql(n_macros).fetchall() == before
+    queries = [
+        "FROM near_duplicates(16)",
+        "FROM near_duplicates(4, 'phash')",
+        "SELECT key, cluster_id, representative_id, distance, kept FROM duplicate_clusters(16)",
+        "SELECT key, len(removed_records) FROM remove_duplicates(16)",
+        "SELECT key, distance, rank FROM rank_images((SELECT bmh1 FROM hashes WHERE key = 3), 10)",
+        "SELECT to_bits(phash), hamming(phash, 3), from_bits(to_bits(bmh1), 'bmh1') = bmh1 FROM hashes",
+    ]
+    found = subprocess.run(
+        [sys.executable, "-c", SHELL, str(path), json.dumps(queries)], check=True, capture_output=True, text=True,
+        cwd=tmp_path, timeout=120,
+    )  # fmt: skip
+    pairs, close, clusters, removed, ranked, bits = json.loads(found.stdout)
+    assert pairs == listed(imgmatch_df.near_duplicates(frame, 16, id="key"))
+    assert close == listed(imgmatch_df.near_duplicates(frame, 4, "phash", id="key"))
+    names = ["key", "cluster_id", "representative_id", "distance", "kept"]
+    assert clusters == listed(imgmatch_df.cluster(frame, 16, id="key").select(names))
+    kept = imgmatch_df.remove_duplicates(frame, 16)
+    assert removed == listed(kept.select("key", pl.col("removed_records").list.len()))
+    assert ranked == listed(imgmatch_df.rank_images(frame, frame["bmh1"][3], k=10).select("key", "distance", "rank"))
+    assert [row[0] for row in bits] == hashing.to_bits(frame["phash"]).to_list()
+    assert {row[2] for row in bits} == {True, None}
+
+
+def test_every_macro_file_says_what_it_is_and_is_installed():
+    folder = Path(__file__).parent.parent / "sql"
+    assert sorted(path.stem for path in folder.glob("*.sql")) == sorted(macros.FILES)
+    for name in macros.FILES:
+        text = macros.read_sql(name)
+        assert text.startswith("-- ")
+        assert "CREATE MACRO" not in text.upper()
+        assert re.search(rf"^--   {'hamming' if name == 'hashes' else name}\(", text, re.MULTILINE)
+        assert max(map(len, text.splitlines())) <= 120
