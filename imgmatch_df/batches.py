@@ -15,7 +15,7 @@ import polars as pl
 from imgmatch_df.errors import ColumnError, Failure, row_error
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
-from imgmatch_df.schema import BMH1, DETAIL, HEIGHT, OK, PHASH, STATUS, STATUS_DTYPE, STATUSES, WIDTH
+from imgmatch_df.schema import BMH1, DETAIL, ETAG, HEIGHT, OK, PHASH, STATUS, STATUS_DTYPE, STATUSES, WIDTH
 from imgmatch_df.sources import Fetched, url_of
 from imgmatch_df.threads import n_threads, pool
 
@@ -161,7 +161,7 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
     Returns
     -------
     Series
-        `Struct` of `schema.visual_hash_fields()`, one row for each of `values`, in their order.
+        `Struct` of `schema.batch_fields()`, one row for each of `values`, in their order.
 
     Raises
     ------
@@ -185,6 +185,7 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
             PHASH.name: phash_series(rows.phash, rows.valid),
             STATUS: pl.Series(STATUSES, dtype=STATUS_DTYPE).gather(rows.status),
             DETAIL: pl.Series(rows.detail, dtype=pl.String),
+            ETAG: pl.Series(rows.etag, dtype=pl.String),
         }
     ).to_struct(values.name)
 
@@ -201,6 +202,7 @@ class _Rows:
         self.phash = np.zeros(n_rows, np.uint64)
         self.status = np.zeros(n_rows, np.uint32)
         self.detail: list[str | None] = [None] * n_rows
+        self.etag: list[str | None] = [None] * n_rows
 
     @property
     def valid(self) -> "NDArray[np.bool_]":
@@ -370,6 +372,7 @@ class _Run:
         if fetched is None:
             data = read_source(self._sources[row], self._options)
             return data if isinstance(data, Failure) else self._hash(data, row)
+        self._rows.etag[row] = fetched.etag or None
         failure = self._hash(fetched.data, row)
         if failure is not None and failure.status == "decode_failed" and not fetched.is_image:
             return Failure(failure.status, fetched.describe())
@@ -397,6 +400,7 @@ class _Run:
             elif row != first:
                 for column in (rows.phash, rows.bmh1, rows.width, rows.height):
                     column[row] = column[first]
+                rows.etag[row] = rows.etag[first]
             if self._options.progress:
                 METER.advance(failed=failure is not None)
         if failure is not None and self._options.on_error == "raise":

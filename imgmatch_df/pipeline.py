@@ -19,6 +19,7 @@ from imgmatch_df.schema import (
     DISTANCE_DTYPE,
     HASH_KINDS,
     PHASH,
+    batch_fields,
     hash_kind,
     visual_hash_fields,
 )
@@ -283,7 +284,7 @@ def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.E
         _shared.move_to_end((key, options))
         return _shared[key, options]
     batches = SharedBatches(options)
-    shared = batches, _map(source, batches, pl.Struct(visual_hash_fields()))
+    shared = batches, _map(source, batches, pl.Struct(batch_fields()))
     if key is not None:
         _shared[key, options] = shared
         if len(_shared) > _MAX_SHARED:

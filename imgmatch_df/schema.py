@@ -106,6 +106,11 @@ def hash_kind(name: str) -> HashKind:
         ) from None
 
 
+def batch_fields() -> dict[str, pl.DataType]:
+    """Return the columns of a batch of hashed sources: a visual hash, and what a server says to know it again by."""
+    return {**visual_hash_fields(), ETAG: pl.String()}
+
+
 def visual_hash_fields(hash_types: tuple[str, ...] = tuple(HASH_KINDS)) -> dict[str, pl.DataType]:
     """Return the columns of a visual hash: width, height, the hashes asked for, status and detail."""
     return {

@@ -72,10 +72,13 @@ class Fetched(NamedTuple):
         Its bytes.
     content_type
         What the server calls it, such as ``"image/jpeg"``; empty where it says nothing.
+    etag
+        What tells it from later ones, as the server says: its ETag, or when it was modified; empty where unknown.
     """
 
     data: bytes
     content_type: str = ""
+    etag: str = ""
 
     @property
     def is_image(self) -> bool:

@@ -461,7 +461,8 @@ class _Run:
                 if batch.is_empty():
                     continue
                 hashed = batches.hash_batch(batch[_PICTURE], options).struct.unnest()
-                yield batch.with_columns(hashed.get_column(name) for name in hashed.columns if name in absent)
+                known = [hashed.get_column(name) for name in hashed.columns if name in absent]
+                yield batch.with_columns(*known, pl.coalesce(pl.col(ETAG), hashed.get_column(ETAG)))
 
     def _batch_rows(self, sources: pl.Series) -> int:
         has_addresses = sources.dtype == pl.String and any(url_of(value) for value in sources.head(64))

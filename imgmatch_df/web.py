@@ -30,6 +30,7 @@ _MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _GONE: Final = (404, 410)
 _PIECE: Final = 1 << 18  # bytes read, and bytes inflated, at a time
+_MAX_ETAG: Final = 256
 _MAX_HEADER_CHARS: Final = 1 << 15
 _DNS_TTL_S: Final = 60
 _NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
@@ -247,7 +248,8 @@ async def _read_body(
         return Failure("fetch_failed", f"the body is no sound {coding}: {error}")
     if not n_bytes:
         return Failure("missing", "zero bytes")
-    return Fetched(pieces[0] if len(pieces) == 1 else b"".join(pieces), response.content_type)
+    etag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+    return Fetched(pieces[0] if len(pieces) == 1 else b"".join(pieces), response.content_type, etag[:_MAX_ETAG])
 
 
 def _as_it_is() -> Callable[[bytes], Iterator[bytes]]:

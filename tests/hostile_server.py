@@ -123,6 +123,13 @@ class HostileServer:
         number = int(request.parts[1].partition(".")[0])
         return await request.send(self.pictures[number % len(self.pictures)], Content_Type="image/jpeg")
 
+    async def do_tagged(self, request: Request) -> bool:
+        told = {
+            "tag": {"ETag": '"v1"', "Last_Modified": "never"},
+            "time": {"Last_Modified": "Sun, 22 Nov 2026 00:00:00 GMT"},
+        }
+        return await request.send(self.pictures[0], Content_Type="image/jpeg", **told.get(request.parts[1], {}))
+
     async def do_empty(self, request: Request) -> bool:
         return await request.send(Content_Type="image/jpeg")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from hostile_server import HostileServer
 from pictures import draw, jpeg
 from polars.testing import assert_frame_equal
 
@@ -372,3 +373,22 @@ def test_wrong_targets(tmp_path, paths):
             imgmatch_df.write_hashes(paths, tmp_path / "no" / "such" / form, source="url")
     with pytest.raises(ArgumentError, match="timeout_s has no effect without source="):
         imgmatch_df.write_hashes(random_hashes(1), tmp_path / "x.duckdb", timeout_s=3)
+
+
+def test_addresses_are_asked_once(encoded, store):
+    """What the server says of a picture is stored; what is stored is not asked for again, unless it failed."""
+    with HostileServer(pictures=encoded) as server:
+        urls = [server.url(f"/{path}") for path in ("tagged/tag", "tagged/time", "tagged/no", "status/404")]
+        rows = pl.DataFrame({"url": [*urls, urls[0]]})
+        options = {"source": "url", "allow_private_networks": True}
+        assert rows.imgmatch.write_hashes(store, **options) == summary(new=4, duplicates=1, failed=1)
+        stored = imgmatch_df.read_hashes(store)
+        assert stored["etag"].to_list() == ['"v1"', "Sun, 22 Nov 2026 00:00:00 GMT", None, None]
+        assert stored["size"].null_count() == 4
+        n_requests = len(server.headers)
+        assert rows.imgmatch.write_hashes(store, **options) == summary(skipped=4, duplicates=1, failed=1)
+        assert len(server.headers) == n_requests
+        again = rows.imgmatch.write_hashes(store, **options, retry_failed=True)
+        assert again == summary(retried=1, skipped=3, duplicates=1, failed=1)
+        assert len(server.headers) == n_requests + 1
+    assert_frame_equal(imgmatch_df.read_hashes(store), stored)
