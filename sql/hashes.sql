@@ -13,7 +13,8 @@
 --   SELECT to_bits(phash) FROM hashes;
 --
 -- The macros of all files here look for each other, and for tables, where the shell looks: open the file itself, or USE
--- it where it is attached. CREATE OR REPLACE: reading a file of macros again changes nothing. DuckDB 1.5 or later.
+-- it where it is attached. Reading a file of macros again changes nothing. DuckDB 1.5 or later; CASE, because 1.5 does
+-- not know the function that 2.0 stores for if().
 
 -- The integer overloads differ so that literals, which are signed, are hashes too.
 CREATE OR REPLACE MACRO hamming

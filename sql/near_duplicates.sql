@@ -28,7 +28,7 @@ CREATE OR REPLACE MACRO imgmatch_n_bits
     (words BIT) AS bit_length(words);
 
 -- The bits that say something, and so the largest radius.
-CREATE OR REPLACE MACRO imgmatch_max_radius(n_bits) AS if(n_bits = 968, 961, n_bits);
+CREATE OR REPLACE MACRO imgmatch_max_radius(n_bits) AS CASE WHEN n_bits = 968 THEN 961 ELSE n_bits END;
 
 CREATE OR REPLACE MACRO imgmatch_mask
     (words UBIGINT, mask_text) AS mask_text::BIT::UBIGINT,
@@ -94,7 +94,7 @@ CREATE OR REPLACE MACRO imgmatch_probes(plan) AS TABLE
         band,
         flip,
         array_to_string(
-            list_transform(range(n_bits), lambda bit: if(list_contains(positions, bit), '1', '0')), ''
+            list_transform(range(n_bits), lambda bit: CASE WHEN list_contains(positions, bit) THEN '1' ELSE '0' END), ''
         ) AS mask
     FROM flips JOIN bands USING (band);
 
@@ -128,7 +128,7 @@ CREATE OR REPLACE MACRO near_duplicates(
         SELECT row, row, 0::USMALLINT FROM distinct_hashes WHERE n_rows > 1
     ),
     counted AS MATERIALIZED (
-        SELECT sum(if(l.row = r.row, l.n_rows * (l.n_rows - 1) // 2, l.n_rows * r.n_rows)) AS n_pairs
+        SELECT sum(CASE WHEN l.row = r.row THEN l.n_rows * (l.n_rows - 1) // 2 ELSE l.n_rows * r.n_rows END) AS n_pairs
         FROM near JOIN distinct_hashes AS l ON l.row = left_row JOIN distinct_hashes AS r ON r.row = right_row
     ),
     checked AS MATERIALIZED (
@@ -141,8 +141,8 @@ CREATE OR REPLACE MACRO near_duplicates(
         SELECT hashed.row, hashed.key, distinct_hashes.row AS first_row FROM hashed JOIN distinct_hashes USING (words)
     )
     SELECT
-        if(l.row < r.row, l.key, r.key) AS left_id,
-        if(l.row < r.row, r.key, l.key) AS right_id,
+        CASE WHEN l.row < r.row THEN l.key ELSE r.key END AS left_id,
+        CASE WHEN l.row < r.row THEN r.key ELSE l.key END AS right_id,
         distance
     FROM (SELECT left_row, right_row, distance FROM near, checked WHERE zero = 0) AS near
     JOIN members AS l ON l.first_row = left_row
