@@ -10,7 +10,8 @@ import polars as pl
 
 from imgmatch_df.atomic import appear, busy, sole_writer
 from imgmatch_df.errors import StoreError
-from imgmatch_df.manifest import Manifest
+from imgmatch_df.macros import install
+from imgmatch_df.manifest import Manifest, made_by
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 TABLE: Final = "hashes"
 _ABOUT: Final = "imgmatch_store"
+_MACROS: Final = "macros"
 _BATCH: Final = "__imgmatch_batch"
 
 # So that the release of DuckDB before the current one opens the file, too.
@@ -50,7 +52,9 @@ class DuckDBStore:
             if write:
                 stack.enter_context(sole_writer(path))
             self._connection = stack.enter_context(_connected(path, write=write))
-            self.manifest = self._read_manifest()
+            self.manifest, macros = self._read_about()
+            if write and macros != made_by():
+                self._renew_macros()
             self._close = stack.pop_all().close
 
     @classmethod
@@ -68,8 +72,9 @@ class DuckDBStore:
             with _connected(temporary, write=True) as connection, _explained(path):
                 connection.execute(f"CREATE TABLE {TABLE} ({', '.join(columns)})")
                 connection.execute(f"CREATE TABLE {_ABOUT} (name VARCHAR, value VARCHAR)")
-                connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(manifest.entries.items()))  # noqa: S608
-                _install_macros(connection, manifest)
+                about = {**manifest.entries, _MACROS: made_by()}
+                connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(about.items()))  # noqa: S608
+                install(connection, key=manifest.key)
             appear(temporary, path, replace=False)
 
     def __enter__(self) -> Self:
@@ -153,7 +158,17 @@ class DuckDBStore:
         finally:
             self._connection.unregister(_BATCH)
 
-    def _read_manifest(self) -> Manifest:
+    def _renew_macros(self) -> None:
+        """Put the macros of this version in the place of another's."""
+        with _explained(self.path):
+            self._connection.execute("BEGIN")
+            install(self._connection, key=self.manifest.key)
+            self._connection.execute(f"DELETE FROM {_ABOUT} WHERE name = ?", [_MACROS])  # noqa: S608
+            self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, made_by()])  # noqa: S608
+            self._connection.execute("COMMIT")
+
+    def _read_about(self) -> tuple[Manifest, str | None]:
+        """Return what the store says about itself, and whose macros it has."""
         from duckdb import CatalogException
 
         shown = repr(str(self.path))
@@ -167,11 +182,7 @@ class DuckDBStore:
                     f"{shown} is a DuckDB file that holds no hashes of imgmatch-df\n"
                     "Hint: choose another name for the store; nothing was changed."
                 ) from error
-        return manifest
-
-
-def _install_macros(connection: "DuckDBPyConnection", manifest: Manifest) -> None:
-    """Put the macros of `sql/` into the file."""
+        return manifest, entries.get(_MACROS)
 
 
 @contextmanager

@@ -31,6 +31,11 @@ _NUMBER: Final = "Int64"
 _KEY_DTYPES: Final[dict[str, pl.DataType]] = {_TEXT: pl.String(), _NUMBER: pl.Int64()}
 
 
+def made_by() -> str:
+    """Return the name and version of this package."""
+    return f"imgmatch-df {version('imgmatch-df')}"
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """What a store says about itself.
@@ -76,7 +81,7 @@ class Manifest:
             has_source=has_source or key == SOURCE,
             decode=decode,
             versions=versions,
-            created_by=f"imgmatch-df {version('imgmatch-df')}",
+            created_by=made_by(),
         )
         taken = [*HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG]
         if key.lower() in taken or (key.lower() == SOURCE and key != SOURCE):
@@ -99,7 +104,7 @@ class Manifest:
             if format_ > FORMAT:
                 raise StoreError(
                     f"{where} has format {format_}, made by {entries.get('created_by', 'a later imgmatch-df')}; this "
-                    f"is imgmatch-df {version('imgmatch-df')}, which knows formats up to {FORMAT}\n"
+                    f"is {made_by()}, which knows formats up to {FORMAT}\n"
                     "Hint: install a newer imgmatch-df; nothing was changed."
                 )
             versions = tuple((name.removeprefix(_HASH), entries[name]) for name in entries if name.startswith(_HASH))
@@ -116,7 +121,7 @@ class Manifest:
                 raise ValueError(unknown or manifest.key_dtype)
         except (KeyError, ValueError) as error:
             raise StoreError(
-                f"{where} says of itself what imgmatch-df {version('imgmatch-df')} does not understand: {error}\n"
+                f"{where} says of itself what {made_by()} does not understand: {error}\n"
                 "Hint: was it written by another version, or changed by hand? Nothing was changed."
             ) from error
         return manifest

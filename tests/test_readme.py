@@ -9,6 +9,8 @@ import pytest
 from pictures import draw, jpeg
 from typer.testing import CliRunner
 
+import imgmatch_df
+
 README = Path(__file__).parent.parent / "README.md"
 
 
@@ -23,6 +25,8 @@ def desk(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for seed in range(6):
         (tmp_path / "photos" / f"{seed}.jpg").write_bytes(jpeg(draw(seed)))
+    (tmp_path / "today").mkdir()
+    (tmp_path / "today" / "new.jpg").write_bytes(jpeg(draw(7)))
     (tmp_path / "cat.jpg").write_bytes(jpeg(draw(3)))
     files = sorted(str(path) for path in (tmp_path / "photos").iterdir())
     pl.DataFrame({"url": [*files, "photos/gone.jpg"]}).write_parquet(tmp_path / "images.parquet")
@@ -35,6 +39,7 @@ def test_python_examples_run(desk):
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), names)
     assert pl.read_parquet(desk / "hashes.parquet")["phash"].null_count() == 0
+    assert imgmatch_df.read_hashes(desk / "hashes.duckdb").height == 6
     assert names["checked"]["status"].cast(pl.String).to_list() == ["ok"] * 6 + ["not_found"]
 
 

@@ -392,3 +392,21 @@ def test_addresses_are_asked_once(encoded, store):
         assert again == summary(retried=1, skipped=3, duplicates=1, failed=1)
         assert len(server.headers) == n_requests + 1
     assert_frame_equal(imgmatch_df.read_hashes(store), stored)
+
+
+def test_the_shell_finds_the_macros(tmp_path, monkeypatch):
+    import duckdb
+
+    from imgmatch_df import duckdb_store
+
+    store, rows = tmp_path / "some.duckdb", random_hashes(30).rename({"source": "sku"})
+    imgmatch_df.write_hashes(rows.head(20), store, key="sku")
+    with duckdb.connect(str(store)) as shell:
+        wanted = rows["phash"][3]
+        assert shell.execute("SELECT sku, distance FROM rank_images(?, 1)", [wanted]).fetchall() == [("3.jpg", 0)]
+        shell.execute("DROP MACRO to_bits")
+    monkeypatch.setattr(duckdb_store, "made_by", lambda: "imgmatch-df of another version")
+    imgmatch_df.write_hashes(rows, store)
+    with duckdb.connect(str(store), read_only=True) as shell:
+        assert shell.execute("SELECT to_bits(phash) FROM hashes LIMIT 1").fetchone() == (f"{rows['phash'][0]:064b}",)
+        assert shell.execute("SELECT count(*) FROM imgmatch_store WHERE name = 'macros'").fetchone() == (1,)
