@@ -38,6 +38,7 @@ class Stored(NamedTuple):
         """
         if isinstance(stored, str | PathLike):
             with open_store(stored) as store:
+                store.manifest.check_comparable(kind, repr(str(stored)))
                 id_column = id_column or store.manifest.key
             stored = scan_hashes(stored)
         elif not isinstance(stored, pl.DataFrame | pl.LazyFrame):

@@ -20,6 +20,7 @@ from imgmatch_df.schema import (
     STATUS,
     STATUS_DTYPE,
     WIDTH,
+    HashKind,
     hash_kind,
 )
 
@@ -165,6 +166,21 @@ class Manifest:
         """The columns that tell whether a row is to be hashed again, the key first."""
         own = [SOURCE] if self.has_source and self.key != SOURCE else []
         return [self.key, *own, STATUS, SIZE, MODIFIED, ETAG]
+
+    def check_comparable(self, kind: HashKind, where: str) -> None:
+        """Refuse to compare hashes of this version of `kind` with those of another.
+
+        Raises
+        ------
+        StoreError
+            If the store holds hashes of another version.
+        """
+        made = dict(self.versions).get(kind.name, kind.version)
+        if made != kind.version:
+            raise StoreError(
+                f"the version of {kind.name} is {made!r} in {where} and {kind.version!r} here\n"
+                "Hint: their distances mean nothing; hash the pictures again, into a new store."
+            )
 
     def check_same(self, wanted: "Manifest", where: str) -> None:
         """Refuse to put what `wanted` describes into this store.

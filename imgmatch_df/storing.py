@@ -43,8 +43,10 @@ _ROWS_OF_TEXT: Final = 1 << 20
 _ROWS_OF_PICTURES: Final = 1 << 10
 _ROWS_OF_HASHES: Final = 1 << 18
 _STREAM_ROWS: Final = 1 << 12
-# How long rows are gathered, so that a slow stream is stored as it comes.
+# How long rows are gathered, so that a slow stream is stored as it comes, and how many bytes of them: a column of text
+# may hold pictures in base64.
 _GATHER_S: Final = 5.0
+_GATHER_BYTES: Final = 1 << 28
 # Rows hashed and committed at a time: a second or two of work, which is what a killed run loses.
 _BATCH_ROWS: Final = 1 << 11
 _BATCH_ROWS_OF_ADDRESSES: Final = 1 << 13  # a batch ends when its slowest server has answered
@@ -345,14 +347,15 @@ def _gathered(call: _Call) -> Iterator[pl.DataFrame]:
         yield from call.frame.iter_slices(call.chunk_rows)
         return
     waiting: list[pl.DataFrame] = []
-    since = monotonic()
+    n_rows, n_bytes, since = 0, 0, monotonic()
     # A stream that hashes would do so 100,000 rows at a time, and lose them when it is killed.
     with pl.Config() if call.hashes else pl.Config(streaming_chunk_size=_STREAM_ROWS):
         for part in call.frame.collect_batches(chunk_size=min(_STREAM_ROWS, call.chunk_rows), maintain_order=True):
             waiting.append(part)
-            if sum(map(len, waiting)) >= call.chunk_rows or monotonic() - since >= _GATHER_S:
+            n_rows, n_bytes = n_rows + part.height, n_bytes + int(part.estimated_size())
+            if n_rows >= call.chunk_rows or n_bytes >= _GATHER_BYTES or monotonic() - since >= _GATHER_S:
                 yield from pl.concat(waiting).iter_slices(call.chunk_rows)
-                waiting, since = [], monotonic()
+                waiting, n_rows, n_bytes, since = [], 0, 0, monotonic()
     if waiting:
         yield from pl.concat(waiting).iter_slices(call.chunk_rows)
 

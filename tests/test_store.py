@@ -256,6 +256,9 @@ def test_another_version_of_a_hash_is_not_mixed(store, monkeypatch):
     monkeypatch.setitem(imgmatch_df.schema.HASH_KINDS, "phash", newer)
     with pytest.raises(StoreError, match="the version of phash is 'opencv-phash' there and 'opencv-phash-2' here"):
         imgmatch_df.write_hashes(rows, store)
+    with pytest.raises(StoreError, match="the version of phash is 'opencv-phash' in"):
+        rows.imgmatch.match(store, 3, "phash")
+    assert rows.imgmatch.match(store, 3).height == 5
     assert imgmatch_df.read_hashes(store).height == 5
 
 

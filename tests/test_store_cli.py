@@ -242,9 +242,9 @@ def test_an_interrupted_run_keeps_what_was_hashed(tmp_path, store):
     with subprocess.Popen(
         [*program, "visual-hash", photos, "-o", store], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as run:
-        while not store.exists() and run.poll() is None:
+        log = store.with_name(f"{store.name}.wal")
+        while not (log.exists() and log.stat().st_size > 5000) and run.poll() is None:  # the first batches
             time.sleep(0.01)
-        time.sleep(2)
         run.send_signal(signal.SIGINT)
         _, said = run.communicate()
     assert (run.returncode, said) == (130, f"interrupted, what was hashed is in {store}\n")
