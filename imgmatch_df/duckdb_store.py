@@ -193,6 +193,8 @@ def _connected(path: Path, *, write: bool) -> Iterator["DuckDBPyConnection"]:
     with _explained(path):
         connection = duckdb.connect(str(path), read_only=not write, config=_WRITE if write else {})
     try:
+        # In a notebook it writes its bar to standard output, which may be where an export goes.
+        connection.execute("SET enable_progress_bar = false")
         yield connection
     finally:
         with _explained(path):

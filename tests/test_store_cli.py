@@ -210,7 +210,7 @@ def test_an_export_of_rows_with_keys(store, n_rows):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="asks Unix for the peak of memory")
 def test_an_export_takes_no_more_memory_for_more_records(tmp_path):
     peaks = []
-    for n_rows in (20_000, 200_000):
+    for n_rows in (100_000, 400_000):
         store = tmp_path / f"{n_rows}.duckdb"
         imgmatch_df.write_hashes(random_hashes(n_rows).select("source", "phash", "bmh1"), store)
         code = (
@@ -219,10 +219,12 @@ def test_an_export_takes_no_more_memory_for_more_records(tmp_path):
             "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
         )
         command = [sys.executable, "-c", code, store, tmp_path / "out.json"]
-        n_written, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert len(said.split()) == 2, said
+        n_written, peak = said.split()
         assert int(n_written) == n_rows
         peaks.append(int(peak))
-    assert peaks[1] < peaks[0] + 120_000  # KiB; the records are 260 MB
+    assert peaks[1] < peaks[0] + 150_000  # KiB; the 300,000 records more are 340 MB
 
 
 @ON_A_SYSTEM_WITH_SIGNALS
