@@ -224,7 +224,7 @@ def test_an_export_takes_no_more_memory_for_more_records(tmp_path):
         n_written, peak = said.split()
         assert int(n_written) == n_rows
         peaks.append(int(peak))
-    assert peaks[1] < peaks[0] + 150_000  # KiB; the 300,000 records more are 340 MB
+    assert peaks[1] < peaks[0] + 220_000  # KiB, buffers of DuckDB; the 300,000 records more are 340 MB of text
 
 
 @ON_A_SYSTEM_WITH_SIGNALS
