@@ -4,13 +4,10 @@ Equal hashes are collapsed first, `plans` picks bands or a scan, and serial kern
 of threads.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final
 
 import numpy as np
 
@@ -26,19 +23,15 @@ from imgmatch_df._kernels.tasks import (
     Links,
     Once,
     Pairs,
-    Task,
     link_tasks,
 )
 from imgmatch_df._kernels.views import Views, hamming_views
 from imgmatch_df.errors import ArgumentError, ColumnError
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+from imgmatch_df.threads import Task, finish_tasks, run_tasks
 
 __all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "nearest", "self_join", "top_k"]
 
 Progress = Callable[[int, int], None]
-R = TypeVar("R")
 
 # More pairs than this have no number of 32 bits; they would take 40 GB.
 _MOST_PAIRS: Final = (1 << 32) - 1
@@ -46,7 +39,6 @@ _TASK_S: Final = (
     5e-3  # expected length of a task: short enough to end together, long beside the 50 microseconds of a hand-over
 )
 
-_AHEAD: Final = 64  # results that helpers have ready for the calling thread
 _ROWS: Final = 1 << 16  # rows that are ranked, or mixed, by one call
 
 
@@ -223,7 +215,7 @@ def top_k(
             out = distances[start : start + len(part)]
             ranks.append(Once(kernel, query, part, *arguments, out))
             start += len(part)
-    _finish(ranks, n_threads)
+    finish_tasks(ranks, n_threads)
     if not all(rank.result for rank in ranks):
         raise ColumnError("hashes that are ranked must have one width\nHint: is it another kind of hash?")
     return _nearest(distances, len(distances) if k is None else min(k, len(distances)), 64 * len(query))
@@ -291,7 +283,7 @@ def _collapse(hashes: U64, n_threads: int | None = None) -> _Side:
     n_parts = 1 if n < 4 * _ROWS else 1 << ((n_threads or threads.n_threads()) - 1).bit_length()
     starts = range(0, n, _ROWS)
     counts = np.zeros((len(starts), n_parts), np.int64)  # of rows by part
-    _finish(
+    finish_tasks(
         [
             Once(hamming.mix_words, hashes[start : start + _ROWS], mixed[start : start + _ROWS], count)
             for start, count in zip(starts, counts, strict=True)
@@ -302,7 +294,7 @@ def _collapse(hashes: U64, n_threads: int | None = None) -> _Side:
     searches = [
         Once(hamming.find_first, hashes, mixed, part, n_parts, table, first) for part, table in enumerate(tables)
     ]
-    _finish(searches, n_threads)
+    finish_tasks(searches, n_threads)
     n_distinct = n - sum(search.result for search in searches)
     if n_distinct == n:
         return _Side(Distinct(hashes, np.arange(n, dtype=np.uint32)), None)
@@ -404,12 +396,12 @@ def _near_pairs(
     n_slots = min(n_threads or threads.n_threads(), n_bands, 4)
     lefts = Columns(left.distinct, plan, order, n_slots)
     rights = lefts if same else Columns(right.distinct, plan, order, n_slots)
-    _finish(lefts.moves() if same else lefts.moves() + rights.moves(), n_threads)
+    finish_tasks(lefts.moves() if same else lefts.moves() + rights.moves(), n_threads)
     # Where each thread has a band of its own for long, no band is worth a split.
     n_probes = int(np.clip(plan.seconds / n_bands / _TASK_S, 1 if n_bands > 4 * n_slots else n_slots, 1024))
     bands = Bands(lefts, rights, plan, order, n_probes)
     done = 0
-    for task, block in _run([build for slot in range(n_slots) for build in bands.next(slot)], n_threads):
+    for task, block in run_tasks([build for slot in range(n_slots) for build in bands.next(slot)], n_threads):
         if block is None:
             continue
         yield block
@@ -427,7 +419,7 @@ def _links(
     The caller unites `parent`, (n,) uint32, by each of them before it asks for the next.
     """
     columns = Columns(side, plan, order, 1)
-    _finish(columns.moves(), n_threads)
+    finish_tasks(columns.moves(), n_threads)
     n_tasks = 4 * (n_threads or threads.n_threads())
     for number, band in enumerate(plan.bands):
         ordered = columns.order(band, 0, together=band.radius == 0 and band.n_key_bits > 0)
@@ -435,74 +427,7 @@ def _links(
         if band.radius and band.n_key_bits:
             searches.append(partial(FlipSearch, band))
         for search in searches:
-            for _, links in _run(link_tasks(search, plan, ordered, parent, n_tasks), n_threads):
+            for _, links in run_tasks(link_tasks(search, plan, ordered, parent, n_tasks), n_threads):
                 yield links
         if progress is not None:
             progress(number + 1, len(plan.bands))
-
-
-def _finish(tasks: Sequence[Task[None]], n_threads: int | None) -> None:
-    for _ in _run(tasks, n_threads):
-        pass
-
-
-def _run(tasks: Sequence[Task[R]], n_threads: int | None) -> Iterator[tuple[Task[R], R]]:
-    """Call the tasks and those that follow from them until all are finished, and yield what every call gives.
-
-    The calling thread works too, so that small joins wait for nobody, and so that Ctrl-C reaches it within a call;
-    from then on no task is called again, and those under way end by themselves.
-    """
-    todo = deque(tasks)
-    given: SimpleQueue[tuple[Task[R], R] | None] = SimpleQueue()
-
-    def call(task: Task[R]) -> tuple[Task[R], R]:
-        result = task()
-        if task.finished:
-            todo.extend(task.then())
-        else:
-            todo.append(task)
-        return task, result
-
-    def take() -> Task[R] | None:
-        with suppress(IndexError):
-            return todo.popleft()
-        return None
-
-    def help_out() -> None:
-        # Not too far ahead: when the caller stops asking, as after an error, this stops as well.
-        try:
-            while given.qsize() < _AHEAD and (task := take()) is not None:
-                given.put(call(task))
-        finally:
-            given.put(None)
-
-    helpers: list[Future[None]] = []
-    n_helpers = min(n_threads or threads.n_threads(), threads.n_threads() + 1) - 1
-    n_out = 0
-    try:
-        while True:
-            while n_out < min(n_helpers, len(todo) - 1):
-                helpers.append(threads.pool().submit(help_out))
-                n_out += 1
-            if (task := take()) is not None:
-                yield call(task)
-            else:
-                n_out -= len(helpers)
-                helpers = [helper for helper in helpers if not helper.cancel()]  # the pool may be busy for others
-                n_out += len(helpers)
-            idle = task is None
-            while not given.empty() or (idle and n_out):
-                gift = given.get()
-                idle = False
-                if gift is None:
-                    n_out -= 1
-                else:
-                    yield gift
-            if idle and not todo:
-                break
-        for helper in helpers:
-            helper.result()
-    finally:
-        todo.clear()
-        for helper in helpers:
-            helper.cancel()

@@ -1,17 +1,24 @@
-"""The one thread pool of the process. Kernels and decoders release the GIL, so threads are enough."""
+"""The one thread pool of the process, and how tasks are shared out to it.
+
+Kernels and decoders release the GIL, so threads are enough.
+"""
 
 import os
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from asyncio import Future
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_AHEAD: Final = 64  # results that helpers have ready for the calling thread
 
 _lock = threading.Lock()
 
@@ -36,6 +43,89 @@ def _pool() -> "ThreadPoolExecutor":
     return ThreadPoolExecutor(n_threads(), thread_name_prefix="imgmatch")
 
 
+class Task(Protocol[T_co]):
+    """A call that is repeated until it is finished, and gives something every time."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+
+    def __call__(self) -> T_co:
+        """Go on for a while."""
+
+    def then(self) -> "Sequence[Task[T_co]]":
+        """Return the tasks that can be done from then on; called once, when this one is finished."""
+
+
+def finish_tasks(tasks: Sequence[Task[None]], n_at_work: int | None) -> None:
+    """Call the tasks, as `run_tasks` does, until all are finished."""
+    for _ in run_tasks(tasks, n_at_work):
+        pass
+
+
+def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple[Task[T], T]]:
+    """Call the tasks and those that follow from them until all are finished, and yield what every call gives.
+
+    At most `n_at_work` threads are at work, None for all. The calling one is among them, so that small joins wait for
+    nobody, and so that Ctrl-C reaches it within a call; from then on no task is called again, and those under way end
+    by themselves.
+    """
+    todo = deque(tasks)
+    given: SimpleQueue[tuple[Task[T], T] | None] = SimpleQueue()
+
+    def call(task: Task[T]) -> tuple[Task[T], T]:
+        result = task()
+        if task.finished:
+            todo.extend(task.then())
+        else:
+            todo.append(task)
+        return task, result
+
+    def take() -> Task[T] | None:
+        with suppress(IndexError):
+            return todo.popleft()
+        return None
+
+    def help_out() -> None:
+        # Not too far ahead: when the caller stops asking, as after an error, this stops as well.
+        try:
+            while given.qsize() < _AHEAD and (task := take()) is not None:
+                given.put(call(task))
+        finally:
+            given.put(None)
+
+    helpers: list[Future[None]] = []
+    n_helpers = min(n_at_work or n_threads(), n_threads() + 1) - 1
+    n_out = 0
+    try:
+        while True:
+            while n_out < min(n_helpers, len(todo) - 1):
+                helpers.append(pool().submit(help_out))
+                n_out += 1
+            if (task := take()) is not None:
+                yield call(task)
+            else:
+                n_out -= len(helpers)
+                helpers = [helper for helper in helpers if not helper.cancel()]  # the pool may be busy for others
+                n_out += len(helpers)
+            idle = task is None
+            while not given.empty() or (idle and n_out):
+                gift = given.get()
+                idle = False
+                if gift is None:
+                    n_out -= 1
+                else:
+                    yield gift
+            if idle and not todo:
+                break
+        for helper in helpers:
+            helper.result()
+    finally:
+        todo.clear()
+        for helper in helpers:
+            helper.cancel()
+
+
 async def in_daemon_thread(work: Callable[[], T]) -> T:
     """Return the result of `work`, which may block for long, done in a thread of its own.
 
@@ -44,7 +134,7 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
     import asyncio
 
     loop = asyncio.get_running_loop()
-    result: Future[T] = loop.create_future()
+    result: asyncio.Future[T] = loop.create_future()
 
     def settle(value: T | None, error: BaseException | None) -> None:
         if result.done():  # cancelled meanwhile

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
-    ["errors", "schema"],
+    ["errors", "schema", "threads"],
     [
         "addresses",
         "atomic",
@@ -19,7 +19,6 @@ ROWS = [
         "options",
         "progress",
         "sources",
-        "threads",
         "_kernels",
     ],
     ["cloud", "web"],

@@ -1,8 +1,8 @@
 """Pieces of a planned join for a pool of threads: calls that come back within some tens of milliseconds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count, islice, pairwise
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -10,14 +10,13 @@ from imgmatch_df._kernels import forest
 from imgmatch_df._kernels.bands import I64, U16, U32, U64, order_band, permute_bits, probe_band
 from imgmatch_df._kernels.plans import Band, Distinct, Plan, flips
 from imgmatch_df._kernels.popcount import LANES
+from imgmatch_df.threads import Task
 
 _BUDGET: Final = (
     10_000_000  # blocks a kernel compares before it comes back: 20 ms, so that Ctrl-C and progress are prompt
 )
 _BUFFER: Final = 1 << 16  # pairs a kernel finds before it comes back
 _ROWS: Final = 1 << 16  # rows whose bits are moved by one call
-
-R_co = TypeVar("R_co", covariant=True)
 
 
 class Pairs(NamedTuple):
@@ -41,20 +40,6 @@ class Links(NamedTuple):
 
     left: U32
     right: U32
-
-
-class Task(Protocol[R_co]):
-    """A call that is repeated until it is finished, and gives something every time."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do."""
-
-    def __call__(self) -> R_co:
-        """Go on for a while."""
-
-    def then(self) -> "Sequence[Task[R_co]]":
-        """Return the tasks that can be done from then on; called once, when this one is finished."""
 
 
 class Ordered(NamedTuple):
