@@ -4,6 +4,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, TypedDict
 
@@ -13,6 +14,16 @@ from imgmatch_df.errors import ArgumentError
 from imgmatch_df.grouping import Keep, Linkage
 from imgmatch_df.options import Options, SourceOptions, make_options
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imgmatch {version('imgmatch-df')}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
+]
 Sources = Annotated[
     list[str],
     typer.Argument(

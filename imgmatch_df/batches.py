@@ -148,7 +148,7 @@ def _addresses(values: pl.Series) -> tuple[Any, ...]:
     )
 
 
-def hash_batch(values: pl.Series, options: Options) -> pl.Series:
+def hash_batch(values: pl.Series, options: Options, *, given_up: Callable[[], bool] = lambda: False) -> pl.Series:
     """Return the visual hashes of a batch of sources.
 
     Parameters
@@ -157,6 +157,8 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
         `String` (paths, base64, data URIs, URLs, mixed), `Binary` (encoded pictures) or `Null`.
     options
         How to read and decode.
+    given_up
+        Asked every 50 ms: once it says True, what is under way is stopped, the network too.
 
     Returns
     -------
@@ -169,14 +171,12 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
         If the dtype is no source dtype.
     RowError
         With ``on_error="raise"``, for the first row that fails.
+    InterruptedError
+        If it was given up.
     """
     from imgmatch_df.hashing import bmh1_series, phash_series
 
-    sources = _sources(values)
-    rows = _Rows(len(values))
-    if sources:
-        with METER.batch(len(values)) if options.progress else nullcontext():
-            _Run(sources, rows, options).run()
+    rows = hash_sources(_sources(values), options, given_up=given_up)
     return pl.DataFrame(
         {
             WIDTH: _where(rows.valid, rows.width),
@@ -190,8 +190,29 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
     ).to_struct(values.name)
 
 
-class _Rows:
-    """The columns of a batch while it is under way; each row is written once, by the thread that has it."""
+def hash_sources(
+    sources: Sequence[Any], options: Options, *, given_up: Callable[[], bool] = lambda: False
+) -> "HashedRows":
+    """Return the visual hashes of a batch of sources that are Python objects; see `hash_batch`.
+
+    For few pictures at a time: making columns, and taking them apart again, costs as much as hashing one.
+
+    Parameters
+    ----------
+    sources
+        Text, bytes, anything else with the buffer protocol, or None, mixed.
+    options, given_up
+        As for `hash_batch`.
+    """
+    rows = HashedRows(len(sources))
+    if sources:
+        with METER.batch(len(sources)) if options.progress else nullcontext():
+            _Run(sources, rows, options).run(given_up)
+    return rows
+
+
+class HashedRows:
+    """The columns of a batch; while it is under way, each row is written once, by the thread that has it."""
 
     def __init__(self, n_rows: int) -> None:
         import numpy as np
@@ -206,8 +227,24 @@ class _Rows:
 
     @property
     def valid(self) -> "NDArray[np.bool_]":
+        """Which rows have hashes."""
         valid: NDArray[np.bool_] = self.status == STATUSES.index(OK)
         return valid
+
+    def row(self, row: int) -> dict[str, Any]:
+        """Return one row, by the names of `schema.visual_hash_fields`."""
+        status = STATUSES[self.status[row]]
+        if status != OK:
+            nothing = dict.fromkeys((WIDTH, HEIGHT, BMH1.name, PHASH.name))
+            return {**nothing, STATUS: status, DETAIL: self.detail[row]}
+        return {
+            WIDTH: int(self.width[row]),
+            HEIGHT: int(self.height[row]),
+            BMH1.name: self.bmh1[row].tobytes(),
+            PHASH.name: int(self.phash[row]),
+            STATUS: OK,
+            DETAIL: None,
+        }
 
 
 def _where(valid: "NDArray[np.bool_]", numbers: "NDArray[np.uint32]") -> pl.Series:
@@ -262,7 +299,7 @@ class _Run:
     threads nor on the network.
     """
 
-    def __init__(self, sources: Sequence[Any], rows: _Rows, options: Options) -> None:
+    def __init__(self, sources: Sequence[Any], rows: HashedRows, options: Options) -> None:
         self._sources = sources
         self._rows = rows
         self._options = options
@@ -287,7 +324,7 @@ class _Run:
         self._error: BaseException | None = None
         self._stop_download: Callable[[int], None] = lambda _: None
 
-    def run(self) -> None:
+    def run(self, given_up: Callable[[], bool]) -> None:
         """Fill the rows; raise for the first that failed, where the options say so."""
         for _ in range(min(n_threads(), self._n_open - len(self._places))):
             self._call_worker()
@@ -302,6 +339,8 @@ class _Run:
         try:
             _running.add(self)
             while not self._ended.wait(_POLL_S):
+                if given_up():
+                    self._give_up(InterruptedError("given up"))
                 _ONE.sum()  # Polars keeps Ctrl-C until the batch is done, unless it is called: then it raises
         except KeyboardInterrupt:
             # The first batch to see it ends the query, and Polars takes it for dealt with: the others never see it.

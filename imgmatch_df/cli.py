@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
@@ -40,6 +39,7 @@ from imgmatch_df.arguments import (
     Sources,
     Store,
     StoreOut,
+    Version,
     source_options,
     split_names,
     with_network_options,
@@ -61,6 +61,7 @@ from imgmatch_df.schema import (
     WIDTH,
     HashKind,
 )
+from imgmatch_df.server import command
 from imgmatch_df.store import is_store
 from imgmatch_df.targets import interruptible
 
@@ -82,14 +83,7 @@ def main() -> None:
 
 
 @app.callback()
-def _imgmatch(
-    _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", is_eager=True, callback=lambda wanted: _show_version(wanted), help="Show the version and exit."
-        ),
-    ] = False,
-) -> None:
+def _imgmatch(_version: Version = False) -> None:
     pass
 
 
@@ -481,7 +475,4 @@ def _hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
         yield
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"imgmatch {version('imgmatch-df')}")
-        raise typer.Exit
+app.command()(reported()(command.serve))

@@ -1,11 +1,13 @@
-"""The documented JSON's values, one at a time: hashes as 0/1 strings, distances as percent, statuses and their texts.
+"""The documented JSON's values and records, one at a time: hashes as 0/1 strings, distances as percent, statuses.
 
 No frame is touched here; `records` puts the values into rows and back.
 """
 
 import json
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import floor
 from os import PathLike, fspath
 from pathlib import Path
@@ -15,17 +17,94 @@ from uuid import uuid4
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.schema import BMH1, HASH_KINDS, OK, HashKind, hash_kind
+from imgmatch_df.schema import (
+    BMH1,
+    DETAIL,
+    DISTANCE,
+    HASH_KINDS,
+    HEIGHT,
+    OK,
+    REMOVED_RECORDS,
+    STATUS,
+    WIDTH,
+    HashKind,
+    hash_kind,
+)
+from imgmatch_df.sources import redact
 
 Json: TypeAlias = dict[str, Any]
 Document: TypeAlias = Mapping[str, Any] | str | bytes | PathLike[str]
 Method: TypeAlias = Literal["visual_hash", "remove_duplicates", "rank_images"]
 
+# Columns of a frame that came from the documented JSON, besides those of `schema`.
+ID: Final = "_id"
+SOURCE: Final = "url"
+RECORD: Final = "_record"
+
+ATTEMPTS: Final = 3
+_ANSWERED: Final = frozenset({"_id", "_status", "_width", "_height"})
 _PREFIX: Final = "Error Loading Image: "
 _NO_IMAGE: Final = "Record has no image in '_url' or '_base64'"
 _DOWNLOAD: Final = "Unable to download image from "
 _UNREACHABLE: Final = frozenset({"not_found", "fetch_blocked", "fetch_timeout", "fetch_failed"})
 _MAX_SIDE: Final = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWriter:
+    """What turns hashed rows into the records of one response, one row at a time.
+
+    Parameters
+    ----------
+    method, hash_types, request_id, source, attempts
+        As for `records.iter_records`.
+    """
+
+    method: Method
+    hash_types: tuple[str, ...]
+    request_id: str
+    source: str
+    attempts: int
+
+    def record(self, row: Mapping[str, Any]) -> Json:
+        """Return the documented record of one row."""
+        record = self._own_fields(row)
+        ok = self._is_ok(row)
+        if not ok:
+            text = failure_text(row.get(STATUS), row.get(DETAIL), redact(record.get("_url")), self.attempts)
+            record["_status"] = format_status(400, text, request_id=self.request_id)
+        elif self.method == "remove_duplicates":
+            record["_status"] = format_status(200, "OK", request_id=self.request_id)
+        if row.get(ID) is not None:
+            record["_id"] = str(row[ID])
+        if not ok:
+            return record
+        for key, name in (("_width", WIDTH), ("_height", HEIGHT)):
+            if row.get(name) is not None:
+                record[key] = row[name]
+        if self.method == "visual_hash":
+            record.update((name, format_bits(row[name], hash_kind(name))) for name in self.hash_types)
+        elif row.get(REMOVED_RECORDS):
+            record["removed_records"] = [self.record(removed) for removed in row[REMOVED_RECORDS]]
+        return record
+
+    def _own_fields(self, row: Mapping[str, Any]) -> Json:
+        if RECORD not in row:
+            value = row[self.source]
+            return {"_base64": b64encode(value).decode()} if isinstance(value, bytes) else {"_url": value}
+        replaced: Sequence[str] = {
+            "visual_hash": self.hash_types,
+            "remove_duplicates": ("removed_records",),
+            "rank_images": (),
+        }[self.method]
+        own = row[RECORD]
+        fields = (own if isinstance(own, Mapping) else json.loads(own)).items()
+        return {key: value for key, value in fields if key not in _ANSWERED and key not in replaced}
+
+    def _is_ok(self, row: Mapping[str, Any]) -> bool:
+        if DISTANCE in row:
+            return row[DISTANCE] is not None
+        return row.get(STATUS, OK) == OK and all(row.get(name, 0) is not None for name in self.hash_types)
 
 
 def ping_response() -> Json:

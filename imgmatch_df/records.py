@@ -5,22 +5,23 @@ Nothing here fetches, decodes, hashes or joins.
 """
 
 import json
-from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeAlias, get_args
 from uuid import uuid4
 
 import polars as pl
 
+from imgmatch_df.documented import ATTEMPTS as ATTEMPTS
+from imgmatch_df.documented import ID as ID
+from imgmatch_df.documented import RECORD as RECORD
+from imgmatch_df.documented import SOURCE as SOURCE
 from imgmatch_df.documented import (
     Document,
     Json,
     Method,
-    failure_text,
-    format_bits,
+    RecordWriter,
     format_overall_status,
-    format_status,
     load_document,
     percent_from_bits,
     radius_from_range,
@@ -49,16 +50,33 @@ from imgmatch_df.schema import (
     hash_kind,
     visual_hash_fields,
 )
-from imgmatch_df.sources import redact
 
-# Columns of a frame that came from the documented JSON, besides those of `schema`.
-ID: Final = "_id"
-SOURCE: Final = "url"
-RECORD: Final = "_record"
+# Hashed rows: a frame, or mappings with the same names, whose `_record` may be the record itself.
+Hashed: TypeAlias = pl.DataFrame | Iterable[Mapping[str, Any]]
 
-ATTEMPTS: Final = 3
-_ANSWERED: Final = frozenset({"_id", "_status", "_width", "_height"})
 _COMPACT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRows:
+    """A documented request as rows: mappings with the names of `Request.frame`, whose `_record` is the record itself.
+
+    Parameters
+    ----------
+    rows, hash_types, radius, query, range
+        As in `Request`.
+    """
+
+    rows: list[Json]
+    hash_types: tuple[str, ...]
+    radius: int
+    query: Json | None
+    range: float | None = None
+
+    @property
+    def hash_type(self) -> str:
+        """The hash kind to compare by: the first of `hash_types`."""
+        return self.hash_types[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +167,13 @@ def read_request(request: Document, method: Method = "visual_hash") -> Request:
     >>> request.hash_types, request.radius
     (('phash',), 3)
     """
+    read = read_rows(request, method)
+    query = None if read.query is None else _source_frame([read.query], ["query_record"])
+    return Request(_source_frame(read.rows), read.hash_types, read.radius, query, read.range)
+
+
+def read_rows(request: Document, method: Method = "visual_hash") -> RequestRows:
+    """Return a documented request as rows, for a caller that keeps the records in memory; see `read_request`."""
     if method not in get_args(Method):
         raise refused("method", method, "one of " + ", ".join(map(repr, get_args(Method))), "ping takes no records.")
     body = load_document(request, "request")
@@ -156,10 +181,9 @@ def read_request(request: Document, method: Method = "visual_hash") -> Request:
     range_ = body.get("range")
     query = None
     if method == "rank_images":
-        query = _source_frame([read_record(body.get("query_record"), "query_record")], ["query_record"])
-    records = read_records(body)
-    return Request(
-        frame=_source_frame(records, _fields(records), make_ids=True),
+        query = _source_row(read_record(body.get("query_record"), "query_record"), "query_record", make_id=False)
+    return RequestRows(
+        rows=[_source_row(record, f"records[{row}]") for row, record in enumerate(read_records(body))],
         hash_types=hash_types,
         radius=0 if range_ is None else radius_from_range(range_, hash_types[0]),
         query=query,
@@ -168,7 +192,7 @@ def read_request(request: Document, method: Method = "visual_hash") -> Request:
 
 
 def visual_hash_response(
-    frame: pl.DataFrame,
+    frame: Hashed,
     *,
     seconds: float,
     hash_types: Sequence[str] = tuple(HASH_KINDS),
@@ -208,7 +232,7 @@ def visual_hash_response(
 
 
 def remove_duplicates_response(
-    frame: pl.DataFrame,
+    frame: Hashed,
     *,
     seconds: float,
     hash_type: str = BMH1.name,
@@ -237,7 +261,8 @@ def remove_duplicates_response(
     dict
         Failed rows match nothing, so they are among the kept ones, and `status` is 300 MIXED_RESULT.
     """
-    _check_columns(frame, (REMOVED_RECORDS,), "pass the result of remove_duplicates.")
+    if isinstance(frame, pl.DataFrame):
+        _check_columns(frame, (REMOVED_RECORDS,), "pass the result of remove_duplicates.")
     made_id = request_id or str(uuid4())
     records = list(
         iter_records(
@@ -252,8 +277,8 @@ def remove_duplicates_response(
 
 
 def rank_images_response(
-    query: pl.DataFrame,
-    ranked: pl.DataFrame,
+    query: Hashed,
+    ranked: Hashed,
     *,
     seconds: float,
     hash_type: str = BMH1.name,
@@ -289,19 +314,24 @@ def rank_images_response(
     ArgumentError
         If `query` is not one row, or is a row that failed: there is nothing to rank against.
     """
-    _check_columns(ranked, (DISTANCE,), "pass the result of rank_images.")
-    if query.height != 1:
-        raise refused("query_record", f"{query.height} rows", "one record", "each query has a response of its own.")
     made_id = request_id or str(uuid4())
-    answer = _Answer("rank_images", (hash_type,), made_id, source, attempts)
-    (query_record,) = answer.records(query)
+    writer = RecordWriter("rank_images", (hash_type,), made_id, source, attempts)
+    queries = list(_written(writer, query))
+    if isinstance(ranked, pl.DataFrame):
+        _check_columns(ranked, (DISTANCE,), "pass the result of rank_images.")
+        distances: list[int | None] = ranked[DISTANCE].to_list()
+    else:
+        ranked = list(ranked)
+        distances = [row[DISTANCE] for row in ranked]
+    if len(queries) != 1:
+        raise refused("query_record", f"{len(queries)} rows", "one record", "each query has a response of its own.")
+    (query_record,) = queries
     if "_status" in query_record:
         raise ArgumentError(
             f"query_record failed: {query_record['_status']['text']}\n"
             "Hint: ranking needs the query's hash; the other records were not looked at."
         )
-    distances: list[int | None] = ranked[DISTANCE].to_list()
-    rows = list(zip(distances, answer.records(ranked), strict=True))
+    rows = list(zip(distances, _written(writer, ranked), strict=True))
     skipped = [record for bits, record in rows if bits is None]
     return {
         "query_records": [query_record],
@@ -314,7 +344,7 @@ def rank_images_response(
 
 
 def iter_records(
-    frame: pl.DataFrame,
+    frame: Hashed,
     method: Method,
     *,
     hash_types: Sequence[str],
@@ -327,8 +357,9 @@ def iter_records(
     Parameters
     ----------
     frame
-        Hashed rows. Read where present: `_record` (the record as it came) or else `source` (String becomes `_url`,
-        Binary `_base64`), `_id`, `width`, `height`, the hashes, `status`, `detail`, `distance`, `removed_records`.
+        Hashed rows, as a frame or as mappings. Read where present: `_record` (the record as it came) or else `source`
+        (String becomes `_url`, Binary `_base64`), `_id`, `width`, `height`, the hashes, `status`, `detail`, `distance`,
+        `removed_records`.
     method
         The documented method, which decides the fields: `visual_hash` writes the hashes, `remove_duplicates` a
         `_status` on every record and `removed_records` where there are some.
@@ -352,7 +383,7 @@ def iter_records(
     ColumnError
         If a column that is needed is absent or has another dtype.
     """
-    return _Answer(method, tuple(hash_types), request_id, source, attempts).records(frame)
+    return _written(RecordWriter(method, tuple(hash_types), request_id, source, attempts), frame)
 
 
 def parse_visual_hash_response(response: Document) -> VisualHashes:
@@ -368,13 +399,13 @@ def parse_visual_hash_response(response: Document) -> VisualHashes:
     """
     body = load_document(response, "response")
     records = read_records(body)
-    fields = _fields(records)
     found = tuple(name for name in HASH_KINDS if any(record.get(name) is not None for record in records))
     hash_types = found or tuple(HASH_KINDS)
     schema = visual_hash_fields(hash_types)
     columns: dict[str, list[Any]] = {name: [] for name in schema}
     own, request_id = [], None
-    for record, field in zip(records, fields, strict=True):
+    for row, record in enumerate(records):
+        field = f"records[{row}]"
         status, detail, failed_id = read_status(record.get("_status"), field)
         request_id = request_id or failed_id
         columns[STATUS].append(status)
@@ -385,101 +416,63 @@ def parse_visual_hash_response(response: Document) -> VisualHashes:
             needed = status == OK
             columns[name].append(read_bits(record.get(name), hash_kind(name), f"{field}.{name}", needed=needed))
         # Without the bit strings, a thousand bytes a record that the hash columns hold already.
-        own.append({key: value for key, value in record.items() if key not in hash_types})
+        kept = {key: value for key, value in record.items() if key not in hash_types}
+        own.append(_source_row(kept, field, make_id=False))
     statistics = body.get("statistics")
     seconds = statistics.get("processing time") if isinstance(statistics, Mapping) else None
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         raise refused("statistics['processing time']", seconds, "a number of seconds", "it is a documented field.")
-    frame = _source_frame(own, fields).hstack(pl.DataFrame(columns, schema=schema))
+    frame = _source_frame(own).hstack(pl.DataFrame(columns, schema=schema))
     return VisualHashes(frame, hash_types, seconds, request_id)
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What turns rows into the records of one response."""
-
-    method: Method
-    hash_types: tuple[str, ...]
-    request_id: str
-    source: str
-    attempts: int
-
-    def records(self, frame: pl.DataFrame) -> Iterator[Json]:
-        """Check the columns now, and return an iterator over the rows' records."""
-        for name in self.hash_types:
-            _check_hashes(frame, hash_kind(name), needed=self.method == "visual_hash")
-        carrier = RECORD if RECORD in frame.columns else self.source
-        _check_columns(frame, (carrier,), "source= names the column of image references.")
-        if frame.schema[carrier] not in (pl.String, pl.Binary):
-            message = f"column {carrier!r} must be String or Binary, got {frame.schema[carrier]}"
-            raise ColumnError(f"{message}\nHint: source= names the column of image references.")
-        wanted = (carrier, ID, WIDTH, HEIGHT, STATUS, DETAIL, *self.hash_types)
-        wanted += {"rank_images": (DISTANCE,), "remove_duplicates": (REMOVED_RECORDS,), "visual_hash": ()}[self.method]
-        # Only what is read: the frame may hold the pictures themselves.
-        rows = frame.select([name for name in wanted if name in frame.columns])
-        return map(self.record, rows.iter_rows(named=True))
-
-    def record(self, row: Mapping[str, Any]) -> Json:
-        """Return the documented record of one row."""
-        record = self._own_fields(row)
-        ok = self._is_ok(row)
-        if not ok:
-            text = failure_text(row.get(STATUS), row.get(DETAIL), redact(record.get("_url")), self.attempts)
-            record["_status"] = format_status(400, text, request_id=self.request_id)
-        elif self.method == "remove_duplicates":
-            record["_status"] = format_status(200, "OK", request_id=self.request_id)
-        if row.get(ID) is not None:
-            record["_id"] = str(row[ID])
-        if not ok:
-            return record
-        for key, name in (("_width", WIDTH), ("_height", HEIGHT)):
-            if row.get(name) is not None:
-                record[key] = row[name]
-        if self.method == "visual_hash":
-            record.update((name, format_bits(row[name], hash_kind(name))) for name in self.hash_types)
-        elif row.get(REMOVED_RECORDS):
-            record["removed_records"] = [self.record(removed) for removed in row[REMOVED_RECORDS]]
-        return record
-
-    def _own_fields(self, row: Mapping[str, Any]) -> Json:
-        if RECORD not in row:
-            value = row[self.source]
-            return {"_base64": b64encode(value).decode()} if isinstance(value, bytes) else {"_url": value}
-        replaced: Sequence[str] = {
-            "visual_hash": self.hash_types,
-            "remove_duplicates": ("removed_records",),
-            "rank_images": (),
-        }[self.method]
-        fields = json.loads(row[RECORD]).items()
-        return {key: value for key, value in fields if key not in _ANSWERED and key not in replaced}
-
-    def _is_ok(self, row: Mapping[str, Any]) -> bool:
-        if DISTANCE in row:
-            return row[DISTANCE] is not None
-        return row.get(STATUS, OK) == OK and all(row.get(name, 0) is not None for name in self.hash_types)
+def _written(writer: RecordWriter, hashed: Hashed) -> Iterator[Json]:
+    """Check the columns now, and return an iterator over the rows' records."""
+    if not isinstance(hashed, pl.DataFrame):
+        return map(writer.record, hashed)
+    for name in writer.hash_types:
+        _check_hashes(hashed, hash_kind(name), needed=writer.method == "visual_hash")
+    carrier = RECORD if RECORD in hashed.columns else writer.source
+    _check_columns(hashed, (carrier,), "source= names the column of image references.")
+    if hashed.schema[carrier] not in (pl.String, pl.Binary):
+        message = f"column {carrier!r} must be String or Binary, got {hashed.schema[carrier]}"
+        raise ColumnError(f"{message}\nHint: source= names the column of image references.")
+    wanted = (carrier, ID, WIDTH, HEIGHT, STATUS, DETAIL, *writer.hash_types)
+    wanted += {"rank_images": (DISTANCE,), "remove_duplicates": (REMOVED_RECORDS,), "visual_hash": ()}[writer.method]
+    # Only what is read: the frame may hold the pictures themselves.
+    rows = hashed.select([name for name in wanted if name in hashed.columns])
+    return map(writer.record, rows.iter_rows(named=True))
 
 
-def _fields(records: Sequence[object]) -> list[str]:
-    return [f"records[{row}]" for row in range(len(records))]
+def _source_row(record: Mapping[str, Any], field: str, *, make_id: bool = True) -> Json:
+    """Return `_id`, source and the record itself; an absent id is null unless made."""
+    absent = str(uuid4()) if make_id else None
+    try:
+        id_ = absent if record.get("_id") is None else read_id(record["_id"], f"{field}._id")
+    except ArgumentError:
+        raise
+    except ValueError as error:  # more digits than Python turns into text
+        raise _not_json(field, error) from error
+    return {ID: id_, SOURCE: read_source(record), RECORD: record}
 
 
-def _source_frame(
-    records: Sequence[Mapping[str, Any]], fields: Sequence[str], *, make_ids: bool = False
-) -> pl.DataFrame:
-    """Return `_id`, source and own JSON of each record; absent ids are null unless made."""
-    ids, sources, texts = [], [], []
-    for record, field in zip(records, fields, strict=True):
+def _not_json(field: str, error: Exception) -> ArgumentError:
+    return ArgumentError(f"{field} must hold JSON values only, but: {error}\nHint: write other values as strings.")
+
+
+def _source_frame(rows: Sequence[Json], fields: Sequence[str] | None = None) -> pl.DataFrame:
+    """Return the rows as a frame, the records as JSON text."""
+    texts = []
+    for number, row in enumerate(rows):
         try:
             # ASCII, because a String column cannot hold the lone surrogates that JSON can.
-            texts.append(_COMPACT.encode(dict(record)))
+            texts.append(_COMPACT.encode(dict(row[RECORD])))
         except (TypeError, ValueError, RecursionError) as error:
-            message = f"{field} must hold JSON values only, but: {error}"
-            raise ArgumentError(f"{message}\nHint: write other values as strings.") from error
-        absent = str(uuid4()) if make_ids else None
-        ids.append(absent if record.get("_id") is None else read_id(record["_id"], f"{field}._id"))
-        sources.append(read_source(record))
+            field = fields[number] if fields else f"records[{number}]"
+            raise _not_json(field, error) from error
     schema = {ID: pl.String(), SOURCE: pl.String(), RECORD: pl.String()}
-    return pl.DataFrame({ID: ids, SOURCE: sources, RECORD: texts}, schema=schema)
+    columns = {ID: [row[ID] for row in rows], SOURCE: [row[SOURCE] for row in rows], RECORD: texts}
+    return pl.DataFrame(columns, schema=schema)
 
 
 def _check_columns(frame: pl.DataFrame, names: Sequence[str], hint: str) -> None:

@@ -12,7 +12,6 @@ ROWS = [
     [
         "addresses",
         "atomic",
-        "documented",
         "macros",
         "manifest",
         "memory",
@@ -21,7 +20,7 @@ ROWS = [
         "sources",
         "_kernels",
     ],
-    ["cloud", "web"],
+    ["cloud", "documented", "web"],
     ["network"],
     [
         "fetch",
@@ -47,7 +46,7 @@ ROWS = [
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 # Inside a row, words may lean on words: schema raises errors, and kernels share one popcount.
-WITHIN_ROW = {("schema", "errors"), ("_kernels", "_kernels"), ("cli", "demo")}
+WITHIN_ROW = {("schema", "errors"), ("_kernels", "_kernels"), ("cli", "demo"), ("cli", "server"), ("server", "server")}
 
 
 def unit_of(path: Path) -> str:

@@ -1,0 +1,257 @@
+"""`imgmatch serve` under load: how near to the speed of the same hashing called directly, and how long requests take.
+
+    python benchmarks/serving.py FOLDER [--quick] [--update-readme]
+
+Load comes from wrk (https://github.com/wg/wrk; a package of Debian, Fedora, Homebrew …), on the same processors. See
+benchmarks/README.md.
+"""
+
+import argparse
+import base64
+import json
+import os
+import pickle
+import secrets
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness import (
+    Arena,
+    Contender,
+    Way,
+    WorkerError,
+    allowed_cpus,
+    describe_machine,
+    markdown_table,
+    median_and_quartiles,
+    package_version,
+    pin,
+    replace_between,
+    serve,
+)
+from photos import draw_photos, read_folder
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("imgmatch-df", "polars", "uvicorn", "starlette", "pydantic", "pybase64")
+CONNECTIONS = (1, 16, 256)
+N_DIRECT = 400  # pictures in a round of direct hashing
+TOKEN = secrets.token_urlsafe()
+
+
+def hash_base64(photos: list[bytes], _n_threads: int) -> dict[str, Way]:
+    return _direct([f"data:image/jpeg;base64,{base64.b64encode(photo).decode()}" for photo in photos])
+
+
+def hash_bytes(photos: list[bytes], _n_threads: int) -> dict[str, Way]:
+    return _direct(photos)
+
+
+def _direct(sources: list[Any]) -> dict[str, Way]:
+    import polars as pl
+
+    import imgmatch_df
+
+    def prepare() -> Callable[[], object]:
+        frame = pl.DataFrame({"photo": list(islice(cycle(sources), N_DIRECT))})
+
+        def run() -> None:
+            hashed = frame.select(imgmatch_df.visual_hash("photo").alias("hashed")).unnest("hashed")
+            if hashed["phash"].null_count():
+                raise RuntimeError(f"{hashed['phash'].null_count()} photos failed")
+
+        return run
+
+    return {"eager": prepare}
+
+
+CONTENDERS = {
+    "base64": Contender("`visual_hash` of a column of base64", ("imgmatch-df",), hash_base64),
+    "bytes": Contender("`visual_hash` of a column of bytes", ("imgmatch-df",), hash_bytes),
+}
+
+
+class Load(NamedTuple):
+    """What one run of wrk found."""
+
+    rate: float
+    n_requests: int
+    n_failed: int
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+
+
+@contextmanager
+def service(*options: str) -> Iterator[tuple[int, int]]:
+    """Run `imgmatch serve`; give its port and process id once it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from imgmatch_df.cli import main; main()", "serve", "--port", "0", *options],
+        env={**os.environ, "IMGMATCH_TOKEN": TOKEN},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        port = next(json.loads(line)["port"] for line in process.stderr if '"listening"' in line)
+        log = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
+        while not _answers(f"http://127.0.0.1:{port}/ready"):
+            time.sleep(0.1)
+        yield port, process.pid
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        log.wait(10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+def put_load(port: int, bodies: Path, n_bodies: int, n_connections: int, seconds: float) -> Load:
+    """Send requests for some seconds."""
+    done = subprocess.run(
+        [
+            *("wrk", "-t1", f"-c{n_connections}", f"-d{seconds:g}s", "--timeout", "60s"),
+            *("-s", str(Path(__file__).with_name("serving.lua"))),
+            f"http://127.0.0.1:{port}/image_matching/v2/visual_hash",
+            *("--", str(bodies), str(n_bodies), TOKEN),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    latencies = (told[f"p{share}_ms"] for share in (50, 90, 99))
+    return Load(told["requests"] / told["seconds"], told["requests"], told["failed"], *latencies)
+
+
+def memory_mb(pid: int) -> float:
+    """Return the resident memory of a process and of its children, in MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1000
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return own + sum(memory_mb(int(child)) for child in children)
+
+
+def speed_section(
+    arena: Arena, folder: Path, photos: Sequence[bytes], cpus: Sequence[int], n_rounds: int, seconds: float
+) -> tuple[str, str]:
+    """Return the table of speeds and latencies, and that of memory."""
+    data_file = folder / "photos.pickle"
+    data_file.write_bytes(pickle.dumps(list(photos)))
+    bodies = folder / "bodies"
+    bodies.mkdir()
+    for number, photo in enumerate(photos):
+        body = {"records": [{"_base64": base64.b64encode(photo).decode()}]}
+        (bodies / f"{number:06}.json").write_text(json.dumps(body))
+    direct = {name: arena.worker(name, cpus) for name in CONTENDERS}
+    for worker in direct.values():
+        worker.ask("start", str(data_file))
+
+    def direct_rates() -> dict[str, float]:
+        return {name: N_DIRECT / float(worker.ask("round")) for name, worker in direct.items()}
+
+    rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    rows, memory, n_total = [], [], 0
+    with service() as (port, pid):
+        for n_connections in CONNECTIONS:
+            loads, shares = [], {name: [] for name in CONTENDERS}
+            put_load(port, bodies, len(photos), n_connections, 1)
+            before = direct_rates()
+            for _ in range(n_rounds):
+                load = put_load(port, bodies, len(photos), n_connections, seconds)
+                after = direct_rates()
+                loads.append(load)
+                n_total += load.n_requests
+                for name in CONTENDERS:
+                    rates[name].append(after[name])
+                    shares[name].append(2 * load.rate / (before[name] + after[name]))
+                before = after
+            memory.append([f"{n_total:,}", f"{memory_mb(pid):,.0f}"])
+            rows.append(_row(n_connections, loads, shares))
+            print(rows[-1], file=sys.stderr)
+    for name, contender in CONTENDERS.items():
+        rows.append([contender.label, f"{statistics.median(rates[name]):,.0f}", *[""] * 7])
+    header = ["connections", "requests a second", "of direct, base64", "of direct, bytes"]
+    header += ["p50, ms", "p90, ms", "p99, ms", "p99 / p50", "failed"]
+    return markdown_table(header, rows), markdown_table(["requests answered", "resident memory, MB"], memory)
+
+
+def _row(n_connections: int, loads: list[Load], shares: dict[str, list[float]]) -> list[str]:
+    def middle(values: Iterator[float]) -> float:
+        return statistics.median(values)
+
+    cells = []
+    for name in ("base64", "bytes"):
+        share, low, high = median_and_quartiles(shares[name])
+        cells.append(f"{share:.2f} ({low:.2f} to {high:.2f})")
+    return [
+        f"{n_connections}",
+        f"{middle(load.rate for load in loads):,.0f}",
+        *cells,
+        f"{middle(load.p50_ms for load in loads):,.1f}",
+        f"{middle(load.p90_ms for load in loads):,.1f}",
+        f"{middle(load.p99_ms for load in loads):,.1f}",
+        f"{middle(load.p99_ms / load.p50_ms for load in loads):.1f}",
+        f"{sum(load.n_failed for load in loads)} of {sum(load.n_requests for load in loads):,}",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="photos to send; without it, drawn ones")
+    parser.add_argument("--n-rounds", type=int, default=7, help="rounds of each number of connections")
+    parser.add_argument("--seconds", type=float, default=6, help="of a round")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: rough")
+    parser.add_argument("--update-readme", action="store_true", help="write the tables into the READMEs")
+    arguments = parser.parse_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: apt install wrk, dnf install wrk, brew install wrk")
+    n_rounds, seconds = (2, 3.0) if arguments.quick else (arguments.n_rounds, arguments.seconds)
+    photos = draw_photos(40) if arguments.folder is None else read_folder(arguments.folder)
+    all_cpus = allowed_cpus()
+    cpus = all_cpus[:2]
+    pin(cpus)
+    with tempfile.TemporaryDirectory() as name, Arena(__file__, CONTENDERS) as arena:
+        table, memory = speed_section(arena, Path(name), photos.data, cpus, n_rounds, seconds)
+    text = (
+        f"{table}\n\nOne photo in base64 a request, {photos.describe()}. One worker on {len(cpus)} processors, which "
+        f"wrk shares. Medians of {n_rounds} rounds of {seconds:g} s; between any two of them both ways of direct "
+        f"hashing ran ({N_DIRECT} photos in a frame, bmh1 and phash too); shares with quartiles.\n\n{memory}\n\n"
+        f"wrk {_wrk_version()}; {describe_machine(len(all_cpus), [one for one in PACKAGES if package_version(one)])}"
+    )
+    print(text)
+    if arguments.update_readme:
+        replace_between(ROOT / "README.md", "serving", table)
+        replace_between(ROOT / "benchmarks" / "README.md", "serving", text)
+
+
+def _wrk_version() -> str:
+    told = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split()
+    return told[1] if len(told) > 1 else "of unknown version"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        serve(CONTENDERS, *sys.argv[2:])
+    else:
+        try:
+            main()
+        except WorkerError as error:
+            raise SystemExit(f"failed: {error}") from error

@@ -1,0 +1,262 @@
+"""Sockets, processes and signals: from settings to a service that answers, and to its orderly end."""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.server.app import Service, create_app
+from imgmatch_df.server.observe import MULTIPROCESS_DIR, forget_worker, log, start_logging
+from imgmatch_df.server.settings import Settings
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+_BACKLOG: Final = 2048
+# A client that has a connection open may be sending its next request while the service is told to stop.
+_LINGER_S: Final = 1.0
+_SETTLE_S: Final = 0.25
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
+_WRITE_WITHIN_S: Final = 60.0
+
+
+class Connection(HttpToolsProtocol):
+    """A connection of uvicorn that has no patience: neither for heads that never end nor for unread answers."""
+
+    max_connections: int
+    header_timeout_s: float
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a connection on, or turn it away."""
+        self.since = monotonic()
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self._turn_away(503, "too many connections", b"retry-after: 1\r\n")
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        self.since = monotonic()
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self._turn_away(400, msg.strip())
+
+    def _turn_away(self, code: int, text: str, headers: bytes = b"") -> None:
+        body = b'{"status":{"code":%d,"text":"%s"}}' % (code, text.encode())
+        phrase = {400: b"Bad Request", 503: b"Service Unavailable"}[code]
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%sconnection: close\r\n\r\n%s"
+            % (code, phrase, len(body), headers, body)
+        )
+        self.transport.close()
+
+    def abort_if_stuck(self, now: float) -> None:
+        """End a connection whose head does not end, or whose answer is not read."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            return  # the application has its own clocks
+        unread = self.transport.get_write_buffer_size()
+        if now - self.since > (_WRITE_WITHIN_S if unread else self.header_timeout_s):
+            self.transport.abort()
+
+
+class Server(uvicorn.Server):
+    """A server of uvicorn that ends stuck connections, and that stops without losing a request."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the connections once a second."""
+        if counter % 10 == 0:
+            now = monotonic()
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.abort_if_stuck(now)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take on no more connections, answer what those there are still ask, then end."""
+        self._service.draining = True
+        log("stopping", connections=len(self.server_state.connections))
+        waiting = [one for listener in sockets or [] for one in _accept_all(listener)]
+        for server in self.servers:
+            server.close()  # at once: whoever the kernel accepts in between is reset
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connect, connection)
+        began = monotonic()
+        # Never at once: what has been accepted is among the connections a moment later.
+        while not self.force_exit and (passed := monotonic() - began) < _LINGER_S:
+            if passed > _SETTLE_S and not self.server_state.connections:
+                break
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+        log("stopped")
+
+    def _connect(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+def _accept_all(listener: socket.socket) -> list[socket.socket]:
+    """Return the connections that the kernel has accepted and nobody has taken yet."""
+    accepted = []
+    with suppress(OSError):  # no more, or the listener's own end
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            accepted.append(connection)
+    return accepted
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what is under way.
+
+    Raises
+    ------
+    ArgumentError
+        If the address cannot be listened at.
+    """
+    listener = _listen(settings)
+    _allow_many_files()
+    if settings.workers == 1:
+        _serve(settings, listener)
+        return
+    with tempfile.TemporaryDirectory(prefix="imgmatch-metrics-") as folder:
+        os.environ[MULTIPROCESS_DIR] = folder  # before the workers import prometheus_client
+        Supervisor(settings, listener).run()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise ArgumentError(
+            f"cannot listen at {settings.host} port {settings.port}: {error.strerror}\nHint: --port 0 takes a free one."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _allow_many_files() -> None:
+    """Raise the number of open files, and so of connections, to what the system allows."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    """Be a worker, in the main thread of its process."""
+    lines = start_logging()
+    host, port, *_ = listener.getsockname()
+    log("listening", host=host, port=port, pid=os.getpid())
+    service = create_app(settings)
+    connection = type(
+        "Connection",
+        (Connection,),
+        {"max_connections": settings.max_connections, "header_timeout_s": settings.header_timeout_s},
+    )
+    config = uvicorn.Config(
+        service,
+        http=connection,
+        ws="none",
+        loop="asyncio",  # uvloop was slower with bodies of this size
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=max(1, round(settings.keep_alive_s)),
+        timeout_graceful_shutdown=max(1, round(settings.grace_s)),
+    )
+    for number in _STOPS:
+        signal.signal(number, _ignore)  # uvicorn raises again what it has dealt with
+    try:
+        Server(config, service).run(sockets=[listener])
+    finally:
+        lines.stop()
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    pass
+
+
+class Supervisor:
+    """Starts the workers, replaces those that die, and ends them all."""
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._context = multiprocessing.get_context("spawn")
+        self._workers: dict[BaseProcess, float] = {}
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """Supervise until a signal."""
+        lines = start_logging()
+        for number in _STOPS:
+            signal.signal(number, lambda *_: self._stopping.set())
+        try:
+            from imgmatch_df.server.answers import warm_up
+
+            warm_up(self._settings.options)  # compile once, not in all workers at a time
+            for _ in range(self._settings.workers):
+                self._start()
+            while not self._stopping.wait(0.25):
+                self._replace_dead()
+        finally:
+            self._listener.close()
+            self._end()
+            lines.stop()
+
+    def _start(self) -> None:
+        worker = self._context.Process(target=_serve, args=(self._settings, self._listener))
+        worker.start()
+        self._workers[worker] = monotonic()
+
+    def _replace_dead(self) -> None:
+        for worker, started in list(self._workers.items()):
+            if worker.is_alive():
+                continue
+            del self._workers[worker]
+            forget_worker(worker.pid)
+            log("worker died", level=logging.ERROR, pid=worker.pid, exit_code=worker.exitcode)
+            self._stopping.wait(max(0.0, 1.0 - (monotonic() - started)))  # not in a hurry where it dies at once
+            if not self._stopping.is_set():
+                self._start()
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.terminate()
+        ends = monotonic() + self._settings.grace_s + _LINGER_S + 5
+        for worker in self._workers:
+            worker.join(max(0.0, ends - monotonic()))
+            if worker.is_alive():
+                worker.kill()
+                worker.join()

@@ -1,0 +1,229 @@
+"""`imgmatch serve` as a process: its options, its start, its workers and its end."""
+
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import pytest
+from hostile_server import HostileServer
+from pictures import draw, jpeg
+from service import PROGRAM, TOKEN, Service, is_listening, read_all
+from typer.testing import CliRunner
+
+from imgmatch_df.cli import app
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.server.settings import Settings, is_loopback, read_tokens
+
+PHOTO = base64.b64encode(jpeg(draw(2, 300, 200))).decode()
+GOOD = {"records": [{"_base64": PHOTO}]}
+
+
+def run(*options, **environment):
+    inherited = {name: value for name, value in os.environ.items() if name != "IMGMATCH_TOKEN"}
+    return subprocess.run(
+        [*PROGRAM, *options], env=inherited | environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.invalid"])
+def test_without_a_token_only_this_machine(host):
+    done = run("--host", host, "--port", "0")
+    assert done.returncode == 2
+    assert "while no token is set" in done.stderr
+    assert "IMGMATCH_TOKEN" in done.stderr.split("Hint:")[1]
+
+
+def test_loopback_hosts():
+    assert all(map(is_loopback, ("127.0.0.1", "127.8.9.1", "localhost", "::1")))
+    assert not any(map(is_loopback, ("0.0.0.0", "::", "", "10.0.0.1", "no-such-host.invalid")))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--port", "70000"], "port must be"),
+        (["--workers", "0"], "workers must be a whole number of at least 1, got 0"),
+        (["--deadline-s", "nan"], "deadline_s must be"),
+        (["--max-body-bytes", "-1"], "max_body_bytes must be"),
+        (["--decode", "fast"], "decode must be one of"),
+        (["--token-file", "no-such-file"], "cannot be read"),
+    ],
+)
+def test_wrong_options(options, text):
+    done = CliRunner().invoke(app, ["serve", *options], env={"COLUMNS": "200", "IMGMATCH_TOKEN": ""})
+    assert done.exit_code == 2
+    assert text in done.output
+    assert "Hint:" in done.output
+
+
+def test_tokens_of_file_and_environment(tmp_path, monkeypatch):
+    file = tmp_path / "tokens"
+    monkeypatch.delenv("IMGMATCH_TOKEN", raising=False)
+    assert read_tokens(None) == ()
+    file.write_text("one\n\n  two \r\none\n")
+    assert read_tokens(file) == ("one", "two")
+    monkeypatch.setenv("IMGMATCH_TOKEN", "three")
+    assert read_tokens(file) == ("one", "two", "three")
+    for wrong in ("", "\n \n", "a b", "é", "a\x07"):
+        file.write_text(wrong)
+        with pytest.raises(ArgumentError) as error:
+            read_tokens(file)
+        assert wrong.strip() == "" or wrong not in str(error.value)
+    assert "three" not in repr(Settings(tokens=("three",)))
+
+
+def test_tokens_are_no_option():
+    assert run("--token", "x").returncode == 2
+
+
+def test_every_token_of_the_file_opens(tmp_path):
+    file = tmp_path / "tokens"
+    file.write_text("first\nsecond\n")
+    with Service("--token-file", str(file), "--host", "0.0.0.0") as running:
+        for token in ("first", "second", TOKEN):
+            assert running.ask("ping", authorization=f"Token {token}").code == 200
+        assert running.ask("ping", authorization="Token third").code == 401
+
+
+def test_without_a_token_it_says_so_and_answers_to_its_own_name_only():
+    with Service(token=None) as running:
+        assert any("no token is set" in line for line in running.lines)
+        assert running.ask("visual_hash", GOOD).code == 200
+        for host in ("localhost:80", "127.0.0.1", "[::1]:8000"):
+            assert running.ask("ping", host=host).code == 200
+        for host in ("evil.example", "evil.example:8000", "127.evil.example", "localhost.evil.example"):
+            assert running.ask("ping", host=host).code == 421
+        assert running.stop() == 0
+
+
+def test_a_taken_port_is_said():
+    with Service() as running:
+        done = run("--port", str(running.port))
+        assert done.returncode == 2
+        assert re.search(r"cannot listen at 127.0.0.1 port \d+: Address already in use", done.stderr)
+
+
+def test_a_missing_extra_is_named():
+    code = (
+        "import sys; sys.modules['uvicorn'] = None\n"
+        "from imgmatch_df.cli import main; sys.argv = ['imgmatch', 'serve']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "imgmatch-df[server]" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_command_line_does_not_load_the_server():
+    code = "import sys, imgmatch_df.cli; print([m for m in ('uvicorn', 'starlette', 'pydantic') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_idle_service_ends_at_once(number):
+    with Service() as running:
+        started = time.monotonic()
+        running.process.send_signal(number)
+        assert running.process.wait(10) == 0
+        assert time.monotonic() - started < 3
+        assert not is_listening(running.port)
+
+
+class Client:
+    """Asks again and again over one connection, and notes what became of each request."""
+
+    def __init__(self, service):
+        self.service = service
+        self.n_answered = 0
+        self.lost = []
+
+    async def run(self):
+        body = json.dumps(GOOD).encode()
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.service.port)
+            except OSError:
+                return  # it takes nobody on any more
+            closed = False
+            while not closed:
+                writer.write(self.service.head(content_length=len(body)) + body)
+                try:
+                    await writer.drain()
+                    head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                    length = int(re.search(rb"content-length: (\d+)", head)[1])
+                    answer = json.loads(await reader.readexactly(length))
+                except (OSError, asyncio.IncompleteReadError) as error:
+                    self.lost.append(repr(error))
+                    return
+                assert head.startswith(b"http/1.1 200"), head
+                assert len(answer["records"][0]["phash"]) == 64
+                self.n_answered += 1
+                closed = b"connection: close" in head
+            writer.close()
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_a_stop_under_load_loses_no_request(n_workers):
+    with Service("--workers", str(n_workers)) as running:
+        clients = [Client(running) for _ in range(32)]
+
+        async def load():
+            tasks = [asyncio.create_task(client.run()) for client in clients]
+            await asyncio.sleep(2)
+            running.process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(asyncio.gather(*tasks), 20)
+
+        asyncio.run(load())
+        assert running.process.wait(20) == 0
+        assert [client.lost for client in clients if client.lost] == []
+        assert sum(client.n_answered for client in clients) > 50
+
+
+def test_a_stop_waits_for_what_is_under_way_and_no_longer_than_allowed():
+    with (
+        HostileServer([jpeg(draw(0))]) as web,
+        Service("--allow-private-networks", "--grace-s", "4", "--timeout-s", "30") as running,
+        ExitStack() as stack,
+    ):
+        bodies = [json.dumps({"records": [{"_url": web.url(f"/slow-headers/x?s={s}")}]}).encode() for s in (2, 60)]
+        first, second = (stack.enter_context(running.connect()) for _ in bodies)
+        for connection, body in zip((first, second), bodies, strict=True):
+            connection.sendall(running.head(content_length=len(body)) + body)
+        time.sleep(0.5)
+        started = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        running.wait_for_event("stopping")
+        while is_listening(running.port):
+            assert time.monotonic() - started < 5
+            time.sleep(0.05)
+        assert b'"phash":"' in read_all(first)
+        assert running.process.wait(30) == 0
+        assert 3 < time.monotonic() - started < 20
+
+
+def test_several_workers_share_port_and_metrics_and_are_replaced():
+    with Service("--workers", "2") as running:
+        ends = time.monotonic() + 60
+        while len({event["pid"] for event in running.events if event["event"] == "listening"}) < 2:
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        for _ in range(30):
+            assert running.ask("visual_hash", GOOD).code == 200
+        metrics = running.get("/metrics", authorization=f"Token {TOKEN}").body.decode()
+        assert 'imgmatch_requests_total{code="200",method="visual_hash"} 30.0' in metrics
+        victim = running.wait_for_event("listening")["pid"]
+        os.kill(victim, signal.SIGKILL)
+        running.wait_for_event("worker died", pid=victim)
+        while len({event["pid"] for event in running.events if event["event"] == "listening"}) < 3:
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        assert running.ask("visual_hash", GOOD).code == 200
+        assert running.stop() == 0
