@@ -4,6 +4,7 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md ./
 COPY imgmatch_df ./imgmatch_df
+COPY sql ./sql
 RUN python -m venv /opt/imgmatch && /opt/imgmatch/bin/pip install --no-cache-dir ".[server]"
 
 FROM python:3.13-slim

@@ -98,9 +98,9 @@ class DuckDBStore:
         limit = "" if n_rows is None else f" LIMIT {n_rows:d}"
         yield from self._query(f"SELECT {_listed(columns)} FROM {TABLE}{limit}", columns)  # noqa: S608
 
-    def stored(self, keys: pl.Series) -> pl.DataFrame:
-        """Return what is stored under `keys`: `manifest.checked_columns`, in no order."""
-        columns, key = self.manifest.checked_columns, _quoted(self.manifest.key)
+    def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """Return some columns of what is stored under `keys`, in no order."""
+        key = _quoted(self.manifest.key)
         with self._batch(keys.alias(self.manifest.key).to_frame()):
             sql = f"SELECT {_listed(columns)} FROM {TABLE} SEMI JOIN {_BATCH} USING ({key})"  # noqa: S608
             return pl.concat([_empty(self.manifest, columns), *self._query(sql, columns)])

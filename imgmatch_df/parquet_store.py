@@ -89,10 +89,10 @@ class ParquetStore:
         """Return the rows, in order, lazily."""
         return self._scan()
 
-    def stored(self, keys: pl.Series) -> pl.DataFrame:
-        """Return what is stored under `keys`: `manifest.checked_columns`, in no order."""
+    def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """Return some columns of what is stored under `keys`, in no order."""
         wanted = keys.alias(self.manifest.key).to_frame().lazy()
-        rows = self._scan().select(self.manifest.checked_columns)
+        rows = self._scan().select(columns)
         with explained(self.path):
             return rows.join(wanted, on=self.manifest.key, how="semi").collect()
 

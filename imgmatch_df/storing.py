@@ -424,8 +424,8 @@ class _Run:
 
     def _states(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return, for each row, what is to be done, and what its status was."""
-        then = self._store.stored(rows[self._key])
         columns = self._store.manifest.checked_columns
+        then = self._store.stored(rows[self._key], columns)
         known = then.rename({name: f"{_THEN}{name}" for name in columns[1:]}).with_columns(
             pl.lit(value=True).alias(_STATE)
         )

@@ -11,12 +11,15 @@ import sys
 import time
 from contextlib import ExitStack
 
+import duckdb
+import polars as pl
 import pytest
 from hostile_server import HostileServer
 from pictures import draw, jpeg
 from service import PROGRAM, TOKEN, Service, is_listening, read_all
 from typer.testing import CliRunner
 
+import imgmatch_df
 from imgmatch_df.cli import app
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.server.settings import Settings, is_loopback, read_tokens
@@ -227,3 +230,42 @@ def test_several_workers_share_port_and_metrics_and_are_replaced():
             time.sleep(0.05)
         assert running.ask("visual_hash", GOOD).code == 200
         assert running.stop() == 0
+
+
+def test_a_store_answers_for_what_it_knows(tmp_path, encoded):
+    store = tmp_path / "hashes.duckdb"
+    with HostileServer(encoded) as pictures:
+        known, unknown = pictures.url("/ok/1.jpg"), pictures.url("/ok/2.jpg")
+        frame = pl.DataFrame({"source": [known, pictures.url("/status/404")]})
+        imgmatch_df.write_hashes(frame, store, source="source", allow_private_networks=True)
+        asked = {"records": [{"_url": known}, {"_url": unknown}, {"_url": known, "mine": 7}]}
+        pictures.targets.clear()
+        with Service("--allow-private-networks", "--store", str(store)) as service:
+            first, second, third = service.ask("visual_hash", asked).json["records"]
+            assert list(pictures.targets) == ["/ok/2.jpg"], "what is stored is not fetched"
+            stored = imgmatch_df.read_hashes(store).row(0, named=True)
+            assert first["phash"] == third["phash"] == f"{stored['phash']:064b}"
+            assert (first["_width"], first["_height"]) == (stored["width"], stored["height"])
+            assert second["phash"] != first["phash"]
+            # Others write the store meanwhile, and then addresses are fetched.
+            connection = duckdb.connect(str(store))
+            try:
+                again = service.ask("visual_hash", asked).json["records"]
+            finally:
+                connection.close()
+            assert [record["phash"] for record in again] == [first["phash"], second["phash"], first["phash"]]
+            assert "/ok/1.jpg" in pictures.targets
+            assert service.wait_for_event("store not read")
+            # One that failed when it was stored is fetched, too.
+            (gone,) = service.ask("visual_hash", {"records": [{"_url": frame["source"][1]}]}).json["records"]
+            assert "Unable to download" in gone["_status"]["text"]
+            assert "/status/404" in pictures.targets
+
+
+def test_a_store_of_other_hashes_is_refused(tmp_path):
+    frame = pl.DataFrame({"source": ["http://a.example/a.jpg"], "phash": [7]}, schema_overrides={"phash": pl.UInt64})
+    imgmatch_df.write_hashes(frame, tmp_path / "phash.duckdb")
+    for name, text in (("phash.duckdb", "hash_types is 'phash' there"), ("none.duckdb", "no such store")):
+        done = run("--port", "0", "--store", str(tmp_path / name))
+        assert done.returncode == 2
+        assert text in done.stderr

@@ -39,6 +39,10 @@ def serve(
     attempts: Annotated[int, _number("How often to ask for an address in all.")] = _OPTIONS.attempts,
     n_connections: Annotated[int, _number("Most fetches at a time.")] = _OPTIONS.n_connections,
     n_connections_per_host: Annotated[int, _number("Most fetches from one host.")] = _OPTIONS.n_connections_per_host,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="STORE", show_default=False, help="Stored hashes: addresses in it are not fetched."),
+    ] = None,
     max_hashed_records: Annotated[int, _number("Most records for visual_hash.")] = _DEFAULTS.max_hashed_records,
     max_records: Annotated[int, _number("Most records for the other methods.")] = _DEFAULTS.max_records,
     max_body_bytes: Annotated[int, _number("Largest body.")] = _DEFAULTS.max_body_bytes,
@@ -76,6 +80,7 @@ def serve(
             n_connections_per_host=n_connections_per_host,
             allow_private_networks=allow_private_networks,
         ),
+        store=store,
         max_hashed_records=max_hashed_records,
         max_records=max_records,
         max_body_bytes=max_body_bytes,

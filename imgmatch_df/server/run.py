@@ -18,8 +18,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.server.app import Service, create_app
+from imgmatch_df.server.hasher import Known, nothing_known
 from imgmatch_df.server.observe import MULTIPROCESS_DIR, forget_worker, log, start_logging
 from imgmatch_df.server.settings import Settings
+from imgmatch_df.server.stored import StoredRows
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -132,7 +134,10 @@ def run(settings: Settings) -> None:
     ------
     ArgumentError
         If the address cannot be listened at.
+    StoreError
+        If the store cannot be used.
     """
+    _known(settings)  # a wrong store is said before a socket is opened
     listener = _listen(settings)
     _allow_many_files()
     if settings.workers == 1:
@@ -141,6 +146,10 @@ def run(settings: Settings) -> None:
     with tempfile.TemporaryDirectory(prefix="imgmatch-metrics-") as folder:
         os.environ[MULTIPROCESS_DIR] = folder  # before the workers import prometheus_client
         Supervisor(settings, listener).run()
+
+
+def _known(settings: Settings) -> Known:
+    return nothing_known if settings.store is None else StoredRows(settings.store, settings.options.decode)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -175,7 +184,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     lines = start_logging()
     host, port, *_ = listener.getsockname()
     log("listening", host=host, port=port, pid=os.getpid())
-    service = create_app(settings)
+    service = create_app(settings, _known(settings))
     connection = type(
         "Connection",
         (Connection,),

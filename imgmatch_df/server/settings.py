@@ -29,6 +29,8 @@ class Settings:
         Any of them opens the service. None: everybody who reaches it may use it.
     options
         How pictures are fetched and decoded.
+    store
+        A store of hashes: addresses in it are not fetched. None for none.
     max_hashed_records, max_records
         Most records in a request for `visual_hash` (documented: 10), and for the other methods.
     max_body_bytes
@@ -56,6 +58,7 @@ class Settings:
     workers: int = 1
     tokens: tuple[str, ...] = field(default=(), repr=False)
     options: Options = field(default_factory=lambda: Options(max_bytes=64 * MIB, timeout_s=10.0))
+    store: str | None = None
     max_hashed_records: int = 10
     max_records: int = 1000
     max_body_bytes: int = 64 * MIB
