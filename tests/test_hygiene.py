@@ -15,7 +15,20 @@ from imgmatch_df import namespaces
 from imgmatch_df.options import Options, SourceOptions
 
 PACKAGE = Path(imgmatch_df.__file__).parent
-HEAVY = ["numba", "duckdb", "PIL", "pyarrow", "numpy", "simplejpeg", "rich", "typer", "asyncio", "aiohttp", "fsspec"]
+HEAVY = [
+    "numba",
+    "duckdb",
+    "PIL",
+    "pyarrow",
+    "numpy",
+    "simplejpeg",
+    "rich",
+    "typer",
+    "asyncio",
+    "aiohttp",
+    "fsspec",
+    "pybase64",
+]
 FACES = [
     namespaces.ImgMatchExpr,
     namespaces.ImgMatchSeries,
