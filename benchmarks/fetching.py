@@ -36,7 +36,7 @@ from harness import (
 from photos import read_folder
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("imgmatch-df", "aiohttp", "polars", "polars-cv", "daft", "requests")
+PACKAGES = ("imgmatch-df", "pycurl", "polars", "polars-cv", "daft", "requests")
 LATENCIES_MS = (0, 20, 200)
 N_MANY = 256  # connections, of which our second row has as many, and everyone else where it can be said
 

@@ -21,6 +21,8 @@ _NUMBER: Final = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
 # stays as it is, letter for letter, since signed addresses are valid in one spelling alone.
 _UNSAFE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]")
 
+_SAFE: Final = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=]*")
+
 _IPV4: Final = (
     ("0.0.0.0/8", "an unspecified address"),
     ("10.0.0.0/8", "a private address"),
@@ -79,6 +81,12 @@ class Address(NamedTuple):
     host: str
     authorization: str | None = None
 
+    @property
+    def port(self) -> int:
+        """The port, 80 or 443 where the address names none."""
+        port = self.url.split("/", 3)[2].rpartition(":")[2]
+        return int(port) if port.isdigit() else _DEFAULT_PORTS[self.scheme]
+
 
 def clean_url(url: str) -> Address | Failure:
     """Return the address that the http or https `url` means, or what is wrong with it.
@@ -101,27 +109,11 @@ def clean_url(url: str) -> Address | Failure:
     parts = _SPLIT.match(url.strip().translate(_INVISIBLE))
     if parts is None:
         return Failure("bad_source", "no address: scheme and host are needed")
-    scheme = parts["scheme"].lower()
-    if scheme not in _DEFAULT_PORTS:
-        return Failure("bad_source", f"no address of the web: the scheme is {scheme}:")
-    credentials, at, place = parts["place"].rpartition("@")
-    host_text, port_text = _split_port(place)
-    host = _clean_host(host_text)
-    if isinstance(host, Failure):
-        return host
-    if port_text and not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text[:6]) < 65_536):
-        # What stands there is not shown: with an @ forgotten it is a password.
-        return Failure("bad_source", "what follows the host's colon is no port, a number from 1 to 65535")
-    port = int(port_text) if port_text else _DEFAULT_PORTS[scheme]
-    shown_host = f"[{host}]" if ":" in host else host
-    shown_port = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
+    origin = _clean_origin(parts["scheme"], parts["place"])
+    if isinstance(origin, Failure):
+        return origin
     path, mark, query = parts["rest"].partition("?")
-    return Address(
-        f"{scheme}://{shown_host}{shown_port}{_encode(_clean_path(path))}{mark}{_encode(query)}",
-        scheme,
-        host,
-        _basic(credentials) if at else None,
-    )
+    return origin._replace(url=f"{origin.url}{_encode(_clean_path(path))}{mark}{_encode(query)}")
 
 
 def follow_redirect(address: Address, location: str) -> Address | Failure:
@@ -182,6 +174,26 @@ def is_ip(host: str) -> bool:
     return ":" in host or host.rpartition(".")[2].isdigit()
 
 
+@lru_cache(maxsize=1024)  # a column has few, and 4 of 6 microseconds an address go here
+def _clean_origin(scheme: str, place: str) -> Address | Failure:
+    """Return the address of what stands before the path, as far as that goes."""
+    scheme = scheme.lower()
+    if scheme not in _DEFAULT_PORTS:
+        return Failure("bad_source", f"no address of the web: the scheme is {scheme}:")
+    credentials, at, place = place.rpartition("@")
+    host_text, port_text = _split_port(place)
+    host = _clean_host(host_text)
+    if isinstance(host, Failure):
+        return host
+    if port_text and not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text[:6]) < 65_536):
+        # What stands there is not shown: with an @ forgotten it is a password.
+        return Failure("bad_source", "what follows the host's colon is no port, a number from 1 to 65535")
+    port = int(port_text) if port_text else _DEFAULT_PORTS[scheme]
+    shown_host = f"[{host}]" if ":" in host else host
+    shown_port = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
+    return Address(f"{scheme}://{shown_host}{shown_port}", scheme, host, _basic(credentials) if at else None)
+
+
 def _split_port(place: str) -> tuple[str, str]:
     if place.startswith("["):
         host, bracket, port = place.partition("]")
@@ -190,7 +202,6 @@ def _split_port(place: str) -> tuple[str, str]:
     return host, port
 
 
-@lru_cache(maxsize=1024)
 def _clean_host(text: str) -> str | Failure:
     if text.startswith("["):
         try:
@@ -250,6 +261,8 @@ def _clean_path(path: str) -> str:
 
 
 def _encode(text: str) -> str:
+    if _SAFE.fullmatch(text):
+        return text
     return _UNSAFE.sub(lambda found: b"%%%02X" % ord(found[0]), text.encode("utf-8", "replace")).decode("ascii")
 
 

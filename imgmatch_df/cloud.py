@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from imgmatch_df.errors import Failure, Setback
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 FileSystem: TypeAlias = Any  # of fsspec, which has no types
+Outcome: TypeAlias = Fetched | Failure | Setback
 
 # Stores whose servers the storage options name, not the address: a stranger's column cannot lead elsewhere.
 _OBJECT_STORES: Final = frozenset(
@@ -33,11 +35,18 @@ _PASSING: Final = re.compile("connect|timeout|slowdown|throttl|toomany", re.IGNO
 class CloudClient:
     """The filesystems of the process. Made and used in one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self._filesystems: dict[tuple[str, StorageOptions, str], asyncio.Task[FileSystem | Failure]] = {}
 
-    async def attempt(self, url: str, options: Options, claim: Claim) -> Fetched | Failure | Setback:
-        """Return the object that `url` names.
+    def start(
+        self,
+        url: str,
+        options: Options,
+        claim: Claim,
+        landed: Callable[[Outcome | BaseException | None], None],
+    ) -> asyncio.Task[Outcome]:
+        """Fetch the object that `url` names; return what can be cancelled.
 
         Parameters
         ----------
@@ -47,7 +56,15 @@ class CloudClient:
             `timeout_s`, `max_bytes`, `storage_options` and `allow_private_networks` count here.
         claim
             Gets the bytes as they come.
+        landed
+            Told the outcome, in a later turn of the loop: None where it was cancelled, an exception where we have a
+            bug.
         """
+        task = self._loop.create_task(self._attempt(url, options, claim))
+        task.add_done_callback(lambda task: landed(None if task.cancelled() else task.exception() or task.result()))
+        return task
+
+    async def _attempt(self, url: str, options: Options, claim: Claim) -> Outcome:
         scheme = url.partition(":")[0].lower()
         if (refused := _refuse(scheme, url, options)) is not None:
             return refused
@@ -122,7 +139,7 @@ async def _read(
         if (await _call(filesystem, "info", path))["size"]:
             raise
         first = b""
-    await claim.take(len(first), clock)
+    await claim.wait_and_take(len(first), clock)
     pieces, n_bytes = [first], len(first)
     if n_bytes >= min(_FIRST_PIECE, options.max_bytes + 1):
         size = (await _call(filesystem, "info", path))["size"]
@@ -135,7 +152,7 @@ async def _read(
             piece = await _call(filesystem, "cat_file", path, start=n_bytes, end=min(n_bytes + _PIECE, size))
             if not piece:
                 return Failure("fetch_failed", f"the object ends with {n_bytes:,} of {size:,} bytes")
-            await claim.take(len(piece), clock)
+            await claim.wait_and_take(len(piece), clock)
             pieces.append(piece)
             n_bytes += len(piece)
     if not n_bytes:

@@ -14,7 +14,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from imgmatch_df.errors import Failure, Setback
 from imgmatch_df.memory import Claim, Memory
@@ -35,6 +36,13 @@ Answer: TypeAlias = Fetched | Failure
 # Told in the loop's thread, once for each address: its position, and the answer; None where the caller has stopped it;
 # an exception where we have a bug. The release gives back the bytes of a `Fetched`.
 Arrived: TypeAlias = Callable[[int, Answer | BaseException | None, Callable[[], None]], None]
+
+
+class Attempt(Protocol):
+    """An attempt to fetch one address, under way."""
+
+    def cancel(self) -> object:
+        """Give up: it lands with None."""
 
 
 class Download:
@@ -60,7 +68,7 @@ class Download:
         self._hosts: list[str] = []
         self._ready: deque[str] = deque()
         self._full: set[str] = set()
-        self.under_way: dict[int, asyncio.Task[Fetched | Failure | Setback] | asyncio.TimerHandle] = {}
+        self.under_way: dict[int, Attempt | asyncio.TimerHandle] = {}
         for position, url in enumerate(urls):
             found = _HOST.match(url)
             host = f"{found[1]}://{found[2]}".lower() if found else ""
@@ -132,7 +140,7 @@ class Network:
     """The event loop, its thread, and everything that is under way in it."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
+        self._loop = asyncio.SelectorEventLoop()  # Windows has another one, which watches no file descriptors
         self._downloads: deque[Download] = deque()
         self._memory = Memory(self._call_back)
         self._n_open = 0
@@ -146,6 +154,8 @@ class Network:
 
     def start(self, download: Download) -> None:
         """Begin a download."""
+        import imgmatch_df.web  # noqa: F401  # in this thread, which can be told what goes wrong with it
+
         self._loop.call_soon_threadsafe(self._add, download)
 
     def stop(self, download: Download, after: int = -1) -> None:
@@ -162,11 +172,6 @@ class Network:
         self._thread.join(_CLOSE_WITHIN_S)
         if not self._thread.is_alive():
             self._loop.close()
-
-    def detach(self) -> None:
-        """Forget the connections, in a forked child, without touching what the parent goes on using."""
-        if self._web is not None:
-            self._web.detach()
 
     # --- in the loop's thread ----------------------------------------------------------------------------------------
 
@@ -201,32 +206,31 @@ class Network:
         self._n_open += 1
         self._n_open_to[download.host(position)] += 1
         claim = self._memory.claim(download.options.max_bytes_in_flight)
-        task = self._loop.create_task(self._attempt(download, position, claim))
-        download.under_way[position] = task
-        task.add_done_callback(lambda task: self._landed(download, position, claim, task))
-
-    async def _attempt(self, download: Download, position: int, claim: Claim) -> Fetched | Failure | Setback:
         url = download.url(position)
-        if _HTTP.match(url):
-            return await self._web_client().attempt(url, download.options, claim)
-        return await self._cloud_client().attempt(url, download.options, claim)
+        client = self._web_client() if _HTTP.match(url) else self._cloud_client()
+        landed = partial(self._landed, download, position, claim)
+        download.under_way[position] = client.start(url, download.options, claim, landed)
 
     def _cloud_client(self) -> "CloudClient":
         if self._cloud is None:
             from imgmatch_df.cloud import CloudClient
 
-            self._cloud = CloudClient()
+            self._cloud = CloudClient(self._loop)
         return self._cloud
 
     def _web_client(self) -> "WebClient":
         if self._web is None:
             from imgmatch_df.web import WebClient
 
-            self._web = WebClient()
+            self._web = WebClient(self._loop)
         return self._web
 
     def _landed(
-        self, download: Download, position: int, claim: Claim, task: asyncio.Task[Fetched | Failure | Setback]
+        self,
+        download: Download,
+        position: int,
+        claim: Claim,
+        outcome: Answer | Setback | BaseException | None,
     ) -> None:
         del download.under_way[position]
         host = download.host(position)
@@ -236,18 +240,15 @@ class Network:
             del self._n_open_to[host]
         for other in self._downloads:
             other.free(host)
-        if task.cancelled():
-            claim.drop()
-            self._answer(download, position, None)
-        elif (error := task.exception()) is not None:
-            claim.drop()
-            self._answer(download, position, error)
-        elif isinstance(outcome := task.result(), Fetched):
+        if isinstance(outcome, Fetched):
             claim.arrive()
             self._answer(download, position, outcome, claim.release)
         else:
             claim.drop()
-            self._judge(download, position, outcome)
+            if isinstance(outcome, Failure | Setback):
+                self._judge(download, position, outcome)
+            else:
+                self._answer(download, position, outcome)
         self._feed()
 
     def _judge(self, download: Download, position: int, outcome: Failure | Setback) -> None:
@@ -309,7 +310,7 @@ class Network:
         while self._n_open:
             await asyncio.sleep(0.01)
         if self._web is not None:
-            await self._web.close()
+            self._web.close()
 
 
 def fetch(url: str, options: Options) -> Answer:
@@ -360,7 +361,6 @@ def _leave_to_parent() -> None:
     global _lock, _network
     _lock = threading.Lock()
     if _network is not None:
-        _network.detach()
         _parents.append(_network)
     _network = None
 

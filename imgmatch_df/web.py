@@ -5,293 +5,385 @@ address nor a redirect leads into a private network.
 """
 
 import asyncio
+import os
 import socket
 import ssl
-import warnings
+import sys
 import zlib
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import Any, Final
+from itertools import chain
+from math import inf
+from typing import Any, Final, TypeAlias
 
-import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
+import pycurl
 
-from imgmatch_df.addresses import Address, blocked_reason, clean_url, follow_redirect
+from imgmatch_df.addresses import Address, clean_url, is_ip
+from imgmatch_df.answers import Head, inflater, judge_head, read_head, too_many_bytes
+from imgmatch_df.connections import BlockedAddressError, Connections
 from imgmatch_df.errors import Failure, Setback
 from imgmatch_df.memory import Claim
 from imgmatch_df.options import Options
 from imgmatch_df.sources import Fetched, describe
-from imgmatch_df.threads import in_daemon_thread
+
+Outcome: TypeAlias = Fetched | Failure | Setback
+# Told in the loop's thread, once and never from within `start`: the outcome; None where it was cancelled; an exception
+# where we have a bug.
+Landed: TypeAlias = Callable[[Outcome | BaseException | None], None]
 
 _MAX_REDIRECTS: Final = 5
-_REDIRECTS: Final = (301, 302, 303, 307, 308)
-_GONE: Final = (404, 410)
-_PIECE: Final = 1 << 18  # bytes read, and bytes inflated, at a time
-_MAX_ETAG: Final = 256
-_MAX_HEADER_CHARS: Final = 1 << 15
-_DNS_TTL_S: Final = 60
+_LOOK_EVERY_S: Final = 0.1  # for those that are late: one timer for all, since one for each costs 5 microseconds
+_ABORT: Final = -1  # what libcurl is answered to end a request
 _NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
-_HEADERS: Final = {
-    "Accept": "image/*,*/*;q=0.8",
-    "Accept-Encoding": "identity",  # pictures are compressed already
-    "User-Agent": f"imgmatch-df/{version('imgmatch-df')}",
+_HEADERS: Final = [
+    "Accept: image/*,*/*;q=0.8",
+    "Accept-Encoding: identity",  # pictures are compressed already
+    f"User-Agent: imgmatch-df/{version('imgmatch-df')}",
+]
+_OPTIONS: Final[dict[int, Any]] = {
+    pycurl.HTTPHEADER: _HEADERS,
+    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,  # in HTTP/2, a body that waits for memory stops its neighbours
+    pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+    pycurl.FOLLOWLOCATION: 0,  # by hand, after a look at where to
+    pycurl.PATH_AS_IS: 1,  # `clean_url` has been there
+    pycurl.PROXY: "",  # one of the environment would connect to addresses that were never checked
+    pycurl.NETRC: pycurl.NETRC_IGNORED,
+    pycurl.HTTP_CONTENT_DECODING: 0,  # by hand, a piece at a time
+    pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
+    pycurl.BUFFERSIZE: 1 << 17,
+    pycurl.NOSIGNAL: 1,
 }
-
-
-class BlockedAddressError(OSError):
-    """A connection to a machine that is not on the public internet. Never leaves this file."""
+_VAST: Final = 1 << 16  # bytes of a head; libcurl ends it at 300 KB, with the code of a lost connection
+_MAX_MS: Final = (1 << 31) - 1
+# Codes of libcurl: what comes of certificates, of servers that speak something else (8 is a strange answer, and has a
+# misleading name only), and of connections that end too early.
+_UNTRUSTED: Final = (
+    pycurl.E_SSL_CONNECT_ERROR,
+    pycurl.E_SSL_CERTPROBLEM,
+    pycurl.E_SSL_CIPHER,
+    pycurl.E_SSL_CACERT,
+    pycurl.E_SSL_CACERT_BADFILE,
+    pycurl.E_SSL_ISSUER_ERROR,
+)
+_NO_HTTP: Final = (pycurl.E_UNSUPPORTED_PROTOCOL, 8)
+_LOST: Final = (pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR)
 
 
 class WebClient:
     """The connections of the process to web servers. Made, used and closed in one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         # Two pools, or a connection into a private network that one expression is allowed to make would serve another.
-        self._sessions = {allowed: _make_session(allow_private_networks=allowed) for allowed in (False, True)}
-        self._of_parent: list[aiohttp.BaseConnector] = []
+        self._pools = {allowed: Connections(loop, allow_private_networks=allowed) for allowed in (False, True)}
+        self._idle: dict[bool, list[_Attempt]] = {allowed: [] for allowed in self._pools}
+        self._under_way: set[_Attempt] = set()
+        self._look_out: asyncio.TimerHandle | None = None
 
-    async def close(self) -> None:
-        """Close all connections."""
-        for session in self._sessions.values():
-            await session.close()
+    def close(self) -> None:
+        """Close all connections, of which none may be in use."""
+        for pool in self._pools.values():
+            pool.close()
 
-    def detach(self) -> None:
-        """Forget the connections without touching them: in a forked child they are the parent's."""
-        for session in self._sessions.values():
-            if isinstance(session.connector, _Connector):
-                session.connector.is_of_parent = True
-                self._of_parent.append(session.connector)
-            session.detach()
-
-    async def attempt(self, url: str, options: Options, claim: Claim) -> Fetched | Failure | Setback:
-        """Return what `url` gives, after at most five redirects.
+    def start(self, url: str, options: Options, claim: Claim, landed: Landed) -> "_Attempt":
+        """Fetch what `url` gives, after at most five redirects; return what can be cancelled.
 
         Parameters
         ----------
         url
             An http or https address, as people write it.
         options
-            `timeout_s`, `max_bytes` and `allow_private_networks` count here.
+            `timeout_s`, `max_bytes`, `n_connections` and `allow_private_networks` count here.
         claim
             Gets the bytes as they come, which is also how they are held back.
+        landed
+            Told the outcome.
         """
+        idle = self._idle[options.allow_private_networks]
+        if not idle:
+            idle.append(_Attempt(self._loop, self._pools[options.allow_private_networks], self._under_way, idle))
+        attempt = idle.pop()
+        attempt.start(url, options, claim, landed)
+        if self._look_out is None:
+            self._look_out = self._loop.call_later(_LOOK_EVERY_S, self._end_the_late)
+        return attempt
+
+    def _end_the_late(self) -> None:
+        now = self._loop.time()
+        for attempt in [attempt for attempt in self._under_way if attempt.deadline < now]:
+            attempt.time_out()
+        self._look_out = self._loop.call_later(_LOOK_EVERY_S, self._end_the_late) if self._under_way else None
+
+
+class _Attempt:
+    """An attempt to fetch an address; when it has landed it may be started again, since setting one up costs 30 us.
+
+    Parameters
+    ----------
+    loop
+        Everything happens in its thread.
+    pool
+        Makes the connections, and says which.
+    under_way, idle
+        Where it stands while it is under way, and when it may be started again.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pool: Connections,
+        under_way: "set[_Attempt]",
+        idle: "list[_Attempt]",
+    ) -> None:
+        self.deadline = 0.0
+        self._loop = loop
+        self._pool = pool
+        self._under_way = under_way
+        self._idle = idle
+        self._looking: asyncio.Task[str] | None = None
+        self._soon: asyncio.Handle | None = None
+        self._is_sent = False
+        self._authorization: str | None = None
+        self._lines: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._curl = pycurl.Curl()
+        for option, value in {**_OPTIONS, **_trusted()}.items():
+            if value is None:
+                self._curl.unsetopt(option)
+            else:
+                self._curl.setopt(option, value)
+        self._curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
+        self._curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
+        self._curl.setopt(pycurl.WRITEFUNCTION, self._take)
+
+    def start(self, url: str, options: Options, claim: Claim, landed: Landed) -> None:
+        """Begin with an address."""
+        self._options = options
+        self._claim = claim
+        self._landed = landed
+        self._n_redirects = 0
+        self._end = self.deadline = self._loop.time() + options.timeout_s
+        self._under_way.add(self)
+        self._pool.keep(options.n_connections)
         address = clean_url(url)
         if isinstance(address, Failure):
-            return address
+            self._soon = self._loop.call_soon(self._land, address)
+        else:
+            self._look_up(address)
+
+    def cancel(self) -> None:
+        """Give up."""
+        self._land(None)
+
+    def time_out(self) -> None:
+        """Give up because `deadline` has passed."""
+        if self._looking is not None:
+            self._land(_no_connection_in_time(self._options))
+        else:
+            self._stop_sending()
+            late = Setback(Failure("fetch_timeout", f"no whole answer within {self._options.timeout_s:g} s"))
+            self._go_on(self._judge() or late)
+
+    def _land(self, outcome: Outcome | BaseException | None) -> None:
+        self._stop_sending()
+        if self._looking is not None:
+            self._looking.remove_done_callback(self._found)
+        if self._soon is not None:
+            self._soon.cancel()
+        self._looking = self._soon = None
+        self._pieces.clear()
+        self._under_way.discard(self)
+        self._idle.append(self)
+        self._landed(outcome)
+
+    def _stop_sending(self) -> None:
+        if self._is_sent:
+            self._is_sent = False
+            self._pool.stop(self._curl)
+
+    # --- there -------------------------------------------------------------------------------------------------------
+
+    def _look_up(self, address: Address) -> None:
+        self._address = address
+        if is_ip(address.host):
+            self._send()
+            return
+        looking = self._pool.find(address.host, address.port)
+        if looking.done():
+            self._found(looking)
+        else:
+            self._looking = looking
+            looking.add_done_callback(self._found)
+            self.deadline = min(self._end, self._loop.time() + self._options.timeout_s / 3)
+
+    def _found(self, place: "asyncio.Task[str]") -> None:
+        self._looking = None
+        self.deadline = self._end
+        error = place.exception()
+        if error is None:
+            self._curl.setopt(pycurl.RESOLVE, [place.result()])
+            self._send()
+        elif isinstance(error, BlockedAddressError):
+            self._land(Failure("fetch_blocked", str(error)))
+        elif isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_HOST:
+            self._land(Failure("fetch_failed", f"no such host: {self._address.host[:60]}"))
+        elif isinstance(error, OSError):
+            self._land(_no_connection(error))
+        else:
+            self._land(error)
+
+    def _send(self) -> None:
+        self._lines.clear()
+        self._pieces.clear()
+        self._head: Head | None = None
+        self._answer: Address | Outcome | BaseException | None = None
+        self._refused: Failure | Setback | None = None
+        self._n_bytes = 0
+        self._rest: Iterator[bytes] | None = None
+        self._n_seen = 0
+        self._left_s: float | None = None
+        address, curl = self._address, self._curl
         try:
-            async with asyncio.timeout(options.timeout_s) as clock:
-                for _ in range(1 + _MAX_REDIRECTS):
-                    answer = await self._request(address, options, claim, clock)
-                    if not isinstance(answer, Address):
-                        return answer
-                    address = answer
-        except TimeoutError:
-            return Setback(Failure("fetch_timeout", f"no whole answer within {options.timeout_s:g} s"))
-        return Failure("fetch_failed", f"more than {_MAX_REDIRECTS} redirects, the last one to {describe(address.url)}")
+            curl.setopt(pycurl.URL, address.url)
+            curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(int(self._options.timeout_s * 1000 / 3) + 1, _MAX_MS))
+            if address.authorization != self._authorization:
+                self._authorization = address.authorization
+                more = [] if address.authorization is None else [f"Authorization: {address.authorization}"]
+                curl.setopt(pycurl.HTTPHEADER, [*_HEADERS, *more])
+            self._pool.start(curl, self._ended)
+            self._is_sent = True
+        except pycurl.error as error:
+            self._soon = self._loop.call_soon(self._land, error)
 
-    async def _request(
-        self, address: Address, options: Options, claim: Claim, clock: asyncio.Timeout
-    ) -> Fetched | Address | Failure | Setback:
-        session = self._sessions[options.allow_private_networks]
-        headers = {} if address.authorization is None else {"Authorization": address.authorization}
+    def _open_socket(self, _purpose: int, place: Any) -> Any:
+        """Return a socket for an address that is about to be connected to: the last check, nothing gets around it."""
+        family, kind, protocol, address = place
+        refused = self._pool.refuse(str(address[0]))
+        if refused is not None:
+            self._refused = Failure("fetch_blocked", refused)
+            return pycurl.SOCKET_BAD
         try:
-            async with session.get(
-                URL(address.url, encoded=True),
-                headers=headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=options.timeout_s / 3),
-            ) as response:
-                answer = _judge(response, address, options) or await _read_body(response, options, claim, clock)
-                if not isinstance(answer, Fetched):
-                    response.close()  # whatever is left of the body is not read
-                return answer
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return _explain(error, address, options)
+            return socket.socket(family, kind, protocol).detach()  # libcurl closes it
+        except OSError as error:
+            self._refused = _no_connection(error)
+            return pycurl.SOCKET_BAD
 
+    # --- and back ----------------------------------------------------------------------------------------------------
 
-class _Connector(aiohttp.TCPConnector):
-    """A pool that a forked child can leave alone: closing it there would take the parent's sockets off its selector."""
+    def _judge(self) -> Address | Outcome | BaseException | None:
+        """Return what the answer comes to as far as it is there, None where that is open."""
+        if self._head is None and self._lines and not self._lines[-1].strip():
+            self._head = read_head(self._lines)
+            self._answer = judge_head(self._head, self._address, self._options)
+            self._inflate = inflater(self._head.coding)
+        return self._answer
 
-    is_of_parent = False
-
-    def __del__(self, _warnings: Any = warnings) -> None:
-        if not self.is_of_parent:
-            super().__del__(_warnings)
-
-
-def _make_session(*, allow_private_networks: bool) -> aiohttp.ClientSession:
-    connector = _Connector(
-        limit=0,  # `network` counts, for all pools together
-        resolver=_Resolver(check=not allow_private_networks),
-        ttl_dns_cache=_DNS_TTL_S,
-        socket_factory=None if allow_private_networks else _checked_socket,
-        ssl=ssl.create_default_context(),
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),  # what one row's server says is not told to the next
-        headers=_HEADERS,
-        auto_decompress=False,  # a piece at a time instead, below
-        trust_env=False,  # a proxy would connect to addresses that were never checked
-        read_bufsize=_PIECE,
-        max_line_size=_MAX_HEADER_CHARS,
-        max_field_size=_MAX_HEADER_CHARS,
-    )
-
-
-# --- where a connection may go ---------------------------------------------------------------------------------------
-
-
-def _look_up(host: str) -> list[tuple[socket.AddressFamily, str]]:
-    return [(family, str(place[0])) for family, *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
-
-
-class _Resolver(AbstractResolver):
-    """Names to the addresses that may be connected to; `aiohttp` connects to these and looks nothing up itself."""
-
-    def __init__(self, *, check: bool) -> None:
-        self._check = check
-
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  # the interface
-    ) -> list[ResolveResult]:
-        found = await in_daemon_thread(lambda: _look_up(host))
-        allowed = [(kind, ip) for kind, ip in found if not self._check or blocked_reason(ip) is None]
-        if not allowed:
-            raise _blocked(found[0][1], host)
-        return [
-            ResolveResult(hostname=host, host=ip, port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST)
-            for kind, ip in allowed
-        ]
-
-    async def close(self) -> None:
-        pass
-
-
-def _checked_socket(address: tuple[Any, ...]) -> socket.socket:
-    """Return a socket for an address that is about to be connected to: the last check, which nothing gets around."""
-    family, kind, protocol, _, place = address
-    if blocked_reason(str(place[0])) is not None:
-        raise _blocked(str(place[0]))
-    return socket.socket(family, kind, protocol)
-
-
-def _blocked(ip: str, host: str | None = None) -> BlockedAddressError:
-    what = f"{ip} is" if host is None else f"{host[:60]} is {ip},"
-    return BlockedAddressError(f"blocked: {what} {blocked_reason(ip)}; pass allow_private_networks=True to allow it")
-
-
-# --- what an answer says ---------------------------------------------------------------------------------------------
-
-
-def _judge(response: aiohttp.ClientResponse, address: Address, options: Options) -> Address | Failure | Setback | None:
-    """Return what the head of an answer settles: a redirect, or why there is no body to read; None to read it."""
-    code = response.status
-    if code in _REDIRECTS:
-        location = response.headers.get("Location")
-        if location is None:
-            return Failure("fetch_failed", f"HTTP {code}, a redirect that does not say where to")
-        return follow_redirect(address, location)
-    if code in _GONE:
-        return Failure("not_found", f"HTTP {code}")
-    if code == 429 or code >= 500:
-        return Setback(Failure("fetch_failed", f"HTTP {code}"), _retry_after_s(response))
-    if code == 206:
-        return Failure("fetch_failed", "HTTP 206, a part of the picture although all of it was asked for")
-    if code != 200:
-        return Failure("fetch_failed", f"HTTP {code}")
-    if response.content_length is not None and response.content_length > options.max_bytes:
-        return _too_many_bytes(f"{response.content_length:,} bytes", options)
-    return None
-
-
-def _retry_after_s(response: aiohttp.ClientResponse) -> float | None:
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
+    def _take(self, chunk: bytes) -> Any:
+        """Take a piece of the body: None when that is done, `WRITEFUNC_PAUSE` to get it again, perhaps with more."""
+        try:
+            if self._judge() is not None:
+                # Where all of the body is there, the connection can be used again; the rest is not worth waiting for.
+                return None if self._head is not None and self._head.n_bytes == len(chunk) else _ABORT
+            pieces = self._inflate(chunk[self._n_seen :]) if self._n_seen else self._inflate(chunk)
+            if self._rest is not None:
+                pieces = chain(self._rest, pieces)
+                self._rest, self._n_seen = None, 0
+            for piece in pieces:
+                if self._n_bytes + len(piece) > self._options.max_bytes:
+                    what = f"{self._n_bytes + len(piece):,} bytes and more"
+                    self._answer = too_many_bytes(what, self._options)
+                    return _ABORT
+                if not self._claim.take(len(piece)):
+                    self._rest, self._n_seen = chain((piece,), pieces), len(chunk)
+                    self._wait_for_room()
+                    return pycurl.WRITEFUNC_PAUSE
+                if self._left_s is not None:
+                    self.deadline, self._left_s = self._loop.time() + self._left_s, None
+                self._n_bytes += len(piece)
+                self._pieces.append(piece)
+        except zlib.error as error:
+            self._answer = Failure("fetch_failed", f"the body is no sound {self._head and self._head.coding}: {error}")
+            return _ABORT
+        except BaseException as error:  # noqa: BLE001  # libcurl would print it; raised again where the batch is waited for
+            self._answer = error
+            return _ABORT
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+    def _wait_for_room(self) -> None:
+        """Have libcurl go on when there is room; meanwhile the clock stands still."""
+        self._claim.when_room(self._unpause)
+        if self._left_s is None:
+            self._left_s = self.deadline - self._loop.time()
+            self.deadline = inf
+
+    def _unpause(self) -> None:
+        try:
+            self._curl.pause(pycurl.PAUSE_CONT)
+        except pycurl.error as error:
+            self._stop_sending()
+            self._ended(error.args[0], error.args[1])
+
+    def _ended(self, code: int, words: str) -> None:
+        self._is_sent = False
+        answer = self._judge()
+        if answer is None:
+            answer = self._explain(code, words) if code else self._make_whole()
+        self._go_on(answer)
+
+    def _go_on(self, answer: Address | Outcome | BaseException) -> None:
+        """Follow a redirect; land with anything else."""
+        if not isinstance(answer, Address):
+            self._land(answer)
+            return
+        self._n_redirects += 1
+        if self._n_redirects > _MAX_REDIRECTS:
+            what = f"more than {_MAX_REDIRECTS} redirects, the last one to {describe(answer.url)}"
+            self._land(Failure("fetch_failed", what))
+        else:
+            self._look_up(answer)
+
+    def _make_whole(self) -> Fetched | Failure:
+        if not self._n_bytes or self._head is None:
+            return Failure("missing", "zero bytes")
+        return Fetched(b"".join(self._pieces), self._head.content_type, self._head.etag)
+
+    def _explain(self, code: int, words: str) -> Failure | Setback:
+        error_code = self._curl.getinfo(pycurl.OS_ERRNO)
+        if code == pycurl.E_COULDNT_CONNECT:
+            why = OSError(error_code, os.strerror(error_code)) if error_code else OSError(words)
+            return self._refused or _no_connection(why)
+        if code == pycurl.E_OPERATION_TIMEDOUT:
+            return _no_connection_in_time(self._options)
+        if code in _UNTRUSTED:
+            return Failure("fetch_failed", f"no trusted connection: {describe(words.lower())}")
+        if code in _NO_HTTP:
+            return Failure("fetch_failed", "the answer is no HTTP")
+        if code not in _LOST:
+            return Failure("fetch_failed", f"libcurl says: {describe(words)}")
+        if self._head is None and sum(map(len, self._lines)) > _VAST:
+            return Failure("fetch_failed", "the answer is no HTTP: its head has no end")
+        if self._head is None:
+            return Setback(Failure("fetch_failed", "the connection ended before the answer"))
+        of = "" if self._head.n_bytes is None else f" of {self._head.n_bytes:,}"
+        return Setback(Failure("fetch_failed", f"the connection ended with {self._n_bytes:,}{of} bytes"))
 
 
-async def _read_body(
-    response: aiohttp.ClientResponse, options: Options, claim: Claim, clock: asyncio.Timeout
-) -> Fetched | Failure | Setback:
-    coding = response.headers.get("Content-Encoding", "").strip().lower()
-    if coding not in _INFLATERS:
-        return Failure("fetch_failed", f"the body is compressed with {coding[:20]!r}, which was not asked for")
-    inflate = _INFLATERS[coding]()
-    pieces = []
-    n_bytes = 0
-    try:
-        async for chunk in response.content.iter_any():
-            for piece in inflate(chunk):
-                n_bytes += len(piece)
-                if n_bytes > options.max_bytes:
-                    return _too_many_bytes(f"{n_bytes:,} bytes and more", options)
-                await claim.take(len(piece), clock)
-                pieces.append(piece)
-    except aiohttp.ClientPayloadError:
-        of = "" if response.content_length is None else f" of {response.content_length:,}"
-        return Setback(Failure("fetch_failed", f"the connection ended with {n_bytes:,}{of} bytes"))
-    except zlib.error as error:
-        return Failure("fetch_failed", f"the body is no sound {coding}: {error}")
-    if not n_bytes:
-        return Failure("missing", "zero bytes")
-    etag = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-    return Fetched(pieces[0] if len(pieces) == 1 else b"".join(pieces), response.content_type, etag[:_MAX_ETAG])
+def _trusted() -> dict[int, Any]:
+    """Return the options that say whose certificates are trusted: those that Python trusts."""
+    paths = ssl.get_default_verify_paths()  # SSL_CERT_FILE and SSL_CERT_DIR, else where the system has them
+    if sys.platform in ("win32", "darwin") and paths.cafile is None:
+        return {pycurl.SSL_OPTIONS: pycurl.SSLOPT_NATIVE_CA}
+    if paths.cafile is None:
+        return {} if paths.capath is None else {pycurl.CAPATH: paths.capath}
+    if paths.openssl_capath_env in os.environ and paths.capath is not None:
+        return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: paths.capath}
+    # With a folder besides, libcurl would read the file again for each connection.
+    return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: None}
 
 
-def _as_it_is() -> Callable[[bytes], Iterator[bytes]]:
-    return lambda chunk: iter((chunk,))
+def _no_connection(error: OSError) -> Setback:
+    return Setback(Failure("fetch_failed", f"no connection: {describe(str(error.strerror or error).lower())}"))
 
 
-def _inflate() -> Callable[[bytes], Iterator[bytes]]:
-    """Return a function that inflates gzip or zlib a piece at a time, so that a bomb stops at `max_bytes`."""
-    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
-
-    def pieces(chunk: bytes) -> Iterator[bytes]:
-        while chunk and not stream.eof:
-            yield stream.decompress(chunk, _PIECE)
-            chunk = stream.unconsumed_tail
-
-    return pieces
-
-
-_INFLATERS: Final = {"": _as_it_is, "identity": _as_it_is, "gzip": _inflate, "x-gzip": _inflate, "deflate": _inflate}
-
-
-def _too_many_bytes(what: str, options: Options) -> Failure:
-    return Failure("too_many_bytes", f"{what}, more than max_bytes={options.max_bytes:,}; raise max_bytes to allow it")
-
-
-def _explain(error: Exception, address: Address, options: Options) -> Failure | Setback:
-    cause = getattr(error, "os_error", error)
-    if isinstance(cause, BlockedAddressError):
-        return Failure("fetch_blocked", str(cause))
-    if isinstance(error, aiohttp.ServerTimeoutError):
-        return Setback(Failure("fetch_timeout", f"no connection within {options.timeout_s / 3:g} s"))
-    if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
-        return Failure("fetch_failed", f"no trusted connection: {_reason(cause)}")
-    if isinstance(cause, socket.gaierror) and cause.errno in _NO_SUCH_HOST:
-        return Failure("fetch_failed", f"no such host: {address.host[:60]}")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return Setback(Failure("fetch_failed", f"no connection: {_reason(cause)}"))
-    if isinstance(error, aiohttp.ClientConnectionError | OSError):
-        return Setback(Failure("fetch_failed", "the connection ended before the answer"))
-    return Failure("fetch_failed", "the answer is no HTTP")
-
-
-def _reason(error: BaseException) -> str:
-    words = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or str(error)
-    return describe(" ".join(str(words).split()).lower() or type(error).__name__)
+def _no_connection_in_time(options: Options) -> Setback:
+    return Setback(Failure("fetch_timeout", f"no connection within {options.timeout_s / 3:g} s"))

@@ -161,6 +161,24 @@ class HostileServer:
             await request.writer.drain()
         return True
 
+    async def do_bits(self, request: Request) -> bool:
+        """Send a picture in chunks of every size, many at once, gzipped where the path says so."""
+        data = self.pictures[int(request.query("n", "0")) % len(self.pictures)]
+        coding = ""
+        if request.parts[-1] == "zipped":
+            data, coding = gzip.compress(data), "Content-Encoding: gzip\r\n"
+        request.writer.write(f"HTTP/1.1 200 OK\r\n{coding}Transfer-Encoding: chunked\r\n\r\n".encode())
+        start, n_bytes = 0, 1
+        while start < len(data):
+            part = data[start : start + n_bytes]
+            request.writer.write(b"%x\r\n%s\r\n" % (len(part), part))
+            start, n_bytes = start + n_bytes, n_bytes % 97 * 2 + 1
+            if n_bytes == 1:
+                await request.writer.drain()
+                await asyncio.sleep(0.001)
+        request.writer.write(b"0\r\n\r\n")
+        return True
+
     async def do_until_end(self, request: Request) -> bool:
         """Give no length: the end of the connection is the end of the picture."""
         request.writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + self.pictures[0])

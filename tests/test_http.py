@@ -11,7 +11,7 @@ from hostile_server import HostileServer
 from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
-from imgmatch_df import network, web
+from imgmatch_df import connections, network
 from imgmatch_df.records import visual_hash_response
 
 ENGINES = ["eager", "in-memory", "streaming"]
@@ -105,7 +105,7 @@ def test_addresses_as_they_come(server, written, sent):
 
 def test_hosts_as_they_come(server, encoded, monkeypatch):
     asked = []
-    monkeypatch.setattr(web, "_look_up", lambda host: asked.append(host) or [(socket.AF_INET, "127.0.0.1")])
+    monkeypatch.setattr(connections, "_look_up", lambda host: asked.append(host) or [(socket.AF_INET, "127.0.0.1")])
     urls = [
         server.url("/ok/1.jpg", host) for host in ("BÜCHER.example", "例え.jp", "a_b.example", "127.1", "0x7f000001")
     ]
@@ -198,7 +198,7 @@ def test_a_name_that_nobody_has(monkeypatch):
     def look_up(host):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(web, "_look_up", look_up)
+    monkeypatch.setattr(connections, "_look_up", look_up)
     assert fail("http://nobody.example/a.jpg") == ("fetch_failed", "no such host: nobody.example after 1 attempt")
 
 
@@ -270,7 +270,7 @@ def test_the_detail_of_a_blocked_address():
 
 
 def test_names_that_resolve_to_private_addresses_are_blocked(server, monkeypatch):
-    monkeypatch.setattr(web, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
+    monkeypatch.setattr(connections, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
     server.targets.clear()
     status, detail = fail(server.url("/ok/1.jpg", "innocent.example"), allow_private_networks=False)
     assert (status, detail.partition(";")[0]) == (
@@ -283,8 +283,8 @@ def test_names_that_resolve_to_private_addresses_are_blocked(server, monkeypatch
 @pytest.fixture
 def public(monkeypatch):
     """Let 127.0.0.2 and no other loopback address count as public."""
-    real = web.blocked_reason
-    monkeypatch.setattr(web, "blocked_reason", lambda ip: None if ip == "127.0.0.2" else real(ip))
+    real = connections.blocked_reason
+    monkeypatch.setattr(connections, "blocked_reason", lambda ip: None if ip == "127.0.0.2" else real(ip))
 
 
 @pytest.fixture
@@ -294,7 +294,7 @@ def public_server(encoded, public):
 
 
 def test_redirects_to_private_addresses_are_blocked(server, public_server, monkeypatch):
-    monkeypatch.setattr(web, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
+    monkeypatch.setattr(connections, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
     server.targets.clear()
     private = [server.url("/ok/1.jpg"), server.url("/ok/1.jpg", "innocent.example"), f"//127.1:{server.port}/ok/1.jpg"]
     urls = [public_server.url(f"/to?u={url}") for url in private] + [public_server.url("/ok/1.jpg")]
@@ -312,7 +312,7 @@ def test_a_name_that_changes_its_address_never_leads_inside(server, public_serve
         asked.append(host)
         return [(socket.AF_INET, next(answers, "127.0.0.1"))]
 
-    monkeypatch.setattr(web, "_look_up", look_up)
+    monkeypatch.setattr(connections, "_look_up", look_up)
     server.targets.clear()
     first = f"http://rebound.example:{public_server.port}/ok/1.jpg"
     second = f"http://rebound.example:{server.port}/ok/1.jpg"
@@ -325,16 +325,16 @@ def test_a_name_that_changes_its_address_never_leads_inside(server, public_serve
 
 def test_of_several_addresses_the_public_one_is_taken(public_server, monkeypatch):
     found = [(socket.AF_INET, "10.0.0.7"), (socket.AF_INET, "127.0.0.2"), (socket.AF_INET6, "fe80::1")]
-    monkeypatch.setattr(web, "_look_up", lambda host: found)
+    monkeypatch.setattr(connections, "_look_up", lambda host: found)
     out = hashed([public_server.url("/ok/1.jpg", "both.example")], allow_private_networks=False)
     assert out["status"].item() == "ok"
 
 
 def test_a_resolver_that_lies_is_caught_at_the_socket(server, monkeypatch):
-    async def resolve(self, host, port=0, family=socket.AF_INET):
-        return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": family, "proto": 0, "flags": 0}]
+    async def find(host, port, *, check):
+        return f"+{host}:{port}:127.0.0.1"
 
-    monkeypatch.setattr(web._Resolver, "resolve", resolve)
+    monkeypatch.setattr(connections, "_find_place", find)
     assert fail(server.url("/ok/1.jpg", "liar.example"), allow_private_networks=False)[0] == "fetch_blocked"
 
 
@@ -348,6 +348,13 @@ def test_proxies_of_the_environment_are_not_asked(server, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert hashed([server.url("/ok/1.jpg?proxy")])["status"].item() == "ok"
+
+
+def test_a_netrc_is_not_read(server, monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fail(server.url("/login?netrc"))[1] == "HTTP 401 after 1 attempt"
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
@@ -388,6 +395,14 @@ def fresh_server(encoded):
         yield running
 
 
+def test_connections_are_used_again(fresh_server):
+    paths = ["/ok/{}.jpg", "/status/404?{}", "/to?u=/ok/1.jpg?{}", "/empty?{}", "/zipped?{}", "/chunked?{}"]
+    urls = [fresh_server.url(path.format(n)) for n in range(10) for path in paths]
+    for _ in range(3):
+        hashed(urls, n_connections=4, timeout_s=5)
+    assert fresh_server.n_connections <= 4
+
+
 def test_connections_are_bounded(fresh_server):
     server = fresh_server
     urls = [server.url(f"/slow-headers?s=0.05&n={n}") for n in range(40)]
@@ -424,6 +439,17 @@ def test_bytes_in_flight_are_bounded_and_never_lock_up(server):
     urls = [server.url(f"/sized/{500_000 + n}") for n in range(64)]
     out = hashed(urls, max_bytes_in_flight=100_000, timeout_s=5)
     assert set(out["status"]) == {"decode_failed"}
+    assert network.network()._memory.n_bytes == 0
+
+
+@pytest.mark.parametrize("way", ["bits", "bits/zipped"])
+def test_bodies_that_wait_for_memory_are_whole(server, encoded, way):
+    """What had to wait comes again, together with what has arrived meanwhile."""
+    urls = [server.url(f"/{way}?n={n}") for n in range(40)]
+    expected = pl.Series(encoded[:40]).imgmatch.phash().to_list()
+    for max_bytes_in_flight in (1, 1000, 20_000, 100_000):
+        out = hashed(urls, max_bytes_in_flight=max_bytes_in_flight, timeout_s=5)
+        assert out["phash"].to_list() == expected
     assert network.network()._memory.n_bytes == 0
 
 

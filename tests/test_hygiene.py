@@ -25,7 +25,7 @@ HEAVY = [
     "rich",
     "typer",
     "asyncio",
-    "aiohttp",
+    "pycurl",
     "fsspec",
     "pybase64",
 ]

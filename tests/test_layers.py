@@ -20,7 +20,8 @@ ROWS = [
         "sources",
         "_kernels",
     ],
-    ["cloud", "documented", "web"],
+    ["answers", "connections", "documented"],
+    ["cloud", "web"],
     ["network"],
     [
         "fetch",

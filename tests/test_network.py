@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -100,6 +101,26 @@ print(same, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), hashes() == befo
 
 
 @posix
+def test_a_forked_child_leaves_the_connections_to_its_parent(encoded, tmp_path):
+    """Closing them, at its exit too, would say good-bye over TLS in the parent's name."""
+    code = """
+import gc, warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+print(good.imgmatch.phash(**options).null_count())
+child = os.fork()
+if not child:
+    gc.collect()
+    sys.exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(good.imgmatch.phash(**options).null_count())
+"""
+    with vouched_server(encoded, tmp_path) as server:
+        process = run_vouched(server, code, tmp_path)
+        assert server.n_connections <= 20
+    assert (process.stdout.split(), process.stderr) == (["0", "0", "0"], "")
+
+
+@posix
 @pytest.mark.parametrize(
     "call",
     [
@@ -178,23 +199,46 @@ def test_a_certificate_that_nobody_vouches_for(encoded):
     assert out["detail"].item().endswith("after 1 attempt")
 
 
-def test_a_certificate_that_the_environment_vouches_for(encoded, tmp_path):
+@contextmanager
+def vouched_server(encoded, folder):
     ssl = pytest.importorskip("ssl")
     ca = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("127.0.0.1").configure_cert(context)
-    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
-    code = "print(good.imgmatch.phash(**options).null_count())"
+    ca.cert_pem.write_to_path(str(folder / "ca.pem"))
     with HostileServer(encoded, tls=context) as server:
-        process = subprocess.run(
-            [sys.executable, "-W", "error", "-c", HEAD + code, server.url("")],
-            env={**os.environ, "SSL_CERT_FILE": str(tmp_path / "ca.pem")},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        yield server
+
+
+def run_vouched(server, code, folder):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", HEAD + code, server.url("")],
+        env={**os.environ, "SSL_CERT_FILE": str(folder / "ca.pem")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_certificate_that_the_environment_vouches_for(encoded, tmp_path):
+    code = "print(good.imgmatch.phash(**options).null_count())"
+    with vouched_server(encoded, tmp_path) as server:
+        process = run_vouched(server, code, tmp_path)
     assert (process.stdout.strip(), process.stderr) == ("0", "")
+
+
+def test_a_certificate_for_another_host(encoded, tmp_path):
+    code = """
+from imgmatch_df import connections
+connections._look_up = lambda host: [(0, "127.0.0.1")]
+url = base.replace("127.0.0.1", "other.example") + "/ok/1.jpg"
+print(pl.Series([url]).imgmatch.visual_hash(**options).struct.field("detail").item())
+"""
+    with vouched_server(encoded, tmp_path) as server:
+        process = run_vouched(server, code, tmp_path)
+        assert not server.targets
+    assert "no trusted connection: " in process.stdout
 
 
 @pytest.mark.slow
