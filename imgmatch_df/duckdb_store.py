@@ -193,8 +193,10 @@ def _connected(path: Path, *, write: bool) -> Iterator["DuckDBPyConnection"]:
     with _explained(path):
         connection = duckdb.connect(str(path), read_only=not write, config=_WRITE if write else {})
     try:
-        # In a notebook it writes its bar to standard output, which may be where an export goes.
-        connection.execute("SET enable_progress_bar = false")
+        # In a notebook it writes its bar to standard output, which may be where an export goes. Only where it is on:
+        # without ipywidgets it is off there, and to say so again is an error.
+        if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
+            connection.execute("SET enable_progress_bar = false")
         yield connection
     finally:
         with _explained(path):
