@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pytest
 from pictures import draw, jpeg
@@ -52,6 +53,18 @@ def test_commands_run(desk):
         result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
         assert result.exit_code in (0, 1), f"{line}: {result.output}"
     assert (desk / "response.json").exists()
+
+
+def test_sql_runs(desk):
+    imgmatch_df.write_hashes(imgmatch_df.scan_images("photos"), "hashes.duckdb", source="path")
+    imgmatch_df.scan_images("photos").with_columns(pl.col("path").imgmatch.phash()).sink_parquet("images.parquet")
+    (block,) = blocks("sql")
+    with duckdb.connect("hashes.duckdb", read_only=True) as connection:
+        answers = [connection.sql(line.partition("--")[0].strip(" ;")).pl() for line in block.splitlines()]
+    stored = imgmatch_df.read_hashes("hashes.duckdb")
+    assert answers[0].rows() == stored.imgmatch.near_duplicates(24, id="source").rows()
+    assert answers[4]["source"][0] == "photos/3.jpg"
+    assert [len(answer) for answer in answers[2:7]] == [6, 6, 6, 6, 36]
 
 
 def test_there_is_one_command_for_each_job():
