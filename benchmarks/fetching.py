@@ -38,7 +38,7 @@ from photos import read_folder
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("imgmatch-df", "pycurl", "polars", "polars-cv", "daft", "requests")
 LATENCIES_MS = (0, 20, 200)
-N_MANY = 256  # connections, of which our second row has as many, and everyone else where it can be said
+N_MANY = 512  # connections, of which our second row has as many, and everyone else where it can be said
 
 
 class Data(NamedTuple):

@@ -76,8 +76,8 @@ class Options:
     n_connections_per_host
         Most of them to one host.
     max_bytes_in_flight
-        Bytes that may have arrived, in this process, without being decoded yet. Beyond that nothing more is read; one
-        source of up to `max_bytes` may exceed it.
+        Bytes that may have arrived, in this process, without being decoded yet. Beyond half of that nothing more is
+        asked for, beyond all of it nothing more is read; one source of up to `max_bytes` may exceed it.
     allow_private_networks
         Whether addresses that are not on the public internet may be reached: loopback, private, link-local …
     storage_options

@@ -55,8 +55,7 @@ _OPTIONS: Final[dict[int, Any]] = {
 }
 _VAST: Final = 1 << 16  # bytes of a head; libcurl ends it at 300 KB, with the code of a lost connection
 _MAX_MS: Final = (1 << 31) - 1
-# Codes of libcurl: what comes of certificates, of servers that speak something else (8 is a strange answer, and has a
-# misleading name only), and of connections that end too early.
+# Codes of libcurl: what comes of certificates, of servers that speak something else, and of connections that end early.
 _UNTRUSTED: Final = (
     pycurl.E_SSL_CONNECT_ERROR,
     pycurl.E_SSL_CERTPROBLEM,
@@ -65,7 +64,7 @@ _UNTRUSTED: Final = (
     pycurl.E_SSL_CACERT_BADFILE,
     pycurl.E_SSL_ISSUER_ERROR,
 )
-_NO_HTTP: Final = (pycurl.E_UNSUPPORTED_PROTOCOL, 8)
+_NO_HTTP: Final = (pycurl.E_UNSUPPORTED_PROTOCOL, 8, 100)  # a strange answer, and a long line: no good names
 _LOST: Final = (pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR)
 
 

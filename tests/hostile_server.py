@@ -215,6 +215,16 @@ class HostileServer:
             request.writer.write(b"X-A: " + b"a" * 1000 + b"\r\n")
             await request.writer.drain()
 
+    async def do_long_header(self, request: Request) -> bool:
+        return await request.send(X_A="a" * 200_000)
+
+    async def do_late_404(self, request: Request) -> bool:
+        """Announce words to say what is wrong, and never say them."""
+        request.writer.write(b"HTTP/1.1 404 Whatever\r\nContent-Length: 500\r\n\r\n")
+        await request.writer.drain()
+        await asyncio.sleep(30)
+        return False
+
     async def do_announced(self, request: Request) -> bool:
         """Announce a terabyte."""
         request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\n" + bytes(1000))

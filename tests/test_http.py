@@ -150,6 +150,8 @@ def test_a_column_of_strangers_without_any_sense():
         ("/reset", "fetch_failed", "the connection ended before the answer after 3 attempts"),
         ("/hang-up", "fetch_failed", "the connection ended before the answer after 3 attempts"),
         ("/garbage", "fetch_failed", "the answer is no HTTP after 1 attempt"),
+        ("/long-header", "fetch_failed", "the answer is no HTTP after 1 attempt"),
+        ("/late-404", "not_found", "HTTP 404 after 1 attempt"),
         ("/html", "decode_failed", "got text/html, 512 bytes, starting '<!DOCTYPE'"),
         ("/empty", "missing", "zero bytes"),
         ("/broken-zip", "fetch_failed", "no sound gzip"),
