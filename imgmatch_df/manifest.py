@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Final
 
@@ -32,6 +33,7 @@ _NUMBER: Final = "Int64"
 _KEY_DTYPES: Final[dict[str, pl.DataType]] = {_TEXT: pl.String(), _NUMBER: pl.Int64()}
 
 
+@cache
 def made_by() -> str:
     """Return the name and version of this package."""
     return f"imgmatch-df {version('imgmatch-df')}"

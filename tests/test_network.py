@@ -106,7 +106,7 @@ def test_a_forked_child_leaves_the_connections_to_its_parent(encoded, tmp_path):
     code = """
 import gc, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
-print(good.imgmatch.phash(**options).null_count())
+print(good.imgmatch.phash(**options).null_count(), flush=True)
 child = os.fork()
 if not child:
     gc.collect()
