@@ -1,10 +1,11 @@
 """The namespace `imgmatch` of expressions, series and frames: two-line methods over `pipeline`."""
 
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Generic, Literal, Unpack, overload
 
 import polars as pl
 
 from imgmatch_df import grouping, pairing, pipeline, storing
+from imgmatch_df.frames import FrameT
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store import Target
 
@@ -80,12 +81,11 @@ class ImgMatchSeries:
         return self._series.to_frame().select(expr).to_series()
 
 
-@pl.api.register_dataframe_namespace("imgmatch")
-class ImgMatchDataFrame:
-    """The frame verbs, at once."""
+class _FrameVerbs(Generic[FrameT]):
+    """The frame verbs, each of which gives what it is given: a DataFrame at once, a LazyFrame lazily."""
 
-    def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame
+    def __init__(self, frame: FrameT) -> None:
+        self._frame: FrameT = frame
 
     def visual_hash(
         self,
@@ -93,7 +93,7 @@ class ImgMatchDataFrame:
         *,
         hash_types: pipeline.HashTypes = ("bmh1", "phash"),
         **options: Unpack[SourceOptions],
-    ) -> pl.DataFrame:
+    ) -> FrameT:
         """See `imgmatch_df.visual_hash`."""
         return pipeline.visual_hash(self._frame, source, hash_types=hash_types, **options)
 
@@ -108,7 +108,7 @@ class ImgMatchDataFrame:
         max_pairs: int = ...,
         explain: Literal[False] = ...,
         **options: Unpack[SourceOptions],
-    ) -> pl.DataFrame: ...
+    ) -> FrameT: ...
 
     @overload
     def near_duplicates(
@@ -150,7 +150,7 @@ class ImgMatchDataFrame:
         source: str | None = None,
         max_pairs: int = pairing.MAX_PAIRS,
         **options: Unpack[SourceOptions],
-    ) -> pl.DataFrame:
+    ) -> FrameT:
         """See `imgmatch_df.match`."""
         return pairing.match(
             self._frame,
@@ -177,7 +177,7 @@ class ImgMatchDataFrame:
         source: str | None = None,
         diameter: bool = False,
         **options: Unpack[SourceOptions],
-    ) -> pl.DataFrame:
+    ) -> FrameT:
         """See `imgmatch_df.cluster`."""
         return grouping.cluster(
             self._frame,
@@ -203,7 +203,7 @@ class ImgMatchDataFrame:
         against: pl.DataFrame | pl.LazyFrame | Target | None = None,
         source: str | None = None,
         **options: Unpack[SourceOptions],
-    ) -> pl.DataFrame:
+    ) -> FrameT:
         """See `imgmatch_df.remove_duplicates`."""
         return grouping.remove_duplicates(
             self._frame, radius, hash_type, linkage=linkage, keep=keep, against=against, source=source, **options
@@ -217,9 +217,14 @@ class ImgMatchDataFrame:
         k: int | None = None,
         source: str | None = None,
         **options: Unpack[SourceOptions],
-    ) -> pl.DataFrame:
+    ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
         return pairing.rank_images(self._frame, query, hash_type, k=k, source=source, **options)
+
+
+@pl.api.register_dataframe_namespace("imgmatch")
+class ImgMatchDataFrame(_FrameVerbs[pl.DataFrame]):
+    """The frame verbs, at once."""
 
     def write_hashes(
         self,
@@ -246,145 +251,8 @@ class ImgMatchDataFrame:
 
 
 @pl.api.register_lazyframe_namespace("imgmatch")
-class ImgMatchLazyFrame:
+class ImgMatchLazyFrame(_FrameVerbs[pl.LazyFrame]):
     """The frame verbs, lazily."""
-
-    def __init__(self, frame: pl.LazyFrame) -> None:
-        self._frame = frame
-
-    def visual_hash(
-        self,
-        source: str = "url",
-        *,
-        hash_types: pipeline.HashTypes = ("bmh1", "phash"),
-        **options: Unpack[SourceOptions],
-    ) -> pl.LazyFrame:
-        """See `imgmatch_df.visual_hash`."""
-        return pipeline.visual_hash(self._frame, source, hash_types=hash_types, **options)
-
-    @overload
-    def near_duplicates(
-        self,
-        radius: int,
-        hash_type: str = ...,
-        *,
-        id: str | None = ...,
-        source: str | None = ...,
-        max_pairs: int = ...,
-        explain: Literal[False] = ...,
-        **options: Unpack[SourceOptions],
-    ) -> pl.LazyFrame: ...
-
-    @overload
-    def near_duplicates(
-        self,
-        radius: int,
-        hash_type: str = ...,
-        *,
-        id: str | None = ...,
-        source: str | None = ...,
-        max_pairs: int = ...,
-        explain: Literal[True],
-        **options: Unpack[SourceOptions],
-    ) -> str: ...
-
-    def near_duplicates(
-        self,
-        radius: int,
-        hash_type: str = "bmh1",
-        *,
-        id: str | None = None,
-        source: str | None = None,
-        max_pairs: int = pairing.MAX_PAIRS,
-        explain: Any = False,
-        **options: Unpack[SourceOptions],
-    ) -> Any:
-        """See `imgmatch_df.near_duplicates`."""
-        return pairing.near_duplicates(
-            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, explain=explain, **options
-        )
-
-    def match(
-        self,
-        stored: pl.DataFrame | pl.LazyFrame | Target,
-        radius: int,
-        hash_type: str = "bmh1",
-        *,
-        id: str | None = None,
-        stored_id: str | None = None,
-        source: str | None = None,
-        max_pairs: int = pairing.MAX_PAIRS,
-        **options: Unpack[SourceOptions],
-    ) -> pl.LazyFrame:
-        """See `imgmatch_df.match`."""
-        return pairing.match(
-            self._frame,
-            stored,
-            radius,
-            hash_type,
-            id=id,
-            stored_id=stored_id,
-            source=source,
-            max_pairs=max_pairs,
-            **options,
-        )
-
-    def cluster(
-        self,
-        radius: int = 0,
-        hash_type: str = "bmh1",
-        *,
-        linkage: grouping.Linkage = "connected",
-        keep: grouping.Keep = "first",
-        id: str | None = None,
-        against: pl.DataFrame | pl.LazyFrame | Target | None = None,
-        stored_id: str | None = None,
-        source: str | None = None,
-        diameter: bool = False,
-        **options: Unpack[SourceOptions],
-    ) -> pl.LazyFrame:
-        """See `imgmatch_df.cluster`."""
-        return grouping.cluster(
-            self._frame,
-            radius,
-            hash_type,
-            linkage=linkage,
-            keep=keep,
-            id=id,
-            against=against,
-            stored_id=stored_id,
-            source=source,
-            diameter=diameter,
-            **options,
-        )
-
-    def remove_duplicates(
-        self,
-        radius: int = 0,
-        hash_type: str = "bmh1",
-        *,
-        linkage: grouping.Linkage = "connected",
-        keep: grouping.Keep = "first",
-        against: pl.DataFrame | pl.LazyFrame | Target | None = None,
-        source: str | None = None,
-        **options: Unpack[SourceOptions],
-    ) -> pl.LazyFrame:
-        """See `imgmatch_df.remove_duplicates`."""
-        return grouping.remove_duplicates(
-            self._frame, radius, hash_type, linkage=linkage, keep=keep, against=against, source=source, **options
-        )
-
-    def rank_images(
-        self,
-        query: int | bytes | str,
-        hash_type: str = "bmh1",
-        *,
-        k: int | None = None,
-        source: str | None = None,
-        **options: Unpack[SourceOptions],
-    ) -> pl.LazyFrame:
-        """See `imgmatch_df.rank_images`."""
-        return pairing.rank_images(self._frame, query, hash_type, k=k, source=source, **options)
 
     def sink_hashes(
         self,
