@@ -71,24 +71,6 @@ HashType = Annotated[
         "--hash-type", metavar="bmh1|phash", show_default="bmh1, or what SOURCE says", help="Hash to compare by."
     ),
 ]
-Decode = Annotated[
-    str, typer.Option("--decode", metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
-]
-MaxPixels = Annotated[int, typer.Option("--max-pixels", metavar="N", help="Largest width x height to decode.")]
-MaxBytes = Annotated[int, typer.Option("--max-bytes", metavar="N", help="Largest file to read, in bytes.")]
-BaseDir = Annotated[
-    str | None,
-    typer.Option(
-        "--base-dir", metavar="DIR", show_default="working directory", help="Where relative paths of a table start."
-    ),
-]
-OnError = Annotated[
-    str,
-    typer.Option("--on-error", metavar="null|raise", help="Keep failed rows without hashes, or stop at the first."),
-]
-Progress = Annotated[
-    bool | None, typer.Option("--progress/--no-progress", show_default="on a terminal", help="Show a bar.")
-]
 HashTypes = Annotated[
     list[str] | None, typer.Option(metavar="NAMES", show_default="bmh1,phash", help="Hashes to compute.")
 ]
@@ -121,7 +103,26 @@ Query = Annotated[
 ]
 K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", help="How many to rank.")]
 
-_NETWORK: Final[dict[str, Any]] = {
+# What a command takes as its ``**given``, in the order in which its help shows them.
+_SOURCE_OPTIONS: Final[dict[str, Any]] = {
+    "decode": Annotated[
+        str, typer.Option("--decode", metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
+    ],
+    "max_pixels": Annotated[int, typer.Option("--max-pixels", metavar="N", help="Largest width x height to decode.")],
+    "max_bytes": Annotated[int, typer.Option("--max-bytes", metavar="N", help="Largest file to read, in bytes.")],
+    "base_dir": Annotated[
+        str | None,
+        typer.Option(
+            "--base-dir", metavar="DIR", show_default="working directory", help="Where relative paths of a table start."
+        ),
+    ],
+    "on_error": Annotated[
+        str,
+        typer.Option("--on-error", metavar="null|raise", help="Keep failed rows without hashes, or stop at the first."),
+    ],
+    "progress": Annotated[
+        bool | None, typer.Option("--progress/--no-progress", show_default="on a terminal", help="Show a bar.")
+    ],
     "timeout_s": Annotated[
         float, typer.Option("--timeout-s", metavar="S", help="Longest time of one attempt, in seconds.")
     ],
@@ -149,13 +150,13 @@ _NETWORK: Final[dict[str, Any]] = {
 }
 
 
-def with_network_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options about fetching, in the place of its ``**network``."""
-    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "network"]
-    defaults = {**Options.defaults(), "storage_options": None}
+def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options about pictures and how they are fetched, in the place of its ``**given``."""
+    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "given"]
+    defaults = {**Options.defaults(), "storage_options": None, "progress": None}
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
-        for name, annotation in _NETWORK.items()
+        for name, annotation in _SOURCE_OPTIONS.items()
     ]
 
     command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
@@ -172,25 +173,12 @@ class Call(TypedDict):
     keep: Keep
 
 
-def source_options(
-    decode: str,
-    max_pixels: int,
-    max_bytes: int,
-    base_dir: str | None,
-    on_error: str,
-    progress: bool | None,
-    network: dict[str, Any],
-) -> SourceOptions:
+def source_options(given: dict[str, Any]) -> SourceOptions:
     """Return the options as given, once they are checked; a bar is shown on a terminal unless the user says."""
-    options = SourceOptions(
-        decode=decode,  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
-        max_pixels=max_pixels,
-        max_bytes=max_bytes,
-        base_dir=base_dir,
-        on_error=on_error,  # type: ignore[typeddict-item]
-        progress=sys.stderr.isatty() if progress is None else progress,
-        **{**network, "storage_options": _parse_storage_options(network["storage_options"])},  # type: ignore[typeddict-item]
-    )
+    options: SourceOptions = {**given}  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
+    options["storage_options"] = _parse_storage_options(given["storage_options"])
+    if given["progress"] is None:
+        options["progress"] = sys.stderr.isatty()
     make_options(**options)
     return options
 

@@ -15,9 +15,7 @@ import typer
 from imgmatch_df import exporting, files, grouping, listing, pairing, pipeline, records, screen, storing, targets
 from imgmatch_df.arguments import (
     Against,
-    BaseDir,
     Call,
-    Decode,
     HashType,
     HashTypes,
     K,
@@ -25,12 +23,8 @@ from imgmatch_df.arguments import (
     Key,
     LinkageName,
     ListRemoved,
-    MaxBytes,
-    MaxPixels,
-    OnError,
     OptionalSources,
     Out,
-    Progress,
     Prune,
     Query,
     Radius,
@@ -42,12 +36,12 @@ from imgmatch_df.arguments import (
     Version,
     source_options,
     split_names,
-    with_network_options,
+    with_source_options,
 )
 from imgmatch_df.documented import Method, ping_response, to_json
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.files import SourceTable
-from imgmatch_df.options import MAX_BYTES, MAX_PIXELS, SourceOptions
+from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import METER
 from imgmatch_df.reporting import SOME_FAILED, Tally, raise_signal, reported
 from imgmatch_df.schema import (
@@ -88,7 +82,7 @@ def _imgmatch(_version: Version = False) -> None:
 
 
 @app.command("visual-hash")
-@with_network_options
+@with_source_options
 def visual_hash(
     sources: Sources,
     out: StoreOut = None,
@@ -97,13 +91,7 @@ def visual_hash(
     hash_types: HashTypes = None,
     retry_failed: RetryFailed = False,
     prune: Prune = False,
-    decode: Decode = "full",
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_bytes: MaxBytes = MAX_BYTES,
-    base_dir: BaseDir = None,
-    on_error: OnError = "null",
-    progress: Progress = None,
-    **network: Any,
+    **given: Any,
 ) -> None:
     """Hash pictures: bmh1 and phash, width, height, and why a picture failed.
 
@@ -115,13 +103,13 @@ def visual_hash(
     stores = out is not None and is_store(out)
     with reported(kept=f"what was hashed is in {out}" if stores else "nothing was written"):
         started, suffix = monotonic(), _check_target(out, stores=True)
-        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress, network)
-        table = _open(sources, source, base_dir, "visual_hash")
+        options = source_options(given)
+        table = _open(sources, source, given["base_dir"], "visual_hash")
         if out is not None and stores:
             _store(table, out, key, split_names(hash_types), options, retry_failed=retry_failed, prune=prune)
             return
-        for option, given in (("--key", key), ("--retry-failed", retry_failed), ("--prune", prune)):
-            if given:
+        for option, wanted in (("--key", key), ("--retry-failed", retry_failed), ("--prune", prune)):
+            if wanted:
                 raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
         kinds = split_names(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
         tally = Tally()
@@ -149,7 +137,7 @@ def visual_hash(
 
 
 @app.command("remove-duplicates")
-@with_network_options
+@with_source_options
 def remove_duplicates(
     sources: Sources,
     out: Out = None,
@@ -160,13 +148,7 @@ def remove_duplicates(
     against: Against = None,
     list_removed: ListRemoved = False,
     source: Source = None,
-    decode: Decode = "full",
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_bytes: MaxBytes = MAX_BYTES,
-    base_dir: BaseDir = None,
-    on_error: OnError = "null",
-    progress: Progress = None,
-    **network: Any,
+    **given: Any,
 ) -> None:
     """Keep one of each group of near-duplicates. No file is deleted.
 
@@ -176,14 +158,14 @@ def remove_duplicates(
     """
     with reported():
         started, suffix = monotonic(), "" if list_removed else _check_target(out)
-        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress, network)
+        options = source_options(given)
         if list_removed and out is not None:
             raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
         if against is not None and suffix == ".json":
             raise ArgumentError(
                 "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
             )
-        table = _open(sources, source, base_dir, "remove_duplicates")
+        table = _open(sources, source, given["base_dir"], "remove_duplicates")
         kind = table.kind(hash_type)
         call = Call(
             radius=table.radius(kind) if radius is None else radius,
@@ -226,7 +208,7 @@ def remove_duplicates(
                 targets.write_table(answer.lazy(), target, suffix)
         tally = Tally.of(rows, kind)
         if list_removed:
-            listed, n_omitted = listing.removed_paths(answer, table.source, stored_sources, base_dir=base_dir)
+            listed, n_omitted = listing.removed_paths(answer, table.source, stored_sources, base_dir=given["base_dir"])
             typer.echo("".join(f"{path}\n" for path in listed), nl=False)
             if n_omitted:
                 typer.echo(f"not listed: {n_omitted:,} removed rows whose file is kept or stored, too", err=True)
@@ -239,7 +221,7 @@ def remove_duplicates(
 
 
 @app.command("rank-images")
-@with_network_options
+@with_source_options
 def rank_images(
     query: Query,
     sources: OptionalSources = None,
@@ -247,13 +229,7 @@ def rank_images(
     k: K = None,
     hash_type: HashType = None,
     source: Source = None,
-    decode: Decode = "full",
-    max_pixels: MaxPixels = MAX_PIXELS,
-    max_bytes: MaxBytes = MAX_BYTES,
-    base_dir: BaseDir = None,
-    on_error: OnError = "null",
-    progress: Progress = None,
-    **network: Any,
+    **given: Any,
 ) -> None:
     """Rank pictures by their distance to one, nearest first.
 
@@ -264,11 +240,11 @@ def rank_images(
     """
     with reported():
         started, suffix = monotonic(), _check_target(out)
-        options = source_options(decode, max_pixels, max_bytes, base_dir, on_error, progress, network)
+        options = source_options(given)
         if sources:
-            table = _open(sources, source, base_dir, "remove_duplicates")
+            table = _open(sources, source, given["base_dir"], "remove_duplicates")
         else:
-            table = _open_ranking(query, source, base_dir)
+            table = _open_ranking(query, source, given["base_dir"])
         kind = table.kind(hash_type or _kind_of_text(query))
         asked = interruptible(lambda: _hash_query(query, table, kind, options))
         wanted = asked[kind.name].item()
