@@ -2,6 +2,8 @@
 
 import base64
 import json
+import shutil
+import subprocess
 from uuid import UUID
 
 import polars as pl
@@ -51,6 +53,25 @@ def is_uuid(text):
 
 
 # The documented examples
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+@pytest.mark.parametrize("method", ["ping", "visual_hash", "remove_duplicates", "rank_images"])
+def test_the_documented_commands_work_with_another_host(service, web, method):
+    records = [{"_url": web.url(f"/ok/{name}.jpg")} for name in (0, 0, 1)]
+    query = {"query_record": records[2]} if method == "rank_images" else {}
+    body = json.dumps({"records": records, **query}, indent=0)  # lines, as in the documentation
+    command = ["curl", "--silent", "--request", "POST", "--url", service.url(PREFIX + method)]
+    command += ["--header", f"authorization: Token {service.token}"]
+    if method != "ping":
+        command += ["--header", "content-type: application/json", "--data", body]
+    answer = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    assert answer["status"].items() >= {"code": 200, "text": "OK"}.items()
+    if method == "ping":
+        assert answer == service.ask("ping").json
+    else:
+        n_expected = {"visual_hash": 3, "remove_duplicates": 2, "rank_images": 3}[method]
+        assert len(answer["answer_records" if method == "rank_images" else "records"]) == n_expected
 
 
 def test_ping_is_the_documented_one(service):
