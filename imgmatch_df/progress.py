@@ -97,7 +97,7 @@ class Meter:
                 self._clear()
 
     def _clear(self) -> None:
-        if self._bar is not None:
+        if self._bar is not None and not self._bar.disable:  # rich before 15 ends a line even where it wrote none
             self._bar.stop()
         self._bar = None
         self._n_failed = self._n_total = self._n_fetched = self._n_bytes = 0
