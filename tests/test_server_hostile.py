@@ -330,6 +330,7 @@ def test_overload_is_said(tmp_path):
         assert running.ask("visual_hash", GOOD).code == 200
 
 
+@pytest.mark.slow
 def test_a_thousand_pictures_hold_up_nobody():
     """One request's many photos are taken in turn with those of others."""
     large = base64.b64encode(jpeg(draw(3, 1600, 1200))).decode()
@@ -361,6 +362,7 @@ async def ask_once(service, body, n_times):
     return codes
 
 
+@pytest.mark.slow
 def test_a_thousand_clients_at_once():
     with Service() as running:
         body = json.dumps(GOOD).encode()
