@@ -13,11 +13,10 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
-from imgmatch_df.batches import hash_photo, hash_sources
+from imgmatch_df.batches import hash_source, hash_sources
 from imgmatch_df.errors import Failure
 from imgmatch_df.options import Options
 from imgmatch_df.schema import BMH1, DETAIL, HEIGHT, PHASH, STATUS, WIDTH
-from imgmatch_df.sources import decode_base64
 from imgmatch_df.threads import n_threads, pool
 
 Row: TypeAlias = Mapping[str, Any]
@@ -40,7 +39,7 @@ class _Job:
     `photos` is shared with the threads that hash, and touched under the lock of the `Hasher` only.
     """
 
-    def __init__(self, n_rows: int, photos: deque[tuple[int, bytes]]) -> None:
+    def __init__(self, n_rows: int, photos: deque[tuple[int, str]]) -> None:
         self.photos = photos
         self.n_open = len(photos)
         self.rows: list[Row | None] = [None] * n_rows
@@ -89,14 +88,14 @@ class Hasher:
         sources
             ``data:`` URIs and addresses; None gives a row without an image, a failure one that says so.
         """
-        photos: deque[tuple[int, bytes]] = deque()
+        photos: deque[tuple[int, str]] = deque()
         others: list[tuple[int, str | None]] = []
         failed: list[tuple[int, Failure]] = []
         for position, source in enumerate(sources):
             if isinstance(source, Failure):
                 failed.append((position, source))
-            elif (photo := decode_photo(source, self._options.max_bytes)) is not None:
-                photos.append((position, photo))
+            elif source is not None and source[:5].lower() == "data:":
+                photos.append((position, source))
             else:
                 others.append((position, source))
         job = _Job(len(sources), photos)
@@ -160,7 +159,7 @@ class Hasher:
             job, position, photo = taken
             row: Row | BaseException
             try:
-                row = hash_photo(photo, self._options)
+                row = hash_source(photo, self._options)
             except BaseException as error:  # noqa: BLE001  # raised again in the request
                 row = error
             with self._lock:
@@ -173,7 +172,7 @@ class Hasher:
                 pool().submit(self._work)
                 return
 
-    def _next_photo(self) -> tuple[_Job, int, bytes] | None:
+    def _next_photo(self) -> tuple[_Job, int, str] | None:
         """Return the next photo, one of each request in turn; where there is none, the thread counts no more."""
         with self._lock:
             while self._waiting:
@@ -190,17 +189,6 @@ class Hasher:
             hashed, self._hashed = self._hashed, []
         for job, position, row in hashed:
             job.settle(position, row)
-
-
-def decode_photo(source: str | None, max_bytes: int) -> bytes | None:
-    """Return the bytes of a ``data:`` URI in base64; None for all else, which the ordinary path looks at."""
-    if source is None or source[:5].lower() != "data:":
-        return None
-    header, _, payload = source.partition(",")
-    if not header.lower().endswith(";base64"):
-        return None
-    data = decode_base64(payload, max_bytes)
-    return None if isinstance(data, Failure) else data or None
 
 
 def _failed_row(failure: Failure) -> Row:
