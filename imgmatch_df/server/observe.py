@@ -69,10 +69,11 @@ class LineWriter(logging.Handler):
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        is_last = False
+        while not is_last:
             self._wake.wait()
-            self._stopping.wait(_GATHER_S)
-            self._wake.clear()
+            self._wake.clear()  # before the records are taken: what comes later wakes again
+            is_last = self._stopping.wait(_GATHER_S)
             records = [self._records.popleft() for _ in range(len(self._records))]
             with suppress(OSError):  # whoever read them has gone
                 sys.stderr.write("".join(f"{self.format(record)}\n" for record in records))
