@@ -11,9 +11,11 @@ import base64
 import json
 import os
 import pickle
+import resource
 import secrets
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -45,7 +47,8 @@ from photos import draw_photos, read_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("imgmatch-df", "polars", "uvicorn", "starlette", "pydantic", "pybase64")
-CONNECTIONS = (1, 16, 256)
+# Workers and connections.
+LOADS = ((1, 1), (1, 16), (1, 256), (2, 16), (2, 256))
 N_DIRECT = 400  # pictures in a round of direct hashing
 TOKEN = secrets.token_urlsafe()
 
@@ -91,13 +94,22 @@ class Load(NamedTuple):
     p50_ms: float
     p90_ms: float
     p99_ms: float
+    cpu_ms: float  # of a request: processor time of the service
+    wrk_cpu_ms: float
 
 
 @contextmanager
 def service(*options: str) -> Iterator[tuple[int, int]]:
     """Run `imgmatch serve`; give its port and process id once it is ready."""
+    program = ["-c", "from imgmatch_df.cli import main; main()", "serve", "--port", "0", *options]
+    with _running(program) as found:
+        yield found
+
+
+@contextmanager
+def _running(program: list[str]) -> Iterator[tuple[int, int]]:
     process = subprocess.Popen(
-        [sys.executable, "-c", "from imgmatch_df.cli import main; main()", "serve", "--port", "0", *options],
+        [sys.executable, *program],
         env={**os.environ, "IMGMATCH_TOKEN": TOKEN},
         stderr=subprocess.PIPE,
         text=True,
@@ -123,11 +135,40 @@ def _answers(url: str) -> bool:
         return False
 
 
-def put_load(port: int, bodies: Path, n_bodies: int, n_connections: int, seconds: float) -> Load:
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Send a body back: the least that a service of this kind does."""
+    parts, is_open = [], scope["path"] != "/ready"
+    while is_open:
+        message = await receive()
+        parts.append(message["body"])
+        is_open = message.get("more_body", False)
+    body = b"".join(parts)
+    head = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
+    await send(head)
+    await send({"type": "http.response.body", "body": body})
+
+
+def serve_echo() -> None:
+    """Run `echo` in the server that `imgmatch serve` runs in."""
+    import uvicorn
+
+    # With the protocol named, as asyncio sends small answers at once only where it is.
+    listener = socket.socket(proto=socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(2048)
+    print(json.dumps({"event": "listening", "port": listener.getsockname()[1]}), file=sys.stderr, flush=True)
+    config = uvicorn.Config(
+        echo, http="httptools", ws="none", loop="asyncio", lifespan="off", log_config=None, access_log=False
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def put_load(port: int, pid: int, bodies: Path, n_bodies: int, n_connections: int, seconds: int) -> Load:
     """Send requests for some seconds."""
+    cpu, wrk_cpu = cpu_s(pid), _children_cpu_s()
     done = subprocess.run(
         [
-            *("wrk", "-t1", f"-c{n_connections}", f"-d{seconds:g}s", "--timeout", "60s"),
+            *("wrk", "-t1", f"-c{n_connections}", f"-d{seconds}s", "--timeout", "60s"),
             *("-s", str(Path(__file__).with_name("serving.lua"))),
             f"http://127.0.0.1:{port}/image_matching/v2/visual_hash",
             *("--", str(bodies), str(n_bodies), TOKEN),
@@ -137,20 +178,36 @@ def put_load(port: int, bodies: Path, n_bodies: int, n_connections: int, seconds
         check=True,
     )
     told = json.loads(done.stdout.strip().splitlines()[-1])
-    latencies = (told[f"p{share}_ms"] for share in (50, 90, 99))
-    return Load(told["requests"] / told["seconds"], told["requests"], told["failed"], *latencies)
+    latencies = [told[f"p{share}_ms"] for share in (50, 90, 99)]
+    costs = [1000 * one / told["requests"] for one in (cpu_s(pid) - cpu, _children_cpu_s() - wrk_cpu)]
+    return Load(told["requests"] / told["seconds"], told["requests"], told["failed"], *latencies, *costs)
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time of a process and of its children, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(cpu_s, _children(pid)))
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of those that have ended: wrk
+    return used.ru_utime + used.ru_stime
 
 
 def memory_mb(pid: int) -> float:
     """Return the resident memory of a process and of its children, in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1000
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return own + sum(memory_mb(int(child)) for child in children)
+    return own + sum(map(memory_mb, _children(pid)))
 
 
 def speed_section(
-    arena: Arena, folder: Path, photos: Sequence[bytes], cpus: Sequence[int], n_rounds: int, seconds: float
+    arena: Arena, folder: Path, photos: Sequence[bytes], cpus: Sequence[int], n_rounds: int, seconds: int
 ) -> tuple[str, str]:
     """Return the table of speeds and latencies, and that of memory."""
     data_file = folder / "photos.pickle"
@@ -163,37 +220,51 @@ def speed_section(
     direct = {name: arena.worker(name, cpus) for name in CONTENDERS}
     for worker in direct.values():
         worker.ask("start", str(data_file))
+    rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
 
     def direct_rates() -> dict[str, float]:
-        return {name: N_DIRECT / float(worker.ask("round")) for name, worker in direct.items()}
+        found = {name: N_DIRECT / float(worker.ask("round")) for name, worker in direct.items()}
+        for name, rate in found.items():
+            rates[name].append(rate)
+        return found
 
-    rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-    rows, memory, n_total = [], [], 0
-    with service() as (port, pid):
-        for n_connections in CONNECTIONS:
-            loads, shares = [], {name: [] for name in CONTENDERS}
-            put_load(port, bodies, len(photos), n_connections, 1)
-            before = direct_rates()
-            for _ in range(n_rounds):
-                load = put_load(port, bodies, len(photos), n_connections, seconds)
-                after = direct_rates()
-                loads.append(load)
-                n_total += load.n_requests
-                for name in CONTENDERS:
-                    rates[name].append(after[name])
-                    shares[name].append(2 * load.rate / (before[name] + after[name]))
-                before = after
-            memory.append([f"{n_total:,}", f"{memory_mb(pid):,.0f}"])
-            rows.append(_row(n_connections, loads, shares))
-            print(rows[-1], file=sys.stderr)
+    def put_loads(label: str, port: int, pid: int, n_connections: int) -> None:
+        loads: list[Load] = []
+        shares: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        resident = []
+        put_load(port, pid, bodies, len(photos), n_connections, 1)
+        before = direct_rates()
+        for _ in range(n_rounds):
+            load = put_load(port, pid, bodies, len(photos), n_connections, seconds)
+            resident.append(f"{memory_mb(pid):,.0f}")
+            after = direct_rates()
+            loads.append(load)
+            for name in CONTENDERS:
+                shares[name].append(2 * load.rate / (before[name] + after[name]))
+            before = after
+        rows.append(_row(label, n_connections, loads, shares))
+        n_requests = sum(load.n_requests for load in loads)
+        memory.append([label, f"{n_connections}", f"{n_requests:,}", " ".join(resident)])
+        print(rows[-1], memory[-1], file=sys.stderr)
+
+    rows: list[list[str]] = []
+    memory: list[list[str]] = []
+    for n_workers in dict.fromkeys(n_workers for n_workers, _ in LOADS):
+        with service("--workers", str(n_workers)) as (port, pid):
+            for n_connections in (connections for workers, connections in LOADS if workers == n_workers):
+                put_loads(f"{n_workers}", port, pid, n_connections)
+    with _running([__file__, "--echo"]) as (port, pid):
+        put_loads("an echo", port, pid, 16)
+    memory.pop()
     for name, contender in CONTENDERS.items():
-        rows.append([contender.label, f"{statistics.median(rates[name]):,.0f}", *[""] * 7])
-    header = ["connections", "requests a second", "of direct, base64", "of direct, bytes"]
-    header += ["p50, ms", "p90, ms", "p99, ms", "p99 / p50", "failed"]
-    return markdown_table(header, rows), markdown_table(["requests answered", "resident memory, MB"], memory)
+        rows.append([contender.label, "", f"{statistics.median(rates[name]):,.0f}", *[""] * 9])
+    header = ["workers", "connections", "requests a second", "of direct, base64", "of direct, bytes"]
+    header += ["p50, ms", "p90, ms", "p99, ms", "p99 / p50", "failed", "processor ms a request", "wrk's"]
+    memory_header = ["workers", "connections", "requests", "resident memory after each round, MB"]
+    return markdown_table(header, rows), markdown_table(memory_header, memory)
 
 
-def _row(n_connections: int, loads: list[Load], shares: dict[str, list[float]]) -> list[str]:
+def _row(label: str, n_connections: int, loads: list[Load], shares: dict[str, list[float]]) -> list[str]:
     def middle(values: Iterator[float]) -> float:
         return statistics.median(values)
 
@@ -202,6 +273,7 @@ def _row(n_connections: int, loads: list[Load], shares: dict[str, list[float]]) 
         share, low, high = median_and_quartiles(shares[name])
         cells.append(f"{share:.2f} ({low:.2f} to {high:.2f})")
     return [
+        label,
         f"{n_connections}",
         f"{middle(load.rate for load in loads):,.0f}",
         *cells,
@@ -210,6 +282,8 @@ def _row(n_connections: int, loads: list[Load], shares: dict[str, list[float]]) 
         f"{middle(load.p99_ms for load in loads):,.1f}",
         f"{middle(load.p99_ms / load.p50_ms for load in loads):.1f}",
         f"{sum(load.n_failed for load in loads)} of {sum(load.n_requests for load in loads):,}",
+        f"{middle(load.cpu_ms for load in loads):.2f}",
+        f"{middle(load.wrk_cpu_ms for load in loads):.2f}",
     ]
 
 
@@ -217,13 +291,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="photos to send; without it, drawn ones")
     parser.add_argument("--n-rounds", type=int, default=7, help="rounds of each number of connections")
-    parser.add_argument("--seconds", type=float, default=6, help="of a round")
+    parser.add_argument("--seconds", type=int, default=6, help="of a round")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: rough")
     parser.add_argument("--update-readme", action="store_true", help="write the tables into the READMEs")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: apt install wrk, dnf install wrk, brew install wrk")
-    n_rounds, seconds = (2, 3.0) if arguments.quick else (arguments.n_rounds, arguments.seconds)
+    n_rounds, seconds = (2, 3) if arguments.quick else (arguments.n_rounds, arguments.seconds)
     photos = draw_photos(40) if arguments.folder is None else read_folder(arguments.folder)
     all_cpus = allowed_cpus()
     cpus = all_cpus[:2]
@@ -231,9 +305,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, Arena(__file__, CONTENDERS) as arena:
         table, memory = speed_section(arena, Path(name), photos.data, cpus, n_rounds, seconds)
     text = (
-        f"{table}\n\nOne photo in base64 a request, {photos.describe()}. One worker on {len(cpus)} processors, which "
-        f"wrk shares. Medians of {n_rounds} rounds of {seconds:g} s; between any two of them both ways of direct "
-        f"hashing ran ({N_DIRECT} photos in a frame, bmh1 and phash too); shares with quartiles.\n\n{memory}\n\n"
+        f"{table}\n\nOne photo in base64 a request, {photos.describe()}. {len(cpus)} processors, which wrk shares. "
+        f"Medians of {n_rounds} rounds of {seconds} s; between any two of them both ways of direct hashing ran "
+        f"({N_DIRECT} photos in a frame, bmh1 and phash too); shares with quartiles. The echo is the same server with "
+        f"an application that sends the body back: what any service costs besides the hashing.\n\n{memory}\n\n"
         f"wrk {_wrk_version()}; {describe_machine(len(all_cpus), [one for one in PACKAGES if package_version(one)])}"
     )
     print(text)
@@ -250,6 +325,8 @@ def _wrk_version() -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
         serve(CONTENDERS, *sys.argv[2:])
+    elif sys.argv[1:2] == ["--echo"]:
+        serve_echo()
     else:
         try:
             main()

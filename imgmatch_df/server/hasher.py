@@ -1,29 +1,30 @@
-"""The pictures of all requests, hashed a few at a time and in turn, so that none waits for another's thousand.
+"""The pictures of all requests, hashed one at a time and in turn, so that none waits for another's thousand.
 
-Photos that came in a body are put into small batches, two of which are under way: a call has its price,
-and the threads never wait for the event loop. A request's addresses are one batch of their
-own, in a thread that only waits, so that a slow server holds up nobody else.
+Photos that came in a body are taken by the threads of the pool themselves, which never wait for the event loop; a
+request's addresses are a batch in a thread that only waits, so that a slow server holds up nobody else.
 """
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, TypeAlias
 
-from imgmatch_df.batches import hash_sources
+from imgmatch_df.batches import hash_source, hash_sources
 from imgmatch_df.errors import Failure
 from imgmatch_df.options import Options
 from imgmatch_df.schema import BMH1, DETAIL, HEIGHT, PHASH, STATUS, WIDTH
-from imgmatch_df.sources import decode_base64
+from imgmatch_df.threads import n_threads, pool
 
 Row: TypeAlias = Mapping[str, Any]
 # Hashed rows of those addresses that are known already; what is not known is fetched. Called in a thread.
 Known: TypeAlias = Callable[[Sequence[str]], Mapping[str, Row]]
 
-_BATCH_ROWS: Final = 16
-_BATCH_BYTES: Final = 4 << 20  # about one 12-megapixel photo, or 40 small ones: what others wait for at most
-_N_BATCHES: Final = 2
+# How long a thread of the pool hashes photos before it lets in the addresses that have arrived.
+_TURN_S: Final = 0.02
 _N_LOOKUPS: Final = 64  # requests with addresses at a time; their threads wait, the connections are bounded elsewhere
 
 
@@ -33,18 +34,27 @@ def nothing_known(_urls: Sequence[str]) -> Mapping[str, Row]:
 
 
 class _Job:
-    """The photos of one request that wait, and the rows that are done."""
+    """The photos of one request that wait, and the rows that are done.
 
-    def __init__(self, n_rows: int, photos: deque[tuple[int, bytes]]) -> None:
+    `photos` is shared with the threads that hash, and touched under the lock of the `Hasher` only.
+    """
+
+    def __init__(self, n_rows: int, photos: deque[tuple[int, str]]) -> None:
         self.photos = photos
         self.n_open = len(photos)
         self.rows: list[Row | None] = [None] * n_rows
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def fail(self, error: BaseException) -> None:
-        self.photos.clear()
-        if not self.done.done():
-            self.done.set_exception(error)
+    def settle(self, position: int, row: Row | BaseException) -> None:
+        if not isinstance(row, BaseException):
+            self.rows[position] = row
+            self.n_open -= 1
+        if self.done.done():
+            return
+        if isinstance(row, BaseException):
+            self.done.set_exception(row)
+        elif not self.n_open:
+            self.done.set_result(None)
 
 
 class Hasher:
@@ -61,9 +71,11 @@ class Hasher:
     def __init__(self, options: Options, known: Known = nothing_known) -> None:
         self._options = options
         self._known = known
+        self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()
         self._waiting: deque[_Job] = deque()
-        self._n_batches = 0
-        self._batches = ThreadPoolExecutor(_N_BATCHES, thread_name_prefix="imgmatch-batch")
+        self._hashed: list[tuple[_Job, int, Row | BaseException]] = []
+        self._n_workers = 0
         self._lookups = ThreadPoolExecutor(_N_LOOKUPS, thread_name_prefix="imgmatch-lookup")
 
     async def hash(self, sources: Sequence[str | Failure | None]) -> list[Row]:
@@ -76,14 +88,14 @@ class Hasher:
         sources
             ``data:`` URIs and addresses; None gives a row without an image, a failure one that says so.
         """
-        photos: deque[tuple[int, bytes]] = deque()
+        photos: deque[tuple[int, str]] = deque()
         others: list[tuple[int, str | None]] = []
         failed: list[tuple[int, Failure]] = []
         for position, source in enumerate(sources):
             if isinstance(source, Failure):
                 failed.append((position, source))
-            elif (photo := decode_photo(source, self._options.max_bytes)) is not None:
-                photos.append((position, photo))
+            elif source is not None and source[:5].lower() == "data:":
+                photos.append((position, source))
             else:
                 others.append((position, source))
         job = _Job(len(sources), photos)
@@ -91,8 +103,7 @@ class Hasher:
             job.rows[position] = _failed_row(failure)
         try:
             if photos:
-                self._waiting.append(job)
-                self._feed()
+                self._start(job)
             if others:
                 rows = await self._look_up([source for _, source in others])
                 for (position, _), row in zip(others, rows, strict=True):
@@ -100,14 +111,19 @@ class Hasher:
             if job.n_open:
                 await job.done
         finally:
-            job.photos.clear()
+            with self._lock:
+                photos.clear()
             if job.done.done() and not job.done.cancelled():
                 job.done.exception()  # seen, also where something else failed first
         return [row for row in job.rows if row is not None]
 
     def close(self) -> None:
-        """End the threads."""
-        self._batches.shutdown(wait=False, cancel_futures=True)
+        """Give up what waits."""
+        with self._lock:
+            waiting = [*self._waiting]
+            self._waiting.clear()
+        for job in waiting:
+            job.settle(0, RuntimeError("the service has ended"))
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
     async def _look_up(self, sources: list[str | None]) -> list[Row]:
@@ -127,58 +143,52 @@ class Hasher:
         finally:
             given_up = True
 
-    def _feed(self) -> None:
-        """Start batches while there are photos and fewer than two under way."""
-        while self._n_batches < _N_BATCHES and (batch := self._next_batch()):
-            self._n_batches += 1
-            work = asyncio.get_running_loop().run_in_executor(self._batches, self._hash_photos, batch)
-            work.add_done_callback(lambda work, batch=batch: self._landed(batch, work))  # type: ignore[misc]
+    def _start(self, job: _Job) -> None:
+        """Let the photos wait, and have as many more threads hash as there are photos for, unless all do."""
+        with self._lock:
+            self._waiting.append(job)
+            n_more = min(len(job.photos), n_threads() - self._n_workers)
+            self._n_workers += n_more
+        for _ in range(n_more):
+            pool().submit(self._work)
 
-    def _next_batch(self) -> list[tuple[_Job, int, bytes]]:
-        """Return the next photos, one of each request in turn."""
-        batch: list[tuple[_Job, int, bytes]] = []
-        n_bytes = 0
-        while self._waiting and len(batch) < _BATCH_ROWS:
-            job = self._waiting[0]
-            if not job.photos:
-                self._waiting.popleft()
-                continue
-            if batch and n_bytes + len(job.photos[0][1]) > _BATCH_BYTES:
-                break
-            position, photo = job.photos.popleft()
-            n_bytes += len(photo)
-            batch.append((job, position, photo))
-            self._waiting.rotate(-1)
-        return batch
+    def _work(self) -> None:
+        """Hash, in a thread of the pool, until no photo waits or somebody else's turn has come."""
+        ends = monotonic() + _TURN_S
+        while (taken := self._next_photo()) is not None:
+            job, position, photo = taken
+            row: Row | BaseException
+            try:
+                row = hash_source(photo, self._options)
+            except BaseException as error:  # noqa: BLE001  # raised again in the request
+                row = error
+            with self._lock:
+                is_first = not self._hashed
+                self._hashed.append((job, position, row))
+            if is_first:  # else the loop has been called and not come yet
+                with suppress(RuntimeError):  # it has been closed meanwhile
+                    self._loop.call_soon_threadsafe(self._land)
+            if monotonic() > ends:
+                pool().submit(self._work)
+                return
 
-    def _hash_photos(self, batch: list[tuple[_Job, int, bytes]]) -> list[Row]:
-        rows = hash_sources([photo for *_, photo in batch], self._options)
-        return [rows.row(number) for number in range(len(batch))]
+    def _next_photo(self) -> tuple[_Job, int, str] | None:
+        """Return the next photo, one of each request in turn; where there is none, the thread counts no more."""
+        with self._lock:
+            while self._waiting:
+                job = self._waiting.popleft()
+                if job.photos:
+                    self._waiting.append(job)
+                    return job, *job.photos.popleft()
+            self._n_workers -= 1
+            return None
 
-    def _landed(self, batch: list[tuple[_Job, int, bytes]], work: asyncio.Future[list[Row]]) -> None:
-        self._n_batches -= 1
-        self._feed()  # first, so that the threads have work while the answers are written
-        error = RuntimeError("the service has ended") if work.cancelled() else work.exception()
-        if error is not None:
-            for job, *_ in batch:
-                job.fail(error)
-            return
-        for (job, position, _), row in zip(batch, work.result(), strict=True):
-            job.rows[position] = row
-            job.n_open -= 1
-            if not job.n_open and not job.done.done():
-                job.done.set_result(None)
-
-
-def decode_photo(source: str | None, max_bytes: int) -> bytes | None:
-    """Return the bytes of a ``data:`` URI in base64; None for all else, which the ordinary path looks at."""
-    if source is None or source[:5].lower() != "data:":
-        return None
-    header, _, payload = source.partition(",")
-    if not header.lower().endswith(";base64"):
-        return None
-    data = decode_base64(payload, max_bytes)
-    return None if isinstance(data, Failure) else data or None
+    def _land(self) -> None:
+        """Give the requests the rows that are done."""
+        with self._lock:
+            hashed, self._hashed = self._hashed, []
+        for job, position, row in hashed:
+            job.settle(position, row)
 
 
 def _failed_row(failure: Failure) -> Row:

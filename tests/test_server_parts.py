@@ -1,0 +1,229 @@
+"""The parts of the service that share its threads: who hashes what and when, and who writes the log."""
+
+import asyncio
+import base64
+import io
+import json
+import logging
+import threading
+import time
+
+import pytest
+from pictures import draw, jpeg
+
+from imgmatch_df.batches import hash_sources
+from imgmatch_df.errors import Failure
+from imgmatch_df.options import Options
+from imgmatch_df.server import hasher, observe
+from imgmatch_df.server.hasher import Hasher
+from imgmatch_df.threads import n_threads, pool
+
+OPTIONS = Options(max_bytes=1 << 20)
+
+
+def uri(seed, width=60, height=40):
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(draw(seed, width, height))).decode()}"
+
+
+async def closing(work):
+    """Return what `work`, called with a Hasher, gives."""
+    made = Hasher(OPTIONS)
+    try:
+        return await work(made)
+    finally:
+        made.close()
+
+
+# Hashing
+
+
+def test_rows_are_those_of_a_batch():
+    sources = [
+        uri(1),
+        None,
+        "DATA:;base64,AAAA",
+        "data:,%89PNG",
+        "data:;base64,",
+        "data:;base64,a-b_c!",
+        f"data:;base64,{'A' * (2 << 20)}",
+        uri(2, 300, 200),
+        "data:",
+        uri(1),
+    ]
+    rows = asyncio.run(closing(lambda made: made.hash(sources)))
+    batch = hash_sources(sources, OPTIONS)
+    assert rows == [batch.row(number) for number in range(len(sources))]
+    assert [row["status"] for row in rows].count("ok") == 3
+
+
+def test_failures_given_keep_their_place():
+    rows = asyncio.run(closing(lambda made: made.hash([uri(1), Failure("bad_source", "no"), uri(2)])))
+    assert [(row["status"], row["detail"]) for row in rows] == [("ok", None), ("bad_source", "no"), ("ok", None)]
+
+
+def test_requests_take_turns(monkeypatch):
+    """A request of one photo waits for a few of the other's hundred."""
+    done = []
+
+    def hash_slowly(source, _):
+        time.sleep(0.005)
+        done.append(source)
+        return {"status": source}
+
+    async def work(made):
+        large = asyncio.ensure_future(made.hash([f"data:{number}" for number in range(100)]))
+        await asyncio.sleep(0.02)
+        small = await made.hash(["data:small"])
+        n_before = len(done)
+        return small, n_before, await large
+
+    monkeypatch.setattr(hasher, "hash_source", hash_slowly)
+    small, n_before, large = asyncio.run(closing(work))
+    assert small == [{"status": "data:small"}]
+    assert n_before < 50
+    assert large == [{"status": f"data:{number}"} for number in range(100)]
+
+
+def test_the_pool_is_shared_with_others(monkeypatch):
+    """What else wants the threads, such as pictures that were fetched, waits for a turn and not for a request."""
+
+    def hash_slowly(source, _):
+        time.sleep(0.005)
+        return {"status": source}
+
+    async def work(made):
+        n_photos = 200 * n_threads()
+        photos = asyncio.ensure_future(made.hash(["data:"] * n_photos))
+        await asyncio.sleep(0.02)
+        await asyncio.wrap_future(pool().submit(time.monotonic))
+        assert not photos.done()
+        assert len(await photos) == n_photos
+
+    monkeypatch.setattr(hasher, "hash_source", hash_slowly)
+    asyncio.run(closing(work))
+
+
+def test_a_request_given_up_is_not_hashed_on(monkeypatch):
+    seen = []
+
+    def hash_slowly(source, _):
+        seen.append(source)
+        time.sleep(0.005)
+        return {"status": source}
+
+    async def work(made):
+        given_up = asyncio.ensure_future(made.hash(["data:"] * 1000))
+        await asyncio.sleep(0.05)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        n_seen = len(seen)
+        assert await made.hash(["data:other"]) == [{"status": "data:other"}]
+        assert len(seen) <= n_seen + n_threads() + 1
+
+    monkeypatch.setattr(hasher, "hash_source", hash_slowly)
+    asyncio.run(closing(work))
+
+
+def test_an_error_is_that_of_its_request(monkeypatch):
+    def hash_or_fail(source, _):
+        if source == "data:bad":
+            raise MemoryError("no room")
+        return {"status": source}
+
+    async def work(made):
+        bad = made.hash(["data:1", "data:bad", "data:bad", "data:2"])
+        return await asyncio.gather(bad, made.hash(["data:3", "data:4"]), return_exceptions=True)
+
+    monkeypatch.setattr(hasher, "hash_source", hash_or_fail)
+    bad, good = asyncio.run(closing(work))
+    assert isinstance(bad, MemoryError)
+    assert good == [{"status": "data:3"}, {"status": "data:4"}]
+
+
+def test_what_waits_at_the_end_is_told(monkeypatch):
+    held = threading.Event()
+
+    async def work(made):
+        waits = asyncio.ensure_future(made.hash(["data:"] * 100))
+        await asyncio.sleep(0.02)
+        made.close()
+        held.set()
+        with pytest.raises(RuntimeError, match="has ended"):
+            await waits
+
+    monkeypatch.setattr(hasher, "hash_source", lambda *_: held.wait(10) and {"status": "ok"})
+    asyncio.run(closing(work))
+
+
+# The log
+
+
+def log_lines(monkeypatch, stream, records):
+    monkeypatch.setattr("sys.stderr", stream)
+    lines = observe.LineWriter()
+    for record in records:
+        lines.handle(record)
+    return lines
+
+
+def record(number):
+    made = logging.makeLogRecord({"msg": "request", "levelname": "INFO"})
+    made.fields = {"number": number}
+    return made
+
+
+def test_lines_come_in_order_and_none_is_lost_at_the_end(monkeypatch):
+    stream = io.StringIO()
+    log_lines(monkeypatch, stream, map(record, range(5000))).stop()
+    assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == list(range(5000))
+
+
+def test_a_line_does_not_wait_for_another(monkeypatch):
+    stream = io.StringIO()
+    lines = log_lines(monkeypatch, stream, [record(1)])
+    ends = time.monotonic() + 5
+    while not stream.getvalue() and time.monotonic() < ends:
+        time.sleep(0.005)
+    assert json.loads(stream.getvalue())["number"] == 1
+    lines.stop()
+
+
+def test_a_log_that_nobody_reads_holds_up_nobody(monkeypatch):
+    read = threading.Event()
+
+    class Stuck(io.StringIO):
+        def write(self, text):
+            assert read.wait(10)
+            return super().write(text)
+
+    stream = Stuck()
+    lines = log_lines(monkeypatch, stream, [record(0)])
+    time.sleep(0.1)  # the first line hangs in `write`
+    started = time.monotonic()
+    for number in range(1, 30_000):
+        lines.handle(record(number))
+    assert time.monotonic() - started < 5
+    read.set()
+    lines.stop()
+    assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == list(range(10_001))
+
+
+def test_a_reader_that_has_gone_ends_nothing(monkeypatch):
+    class Broken(io.StringIO):
+        n_writes = 0
+
+        def write(self, text):
+            self.n_writes += 1
+            if self.n_writes == 1:
+                raise BrokenPipeError
+            return super().write(text)
+
+    stream = Broken()
+    lines = log_lines(monkeypatch, stream, [record(1)])
+    ends = time.monotonic() + 5
+    while not stream.n_writes and time.monotonic() < ends:
+        time.sleep(0.005)
+    lines.handle(record(2))
+    lines.stop()
+    assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == [2]
