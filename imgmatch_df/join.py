@@ -400,7 +400,7 @@ def _near_pairs(
     # Where each thread has a band of its own for long, no band is worth a split.
     n_probes = int(np.clip(plan.seconds / n_bands / _TASK_S, 1 if n_bands > 4 * n_slots else n_slots, 1024))
     bands = Bands(lefts, rights, plan, order, n_probes)
-    done = 0
+    done, n_tasks = 0, sum(bands.n_probes_of(band) for band in plan.bands)
     for task, block in run_tasks([build for slot in range(n_slots) for build in bands.next(slot)], n_threads):
         if block is None:
             continue
@@ -408,7 +408,7 @@ def _near_pairs(
         if task.finished:
             done += 1
             if progress is not None:
-                progress(done, n_bands * n_probes)
+                progress(done, n_tasks)
 
 
 def _links(
