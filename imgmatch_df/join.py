@@ -84,7 +84,7 @@ def self_join(
     side = _collapse(hashes, n_threads)
     limit = _Limit(max_pairs, side)
     if side.group is not None:
-        limit.add(int((side.sizes * (side.sizes - 1) // 2).sum()))
+        limit.add(int(side.sizes @ (side.sizes - 1)) // 2)
     blocks = _near_pairs(side, side, radius, n_bits, n_threads, progress, plan)
     return _assemble(limit.watch(blocks, side, side), side, side, limit)
 
@@ -207,31 +207,35 @@ def top_k(
     else:
         chunks = [(hamming_views, values, (buffers, width)) for values, buffers, width, _ in hashes]
     distances = np.empty(sum(len(rows) for _, rows, _ in chunks), np.uint16)
-    ranks = []
+    ranks, counts = [], []
     start = 0
     for kernel, rows, arguments in chunks:
         for first in range(0, len(rows), _ROWS):
             part = rows[first : first + _ROWS]
             out = distances[start : start + len(part)]
-            ranks.append(Once(kernel, query, part, *arguments, out))
+            counts.append(np.zeros(64 * len(query) + 1, np.int64))
+            ranks.append(Once(kernel, query, part, *arguments, out, counts[-1]))
             start += len(part)
     finish_tasks(ranks, n_threads)
     if not all(rank.result for rank in ranks):
         raise ColumnError("hashes that are ranked must have one width\nHint: is it another kind of hash?")
-    return _nearest(distances, len(distances) if k is None else min(k, len(distances)), 64 * len(query))
+    ends = np.cumsum(np.sum(counts, axis=0)) if counts else np.zeros(1, np.int64)
+    return _nearest(distances, ends, len(distances) if k is None else min(k, len(distances)))
 
 
-def _nearest(distances: U16, k: int, farthest: int) -> tuple[U32, U16]:
-    """Return the rows of the `k` smallest distances, which are at most `farthest`, ties in row order, and those."""
-    counts = np.zeros(farthest + 1, np.int64)
-    hamming.count_distances(distances, counts)
-    ends = np.cumsum(counts)
+def _nearest(distances: U16, ends: I64, k: int) -> tuple[U32, U16]:
+    """Return the rows of the `k` smallest distances, ties in row order, and those.
+
+    ends (max + 1,) int64: how many rows are within each distance.
+    """
     if 2 * k < len(distances):  # one look at all, and then those that are near enough: many times fewer
-        near = np.flatnonzero(distances <= np.searchsorted(ends, k)).astype(np.uint32)
+        farthest = int(np.searchsorted(ends, k))
+        near = np.empty(int(ends[farthest]), np.uint32)
+        hamming.find_near(distances, farthest, near)
         indices = near[np.argsort(distances[near], kind="stable")[:k]]
     else:
         indices = np.empty(k, np.uint32)
-        hamming.take_nearest(distances, ends - counts, k, indices)
+        hamming.take_nearest(distances, np.concatenate([[0], ends[:-1]]), k, indices)
     return indices, distances[indices]
 
 
@@ -240,7 +244,8 @@ class _Side:
     """Distinct hashes and the rows that have them."""
 
     distinct: Distinct
-    group: U32 | None  # the number of each row's hash; None where all rows differ
+    group: U32 | None = None  # the number of each row's hash; None where all rows differ
+    _sizes: I64 | None = None
 
     @property
     def n_rows(self) -> int:
@@ -253,9 +258,7 @@ class _Side:
     @cached_property
     def sizes(self) -> I64:
         """Rows that share each distinct hash."""
-        if self.group is None:
-            return np.ones(self.n_rows, np.int64)
-        return np.bincount(self.group, minlength=len(self.distinct.rows)).astype(np.int64)
+        return np.ones(self.n_rows, np.int64) if self._sizes is None else self._sizes
 
     def numbers(self, rows: U32) -> U32:
         """Return the numbers of the hashes of `rows`."""
@@ -297,10 +300,10 @@ def _collapse(hashes: U64, n_threads: int | None = None) -> _Side:
     finish_tasks(searches, n_threads)
     n_distinct = n - sum(search.result for search in searches)
     if n_distinct == n:
-        return _Side(Distinct(hashes, np.arange(n, dtype=np.uint32)), None)
-    group, rows = np.empty(n, np.uint32), np.empty(n_distinct, np.uint32)
-    hamming.number_first(first, group, rows)
-    return _Side(Distinct(hashes, rows), group)
+        return _Side(Distinct(hashes, np.arange(n, dtype=np.uint32)))
+    group, rows, sizes = np.empty(n, np.uint32), np.empty(n_distinct, np.uint32), np.empty(n_distinct, np.int64)
+    hamming.number_first(first, group, rows, sizes)
+    return _Side(Distinct(hashes, rows), group, sizes)
 
 
 def _check_radius(radius: int) -> None:

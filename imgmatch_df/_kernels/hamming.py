@@ -15,13 +15,24 @@ _BATCH = 256  # rows whose places in a table are fetched before they are looked 
 
 
 @njit(nogil=True, cache=True)
-def hamming_words(query: U64, hashes: U64, out: U16) -> bool:
-    """Write the distances of hashes (n, n_words) uint64 to one, (n_words,) uint64: out (n,) uint16. Return True."""
+def count_distances(distances: U16, counts: I64) -> None:
+    """Add the number of rows at each distance: distances (n,) uint16, counts (max + 1,) int64."""
+    for row in range(distances.size):
+        counts[distances[row]] += 1
+
+
+@njit(nogil=True, cache=True)
+def hamming_words(query: U64, hashes: U64, out: U16, counts: I64) -> bool:
+    """Write the distances of hashes (n, n_words) uint64 to one, (n_words,) uint64: out (n,) uint16. Return True.
+
+    Add the rows at each distance to counts (max + 1,) int64.
+    """
     for row in range(hashes.shape[0]):
         total = uint64(0)
         for word in range(hashes.shape[1]):
             total += popcount(hashes[row, word] ^ query[word])
         out[row] = total
+    count_distances(out, counts)
     return True
 
 
@@ -36,10 +47,20 @@ def hamming_pairs(left_hashes: U64, right_hashes: U64, left: U32, right: U32, ou
 
 
 @njit(nogil=True, cache=True)
-def count_distances(distances: U16, counts: I64) -> None:
-    """Add the number of rows at each distance: distances (n,) uint16, counts (max + 1,) int64."""
-    for row in range(distances.size):
-        counts[distances[row]] += 1
+def find_near(distances: U16, farthest: int, rows: U32) -> int:
+    """Write the rows (m,) uint32 whose distances, (n,) uint16, are at most `farthest`, and return their number."""
+    n_found = 0
+    for start in range(0, distances.size, 64):
+        part = distances[start : start + 64]
+        least = np.uint16(0xFFFF)
+        for distance in part:  # a minimum fills the vectors: a tenth of the time of a look at each row
+            least = min(least, distance)
+        if least <= farthest:
+            for i in range(part.size):
+                if part[i] <= farthest:
+                    rows[n_found] = start + i
+                    n_found += 1
+    return n_found
 
 
 @njit(nogil=True, cache=True)
@@ -110,20 +131,22 @@ def find_first(hashes: U64, mixed: U64, part: int, n_parts: int, table: U64, fir
 
 
 @njit(nogil=True, cache=True)
-def number_first(first: U32, group: U32, rows: U32) -> None:
+def number_first(first: U32, group: U32, rows: U32, sizes: I64) -> None:
     """Write numbers of the distinct hashes in the order of their first rows.
 
     first (n,) uint32: from `find_first`, group (n,) uint32: the number of each row's hash, rows (n_distinct,) uint32:
-    the first row of each number.
+    the first row of each number, sizes (n_distinct,) int64: the rows of each number.
     """
     n_groups = 0
     for row in range(first.size):
         if first[row] == row:
             group[row] = n_groups
             rows[n_groups] = row
+            sizes[n_groups] = 1
             n_groups += 1
         else:
             group[row] = group[first[row]]
+            sizes[group[row]] += 1
 
 
 @njit(nogil=True, cache=True)
