@@ -207,35 +207,31 @@ def top_k(
     else:
         chunks = [(hamming_views, values, (buffers, width)) for values, buffers, width, _ in hashes]
     distances = np.empty(sum(len(rows) for _, rows, _ in chunks), np.uint16)
-    ranks, counts = [], []
+    ranks = []
     start = 0
     for kernel, rows, arguments in chunks:
         for first in range(0, len(rows), _ROWS):
             part = rows[first : first + _ROWS]
             out = distances[start : start + len(part)]
-            counts.append(np.zeros(64 * len(query) + 1, np.int64))
-            ranks.append(Once(kernel, query, part, *arguments, out, counts[-1]))
+            ranks.append(Once(kernel, query, part, *arguments, out))
             start += len(part)
     finish_tasks(ranks, n_threads)
     if not all(rank.result for rank in ranks):
         raise ColumnError("hashes that are ranked must have one width\nHint: is it another kind of hash?")
-    ends = np.cumsum(np.sum(counts, axis=0)) if counts else np.zeros(1, np.int64)
-    return _nearest(distances, ends, len(distances) if k is None else min(k, len(distances)))
+    return _nearest(distances, len(distances) if k is None else min(k, len(distances)), 64 * len(query))
 
 
-def _nearest(distances: U16, ends: I64, k: int) -> tuple[U32, U16]:
-    """Return the rows of the `k` smallest distances, ties in row order, and those.
-
-    ends (max + 1,) int64: how many rows are within each distance.
-    """
+def _nearest(distances: U16, k: int, farthest: int) -> tuple[U32, U16]:
+    """Return the rows of the `k` smallest distances, which are at most `farthest`, ties in row order, and those."""
+    counts = np.zeros(farthest + 1, np.int64)
+    hamming.count_distances(distances, counts)
+    ends = np.cumsum(counts)
     if 2 * k < len(distances):  # one look at all, and then those that are near enough: many times fewer
-        farthest = int(np.searchsorted(ends, k))
-        near = np.empty(int(ends[farthest]), np.uint32)
-        hamming.find_near(distances, farthest, near)
+        near = np.flatnonzero(distances <= np.searchsorted(ends, k)).astype(np.uint32)
         indices = near[np.argsort(distances[near], kind="stable")[:k]]
     else:
         indices = np.empty(k, np.uint32)
-        hamming.take_nearest(distances, np.concatenate([[0], ends[:-1]]), k, indices)
+        hamming.take_nearest(distances, ends - counts, k, indices)
     return indices, distances[indices]
 
 

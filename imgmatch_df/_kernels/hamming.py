@@ -15,24 +15,13 @@ _BATCH = 256  # rows whose places in a table are fetched before they are looked 
 
 
 @njit(nogil=True, cache=True)
-def count_distances(distances: U16, counts: I64) -> None:
-    """Add the number of rows at each distance: distances (n,) uint16, counts (max + 1,) int64."""
-    for row in range(distances.size):
-        counts[distances[row]] += 1
-
-
-@njit(nogil=True, cache=True)
-def hamming_words(query: U64, hashes: U64, out: U16, counts: I64) -> bool:
-    """Write the distances of hashes (n, n_words) uint64 to one, (n_words,) uint64: out (n,) uint16. Return True.
-
-    Add the rows at each distance to counts (max + 1,) int64.
-    """
+def hamming_words(query: U64, hashes: U64, out: U16) -> bool:
+    """Write the distances of hashes (n, n_words) uint64 to one, (n_words,) uint64: out (n,) uint16. Return True."""
     for row in range(hashes.shape[0]):
         total = uint64(0)
         for word in range(hashes.shape[1]):
             total += popcount(hashes[row, word] ^ query[word])
         out[row] = total
-    count_distances(out, counts)
     return True
 
 
@@ -47,20 +36,10 @@ def hamming_pairs(left_hashes: U64, right_hashes: U64, left: U32, right: U32, ou
 
 
 @njit(nogil=True, cache=True)
-def find_near(distances: U16, farthest: int, rows: U32) -> int:
-    """Write the rows (m,) uint32 whose distances, (n,) uint16, are at most `farthest`, and return their number."""
-    n_found = 0
-    for start in range(0, distances.size, 64):
-        part = distances[start : start + 64]
-        least = np.uint16(0xFFFF)
-        for distance in part:  # a minimum fills the vectors: a tenth of the time of a look at each row
-            least = min(least, distance)
-        if least <= farthest:
-            for i in range(part.size):
-                if part[i] <= farthest:
-                    rows[n_found] = start + i
-                    n_found += 1
-    return n_found
+def count_distances(distances: U16, counts: I64) -> None:
+    """Add the number of rows at each distance: distances (n,) uint16, counts (max + 1,) int64."""
+    for row in range(distances.size):
+        counts[distances[row]] += 1
 
 
 @njit(nogil=True, cache=True)

@@ -36,6 +36,7 @@ _NS_COPY: Final = 2.5  # one more word copied beside it
 _NS_SLOT: Final = 2.0  # one bucket counted and cleared
 _NS_VERIFY: Final = 10.0  # one candidate that the first words let pass
 _NS_PAIR: Final = 30.0  # one pair checked for its owner
+_NS_UNLIKE: Final = 1.5  # one bit of it that differs, looked up: 200,000 real bmh1 within 96 took twice a scan in bands
 
 
 class Distinct(NamedTuple):
@@ -269,7 +270,7 @@ class _Estimate:
     def plan(self, choice: Choice, bands: tuple[Band, ...]) -> Plan:
         """Return the plan of these bands with what is expected of it."""
         pairs = self.near * self.n_pairs
-        owned = self.wants_pairs * pairs * _NS_PAIR
+        owned = self.wants_pairs * pairs * (_NS_PAIR + _NS_UNLIKE * self.radius)
         if choice == "scan":
             candidates = self.n_pairs
             ns = candidates * (_NS_BLOCK / LANES * self.n_words + self.passing * _NS_VERIFY) + owned

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from imgmatch_df._kernels.hamming import count_distances
 from imgmatch_df._kernels.popcount import int64, popcount, uint64, unlike_block, word_at
 
 U16 = npt.NDArray[np.uint16]
@@ -77,11 +76,10 @@ def gather_words(values: U32, buffers: I64, width: int, out: U64) -> bool:
 
 
 @njit(nogil=True, cache=True)
-def hamming_views(query: U64, values: U32, buffers: I64, width: int, out: U16, counts: I64) -> bool:
+def hamming_views(query: U64, values: U32, buffers: I64, width: int, out: U16) -> bool:
     """Write the distances of the values to one hash and return whether all have `width` bytes; if not, stop there.
 
-    Add the rows at each distance to counts. query (ceil(width / 8),) uint64 with zeros behind, values, buffers as in
-    `Views`, out (n,) uint16, counts (max + 1,) int64.
+    query (ceil(width / 8),) uint64 with zeros behind, values, buffers as in `Views`, out (n,) uint16.
     """
     # Blocks of 64 bytes, the last one back from the end of the value, without the bytes of the one before: 6 ns a
     # bmh1 where words take 10.
@@ -106,5 +104,4 @@ def hamming_views(query: U64, values: U32, buffers: I64, width: int, out: U16, c
             if width & 7:
                 total += popcount(_last_word(address, width) ^ query[width >> 3])
         out[row] = total
-    count_distances(out, counts)
     return True
