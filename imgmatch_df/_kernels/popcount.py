@@ -123,7 +123,7 @@ def near_mask(typingctx: Any, columns: Any, at: Any, queries: Any, query: Any, n
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
-        near = _near(builder, blocks, words, args)
+        near = _near(builder, blocks, words, blocks.block(args[1]), args)
         return builder.zext(builder.bitcast(near, ir.IntType(LANES)), _WORD)
 
     signature = types.uint64(columns, types.intp, queries, types.intp, types.intp, types.uint64)
@@ -141,9 +141,10 @@ def next_near(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
+        first = blocks.block(args[1])  # stays in registers: the loop would load it again for each query
         result = _cgutils.alloca_once_value(builder, args[6])
         with _cgutils.for_range_slice(builder, args[3], args[6], ir.Constant(_WORD, 1), _WORD) as (index, _):
-            near = _near(builder, blocks, words, (*args[:3], index, *args[4:]))
+            near = _near(builder, blocks, words, first, (*args[:3], index, *args[4:]))
             hit = builder.icmp_unsigned(
                 "!=", builder.bitcast(near, ir.IntType(LANES)), ir.Constant(ir.IntType(LANES), 0)
             )
@@ -176,7 +177,7 @@ def next_stretch(
         step, empty = ir.Constant(_WORD, STRETCH), ir.Constant(ir.IntType(LANES), 0)
         with _cgutils.for_range_slice(builder, args[1], args[6], step, _WORD) as (index, _):
             places = [builder.add(index, ir.Constant(_WORD, start)) for start in range(0, STRETCH, LANES)]
-            least, *others = _distances(builder, blocks, words, places, args)
+            least, *others = _distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
             for other in others:
                 least = builder.call(umin, [least, other])
             near = builder.icmp_unsigned("<=", least, _splat(builder, args[5]))
@@ -223,25 +224,27 @@ class _Columns:
         return _splat(self.builder, self.builder.load(self.pointer(row, word)))
 
 
-def _near(builder: Any, blocks: _Columns, words: _Columns, args: Any) -> Any:
-    """Return the <LANES x i1> of hashes within the radius."""
-    (distances,) = _distances(builder, blocks, words, [args[1]], args)
+def _near(builder: Any, blocks: _Columns, words: _Columns, first: Any, args: Any) -> Any:
+    """Return the <LANES x i1> of hashes within the radius; `first` is the block of word 0, already loaded."""
+    (distances,) = _distances(builder, blocks, words, [args[1]], [first], args)
     return builder.icmp_unsigned("<=", distances, _splat(builder, args[5]))
 
 
-def _distances(builder: Any, blocks: _Columns, words: _Columns, places: list[Any], args: Any) -> list[Any]:
-    """Return the <LANES x i64> distances of the blocks at some places from the query."""
+def _distances(
+    builder: Any, blocks: _Columns, words: _Columns, places: list[Any], firsts: list[Any], args: Any
+) -> list[Any]:
+    """Return the <LANES x i64> distances of the blocks at some places from the query; `firsts` are those of word 0."""
     kind = ir.FunctionType(_BLOCK, [_BLOCK])
     ctpop = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
     query, n_words, one = args[3], args[4], ir.Constant(_WORD, 1)
 
-    def distances(word: Any) -> list[Any]:
-        ours = words.splat(query, word)
-        return [builder.call(ctpop, [builder.xor(blocks.block(place, word), ours)]) for place in places]
+    def distances(ours: Any, theirs: list[Any]) -> list[Any]:
+        return [builder.call(ctpop, [builder.xor(block, ours)]) for block in theirs]
 
-    totals = [_cgutils.alloca_once_value(builder, ones) for ones in distances(ir.Constant(_WORD, 0))]
+    totals = [_cgutils.alloca_once_value(builder, ones) for ones in distances(words.splat(query), firsts)]
     with _cgutils.for_range_slice(builder, one, n_words, one, _WORD) as (word, _):
-        for total, ones in zip(totals, distances(word), strict=True):
+        theirs = [blocks.block(place, word) for place in places]
+        for total, ones in zip(totals, distances(words.splat(query, word), theirs), strict=True):
             builder.store(builder.add(builder.load(total), ones), total)
     return [builder.load(total) for total in totals]
 

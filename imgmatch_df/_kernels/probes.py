@@ -1,6 +1,6 @@
 """The pairs that meet in the buckets of a band, and in buckets that are a few flips of the key apart.
 
-`probe_buckets` compares the rows of each bucket, `probe_flips` those of a bucket with those of the buckets around it.
+`probe_runs` compares the rows of a bucket with each run around it where that lies, `probe_gathered` with many at once.
 """
 
 import numpy as np
@@ -113,7 +113,8 @@ def _settle(
 
 
 @njit(nogil=True, cache=True)
-def probe_buckets(
+def probe_runs(
+    flips: U32,
     band: int,
     same: bool,
     radius: int,
@@ -133,11 +134,11 @@ def probe_buckets(
     right_out: U32,
     distance_out: U16,
 ) -> int:
-    """Write the pairs of equal keys that `band` owns and return their number; stop when budget or buffers are used.
+    """Write the pairs whose keys differ by one of flips (n,) uint32, 0 for none, and that `band` owns.
 
-    cursor (6,) int64: next position of the left order, last position (exclusive), its bucket, block of the run, row,
-    and one more that is not used. It carries a stopped call over to the next one, which is wanted while
-    ``cursor[0] < cursor[1]``.
+    Return their number; stop when the budget or the buffers are used. cursor (6,) int64: next position of the left
+    order, last position (exclusive), its bucket, block of the run, row, and flip. It carries a stopped call over to the
+    next one, which is wanted while ``cursor[0] < cursor[1]``.
     """
     limit = uint64(radius)
     n_words = left_words.shape[0]
@@ -147,63 +148,70 @@ def probe_buckets(
     room = left_out.size - LANES
     found = n_open = 0
     spent = 0
-    position, stop, bucket, at, row, _ = cursor
+    position, stop, bucket, at, row, flip = cursor
     while position < stop:
         while left_starts[bucket + 1] <= position:
             bucket += 1
         last = min(int64(left_starts[bucket + 1]), stop)
-        run_stop = int64(right_starts[bucket + 1])
-        at = max(at, position if same else int64(right_starts[bucket]))
-        spent += 1
-        while at < run_stop:
-            n_lanes = min(run_stop - at, LANES)
-            lanes = uint64(0xFFFFFFFFFFFFFFFF) >> uint64(64 - n_lanes)
-            row = max(row, position)
-            above = min(last, at) if same else last
-            below = min(last, at + n_lanes - 1) if same else 0
-            while row < above or row < below:
-                near = uint64(0)
-                base = at
-                if row < above:
-                    spent -= row
-                    row = next_near(right_words, at, left_words, row, n_words, limit, above)
-                    spent += row + 1
+        while flip < flips.size:
+            other = int64(uint64(bucket) ^ uint64(flips[flip]))
+            triangle = same and other == bucket
+            run_stop = 0 if same and other < bucket else int64(right_starts[other + 1])
+            at = max(at, position if triangle else int64(right_starts[other]))
+            spent += 1
+            while at < run_stop:
+                n_lanes = min(run_stop - at, LANES)
+                lanes = uint64(0xFFFFFFFFFFFFFFFF) >> uint64(64 - n_lanes)
+                row = max(row, position)
+                above = min(last, at) if triangle else last
+                below = min(last, at + n_lanes - 1) if triangle else 0
+                while row < above or row < below:
+                    near = uint64(0)
+                    base = at
                     if row < above:
-                        near = near_mask(right_words, at, left_words, row, n_words, limit) & lanes
-                if near == 0 and row >= above and row < below:  # the block itself: each row against those after it
-                    base = row + 1
-                    near = near_mask(right_words, base, left_words, row, n_words, limit) & (lanes >> uint64(base - at))
-                if near:
-                    if n_open > room:
-                        found = n_open = _settle(
-                            found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                            left_out, right_out, distance_out,
+                        spent -= row
+                        row = next_near(right_words, at, left_words, row, n_words, limit, above)
+                        spent += row + 1
+                        if row < above:
+                            near = near_mask(right_words, at, left_words, row, n_words, limit) & lanes
+                    if near == 0 and row >= above and row < below:  # the block itself: each row against those after it
+                        base = row + 1
+                        near = near_mask(right_words, base, left_words, row, n_words, limit)
+                        near &= lanes >> uint64(base - at)
+                    if near:
+                        if n_open > room:
+                            found = n_open = _settle(
+                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
+                                scratch, left_out, right_out, distance_out,
+                            )  # fmt: skip
+                        if n_open > room or spent > budget:
+                            cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
+                            return _settle(
+                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
+                                scratch, left_out, right_out, distance_out,
+                            )  # fmt: skip
+                        n_open = _collect(
+                            near, row, base, left_hashes, left_rows, right_hashes, right_rows, n_open, left_out,
+                            right_out,
                         )  # fmt: skip
-                    if n_open > room or spent > budget:
-                        cursor[0], cursor[2], cursor[3], cursor[4] = position, bucket, at, row
-                        return _settle(
-                            found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                            left_out, right_out, distance_out,
-                        )  # fmt: skip
-                    n_open = _collect(
-                        near, row, base, left_hashes, left_rows, right_hashes, right_rows, n_open, left_out, right_out
-                    )
-                    if n_open - found > _BATCH:
-                        spent += n_open - found
-                        found = n_open = _settle(
-                            found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                            left_out, right_out, distance_out,
-                        )  # fmt: skip
-                row += 1
-            row = 0
-            at += LANES
-            if spent > budget:
-                cursor[0], cursor[2], cursor[3], cursor[4] = position, bucket, at, row
-                return _settle(
-                    found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                    left_out, right_out, distance_out,
-                )  # fmt: skip
-        at = 0
+                        if n_open - found > _BATCH:
+                            spent += n_open - found
+                            found = n_open = _settle(
+                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
+                                scratch, left_out, right_out, distance_out,
+                            )  # fmt: skip
+                    row += 1
+                row = 0
+                at += LANES
+                if spent > budget:
+                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
+                    return _settle(
+                        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
+                        left_out, right_out, distance_out,
+                    )  # fmt: skip
+            at = 0
+            flip += 1
+        flip = 0
         position = last
     cursor[0] = position
     return _settle(
@@ -259,7 +267,7 @@ def _gather(source: U64, ends: U64, shifts: U64, n_runs: int, target: U64) -> No
 
 
 @njit(nogil=True, cache=True)
-def probe_flips(
+def probe_gathered(
     flips: U32,
     band: int,
     same: bool,
@@ -280,7 +288,7 @@ def probe_flips(
     right_out: U32,
     distance_out: U16,
 ) -> int:
-    """Write the pairs of keys that differ by a flip and return their number, as `probe_buckets` does.
+    """Write the pairs of keys that differ by a flip and return their number, as `probe_runs` does.
 
     The runs around a bucket are gathered first: in a join of 10,000,000 a run has five rows, and comparing each of them
     where it lies took 18 ns a run and row. cursor (6,) int64: as there, but for the rows that are done of the run of
@@ -314,7 +322,7 @@ def probe_flips(
                         found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
                         left_out, right_out, distance_out,
                     )  # fmt: skip
-                if n_open > room or spent > budget:
+                if n_open > room:
                     cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
                     return _settle(
                         found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
@@ -347,6 +355,12 @@ def probe_flips(
                         left_out, right_out, distance_out,
                     )  # fmt: skip
                 row += 1
+                if spent > budget:
+                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
+                    return _settle(
+                        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
+                        left_out, right_out, distance_out,
+                    )  # fmt: skip
             row = 0
             flip, at = next_flip, next_at
         flip = 0

@@ -9,9 +9,9 @@ import numpy as np
 
 from imgmatch_df._kernels import forest
 from imgmatch_df._kernels.bands import I64, U16, U32, U64, order_band, permute_bits
-from imgmatch_df._kernels.plans import Band, Distinct, Plan, flips
+from imgmatch_df._kernels.plans import Band, Distinct, Plan, flips, is_gathered
 from imgmatch_df._kernels.popcount import LANES
-from imgmatch_df._kernels.probes import probe_buckets, probe_flips
+from imgmatch_df._kernels.probes import probe_gathered, probe_runs
 from imgmatch_df.threads import Task
 
 _BUDGET: Final = (
@@ -127,7 +127,7 @@ class Bands:
     Parameters
     ----------
     n_probes
-        Tasks that a band is probed by; twice as many where its keys may differ.
+        Tasks that a band is probed by; twice as many where it is probed in two ways.
     """
 
     def __init__(self, lefts: Columns, rights: Columns, plan: Plan, order: I64, n_probes: int) -> None:
@@ -137,7 +137,7 @@ class Bands:
 
     def n_probes_of(self, band: Band) -> int:
         """Return the tasks that probe a band."""
-        return self.n_probes * (2 if len(flips(band)) else 1)
+        return self.n_probes * (2 if is_gathered(band.radius) else 1)
 
     def next(self, slot: int) -> list["Build"]:
         """Return the task that orders the next band in a slot, if there is one."""
@@ -163,9 +163,11 @@ class Build:
         right = left if same else bands.rights.order(band, self._slot, together=False)
         cuts = np.linspace(0, len(left.rows), bands.n_probes + 1).astype(int).tolist()
         done = count(1)
-        searches: list[Callable[..., int]] = [probe_buckets]
-        if len(differences := flips(band)):
-            searches.append(partial(probe_flips, differences))
+        none = np.zeros(1, np.uint32)
+        if is_gathered(band.radius):
+            searches = [partial(probe_runs, none), partial(probe_gathered, flips(band))]
+        else:
+            searches = [partial(probe_runs, np.concatenate([none, flips(band)]))]
         for search in searches:
             self._probes.extend(
                 Probe(search, bands, self._number, self._slot, left, right, span, done) for span in pairwise(cuts)
