@@ -26,7 +26,7 @@ class Side:
 
         column = frame[kind.name].cast(kind.dtype)
         self.n_rows = len(column)
-        self.words = hashing.hash_words(column.drop_nulls(), kind)
+        self.words = hashing.hash_words(column.drop_nulls() if column.null_count() else column, kind)
         whole = len(self.words) == self.n_rows
         self.rows: NDArray[np.int64] = (
             np.arange(self.n_rows) if whole else np.flatnonzero(column.is_not_null().to_numpy())
@@ -106,5 +106,5 @@ def apply(
 ) -> FrameT:
     """Return `function` of the named columns: at once for a `DataFrame`, when the query runs for a `LazyFrame`."""
     if isinstance(frame, pl.DataFrame):
-        return function(frame.select(columns))
+        return function(frame[columns])  # a select would be a query: 0.2 ms, a tenth of a small join
     return frame.select(columns).map_batches(function, schema=schema)

@@ -84,7 +84,7 @@ def self_join(
     side = _collapse(hashes, n_threads)
     limit = _Limit(max_pairs, side)
     if side.group is not None:
-        limit.add(int((side.sizes * (side.sizes - 1) // 2).sum()))
+        limit.add(int(side.sizes @ (side.sizes - 1)) // 2)
     blocks = _near_pairs(side, side, radius, n_bits, n_threads, progress, plan)
     return _assemble(limit.watch(blocks, side, side), side, side, limit)
 
@@ -240,7 +240,8 @@ class _Side:
     """Distinct hashes and the rows that have them."""
 
     distinct: Distinct
-    group: U32 | None  # the number of each row's hash; None where all rows differ
+    group: U32 | None = None  # the number of each row's hash; None where all rows differ
+    _sizes: I64 | None = None
 
     @property
     def n_rows(self) -> int:
@@ -253,9 +254,7 @@ class _Side:
     @cached_property
     def sizes(self) -> I64:
         """Rows that share each distinct hash."""
-        if self.group is None:
-            return np.ones(self.n_rows, np.int64)
-        return np.bincount(self.group, minlength=len(self.distinct.rows)).astype(np.int64)
+        return np.ones(self.n_rows, np.int64) if self._sizes is None else self._sizes
 
     def numbers(self, rows: U32) -> U32:
         """Return the numbers of the hashes of `rows`."""
@@ -297,10 +296,10 @@ def _collapse(hashes: U64, n_threads: int | None = None) -> _Side:
     finish_tasks(searches, n_threads)
     n_distinct = n - sum(search.result for search in searches)
     if n_distinct == n:
-        return _Side(Distinct(hashes, np.arange(n, dtype=np.uint32)), None)
-    group, rows = np.empty(n, np.uint32), np.empty(n_distinct, np.uint32)
-    hamming.number_first(first, group, rows)
-    return _Side(Distinct(hashes, rows), group)
+        return _Side(Distinct(hashes, np.arange(n, dtype=np.uint32)))
+    group, rows, sizes = np.empty(n, np.uint32), np.empty(n_distinct, np.uint32), np.empty(n_distinct, np.int64)
+    hamming.number_first(first, group, rows, sizes)
+    return _Side(Distinct(hashes, rows), group, sizes)
 
 
 def _check_radius(radius: int) -> None:
@@ -400,7 +399,7 @@ def _near_pairs(
     # Where each thread has a band of its own for long, no band is worth a split.
     n_probes = int(np.clip(plan.seconds / n_bands / _TASK_S, 1 if n_bands > 4 * n_slots else n_slots, 1024))
     bands = Bands(lefts, rights, plan, order, n_probes)
-    done = 0
+    done, n_tasks = 0, sum(bands.n_probes_of(band) for band in plan.bands)
     for task, block in run_tasks([build for slot in range(n_slots) for build in bands.next(slot)], n_threads):
         if block is None:
             continue
@@ -408,7 +407,7 @@ def _near_pairs(
         if task.finished:
             done += 1
             if progress is not None:
-                progress(done, n_bands * n_probes)
+                progress(done, n_tasks)
 
 
 def _links(

@@ -321,7 +321,7 @@ def rank_images(
         from imgmatch_df import join
 
         column = rows[kind.name].cast(kind.dtype)
-        present = column.drop_nulls()
+        present = column.drop_nulls() if column.null_count() else column
         hashes = hashing.hash_words(present) if kind is PHASH else hashing.hash_views(present, kind)
         (one,) = hashing.hash_words(pl.Series([wanted], dtype=kind.dtype))
         nearest, distance = join.top_k(one, hashes, k)
@@ -330,11 +330,14 @@ def rank_images(
             valid = column.is_not_null()
             failed = (~valid).arg_true()[: None if k is None else max(0, k - len(nearest))]
             order, n_failed = pl.concat([valid.arg_true().gather(nearest), failed]), len(failed)
-        ranked = rows.select(names)[order]
+        ranked = rows[names][order]
         nulls = [None] * n_failed
-        return ranked.with_columns(
-            pl.Series(DISTANCE, distance, dtype=DISTANCE_DTYPE).extend(pl.Series(nulls, dtype=DISTANCE_DTYPE)),
-            pl.Series(RANK, np.arange(1, len(nearest) + 1), dtype=ROW_DTYPE).extend(pl.Series(nulls, dtype=ROW_DTYPE)),
+        ranks = np.arange(1, len(nearest) + 1)
+        return ranked.hstack(
+            [
+                pl.Series(DISTANCE, distance, dtype=DISTANCE_DTYPE).extend(pl.Series(nulls, dtype=DISTANCE_DTYPE)),
+                pl.Series(RANK, ranks, dtype=ROW_DTYPE).extend(pl.Series(nulls, dtype=ROW_DTYPE)),
+            ]
         )
 
     return apply(hashed, list(schema), rank, answer)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgmatch_df import clusters, hashing, join, threads
+from imgmatch_df._kernels import tasks
 from imgmatch_df.errors import ArgumentError, ColumnError
 
 KINDS = ("random", "planted", "clustered", "all equal", "all zero", "one bit apart", "correlated")
@@ -90,6 +91,20 @@ def test_self_join_of_more_rows_at_every_radius(kind, n_bytes):
     for radius in (*range(13), 24, 31, 96, 200, 961):
         for plan in PLANS if radius <= 200 else ("scan", None):
             assert_pairs(join.self_join(hashes, radius, 8 * n_bytes, plan=plan), distances, radius)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("buffer", "budget", "n"), [(1030, 1 << 20, 500), (1100, 9, 60)])
+def test_kernels_go_on_where_they_stopped(monkeypatch, kind, buffer, budget, n):
+    """With little room for pairs, and a look around after nine steps."""
+    monkeypatch.setattr(tasks, "_BUFFER", buffer)
+    monkeypatch.setattr(tasks, "_BUDGET", budget)
+    hashes, others = make(kind, n, 8), make(kind, n // 2, 8, seed=1)
+    distances, across = reference.distance_matrix(hashes, hashes), reference.distance_matrix(hashes, others)
+    for radius in (0, 4, 8, 12, 20):
+        for plan in PLANS:
+            assert_pairs(join.self_join(hashes, radius, 64, plan=plan), distances, radius)
+            assert_pairs(join.cross_join(hashes, others, radius, 64, plan=plan), across, radius, same=False)
 
 
 def test_bands_of_single_bits():

@@ -1,32 +1,21 @@
-"""Rows in the order of a band's key, and the pairs that meet in its buckets.
+"""Rows in the order of a band's key, and which bits make a band.
 
 A band is a slice of the permuted bits. `order_band` sorts the rows by it with one counting sort and lays copies of a
-few words beside them, so that a bucket is a run of memory; `probe_band` compares runs with runs. A scan is the band
-of no bits: one bucket.
+few words beside them, so that a bucket is a run of memory; `probes` compares runs with runs. A scan is the band of no
+bits: one bucket.
 """
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from imgmatch_df._kernels.popcount import (
-    LANES,
-    int64,
-    near_mask,
-    next_near,
-    popcount,
-    prefetch_row,
-    uint64,
-    unlike_words,
-)
+from imgmatch_df._kernels.popcount import LANES, int64, near_mask, next_near, popcount, uint64, unlike_words
 
 U8 = npt.NDArray[np.uint8]
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
-
-_BATCH = 256  # candidates that wait for their rows: 64 KiB of hashes of 128 bytes, well inside the second-level cache
 
 
 @njit(nogil=True, cache=True)
@@ -220,210 +209,3 @@ def order_band(
             start = stop
         n_buckets += 1 if filled or not together else 0
     return int64(n_left), min(n_buckets, starts.size - 1)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def distance_within(left: U64, i: int, right: U64, j: int, radius: int) -> int:
-    """Return the distance of two rows, or a number above `radius` as soon as it is passed."""
-    n_words = left.shape[1]
-    total: int = uint64(0)
-    word = 0
-    while word + 8 <= n_words:  # no look at the radius between words: that is a branch that goes wrong half of the time
-        total += unlike_words(left, i * n_words + word, right, j * n_words + word)
-        if total > radius:
-            return total
-        word += 8
-    while word < n_words:
-        total += popcount(left[i, word] ^ right[j, word])
-        word += 1
-    return total
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _owns(
-    left: U64, i: int, right: U64, j: int, band: int, exact: bool, band_of_bit: U16, radii: I64, scratch: I64
-) -> bool:
-    """Return whether `band` is the first band in which two rows lie within the band's radius.
-
-    Rows that met in a bucket of `band` need not: hashed keys and the last block of a run bring strangers together.
-    """
-    if exact:  # the lowest band without an unlike bit, 64 bands at most
-        touched = uint64(0)
-        for word in range(left.shape[1]):
-            rest = left[i, word] ^ right[j, word]
-            while rest:
-                bit = int64(popcount((rest & (~rest + uint64(1))) - uint64(1)))
-                rest &= rest - uint64(1)
-                touched |= uint64(1) << uint64(band_of_bit[64 * word + bit])
-        return int64(popcount(touched & ~(touched + uint64(1)))) == band
-    for number in range(band + 1):
-        scratch[number] = radii[number]
-    for word in range(left.shape[1]):
-        rest = left[i, word] ^ right[j, word]
-        while rest:
-            bit = int64(popcount((rest & (~rest + uint64(1))) - uint64(1)))
-            rest &= rest - uint64(1)
-            scratch[band_of_bit[64 * word + bit]] -= 1
-    for earlier in range(band):  # a loop, because numba compiles no generator
-        if scratch[earlier] >= 0:
-            return False
-    owns: bool = scratch[band] >= 0
-    return owns
-
-
-@njit(nogil=True, cache=True)
-def _collect(
-    near: int, row: int, at: int, left_hashes: U64, left_rows: U32, right_hashes: U64, right_rows: U32,
-    n_open: int, left_out: U32, right_out: U32,
-) -> int:  # fmt: skip
-    """Write the candidates of a left row, the right rows ``at + bit`` of a mask, from `n_open` on; return their end."""
-    i = int64(left_rows[row])
-    prefetch_row(left_hashes, i)
-    while near:
-        j = int64(right_rows[at + int64(popcount((near & (~near + uint64(1))) - uint64(1)))])
-        near &= near - uint64(1)
-        prefetch_row(right_hashes, j)
-        left_out[n_open] = i
-        right_out[n_open] = j
-        n_open += 1
-    return n_open
-
-
-@njit(nogil=True, cache=True)
-def _settle(
-    found: int, n_open: int, same: bool, limit: int, band: int, radii: I64, band_of_bit: U16, left_hashes: U64,
-    right_hashes: U64, scratch: I64, left_out: U32, right_out: U32, distance_out: U16,
-) -> int:  # fmt: skip
-    """Keep those of the candidates ``found..n_open`` that are pairs and that `band` owns; return their end."""
-    exact = radii.size < 64 and radii.max() == 0
-    for candidate in range(found, n_open):
-        i, j = int64(left_out[candidate]), int64(right_out[candidate])
-        distance = distance_within(left_hashes, i, right_hashes, j, limit)
-        if distance <= limit and _owns(left_hashes, i, right_hashes, j, band, exact, band_of_bit, radii, scratch):
-            if same and i > j:
-                i, j = j, i
-            left_out[found] = i
-            right_out[found] = j
-            distance_out[found] = distance
-            found += 1
-    return found
-
-
-@njit(nogil=True, cache=True)
-def probe_band(
-    band: int,
-    same: bool,
-    flips: U32,
-    radius: int,
-    radii: I64,
-    band_of_bit: U16,
-    left_hashes: U64,
-    left_starts: U32,
-    left_rows: U32,
-    left_words: U64,
-    right_hashes: U64,
-    right_starts: U32,
-    right_rows: U32,
-    right_words: U64,
-    cursor: I64,
-    budget: int,
-    left_out: U32,
-    right_out: U32,
-    distance_out: U16,
-) -> int:
-    """Write the pairs that `band` owns and return their number; stop when the budget or the buffers are used.
-
-    cursor (6,) int64: next position of the left order, last position (exclusive), its bucket, flip, block of the run
-    and row. It carries a stopped call over to the next one, which is wanted while ``cursor[0] < cursor[1]``.
-    """
-    limit = uint64(radius)
-    n_words = left_words.shape[0]
-    scratch = np.zeros(radii.size + 1, np.int64)
-    # Candidates are verified a batch at a time, when the rows that were asked for have arrived: on real hashes nearly
-    # all of the time went into waiting for one row after the other.
-    room = left_out.size - LANES
-    found = n_open = 0
-    spent = 0
-    position, stop, bucket, flip, at, row = cursor
-    while position < stop:
-        while left_starts[bucket + 1] <= position:
-            bucket += 1
-        last = min(int64(left_starts[bucket + 1]), stop)
-        while flip < flips.size:
-            other = int64(uint64(bucket) ^ uint64(flips[flip]))
-            triangle = same and other == bucket
-            run_stop = int64(right_starts[other + 1])
-            if same and other < bucket:
-                run_stop = 0
-            at = max(at, position if triangle else int64(right_starts[other]))
-            spent += 1
-            while at < run_stop:
-                n_lanes = min(run_stop - at, LANES)
-                lanes = uint64(0xFFFFFFFFFFFFFFFF) >> uint64(64 - n_lanes)
-                row = max(row, position)
-                above = min(last, at) if triangle else last
-                below = min(last, at + n_lanes - 1) if triangle else 0
-                while row < above or row < below:
-                    near = uint64(0)
-                    base = at
-                    if row < above:
-                        spent -= row
-                        row = next_near(right_words, at, left_words, row, n_words, limit, above)
-                        spent += row + 1
-                        if row < above:
-                            near = near_mask(right_words, at, left_words, row, n_words, limit) & lanes
-                    if (
-                        near == 0 and row >= above and row < below
-                    ):  # the block against itself: each row against those after it
-                        base = row + 1
-                        near = near_mask(right_words, base, left_words, row, n_words, limit) & (
-                            lanes >> uint64(base - at)
-                        )
-                    if near:
-                        if n_open > room:
-                            found = n_open = _settle(
-                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
-                                scratch, left_out, right_out, distance_out,
-                            )  # fmt: skip
-                        if n_open > room or spent > budget:
-                            cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, flip, at, row
-                            return _settle(
-                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
-                                scratch, left_out, right_out, distance_out,
-                            )  # fmt: skip
-                        n_open = _collect(
-                            near,
-                            row,
-                            base,
-                            left_hashes,
-                            left_rows,
-                            right_hashes,
-                            right_rows,
-                            n_open,
-                            left_out,
-                            right_out,
-                        )
-                        if n_open - found > _BATCH:
-                            spent += n_open - found
-                            found = n_open = _settle(
-                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
-                                scratch, left_out, right_out, distance_out,
-                            )  # fmt: skip
-                    row += 1
-                row = 0
-                at += LANES
-                if spent > budget:
-                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, flip, at, row
-                    return _settle(
-                        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                        left_out, right_out, distance_out,
-                    )  # fmt: skip
-            at = 0
-            flip += 1
-        flip = 0
-        position = last
-    cursor[0] = position
-    return _settle(
-        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch, left_out, right_out,
-        distance_out,
-    )  # fmt: skip

@@ -6,8 +6,9 @@ component is not compared again, and within a bucket a hash that was reached lea
 
 from numba import njit
 
-from imgmatch_df._kernels.bands import I64, U32, U64, distance_within
+from imgmatch_df._kernels.bands import I64, U32, U64
 from imgmatch_df._kernels.popcount import LANES, int64, near_mask, popcount, uint64
+from imgmatch_df._kernels.probes import distance_within
 
 
 @njit(nogil=True, cache=True)

@@ -110,20 +110,22 @@ def find_first(hashes: U64, mixed: U64, part: int, n_parts: int, table: U64, fir
 
 
 @njit(nogil=True, cache=True)
-def number_first(first: U32, group: U32, rows: U32) -> None:
+def number_first(first: U32, group: U32, rows: U32, sizes: I64) -> None:
     """Write numbers of the distinct hashes in the order of their first rows.
 
     first (n,) uint32: from `find_first`, group (n,) uint32: the number of each row's hash, rows (n_distinct,) uint32:
-    the first row of each number.
+    the first row of each number, sizes (n_distinct,) int64: the rows of each number.
     """
     n_groups = 0
     for row in range(first.size):
         if first[row] == row:
             group[row] = n_groups
             rows[n_groups] = row
+            sizes[n_groups] = 1
             n_groups += 1
         else:
             group[row] = group[first[row]]
+            sizes[group[row]] += 1
 
 
 @njit(nogil=True, cache=True)

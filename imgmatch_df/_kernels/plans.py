@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from imgmatch_df._kernels.bands import I64, U32, U64, count_agreements, count_prefixes, deal_bits, permute_bits
-from imgmatch_df._kernels.popcount import LANES
+from imgmatch_df._kernels.popcount import LANES, STRETCH
 
 Choice = Literal["bands", "scan"]
 
@@ -25,14 +25,18 @@ _FEW_PAIRS: Final = 1 << 20  # a scan of as many is done before bands are weighe
 # Nanoseconds on one thread of a server core with AVX-512. Their ratios pick the plan; another machine shifts all of
 # them alike.
 _NS_BLOCK: Final = 1.7  # one query against LANES hashes, per word
-_NS_RUN: Final = 18.0  # one query's run, where it is not empty
-_NS_FLIP: Final = 1.5  # one look at another bucket
+_NS_RUN: Final = 5.0  # one run of another bucket, chosen and gathered
+_NS_GATHER: Final = 0.4  # one word of it
+_NS_STRETCH: Final = 1.3  # one query against LANES gathered hashes, per word
+_NS_QUERY: Final = 8.0  # one query against what was gathered, beside that
+_NS_LOOK: Final = 18.0  # one query's run of another bucket where it lies
 _NS_SELF: Final = 3.0  # one row of a self-join against the rest of its own block
 _NS_ROW: Final = 8.0  # one row sorted into one band
 _NS_COPY: Final = 2.5  # one more word copied beside it
 _NS_SLOT: Final = 2.0  # one bucket counted and cleared
 _NS_VERIFY: Final = 10.0  # one candidate that the first words let pass
 _NS_PAIR: Final = 30.0  # one pair checked for its owner
+_NS_UNLIKE: Final = 1.5  # one bit of it that differs, looked up: 200,000 real bmh1 within 96 took twice a scan in bands
 
 
 class Distinct(NamedTuple):
@@ -113,13 +117,21 @@ class Plan:
 
 
 def flips(band: Band) -> U32:
-    """Return the key differences within the band's radius, none first: (n_flips,) uint32."""
+    """Return the key differences within the band's radius, none excepted, ascending: (n_flips,) uint32."""
     masks = [
         sum(1 << bit for bit in bits)
-        for n_ones in range(band.radius + 1)
+        for n_ones in range(1, band.radius + 1)
         for bits in combinations(range(band.n_key_bits), n_ones)
     ]
-    return np.array(masks, np.uint32)
+    return np.array(sorted(masks), np.uint32)
+
+
+def is_gathered(radius: int) -> bool:
+    """Return whether the runs around a bucket are gathered before they are compared.
+
+    Within one flip there are too few: 1,000,000 hashes within 4 bits took 1.2 times as long.
+    """
+    return radius > 1
 
 
 def choose_plan(
@@ -233,26 +245,40 @@ class _Estimate:
     def band_ns(self, n_key_bits: int, radius: int, share: float, passing: float) -> float:
         """Return the nanoseconds of one band where these shares of all pairs meet, and pass the first words."""
         half = 0.5 if self.same else 1.0
-        n_flips = sum(comb(n_key_bits, ones) for ones in range(radius + 1))
+        n_flips = sum(comb(n_key_bits, ones) for ones in range(1, radius + 1)) * half
         n_buckets = 2.0**n_key_bits
         filled = 1 - exp(-self.n_right / n_buckets)
-        looks = n_buckets * (1 - exp(-self.n_left / n_buckets)) * n_flips * half
+        n_runs = n_buckets * (1 - exp(-self.n_left / n_buckets)) * n_flips
+        own = min(share, 0.5**n_key_bits) if radius else share
         # Every run ends with a block that is half empty.
-        blocks = self.n_pairs * share / LANES + 0.5 * self.n_left * n_flips * half * filled
+        blocks = self.n_pairs * own / LANES + 0.5 * self.n_left * filled
         n_sorted = self.n_left if self.same else self.n_left + self.n_right
-        return (
-            looks * (_NS_FLIP + filled * _NS_RUN)
-            + blocks * _NS_BLOCK * self.n_words
+        ns = (
+            blocks * _NS_BLOCK * self.n_words
             + self.n_pairs * passing * _NS_VERIFY
             + self.same * self.n_left * _NS_SELF
             + n_sorted * (_NS_ROW + _NS_COPY * (self.n_words - 1))
             + n_buckets * _NS_SLOT
         )
+        others = self.n_pairs * (share - own) / LANES
+        if not self.wants_pairs or not is_gathered(radius):
+            others += 0.5 * self.n_left * n_flips * filled
+            return ns + n_runs * filled * _NS_LOOK + others * _NS_BLOCK * self.n_words
+        n_gathered = n_runs * self.n_right / n_buckets
+        n_queries = self.n_left * min(1.0, n_flips)
+        others += n_queries * STRETCH / LANES / 2
+        return (
+            ns
+            + n_runs * _NS_RUN
+            + n_gathered * self.n_words * _NS_GATHER
+            + n_queries * _NS_QUERY
+            + others * _NS_STRETCH * self.n_words
+        )
 
     def plan(self, choice: Choice, bands: tuple[Band, ...]) -> Plan:
         """Return the plan of these bands with what is expected of it."""
         pairs = self.near * self.n_pairs
-        owned = self.wants_pairs * pairs * _NS_PAIR
+        owned = self.wants_pairs * pairs * (_NS_PAIR + _NS_UNLIKE * self.radius)
         if choice == "scan":
             candidates = self.n_pairs
             ns = candidates * (_NS_BLOCK / LANES * self.n_words + self.passing * _NS_VERIFY) + owned

@@ -17,6 +17,8 @@ from numba.extending import intrinsic
 
 LANES: Final = 16
 """Hashes that `near_mask` compares at once. Columns are padded by as many, because it reads past the end of a run."""
+STRETCH: Final = 4 * LANES
+"""Hashes that `next_stretch` passes at once."""
 
 # Casts in compiled code. numba, not mypy, knows the types inside of kernels.
 int64: Any = types.int64
@@ -139,7 +141,7 @@ def next_near(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
-        first = blocks.block(args[1])
+        first = blocks.block(args[1])  # stays in registers: the loop would load it again for each query
         result = _cgutils.alloca_once_value(builder, args[6])
         with _cgutils.for_range_slice(builder, args[3], args[6], ir.Constant(_WORD, 1), _WORD) as (index, _):
             near = _near(builder, blocks, words, first, (*args[:3], index, *args[4:]))
@@ -155,6 +157,54 @@ def next_near(
 
     signature = types.intp(columns, types.intp, queries, types.intp, types.intp, types.uint64, types.intp)
     return signature, codegen
+
+
+@_intrinsic
+def next_stretch(
+    typingctx: Any, columns: Any, at: Any, queries: Any, query: Any, n_words: Any, radius: Any, stop: Any
+) -> Any:
+    """Return the first of ``at, at + STRETCH, …`` below `stop` where one of `STRETCH` hashes is near, or `stop`.
+
+    What `next_near` is for many queries, this is for few: the query stays in a register while the hashes pass by. Only
+    the least distance of four blocks is compared with the radius.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
+        kind = ir.FunctionType(_BLOCK, [_BLOCK, _BLOCK])
+        umin = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.umin.v{LANES}i64")
+        result = _cgutils.alloca_once_value(builder, args[6])
+        step, empty = ir.Constant(_WORD, STRETCH), ir.Constant(ir.IntType(LANES), 0)
+        with _cgutils.for_range_slice(builder, args[1], args[6], step, _WORD) as (index, _):
+            places = [builder.add(index, ir.Constant(_WORD, start)) for start in range(0, STRETCH, LANES)]
+            least, *others = _distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
+            for other in others:
+                least = builder.call(umin, [least, other])
+            near = builder.icmp_unsigned("<=", least, _splat(builder, args[5]))
+            hit = builder.icmp_unsigned("!=", builder.bitcast(near, ir.IntType(LANES)), empty)
+            with _cgutils.if_unlikely(builder, hit):
+                builder.store(index, result)
+                builder.branch(done := builder.append_basic_block("done"))
+        builder.branch(done)
+        builder.position_at_end(done)
+        return builder.load(result)
+
+    signature = types.intp(columns, types.intp, queries, types.intp, types.intp, types.uint64, types.intp)
+    return signature, codegen
+
+
+@_intrinsic
+def copy_eight(typingctx: Any, target: Any, to: Any, source: Any, at: Any) -> Any:
+    """Copy the items ``at..at + 8`` of an array (uint64) to ``to..to + 8`` of another."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        there, here = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2))
+        words = _load_eight(builder, builder.gep(here, [args[3]]))
+        pointer = builder.bitcast(builder.gep(there, [args[1]]), _EIGHT.as_pointer())
+        builder.store(words, pointer, align=8)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp), codegen
 
 
 class _Columns:
@@ -176,16 +226,27 @@ class _Columns:
 
 def _near(builder: Any, blocks: _Columns, words: _Columns, first: Any, args: Any) -> Any:
     """Return the <LANES x i1> of hashes within the radius; `first` is the block of word 0, already loaded."""
-    ctpop = _cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_BLOCK, [_BLOCK]), f"llvm.ctpop.v{LANES}i64"
-    )
-    _, at, _, query, n_words, radius, *_ = args
-    total = _cgutils.alloca_once_value(builder, builder.call(ctpop, [builder.xor(first, words.splat(query))]))
-    one = ir.Constant(_WORD, 1)
+    (distances,) = _distances(builder, blocks, words, [args[1]], [first], args)
+    return builder.icmp_unsigned("<=", distances, _splat(builder, args[5]))
+
+
+def _distances(
+    builder: Any, blocks: _Columns, words: _Columns, places: list[Any], firsts: list[Any], args: Any
+) -> list[Any]:
+    """Return the <LANES x i64> distances of the blocks at some places from the query; `firsts` are those of word 0."""
+    kind = ir.FunctionType(_BLOCK, [_BLOCK])
+    ctpop = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
+    query, n_words, one = args[3], args[4], ir.Constant(_WORD, 1)
+
+    def distances(ours: Any, theirs: list[Any]) -> list[Any]:
+        return [builder.call(ctpop, [builder.xor(block, ours)]) for block in theirs]
+
+    totals = [_cgutils.alloca_once_value(builder, ones) for ones in distances(words.splat(query), firsts)]
     with _cgutils.for_range_slice(builder, one, n_words, one, _WORD) as (word, _):
-        ones = builder.call(ctpop, [builder.xor(blocks.block(at, word), words.splat(query, word))])
-        builder.store(builder.add(builder.load(total), ones), total)
-    return builder.icmp_unsigned("<=", builder.load(total), _splat(builder, radius))
+        theirs = [blocks.block(place, word) for place in places]
+        for total, ones in zip(totals, distances(words.splat(query, word), theirs), strict=True):
+            builder.store(builder.add(builder.load(total), ones), total)
+    return [builder.load(total) for total in totals]
 
 
 def _splat(builder: Any, word: Any) -> Any:

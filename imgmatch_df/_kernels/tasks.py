@@ -1,15 +1,17 @@
 """Pieces of a planned join for a pool of threads: calls that come back within some tens of milliseconds."""
 
 from collections.abc import Callable
+from functools import partial
 from itertools import count, islice, pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from imgmatch_df._kernels import forest
-from imgmatch_df._kernels.bands import I64, U16, U32, U64, order_band, permute_bits, probe_band
-from imgmatch_df._kernels.plans import Band, Distinct, Plan, flips
+from imgmatch_df._kernels.bands import I64, U16, U32, U64, order_band, permute_bits
+from imgmatch_df._kernels.plans import Band, Distinct, Plan, flips, is_gathered
 from imgmatch_df._kernels.popcount import LANES
+from imgmatch_df._kernels.probes import probe_gathered, probe_runs
 from imgmatch_df.threads import Task
 
 _BUDGET: Final = (
@@ -125,13 +127,17 @@ class Bands:
     Parameters
     ----------
     n_probes
-        Tasks that a band is probed by.
+        Tasks that a band is probed by; twice as many where it is probed in two ways.
     """
 
     def __init__(self, lefts: Columns, rights: Columns, plan: Plan, order: I64, n_probes: int) -> None:
         self.lefts, self.rights, self.plan, self.n_probes = lefts, rights, plan, n_probes
         self.verdict = Verdict(plan, order)
         self._numbers = iter(range(len(plan.bands)))
+
+    def n_probes_of(self, band: Band) -> int:
+        """Return the tasks that probe a band."""
+        return self.n_probes * (2 if is_gathered(band.radius) else 1)
 
     def next(self, slot: int) -> list["Build"]:
         """Return the task that orders the next band in a slot, if there is one."""
@@ -157,7 +163,15 @@ class Build:
         right = left if same else bands.rights.order(band, self._slot, together=False)
         cuts = np.linspace(0, len(left.rows), bands.n_probes + 1).astype(int).tolist()
         done = count(1)
-        self._probes.extend(Probe(bands, self._number, self._slot, left, right, span, done) for span in pairwise(cuts))
+        none = np.zeros(1, np.uint32)
+        if is_gathered(band.radius):
+            searches = [partial(probe_runs, none), partial(probe_gathered, flips(band))]
+        else:
+            searches = [partial(probe_runs, np.concatenate([none, flips(band)]))]
+        for search in searches:
+            self._probes.extend(
+                Probe(search, bands, self._number, self._slot, left, right, span, done) for span in pairwise(cuts)
+            )
         self.finished = True
 
     def then(self) -> "list[Task[Pairs | None]]":
@@ -170,6 +184,7 @@ class Probe:
 
     def __init__(
         self,
+        search: Callable[..., int],
         bands: Bands,
         number: int,
         slot: int,
@@ -178,10 +193,11 @@ class Probe:
         span: tuple[int, int],
         done: "count[int]",
     ) -> None:
-        self._bands, self._slot, self._done = bands, slot, done
+        self._search, self._bands, self._slot, self._done = search, bands, slot, done
+        self._last = bands.n_probes_of(bands.plan.bands[number])
         verdict = bands.verdict
         self._arguments = (
-            *(number, left is right, flips(bands.plan.bands[number])),
+            *(number, left is right),
             *(verdict.radius, verdict.radii, verdict.band_of_bit),
             *left,
             *right,
@@ -197,12 +213,12 @@ class Probe:
     def __call__(self) -> Pairs:
         """Return the next pairs."""
         pairs = Pairs(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint16))
-        n = probe_band(*self._arguments, self._cursor, _BUDGET, *pairs)
+        n = self._search(*self._arguments, self._cursor, _BUDGET, *pairs)
         return Pairs(pairs.left[:n].copy(), pairs.right[:n].copy(), pairs.distance[:n].copy())
 
     def then(self) -> list[Build]:
         """Return what uses the slot next, for the last one that is done with it."""
-        return self._bands.next(self._slot) if next(self._done) == self._bands.n_probes else []
+        return self._bands.next(self._slot) if next(self._done) == self._last else []
 
 
 class BucketSearch:
