@@ -142,18 +142,11 @@ def next_near(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
         first = blocks.block(args[1])  # stays in registers: the loop would load it again for each query
-        result = _cgutils.alloca_once_value(builder, args[6])
-        with _cgutils.for_range_slice(builder, args[3], args[6], ir.Constant(_WORD, 1), _WORD) as (index, _):
-            near = _near(builder, blocks, words, first, (*args[:3], index, *args[4:]))
-            hit = builder.icmp_unsigned(
-                "!=", builder.bitcast(near, ir.IntType(LANES)), ir.Constant(ir.IntType(LANES), 0)
-            )
-            with _cgutils.if_unlikely(builder, hit):
-                builder.store(index, result)
-                builder.branch(done := builder.append_basic_block("done"))
-        builder.branch(done)
-        builder.position_at_end(done)
-        return builder.load(result)
+
+        def near_at(index: Any) -> Any:
+            return _near(builder, blocks, words, first, (*args[:3], index, *args[4:]))
+
+        return _first_hit(builder, args[3], args[6], 1, near_at)
 
     signature = types.intp(columns, types.intp, queries, types.intp, types.intp, types.uint64, types.intp)
     return signature, codegen
@@ -173,21 +166,15 @@ def next_stretch(
         blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
         kind = ir.FunctionType(_BLOCK, [_BLOCK, _BLOCK])
         umin = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.umin.v{LANES}i64")
-        result = _cgutils.alloca_once_value(builder, args[6])
-        step, empty = ir.Constant(_WORD, STRETCH), ir.Constant(ir.IntType(LANES), 0)
-        with _cgutils.for_range_slice(builder, args[1], args[6], step, _WORD) as (index, _):
+
+        def near_at(index: Any) -> Any:
             places = [builder.add(index, ir.Constant(_WORD, start)) for start in range(0, STRETCH, LANES)]
             least, *others = _distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
             for other in others:
                 least = builder.call(umin, [least, other])
-            near = builder.icmp_unsigned("<=", least, _splat(builder, args[5]))
-            hit = builder.icmp_unsigned("!=", builder.bitcast(near, ir.IntType(LANES)), empty)
-            with _cgutils.if_unlikely(builder, hit):
-                builder.store(index, result)
-                builder.branch(done := builder.append_basic_block("done"))
-        builder.branch(done)
-        builder.position_at_end(done)
-        return builder.load(result)
+            return builder.icmp_unsigned("<=", least, _splat(builder, args[5]))
+
+        return _first_hit(builder, args[1], args[6], STRETCH, near_at)
 
     signature = types.intp(columns, types.intp, queries, types.intp, types.intp, types.uint64, types.intp)
     return signature, codegen
@@ -222,6 +209,20 @@ class _Columns:
 
     def splat(self, row: Any, word: Any = ir.Constant(_WORD, 0)) -> Any:  # noqa: B008
         return _splat(self.builder, self.builder.load(self.pointer(row, word)))
+
+
+def _first_hit(builder: Any, start: Any, stop: Any, step: int, near_at: Callable[[Any], Any]) -> Any:
+    """Return the first of ``start, start + step, …`` below `stop` of which `near_at` gives a near lane, or `stop`."""
+    result = _cgutils.alloca_once_value(builder, stop)
+    with _cgutils.for_range_slice(builder, start, stop, ir.Constant(_WORD, step), _WORD) as (index, _):
+        lanes = builder.bitcast(near_at(index), ir.IntType(LANES))
+        hit = builder.icmp_unsigned("!=", lanes, ir.Constant(ir.IntType(LANES), 0))
+        with _cgutils.if_unlikely(builder, hit):
+            builder.store(index, result)
+            builder.branch(done := builder.append_basic_block("done"))
+    builder.branch(done)
+    builder.position_at_end(done)
+    return builder.load(result)
 
 
 def _near(builder: Any, blocks: _Columns, words: _Columns, first: Any, args: Any) -> Any:
