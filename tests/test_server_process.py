@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from datetime import datetime
 
 import duckdb
 import polars as pl
@@ -136,6 +137,10 @@ def test_an_idle_service_ends_at_once(number):
         running.process.send_signal(number)
         assert running.process.wait(10) == 0  # a third of --grace-s
         assert not is_listening(running.port)
+    began, ended = (
+        datetime.fromisoformat(event["time"]) for event in running.events if event["event"] in ("stopping", "stopped")
+    )
+    assert (ended - began).total_seconds() < 3
 
 
 class Client:
