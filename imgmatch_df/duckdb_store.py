@@ -13,6 +13,7 @@ from imgmatch_df.errors import StoreError
 from imgmatch_df.macros import install
 from imgmatch_df.manifest import Manifest, made_by
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
+from imgmatch_df.torn import mend
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -22,8 +23,10 @@ _ABOUT: Final = "imgmatch_store"
 _MACROS: Final = "macros"
 _BATCH: Final = "__imgmatch_batch"
 
-# So that the release of DuckDB before the current one opens the file, too.
-_WRITE: Final[dict[str, Any]] = {"storage_compatibility_version": "v1.4.0"}
+_WRITE: Final[dict[str, Any]] = {
+    "storage_compatibility_version": "v1.4.0",  # so that the release of DuckDB before the current one opens the file
+    "auto_checkpoint_skip_wal_threshold": (1 << 63) - 1,  # so that no checkpoint is without a log: `torn` goes by it
+}
 _SQL_TYPES: Final[dict[pl.DataType, str]] = {
     pl.String(): "VARCHAR",
     pl.Int64(): "BIGINT",
@@ -51,6 +54,7 @@ class DuckDBStore:
         with ExitStack() as stack:
             if write:
                 stack.enter_context(sole_writer(path))
+            mend(path, TABLE)
             self._connection = stack.enter_context(_connected(path, write=write))
             self.manifest, macros = self._read_about()
             if write and macros != made_by():

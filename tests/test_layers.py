@@ -18,6 +18,7 @@ ROWS = [
         "options",
         "progress",
         "sources",
+        "torn",
         "_kernels",
     ],
     ["answers", "connections", "documented"],

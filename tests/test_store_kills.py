@@ -20,7 +20,7 @@ from polars.testing import assert_frame_equal
 from test_store import FORMS, random_hashes, summary
 
 import imgmatch_df
-from imgmatch_df import StoreError, manifest, storing
+from imgmatch_df import StoreError, duckdb_store, manifest, storing
 from imgmatch_df.store import open_store
 
 ON_UNIX = pytest.mark.skipif(os.name == "nt", reason="uses signals and limits of Unix")
@@ -231,6 +231,109 @@ def test_a_torn_log_is_read_as_far_as_it_is_whole(tmp_path, album):
         assert_frame_equal(imgmatch_df.read_hashes(torn).select(rows.columns), rows)
     assert len(heights) > 4
     assert imgmatch_df.read_hashes(store).height == 192
+
+
+# Stops in the middle of a checkpoint: the blocks are written, the header is not. What was there before lies beside it.
+CHECKPOINT = """
+import os, shutil
+def stop_in_checkpoint(run, **_):
+    connection = run._store._connection
+    for end in ("", ".wal"):
+        shutil.copy(target + end, target + ".before" + end)
+    connection.execute("SET debug_checkpoint_abort = 'after_free_list_write'")
+    try:
+        connection.execute("CHECKPOINT")
+    finally:
+        os._exit(9)
+storing._Run.finish = stop_in_checkpoint
+"""
+
+
+def torn_files(tmp_path, rows, n_bytes, sample):
+    """Yield stores as DuckDB leaves them when it is killed in the middle of a block. Their logs have all of `rows`."""
+    store = tmp_path / f"store{n_bytes}.duckdb"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(duckdb_store._WRITE, "default_block_size", n_bytes)
+        for end in range(50, rows.height - 50, 50):  # so that there is metadata, with free places
+            imgmatch_df.write_hashes(rows.head(end), store)
+    rows.write_parquet(tmp_path / "rows.parquet")
+    code = WRITER.replace("'20KB'", "'1GB'") + CHECKPOINT + RUN
+    assert run(code, tmp_path / "rows.parquet", store, "").returncode == 9
+    log = Path(f"{store}.before.wal").read_bytes()
+    after = store.read_bytes()
+    before = Path(f"{store}.before").read_bytes().ljust(len(after), b"\0")
+    assert before[:12288] == after[:12288]
+    changed = [at for at in range(12288, len(after), n_bytes) if before[at : at + n_bytes] != after[at : at + n_bytes]]
+    with duckdb.connect(f"{store}.before", read_only=True) as connection:
+        blocks = connection.execute("SELECT block_id FROM pragma_metadata_info()").fetchall()
+    rewritten = [at for (block,) in blocks if (at := 12288 + block * n_bytes) in changed]
+    cuts = [  # between two pages of memory, with something still to be written
+        (at, cut)
+        for at in rewritten
+        for cut in range(at + 4096 - at % 4096, at + n_bytes, 4096)
+        if before[cut : at + n_bytes] != after[cut : at + n_bytes]
+    ]
+    for number in range(sample):
+        moments = random.Random(number)
+        torn = bytearray(before)
+        at, cut = moments.choice(cuts)
+        for other in moments.sample(changed, moments.randrange(len(changed))):  # those that were written before
+            torn[other : other + n_bytes] = after[other : other + n_bytes]
+        torn[at : at + n_bytes] = before[at : at + n_bytes]
+        torn[at:cut] = after[at:cut]
+        path = tmp_path / f"torn{n_bytes}-{number}.duckdb"
+        path.write_bytes(torn)
+        path.with_name(f"{path.name}.wal").write_bytes(log)
+        yield path
+
+
+def said_of(path):
+    """Return what DuckDB says of the rows of a file; None where it reads them all."""
+    try:
+        with duckdb.connect(str(path), read_only=True) as connection:
+            connection.execute("SELECT * FROM hashes").fetchall()
+    except duckdb.Error as error:
+        return str(error)
+    return None
+
+
+@ON_UNIX
+@pytest.mark.parametrize("n_bytes", [16384, 262144])
+def test_a_torn_block_is_mended(tmp_path, n_bytes):
+    rows = random_hashes(400)
+    for path in torn_files(tmp_path, rows, n_bytes, sample=16):
+        assert "does not match stored checksum" in (said_of(path) or "")
+        check_without_log(path)
+        if random.Random(path.name).random() < 0.5:  # a reader comes first, or a writer
+            assert_frame_equal(imgmatch_df.read_hashes(path).select(rows.columns), rows)
+            assert said_of(path) is None
+        more = pl.concat([rows, random_hashes(50, seed=1, start=400)])
+        assert imgmatch_df.write_hashes(more, path) == summary(new=50, skipped=400)
+        assert_frame_equal(imgmatch_df.read_hashes(path).select(rows.columns), more)
+        assert said_of(path) is None
+
+
+def check_without_log(path):
+    """Where no checkpoint was killed, a wrong checksum is damage, and nobody hides it."""
+    alone = path.with_name("alone.duckdb")
+    shutil.copy(path, alone)
+    with pytest.raises(StoreError, match="is it damaged"):
+        imgmatch_df.read_hashes(alone)
+    with pytest.raises(StoreError, match="is it damaged"):
+        imgmatch_df.write_hashes(random_hashes(3), alone)
+    assert alone.read_bytes() == path.read_bytes()
+
+
+@ON_UNIX
+def test_a_torn_block_is_left_alone_while_another_has_the_file(tmp_path):
+    path = next(path for path in torn_files(tmp_path, random_hashes(400), 262144, sample=16) if said_of(path))
+    before = path.read_bytes()
+    lock = "import fcntl, sys\nfile = open(sys.argv[1], 'rb')\nfcntl.lockf(file, fcntl.LOCK_SH)\n"
+    with child(lock + "print('ready', flush=True)\nsys.stdin.readline()", path):
+        with pytest.raises(StoreError):
+            imgmatch_df.read_hashes(path)
+        assert path.read_bytes() == before
+    assert imgmatch_df.read_hashes(path).height == 400
 
 
 FULL = """
