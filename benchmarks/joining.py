@@ -368,11 +368,12 @@ def cell_text(figure: Figure | None, n: int, *, with_ratio: bool) -> str:
 def headline_table(columns: Sequence[tuple[Results, int, int]]) -> str:
     rows = []
     for name, contender in JOINERS.items():
-        cells = []
-        for results, n, radius in columns:
-            text = cell_text(results.get(name, n, radius), n, with_ratio=name != "ours")
-            cells.append(text or results.failures.get(name, ""))
-        rows.append([contender.label, *cells])
+        cells = [
+            cell_text(results.get(name, n, radius), n, with_ratio=name != "ours") or results.failures.get(name, "")
+            for results, n, radius in columns
+        ]
+        if any(cell and not cell.startswith("not installed") for cell in cells):  # those are named with the versions
+            rows.append([contender.label, *cells])
     header = [f"{results.hashes.kind}, {n:,} rows, within {radius}" for results, n, radius in columns]
     table = markdown_table(["", *header], rows)
     return (
