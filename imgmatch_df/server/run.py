@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.server.answers import warm_up
 from imgmatch_df.server.app import Service, create_app
 from imgmatch_df.server.hasher import Known, nothing_known
 from imgmatch_df.server.observe import MULTIPROCESS_DIR, forget_worker, log, start_logging
@@ -273,10 +274,13 @@ class Supervisor:
         for number in _STOPS:
             signal.signal(number, lambda *_: self._stopping.set())
         try:
-            from imgmatch_df.server.answers import warm_up
-
-            warm_up(self._settings.options)  # compile once, not in all workers at a time
-            for _ in range(self._settings.workers):
+            # Compile once, not in all workers at a time; and not here, where it would stay in memory.
+            compiling = self._context.Process(target=warm_up, args=(self._settings.options,))
+            compiling.start()
+            while compiling.is_alive() and not self._stopping.wait(0.05):
+                pass
+            compiling.terminate()
+            for _ in range(0 if self._stopping.is_set() else self._settings.workers):
                 self._start()
             while not self._stopping.wait(0.25):
                 self._replace_dead()
