@@ -176,7 +176,7 @@ def remove_duplicates(
         hashed = _fitting(_hash(table, (kind.name,), options), table, suffix)
         # No rows first: what is wrong with the call is known before hours of hashing.
         grouping.cluster(hashed.collect_schema().to_frame(), **call)
-        stored = None if against is None else _open_stored(against, kind, options)
+        stored = None if against is None else _open_stored(against, kind, table, options)
         known, stored_id, stored_sources = stored or (None, None, None)
         nests = stored is None and suffix in (".parquet", ".ndjson", ".jsonl", ".json")
         with targets.written_whole(out, sys.stdout.buffer) as target:
@@ -370,10 +370,12 @@ def _open_ranking(query: str, source: str | None, base_dir: str | None) -> Sourc
 
 
 def _open_stored(
-    against: str, kind: HashKind, options: SourceOptions
+    against: str, kind: HashKind, others: SourceTable, options: SourceOptions
 ) -> tuple[pl.DataFrame, str | None, pl.Series | None]:
     """Return the rows of --against, hashed where they are not; the column that names them; and their sources."""
     table = _open([against], None, None, "remove_duplicates")
+    if table.manifest is not None:
+        table.manifest.check_comparable(kind, others.decode(kind, options["decode"]), repr(against))
     hashed = _fitting(_hash(table, (kind.name,), {**options, "base_dir": None}), table, "")
     source = table.source if table.source in hashed.collect_schema() else None
     columns = [kind.name, *([] if source is None else [source])]

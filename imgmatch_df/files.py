@@ -14,6 +14,7 @@ from polars.io.plugins import register_io_source
 from imgmatch_df import records
 from imgmatch_df.documented import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.manifest import Manifest
 from imgmatch_df.pipeline import from_bits
 from imgmatch_df.scan import PICTURE_SUFFIXES, scan_images
 from imgmatch_df.schema import (
@@ -31,7 +32,7 @@ from imgmatch_df.schema import (
     hash_kind,
 )
 from imgmatch_df.sources import url_of
-from imgmatch_df.store import DUCKDB_SUFFIX, scan_hashes
+from imgmatch_df.store import DUCKDB_SUFFIX, manifest_of, scan_hashes
 
 TABLE_SUFFIXES: Final = (DUCKDB_SUFFIX, ".parquet", ".csv", ".ndjson", ".jsonl", ".json")
 
@@ -69,6 +70,8 @@ class SourceTable:
         The documented request that the rows come from, else None.
     batch_rows
         How many rows are to be hashed at a time.
+    manifest
+        What the store says of itself that the rows come from, else None.
     """
 
     frame: pl.LazyFrame
@@ -77,6 +80,7 @@ class SourceTable:
     stored: tuple[str, ...] = ()
     request: records.Request | None = None
     batch_rows: int = BATCH_ROWS
+    manifest: Manifest | None = None
 
     @property
     def carrier(self) -> str:
@@ -96,6 +100,15 @@ class SourceTable:
         if name is None and self.request is not None:
             name = self.request.hash_type
         return hash_kind(name or (*self.stored, BMH1.name)[0])
+
+    def decode(self, kind: HashKind, wanted: str) -> str | None:
+        """Return the decode path of hashes of `kind`, if they are made in the way `wanted` where they are not there.
+
+        None where a table has them that does not say.
+        """
+        if kind.name not in self.stored:
+            return wanted
+        return None if self.manifest is None else self.manifest.decode
 
     def radius(self, kind: HashKind) -> int:
         """Return the radius that a request's `range` means, in bits of `kind`; 0 where there is none."""
@@ -222,7 +235,10 @@ def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) ->
     # Hashes of pictures that came without a name have none here: what else is text names no picture.
     name = SOURCE if source is None and SOURCE in schema else source
     return SourceTable(
-        frame, name if stored and name is None else _find_source(schema, name, needed=not stored), stored=stored
+        frame,
+        name if stored and name is None else _find_source(schema, name, needed=not stored),
+        stored=stored,
+        manifest=manifest_of(paths[0]),
     )
 
 

@@ -57,6 +57,11 @@ def hash_source(
     return frame
 
 
+def decode_of(source: str | None, options: SourceOptions) -> str | None:
+    """Return the decode path of what a call hashes, None where it hashes nothing."""
+    return None if source is None else make_options(**options).decode
+
+
 def check_radius(radius: object, hash_type: str) -> HashKind:
     """Return the hash kind, for which `radius` is allowed."""
     kind = hash_kind(hash_type)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_a
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.frames import Frame, FrameT, Side, apply, check_columns, check_radius, hash_source, shown_names
+from imgmatch_df.frames import (
+    Frame,
+    FrameT,
+    Side,
+    apply,
+    check_columns,
+    check_radius,
+    decode_of,
+    hash_source,
+    shown_names,
+)
 from imgmatch_df.known import Stored, find_nearest
 from imgmatch_df.options import SourceOptions, check_choice
 from imgmatch_df.progress import steps
@@ -103,6 +113,8 @@ def cluster(
     ------
     ArgumentError, ColumnError
         If an argument is not allowed, or a column absent or of a dtype that is not allowed.
+    StoreError
+        If a store cannot be read, or its hashes are made in another way than those of `source`.
 
     Notes
     -----
@@ -117,7 +129,7 @@ def cluster(
     """
     kind = check_radius(radius, hash_type)
     grouping = _Grouping(radius, kind, linkage, keep, diameter=diameter, progress=options.get("progress", False))
-    known = grouping.stored(against, stored_id)
+    known = grouping.stored(against, stored_id, decode_of(source, options))
     hashed = hash_source(frame, kind, source, options)
     schema = check_columns(hashed, kind, id)
     fields: dict[str, Any] = {
@@ -185,7 +197,7 @@ def remove_duplicates(
 
     Raises
     ------
-    ArgumentError, ColumnError
+    ArgumentError, ColumnError, StoreError
         As `cluster`.
 
     Examples
@@ -197,7 +209,7 @@ def remove_duplicates(
     """
     kind = check_radius(radius, hash_type)
     grouping = _Grouping(radius, kind, linkage, keep, diameter=False, progress=options.get("progress", False))
-    known = grouping.stored(against, None)
+    known = grouping.stored(against, None, decode_of(source, options))
     hashed = hash_source(frame, kind, source, options)
     schema = check_columns(hashed, kind, None)
     columns = grouping.needs(schema)
@@ -248,13 +260,13 @@ class _Grouping:
             names += [WIDTH, HEIGHT, *([SIZE] if SIZE in schema and schema[SIZE].is_numeric() else [])]
         return list(dict.fromkeys(names))
 
-    def stored(self, against: Frame | Target | None, id_column: str | None) -> Stored | None:
+    def stored(self, against: Frame | Target | None, id_column: str | None, decode: str | None) -> Stored | None:
         """Return the known rows of a call, checked, if it has some."""
         if against is None:
             if id_column is not None:
                 raise ArgumentError("stored_id has no effect without against=\nHint: name the known rows.")
             return None
-        return Stored.of(against, self.kind, id_column)
+        return Stored.of(against, self.kind, id_column, decode)
 
     def find(self, rows: pl.DataFrame, known: Stored | None) -> "_Clusters":
         """Return the clusters of the rows, given the columns that it needs; what is known takes no part in them."""

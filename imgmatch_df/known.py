@@ -24,8 +24,19 @@ class Stored(NamedTuple):
     id_dtype: pl.DataType
 
     @classmethod
-    def of(cls, stored: Frame | Target, kind: HashKind, id_column: str | None) -> "Stored":
+    def of(cls, stored: Frame | Target, kind: HashKind, id_column: str | None, decode: str | None) -> "Stored":
         """Return the stored side that a frame is, or that the name of a store stands for.
+
+        Parameters
+        ----------
+        stored
+            A frame, or the path of a store.
+        kind
+            What is compared.
+        id_column
+            The column that names its rows; None takes the key of a store.
+        decode
+            How the other side is decoded, where this call hashes it.
 
         Raises
         ------
@@ -34,11 +45,11 @@ class Stored(NamedTuple):
         ColumnError
             If it has no hashes of the kind, or no column of the name.
         StoreError
-            If the store cannot be read.
+            If the store cannot be read, or its hashes are made in another way.
         """
         if isinstance(stored, str | PathLike):
             with open_store(stored) as store:
-                store.manifest.check_comparable(kind, repr(str(stored)))
+                store.manifest.check_comparable(kind, decode, repr(str(stored)))
                 id_column = id_column or store.manifest.key
             stored = scan_hashes(stored)
         elif not isinstance(stored, pl.DataFrame | pl.LazyFrame):

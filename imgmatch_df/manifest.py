@@ -169,19 +169,33 @@ class Manifest:
         own = [SOURCE] if self.has_source and self.key != SOURCE else []
         return [self.key, *own, STATUS, SIZE, MODIFIED, ETAG]
 
-    def check_comparable(self, kind: HashKind, where: str) -> None:
-        """Refuse to compare hashes of this version of `kind` with those of another.
+    def check_comparable(self, kind: HashKind, decode: str | None, where: str) -> None:
+        """Refuse to compare what the store holds with hashes of `kind` that are made in another way.
+
+        Parameters
+        ----------
+        kind
+            What is compared.
+        decode
+            The decode path of the others; None where nobody knows it.
+        where
+            The store, for the message.
 
         Raises
         ------
         StoreError
-            If the store holds hashes of another version.
+            If the store holds hashes of another version, or of another decode path.
         """
         made = dict(self.versions).get(kind.name, kind.version)
         if made != kind.version:
             raise StoreError(
                 f"the version of {kind.name} is {made!r} in {where} and {kind.version!r} here\n"
                 "Hint: their distances mean nothing; hash the pictures again, into a new store."
+            )
+        if decode not in (None, self.decode):
+            raise StoreError(
+                f"decode is {self.decode!r} in {where} and {decode!r} here: equal pictures are some bits apart\n"
+                f"Hint: decode={self.decode!r} makes hashes as the store has them."
             )
 
     def check_same(self, wanted: "Manifest", where: str) -> None:

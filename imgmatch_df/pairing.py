@@ -18,6 +18,7 @@ from imgmatch_df.frames import (
     apply,
     check_columns,
     check_radius,
+    decode_of,
     hash_source,
     needed_columns,
 )
@@ -212,6 +213,8 @@ def match(
     ------
     ArgumentError, ColumnError
         As `near_duplicates`.
+    StoreError
+        If a store cannot be read, or its hashes are made in another way than those of `source`.
 
     Examples
     --------
@@ -225,7 +228,7 @@ def match(
     check_positive("max_pairs", max_pairs)
     hashed = hash_source(frame, kind, source, options)
     schema = check_columns(hashed, kind, id)
-    known = Stored.of(stored, kind, stored_id)
+    known = Stored.of(stored, kind, stored_id, decode_of(source, options))
     progress = options.get("progress", False)
 
     def find(part: pl.DataFrame, stored_part: pl.DataFrame) -> pl.DataFrame:

@@ -163,3 +163,20 @@ def test_wrong_calls(tmp_path):
         imgmatch_df.cluster(rows, stored_id="source")
     with pytest.raises(ArgumentError, match="must be a frame or the path of a store, got int"):
         imgmatch_df.match(rows, 3, 3)
+
+
+def test_hashes_of_another_decode_path_are_not_compared(folder, tmp_path):
+    store, pictures = tmp_path / "scaled.duckdb", imgmatch_df.scan_images(folder).collect()
+    imgmatch_df.write_hashes(pictures, store, source="path", decode="scaled")
+    verbs = {
+        "cluster": lambda frame, **kw: frame.imgmatch.cluster(0, against=store, **kw),
+        "remove_duplicates": lambda frame, **kw: frame.imgmatch.remove_duplicates(0, against=store, **kw),
+        "match": lambda frame, **kw: frame.imgmatch.match(store, 0, **kw),
+    }
+    for verb in verbs.values():
+        for frame in (pictures, pictures.lazy()):
+            with pytest.raises(StoreError, match=r"decode is 'scaled' in .*\nHint: decode='scaled' makes hashes as"):
+                verb(frame, source="path")
+    assert verbs["match"](pictures, source="path", decode="scaled").height >= 40
+    # Of hashes that are there already, nobody knows.
+    assert verbs["match"](imgmatch_df.read_hashes(store)).height >= 40

@@ -258,3 +258,15 @@ def test_an_interrupted_run_keeps_what_was_hashed(tmp_path, store):
 def test_help_names_the_store():
     for command in ("visual-hash", "export"):
         assert ".duckdb" in call(command, "--help").stdout
+
+
+def test_against_a_store_of_another_decode_path(folder, store):
+    scaled = store.with_name("scaled.duckdb")
+    call("visual-hash", folder, "-o", store)
+    call("visual-hash", folder, "-o", scaled, "--decode", "scaled")
+    for source in (folder, store):
+        result = call("remove-duplicates", source, "--against", scaled, code=2)
+        assert "decode is 'scaled' in" in result.stderr
+        assert "and 'full' here" in result.stderr
+    call("remove-duplicates", folder, "--against", scaled, "--decode", "scaled")
+    call("remove-duplicates", store, "--against", store)
