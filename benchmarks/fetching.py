@@ -26,6 +26,7 @@ from harness import (
     Way,
     WorkerError,
     allowed_cpus,
+    cpu_s,
     describe_machine,
     markdown_table,
     median_and_quartiles,
@@ -149,13 +150,13 @@ CONTENDERS = {
 
 
 @contextmanager
-def server(folder: Path) -> Iterator[int]:
-    """Run the server; give its port."""
+def server(folder: Path) -> Iterator[tuple[int, int]]:
+    """Run the server; give its port and process id."""
     script = Path(__file__).with_name("picture_server.py")
     process = subprocess.Popen([sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
-        yield int(process.stdout.readline())
+        yield int(process.stdout.readline()), process.pid
     finally:
         process.terminate()
         process.wait()
@@ -192,6 +193,32 @@ print(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) /
 """
 
 
+def processor_s(ways: dict[str, Way]) -> float:
+    """Return the processor time of one round, in this process, in seconds."""
+    run = ways["eager"]()
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def cost_section(arena: Arena, path: Path, cpus: list[int], server_pid: int, n_urls: int, n_rounds: int) -> str:
+    """Return the table of processor time a picture, which tells what fetching costs from what its server does."""
+    costs: dict[str, list[tuple[float, float]]] = {"limit": [], "ours": [], "ours-many": []}
+    for _ in range(n_rounds):
+        for name, found in costs.items():
+            before = cpu_s(server_pid)
+            own = float(arena.worker(name, cpus).ask("answer", str(path)))
+            found.append((1e3 * own / n_urls, 1e3 * (cpu_s(server_pid) - before) / n_urls))
+    limit, *_ = (statistics.median(own for own, _ in found) for found in costs.values())
+    rows = []
+    for name, found in costs.items():
+        own, of_server = map(statistics.median, zip(*found, strict=True))
+        shares = [limit / own, limit / (own + of_server)]
+        rows.append([CONTENDERS[name].label, *(f"{number:.2f}" for number in (own, of_server, *shares))])
+    header = ["processor time a picture, 20 ms", "ms", "the server's, ms", "share of the limit", "with the server's"]
+    return markdown_table(header, rows)
+
+
 def memory_section(port: int, n_urls: int) -> str:
     rows = []
     for n in (n_urls // 4, n_urls):
@@ -220,7 +247,7 @@ def main() -> None:
         pictures.mkdir()
         for number, picture in enumerate(photos.data):
             (pictures / f"{number:06}.jpg").write_bytes(picture)
-        with server(pictures) as port:
+        with server(pictures) as (port, server_pid):
             pin(cpus)
             data = {
                 latency_ms: Data(
@@ -230,12 +257,13 @@ def main() -> None:
                 for latency_ms in LATENCIES_MS
             }
             table = speed_section(arena, folder, cpus, data, n_rounds)
+            cost = cost_section(arena, folder / "20.pickle", cpus, server_pid, n_urls, n_rounds)
             memory = memory_section(port, n_urls)
     shared = "shares them" if len(all_cpus) <= len(cpus) else "has others"
     text = (
         f"{table}\n\nPictures a second, and the share of the limit: median and quartiles of {n_rounds} rounds of "
         f"{n_urls:,} addresses on {len(cpus)} processors; the server, picture_server.py, {shared}. "
-        f"{photos.describe()}.\n\n{memory}\n\n{describe_machine(len(all_cpus), PACKAGES)}"
+        f"{photos.describe()}.\n\n{cost}\n\n{memory}\n\n{describe_machine(len(all_cpus), PACKAGES)}"
     )
     print(text)
     if arguments.update_readme:
@@ -251,6 +279,7 @@ if __name__ == "__main__":
                     one.label,
                     one.packages,
                     lambda data, n_threads, one=one: one.ways(Data(*data), n_threads),
+                    lambda data, n_threads, one=one: processor_s(one.ways(Data(*data), n_threads)),
                 )
                 for key, one in CONTENDERS.items()
             },

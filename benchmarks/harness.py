@@ -275,6 +275,18 @@ def pin(cpus: Iterable[int]) -> None:
         os.sched_setaffinity(0, cpus)
 
 
+def cpu_s(pid: int) -> float:
+    """Return the processor time of a process and of its children, in seconds. Linux only."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return own + sum(map(cpu_s, children(pid)))
+
+
+def children(pid: int) -> list[int]:
+    """Return the ids of the processes that a process has started. Linux only."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def describe_machine(n_cpus: int, packages: Iterable[str]) -> str:
     """Return one line: processor, system, versions and today's date."""
     model = platform.processor() or platform.machine()

@@ -35,6 +35,8 @@ from harness import (
     Way,
     WorkerError,
     allowed_cpus,
+    children,
+    cpu_s,
     describe_machine,
     markdown_table,
     median_and_quartiles,
@@ -184,17 +186,6 @@ def put_load(port: int, pid: int, bodies: Path, n_bodies: int, n_connections: in
     return Load(told["requests"] / told["seconds"], told["requests"], told["failed"], *latencies, *costs)
 
 
-def cpu_s(pid: int) -> float:
-    """Return the processor time of a process and of its children, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return own + sum(map(cpu_s, _children(pid)))
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def _children_cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of those that have ended: wrk
     return used.ru_utime + used.ru_stime
@@ -204,7 +195,7 @@ def memory_mb(pid: int) -> float:
     """Return the resident memory of a process and of its children, in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1000
-    return own + sum(map(memory_mb, _children(pid)))
+    return own + sum(map(memory_mb, children(pid)))
 
 
 def speed_section(
