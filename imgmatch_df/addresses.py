@@ -12,6 +12,8 @@ from imgmatch_df.errors import Failure
 _SPLIT: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)://(?P<place>[^/\\?#]*)(?P<rest>[^#]*)", re.DOTALL)
 _INVISIBLE: Final = str.maketrans("", "", "\t\r\n")  # as browsers: an address broken over lines is one address
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_MAX_CHARS: Final = 1 << 16  # libcurl takes 8,000,000, servers 8,000 to 64,000
+_MAX_PLACE_CHARS: Final = 1 << 12  # what comes before the path; the last ones are kept
 _MAX_HOST_CHARS: Final = 253
 _MAX_LABEL_CHARS: Final = 63
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_\-]*[a-z0-9_])?")
@@ -82,9 +84,14 @@ class Address(NamedTuple):
     authorization: str | None = None
 
     @property
+    def origin(self) -> str:
+        """The scheme, host and port, without a path."""
+        return "/".join(self.url.split("/", 3)[:3])
+
+    @property
     def port(self) -> int:
         """The port, 80 or 443 where the address names none."""
-        port = self.url.split("/", 3)[2].rpartition(":")[2]
+        port = self.origin.rpartition(":")[2]
         return int(port) if port.isdigit() else _DEFAULT_PORTS[self.scheme]
 
 
@@ -106,9 +113,13 @@ def clean_url(url: str) -> Address | Failure:
     >>> clean_url("http://2130706433/a.jpg").host
     '127.0.0.1'
     """
+    if len(url) > _MAX_CHARS:
+        return Failure("bad_source", f"an address of {len(url):,} characters, more than {_MAX_CHARS:,}")
     parts = _SPLIT.match(url.strip().translate(_INVISIBLE))
     if parts is None:
         return Failure("bad_source", "no address: scheme and host are needed")
+    if len(parts["place"]) > _MAX_PLACE_CHARS:
+        return Failure("bad_source", f"{len(parts['place']):,} characters before the path, more than any host has")
     origin = _clean_origin(parts["scheme"], parts["place"])
     if isinstance(origin, Failure):
         return origin
@@ -122,7 +133,7 @@ def follow_redirect(address: Address, location: str) -> Address | Failure:
     Parameters
     ----------
     address
-        Where the answer came from. Its credentials stay with it.
+        Where the answer came from. Its credentials go nowhere but to the same scheme, host and port.
     location
         The header of that name: absolute or relative.
     """
@@ -139,7 +150,24 @@ def follow_redirect(address: Address, location: str) -> Address | Failure:
     found = clean_url(target)
     if isinstance(found, Failure):
         return Failure("fetch_failed", f"redirected to a bad address: {found.detail}")
+    if found.authorization is None and found.origin == address.origin:
+        return found._replace(authorization=address.authorization)
     return found
+
+
+def origin_of(url: str) -> str:
+    """Return what the connections for an http or https `url` are counted by: one origin, however it is written.
+
+    Examples
+    --------
+    >>> origin_of("http://me:pw@127.1:80/a.jpg"), origin_of("HTTP://127.0.0.1")
+    ('http://127.0.0.1', 'http://127.0.0.1')
+    """
+    parts = _SPLIT.match(url)
+    if parts is None or len(parts["place"]) > _MAX_PLACE_CHARS:
+        return ""
+    origin = _clean_origin(parts["scheme"], parts["place"])
+    return "" if isinstance(origin, Failure) else origin.url
 
 
 def blocked_reason(ip: str) -> str | None:
@@ -185,10 +213,10 @@ def _clean_origin(scheme: str, place: str) -> Address | Failure:
     host = _clean_host(host_text)
     if isinstance(host, Failure):
         return host
-    if port_text and not (port_text.isascii() and port_text.isdigit() and 0 < int(port_text[:6]) < 65_536):
+    port = _port(port_text) if port_text else _DEFAULT_PORTS[scheme]
+    if port is None:
         # What stands there is not shown: with an @ forgotten it is a password.
         return Failure("bad_source", "what follows the host's colon is no port, a number from 1 to 65535")
-    port = int(port_text) if port_text else _DEFAULT_PORTS[scheme]
     shown_host = f"[{host}]" if ":" in host else host
     shown_port = "" if port == _DEFAULT_PORTS[scheme] else f":{port}"
     return Address(f"{scheme}://{shown_host}{shown_port}", scheme, host, _basic(credentials) if at else None)
@@ -200,6 +228,14 @@ def _split_port(place: str) -> tuple[str, str]:
         return host + bracket, port.removeprefix(":")
     host, _, port = place.partition(":")
     return host, port
+
+
+def _port(text: str) -> int | None:
+    digits = text.lstrip("0")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 5):
+        return None
+    port = int(digits)
+    return port if port < 65_536 else None
 
 
 def _clean_host(text: str) -> str | Failure:

@@ -1,5 +1,6 @@
 """Answers of web servers: what their head says, and how their body is inflated."""
 
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from imgmatch_df.options import Options
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _GONE: Final = (404, 410)
 _MAX_ETAG: Final = 256
+_STATUS: Final = re.compile(rb"HTTP/\d(?:\.\d)?\s+(\d{3})")
 _PIECE: Final = 1 << 18  # bytes inflated at a time
 
 
@@ -53,17 +55,26 @@ class Head(NamedTuple):
         return int(text[:18]) if text.isascii() and text.isdigit() else None
 
 
-def read_head(lines: Iterable[bytes]) -> Head:
-    """Return the head that the lines of an answer make, those of interim answers (HTTP 1xx) before it left out."""
-    code = 0
-    headers: dict[str, str] = {}
+def read_head(lines: Iterable[bytes]) -> Head | None:
+    """Return the head that the lines of an answer make, None while it is not whole.
+
+    Interim answers (HTTP 1xx) before it are left out, but for 101, after which nothing of HTTP comes; so are the lines
+    that follow a chunked body.
+    """
+    code, headers = 0, dict[str, str]()
+    is_first = True
     for line in lines:
-        if line.startswith(b"HTTP/"):
-            code, headers = int(line.split(None, 2)[1]), {}
+        if not line.strip():
+            if code >= 200 or code == 101:
+                return Head(code, headers)
+            is_first = True
+        elif is_first:  # a header may be called HTTP/ as well
+            status = _STATUS.match(line)
+            code, headers, is_first = int(status[1]) if status else 0, {}, False
         else:
             name, _, value = line.partition(b":")
             headers.setdefault(name.decode("latin-1").lower(), value.strip().decode("utf-8", "replace"))
-    return Head(code, headers)
+    return None
 
 
 def judge_head(head: Head, address: Address, options: Options) -> Address | Failure | Setback | None:

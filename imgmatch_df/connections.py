@@ -53,9 +53,12 @@ class Connections:
         now = self._loop.time()
         task, until = self._places.get((host, port), (None, now))
         if task is None or (task.done() and (until <= now or task.exception() is not None)):
+            self._places.pop((host, port), None)
             if len(self._places) >= _MAX_PLACES:
-                self._places = {key: place for key, place in self._places.items() if place[1] > now}
+                del self._places[next(iter(self._places))]  # the one found first
             task = self._loop.create_task(_find_place(host, port, check=self._check))
+            # Seen, also where nobody waits any more: else asyncio prints what went wrong.
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._places[host, port] = task, now + _DNS_TTL_S
         return task
 

@@ -17,6 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+from imgmatch_df.addresses import origin_of
 from imgmatch_df.errors import Failure, Setback
 from imgmatch_df.memory import Claim, Memory
 from imgmatch_df.options import Options
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _BACKOFF_S: Final = 0.5
 _WITH_ATTEMPTS: Final = ("not_found", "fetch_timeout", "fetch_failed")
-_HOST: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://(?:[^/\\?#]*@)?([^/\\?#]*)")
+_BUCKET: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/\\?#]*")
 _HTTP: Final = re.compile("https?:", re.IGNORECASE)
 _CLOSE_WITHIN_S: Final = 5.0  # milliseconds, unless the machine is busy
 
@@ -70,8 +71,7 @@ class Download:
         self._full: set[str] = set()
         self.under_way: dict[int, Attempt | asyncio.TimerHandle] = {}
         for position, url in enumerate(urls):
-            found = _HOST.match(url)
-            host = f"{found[1]}://{found[2]}".lower() if found else ""
+            host = origin_of(url) if _HTTP.match(url) else found[0] if (found := _BUCKET.match(url)) else ""
             self._hosts.append(host)
             self._queues.setdefault(host, deque()).append(position)
         self._ready.extend(self._queues)
@@ -207,9 +207,12 @@ class Network:
         self._n_open_to[download.host(position)] += 1
         claim = self._memory.claim(download.options.max_bytes_in_flight)
         url = download.url(position)
-        client = self._web_client() if _HTTP.match(url) else self._cloud_client()
         landed = partial(self._landed, download, position, claim)
-        download.under_way[position] = client.start(url, download.options, claim, landed)
+        try:
+            client = self._web_client() if _HTTP.match(url) else self._cloud_client()
+            download.under_way[position] = client.start(url, download.options, claim, landed)
+        except Exception as error:  # noqa: BLE001  # a bug of ours, raised again where the batch is waited for
+            self._loop.call_soon(landed, error)
 
     def _cloud_client(self) -> "CloudClient":
         if self._cloud is None:
@@ -232,7 +235,7 @@ class Network:
         claim: Claim,
         outcome: Answer | Setback | BaseException | None,
     ) -> None:
-        del download.under_way[position]
+        download.under_way.pop(position, None)
         host = download.host(position)
         self._n_open -= 1
         self._n_open_to[host] -= 1
@@ -256,11 +259,12 @@ class Network:
         n_attempts = download.count_attempt(position)
         if isinstance(outcome, Setback):
             options = download.options
-            # Jitter, or all that failed together come back together.
-            wait_s = _BACKOFF_S * 2 ** (n_attempts - 1) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
-            if outcome.wait_s is not None:
-                wait_s = max(wait_s, outcome.wait_s)
-            if n_attempts < options.attempts and wait_s <= max(options.timeout_s, _BACKOFF_S):
+            longest_s = max(options.timeout_s, _BACKOFF_S)
+            asked_s = outcome.wait_s or 0.0
+            if n_attempts < options.attempts and asked_s <= longest_s:
+                # Jitter, or all that failed together come back together.
+                own_s = _BACKOFF_S * 2.0 ** min(n_attempts - 1, 16) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
+                wait_s = max(asked_s, min(own_s, longest_s))
                 download.under_way[position] = self._loop.call_later(wait_s, self._again, download, position)
                 return
             outcome = _last_failure(outcome, n_attempts, options)

@@ -11,10 +11,11 @@ import ssl
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import wraps
 from importlib.metadata import version
 from itertools import chain
 from math import inf
-from typing import Any, Final, TypeAlias
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
 
 import pycurl
 
@@ -64,6 +65,7 @@ _UNTRUSTED: Final = (
     pycurl.E_SSL_CACERT_BADFILE,
     pycurl.E_SSL_ISSUER_ERROR,
 )
+_NOT_HTTP: Final = Failure("fetch_failed", "the answer is no HTTP")
 _NO_HTTP: Final = (pycurl.E_UNSUPPORTED_PROTOCOL, 8, 100)  # a strange answer, and a long line: no good names
 _LOST: Final = (pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR)
 
@@ -109,9 +111,29 @@ class WebClient:
 
     def _end_the_late(self) -> None:
         now = self._loop.time()
+        self._look_out = self._loop.call_later(_LOOK_EVERY_S, self._end_the_late)
         for attempt in [attempt for attempt in self._under_way if attempt.deadline < now]:
             attempt.time_out()
-        self._look_out = self._loop.call_later(_LOOK_EVERY_S, self._end_the_late) if self._under_way else None
+        if not self._under_way:
+            self._look_out.cancel()
+            self._look_out = None
+
+
+P = ParamSpec("P")
+
+
+def _ends(callback: Callable[Concatenate["_Attempt", P], None]) -> Callable[Concatenate["_Attempt", P], None]:
+    """Have an attempt land with what goes wrong in a method that the loop calls: nobody else would end it."""
+
+    @wraps(callback)
+    def call(attempt: "_Attempt", /, *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            callback(attempt, *args, **kwargs)
+        except Exception as error:
+            if not attempt.fail(error):
+                raise
+
+    return call
 
 
 class _Attempt:
@@ -155,6 +177,7 @@ class _Attempt:
         self._curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
         self._curl.setopt(pycurl.WRITEFUNCTION, self._take)
 
+    @_ends
     def start(self, url: str, options: Options, claim: Claim, landed: Landed) -> None:
         """Begin with an address."""
         self._options = options
@@ -174,6 +197,14 @@ class _Attempt:
         """Give up."""
         self._land(None)
 
+    def fail(self, error: Exception) -> bool:
+        """Land with an error that is ours, soon; return False where that has landed already."""
+        if self in self._under_way:
+            self._soon = self._loop.call_soon(self._land, error)
+            return True
+        return False
+
+    @_ends
     def time_out(self) -> None:
         """Give up because `deadline` has passed."""
         if self._looking is not None:
@@ -215,6 +246,7 @@ class _Attempt:
             looking.add_done_callback(self._found)
             self.deadline = min(self._end, self._loop.time() + self._options.timeout_s / 3)
 
+    @_ends
     def _found(self, place: "asyncio.Task[str]") -> None:
         self._looking = None
         self.deadline = self._end
@@ -252,7 +284,7 @@ class _Attempt:
             self._pool.start(curl, self._ended)
             self._is_sent = True
         except pycurl.error as error:
-            self._soon = self._loop.call_soon(self._land, error)
+            self._soon = self._loop.call_soon(self._land, _said(error.args[-1]))
 
     def _open_socket(self, _purpose: int, place: Any) -> Any:
         """Return a socket for an address that is about to be connected to: the last check, nothing gets around it."""
@@ -271,10 +303,10 @@ class _Attempt:
 
     def _judge(self) -> Address | Outcome | BaseException | None:
         """Return what the answer comes to as far as it is there, None where that is open."""
-        if self._head is None and self._lines and not self._lines[-1].strip():
-            self._head = read_head(self._lines)
-            self._answer = judge_head(self._head, self._address, self._options)
-            self._inflate = inflater(self._head.coding)
+        if self._head is None and (head := read_head(self._lines)) is not None:
+            self._head = head
+            self._answer = judge_head(head, self._address, self._options)
+            self._inflate = inflater(head.coding)
         return self._answer
 
     def _take(self, chunk: bytes) -> Any:
@@ -283,6 +315,9 @@ class _Attempt:
             if self._judge() is not None:
                 # Where all of the body is there, the connection can be used again; the rest is not worth waiting for.
                 return None if self._head is not None and self._head.n_bytes == len(chunk) else _ABORT
+            if self._head is None:
+                self._answer = _NOT_HTTP
+                return _ABORT
             pieces = self._inflate(chunk[self._n_seen :]) if self._n_seen else self._inflate(chunk)
             if self._rest is not None:
                 pieces = chain(self._rest, pieces)
@@ -315,6 +350,7 @@ class _Attempt:
             self._left_s = self.deadline - self._loop.time()
             self.deadline = inf
 
+    @_ends
     def _unpause(self) -> None:
         try:
             self._curl.pause(pycurl.PAUSE_CONT)
@@ -322,6 +358,7 @@ class _Attempt:
             self._stop_sending()
             self._ended(error.args[0], error.args[1])
 
+    @_ends
     def _ended(self, code: int, words: str) -> None:
         self._is_sent = False
         answer = self._judge()
@@ -342,7 +379,9 @@ class _Attempt:
             self._look_up(answer)
 
     def _make_whole(self) -> Fetched | Failure:
-        if not self._n_bytes or self._head is None:
+        if self._head is None:
+            return _NOT_HTTP
+        if not self._n_bytes:
             return Failure("missing", "zero bytes")
         return Fetched(b"".join(self._pieces), self._head.content_type, self._head.etag)
 
@@ -356,9 +395,9 @@ class _Attempt:
         if code in _UNTRUSTED:
             return Failure("fetch_failed", f"no trusted connection: {describe(words.lower())}")
         if code in _NO_HTTP:
-            return Failure("fetch_failed", "the answer is no HTTP")
+            return _NOT_HTTP
         if code not in _LOST:
-            return Failure("fetch_failed", f"libcurl says: {describe(words)}")
+            return _said(words)
         if self._head is None and sum(map(len, self._lines)) > _VAST:
             return Failure("fetch_failed", "the answer is no HTTP: its head has no end")
         if self._head is None:
@@ -378,6 +417,10 @@ def _trusted() -> dict[int, Any]:
         return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: paths.capath}
     # With a folder besides, libcurl would read the file again for each connection.
     return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: None}
+
+
+def _said(words: object) -> Failure:
+    return Failure("fetch_failed", f"libcurl says: {describe(str(words))}")
 
 
 def _no_connection(error: OSError) -> Setback:

@@ -179,6 +179,25 @@ class HostileServer:
         request.writer.write(b"0\r\n\r\n")
         return True
 
+    async def do_odd_header(self, request: Request) -> bool:
+        """Name a header, and what follows a chunked body, as status lines begin."""
+        data = self.pictures[0] if request.parts[-1] != "empty" else b""
+        odd = b"HTTP/foo: bar\r\nHTTP/1.1 500 x: y\r\n"
+        if request.parts[-1] != "trailer":
+            request.writer.write(b"HTTP/1.1 200 OK\r\n%sContent-Length: %d\r\n\r\n%s" % (odd, len(data), data))
+            return True
+        request.writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        request.writer.write(b"%x\r\n%s\r\n0\r\n%s\r\n" % (len(data), data, odd))
+        return True
+
+    async def do_interim(self, request: Request) -> bool:
+        """Say that an answer is coming, which comes where the path says so."""
+        request.writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
+        await request.writer.drain()
+        if request.parts[-1] != "ok":
+            await asyncio.sleep(30)
+        return await request.send(self.pictures[0])
+
     async def do_until_end(self, request: Request) -> bool:
         """Give no length: the end of the connection is the end of the picture."""
         request.writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + self.pictures[0])

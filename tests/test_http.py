@@ -1,9 +1,10 @@
 """Columns of http addresses, against a server that does everything wrong, over real sockets."""
 
+import gc
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from time import monotonic
+from time import monotonic, sleep
 
 import polars as pl
 import pytest
@@ -11,10 +12,11 @@ from hostile_server import HostileServer
 from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
-from imgmatch_df import connections, network
+from imgmatch_df import connections, network, web
 from imgmatch_df.records import visual_hash_response
 
 ENGINES = ["eager", "in-memory", "streaming"]
+ODD = ["/odd-header", "/odd-header/trailer", "/interim/ok"]
 FAST = {"allow_private_networks": True, "timeout_s": 0.6}
 
 
@@ -59,7 +61,7 @@ def test_hashes_are_those_of_the_bytes(server, encoded, engine):
     assert set(server.targets.values()) == {1}, "each is fetched once, for both hashes"
 
 
-@pytest.mark.parametrize("path", ["/zipped", "/chunked", "/until-end", "/longer", "/ok/0.jpg?a=b", "/hops/5"])
+@pytest.mark.parametrize("path", ["/zipped", "/chunked", "/until-end", "/longer", "/ok/0.jpg?a=b", "/hops/5", *ODD])
 def test_ways_to_send_a_picture(server, encoded, path):
     expected = pl.Series("url", encoded[:1]).imgmatch.phash()
     for _ in range(3):  # also on a connection that was used before
@@ -128,6 +130,40 @@ def test_a_column_of_strangers_without_any_sense():
     assert hashed(urls)["status"].to_list() == ["bad_source"] * len(urls)
 
 
+def test_vast_addresses_are_rows_and_nothing_of_them_is_kept(server):
+    zeros = "0" * 5000
+    urls = [
+        f"http://127.0.0.1:{zeros}80{zeros}/",
+        f"http://127.0.0.1:{server.port}/" + "a" * 70_000,
+        f"http://127.0.0.1:{server.port}/" + "a" * 9_000_000,
+        "http://" + "a" * 30_000 + "/",
+        "http://me:" + "a" * 9_000_000 + "@h/",
+    ]
+    out = hashed([*urls, server.url("/ok/1.jpg"), server.url("/to?u=" + urls[0])])
+    assert out["status"].to_list() == ["bad_source"] * 5 + ["ok", "fetch_failed"]
+    assert out["detail"].str.len_chars().max() < 400
+    # A port may have as many zeros before it as it likes.
+    assert hashed([f"http://127.0.0.1:{zeros[:3000]}{server.port}/ok/1.jpg"])["status"].item() == "ok"
+
+
+def test_what_goes_wrong_on_our_side_ends_the_batch_and_nothing_else(server, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    for name, paths in (
+        ("judge_head", ["/empty", "/ok/1.jpg"]),
+        ("read_head", ["/empty", "/ok/1.jpg", "/slow-headers"]),
+        ("clean_url", ["/ok/1.jpg"]),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(web, name, broken)
+            for path in paths:
+                with pytest.raises(ZeroDivisionError):
+                    hashed([server.url(path)], n_connections=1)
+        assert fail(server.url("/slow-headers"), n_connections=1, attempts=1)[0] == "fetch_timeout"
+        assert hashed([server.url("/ok/1.jpg")], n_connections=1)["status"].item() == "ok"
+
+
 # --- answers that are no pictures ------------------------------------------------------------------------------------
 
 
@@ -154,6 +190,8 @@ def test_a_column_of_strangers_without_any_sense():
         ("/late-404", "not_found", "HTTP 404 after 1 attempt"),
         ("/html", "decode_failed", "got text/html, 512 bytes, starting '<!DOCTYPE'"),
         ("/empty", "missing", "zero bytes"),
+        ("/odd-header/empty", "missing", "zero bytes"),
+        ("/interim", "fetch_timeout", "no whole answer within 0.6 s after 3 attempts"),
         ("/broken-zip", "fetch_failed", "no sound gzip"),
         ("/unknown-zip", "fetch_failed", "'x-compress', which was not asked for"),
         ("/loop", "fetch_failed", "more than 5 redirects"),
@@ -204,6 +242,32 @@ def test_a_name_that_nobody_has(monkeypatch):
     assert fail("http://nobody.example/a.jpg") == ("fetch_failed", "no such host: nobody.example after 1 attempt")
 
 
+def test_a_look_up_that_fails_too_late_is_nobodys_business(monkeypatch, caplog):
+    def look_up(host):
+        sleep(0.5)
+        raise socket.gaierror(socket.EAI_AGAIN, "Try again")
+
+    monkeypatch.setattr(connections, "_look_up", look_up)
+    assert fail("http://slow.example/a.jpg", attempts=1) == (
+        "fetch_timeout",
+        "no connection within 0.2 s after 1 attempt",
+    )
+    sleep(0.6)
+    monkeypatch.setattr(connections, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
+    fail("http://slow.example/a.jpg", attempts=1)  # the next look-up takes the place of the failed one
+    gc.collect()
+    assert not caplog.records
+
+
+def test_many_hosts_are_looked_up_in_linear_time_and_forgotten(server, monkeypatch):
+    """16,000 hosts took a minute of the network's thread when the table of places was made anew for each."""
+    monkeypatch.setattr(connections, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
+    monkeypatch.setattr(connections, "_MAX_PLACES", 20)
+    urls = [server.url(f"/ok/{n}.jpg", f"h{n}.example") for n in range(100)]
+    assert hashed(urls)["status"].to_list() == ["ok"] * 100
+    assert len(network.network()._web._pools[True]._places) == 20
+
+
 # --- trying again ----------------------------------------------------------------------------------------------------
 
 
@@ -226,6 +290,13 @@ def test_attempts(server):
     assert fail(server.url("/status/503"), attempts=5)[1] == "HTTP 503 after 5 attempts"
     assert server.targets.total() == 5
     assert fail(server.url("/status/503"), attempts=1)[1] == "HTTP 503 after 1 attempt"
+
+
+def test_our_own_waits_never_end_the_attempts(server, monkeypatch):
+    monkeypatch.setattr(network, "_BACKOFF_S", 0.2)
+    server.targets.clear()
+    assert fail(server.url("/status/503"), timeout_s=0.3, attempts=6)[1] == "HTTP 503 after 6 attempts"
+    assert server.targets.total() == 6
 
 
 def test_retry_after_is_honoured(server):
@@ -381,6 +452,10 @@ def test_credentials_stay_where_they_belong(server, encoded):
         url = server.url(f"/to?u={other.url('/ok/1.jpg')}").replace("//", "//me:secret@", 1)
         assert hashed([url])["status"].item() == "ok"
         assert "Authorization" not in other.headers[-1]
+        # They go along to the same server, and stay out of what is asked for next.
+        assert hashed([server.url("/to?u=/login").replace("//", "//me:secret@", 1)])["status"].item() == "ok"
+        assert hashed([server.url("/to?u=/ok/1.jpg", "127.1")])["status"].item() == "ok"
+        assert "Authorization" not in server.headers[-1]
 
 
 def test_cookies_are_not_kept(server):
@@ -412,6 +487,13 @@ def test_connections_are_bounded(fresh_server):
         server.most_open = 0
         hashed(urls, timeout_s=5, **options)
         assert server.most_open == most
+
+
+def test_one_host_is_one_host_however_it_is_written(fresh_server):
+    hosts = ["127.0.0.1", "2130706433", "0x7f.1", "127.1", "127.0.0.1.", "me:pw@127.0.0.1"]
+    urls = [fresh_server.url(f"/slow-headers?s=0.05&n={n}", host) for n in range(6) for host in hosts]
+    assert set(hashed(urls, timeout_s=5, n_connections_per_host=2)["status"]) == {"ok"}
+    assert fresh_server.most_open == 2
 
 
 def test_connections_are_bounded_over_all_expressions(fresh_server):
