@@ -130,7 +130,7 @@ def distances(hashes: U64, representative: U32) -> U16:
     return out
 
 
-def diameters(hashes: U64, labels: U32) -> U16:
+def diameters(hashes: U64, labels: U32, equal: U32 | None = None) -> U16:
     """Return the largest distance between two members of each row's cluster, in bits, (n,) uint16. Exact.
 
     A cluster much wider than the radius is a chain.
@@ -141,13 +141,20 @@ def diameters(hashes: U64, labels: U32) -> U16:
         (n, n_words) uint64.
     labels
         (n,) uint32: a row of each row's cluster, as `connected` and `star` give.
+    equal
+        (n,) uint32: the first row with the hash of each row, from `join.first_equal`: it alone is compared. Rows with
+        equal hashes are in one cluster, whatever the linkage.
 
     Notes
     -----
     Members are compared from the farthest to the label's row inwards, until no pair can be wider: quick for round
-    clusters, quadratic in the outer members at worst.
+    clusters, quadratic in the different outer members at worst.
     """
     hashes = _two_dimensional(hashes)
+    if equal is not None:
+        rows, number = np.unique(equal, return_inverse=True)
+        if len(rows) < len(hashes):
+            return diameters(hashes[rows], number[labels[rows]].astype(np.uint32))[number]
     distance = distances(hashes, labels)
     members, starts = _members(labels, np.argsort(distance, kind="stable")[::-1].astype(np.uint32))
     widest = np.zeros(len(starts) - 1, np.uint16)

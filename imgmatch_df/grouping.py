@@ -118,7 +118,8 @@ def cluster(
 
     Notes
     -----
-    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept.
+    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. `diameter` takes
+    longest: at worst quadratic in the different hashes of a cluster.
 
     Examples
     --------
@@ -317,7 +318,7 @@ class _Grouping:
         distance[side.rows] = clusters.distances(side.words, labels)
         diameter = np.zeros(side.n_rows, np.uint16)
         if self.diameter:
-            diameter[side.rows] = clusters.diameters(side.words, labels)
+            diameter[side.rows] = clusters.diameters(side.words, labels, join.first_equal(side.words))
         has_hash = np.zeros(side.n_rows, np.bool_)
         has_hash[side.rows] = True
         every = np.ones(side.n_rows, np.bool_)

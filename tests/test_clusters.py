@@ -60,7 +60,14 @@ def test_stars_of_larger_sets(kind):
 def test_law_diameters_equal_the_double_loop(values, radius):
     hashes = np.array(values, np.uint64)
     labels = join.connect(hashes, radius, 64)
-    assert clusters.diameters(hashes, labels).tolist() == reference.diameters(hashes[:, None], labels.tolist())
+    expected = reference.diameters(hashes[:, None], labels.tolist())
+    assert clusters.diameters(hashes, labels).tolist() == expected
+    equal = join.first_equal(hashes)
+    assert equal.tolist() == [values.index(value) for value in values]
+    assert clusters.diameters(hashes, labels, equal).tolist() == expected
+    # A label is any row of the cluster, so also one that is not the first with its hash.
+    last = clusters.representatives(labels, clusters.preference(len(hashes), "last"))
+    assert clusters.diameters(hashes, last, equal).tolist() == expected
 
 
 def test_representatives_follow_the_preference():

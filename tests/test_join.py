@@ -301,6 +301,55 @@ def test_max_pairs_names_the_hash_and_the_way_out():
             call(hashes, 3, 64, max_pairs=n_pairs - 1)
 
 
+def test_max_pairs_names_the_side_that_has_it():
+    queries, references = np.zeros(1000, np.uint64), np.arange(8, dtype=np.uint64)
+    for sides in ((queries, references), (references, queries)):
+        with pytest.raises(ArgumentError, match=r"hash, 0{16}, is shared by 1,000 of 1,000 rows"):
+            join.cross_join(*sides, 3, 64, max_pairs=7999)
+    with pytest.raises(ArgumentError, match=r"more than max_pairs=3 pairs are within the radius\nHint"):
+        join.self_join(references, 3, 64, max_pairs=3)
+
+
+@pytest.mark.parametrize("crowd", [0, 8])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_bytes", [8, 121])
+def test_nearest_equals_brute_force(kind, n_bytes, crowd, monkeypatch):
+    """Also where it is looked for in steps: with a crowd of none, wherever there is a pair."""
+    monkeypatch.setattr(join, "_CROWD", crowd)
+    queries, references = make(kind, 300, n_bytes), make(kind, 400, n_bytes)  # other seeds
+    references[::7] = queries[:58]
+    distances = reference.distance_matrix(queries, references)
+    for radius in (0, 1, 3, 9, 24, 8 * n_bytes):
+        for plan in PLANS:
+            rows, bits = join.nearest(queries, references, radius, 8 * n_bytes, plan=plan)
+            nearest = distances.min(axis=1)
+            near = nearest <= radius
+            np.testing.assert_array_equal(rows, np.where(near, distances.argmin(axis=1), -1))
+            np.testing.assert_array_equal(bits, np.where(near, nearest, 0))
+
+
+def test_nearest_in_a_crowd_makes_few_of_its_pairs(monkeypatch):
+    rng = np.random.default_rng(5)
+    crowd = np.zeros(20_000, np.uint64)
+    for _ in range(4):
+        crowd ^= np.uint64(1) << rng.integers(0, 64, len(crowd)).astype(np.uint64)
+    made = []
+    near_pairs = join._near_pairs
+
+    def counted(*arguments):
+        for block in near_pairs(*arguments):
+            made.append(len(block.left))
+            yield block
+
+    monkeypatch.setattr(join, "_near_pairs", counted)
+    rows, bits = join.nearest(crowd[:10_000], crowd[10_000:], 8, 64)
+    assert (rows >= 0).all()
+    assert sum(made) < 100 * len(crowd)  # of 100 million within the radius
+    some = reference.distance_matrix(crowd[:200, None], crowd[10_000:, None])
+    np.testing.assert_array_equal(bits[:200], some.min(axis=1))
+    np.testing.assert_array_equal(rows[:200], some.argmin(axis=1))
+
+
 def test_max_pairs_of_pairs_that_are_not_equal():
     hashes = make("one bit apart", 1000, 512)
     with pytest.raises(ArgumentError, match=r"more than max_pairs=1,000 pairs"):
