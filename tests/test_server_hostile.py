@@ -83,6 +83,10 @@ MALFORMED = {
     "deep lists": b'{"records": ' + 2000 * b"[" + 2000 * b"]" + b"}",
     "deep objects": b'{"records": [{"x": ' + 2000 * b'{"a":' + b"1" + 2000 * b"}" + b"}]}",
     "UTF-16": '{"records": []}'.encode("utf-16"),
+    "overflow": b'{"records": [{"_url": "", "x": 1e999}]}',
+    "nested overflow": b'{"records": [{"x": [{"y": [1, -1e400]}]}]}',
+    "overflow of the query": b'{"query_record": {"x": 1e999}, "records": []}',
+    "overflow without exponent": b'{"records": [{"x": ' + 400 * b"9" + b".0}]}",
     "digits": b'{"records": [{"x": ' + 5000 * b"9" + b"}]}",
 }
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from math import isinf
 from time import monotonic
 from typing import Any, Final, get_args
 from uuid import uuid4
@@ -367,9 +368,29 @@ def _count_values(part: bytes, most: int) -> int:
 
 def _parse(body: bytes) -> object:
     try:
-        return from_json(body, allow_inf_nan=False)
+        values = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Refusal(400, f"the body must be JSON, but: {error}") from None
+    if _has_infinity(values):
+        raise Refusal(400, "the body must be JSON, but: a number is beyond 1.8e308")
+    return values
+
+
+def _has_infinity(values: Any) -> bool:
+    """Return whether there is a number such as 1e999, which the parser takes for infinity and no answer can repeat.
+
+    A microsecond for a photo, 7 ms for the largest number of values, which take 9 to parse.
+    """
+    found = [values]
+    for value in found:  # and what it holds, behind it
+        kind = type(value)
+        if kind is dict:
+            found.extend(value.values())
+        elif kind is list:
+            found.extend(value)
+        elif kind is float and isinf(value):
+            return True
+    return False
 
 
 def _as_refusal(error: Refusal | ArgumentError | HTTPException) -> Refusal:
