@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from imgmatch_df.documented import Method
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.server import answers, openapi
-from imgmatch_df.server.envelope import Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
+from imgmatch_df.server.envelope import UNREADABLE, Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
 from imgmatch_df.server.hasher import Hasher, Known, nothing_known
 from imgmatch_df.server.models import read_body, request_models
 from imgmatch_df.server.observe import Metrics, log
@@ -249,6 +249,8 @@ class Service:
                     parts.append(part)
                     if not message.get("more_body", False):
                         call.is_open = False
+                        if UNREADABLE in call.scope:
+                            raise call.scope[UNREADABLE]
                         return b"".join(parts)
         except TimeoutError:
             text = f"the body must arrive within {settings.body_timeout_s:g} seconds"
