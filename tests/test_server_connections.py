@@ -146,6 +146,19 @@ def test_who_reads_slowly_is_served(impatient):
         assert received.endswith(b'"text":"OK"}}') or b'"records":' in received
 
 
+def test_an_idle_connection_is_kept_as_long_as_told():
+    """However soon a head has to be there, once it has begun."""
+    with Service("--keep-alive-s", "4", "--header-timeout-s", "1") as running, running.connect() as connection:
+        for wait_s in (2.5, 2.5, 0):
+            connection.sendall(HEALTH)
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200 ")
+            time.sleep(wait_s)
+        connection.sendall(HEALTH[:20])
+        started = time.monotonic()
+        assert not read_all(connection)
+        assert 0.5 < time.monotonic() - started < 3
+
+
 # Heads
 
 

@@ -102,6 +102,8 @@ class Connection(HttpToolsProtocol):
         """Read on, unless the connection is ending."""
         if self._is_over:
             return
+        if self.timeout_keep_alive_task is not None:
+            self.since = monotonic()  # the next head begins
         self._unset_keepalive_if_required()
         self._n_unended += len(data)
         try:
@@ -226,6 +228,8 @@ class Connection(HttpToolsProtocol):
         unread, n_taken = self.transport.get_write_buffer_size(), self._writer.n_taken
         if not unread or n_taken != self._n_taken:
             self._n_taken, self._taken_at = n_taken, now
+        if not unread and self.timeout_keep_alive_task is not None:
+            return  # between two requests, where uvicorn has a clock
         is_idle = self.cycle is None or self.cycle.response_complete  # else the application has its own clocks
         patience_s = _WRITE_WITHIN_S if unread else self.header_timeout_s
         if now - self._taken_at > _WRITE_WITHIN_S or (is_idle and now - self.since > patience_s):
