@@ -212,7 +212,7 @@ def hash_sources(
 
 
 def hash_source(source: Any, options: Options) -> dict[str, Any]:
-    """Return the visual hashes of one source that is no address, as `HashedRows.row` does, in the calling thread.
+    """Return the visual hashes of a source, of an address what it gave, as `HashedRows.row` does, in this thread.
 
     For callers with threads of their own: sharing out a batch of one row takes 0.1 ms.
     """
@@ -238,9 +238,13 @@ class HashedRows:
         self.etag: list[str | None] = [None] * n_rows
 
     def read(self, row: int, source: Any, options: Options) -> Failure | None:
-        """Write the hashes of a source that is no address into a row; return why it has none."""
+        """Write the hashes of a source into a row, of an address what it gave; return why it has none."""
         from imgmatch_df.fetch import read_source
 
+        if isinstance(source, Fetched):
+            failure = self.fill(row, source.data, options)
+            unlike = failure is not None and failure.status == "decode_failed" and not source.is_image
+            return Failure("decode_failed", source.describe()) if unlike else failure
         data = read_source(source, options)
         return data if isinstance(data, Failure) else self.fill(row, data, options)
 
@@ -442,13 +446,9 @@ class _Run:
             self._finish()
 
     def _hash_source(self, row: int, fetched: Fetched | None) -> Failure | None:
-        if fetched is None:
-            return self._rows.read(row, self._sources[row], self._options)
-        self._rows.etag[row] = fetched.etag or None
-        failure = self._rows.fill(row, fetched.data, self._options)
-        if failure is not None and failure.status == "decode_failed" and not fetched.is_image:
-            return Failure(failure.status, fetched.describe())
-        return failure
+        if fetched is not None:
+            self._rows.etag[row] = fetched.etag or None
+        return self._rows.read(row, self._sources[row] if fetched is None else fetched, self._options)
 
     def _settle(self, same: list[int], failure: Failure | None) -> None:
         """Write how the rows of one source ended; the first of them has its hashes already."""

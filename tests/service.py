@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,14 +22,16 @@ PREFIX = "/image_matching/v2/"
 class Service:
     """A running service: where it is, what it logs, how to ask it."""
 
-    def __init__(self, *options: str, token: str | None = TOKEN, port: int = 0) -> None:
+    def __init__(
+        self, *options: str, token: str | None = TOKEN, port: int = 0, program: Sequence[str] = PROGRAM
+    ) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "IMGMATCH_TOKEN"}
         if token is not None:
             environment["IMGMATCH_TOKEN"] = token
         self.token = token
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            [*PROGRAM, "--port", str(port), *options], env=environment, stderr=subprocess.PIPE, text=True
+            [*program, "--port", str(port), *options], env=environment, stderr=subprocess.PIPE, text=True
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

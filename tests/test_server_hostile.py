@@ -5,6 +5,7 @@ import base64
 import json
 import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 from hostile_server import HostileServer
@@ -83,6 +84,10 @@ MALFORMED = {
     "deep lists": b'{"records": ' + 2000 * b"[" + 2000 * b"]" + b"}",
     "deep objects": b'{"records": [{"x": ' + 2000 * b'{"a":' + b"1" + 2000 * b"}" + b"}]}",
     "UTF-16": '{"records": []}'.encode("utf-16"),
+    "overflow": b'{"records": [{"_url": "", "x": 1e999}]}',
+    "nested overflow": b'{"records": [{"x": [{"y": [1, -1e400]}]}]}',
+    "overflow of the query": b'{"query_record": {"x": 1e999}, "records": []}',
+    "overflow without exponent": b'{"records": [{"x": ' + 400 * b"9" + b".0}]}",
     "digits": b'{"records": [{"x": ' + 5000 * b"9" + b"}]}",
 }
 
@@ -308,6 +313,25 @@ def test_a_client_that_leaves_is_forgotten(service):
         while b"imgmatch_requests_under_way 0.0" not in metrics(service):
             assert time.monotonic() < ends
             time.sleep(0.1)
+
+
+def test_a_slow_server_holds_up_nobody_else():
+    """However many requests wait for it."""
+    with ExitStack() as stack:
+        web, slow = (stack.enter_context(HostileServer([jpeg(draw(0))])) for _ in range(2))
+        running = stack.enter_context(Service("--allow-private-networks", "--grace-s", "1"))
+        for number in range(200):
+            body = json.dumps({"records": [{"_url": slow.url(f"/slow-headers/{number}?s=60")}]}).encode()
+            connection = stack.enter_context(running.connect())
+            connection.sendall(running.head(content_length=len(body)) + body)
+        ends = time.monotonic() + 20
+        while b"imgmatch_requests_under_way 200.0" not in metrics(running):
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        started = time.monotonic()
+        (record,) = running.ask("visual_hash", {"records": [{"_url": web.url("/ok/1.jpg")}]}).json["records"]
+        assert len(record["phash"]) == 64
+        assert time.monotonic() - started < 2
 
 
 def metrics(service):

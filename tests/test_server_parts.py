@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from hostile_server import HostileServer
 from pictures import draw, jpeg
 
 from imgmatch_df.batches import hash_sources
@@ -16,9 +17,10 @@ from imgmatch_df.errors import Failure
 from imgmatch_df.options import Options
 from imgmatch_df.server import hasher, observe
 from imgmatch_df.server.hasher import Hasher
+from imgmatch_df.sources import Fetched
 from imgmatch_df.threads import n_threads, pool
 
-OPTIONS = Options(max_bytes=1 << 20)
+OPTIONS = Options(max_bytes=1 << 20, allow_private_networks=True, attempts=1)
 
 
 def uri(seed, width=60, height=40):
@@ -54,6 +56,59 @@ def test_rows_are_those_of_a_batch():
     batch = hash_sources(sources, OPTIONS)
     assert rows == [batch.row(number) for number in range(len(sources))]
     assert [row["status"] for row in rows].count("ok") == 3
+
+
+def test_rows_of_addresses_are_those_of_a_batch(encoded):
+    with HostileServer(encoded) as web:
+        sources = [
+            web.url("/ok/1.jpg"),
+            uri(1),
+            web.url("/html/x"),
+            web.url("/status/404"),
+            None,
+            web.url("/ok/1.jpg"),
+            web.url("/cut/x"),
+            web.url("/garbage/x"),
+            web.url("/empty/x"),
+            web.url("/ok/2.jpg"),
+        ]
+        rows = asyncio.run(closing(lambda made: made.hash(sources)))
+        assert web.targets["/ok/1.jpg"] == 1
+        batch = hash_sources(sources, OPTIONS)
+    assert rows == [batch.row(number) for number in range(len(sources))]
+    assert [row["status"] for row in rows].count("ok") == 4
+
+
+def test_what_was_fetched_for_a_request_given_up_takes_no_memory(encoded, monkeypatch):
+    """Neither what waits to be hashed, nor what comes later."""
+    released, held = [], threading.Event()
+
+    class Network:
+        def start(self, download):
+            for number in range(2):
+                download.answer(number, Fetched(encoded[number]), lambda number=number: released.append(number))
+            self.download = download
+
+        def stop(self, download):
+            download.answer(2, Fetched(encoded[2]), lambda: released.append(2))
+
+    async def work(made):
+        given_up = asyncio.ensure_future(made.hash([f"http://a.example/{number}" for number in range(3)]))
+        await asyncio.sleep(0.05)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        held.set()
+
+    the_network = Network()
+    monkeypatch.setattr(hasher, "network", lambda: the_network)
+    monkeypatch.setattr(hasher, "n_threads", lambda: 1)
+    monkeypatch.setattr(hasher, "hash_source", lambda *_: held.wait(10) and {"status": "ok"})
+    asyncio.run(closing(work))
+    ends = time.monotonic() + 5
+    while len(released) < 3 and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert sorted(released) == [0, 1, 2]
 
 
 def test_failures_given_keep_their_place():

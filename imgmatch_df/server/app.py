@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from math import isinf
 from time import monotonic
 from typing import Any, Final, get_args
 from uuid import uuid4
@@ -19,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 from imgmatch_df.documented import Method
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.server import answers, openapi
-from imgmatch_df.server.envelope import Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
+from imgmatch_df.server.envelope import UNREADABLE, Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
 from imgmatch_df.server.hasher import Hasher, Known, nothing_known
 from imgmatch_df.server.models import read_body, request_models
 from imgmatch_df.server.observe import Metrics, log
@@ -248,6 +249,8 @@ class Service:
                     parts.append(part)
                     if not message.get("more_body", False):
                         call.is_open = False
+                        if UNREADABLE in call.scope:
+                            raise call.scope[UNREADABLE]
                         return b"".join(parts)
         except TimeoutError:
             text = f"the body must arrive within {settings.body_timeout_s:g} seconds"
@@ -367,9 +370,29 @@ def _count_values(part: bytes, most: int) -> int:
 
 def _parse(body: bytes) -> object:
     try:
-        return from_json(body, allow_inf_nan=False)
+        values = from_json(body, allow_inf_nan=False)
     except ValueError as error:
         raise Refusal(400, f"the body must be JSON, but: {error}") from None
+    if _has_infinity(values):
+        raise Refusal(400, "the body must be JSON, but: a number is beyond 1.8e308")
+    return values
+
+
+def _has_infinity(values: Any) -> bool:
+    """Return whether there is a number such as 1e999, which the parser takes for infinity and no answer can repeat.
+
+    A microsecond for a photo, 7 ms for the largest number of values, which take 9 to parse.
+    """
+    found = [values]
+    for value in found:  # and what it holds, behind it
+        kind = type(value)
+        if kind is dict:
+            found.extend(value.values())
+        elif kind is list:
+            found.extend(value)
+        elif kind is float and isinf(value):
+            return True
+    return False
 
 
 def _as_refusal(error: Refusal | ArgumentError | HTTPException) -> Refusal:

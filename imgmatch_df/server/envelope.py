@@ -12,7 +12,10 @@ from imgmatch_df.documented import Json, format_status
 Headers = list[tuple[bytes, bytes]]
 
 _JSON: Final = (b"content-type", b"application/json")
-_DISCARD_S: Final = 2.0
+# How long what is still being sent is read, once it is refused.
+DISCARD_S: Final = 2.0
+# Where a connection puts, in the scope of a request, why the rest of its body cannot be read.
+UNREADABLE: Final = "imgmatch.unreadable"
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 
@@ -84,7 +87,7 @@ async def send_refusal(receive: Receive, send: Send, refusal: Refusal, request_i
 
 async def _discard(receive: Receive, n_bytes: int) -> None:
     try:
-        async with asyncio.timeout(_DISCARD_S):
+        async with asyncio.timeout(DISCARD_S):
             while n_bytes > 0:
                 message: Any = await receive()
                 if message["type"] != "http.request" or not message.get("more_body", False):

@@ -1,7 +1,7 @@
 """The pictures of all requests, hashed one at a time and in turn, so that none waits for another's thousand.
 
-Photos that came in a body are taken by the threads of the pool themselves, which never wait for the event loop; a
-request's addresses are a batch in a thread that only waits, so that a slow server holds up nobody else.
+They are taken by the threads of the pool themselves, which never wait for the event loop: photos that came in a body at
+once, those of addresses as they arrive. No thread waits for an address, so that a slow server holds up nobody else.
 """
 
 import asyncio
@@ -11,21 +11,23 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from imgmatch_df.batches import hash_source, hash_sources
+from imgmatch_df.batches import hash_source
 from imgmatch_df.errors import Failure
+from imgmatch_df.network import Download, network
 from imgmatch_df.options import Options
 from imgmatch_df.schema import BMH1, DETAIL, HEIGHT, PHASH, STATUS, WIDTH
+from imgmatch_df.sources import Fetched, url_of
 from imgmatch_df.threads import n_threads, pool
 
 Row: TypeAlias = Mapping[str, Any]
 # Hashed rows of those addresses that are known already; what is not known is fetched. Called in a thread.
 Known: TypeAlias = Callable[[Sequence[str]], Mapping[str, Row]]
 
-# How long a thread of the pool hashes photos before it lets in the addresses that have arrived.
+# How long a thread of the pool hashes before it lets in others, such as the comparisons of a request.
 _TURN_S: Final = 0.02
-_N_LOOKUPS: Final = 64  # requests with addresses at a time; their threads wait, the connections are bounded elsewhere
+_N_LOOKUPS: Final = 64  # requests that look into the store at a time
 
 
 def nothing_known(_urls: Sequence[str]) -> Mapping[str, Row]:
@@ -33,22 +35,37 @@ def nothing_known(_urls: Sequence[str]) -> Mapping[str, Row]:
     return {}
 
 
-class _Job:
-    """The photos of one request that wait, and the rows that are done.
+def _nothing() -> None:
+    pass
 
-    `photos` is shared with the threads that hash, and touched under the lock of the `Hasher` only.
+
+class _Picture(NamedTuple):
+    """One picture, and the rows that it stands in; `release` gives back the memory of one that was fetched."""
+
+    positions: list[int]
+    source: str | Fetched | None
+    release: Callable[[], None] = _nothing
+
+
+class _Job:
+    """The pictures of one request that wait to be hashed, and the rows that are done.
+
+    `waiting` and `ended` are shared with the threads that hash and fetch, and touched under the lock of the `Hasher`
+    only.
     """
 
-    def __init__(self, n_rows: int, photos: deque[tuple[int, str]]) -> None:
-        self.photos = photos
-        self.n_open = len(photos)
+    def __init__(self, n_rows: int) -> None:
+        self.waiting: deque[_Picture] = deque()
+        self.ended = False
+        self.n_open = n_rows
         self.rows: list[Row | None] = [None] * n_rows
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def settle(self, position: int, row: Row | BaseException) -> None:
+    def settle(self, positions: list[int], row: Row | BaseException) -> None:
         if not isinstance(row, BaseException):
-            self.rows[position] = row
-            self.n_open -= 1
+            for position in positions:
+                self.rows[position] = row
+            self.n_open -= len(positions)
         if self.done.done():
             return
         if isinstance(row, BaseException):
@@ -74,7 +91,7 @@ class Hasher:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._waiting: deque[_Job] = deque()
-        self._hashed: list[tuple[_Job, int, Row | BaseException]] = []
+        self._hashed: list[tuple[_Job, list[int], Row | BaseException]] = []
         self._n_workers = 0
         self._lookups = ThreadPoolExecutor(_N_LOOKUPS, thread_name_prefix="imgmatch-lookup")
 
@@ -88,31 +105,32 @@ class Hasher:
         sources
             ``data:`` URIs and addresses; None gives a row without an image, a failure one that says so.
         """
-        photos: deque[tuple[int, str]] = deque()
-        others: list[tuple[int, str | None]] = []
-        failed: list[tuple[int, Failure]] = []
+        job = _Job(len(sources))
+        local: list[_Picture] = []
+        addresses: list[tuple[int, str, str]] = []
         for position, source in enumerate(sources):
             if isinstance(source, Failure):
-                failed.append((position, source))
-            elif source is not None and source[:5].lower() == "data:":
-                photos.append((position, source))
+                job.settle([position], _failed_row(source))
+            elif source is not None and (url := url_of(source)) is not None:
+                addresses.append((position, source, url))
             else:
-                others.append((position, source))
-        job = _Job(len(sources), photos)
-        for position, failure in failed:
-            job.rows[position] = _failed_row(failure)
+                local.append(_Picture([position], source))
+        download = None
         try:
-            if photos:
-                self._start(job)
-            if others:
-                rows = await self._look_up([source for _, source in others])
-                for (position, _), row in zip(others, rows, strict=True):
-                    job.rows[position] = row
+            self._add(job, local)
+            if addresses:
+                places = await self._look_up(job, addresses)
+                download = self._fetch(job, places)
             if job.n_open:
                 await job.done
         finally:
             with self._lock:
-                photos.clear()
+                job.ended = True
+                left, job.waiting = job.waiting, deque()
+            for picture in left:
+                picture.release()
+            if download is not None and job.n_open:
+                network().stop(download)
             if job.done.done() and not job.done.cancelled():
                 job.done.exception()  # seen, also where something else failed first
         return [row for row in job.rows if row is not None]
@@ -123,72 +141,99 @@ class Hasher:
             waiting = [*self._waiting]
             self._waiting.clear()
         for job in waiting:
-            job.settle(0, RuntimeError("the service has ended"))
+            job.settle([], RuntimeError("the service has ended"))
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    async def _look_up(self, sources: list[str | None]) -> list[Row]:
-        given_up = False
+    async def _look_up(self, job: _Job, addresses: list[tuple[int, str, str]]) -> dict[str, list[int]]:
+        """Settle the addresses that are known; return the others, each once, with the rows that it stands in."""
+        known: Mapping[str, Row] = {}
+        if self._known is not nothing_known:
+            asked = [source for _, source, _ in addresses]
+            known = await self._loop.run_in_executor(self._lookups, self._known, asked)
+        places: dict[str, list[int]] = {}
+        for position, source, url in addresses:
+            if source in known:
+                job.settle([position], known[source])
+            else:
+                places.setdefault(url, []).append(position)
+        return places
 
-        def look_up() -> list[Row]:
-            known = self._known([source for source in sources if source is not None])
-            unknown = [None if source in known else source for source in sources]
-            rows = hash_sources(unknown, self._options, given_up=lambda: given_up)
-            return [
-                rows.row(number) if source is None or source not in known else known[source]
-                for number, source in enumerate(sources)
-            ]
+    def _fetch(self, job: _Job, places: dict[str, list[int]]) -> Download | None:
+        """Begin to fetch addresses; each is hashed as soon as it is there and a thread of the pool is free."""
+        if not places:
+            return None
+        positions = list(places.values())
 
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._lookups, look_up)
-        finally:
-            given_up = True
+        def arrived(number: int, answer: Any, release: Callable[[], None]) -> None:
+            if isinstance(answer, Fetched):
+                self._add(job, [_Picture(positions[number], answer, release)])
+            elif answer is not None:  # else it has been stopped
+                self._put(job, positions[number], _failed_row(answer) if isinstance(answer, Failure) else answer)
 
-    def _start(self, job: _Job) -> None:
-        """Let the photos wait, and have as many more threads hash as there are photos for, unless all do."""
+        download = Download(list(places), self._options, arrived)
+        network().start(download)
+        return download
+
+    def _add(self, job: _Job, pictures: Sequence[_Picture]) -> None:
+        """Let pictures wait, and have as many more threads hash as there are pictures, unless all do."""
         with self._lock:
-            self._waiting.append(job)
-            n_more = min(len(job.photos), n_threads() - self._n_workers)
+            ended = job.ended
+            if not ended and pictures:
+                if not job.waiting:
+                    self._waiting.append(job)
+                job.waiting.extend(pictures)
+            n_more = 0 if ended else min(len(pictures), n_threads() - self._n_workers)
             self._n_workers += n_more
+        for picture in pictures if ended else ():
+            picture.release()
         for _ in range(n_more):
             pool().submit(self._work)
 
     def _work(self) -> None:
-        """Hash, in a thread of the pool, until no photo waits or somebody else's turn has come."""
+        """Hash, in a thread of the pool, until no picture waits or somebody else's turn has come."""
         ends = monotonic() + _TURN_S
-        while (taken := self._next_photo()) is not None:
-            job, position, photo = taken
+        while (taken := self._next()) is not None:
+            job, picture = taken
             row: Row | BaseException
             try:
-                row = hash_source(photo, self._options)
+                row = hash_source(picture.source, self._options)
             except BaseException as error:  # noqa: BLE001  # raised again in the request
                 row = error
-            with self._lock:
-                is_first = not self._hashed
-                self._hashed.append((job, position, row))
-            if is_first:  # else the loop has been called and not come yet
-                with suppress(RuntimeError):  # it has been closed meanwhile
-                    self._loop.call_soon_threadsafe(self._land)
+            picture.release()
+            self._put(job, picture.positions, row)
             if monotonic() > ends:
                 pool().submit(self._work)
                 return
 
-    def _next_photo(self) -> tuple[_Job, int, str] | None:
-        """Return the next photo, one of each request in turn; where there is none, the thread counts no more."""
+    def _next(self) -> tuple[_Job, _Picture] | None:
+        """Return the next picture, one of each request in turn; where there is none, the thread counts no more."""
         with self._lock:
             while self._waiting:
                 job = self._waiting.popleft()
-                if job.photos:
+                if not job.waiting:
+                    continue  # given up
+                picture = job.waiting.popleft()
+                if job.waiting:
                     self._waiting.append(job)
-                    return job, *job.photos.popleft()
+                return job, picture
             self._n_workers -= 1
             return None
+
+    def _put(self, job: _Job, positions: list[int], row: Row | BaseException) -> None:
+        """Have a row that is done given to its request, from any thread."""
+        with self._lock:
+            is_first = not self._hashed
+            self._hashed.append((job, positions, row))
+        if is_first:  # else the loop has been called and not come yet
+            with suppress(RuntimeError):  # it has been closed meanwhile
+                self._loop.call_soon_threadsafe(self._land)
 
     def _land(self) -> None:
         """Give the requests the rows that are done."""
         with self._lock:
             hashed, self._hashed = self._hashed, []
-        for job, position, row in hashed:
-            job.settle(position, row)
+        for job, positions, row in hashed:
+            job.settle(positions, row)
 
 
 def _failed_row(failure: Failure) -> Row:
