@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from imgmatch_df import clusters, hashing, join, threads
 from imgmatch_df._kernels import tasks
+from imgmatch_df._kernels.bands import pick_together
 from imgmatch_df.errors import ArgumentError, ColumnError
 
 KINDS = ("random", "planted", "clustered", "all equal", "all zero", "one bit apart", "correlated")
@@ -105,6 +106,22 @@ def test_kernels_go_on_where_they_stopped(monkeypatch, kind, buffer, budget, n):
         for plan in PLANS:
             assert_pairs(join.self_join(hashes, radius, 64, plan=plan), distances, radius)
             assert_pairs(join.cross_join(hashes, others, radius, 64, plan=plan), across, radius, same=False)
+
+
+@pytest.mark.parametrize(("low", "n_bits"), [(0, 64), (3, 12), (40, 38), (60, 9), (101, 27)])
+def test_rows_that_share_a_slice_are_picked(low, n_bits):
+    """And of those that do not, few more than share a mark by chance."""
+    columns = make("clustered", 5000, 16).T.copy()
+    columns[0, ::97] = 0
+    bits = np.unpackbits(columns.T.copy().view(np.uint8), axis=1, bitorder="little")[:, low : low + n_bits]
+    _, inverse, counts = np.unique(bits, axis=0, return_inverse=True, return_counts=True)
+    shared = counts[inverse.ravel()] > 1
+    for n_mark_bits in (min(n_bits, 5), min(n_bits, 17)):
+        marks, picked = np.full(4096, 2**64 - 1, np.uint64), np.empty(5000, np.uint32)
+        picked = picked[: pick_together(columns, low, n_bits, n_mark_bits, marks, picked)]
+        assert (np.diff(picked.astype(np.int64)) > 0).all()
+        assert np.isin(np.flatnonzero(shared), picked).all()
+    assert np.count_nonzero(~shared[picked]) <= 2 * 5000 * 5000 / 2 ** min(n_bits, 17)
 
 
 def test_bands_of_single_bits():
