@@ -223,15 +223,22 @@ def top_k(
 
 def _nearest(distances: U16, k: int, farthest: int) -> tuple[U32, U16]:
     """Return the rows of the `k` smallest distances, which are at most `farthest`, ties in row order, and those."""
-    counts = np.zeros(farthest + 1, np.int64)
-    hamming.count_distances(distances, counts)
-    ends = np.cumsum(counts)
-    if 2 * k < len(distances):  # one look at all, and then those that are near enough: many times fewer
-        near = np.flatnonzero(distances <= np.searchsorted(ends, k)).astype(np.uint32)
+
+    def ends_of(some: U16) -> I64:
+        """Return how many of some distances are at most each number."""
+        counts = np.zeros(farthest + 1, np.int64)
+        hamming.count_distances(some, counts)
+        return np.cumsum(counts)
+
+    # The k nearest of some rows bound the k nearest of all: counting 1,000,000 takes 0.3 ms more.
+    bound = np.searchsorted(ends_of(distances[: max(16 * k, _ROWS)]), k)
+    near = np.flatnonzero(distances <= bound).astype(np.uint32)
+    if 2 * len(near) < len(distances):
         indices = near[np.argsort(distances[near], kind="stable")[:k]]
     else:
+        starts = np.concatenate([[0], ends_of(distances)])
         indices = np.empty(k, np.uint32)
-        hamming.take_nearest(distances, ends - counts, k, indices)
+        hamming.take_nearest(distances, starts, k, indices)
     return indices, distances[indices]
 
 

@@ -281,6 +281,19 @@ def test_top_k_ranks_as_a_stable_sort(n_bytes):
             np.testing.assert_array_equal(found, distances[order[:k]])
 
 
+@pytest.mark.parametrize("nearest_first", [True, False])
+def test_top_k_whatever_the_first_rows_are(nearest_first, monkeypatch):
+    """They bound the distances that are looked at again."""
+    monkeypatch.setattr(join, "_ROWS", 16)
+    hashes = make("random", 3000, 16)
+    distances = reference.distance_matrix(hashes[:1], hashes)[0]
+    order = np.argsort(distances if nearest_first else -distances, kind="stable")
+    for k in (0, 1, 7, 300, 2999):
+        rows, found = join.top_k(hashes[0], hashes[order], k)
+        np.testing.assert_array_equal(rows, np.argsort(distances[order], kind="stable")[:k])
+        np.testing.assert_array_equal(found, np.sort(distances)[:k])
+
+
 def test_top_k_of_unlike_widths_says_so():
     column = pl.Series([bytes(121), bytes(121), bytes(120)])
     with pytest.raises(ColumnError, match="must have one width"):
