@@ -187,7 +187,7 @@ def pick_together(columns: U64, low: int, n_bits: int, n_mark_bits: int, marks: 
 def order_band(
     columns: U64,
     names: U32,
-    picked: U32,
+    picked: U32 | None,
     low: int,
     n_bits: int,
     n_key_bits: int,
@@ -199,9 +199,9 @@ def order_band(
     """Sort some columns (n_words, n) uint64 by the key of bits ``low..low + n_bits``, at most 64.
 
     The key is the slice itself, or a multiplicative hash where the slice is wider than the key. picked (m,) uint32:
-    the columns, ascending; names (n,) uint32: what they are called. starts (2**n_key_bits + 2,) uint32: where each
-    bucket begins, and one item of scratch; rows (m,) uint32: the names in bucket order; words (k, >= m) uint64:
-    copies, in that order, of the k words from `first_word` on, cyclically.
+    the columns, ascending; None for all. names (n,) uint32: what they are called. starts (2**n_key_bits + 2,) uint32:
+    where each bucket begins, and one item of scratch; rows (m,) uint32: the names in bucket order; words (k, >= m)
+    uint64: copies, in that order, of the k words from `first_word` on, cyclically.
     """
     left, right = columns[low >> 6], columns[min((low + n_bits - 1) >> 6, columns.shape[0] - 1)]
     shift, top = uint64(low & 63), uint64(64 - n_bits)
@@ -210,17 +210,25 @@ def order_band(
         factor = uint64(0)
     drop = uint64(64 - max(n_key_bits, 1))
 
+    n = names.size
+    if picked is not None:
+        n = picked.size
     starts[:] = 0
-    for i in range(picked.size):
-        starts[(_slice(left, right, picked[i], shift, top, factor) >> drop) + uint64(2)] += np.uint32(1)
+    for i in range(n):
+        row = i
+        if picked is not None:
+            row = int64(picked[i])
+        starts[(_slice(left, right, row, shift, top, factor) >> drop) + uint64(2)] += np.uint32(1)
     n_before = np.uint32(0)
     for bucket in range(starts.size):
         n_before += starts[bucket]
         starts[bucket] = n_before
     source = columns[first_word]
     target = words[0]
-    for i in range(picked.size):
-        row = picked[i]
+    for i in range(n):
+        row = i
+        if picked is not None:
+            row = int64(picked[i])
         key = (_slice(left, right, row, shift, top, factor) >> drop) + uint64(1)  # its start becomes that of the next
         at = starts[key]
         starts[key] = at + np.uint32(1)
@@ -228,7 +236,7 @@ def order_band(
         target[at] = source[row]
     for k in range(1, words.shape[0]):
         source = columns[(first_word + k) % columns.shape[0]]
-        for position in range(picked.size):
+        for position in range(n):
             words[k, position] = source[rows[position]]
-    for position in range(picked.size):
+    for position in range(n):
         rows[position] = names[rows[position]]

@@ -210,13 +210,22 @@ def probe_runs(
 
 @njit(nogil=True, cache=True)
 def _choose_runs(
-    starts: U32, flips: U32, bucket: int, above: bool, flip: int, skip: int, ends: U64, shifts: U64
+    starts: U32,
+    flips: U32,
+    bucket: int,
+    above: bool,
+    flip: int,
+    skip: int,
+    column: U64,
+    ends: U64,
+    shifts: U64,
 ) -> tuple[int, int, int]:
     """Choose the runs of the buckets a flip away, up to `_GATHERED` rows, and return their number.
 
     From position `flip` of flips (n,) uint32 on, without the first `skip` rows of that run; `above`: only buckets
-    beyond `bucket`. ends, shifts (n,) uint64: where each run ends among those gathered, and how much further it lies in
-    the order. Return also the flip and the rows of its run to go on with.
+    beyond `bucket`. column (n_rows + LANES, 1) uint64: the words to be gathered, which are asked for. ends, shifts (n,)
+    uint64: where each run ends among those gathered, and how much further it lies in the order. Return also the flip
+    and the rows of its run to go on with.
     """
     one, room = uint64(1), uint64(_GATHERED)
     here = uint64(bucket)
@@ -228,6 +237,7 @@ def _choose_runs(
         if not above or other > here:
             start = uint64(starts[other]) + skipped
             n_rest = uint64(starts[other + one]) - start
+            prefetch_row(column, int64(start))
             shifts[n_runs] = start - n
             n += n_rest
             if n >= room:
@@ -244,11 +254,17 @@ def _choose_runs(
 
 @njit(nogil=True, cache=True)
 def _gather(source: U64, ends: U64, shifts: U64, n_runs: int, target: U64) -> None:
-    """Copy the runs that `_choose_runs` chose side by side, from source (n + LANES,) to target (>= n_rows + 8,)."""
+    """Copy the runs that `_choose_runs` chose side by side, from source (n + LANES,) to target (>= n_rows + LANES,)."""
     at = uint64(0)
     for run in range(uint64(n_runs)):
         shift, end = shifts[run], ends[run]
-        while at < end:  # what is copied beyond the end is overwritten by the next run
+        # What is copied beyond the end is overwritten by the next run. Most runs are over with the first two lines; a
+        # branch between them goes wrong every second time.
+        copy_eight(target, int64(at), source, int64(at + shift))
+        at += uint64(8)
+        copy_eight(target, int64(at), source, int64(at + shift))
+        at += uint64(8)
+        while at < end:
             copy_eight(target, int64(at), source, int64(at + shift))
             at += uint64(8)
         at = end
@@ -287,6 +303,7 @@ def probe_gathered(
     memory = np.empty(8 + n_words * width, np.uint64)
     skew = (-memory.ctypes.data & 63) >> 3  # whole cache lines: half of the loads otherwise touch two
     gathered = memory[skew : skew + n_words * width].reshape((n_words, width))
+    column = right_words[0].reshape((right_words.shape[1], 1))
     ends, shifts = np.empty(flips.size, np.uint64), np.empty(flips.size, np.uint64)
     room = left_out.size - _GATHERED
     found = n_open = 0
@@ -297,7 +314,7 @@ def probe_gathered(
             bucket += 1
         last = min(int64(left_starts[bucket + 1]), stop)
         while flip < flips.size:
-            n_runs, next_flip, next_at = _choose_runs(right_starts, flips, bucket, same, flip, at, ends, shifts)
+            n_runs, next_flip, next_at = _choose_runs(right_starts, flips, bucket, same, flip, at, column, ends, shifts)
             n = int64(ends[n_runs - 1]) if n_runs else 0
             for word in range(n_words):
                 _gather(right_words[word], ends, shifts, n_runs, gathered[word])

@@ -62,7 +62,6 @@ class Columns:
         n, n_words = len(side.rows), side.hashes.shape[1]
         # The bits of a single word stay where they are.
         self._columns = side.hashes[side.rows].T if n_words == 1 else np.empty((n_words, n), np.uint64)
-        self._all = np.arange(n, dtype=np.uint32)
         n_starts = 2 + (1 << max(band.n_key_bits for band in plan.bands))
         n_marks = max(1, (1 << max(self._n_mark_bits(band) for band in plan.bands)) >> 5)
         self._picks = [(np.empty(n_marks, np.uint64), np.empty(n, np.uint32)) for _ in range(n_slots)]
@@ -90,16 +89,17 @@ class Columns:
         `together`: many of those that are alone in their bucket may be left out.
         """
         hashes, starts, rows, words = self._slots[slot]
-        picked, n_key_bits = self._all, band.n_key_bits
-        if together and 1 << band.n_bits >= len(picked):
+        picked, n_key_bits = None, band.n_key_bits
+        if together and 1 << band.n_bits >= len(rows):
             marks, picks = self._picks[slot]
             picked = picks[: pick_together(self._columns, *band.slice, self._n_mark_bits(band), marks, picks)]
             n_key_bits = min(n_key_bits, len(picked).bit_length() + 1)
+            rows = rows[: len(picked)]
         starts = starts[: 2 + (1 << n_key_bits)]
         # A word that holds none of the band's bits, where there is one: within a bucket those are equal.
         first_word = ((band.low + band.n_bits - 1) // 64 + 1) % len(self._columns) if band.n_key_bits else 0
         order_band(self._columns, self.side.rows, picked, *band.slice, n_key_bits, first_word, starts, rows, words)
-        return Ordered(hashes, starts[:-1], rows[: len(picked)], words)
+        return Ordered(hashes, starts[:-1], rows, words)
 
     def _n_mark_bits(self, band: Band) -> int:
         """Return the bits of the hash by which `pick_together` knows a slice."""
