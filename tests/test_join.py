@@ -181,10 +181,15 @@ def test_equal_hashes_found_in_parts_change_nothing(n_bytes, kind, monkeypatch):
     hashes = make(kind, 700, n_bytes)
     hashes[1::3] = hashes[:-1:3]
     distances = reference.distance_matrix(hashes, hashes)
+    others = hashes[::-1][::2].copy()
     monkeypatch.setattr(join, "_ROWS", 16)
-    for n_threads in (None, 1, 2, 3, 5):
+    for part_rows, n_threads in ((1, None), (9, 1), (100, 2), (9, 3), (9, 5)):
+        monkeypatch.setattr(join, "_PART_ROWS", part_rows)
         assert_pairs(join.self_join(hashes, 0, 8 * n_bytes, n_threads=n_threads), distances, 0)
         assert_pairs(join.self_join(hashes, 6, 8 * n_bytes, n_threads=n_threads), distances, 6)
+        for radius in (0, 6):
+            pairs = join.cross_join(hashes, others, radius, 8 * n_bytes, n_threads=n_threads)
+            assert_pairs(pairs, distances[:, ::-1][:, ::2], radius, same=False)
 
 
 def test_a_join_that_is_given_up_leaves_the_threads_to_others():
