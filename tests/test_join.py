@@ -108,6 +108,17 @@ def test_kernels_go_on_where_they_stopped(monkeypatch, kind, buffer, budget, n):
             assert_pairs(join.cross_join(hashes, others, radius, 64, plan=plan), across, radius, same=False)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_sorted_in_two_steps_change_nothing(kind, monkeypatch):
+    monkeypatch.setattr(tasks, "_MANY_ROWS", 0)
+    hashes, others = make(kind, 900, 8), make(kind, 500, 8, seed=1)
+    distances, across = reference.distance_matrix(hashes, hashes), reference.distance_matrix(hashes, others)
+    for radius in (0, 1, 4, 8, 12, 20, 40):
+        for plan in PLANS:
+            assert_pairs(join.self_join(hashes, radius, 64, plan=plan), distances, radius)
+            assert_pairs(join.cross_join(hashes, others, radius, 64, plan=plan), across, radius, same=False)
+
+
 @pytest.mark.parametrize(("low", "n_bits"), [(0, 64), (3, 12), (40, 38), (60, 9), (101, 27)])
 def test_rows_that_share_a_slice_are_picked(low, n_bits):
     """And of those that do not, few more than share a mark by chance."""
