@@ -16,6 +16,7 @@ from imgmatch_df import threads
 from imgmatch_df._kernels import forest, hamming, plans
 from imgmatch_df._kernels.bands import I64, U16, U32, U64
 from imgmatch_df._kernels.plans import Choice, Distinct, Plan
+from imgmatch_df._kernels.scratch import empty
 from imgmatch_df._kernels.tasks import (
     Bands,
     BucketSearch,
@@ -300,7 +301,7 @@ def _find_first(hashes: U64, n_threads: int | None) -> tuple[U32, int]:
     """
     n = len(hashes)
     n_part_bits = min(_MOST_PART_BITS, (n // _PART_ROWS).bit_length())
-    mixed, first, tagged = np.empty(n, np.uint32), np.empty(n, np.uint32), np.empty(n, np.uint64)
+    mixed, first, tagged = empty(n, np.uint32), empty(n, np.uint32), empty(n, np.uint64)
     spans = [slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS)]
     counts = np.zeros((len(spans), 1 << n_part_bits), np.int64)  # of rows by part
     finish_tasks(

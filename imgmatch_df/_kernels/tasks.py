@@ -12,6 +12,7 @@ from imgmatch_df._kernels.bands import I64, U16, U32, U64, order_band, part_colu
 from imgmatch_df._kernels.plans import Band, Distinct, Plan, flips, is_gathered
 from imgmatch_df._kernels.popcount import LANES
 from imgmatch_df._kernels.probes import probe_gathered, probe_runs
+from imgmatch_df._kernels.scratch import empty
 from imgmatch_df.threads import Task
 
 _BUDGET: Final = (
@@ -64,18 +65,18 @@ class Columns:
         self.side, self._order = side, order
         n, n_words = len(side.rows), side.hashes.shape[1]
         # The bits of a single word stay where they are.
-        self._columns = np.empty((n_words, n), np.uint64)
+        self._columns = empty((n_words, n), np.uint64)
         if n_words == 1:
             self._columns = (side.hashes if n == len(side.hashes) else side.hashes[side.rows]).T
         n_starts = 2 + (1 << max(band.n_key_bits for band in plan.bands))
         n_marks = max(1, (1 << max(self._n_mark_bits(band) for band in plan.bands)) >> 5)
-        self._picks = [(np.empty(n_marks, np.uint64), np.empty(n, np.uint32)) for _ in range(n_slots)]
+        self._picks = [(empty(n_marks, np.uint64), empty(n, np.uint32)) for _ in range(n_slots)]
         self._slots = [
             Ordered(
                 side.hashes,
-                np.empty(n_starts, np.uint32),
-                np.empty(n, np.uint32),
-                np.zeros((plan.n_words, n + LANES), np.uint64),
+                empty(n_starts, np.uint32),
+                empty(n, np.uint32),
+                empty((plan.n_words, n + LANES), np.uint64),
             )
             for _ in range(n_slots)
         ]
@@ -237,7 +238,7 @@ class Probe:
 
     def __call__(self) -> Pairs:
         """Return the next pairs."""
-        pairs = Pairs(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint16))
+        pairs = Pairs(empty(_BUFFER, np.uint32), empty(_BUFFER, np.uint32), empty(_BUFFER, np.uint16))
         n = self._search(*self._arguments, self._cursor, _BUDGET, *pairs)
         return Pairs(pairs.left[:n].copy(), pairs.right[:n].copy(), pairs.distance[:n].copy())
 
