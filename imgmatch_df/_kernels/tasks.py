@@ -238,7 +238,7 @@ class Probe:
 
     def __call__(self) -> Pairs:
         """Return the next pairs."""
-        pairs = Pairs(empty(_BUFFER, np.uint32), empty(_BUFFER, np.uint32), empty(_BUFFER, np.uint16))
+        pairs = Pairs(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint16))
         n = self._search(*self._arguments, self._cursor, _BUDGET, *pairs)
         return Pairs(pairs.left[:n].copy(), pairs.right[:n].copy(), pairs.distance[:n].copy())
 
