@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgmatch_df import clusters, hashing, join, threads
-from imgmatch_df._kernels import tasks
+from imgmatch_df._kernels import probes, tasks
 from imgmatch_df._kernels.bands import pick_together
 from imgmatch_df.errors import ArgumentError, ColumnError
 
@@ -95,10 +95,10 @@ def test_self_join_of_more_rows_at_every_radius(kind, n_bytes):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("buffer", "budget", "n"), [(1030, 1 << 20, 500), (1100, 9, 60)])
-def test_kernels_go_on_where_they_stopped(monkeypatch, kind, buffer, budget, n):
+@pytest.mark.parametrize(("room", "budget", "n"), [(6, 1 << 20, 500), (76, 9, 60)])
+def test_kernels_go_on_where_they_stopped(monkeypatch, kind, room, budget, n):
     """With little room for pairs, and a look around after nine steps."""
-    monkeypatch.setattr(tasks, "_BUFFER", buffer)
+    monkeypatch.setattr(tasks, "_BUFFER", probes._GATHERED + room)
     monkeypatch.setattr(tasks, "_BUDGET", budget)
     hashes, others = make(kind, n, 8), make(kind, n // 2, 8, seed=1)
     distances, across = reference.distance_matrix(hashes, hashes), reference.distance_matrix(hashes, others)
