@@ -37,7 +37,7 @@ _NS_COPY: Final = 2.5  # one more word copied beside it
 _NS_SLOT: Final = 2.0  # one bucket counted and cleared
 _NS_VERIFY: Final = 10.0  # one candidate that the first words let pass
 _NS_PAIR: Final = 30.0  # one pair checked for its owner
-_NS_UNLIKE: Final = 1.5  # one bit of it that differs, looked up: 200,000 real bmh1 within 96 took twice a scan in bands
+_NS_UNLIKE: Final = 1.5  # one bit of the radius: the first band in which a pair meets comes later where bands are many
 
 
 class Distinct(NamedTuple):
