@@ -258,8 +258,8 @@ def _gather(source: U64, ends: U64, shifts: U64, n_runs: int, target: U64) -> No
     at = uint64(0)
     for run in range(uint64(n_runs)):
         shift, end = shifts[run], ends[run]
-        # What is copied beyond the end is overwritten by the next run. Most runs are over with the first two lines; a
-        # branch between them goes wrong every second time.
+        # What is copied beyond the end is overwritten by the next run. Most runs are over with the first two lines;
+        # a branch between them would be hard to foresee.
         copy_eight(target, int64(at), source, int64(at + shift))
         at += uint64(8)
         copy_eight(target, int64(at), source, int64(at + shift))

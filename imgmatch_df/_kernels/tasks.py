@@ -18,7 +18,7 @@ from imgmatch_df.threads import Task
 _BUDGET: Final = (
     10_000_000  # blocks a kernel compares before it comes back: 20 ms, so that Ctrl-C and progress are prompt
 )
-_MARKS: Final = 4  # bits of a mark beyond those of the rows: 6 % of 50,000 rows that are alone pass for others
+_MARKS: Final = 4  # bits of a mark beyond those of the rows: by chance at most 6 % of the rows that are alone pass
 _BUFFER: Final = 1 << 16  # pairs a kernel finds before it comes back
 _MANY_ROWS: Final = (
     1 << 21  # rows of one word that are sorted in two steps: 1,000,000 are as fast in one, what they go to is cached
