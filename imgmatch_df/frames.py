@@ -1,6 +1,7 @@
 """What every frame verb does first: check the call, hash the source column, lay out the hashes for the kernels."""
 
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
@@ -22,20 +23,23 @@ class Side:
     """The rows of a frame that have a hash: their words for the kernels, and what names them."""
 
     def __init__(self, frame: pl.DataFrame, kind: HashKind, id_column: str | None) -> None:
-        import numpy as np
-
         column = frame[kind.name].cast(kind.dtype)
         self.n_rows = len(column)
         self.words = hashing.hash_words(column.drop_nulls() if column.null_count() else column, kind)
-        whole = len(self.words) == self.n_rows
-        self.rows: NDArray[np.int64] = (
-            np.arange(self.n_rows) if whole else np.flatnonzero(column.is_not_null().to_numpy())
-        )
+        self._whole = len(self.words) == self.n_rows
+        self._column = column
         self._ids = None if id_column is None else frame[id_column]
+
+    @cached_property
+    def rows(self) -> "NDArray[np.int64]":
+        """The row numbers of the words."""
+        import numpy as np
+
+        return np.arange(self.n_rows) if self._whole else np.flatnonzero(self._column.is_not_null().to_numpy())
 
     def ids(self, hashed_rows: "NDArray[np.uint32]") -> pl.Series:
         """Return what names the rows, given as positions among those that have a hash."""
-        rows = self.rows[hashed_rows]
+        rows = hashed_rows if self._whole else self.rows[hashed_rows]
         return pl.Series(rows, dtype=ROW_DTYPE) if self._ids is None else self._ids.gather(rows)
 
 

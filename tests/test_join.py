@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgmatch_df import clusters, hashing, join, threads
-from imgmatch_df._kernels import tasks
+from imgmatch_df._kernels import probes, tasks
+from imgmatch_df._kernels.bands import pick_together
 from imgmatch_df.errors import ArgumentError, ColumnError
 
 KINDS = ("random", "planted", "clustered", "all equal", "all zero", "one bit apart", "correlated")
@@ -94,10 +95,10 @@ def test_self_join_of_more_rows_at_every_radius(kind, n_bytes):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("buffer", "budget", "n"), [(1030, 1 << 20, 500), (1100, 9, 60)])
-def test_kernels_go_on_where_they_stopped(monkeypatch, kind, buffer, budget, n):
+@pytest.mark.parametrize(("room", "budget", "n"), [(6, 1 << 20, 500), (76, 9, 60)])
+def test_kernels_go_on_where_they_stopped(monkeypatch, kind, room, budget, n):
     """With little room for pairs, and a look around after nine steps."""
-    monkeypatch.setattr(tasks, "_BUFFER", buffer)
+    monkeypatch.setattr(tasks, "_BUFFER", probes._GATHERED + room)
     monkeypatch.setattr(tasks, "_BUDGET", budget)
     hashes, others = make(kind, n, 8), make(kind, n // 2, 8, seed=1)
     distances, across = reference.distance_matrix(hashes, hashes), reference.distance_matrix(hashes, others)
@@ -105,6 +106,33 @@ def test_kernels_go_on_where_they_stopped(monkeypatch, kind, buffer, budget, n):
         for plan in PLANS:
             assert_pairs(join.self_join(hashes, radius, 64, plan=plan), distances, radius)
             assert_pairs(join.cross_join(hashes, others, radius, 64, plan=plan), across, radius, same=False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_sorted_in_two_steps_change_nothing(kind, monkeypatch):
+    monkeypatch.setattr(tasks, "_MANY_ROWS", 0)
+    hashes, others = make(kind, 900, 8), make(kind, 500, 8, seed=1)
+    distances, across = reference.distance_matrix(hashes, hashes), reference.distance_matrix(hashes, others)
+    for radius in (0, 1, 4, 8, 12, 20, 40):
+        for plan in PLANS:
+            assert_pairs(join.self_join(hashes, radius, 64, plan=plan), distances, radius)
+            assert_pairs(join.cross_join(hashes, others, radius, 64, plan=plan), across, radius, same=False)
+
+
+@pytest.mark.parametrize(("low", "n_bits"), [(0, 64), (3, 12), (40, 38), (60, 9), (101, 27)])
+def test_rows_that_share_a_slice_are_picked(low, n_bits):
+    """And of those that do not, few more than share a mark by chance."""
+    columns = make("clustered", 5000, 16).T.copy()
+    columns[0, ::97] = 0
+    bits = np.unpackbits(columns.T.copy().view(np.uint8), axis=1, bitorder="little")[:, low : low + n_bits]
+    _, inverse, counts = np.unique(bits, axis=0, return_inverse=True, return_counts=True)
+    shared = counts[inverse.ravel()] > 1
+    for n_mark_bits in (min(n_bits, 5), min(n_bits, 17)):
+        marks, picked = np.full(4096, 2**64 - 1, np.uint64), np.empty(5000, np.uint32)
+        picked = picked[: pick_together(columns, low, n_bits, n_mark_bits, marks, picked)]
+        assert (np.diff(picked.astype(np.int64)) > 0).all()
+        assert np.isin(np.flatnonzero(shared), picked).all()
+    assert np.count_nonzero(~shared[picked]) <= 2 * 5000 * 5000 / 2 ** min(n_bits, 17)
 
 
 def test_bands_of_single_bits():
@@ -164,10 +192,15 @@ def test_equal_hashes_found_in_parts_change_nothing(n_bytes, kind, monkeypatch):
     hashes = make(kind, 700, n_bytes)
     hashes[1::3] = hashes[:-1:3]
     distances = reference.distance_matrix(hashes, hashes)
+    others = hashes[::-1][::2].copy()
     monkeypatch.setattr(join, "_ROWS", 16)
-    for n_threads in (None, 1, 2, 3, 5):
+    for part_rows, n_threads in ((1, None), (9, 1), (100, 2), (9, 3), (9, 5)):
+        monkeypatch.setattr(join, "_PART_ROWS", part_rows)
         assert_pairs(join.self_join(hashes, 0, 8 * n_bytes, n_threads=n_threads), distances, 0)
         assert_pairs(join.self_join(hashes, 6, 8 * n_bytes, n_threads=n_threads), distances, 6)
+        for radius in (0, 6):
+            pairs = join.cross_join(hashes, others, radius, 8 * n_bytes, n_threads=n_threads)
+            assert_pairs(pairs, distances[:, ::-1][:, ::2], radius, same=False)
 
 
 def test_a_join_that_is_given_up_leaves_the_threads_to_others():
@@ -264,6 +297,19 @@ def test_top_k_ranks_as_a_stable_sort(n_bytes):
             np.testing.assert_array_equal(found, distances[order[:k]])
 
 
+@pytest.mark.parametrize("nearest_first", [True, False])
+def test_top_k_whatever_the_first_rows_are(nearest_first, monkeypatch):
+    """They bound the distances that are looked at again."""
+    monkeypatch.setattr(join, "_ROWS", 16)
+    hashes = make("random", 3000, 16)
+    distances = reference.distance_matrix(hashes[:1], hashes)[0]
+    order = np.argsort(distances if nearest_first else -distances, kind="stable")
+    for k in (0, 1, 7, 300, 2999):
+        rows, found = join.top_k(hashes[0], hashes[order], k)
+        np.testing.assert_array_equal(rows, np.argsort(distances[order], kind="stable")[:k])
+        np.testing.assert_array_equal(found, np.sort(distances)[:k])
+
+
 def test_top_k_of_unlike_widths_says_so():
     column = pl.Series([bytes(121), bytes(121), bytes(120)])
     with pytest.raises(ColumnError, match="must have one width"):
@@ -308,6 +354,12 @@ def test_max_pairs_names_the_side_that_has_it():
             join.cross_join(*sides, 3, 64, max_pairs=7999)
     with pytest.raises(ArgumentError, match=r"more than max_pairs=3 pairs are within the radius\nHint"):
         join.self_join(references, 3, 64, max_pairs=3)
+
+
+def test_pairs_sorted_piece_by_piece_are_in_order(monkeypatch):
+    monkeypatch.setattr(join, "_SORTED", 100)
+    hashes = make("clustered", 700, 8)
+    assert_pairs(join.self_join(hashes, 20, 64), reference.distance_matrix(hashes, hashes), 20)
 
 
 @pytest.mark.parametrize("crowd", [0, 8])

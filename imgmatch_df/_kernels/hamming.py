@@ -4,14 +4,12 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from imgmatch_df._kernels.popcount import int64, popcount, prefetch_row, uint64
+from imgmatch_df._kernels.popcount import int64, popcount, uint64
 
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
-
-_BATCH = 256  # rows whose places in a table are fetched before they are looked at
 
 
 @njit(nogil=True, cache=True)
@@ -53,10 +51,10 @@ def take_nearest(distances: U16, starts: I64, k: int, indices: U32) -> None:
 
 
 @njit(nogil=True, cache=True)
-def mix_words(hashes: U64, out: U64, counts: I64) -> None:
-    """Write a well mixed word of each hash, equal for equal ones, and count the rows of each part for `find_first`.
+def mix_words(hashes: U64, out: U32, counts: I64) -> None:
+    """Write 32 well mixed bits of each hash, equal for equal ones, and count the rows of each part for `part_rows`.
 
-    hashes (n, n_words) uint64, out (n,) uint64, counts (a power of two,) int64.
+    hashes (n, n_words) uint64, out (n,) uint32, counts (a power of two,) int64.
     """
     for row in range(hashes.shape[0]):
         mixed = uint64(0)
@@ -64,36 +62,53 @@ def mix_words(hashes: U64, out: U64, counts: I64) -> None:
             mixed = (mixed ^ hashes[row, word]) * uint64(0x9E3779B97F4A7C15)
             mixed ^= mixed >> uint64(29)
         mixed *= uint64(0xBF58476D1CE4E5B9)
-        mixed ^= mixed >> uint64(32)
+        mixed >>= uint64(32)
         out[row] = mixed
-        counts[(mixed >> uint64(32)) & uint64(counts.size - 1)] += 1
+        counts[mixed & uint64(counts.size - 1)] += 1
 
 
 @njit(nogil=True, cache=True)
-def find_first(hashes: U64, mixed: U64, part: int, n_parts: int, table: U64, first: U32) -> int:
-    """Write the first row with an equal hash for the rows of one part and return how many of them are not it.
+def part_rows(mixed: U32, first_row: int, places: I64, tagged: U64, first: U32) -> None:
+    """Write rows and their mixed bits part by part: the part is what the lowest of those bits say.
 
-    hashes (n, n_words) uint64, mixed (n,) uint64: from `mix_words`; a row is of the part that its higher half names,
-    n_parts a power of two. table (a power of two above the rows of the part, 1) uint64 of zeros, first (n,) uint32.
+    mixed (n,) uint32: from `mix_words`, of the rows from `first_row` on; places (n_parts,) int64: where in tagged each
+    part goes on; first (n,) uint32: becomes the rows.
     """
-    mask = uint64(table.size - 1)
-    tags = uint64(0xFFFFFFFF00000000)
-    batch = np.empty(_BATCH, np.uint32)
+    for i in range(mixed.size):
+        row = first_row + i
+        part = mixed[i] & uint64(places.size - 1)
+        tagged[places[part]] = uint64(mixed[i]) << uint64(32) | uint64(row)
+        places[part] += 1
+        first[i] = row
+
+
+@njit(nogil=True, cache=True)
+def find_first(hashes: U64, tagged: U64, bounds: I64, n_part_bits: int, first: U32) -> int:
+    """Write the first row with an equal hash for the rows of some parts that have one, and return their number.
+
+    hashes (n, n_words) uint64, tagged uint64: from `part_rows`, bounds (n_parts + 1,) int64: where in it each part
+    begins; n_part_bits: the mixed bits that are the same in a part; first (n,) uint32.
+    """
+    rows_of = uint64(0xFFFFFFFF)
+    largest = 0
+    for part in range(bounds.size - 1):
+        largest = max(largest, bounds[part + 1] - bounds[part])
+    size = uint64(2)
+    while size < 2 * largest:
+        size <<= uint64(1)
+    table = np.empty(size, np.uint64)
     n_equal = 0
-    for start in range(0, mixed.size, _BATCH):
-        n_rows = 0
-        for row in range(start, min(start + _BATCH, mixed.size)):
-            batch[n_rows] = row
-            n_rows += ((mixed[row] >> uint64(32)) & uint64(n_parts - 1)) == uint64(part)
-        for i in range(n_rows):  # 8 ns a row where a look at the table after the other takes 35
-            prefetch_row(table, int64(mixed[batch[i]] & mask))
-        for i in range(n_rows):
-            row = int64(batch[i])
-            slot, tag = mixed[row] & mask, mixed[row] & tags
-            first[row] = row
-            while table[slot, 0]:
-                if table[slot, 0] & tags == tag:
-                    other = int64(table[slot, 0] & ~tags) - 1
+    for part in range(bounds.size - 1):
+        size = uint64(2)
+        while size < 2 * (bounds[part + 1] - bounds[part]):
+            size <<= uint64(1)
+        table[:size] = 0
+        for i in range(bounds[part], bounds[part + 1]):
+            row = int64(tagged[i] & rows_of)
+            slot = (tagged[i] >> uint64(32 + n_part_bits)) & (size - uint64(1))
+            while table[slot]:
+                if (table[slot] ^ tagged[i]) >> uint64(32) == 0:
+                    other = int64((table[slot] - uint64(1)) & rows_of)
                     equal = True
                     for word in range(hashes.shape[1]):
                         if hashes[row, word] != hashes[other, word]:
@@ -103,87 +118,99 @@ def find_first(hashes: U64, mixed: U64, part: int, n_parts: int, table: U64, fir
                         first[row] = other
                         n_equal += 1
                         break
-                slot = (slot + uint64(1)) & mask
-            if first[row] == row:
-                table[slot, 0] = tag | uint64(row + 1)
+                slot = (slot + uint64(1)) & (size - uint64(1))
+            if table[slot] == 0:
+                table[slot] = tagged[i] + uint64(1)
     return n_equal
 
 
 @njit(nogil=True, cache=True)
-def number_first(first: U32, group: U32, rows: U32, sizes: I64) -> None:
-    """Write numbers of the distinct hashes in the order of their first rows.
+def link_equal(first: U32, rows: U32, later: U32, sizes: U32) -> None:
+    """Write the first rows, and chain to each, in order, those with an equal hash.
 
-    first (n,) uint32: from `find_first`, group (n,) uint32: the number of each row's hash, rows (n_distinct,) uint32:
-    the first row of each number, sizes (n_distinct,) int64: the rows of each number.
+    first (n,) uint32: from `find_first`, rows (n_distinct,) uint32; later (n,) uint32 of zeros: becomes the next row
+    with an equal hash, where there is one; sizes (n,) uint32 of zeros: becomes how many rows share that of a first row.
     """
-    n_groups = 0
-    for row in range(first.size):
-        if first[row] == row:
-            group[row] = n_groups
-            rows[n_groups] = row
-            sizes[n_groups] = 1
-            n_groups += 1
+    n_before = rows.size
+    for row in range(first.size - 1, -1, -1):
+        head = first[row]
+        sizes[head] += np.uint32(1)
+        if head == row:
+            n_before -= 1
+            rows[n_before] = row
         else:
-            group[row] = group[first[row]]
-            sizes[group[row]] += 1
+            later[row] = later[head]
+            later[head] = row
 
 
 @njit(nogil=True, cache=True)
-def expand_equal(members: U32, starts: I64, at: int, left: U32, right: U32) -> int:
-    """Write every pair of rows with equal hashes from position `at` on, the smaller row left, and return their end.
-
-    members (n,) uint32: rows by group, ascending within it; starts (n_groups + 1,) int64: where each group begins.
-    """
-    for group in range(starts.size - 1):
-        for i in range(starts[group], starts[group + 1]):
-            for j in range(i + 1, starts[group + 1]):
-                left[at] = members[i]
-                right[at] = members[j]
+def expand_equal(first: U32, later: U32, left: U32, right: U32) -> int:
+    """Write every pair of rows with equal hashes, the smaller row left, and return their number; see `link_equal`."""
+    at = 0
+    for row in range(first.size):
+        i = np.uint32(row)
+        while first[row] == row and later[i]:
+            j = later[i]
+            while j:
+                left[at] = i
+                right[at] = j
                 at += 1
+                j = later[j]
+            i = later[i]
     return at
 
 
 @njit(nogil=True, cache=True)
 def expand_pairs(
-    group_left: U32,
-    group_right: U32,
-    group_distance: U16,
-    left_members: U32,
-    left_starts: I64,
-    right_members: U32,
-    right_starts: I64,
+    first_left: U32,
+    first_right: U32,
+    first_distance: U16,
+    left_later: U32,
+    right_later: U32,
     same: bool,
     at: int,
     left: U32,
     right: U32,
     distance: U16,
 ) -> int:
-    """Write the pairs of rows that pairs of groups stand for, from position `at` on, and return the next position."""
-    for pair in range(group_left.size):
-        a, b = group_left[pair], group_right[pair]
-        for i in range(left_starts[a], left_starts[a + 1]):
-            for j in range(right_starts[b], right_starts[b + 1]):
-                row, other = left_members[i], right_members[j]
-                if same and row > other:
-                    row, other = other, row
-                left[at] = row
-                right[at] = other
-                distance[at] = group_distance[pair]
+    """Write every pair of rows that pairs of first rows stand for, from position `at` on; return the next position.
+
+    left_later, right_later (n,) uint32: from `link_equal`, or (0,) where all rows differ.
+    """
+    for pair in range(first_left.size):
+        i = first_left[pair]
+        while True:
+            j = first_right[pair]
+            while True:
+                left[at] = min(i, j) if same else i
+                right[at] = max(i, j) if same else j
+                distance[at] = first_distance[pair]
                 at += 1
+                j = right_later[j] if right_later.size else np.uint32(0)
+                if j == 0:
+                    break
+            i = left_later[i] if left_later.size else np.uint32(0)
+            if i == 0:
+                break
     return at
 
 
 @njit(nogil=True, cache=True)
-def sort_by_key(key: U32, counts: I64, order: U32, order_out: U32) -> None:
-    """Write `order` stably sorted by ``key[order]``, (m,) uint32 each; counts (largest key + 1,) int64 of zeros."""
+def count_keys(key: U32, starts: I64) -> None:
+    """Write where each key begins in an order by key (m,) uint32: starts (largest key + 1,) int64, zeros before."""
     for i in range(key.size):
-        counts[key[i]] += 1
+        starts[key[i]] += 1
     total = 0
-    for i in range(counts.size):
-        count = counts[i]
-        counts[i] = total
+    for i in range(starts.size):
+        count = starts[i]
+        starts[i] = total
         total += count
+
+
+@njit(nogil=True, cache=True)
+def place_by_key(key: U32, starts: I64, order: U32, order_out: U32) -> None:
+    """Write some of an order stably sorted by ``key[order]``, (m,) uint32 each; starts: from `count_keys`, go on."""
     for i in range(order.size):
-        at = counts[key[order[i]]]
-        counts[key[order[i]]] = at + 1
+        at = starts[key[order[i]]]
+        starts[key[order[i]]] = at + 1
         order_out[at] = order[i]

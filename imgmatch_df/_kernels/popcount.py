@@ -69,6 +69,19 @@ def unlike_words(typingctx: Any, left: Any, i: Any, right: Any, j: Any) -> Any:
 
 
 @_intrinsic
+def unlike_masked(typingctx: Any, left: Any, i: Any, right: Any, j: Any, masks: Any, k: Any) -> Any:
+    """Return in how many of the bits that eight words of masks from item k on select `unlike_words` differ."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(signature.args[at])(context, builder, args[at]).data for at in (0, 2, 4)]
+        places = zip(arrays, args[1::2], strict=True)
+        a, b, mask = (_load_eight(builder, builder.gep(data, [at])) for data, at in places)
+        return _count_eight(builder, builder.and_(builder.xor(a, b), mask))
+
+    return types.uint64(left, types.intp, right, types.intp, masks, types.intp), codegen
+
+
+@_intrinsic
 def unlike_block(typingctx: Any, address: Any, words: Any, masks: Any, at: Any) -> Any:
     """Return in how many of the bits that ``masks[at : at + 8]`` selects the 64 bytes at an address differ from words.
 

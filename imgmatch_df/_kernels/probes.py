@@ -18,11 +18,12 @@ from imgmatch_df._kernels.popcount import (
     popcount,
     prefetch_row,
     uint64,
+    unlike_masked,
     unlike_words,
 )
 
 _BATCH = 256  # candidates that wait for their rows: 64 KiB of hashes of 128 bytes, well inside the second-level cache
-_GATHERED = 1024  # hashes that a bucket is compared with at once: 8 KiB a word, within the first-level cache
+_GATHERED = 1536  # hashes that a bucket is compared with at once: 12 KiB a word, within the first-level cache
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -43,35 +44,24 @@ def distance_within(left: U64, i: int, right: U64, j: int, radius: int) -> int:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _owns(
-    left: U64, i: int, right: U64, j: int, band: int, exact: bool, band_of_bit: U16, radii: I64, scratch: I64
-) -> bool:
+def _owns(left: U64, i: int, right: U64, j: int, band: int, masks: U64, radii: I64) -> bool:
     """Return whether `band` is the first band in which two rows lie within the band's radius.
 
     Rows that met in a bucket of `band` need not: hashed keys and the last block of a run bring strangers together.
     """
-    if exact:  # the lowest band without an unlike bit, 64 bands at most
-        touched = uint64(0)
-        for word in range(left.shape[1]):
-            rest = left[i, word] ^ right[j, word]
-            while rest:
-                bit = int64(popcount((rest & (~rest + uint64(1))) - uint64(1)))
-                rest &= rest - uint64(1)
-                touched |= uint64(1) << uint64(band_of_bit[64 * word + bit])
-        return int64(popcount(touched & ~(touched + uint64(1)))) == band
-    for number in range(band + 1):
-        scratch[number] = radii[number]
-    for word in range(left.shape[1]):
-        rest = left[i, word] ^ right[j, word]
-        while rest:
-            bit = int64(popcount((rest & (~rest + uint64(1))) - uint64(1)))
-            rest &= rest - uint64(1)
-            scratch[band_of_bit[64 * word + bit]] -= 1
-    for earlier in range(band):  # a loop, because numba compiles no generator
-        if scratch[earlier] >= 0:
-            return False
-    owns: bool = scratch[band] >= 0
-    return owns
+    n_words = left.shape[1]
+    for number in range(band + 1):  # a pair that meets in many bands meets in one of the first
+        unlike: int = uint64(0)
+        word = 0
+        while word + 8 <= n_words:
+            unlike += unlike_masked(left, i * n_words + word, right, j * n_words + word, masks, number * n_words + word)
+            word += 8
+        while word < n_words:
+            unlike += popcount((left[i, word] ^ right[j, word]) & masks[number, word])
+            word += 1
+        if int64(unlike) <= radii[number]:
+            return number == band
+    return False
 
 
 @njit(nogil=True, cache=True)
@@ -94,15 +84,14 @@ def _collect(
 
 @njit(nogil=True, cache=True)
 def _settle(
-    found: int, n_open: int, same: bool, limit: int, band: int, radii: I64, band_of_bit: U16, left_hashes: U64,
-    right_hashes: U64, scratch: I64, left_out: U32, right_out: U32, distance_out: U16,
+    found: int, n_open: int, same: bool, limit: int, band: int, radii: I64, masks: U64, left_hashes: U64,
+    right_hashes: U64, left_out: U32, right_out: U32, distance_out: U16,
 ) -> int:  # fmt: skip
     """Keep those of the candidates ``found..n_open`` that are pairs and that `band` owns; return their end."""
-    exact = radii.size < 64 and radii.max() == 0
     for candidate in range(found, n_open):
         i, j = int64(left_out[candidate]), int64(right_out[candidate])
         distance = distance_within(left_hashes, i, right_hashes, j, limit)
-        if distance <= limit and _owns(left_hashes, i, right_hashes, j, band, exact, band_of_bit, radii, scratch):
+        if distance <= limit and _owns(left_hashes, i, right_hashes, j, band, masks, radii):
             if same and i > j:
                 i, j = j, i
             left_out[found] = i
@@ -119,7 +108,7 @@ def probe_runs(
     same: bool,
     radius: int,
     radii: I64,
-    band_of_bit: U16,
+    masks: U64,
     left_hashes: U64,
     left_starts: U32,
     left_rows: U32,
@@ -142,7 +131,6 @@ def probe_runs(
     """
     limit = uint64(radius)
     n_words = left_words.shape[0]
-    scratch = np.zeros(radii.size + 1, np.int64)
     # Candidates are verified a batch at a time, when the rows that were asked for have arrived: on real hashes nearly
     # all of the time went into waiting for one row after the other.
     room = left_out.size - LANES
@@ -181,14 +169,14 @@ def probe_runs(
                     if near:
                         if n_open > room:
                             found = n_open = _settle(
-                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
-                                scratch, left_out, right_out, distance_out,
+                                found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                                right_out, distance_out,
                             )  # fmt: skip
                         if n_open > room or spent > budget:
                             cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
                             return _settle(
-                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
-                                scratch, left_out, right_out, distance_out,
+                                found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                                right_out, distance_out,
                             )  # fmt: skip
                         n_open = _collect(
                             near, row, base, left_hashes, left_rows, right_hashes, right_rows, n_open, left_out,
@@ -197,8 +185,8 @@ def probe_runs(
                         if n_open - found > _BATCH:
                             spent += n_open - found
                             found = n_open = _settle(
-                                found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes,
-                                scratch, left_out, right_out, distance_out,
+                                found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                                right_out, distance_out,
                             )  # fmt: skip
                     row += 1
                 row = 0
@@ -206,8 +194,8 @@ def probe_runs(
                 if spent > budget:
                     cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
                     return _settle(
-                        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                        left_out, right_out, distance_out,
+                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
+                        distance_out,
                     )  # fmt: skip
             at = 0
             flip += 1
@@ -215,20 +203,29 @@ def probe_runs(
         position = last
     cursor[0] = position
     return _settle(
-        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch, left_out, right_out,
+        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
         distance_out,
     )  # fmt: skip
 
 
 @njit(nogil=True, cache=True)
 def _choose_runs(
-    starts: U32, flips: U32, bucket: int, above: bool, flip: int, skip: int, ends: U64, shifts: U64
+    starts: U32,
+    flips: U32,
+    bucket: int,
+    above: bool,
+    flip: int,
+    skip: int,
+    column: U64,
+    ends: U64,
+    shifts: U64,
 ) -> tuple[int, int, int]:
     """Choose the runs of the buckets a flip away, up to `_GATHERED` rows, and return their number.
 
     From position `flip` of flips (n,) uint32 on, without the first `skip` rows of that run; `above`: only buckets
-    beyond `bucket`. ends, shifts (n,) uint64: where each run ends among those gathered, and how much further it lies in
-    the order. Return also the flip and the rows of its run to go on with.
+    beyond `bucket`. column (n_rows + LANES, 1) uint64: the words to be gathered, which are asked for. ends, shifts (n,)
+    uint64: where each run ends among those gathered, and how much further it lies in the order. Return also the flip
+    and the rows of its run to go on with.
     """
     one, room = uint64(1), uint64(_GATHERED)
     here = uint64(bucket)
@@ -240,6 +237,7 @@ def _choose_runs(
         if not above or other > here:
             start = uint64(starts[other]) + skipped
             n_rest = uint64(starts[other + one]) - start
+            prefetch_row(column, int64(start))
             shifts[n_runs] = start - n
             n += n_rest
             if n >= room:
@@ -256,11 +254,17 @@ def _choose_runs(
 
 @njit(nogil=True, cache=True)
 def _gather(source: U64, ends: U64, shifts: U64, n_runs: int, target: U64) -> None:
-    """Copy the runs that `_choose_runs` chose side by side, from source (n + LANES,) to target (>= n_rows + 8,)."""
+    """Copy the runs that `_choose_runs` chose side by side, from source (n + LANES,) to target (>= n_rows + LANES,)."""
     at = uint64(0)
     for run in range(uint64(n_runs)):
         shift, end = shifts[run], ends[run]
-        while at < end:  # what is copied beyond the end is overwritten by the next run
+        # What is copied beyond the end is overwritten by the next run. Most runs are over with the first two lines;
+        # a branch between them would be hard to foresee.
+        copy_eight(target, int64(at), source, int64(at + shift))
+        at += uint64(8)
+        copy_eight(target, int64(at), source, int64(at + shift))
+        at += uint64(8)
+        while at < end:
             copy_eight(target, int64(at), source, int64(at + shift))
             at += uint64(8)
         at = end
@@ -273,7 +277,7 @@ def probe_gathered(
     same: bool,
     radius: int,
     radii: I64,
-    band_of_bit: U16,
+    masks: U64,
     left_hashes: U64,
     left_starts: U32,
     left_rows: U32,
@@ -296,10 +300,10 @@ def probe_gathered(
     """
     limit = uint64(radius)
     n_words, width = left_words.shape[0], _GATHERED + STRETCH
-    scratch = np.zeros(radii.size + 1, np.int64)
     memory = np.empty(8 + n_words * width, np.uint64)
     skew = (-memory.ctypes.data & 63) >> 3  # whole cache lines: half of the loads otherwise touch two
     gathered = memory[skew : skew + n_words * width].reshape((n_words, width))
+    column = right_words[0].reshape((right_words.shape[1], 1))
     ends, shifts = np.empty(flips.size, np.uint64), np.empty(flips.size, np.uint64)
     room = left_out.size - _GATHERED
     found = n_open = 0
@@ -310,7 +314,7 @@ def probe_gathered(
             bucket += 1
         last = min(int64(left_starts[bucket + 1]), stop)
         while flip < flips.size:
-            n_runs, next_flip, next_at = _choose_runs(right_starts, flips, bucket, same, flip, at, ends, shifts)
+            n_runs, next_flip, next_at = _choose_runs(right_starts, flips, bucket, same, flip, at, column, ends, shifts)
             n = int64(ends[n_runs - 1]) if n_runs else 0
             for word in range(n_words):
                 _gather(right_words[word], ends, shifts, n_runs, gathered[word])
@@ -319,14 +323,14 @@ def probe_gathered(
             while row < last:
                 if n_open > room:
                     found = n_open = _settle(
-                        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                        left_out, right_out, distance_out,
+                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
+                        distance_out,
                     )  # fmt: skip
                 if n_open > room:
                     cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
                     return _settle(
-                        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                        left_out, right_out, distance_out,
+                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
+                        distance_out,
                     )  # fmt: skip
                 spent += n // LANES + 1
                 block = next_stretch(gathered, 0, left_words, row, n_words, limit, n)
@@ -351,15 +355,15 @@ def probe_gathered(
                 if n_open - found > _BATCH:
                     spent += n_open - found
                     found = n_open = _settle(
-                        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                        left_out, right_out, distance_out,
+                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
+                        distance_out,
                     )  # fmt: skip
                 row += 1
                 if spent > budget:
                     cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
                     return _settle(
-                        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch,
-                        left_out, right_out, distance_out,
+                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
+                        distance_out,
                     )  # fmt: skip
             row = 0
             flip, at = next_flip, next_at
@@ -367,6 +371,6 @@ def probe_gathered(
         position = last
     cursor[0] = position
     return _settle(
-        found, n_open, same, limit, band, radii, band_of_bit, left_hashes, right_hashes, scratch, left_out, right_out,
+        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
         distance_out,
     )  # fmt: skip

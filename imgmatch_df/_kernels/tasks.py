@@ -8,17 +8,22 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from imgmatch_df._kernels import forest
-from imgmatch_df._kernels.bands import I64, U16, U32, U64, order_band, permute_bits
+from imgmatch_df._kernels.bands import I64, U16, U32, U64, order_band, part_columns, permute_bits, pick_together
 from imgmatch_df._kernels.plans import Band, Distinct, Plan, flips, is_gathered
 from imgmatch_df._kernels.popcount import LANES
 from imgmatch_df._kernels.probes import probe_gathered, probe_runs
+from imgmatch_df._kernels.scratch import empty
 from imgmatch_df.threads import Task
 
 _BUDGET: Final = (
     10_000_000  # blocks a kernel compares before it comes back: 20 ms, so that Ctrl-C and progress are prompt
 )
+_MARKS: Final = 4  # bits of a mark beyond those of the rows: by chance at most 6 % of the rows that are alone pass
 _BUFFER: Final = 1 << 16  # pairs a kernel finds before it comes back
-_ROWS: Final = 1 << 16  # rows whose bits are moved by one call
+_MANY_ROWS: Final = (
+    1 << 21  # rows of one word that are sorted in two steps: 1,000,000 are as fast in one, what they go to is cached
+)
+_ROWS: Final = 1 << 13  # rows whose bits are moved by one call: 0.7 ms of a bmh1
 
 
 class Pairs(NamedTuple):
@@ -60,14 +65,18 @@ class Columns:
         self.side, self._order = side, order
         n, n_words = len(side.rows), side.hashes.shape[1]
         # The bits of a single word stay where they are.
-        self._columns = side.hashes[side.rows].T if n_words == 1 else np.empty((n_words, n), np.uint64)
-        n_starts = 1 + (1 << max(band.n_key_bits for band in plan.bands))
+        self._columns = empty((n_words, n), np.uint64)
+        if n_words == 1:
+            self._columns = (side.hashes if n == len(side.hashes) else side.hashes[side.rows]).T
+        n_starts = 2 + (1 << max(band.n_key_bits for band in plan.bands))
+        n_marks = max(1, (1 << max(self._n_mark_bits(band) for band in plan.bands)) >> 5)
+        self._picks = [(empty(n_marks, np.uint64), empty(n, np.uint32)) for _ in range(n_slots)]
         self._slots = [
             Ordered(
                 side.hashes,
-                np.empty(n_starts, np.uint32),
-                np.empty(n, np.uint32),
-                np.zeros((plan.n_words, n + LANES), np.uint64),
+                empty(n_starts, np.uint32),
+                empty(n, np.uint32),
+                empty((plan.n_words, n + LANES), np.uint64),
             )
             for _ in range(n_slots)
         ]
@@ -81,14 +90,30 @@ class Columns:
         ]
 
     def order(self, band: Band, slot: int, *, together: bool) -> Ordered:
-        """Return the rows in the order of a band, or only those that share a bucket; valid until the next of a slot."""
+        """Return the rows in the order of a band; valid until the next of a slot.
+
+        `together`: many of those that are alone in their bucket may be left out.
+        """
         hashes, starts, rows, words = self._slots[slot]
-        starts = starts[: 1 + (1 << band.n_key_bits)]
+        picked, n_key_bits = None, band.n_key_bits
+        if together and 1 << band.n_bits >= len(rows):
+            marks, picks = self._picks[slot]
+            picked = picks[: pick_together(self._columns, *band.slice, self._n_mark_bits(band), marks, picks)]
+            n_key_bits = min(n_key_bits, len(picked).bit_length() + 1)
+            rows = rows[: len(picked)]
+        starts = starts[: 2 + (1 << n_key_bits)]
+        columns, names = self._columns, self.side.rows
+        if len(columns) == 1 and picked is None and band.n_key_bits and len(names) >= _MANY_ROWS:
+            columns, names = np.empty_like(columns), np.empty_like(names)
+            part_columns(self._columns, self.side.rows, *band.slice, band.n_key_bits, columns, names)
         # A word that holds none of the band's bits, where there is one: within a bucket those are equal.
         first_word = ((band.low + band.n_bits - 1) // 64 + 1) % len(self._columns) if band.n_key_bits else 0
-        key = *band.slice, band.n_key_bits
-        n, m = order_band(self._columns, self.side.rows, *key, first_word, together, starts, rows, words)
-        return Ordered(hashes, starts[: m + 1], rows[:n], words)
+        order_band(columns, names, picked, *band.slice, n_key_bits, first_word, starts, rows, words)
+        return Ordered(hashes, starts[:-1], rows, words)
+
+    def _n_mark_bits(self, band: Band) -> int:
+        """Return the bits of the hash by which `pick_together` knows a slice."""
+        return min(band.n_bits, len(self.side.rows).bit_length() + _MARKS)
 
 
 class Once:
@@ -110,15 +135,16 @@ class Once:
 
 
 class Verdict:
-    """What verifies a candidate of a plan: the radius, and which band a bit belongs to."""
+    """What verifies a candidate of a plan: the radius, and which bits belong to which band."""
 
     def __init__(self, plan: Plan, order: I64) -> None:
         self.radius = plan.radius
         self.radii = np.array([band.radius for band in plan.bands], np.int64)
-        self.band_of_bit = np.full(order.size, len(plan.bands), np.uint16)
-        for number, band in enumerate(plan.bands):
+        bits = np.zeros((len(plan.bands), order.size), np.bool_)
+        for of_band, band in zip(bits, plan.bands, strict=True):
             low, n_bits = band.slice
-            self.band_of_bit[order[low : low + n_bits]] = number
+            of_band[order[low : low + n_bits]] = True
+        self.masks = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
 
 
 class Bands:
@@ -198,7 +224,7 @@ class Probe:
         verdict = bands.verdict
         self._arguments = (
             *(number, left is right),
-            *(verdict.radius, verdict.radii, verdict.band_of_bit),
+            *(verdict.radius, verdict.radii, verdict.masks),
             *left,
             *right,
         )
