@@ -49,8 +49,10 @@ from imgmatch_df.schema import (
     DISTANCE,
     HASH_KINDS,
     HEIGHT,
+    MODIFIED,
     OK,
     RANK,
+    SIZE,
     STATUS,
     WIDTH,
     HashKind,
@@ -177,7 +179,7 @@ def remove_duplicates(
         # No rows first: what is wrong with the call is known before hours of hashing.
         grouping.cluster(hashed.collect_schema().to_frame(), **call)
         stored = None if against is None else _open_stored(against, kind, table, options)
-        known, stored_id, stored_sources = stored or (None, None, None)
+        known, stored_id, stored_files = stored or (None, None, None)
         nests = stored is None and suffix in (".parquet", ".ndjson", ".jsonl", ".json")
         with targets.written_whole(out, sys.stdout.buffer) as target:
             rows = _collect(hashed, table, kind, shown=options["progress"])
@@ -208,10 +210,13 @@ def remove_duplicates(
                 targets.write_table(answer.lazy(), target, suffix)
         tally = Tally.of(rows, kind)
         if list_removed:
-            listed, n_omitted = listing.removed_paths(answer, table.source, stored_sources, base_dir=given["base_dir"])
-            typer.echo("".join(f"{path}\n" for path in listed), nl=False)
-            if n_omitted:
-                typer.echo(f"not listed: {n_omitted:,} removed rows whose file is kept or stored, too", err=True)
+            listed = listing.removed_paths(answer, table.source, stored_files, base_dir=given["base_dir"])
+            typer.echo("".join(f"{path}\n" for path in listed.paths), nl=False)
+            if listed.n_wanted:
+                typer.echo(f"not listed: {listed.n_wanted:,} removed rows whose file is kept or stored, too", err=True)
+            if listed.n_unsure:
+                why = "may be a stored one: relative paths of --against start elsewhere"
+                typer.echo(f"not listed: {listed.n_unsure:,} removed rows whose file {why}", err=True)
         elif out is not None or not suffix:
             typer.echo(screen.counts_text(rows.height, answer, n_failed=tally.n_failed))
         if not suffix and not list_removed:
@@ -371,19 +376,21 @@ def _open_ranking(query: str, source: str | None, base_dir: str | None) -> Sourc
 
 def _open_stored(
     against: str, kind: HashKind, others: SourceTable, options: SourceOptions
-) -> tuple[pl.DataFrame, str | None, pl.Series | None]:
-    """Return the rows of --against, hashed where they are not; the column that names them; and their sources."""
+) -> tuple[pl.DataFrame, str | None, pl.DataFrame | None]:
+    """Return the rows of --against, hashed where they are not; the column that names them; and what their files are."""
     table = _open([against], None, None, "remove_duplicates")
     if table.manifest is not None:
         table.manifest.check_comparable(kind, others.decode(kind, options["decode"]), repr(against))
     hashed = _fitting(_hash(table, (kind.name,), {**options, "base_dir": None}), table, "")
-    source = table.source if table.source in hashed.collect_schema() else None
-    columns = [kind.name, *([] if source is None else [source])]
+    schema = hashed.collect_schema()
+    # The size and time of a file tell whether a relative path still leads to it.
+    about = [name for name in (table.source, SIZE, MODIFIED) if name in schema] if table.source in schema else []
+    columns = list(dict.fromkeys([kind.name, *about]))
     rows = _collect(hashed.select(columns), table, kind, shown=options["progress"])
     n_failed = rows[kind.name].null_count()
     if n_failed:
         typer.echo(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing", err=True)
-    return rows, table.id_column, None if source is None else rows[source]
+    return rows, table.id_column, rows.select(about) if about else None
 
 
 def _hash(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:

@@ -306,6 +306,53 @@ def test_list_removed_never_names_a_file_that_is_wanted(drawn, tmp_path, monkeyp
         assert result.stderr == "not listed: 5 removed rows whose file is kept or stored, too\n"
 
 
+@pytest.fixture
+def elsewhere(drawn, tmp_path, monkeypatch):
+    """Stores whose relative paths start in `photos`, made there and with --base-dir, and a folder above it."""
+    photos = tmp_path / "photos"
+    (photos / "sub").mkdir(parents=True)
+    for name, to in (("1.jpg", "1.jpg"), ("2.jpg", "sub/2.jpg")):
+        (photos / to).write_bytes((drawn / name).read_bytes())
+    pl.DataFrame({"url": ["1.jpg", "sub/2.jpg"]}).write_csv(tmp_path / "in.csv")
+    monkeypatch.chdir(photos)
+    succeed("visual-hash", ".", "-o", tmp_path / "here.duckdb")
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    succeed("visual-hash", "../photos", "-o", tmp_path / "above.duckdb")
+    monkeypatch.chdir(tmp_path)
+    succeed("visual-hash", "in.csv", "--base-dir", "photos", "-o", "base.duckdb")
+    succeed("visual-hash", "in.csv", "--base-dir", "photos", "-o", "base.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize("stored", ["here.duckdb", "above.duckdb", "base.duckdb", "base.parquet"])
+def test_list_removed_names_no_stored_file_whose_path_started_elsewhere(drawn, elsewhere, stored):
+    (elsewhere / "today").mkdir()
+    (elsewhere / "today" / "again.jpg").write_bytes((drawn / "1 again.jpg").read_bytes())
+    words = ("--against", stored, "--radius", RADIUS, "--list-removed")
+    for photos in ("photos", elsewhere / "photos"):
+        result = succeed("remove-duplicates", photos, "today", *words)
+        assert result.stdout == "today/again.jpg\n"
+        assert result.stderr == (
+            "not listed: 2 removed rows whose file may be a stored one: relative paths of --against start elsewhere\n"
+        )
+    # Files of the same names that happen to be here are others.
+    (elsewhere / "1.jpg").write_bytes((drawn / "3.jpg").read_bytes())
+    (elsewhere / "link").symlink_to(elsewhere / "photos")
+    wanted = 1 if stored == "base.parquet" else 2  # a table of paths and hashes does not say which file it was
+    result = succeed("remove-duplicates", "link", *words)
+    assert result.stdout.count("\n") == 2 - wanted
+    assert f"not listed: {wanted} removed rows" in result.stderr
+
+
+def test_list_removed_finds_stored_files_from_here(drawn, elsewhere, monkeypatch):
+    monkeypatch.chdir(elsewhere / "photos")
+    (elsewhere / "photos" / "today").mkdir()
+    (elsewhere / "photos" / "today" / "1.jpg").write_bytes((drawn / "1 again.jpg").read_bytes())
+    words = ("--against", "../here.duckdb", "--radius", RADIUS, "--list-removed")
+    assert succeed("remove-duplicates", "today", *words).output == "today/1.jpg\n"
+
+
 def test_list_removed_refuses_names_with_line_breaks(drawn, tmp_path):
     for name in ("a.jpg", "b\nc.jpg"):
         (tmp_path / name).write_bytes((drawn / "1.jpg").read_bytes())
