@@ -23,7 +23,10 @@ class Listing(NamedTuple):
 def removed_paths(
     clustered: pl.DataFrame, source: str | None, stored: pl.DataFrame | None = None, *, base_dir: str | None = None
 ) -> Listing:
-    """Return the sources of the rows that are not kept, in order, and how many are left out.
+    """Return the paths of the rows that are not kept, in order, and how many are left out.
+
+    A path starts from the working directory, wherever that of its source started; a source that names no file is
+    returned as it is.
 
     What is done to the listed files must not harm a picture that is wanted: a removed row whose file is also that of a
     kept row or of a stored one is left out, under whatever name, link or relative path the two have it. Nobody knows
@@ -50,7 +53,7 @@ def removed_paths(
     ColumnError
         If the sources are not text.
     ArgumentError
-        If a listed source holds a line break, so that it would be read as two.
+        If a listed path holds a line break, so that it would be read as two.
     """
     if source is None or clustered.schema.get(source) != pl.String:
         raise ColumnError(
@@ -65,13 +68,14 @@ def removed_paths(
     removed = clustered.filter(~pl.col(KEPT))[source].drop_nulls().unique(maintain_order=True)
     unwanted = [value for value in removed if _file_of(value, base_dir) not in wanted]
     listed = [value for value in unwanted if not (endings and _ends_in(value, base_dir, endings))]
-    broken = [value for value in listed if "\n" in value or "\r" in value]
+    paths = list(dict.fromkeys(_path_of(value, base_dir) or value for value in listed))
+    broken = [value for value in paths if "\n" in value or "\r" in value]
     if broken:
         raise ArgumentError(
             f"{len(broken)} of the removed sources hold a line break, the first is {broken[0][:80]!r}\n"
             "Hint: -o writes them without mistake; or rename them."
         )
-    return Listing(listed, len(removed) - len(unwanted), len(unwanted) - len(listed))
+    return Listing(paths, len(removed) - len(unwanted), len(unwanted) - len(listed))
 
 
 def _path_of(value: str, base_dir: str | None = None) -> str | None:

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import imgmatch_df
 from imgmatch_df import batches
 from imgmatch_df.cli import app
+from imgmatch_df.listing import removed_paths
 
 RADIUS = 40
 PROGRAM = [sys.executable, "-W", "error", "-c", "from imgmatch_df.cli import main; main()"]
@@ -297,7 +298,7 @@ def test_list_removed_never_names_a_file_that_is_wanted(drawn, tmp_path, monkeyp
     pl.DataFrame({"url": ["2.jpg", "./2.jpg", "2_link.jpg", "1.jpg", "1 again.jpg"]}).write_csv("in.csv")
     (tmp_path / "2_link.jpg").write_bytes(b"another file")
     result = succeed("remove-duplicates", "in.csv", "--base-dir", folder, *words)
-    assert result.stdout == "1 again.jpg\n"
+    assert result.stdout == f"{folder / '1 again.jpg'}\n"
     assert result.stderr == "not listed: 2 removed rows whose file is kept or stored, too\n"
     # What is compared with itself is removed, and no file of it.
     for stored in (folder, "photos"):
@@ -351,6 +352,25 @@ def test_list_removed_finds_stored_files_from_here(drawn, elsewhere, monkeypatch
     (elsewhere / "photos" / "today" / "1.jpg").write_bytes((drawn / "1 again.jpg").read_bytes())
     words = ("--against", "../here.duckdb", "--radius", RADIUS, "--list-removed")
     assert succeed("remove-duplicates", "today", *words).output == "today/1.jpg\n"
+
+
+def test_list_removed_prints_paths_from_the_working_directory(drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("1.jpg", "1 again.jpg", "1_half.jpg"):
+        (tmp_path / "photos" / name).write_bytes((drawn / name).read_bytes())
+        (tmp_path / name).write_text("a file of the same name here")
+    half = tmp_path / "photos" / "1_half.jpg"
+    urls = ["1.jpg", " 1 again.jpg", half.as_uri(), str(half), "file:1%20again.jpg"]
+    pl.DataFrame({"url": urls}).write_parquet("in.parquet")
+    words = ("in.parquet", "--base-dir", "photos", "--radius", RADIUS, "--list-removed")
+    assert succeed("remove-duplicates", *words).stdout == f"photos/1 again.jpg\n{half}\n"
+    result = succeed("remove-duplicates", *words, "--keep", "last")
+    assert result.stdout == f"photos/1.jpg\n{half}\n"
+    assert result.stderr == "not listed: 1 removed rows whose file is kept or stored, too\n"
+    # An address is no path, and stays as it is.
+    clustered = pl.DataFrame({"url": ["https://a.example/b.jpg", "s3://b/c.jpg"], "kept": [False, False]})
+    assert removed_paths(clustered, "url", base_dir="photos").paths == clustered["url"].to_list()
 
 
 def test_list_removed_refuses_names_with_line_breaks(drawn, tmp_path):
