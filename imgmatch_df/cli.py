@@ -1,6 +1,7 @@
 """The command `imgmatch`: parse, make one call, show."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -211,7 +212,9 @@ def remove_duplicates(
         tally = Tally.of(rows, kind)
         if list_removed:
             listed = listing.removed_paths(answer, table.source, stored_files, base_dir=given["base_dir"])
-            typer.echo("".join(f"{path}\n" for path in listed.paths), nl=False)
+            # As bytes: a name that is not UTF-8 is a name, too.
+            sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in listed.paths))
+            sys.stdout.buffer.flush()
             if listed.n_wanted:
                 typer.echo(f"not listed: {listed.n_wanted:,} removed rows whose file is kept or stored, too", err=True)
             if listed.n_unsure:

@@ -11,6 +11,7 @@ from polars.io.plugins import register_io_source
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, PATH, SIZE
+from imgmatch_df.sources import path_as_text
 
 # Endings that name a picture when a whole folder is scanned; a glob takes what it matches.
 PICTURE_SUFFIXES = (
@@ -44,7 +45,8 @@ def scan_images(
     -------
     LazyFrame
         ``path: String``, ``size: UInt64`` (bytes), ``modified: Datetime("us", "UTC")``; the files of each source
-        sorted by path. A file that vanishes between listing and asking has null size and time.
+        sorted by path. A file that vanishes between listing and asking has null size and time. A name that is not UTF-8
+        is shown with those bytes escaped; such a file fails when it is hashed, and says so.
 
     Raises
     ------
@@ -105,7 +107,7 @@ def _list_paths(pattern: str, *, recursive: bool) -> list[str]:
 
 
 def _describe_files(paths: list[str], names: list[str]) -> pl.DataFrame:
-    columns: dict[str, list[object]] = {PATH: list(paths)}
+    columns: dict[str, list[object]] = {PATH: [path_as_text(path) for path in paths]}
     if SIZE in names or MODIFIED in names:
         stats = [_stat(path) for path in paths]
         columns[SIZE] = [None if stat is None else stat.st_size for stat in stats]
