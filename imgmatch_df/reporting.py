@@ -14,7 +14,7 @@ import polars as pl
 import typer
 
 from imgmatch_df.errors import ImgMatchError, RowError
-from imgmatch_df.schema import OK, STATUS, STATUS_DTYPE, HashKind
+from imgmatch_df.schema import OK, STATUS, STATUS_DTYPE, STATUSES, HashKind
 
 SOME_FAILED: Final = 1
 WRONG_CALL: Final = 2
@@ -32,8 +32,10 @@ class Tally:
     @classmethod
     def of(cls, rows: pl.DataFrame, kind: HashKind) -> "Tally":
         """Count rows that are there, by the status of their hash."""
-        said = pl.col(STATUS).cast(pl.String) if STATUS in rows.columns else pl.lit(None, pl.String)
-        reason = pl.when(said != OK).then(said).otherwise(pl.lit("no_hash"))
+        # A table may have a status of its own, of any dtype, that says nothing of hashes.
+        is_text = rows.schema.get(STATUS) in (pl.String, pl.Categorical, pl.Enum)
+        said = (pl.col(STATUS) if is_text else pl.lit(None)).cast(pl.String)
+        reason = pl.when(said.is_in(STATUSES) & (said != OK)).then(said).otherwise(pl.lit("no_hash"))
         tally = cls()
         tally._see(rows.select(pl.when(pl.col(kind.name).is_null()).then(reason).otherwise(pl.lit(OK))).to_series())
         return tally

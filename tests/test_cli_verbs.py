@@ -209,6 +209,29 @@ def test_hashes_that_are_none(out):
     assert "reinterpret" in succeed("remove-duplicates", out / "in.parquet", code=2).stderr
 
 
+def test_columns_of_the_input_that_are_called_as_ours_are_no_failures(drawn, hashed, out, no_hashing):
+    """A shop's own status, detail and distance say nothing of hashes."""
+    rows = hashed.drop("status", "detail").with_columns(
+        status=pl.lit("active"), detail=pl.lit("blue shoe"), distance=pl.lit(None, pl.Float64)
+    )
+    for status in (pl.col("status"), pl.lit(3), pl.struct("status")):
+        rows.with_columns(status=status).write_parquet(out / "in.parquet")
+        words = ("--radius", RADIUS, "-o", out / "o.json")
+        result = succeed("remove-duplicates", out / "in.parquet", *words, code=1)
+        assert result.stderr == "1 of 11 failed: no_hash 1\n"
+        response = json.loads((out / "o.json").read_text())
+        removed = [record for kept in response["records"] for record in kept.get("removed_records", ())]
+        codes = [record["_status"]["code"] for record in (*response["records"], *removed)]
+        assert sorted(codes) == [200] * 10 + [400]
+        (failed,) = [record for record in response["records"] if record["_status"]["code"] == 400]
+        assert failed["_status"]["text"] == "Error Loading Image: Record has no hash"
+        query = f"{int.from_bytes(hashed['bmh1'][0]):0968b}"
+        succeed("rank-images", query, out / "in.parquet", "-o", out / "o.json", code=1)
+        response = json.loads((out / "o.json").read_text())
+        assert (len(response["answer_records"]), len(response["skipped_records"])) == (10, 1)
+        assert response["skipped_records"][0]["_status"]["text"] == "Error Loading Image: Record has no hash"
+
+
 # --against
 
 
