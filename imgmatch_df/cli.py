@@ -50,9 +50,11 @@ from imgmatch_df.schema import (
     DISTANCE,
     HASH_KINDS,
     HEIGHT,
+    KEPT,
     MODIFIED,
     OK,
     RANK,
+    REFERENCE_ID,
     SIZE,
     STATUS,
     WIDTH,
@@ -221,7 +223,9 @@ def remove_duplicates(
                 why = "may be a stored one: relative paths of --against start elsewhere"
                 typer.echo(f"not listed: {listed.n_unsure:,} removed rows whose file {why}", err=True)
         elif out is not None or not suffix:
-            typer.echo(screen.counts_text(rows.height, answer, n_failed=tally.n_failed))
+            n_kept = answer.height if nests else int(answer[KEPT].sum())
+            n_matched = None if stored is None else answer[REFERENCE_ID].count()
+            typer.echo(screen.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed))
         if not suffix and not list_removed:
             text = screen.source_text(answer.schema, table.source)
             screen.show_clusters(answer.with_columns(text))

@@ -232,6 +232,16 @@ def test_columns_of_the_input_that_are_called_as_ours_are_no_failures(drawn, has
         assert response["skipped_records"][0]["_status"]["text"] == "Error Loading Image: Record has no hash"
 
 
+def test_the_summary_counts_the_answer_not_columns_of_the_input(hashed, out, no_hashing):
+    for kept in (pl.lit("yes"), pl.lit(value=False), pl.lit(7)):
+        hashed.with_columns(kept=kept, reference_id=pl.lit("mine")).write_parquet(out / "in.parquet")
+        for ending in ("parquet", "ndjson", "json", "csv"):
+            words = ("--radius", RADIUS, "-o", out / f"o.{ending}")
+            result = succeed("remove-duplicates", out / "in.parquet", *words, code=1)
+            assert result.stdout == "kept 5 of 11 rows, removed 6; failed 1\n"
+        assert pl.read_parquet(out / "o.parquet")["reference_id"].to_list() == ["mine"] * 5
+
+
 # --against
 
 
