@@ -150,7 +150,7 @@ def open_sources(
     Notes
     -----
     Columns of a CSV stay text, so that ``007`` comes out as it went in and no late row fails for its type; but beside
-    hashes the width, height and size of a picture are numbers.
+    hashes the width, height and size of a picture are numbers, if they are in every row.
     """
     found = [_expand(given) for given in sources]
     kinds = sorted({kind for kind, _ in found})
@@ -218,7 +218,7 @@ def _open_tables(suffix: str, paths: list[str], source: str | None, *, takes_has
     batch_rows = _batch_rows(frame, name)
     if suffix != ".parquet":
         frame = _in_batches(frame, batch_rows)
-    frame = frame.with_columns(_from_text(schema, stored))
+    frame = frame.with_columns(_from_text(frame, stored))
     if name is None or not _holds_pictures(schema[name]):
         return SourceTable(frame, name, stored=stored, batch_rows=batch_rows)
     made = f"{name}.{_PICTURE_FIELD}"
@@ -242,14 +242,21 @@ def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) ->
     )
 
 
-def _from_text(schema: pl.Schema, stored: tuple[str, ...]) -> list[pl.Expr]:
+def _from_text(frame: pl.LazyFrame, stored: tuple[str, ...]) -> list[pl.Expr]:
     """Return the hashes that a text format holds as strings of 0 and 1, and the numbers beside them."""
+    schema = frame.collect_schema()
     hashes = [from_bits(name, name) for name in stored if schema[name] == pl.String]
     # A column of which every row failed has no type in NDJSON.
     absent = [pl.col(name).cast(HASH_KINDS[name].dtype) for name in stored if schema[name] == pl.Null]
-    numbers = {WIDTH: pl.UInt32, HEIGHT: pl.UInt32, SIZE: pl.UInt64}
-    texts = [name for name in numbers if hashes and schema.get(name) == pl.String]
-    return [*hashes, *absent, *(pl.col(name).cast(numbers[name]) for name in texts)]
+    numbers = [
+        pl.col(name).cast(dtype, strict=False)
+        for name, dtype in ((WIDTH, pl.UInt32), (HEIGHT, pl.UInt32), (SIZE, pl.UInt64))
+        if hashes and schema.get(name) == pl.String
+    ]
+    # A shop's size may be "XL": what is no number in every row is a column of the user's, and stays as it is.
+    lost = frame.select(number.null_count() - pl.col(number.meta.output_name()).null_count() for number in numbers)
+    n_lost = lost.collect(engine="streaming").row(0) if numbers else ()
+    return [*hashes, *absent, *(number for number, n in zip(numbers, n_lost, strict=True) if n == 0)]
 
 
 def _batch_rows(frame: pl.LazyFrame, source: str | None) -> int:

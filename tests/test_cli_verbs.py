@@ -242,6 +242,23 @@ def test_the_summary_counts_the_answer_not_columns_of_the_input(hashed, out, no_
         assert pl.read_parquet(out / "o.parquet")["reference_id"].to_list() == ["mine"] * 5
 
 
+def test_a_size_that_is_no_number_is_a_column_like_any_other(tables, out, no_hashing):
+    csv = tables[1]
+    table = pl.read_csv(csv, infer_schema=False)
+    sizes = [*"SML", "XL", None, "38", "40.5", "", "007", "-1", "9" * 30]
+    table.with_columns(size=pl.Series(sizes), height=pl.lit("80 cm")).write_csv(csv)
+    words = ("--radius", RADIUS, "-o", out / "o.parquet")
+    succeed("remove-duplicates", csv, *words, code=1)
+    found = pl.read_parquet(out / "o.parquet")
+    size_of = dict(zip(table["path"], sizes, strict=True))
+    assert found["size"].to_list() == [size_of[path] for path in found["path"]]
+    assert found.schema["width"] == pl.UInt32
+    result = succeed("remove-duplicates", csv, *words, "--keep", "largest", code=2)
+    assert "keep='largest' needs a numeric column 'height'" in result.stderr
+    table.with_columns(size=pl.Series(sizes)).write_csv(csv)
+    succeed("remove-duplicates", csv, *words, "--keep", "largest", code=1)
+
+
 # --against
 
 
