@@ -170,7 +170,7 @@ def remove_duplicates(
             raise ArgumentError(
                 "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
             )
-        table = _open(sources, source, given["base_dir"], "remove_duplicates")
+        table = _open(sources, source, given["base_dir"], "remove_duplicates", hash_type)
         kind = table.kind(hash_type)
         call = Call(
             radius=table.radius(kind) if radius is None else radius,
@@ -253,11 +253,12 @@ def rank_images(
     with reported():
         started, suffix = monotonic(), _check_target(out)
         options = source_options(given)
+        wanted_kind = hash_type or _kind_of_text(query)
         if sources:
-            table = _open(sources, source, given["base_dir"], "remove_duplicates")
+            table = _open(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
         else:
             table = _open_ranking(query, source, given["base_dir"])
-        kind = table.kind(hash_type or _kind_of_text(query))
+        kind = table.kind(wanted_kind)
         asked = interruptible(lambda: _hash_query(query, table, kind, options))
         wanted = asked[kind.name].item()
         hashed = _fitting(_hash(table, (kind.name,), options), table, suffix)
@@ -368,8 +369,12 @@ def _check_target(out: Path | None, *, stores: bool = False) -> str:
     return "" if sys.stdout.isatty() else ".csv"
 
 
-def _open(sources: list[str], source: str | None, base_dir: str | None, method: Method) -> SourceTable:
-    return interruptible(lambda: files.open_sources(sources, source, base_dir=base_dir, method=method))
+def _open(
+    sources: list[str], source: str | None, base_dir: str | None, method: Method, hash_type: str | None = None
+) -> SourceTable:
+    return interruptible(
+        lambda: files.open_sources(sources, source, base_dir=base_dir, method=method, hash_type=hash_type)
+    )
 
 
 def _open_ranking(query: str, source: str | None, base_dir: str | None) -> SourceTable:
@@ -385,7 +390,7 @@ def _open_stored(
     against: str, kind: HashKind, others: SourceTable, options: SourceOptions
 ) -> tuple[pl.DataFrame, str | None, pl.DataFrame | None]:
     """Return the rows of --against, hashed where they are not; the column that names them; and what their files are."""
-    table = _open([against], None, None, "remove_duplicates")
+    table = _open([against], None, None, "remove_duplicates", kind.name)
     if table.manifest is not None:
         table.manifest.check_comparable(kind, others.decode(kind, options["decode"]), repr(against))
     hashed = _fitting(_hash(table, (kind.name,), {**options, "base_dir": None}), table, "")

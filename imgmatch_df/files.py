@@ -122,6 +122,7 @@ def open_sources(
     *,
     base_dir: str | None = None,
     method: Method = "visual_hash",
+    hash_type: str | None = None,
 ) -> SourceTable:
     """Return the sources that files, folders or globs hold, as a lazy frame.
 
@@ -139,6 +140,8 @@ def open_sources(
     method
         What the sources are for. ``"visual_hash"`` hashes them, and takes no notice of hashes in a table; the others
         take them, also as documented strings of 0 and 1.
+    hash_type
+        The hash kind to compare by; None for the first that a table has. A column of the other kind may hold anything.
 
     Raises
     ------
@@ -166,7 +169,7 @@ def open_sources(
         return SourceTable(_list_pictures(paths), PATH)
     if kinds == [".json"]:
         return _open_requests(paths, source, method)
-    return _open_tables(kinds[0], paths, source, takes_hashes=method != "visual_hash")
+    return _open_tables(kinds[0], paths, source, hash_type, takes_hashes=method != "visual_hash")
 
 
 def _expand(given: str) -> tuple[str, list[str]]:
@@ -203,7 +206,9 @@ def _list_pictures(sources: Sequence[str], *, allow_none: bool = False) -> pl.La
     return pl.concat(found).lazy()
 
 
-def _open_tables(suffix: str, paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:
+def _open_tables(
+    suffix: str, paths: list[str], source: str | None, hash_type: str | None, *, takes_hashes: bool
+) -> SourceTable:
     if suffix == DUCKDB_SUFFIX:
         return _open_stores(paths, source, takes_hashes=takes_hashes)
     if suffix == ".parquet":
@@ -218,7 +223,7 @@ def _open_tables(suffix: str, paths: list[str], source: str | None, *, takes_has
     batch_rows = _batch_rows(frame, name)
     if suffix != ".parquet":
         frame = _in_batches(frame, batch_rows)
-    frame = frame.with_columns(_from_text(frame, stored))
+    frame = frame.with_columns(_from_text(frame, stored, hash_type))
     if name is None or not _holds_pictures(schema[name]):
         return SourceTable(frame, name, stored=stored, batch_rows=batch_rows)
     made = f"{name}.{_PICTURE_FIELD}"
@@ -242,21 +247,34 @@ def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) ->
     )
 
 
-def _from_text(frame: pl.LazyFrame, stored: tuple[str, ...]) -> list[pl.Expr]:
-    """Return the hashes that a text format holds as strings of 0 and 1, and the numbers beside them."""
+def _from_text(frame: pl.LazyFrame, stored: tuple[str, ...], hash_type: str | None) -> list[pl.Expr]:
+    """Return the hashes that a text format holds as strings of 0 and 1, and the numbers beside them.
+
+    The hashes that are compared must be such strings. A shop's size may be "XL", and the hashes of the other kind in
+    hexadecimal: what cannot be read in every row is a column of the user's, and stays as it is.
+    """
     schema = frame.collect_schema()
-    hashes = [from_bits(name, name) for name in stored if schema[name] == pl.String]
+    texts = [name for name in stored if schema[name] == pl.String]
+    compared = hash_type or (*stored, None)[0]
+    hashes = {name: from_bits(name, name) for name in texts}
     # A column of which every row failed has no type in NDJSON.
     absent = [pl.col(name).cast(HASH_KINDS[name].dtype) for name in stored if schema[name] == pl.Null]
-    numbers = [
-        pl.col(name).cast(dtype, strict=False)
+    numbers = {
+        name: pl.col(name).cast(dtype, strict=False)
         for name, dtype in ((WIDTH, pl.UInt32), (HEIGHT, pl.UInt32), (SIZE, pl.UInt64))
-        if hashes and schema.get(name) == pl.String
-    ]
-    # A shop's size may be "XL": what is no number in every row is a column of the user's, and stays as it is.
-    lost = frame.select(number.null_count() - pl.col(number.meta.output_name()).null_count() for number in numbers)
-    n_lost = lost.collect(engine="streaming").row(0) if numbers else ()
-    return [*hashes, *absent, *(number for number, n in zip(numbers, n_lost, strict=True) if n == 0)]
+        if texts and schema.get(name) == pl.String
+    }
+    unsure = {name: pl.col(name).str.contains(_bits_pattern(name)) for name in texts if name != compared}
+    unsure |= {name: number.is_not_null() | pl.col(name).is_null() for name, number in numbers.items()}
+    is_read = dict.fromkeys(hashes, True)
+    if unsure:
+        found = frame.select(readable.all().alias(name) for name, readable in unsure.items())
+        is_read |= found.collect(engine="streaming").row(0, named=True)
+    return [*absent, *(read for name, read in (hashes | numbers).items() if is_read[name])]
+
+
+def _bits_pattern(name: str) -> str:
+    return f"^[01]{{{HASH_KINDS[name].n_chars}}}$"
 
 
 def _batch_rows(frame: pl.LazyFrame, source: str | None) -> int:

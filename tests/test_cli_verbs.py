@@ -259,6 +259,40 @@ def test_a_size_that_is_no_number_is_a_column_like_any_other(tables, out, no_has
     succeed("remove-duplicates", csv, *words, "--keep", "largest", code=1)
 
 
+@pytest.mark.parametrize("form", ["hex", "number", "one of them"])
+def test_hashes_of_the_kind_that_is_not_compared_may_have_any_form(hashed, tables, out, no_hashing, form):
+    csv = tables[1]
+    table = pl.read_csv(csv, infer_schema=False)
+    texts = table["phash"].to_list()
+    other = [None if text is None else f"{int(text, 2):016x}" if form == "hex" else f"{int(text, 2)}" for text in texts]
+    other = [*texts[:-2], other[-2], texts[-1]] if form == "one of them" else other
+    table.with_columns(phash=pl.Series(other)).write_csv(csv)
+    wanted = imgmatch_df.remove_duplicates(hashed, RADIUS)["path"].to_list()
+    for words in ((), ("--hash-type", "bmh1"), ("--against", csv, "--hash-type", "bmh1")):
+        succeed("remove-duplicates", csv, "--radius", RADIUS, *words, "-o", out / "o.parquet", code=1)
+        found = pl.read_parquet(out / "o.parquet")
+        assert found["path"].to_list() == (table["path"].to_list() if words[:1] == ("--against",) else wanted)
+        form_of = dict(zip(table["path"], other, strict=True))
+        assert found["phash"].to_list() == [form_of[path] for path in found["path"]]
+    succeed("rank-images", table["bmh1"][0], csv, "-o", out / "o.csv", code=1)
+    result = succeed("remove-duplicates", csv, "--hash-type", "phash", code=2)
+    assert "a phash is 64 characters of 0 and 1" in result.stderr
+
+
+def test_beside_pictures_that_are_hashed_the_other_kind_may_have_any_form(drawn, out):
+    pl.DataFrame({"path": [str(drawn / "1.jpg"), str(drawn / "2.jpg")], "phash": ["c3", "3c"]}).write_csv(
+        out / "in.csv"
+    )
+    succeed("remove-duplicates", out / "in.csv", "--hash-type", "bmh1", "-o", out / "o.csv")
+    assert read_csv(out / "o.csv")["phash"].to_list() == ["c3", "3c"]
+
+
+def test_hashes_of_the_other_kind_are_hashes_in_the_output(tables, out, no_hashing):
+    succeed("remove-duplicates", tables[1], "--radius", RADIUS, "-o", out / "o.parquet", code=1)
+    assert pl.read_parquet_schema(out / "o.parquet")["phash"] == pl.UInt64
+    assert pl.read_parquet_schema(out / "o.parquet")["bmh1"] == pl.Binary
+
+
 # --against
 
 
