@@ -397,7 +397,7 @@ def _open_stored(
     schema = hashed.collect_schema()
     # The size and time of a file tell whether a relative path still leads to it.
     about = [name for name in (table.source, SIZE, MODIFIED) if name in schema] if table.source in schema else []
-    columns = list(dict.fromkeys([kind.name, *about]))
+    columns = list(dict.fromkeys([kind.name, *about, *([] if table.id_column is None else [table.id_column])]))
     rows = _collect(hashed.select(columns), table, kind, shown=options["progress"])
     n_failed = rows[kind.name].null_count()
     if n_failed:

@@ -609,6 +609,21 @@ def test_a_query_record_that_fails_says_so(request_file, out, drawn):
     assert "query_record must be an object" in succeed("rank-images", request_file(), code=2).stderr
 
 
+def test_against_a_documented_request(drawn, request_file, out):
+    request = request_file(range=50, hash_type="phash")  # of which only the records count
+    result = succeed("remove-duplicates", drawn, "--against", request, "--radius", RADIUS, "-o", out / "o.csv", code=1)
+    assert "1 of 5 stored rows have no hash, and match nothing\n" in result.stderr
+    found = pl.read_csv(out / "o.csv", infer_schema=False)
+    nearest = {name_of(row["path"]): row["reference_id"] for row in found.rows(named=True) if row["reference_id"]}
+    assert nearest == dict.fromkeys(["1.jpg", "1_half.jpg"], "1") | {"1 again.jpg": "3"} | dict.fromkeys(
+        ["2.jpg", "2 again.jpg", "2_half.jpg"], "4"
+    )
+    listed = succeed(
+        "remove-duplicates", drawn, "--against", request, "--radius", RADIUS, "--list-removed", code=1
+    ).stdout.splitlines()
+    assert sorted(map(name_of, listed)) == ["1_half.jpg", "2 again.jpg", "2.jpg", "2_half.jpg", "3.jpg", "3_half.jpg"]
+
+
 # What a person sees
 
 
