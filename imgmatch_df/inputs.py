@@ -1,0 +1,124 @@
+"""What the commands do with their inputs: open them, hash what has no hashes, read what is stored and what is asked."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import polars as pl
+import typer
+
+from imgmatch_df import files, pipeline, records, targets
+from imgmatch_df.documented import Method
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.files import SourceTable
+from imgmatch_df.options import SourceOptions
+from imgmatch_df.progress import METER
+from imgmatch_df.schema import DETAIL, HASH_KINDS, MODIFIED, OK, SIZE, STATUS, HashKind
+from imgmatch_df.targets import interruptible
+
+
+def open_table(
+    sources: list[str], source: str | None, base_dir: str | None, method: Method, hash_type: str | None = None
+) -> SourceTable:
+    """Return the sources that the arguments of a command name; see `files.open_sources`."""
+    return interruptible(
+        lambda: files.open_sources(sources, source, base_dir=base_dir, method=method, hash_type=hash_type)
+    )
+
+
+def open_ranking(query: str, source: str | None, base_dir: str | None) -> SourceTable:
+    """Return the sources of a request to rank, which QUERY is where there is no SOURCE."""
+    if not query.lower().endswith(".json"):
+        raise ArgumentError(
+            "there is nothing to rank: SOURCE is missing\n"
+            "Hint: imgmatch rank-images QUERY SOURCE; only a documented request .json holds both."
+        )
+    return open_table([query], source, base_dir, "rank_images")
+
+
+def open_stored(
+    against: str, kind: HashKind, others: SourceTable, options: SourceOptions
+) -> tuple[pl.DataFrame, str | None, pl.DataFrame | None]:
+    """Return the rows of --against, hashed where they are not; the column that names them; and what their files are."""
+    table = open_table([against], None, None, "remove_duplicates", kind.name)
+    if table.manifest is not None:
+        table.manifest.check_comparable(kind, others.decode(kind, options["decode"]), repr(against))
+    hashed = fitting(hash_table(table, (kind.name,), {**options, "base_dir": None}), table, "")
+    schema = hashed.collect_schema()
+    # The size and time of a file tell whether a relative path still leads to it.
+    about = [name for name in (table.source, SIZE, MODIFIED) if name in schema] if table.source in schema else []
+    columns = list(dict.fromkeys([kind.name, *about, *([] if table.id_column is None else [table.id_column])]))
+    rows = collect(hashed.select(columns), table, kind, shown=options["progress"])
+    n_failed = rows[kind.name].null_count()
+    if n_failed:
+        typer.echo(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing", err=True)
+    return rows, table.id_column, rows.select(about) if about else None
+
+
+def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:
+    """Return the rows with their hashes, not yet computed; those that a table holds already are taken."""
+    if table.stored and set(kinds) <= set(table.stored):
+        return table.frame
+    if table.source is None:
+        raise ColumnError(
+            f"the table has {' and '.join(table.stored)}, but no {kinds[0]}, and no column that is surely of images\n"
+            f"Hint: --hash-type {table.stored[0]} takes the hashes that it has, --source names a column of images."
+        )
+    return pipeline.visual_hash(table.frame, table.source, hash_types=kinds, **options)
+
+
+def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOptions) -> pl.DataFrame:
+    """Return the query as one hashed row."""
+    name, options = "query_record", {**options, "on_error": "null", "progress": False}
+    if table.request is not None and table.request.query is not None:
+        asked = table.request.query
+    elif kind_of_text(query) == kind.name:
+        text = {records.RECORD: json.dumps({kind.name: query}), kind.name: query}
+        return pl.DataFrame(text).with_columns(pipeline.from_bits(kind.name, kind.name))
+    else:
+        name, options["base_dir"] = "the query", None
+        asked = pl.DataFrame({records.SOURCE: query, records.RECORD: json.dumps({"_url": query})})
+    hashed = pipeline.visual_hash(asked, records.SOURCE, hash_types=kind.name, **options)
+    status, detail = hashed.select(STATUS, DETAIL).row(0)
+    if status != OK:
+        raise ArgumentError(
+            f"{name} cannot be hashed: {status}: {detail}\nHint: a picture, or a {kind.name} as a string of "
+            f"{kind.n_chars} 0 and 1, is needed to rank by."
+        )
+    return hashed
+
+
+def kind_of_text(query: str) -> str | None:
+    """Return the hash kind that `query` is a documented string of, if it is one."""
+    if query.strip("01"):
+        return None
+    return next((name for name, kind in HASH_KINDS.items() if len(query) == kind.n_chars), None)
+
+
+def fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str) -> pl.LazyFrame:
+    """Return the columns that the output can hold, and name the others."""
+    # The documented JSON is made of the column of sources itself, wherever that came from.
+    kept = frame if suffix == ".json" else frame.drop(table.made)
+    left_out = targets.columns_left_out(kept, suffix)
+    if left_out and suffix:
+        typer.echo(f"left out, because {suffix} cannot hold it: {', '.join(left_out)}", err=True)
+    return kept.drop(left_out)
+
+
+def collect(hashed: pl.LazyFrame, table: SourceTable, kind: HashKind, *, shown: bool) -> pl.DataFrame:
+    """Return the rows, hashed in small batches where they are not."""
+    with hashing(table, shown=shown and kind.name not in table.stored):
+        return run(hashed)
+
+
+def run(frame: pl.LazyFrame) -> pl.DataFrame:
+    """Return the rows of a query that Ctrl-C can end."""
+    return interruptible(lambda: frame.collect(engine="streaming"))
+
+
+@contextmanager
+def hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
+    """Hash in small batches, under a bar that knows how many rows there are."""
+    bar = METER.run(run(table.frame.select(pl.len())).item()) if shown else nullcontext()
+    with bar, pl.Config(streaming_chunk_size=table.batch_rows):
+        yield
