@@ -102,6 +102,8 @@ def visual_hash(
         started, suffix = monotonic(), _check_target(out, stores=True)
         options = source_options(given)
         table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
+        if suffix == ".json":
+            inputs.check_documented(table)
         if out is not None and stores:
             _store(table, out, key, split_names(hash_types), options, retry_failed=retry_failed, prune=prune)
             return
@@ -163,6 +165,9 @@ def remove_duplicates(
                 "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
+        if suffix == ".json":
+            inputs.check_documented(table)
+        listed_by = listing.check_source(table.frame.collect_schema(), table.source) if list_removed else None
         kind = table.kind(hash_type)
         call = Call(
             radius=table.radius(kind) if radius is None else radius,
@@ -204,8 +209,8 @@ def remove_duplicates(
             elif suffix:
                 targets.write_table(answer.lazy(), target, suffix)
         tally = Tally.of(rows, kind)
-        if list_removed:
-            listed = listing.removed_paths(answer, table.source, stored_files, base_dir=given["base_dir"])
+        if listed_by is not None:
+            listed = listing.removed_paths(answer, listed_by, stored_files, base_dir=given["base_dir"])
             # As bytes: a name that is not UTF-8 is a name, too.
             sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in listed.paths))
             sys.stdout.buffer.flush()
@@ -250,6 +255,8 @@ def rank_images(
             table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
         else:
             table = inputs.open_ranking(query, source, given["base_dir"])
+        if suffix == ".json":
+            inputs.check_documented(table)
         kind = table.kind(wanted_kind)
         asked = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = asked[kind.name].item()

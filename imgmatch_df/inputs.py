@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from shlex import quote
 
 import polars as pl
 import typer
@@ -36,14 +37,40 @@ def open_ranking(query: str, source: str | None, base_dir: str | None) -> Source
     return open_table([query], source, base_dir, "rank_images")
 
 
+def check_documented(table: SourceTable) -> None:
+    """Refuse what the documented JSON cannot name, before hours of hashing.
+
+    Raises
+    ------
+    ColumnError
+        If the table has no column of sources, or one that is neither text nor pictures.
+    """
+    schema = table.frame.collect_schema()
+    source = records.RECORD if records.RECORD in schema else table.source
+    if source is None or schema[source] not in (pl.String, pl.Binary):
+        found = "the table has none" if source is None else f"column {source!r} has dtype {schema[source]}"
+        raise ColumnError(
+            f"the documented .json needs a column of paths, addresses or pictures, and {found}\n"
+            "Hint: --source names one, or -o writes a .parquet."
+        )
+
+
 def open_stored(
     against: str, kind: HashKind, others: SourceTable, options: SourceOptions
 ) -> tuple[pl.DataFrame, str | None, pl.DataFrame | None]:
     """Return the rows of --against, hashed where they are not; the column that names them; and what their files are."""
-    table = open_table([against], None, None, "remove_duplicates", kind.name)
+    try:
+        table = open_table([against], None, None, "remove_duplicates", kind.name)
+        hashed = hash_table(table, (kind.name,), {**options, "base_dir": None})
+    except ColumnError as error:
+        what = str(error).split("\nHint: ", 1)[0]
+        raise ColumnError(
+            f"--against {against!r}: {what}\nHint: imgmatch visual-hash {quote(against)} --source COLUMN "
+            "-o known.duckdb hashes the column of images, for --against known.duckdb."
+        ) from error
     if table.manifest is not None:
         table.manifest.check_comparable(kind, others.decode(kind, options["decode"]), repr(against))
-    hashed = fitting(hash_table(table, (kind.name,), {**options, "base_dir": None}), table, "")
+    hashed = fitting(hashed, table, "")
     schema = hashed.collect_schema()
     # The size and time of a file tell whether a relative path still leads to it.
     about = [name for name in (table.source, SIZE, MODIFIED) if name in schema] if table.source in schema else []

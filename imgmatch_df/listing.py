@@ -20,8 +20,24 @@ class Listing(NamedTuple):
     n_unsure: int
 
 
+def check_source(schema: pl.Schema, source: str | None) -> str:
+    """Return the column of sources, whose removed rows can be listed.
+
+    Raises
+    ------
+    ColumnError
+        If there is none, or it is not text.
+    """
+    if source is None or schema.get(source) != pl.String:
+        raise ColumnError(
+            "--list-removed needs a column of paths, the sources are none\n"
+            "Hint: --source names one, or -o writes the rows."
+        )
+    return source
+
+
 def removed_paths(
-    clustered: pl.DataFrame, source: str | None, stored: pl.DataFrame | None = None, *, base_dir: str | None = None
+    clustered: pl.DataFrame, source: str, stored: pl.DataFrame | None = None, *, base_dir: str | None = None
 ) -> Listing:
     """Return the paths of the rows that are not kept, in order, and how many are left out.
 
@@ -38,7 +54,7 @@ def removed_paths(
     clustered
         Column `source`, and `kept`.
     source
-        The column of sources.
+        The column of sources, text; `check_source` tells it early.
     stored
         Sources that the rows were compared with, as the first column; ``size`` and ``modified`` where they are known.
     base_dir
@@ -50,16 +66,9 @@ def removed_paths(
 
     Raises
     ------
-    ColumnError
-        If the sources are not text.
     ArgumentError
         If a listed path holds a line break, so that it would be read as two.
     """
-    if source is None or clustered.schema.get(source) != pl.String:
-        raise ColumnError(
-            "--list-removed needs a column of paths, the sources are none\n"
-            "Hint: --source names one, or -o writes the rows."
-        )
     wanted = {_file_of(value, base_dir) for value in clustered.filter(KEPT)[source].drop_nulls()}
     endings: set[tuple[str, ...]] = set()
     if stored is not None and stored.schema.dtypes()[0] == pl.String:

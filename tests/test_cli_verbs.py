@@ -18,7 +18,7 @@ from terminal import ON_A_SYSTEM_WITH_TERMINALS, on_a_terminal
 from typer.testing import CliRunner
 
 import imgmatch_df
-from imgmatch_df import batches
+from imgmatch_df import batches, inputs
 from imgmatch_df.cli import app
 from imgmatch_df.listing import removed_paths
 
@@ -352,6 +352,28 @@ def test_against_a_folder_and_a_table_in_every_output(drawn, hashed, tables, tmp
     assert "Hint: .parquet" in result.stderr
 
 
+@pytest.mark.parametrize("columns", [{"left": "a", "right": "b"}, {"n": 1.5}, {"phash": 7, "left": "a", "right": "b"}])
+def test_against_a_table_whose_images_are_not_clear_has_a_hint_that_can_be_followed(drawn, out, columns, monkeypatch):
+    frame = pl.DataFrame({name: [value] for name, value in columns.items()})
+    if "right" in columns:
+        frame = frame.with_columns(right=pl.lit(str(drawn / "1.jpg")))
+    table = out / "in.parquet"
+    frame.write_parquet(table)
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "hash_batch", lambda *_: pytest.fail("hashed"))
+        words = ("remove-duplicates", drawn, "--against", table, "--hash-type", "bmh1")
+        hint = succeed(*words, code=2).stderr.split("Hint: ")[1]
+    assert f"imgmatch visual-hash {table} --source COLUMN -o known.duckdb" in hint
+    assert "--against known.duckdb" in hint
+    if "right" in columns:
+        known = out / "known.duckdb"
+        succeed("visual-hash", table, "--source", "right", "-o", known)
+        assert (
+            "1 of them match"
+            in succeed("remove-duplicates", drawn, "--against", known, "-o", out / "o.csv", code=1).stdout
+        )
+
+
 # --list-removed
 
 
@@ -668,6 +690,12 @@ WRONG = {
     "against nothing": ["remove-duplicates", "{album}", "--against", "absent"],
     "against a table without pictures": ["remove-duplicates", "{album}", "--against", "{here}/numbers.parquet"],
     "list and write": ["remove-duplicates", "{album}", "--list-removed", "-o", "{here}/o.csv"],
+    "list bytes": ["remove-duplicates", "{here}/bytes.parquet", "--list-removed"],
+    "list what has no name": ["remove-duplicates", "{here}/bare.parquet", "--list-removed"],
+    "list what is no text": ["remove-duplicates", "{here}/choice.parquet", "--list-removed"],
+    "documented without sources": ["remove-duplicates", "{here}/bare.parquet", "-o", "{here}/o.json"],
+    "documented ranking without sources": ["rank-images", "01" * 32, "{here}/bare.parquet", "-o", "{here}/o.json"],
+    "documented with numbers": ["remove-duplicates", "{here}/bare.parquet", "--source", "n", "-o", "{here}/o.json"],
     "several requests": ["remove-duplicates", "{here}/request.json", "{here}/request.json"],
     "output": ["remove-duplicates", "{album}", "-o", "o.xlsx"],
     "no source to rank": ["rank-images", "{album}/1.jpg"],
@@ -688,8 +716,12 @@ def test_wrong_calls_are_known_before_hashing(words, drawn, out, monkeypatch):
         return original(values, options)
 
     monkeypatch.setattr(batches, "hash_batch", only_the_query)
+    monkeypatch.setattr(inputs, "collect", lambda *_, **__: pytest.fail("collected"))
     (out / "request.json").write_text('{"records": []}')
-    pl.DataFrame({"phash": [1]}, schema={"phash": pl.UInt64}).write_parquet(out / "bare.parquet")
+    bare = pl.DataFrame({"phash": [1], "n": [2]}, schema={"phash": pl.UInt64, "n": pl.Int64})
+    bare.write_parquet(out / "bare.parquet")
+    pl.DataFrame({"image": [b"x"] * 9}).write_parquet(out / "bytes.parquet")
+    pl.DataFrame({"image": pl.Series(["x"] * 9, dtype=pl.Categorical)}).write_parquet(out / "choice.parquet")
     pl.DataFrame({"a": [1], "b": [2.5]}).write_parquet(out / "numbers.parquet")
     before = sorted(out.iterdir())
     result = succeed(*(word.format(album=drawn, here=out) for word in words), code=2)
