@@ -1,6 +1,6 @@
 """What every frame verb does first: check the call, hash the source column, lay out the hashes for the kernels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
@@ -94,6 +94,14 @@ def check_columns(frame: Frame, kind: HashKind, id_column: str | None) -> pl.Sch
             f"no column {id_column!r} in the frame, it has {shown_names(schema)}\nHint: id=None names rows by number."
         )
     return schema
+
+
+def free_name(names: Container[str]) -> str:
+    """Return a name for a column that is dropped again, which is none of `names`."""
+    name = "__imgmatch"
+    while name in names:
+        name += "_"
+    return name
 
 
 def shown_names(schema: Mapping[str, Any]) -> str:

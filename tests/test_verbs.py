@@ -264,6 +264,35 @@ def test_columns_of_the_same_names_are_replaced():
     assert frame.imgmatch.remove_duplicates(0, "phash").imgmatch.remove_duplicates(0, "phash").height == 1
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_columns_of_any_name_stay(engine):
+    names = ["__imgmatch", "__imgmatch_", "l", "r", "removed", "row"]
+    frame = pl.DataFrame({"phash": pl.Series([1, 1, 2**40], dtype=pl.UInt64)}).with_columns(
+        pl.int_range(3).alias(name) for name in names
+    )
+    clustered = ask(frame, engine, lambda data: data.imgmatch.cluster(0, "phash"))
+    assert_frame_equal(clustered.select(frame.columns), frame)
+    kept = ask(frame, engine, lambda data: data.imgmatch.remove_duplicates(0, "phash"))
+    assert_frame_equal(kept.select(frame.columns), frame[[0, 2]])
+    assert kept["removed_records"].to_list() == [[frame.row(1, named=True)], []]
+    ranked = ask(frame, engine, lambda data: data.imgmatch.rank_images(1, "phash"))
+    assert_frame_equal(ranked.select(frame.columns), frame)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_largest_of_pictures_without_sizes_is_the_first(engine):
+    frame = pl.DataFrame(
+        {"phash": [1, 1, None], "width": [None] * 3, "height": [None] * 3, "size": [None] * 3},
+        schema_overrides={"phash": pl.UInt64},
+    )
+    assert frame.schema["width"] == pl.Null
+    for sizes in ({}, {"height": pl.lit(3)}):
+        clustered = ask(
+            frame.with_columns(**sizes), engine, lambda data: data.imgmatch.cluster(0, "phash", keep="largest")
+        )
+        assert clustered["kept"].to_list() == [True, False, True]
+
+
 def test_predicates_and_slices_do_not_reach_the_clustering():
     frame = make(50, seed=17)
     expected = frame.imgmatch.cluster(6)
