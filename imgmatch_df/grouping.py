@@ -126,7 +126,7 @@ def cluster(
     >>> imgmatch_df.cluster(frame, 1, "phash").select("cluster_id", "representative_id", "distance", "kept").rows()
     [(0, 0, 0, True), (1, 1, 0, True), (0, 0, 1, False), (2, 3, None, True)]
     """
-    kind = check_radius(radius, hash_type)
+    kind, radius = check_radius(radius, hash_type)
     grouping = _Grouping(radius, kind, linkage, keep, diameter=diameter, progress=options.get("progress", False))
     known = grouping.stored(against, stored_id, decode_of(source, options))
     hashed = hash_source(frame, kind, source, options)
@@ -205,7 +205,7 @@ def remove_duplicates(
     >>> imgmatch_df.remove_duplicates(frame, 1, "phash").rows()
     [(0, [{'phash': 1}]), (255, []), (None, [])]
     """
-    kind = check_radius(radius, hash_type)
+    kind, radius = check_radius(radius, hash_type)
     grouping = _Grouping(radius, kind, linkage, keep, diameter=False, progress=options.get("progress", False))
     known = grouping.stored(against, None, decode_of(source, options))
     hashed = hash_source(frame, kind, source, options)

@@ -15,6 +15,7 @@ from imgmatch_df.files import SourceTable
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import METER
 from imgmatch_df.schema import DETAIL, HASH_KINDS, MODIFIED, OK, SIZE, STATUS, HashKind
+from imgmatch_df.sources import path_as_text
 from imgmatch_df.targets import interruptible
 
 
@@ -104,7 +105,7 @@ def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOp
         return pl.DataFrame(text).with_columns(pipeline.from_bits(kind.name, kind.name))
     else:
         name, options["base_dir"] = "the query", None
-        asked = pl.DataFrame({records.SOURCE: query, records.RECORD: json.dumps({"_url": query})})
+        asked = pl.DataFrame({records.SOURCE: path_as_text(query), records.RECORD: json.dumps({"_url": query})})
     hashed = pipeline.visual_hash(asked, records.SOURCE, hash_types=kind.name, **options)
     status, detail = hashed.select(STATUS, DETAIL).row(0)
     if status != OK:

@@ -335,6 +335,45 @@ def test_a_query_that_cannot_be_hashed_is_an_error(pictures):
         hashed.lazy().imgmatch.rank_images(b"junk")
 
 
+@pytest.mark.parametrize("number", [np.int8, np.int64, np.uint8, np.uint64])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_whole_numbers_of_numpy_are_whole_numbers(number, engine):
+    frame = make(24, seed=3).with_columns(phash=pl.int_range(24).cast(pl.UInt64))
+    for verb in (
+        lambda data, n: data.imgmatch.near_duplicates(n(1), "phash", max_pairs=n(100)),
+        lambda data, n: data.imgmatch.match(frame, n(0), "phash", max_pairs=n(100)),
+        lambda data, n: data.imgmatch.cluster(n(1), "phash"),
+        lambda data, n: data.imgmatch.remove_duplicates(n(1), "phash"),
+        lambda data, n: data.imgmatch.rank_images(n(7), "phash", k=n(3)),
+        lambda data, n: data.imgmatch.near_duplicates(n(24)),
+    ):
+        assert_frame_equal(*(ask(frame, engine, lambda data, n=n, verb=verb: verb(data, n)) for n in (number, int)))
+    top = np.uint64(2**64 - 1)
+    assert frame.imgmatch.rank_images(top, "phash", k=1)["phash"].item() == 15
+    for wrong in (np.float64(2), np.bool_(True), np.int64(-1), "2", None):
+        for call in (
+            lambda wrong: frame.imgmatch.cluster(wrong),
+            lambda wrong: frame.imgmatch.near_duplicates(1, max_pairs=wrong),
+            lambda wrong: frame.imgmatch.cluster(1, source="name", max_pixels=wrong),
+        ):
+            with pytest.raises(imgmatch_df.ArgumentError, match="Hint: "):
+                call(wrong)
+    for wrong in (np.float64(2), np.bool_(True), True, np.int64(-1), None, 2**64):
+        with pytest.raises(imgmatch_df.ArgumentError, match="Hint: "):
+            frame.imgmatch.rank_images(wrong, "phash")
+
+
+def test_a_query_may_be_a_path(pictures, tmp_path):
+    path = tmp_path / "query.jpg"
+    path.write_bytes(pictures["url"][0])
+    hashed = pictures.imgmatch.visual_hash()
+    for frame in (hashed, hashed.lazy()):
+        assert_frame_equal(frame.imgmatch.rank_images(path), frame.imgmatch.rank_images(str(path)))
+    digits = tmp_path / ("01" * 32)
+    with pytest.raises(imgmatch_df.FetchError, match="not_found"):
+        hashed.imgmatch.rank_images(digits.relative_to(tmp_path), "phash")
+
+
 def test_too_many_pairs_name_the_hash_and_the_way_out():
     frame = pl.DataFrame({"phash": pl.Series([5] * 1000 + [2**40], dtype=pl.UInt64)})
     with pytest.raises(
@@ -386,6 +425,20 @@ def test_explain_names_the_plan():
         ),
         (lambda f: f.imgmatch.rank_images(5), imgmatch_df.ArgumentError, "query must be a bmh1 or a picture"),
         (lambda f: f.imgmatch.rank_images(bytes(121), k=0), imgmatch_df.ArgumentError, "k must be"),
+        *(
+            (
+                lambda f, verb=verb: verb(f.head(1).with_columns(pl.Series("o", [object()], dtype=pl.Object))),
+                imgmatch_df.ColumnError,
+                "column 'o' has dtype Object",
+            )
+            for verb in (
+                lambda f: f.imgmatch.near_duplicates(1, id="o"),
+                lambda f: f.imgmatch.match(f, 1, id="o"),
+                lambda f: f.imgmatch.match(f, 1, stored_id="o"),
+                lambda f: f.imgmatch.cluster(1, id="o"),
+                lambda f: f.imgmatch.cluster(1, against=f, stored_id="o"),
+            )
+        ),
         (
             lambda f: f.with_columns(pl.lit("01").alias("bmh1")).imgmatch.cluster(),
             imgmatch_df.ColumnError,
