@@ -180,6 +180,13 @@ def test_stored_hashes_are_taken(hashed, tables, out, no_hashing):
         assert records[0]["_width"] == 120
 
 
+def test_rows_without_a_hash_in_a_table_of_hashes_stay_without(hashed, out, no_hashing):
+    rows = hashed.with_columns(bmh1=pl.when(pl.int_range(pl.len()) > 2).then("bmh1")).drop("status")
+    rows.write_parquet(out / "in.parquet")
+    result = succeed("remove-duplicates", out / "in.parquet", "-o", out / "o.csv", code=1)
+    assert result.stderr == "4 of 11 failed: no_hash 4\n"
+
+
 def test_stored_hashes_without_sources(hashed, out, no_hashing):
     hashed.select("bmh1", count=1).write_parquet(out / "in.parquet")
     succeed("remove-duplicates", out / "in.parquet", "--radius", RADIUS, "-o", out / "o.csv", code=1)
