@@ -40,7 +40,7 @@ from imgmatch_df.documented import ping_response, to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.files import SourceTable
 from imgmatch_df.options import SourceOptions
-from imgmatch_df.reporting import SOME_FAILED, Tally, raise_signal, reported
+from imgmatch_df.reporting import SOME_FAILED, Tally, check_streams, raise_signal, reported
 from imgmatch_df.schema import (
     DETAIL,
     DISTANCE,
@@ -70,6 +70,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
     signal.signal(signal.SIGTERM, raise_signal)
+    check_streams()
     app()
 
 

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -108,3 +109,12 @@ def _leave(code: int) -> NoReturn:
 def raise_signal(number: int, _frame: FrameType | None) -> NoReturn:
     """End a run as Ctrl-C does."""
     raise KeyboardInterrupt(number)
+
+
+def check_streams() -> None:
+    """Refuse to run where standard output is closed (``>&-``): the next file that is opened would take its place."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # for the whole of the run
+    if sys.stdout is None:
+        sys.stderr.write("imgmatch: standard output is closed\nHint: >/dev/null drops what is printed.\n")
+        sys.exit(WRONG_CALL)

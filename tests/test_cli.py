@@ -480,6 +480,22 @@ def test_as_a_program(mixed, empty):
 
 
 @ON_A_SYSTEM_WITH_SIGNALS
+def test_a_closed_output_is_a_wrong_call(folder, empty):
+    for words in (["visual-hash", folder], ["visual-hash", folder, "-o", empty / "o.parquet"], ["ping"], ["--help"]):
+        closed = ["sh", "-c", 'exec "$0" "$@" >&-', *PROGRAM, *map(str, words)]
+        result = subprocess.run(closed, capture_output=True, timeout=120, text=True)
+        assert result.returncode == 2
+        assert result.stderr.startswith("imgmatch: standard output is closed\nHint: ")
+        assert result.stderr.count("\n") == 2
+    both = ["sh", "-c", 'exec "$0" "$@" >&- 2>&-', *PROGRAM, "ping"]
+    assert subprocess.run(both, capture_output=True, timeout=120).returncode == 2
+    silent = ["sh", "-c", 'exec "$0" "$@" 2>&-', *PROGRAM, "visual-hash", str(folder)]
+    result = subprocess.run(silent, capture_output=True, timeout=120)
+    assert (result.returncode, result.stdout.count(b"\n")) == (0, 41)
+    assert names(empty) == []
+
+
+@ON_A_SYSTEM_WITH_SIGNALS
 def test_a_reader_that_leaves_early_is_no_error(paths, empty):
     pl.concat([paths] * 50).write_csv(empty / "in.csv")
     with subprocess.Popen(
