@@ -133,7 +133,7 @@ def visual_hash(
                 rows = inputs.run(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
         if not suffix:
             screen.show_hashes(rows, kinds)
-        tally.finish()
+        tally.finish(is_whole=not table.unlisted)
 
 
 @app.command("remove-duplicates")
@@ -180,7 +180,7 @@ def remove_duplicates(
         # No rows first: what is wrong with the call is known before hours of hashing.
         grouping.cluster(hashed.collect_schema().to_frame(), **call)
         stored = None if against is None else inputs.open_stored(against, kind, table, options)
-        known, stored_id, stored_files = stored or (None, None, None)
+        known, stored_id, stored_files, stored_is_whole = stored or (None, None, None, True)
         nests = stored is None and suffix in (".parquet", ".ndjson", ".jsonl", ".json")
         with targets.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
@@ -227,7 +227,7 @@ def remove_duplicates(
         if not suffix and not list_removed:
             text = screen.source_text(answer.schema, table.source)
             screen.show_clusters(answer.with_columns(text))
-        tally.finish()
+        tally.finish(is_whole=stored_is_whole and not table.unlisted)
 
 
 @app.command("rank-images")
@@ -286,7 +286,7 @@ def rank_images(
                 targets.write_table(ranked.lazy(), target, suffix)
         if not suffix:
             screen.show_ranking(ranked)
-        tally.finish()
+        tally.finish(is_whole=not table.unlisted)
 
 
 @app.command()
@@ -341,6 +341,10 @@ def _store(
     prune: bool,
 ) -> None:
     """Store what is new or changed, and say how much that was."""
+    if prune and table.unlisted:
+        # What is stored of a folder that cannot be listed would be dropped, and hashed again when it can be.
+        typer.echo("nothing is pruned, since folders could not be listed", err=True)
+        prune = False
     asked = kinds or (table.request.hash_types if table.request else None)
     done = interruptible(
         lambda: storing.write_hashes(
@@ -355,9 +359,9 @@ def _store(
         )
     )
     typer.echo(screen.stored_text(out, done))
-    if done.n_failed:
-        if not retry_failed:
-            typer.echo("column detail says why rows failed; --retry-failed tries them again", err=True)
+    if done.n_failed and not retry_failed:
+        typer.echo("column detail says why rows failed; --retry-failed tries them again", err=True)
+    if done.n_failed or table.unlisted:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -16,7 +16,7 @@ from imgmatch_df.documented import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.manifest import Manifest
 from imgmatch_df.pipeline import from_bits
-from imgmatch_df.scan import PICTURE_SUFFIXES, scan_images
+from imgmatch_df.scan import PICTURE_SUFFIXES, list_images
 from imgmatch_df.schema import (
     BMH1,
     DETAIL,
@@ -72,6 +72,8 @@ class SourceTable:
         How many rows are to be hashed at a time.
     manifest
         What the store says of itself that the rows come from, else None.
+    unlisted
+        Folders whose pictures are missing, because they cannot be listed, each with the reason.
     """
 
     frame: pl.LazyFrame
@@ -81,6 +83,7 @@ class SourceTable:
     request: records.Request | None = None
     batch_rows: int = BATCH_ROWS
     manifest: Manifest | None = None
+    unlisted: tuple[str, ...] = ()
 
     @property
     def carrier(self) -> str:
@@ -166,7 +169,8 @@ def open_sources(
         for option, value in (("--source", source), ("--base-dir", base_dir)):
             if value is not None:
                 raise ArgumentError(f"{option} is for tables, the sources are pictures\nHint: leave {option} out.")
-        return SourceTable(_list_pictures(paths), PATH)
+        frame, unlisted = _list_pictures(paths)
+        return SourceTable(frame, PATH, unlisted=unlisted)
     if kinds == [".json"]:
         return _open_requests(paths, source, method)
     return _open_tables(kinds[0], paths, source, hash_type, takes_hashes=method != "visual_hash")
@@ -178,7 +182,7 @@ def _expand(given: str) -> tuple[str, list[str]]:
     suffix = path.suffix.lower()
     if path.is_dir():
         parts = _sorted_glob(os.path.join(glob.escape(given), "**", "*.parquet"))  # noqa: PTH118  # glob takes a str
-        if parts and _list_pictures([given], allow_none=True).select(pl.len()).collect().item() == 0:
+        if parts and list_images([given])[0].is_empty():
             return ".parquet", parts
         return "pictures", [given]
     if suffix in TABLE_SUFFIXES:
@@ -195,15 +199,20 @@ def _sorted_glob(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
 
 
-def _list_pictures(sources: Sequence[str], *, allow_none: bool = False) -> pl.LazyFrame:
-    found = []
+def _list_pictures(sources: Sequence[str]) -> tuple[pl.LazyFrame, tuple[str, ...]]:
+    """Return the pictures, and the folders that cannot be listed."""
+    found, unlisted = [], []
     # A shell makes thousands of files of one glob; they are listed together.
     for is_file, group in groupby(sources, key=lambda source: Path(source).is_file()):
         for part in [list(group)] if is_file else ([source] for source in group):
-            found.append(scan_images(part).collect())
-            if found[-1].is_empty() and not allow_none:
+            frame, without = list_images(part)
+            if frame.is_empty() and without:
+                raise ArgumentError(f"cannot list {without[0]}\nHint: ask for permission to read the folder.")
+            if frame.is_empty():
                 raise _nothing_found(part[0])
-    return pl.concat(found).lazy()
+            found.append(frame)
+            unlisted += without
+    return pl.concat(found).lazy(), tuple(unlisted)
 
 
 def _open_tables(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from shlex import quote
+from typing import Final, NamedTuple
 
 import polars as pl
 import typer
@@ -18,14 +19,42 @@ from imgmatch_df.schema import DETAIL, HASH_KINDS, MODIFIED, OK, SIZE, STATUS, H
 from imgmatch_df.sources import path_as_text
 from imgmatch_df.targets import interruptible
 
+_FOLDERS_SHOWN: Final = 10
+
+
+class StoredRows(NamedTuple):
+    """The rows of --against.
+
+    Parameters
+    ----------
+    frame
+        Hashed.
+    id
+        The column that names them, None where their numbers do.
+    files
+        Their sources, and where they are known ``size`` and ``modified``; None where there are no sources.
+    is_whole
+        Whether all folders could be listed.
+    """
+
+    frame: pl.DataFrame
+    id: str | None
+    files: pl.DataFrame | None
+    is_whole: bool
+
 
 def open_table(
     sources: list[str], source: str | None, base_dir: str | None, method: Method, hash_type: str | None = None
 ) -> SourceTable:
-    """Return the sources that the arguments of a command name; see `files.open_sources`."""
-    return interruptible(
+    """Return the sources that the arguments of a command name, see `files.open_sources`; and say what is missing."""
+    table = interruptible(
         lambda: files.open_sources(sources, source, base_dir=base_dir, method=method, hash_type=hash_type)
     )
+    for folder in table.unlisted[:_FOLDERS_SHOWN]:
+        typer.echo(f"cannot list {folder}, its pictures are left out", err=True)
+    if len(table.unlisted) > _FOLDERS_SHOWN:
+        typer.echo(f"cannot list {len(table.unlisted) - _FOLDERS_SHOWN:,} more folders", err=True)
+    return table
 
 
 def open_ranking(query: str, source: str | None, base_dir: str | None) -> SourceTable:
@@ -56,10 +85,8 @@ def check_documented(table: SourceTable) -> None:
         )
 
 
-def open_stored(
-    against: str, kind: HashKind, others: SourceTable, options: SourceOptions
-) -> tuple[pl.DataFrame, str | None, pl.DataFrame | None]:
-    """Return the rows of --against, hashed where they are not; the column that names them; and what their files are."""
+def open_stored(against: str, kind: HashKind, others: SourceTable, options: SourceOptions) -> StoredRows:
+    """Return the rows of --against, hashed where they are not."""
     try:
         table = open_table([against], None, None, "remove_duplicates", kind.name)
         hashed = hash_table(table, (kind.name,), {**options, "base_dir": None})
@@ -80,7 +107,7 @@ def open_stored(
     n_failed = rows[kind.name].null_count()
     if n_failed:
         typer.echo(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing", err=True)
-    return rows, table.id_column, rows.select(about) if about else None
+    return StoredRows(rows, table.id_column, rows.select(about) if about else None, not table.unlisted)
 
 
 def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:

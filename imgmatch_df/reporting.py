@@ -56,12 +56,19 @@ class Tally:
         """The rows that have no hash."""
         return self._n_rows.total() - self._n_rows[OK]
 
-    def finish(self) -> None:
-        """Say how many rows failed, by status, the most frequent first, and end with the exit code for that."""
+    def finish(self, *, is_whole: bool) -> None:
+        """Say how many rows failed, by status, the most frequent first, and end with the exit code for that.
+
+        Parameters
+        ----------
+        is_whole
+            Whether there are rows for all sources; what is missing was said.
+        """
         if self.n_failed:
             failed = sorted((-n_rows, status) for status, n_rows in self._n_rows.items() if status != OK)
             reasons = ", ".join(f"{status} {-n_rows:,}" for n_rows, status in failed)
             typer.echo(f"{self.n_failed:,} of {self._n_rows.total():,} failed: {reasons}", err=True)
+        if self.n_failed or not is_whole:
             raise typer.Exit(SOME_FAILED)
 
 
