@@ -218,7 +218,7 @@ def remove_duplicates(
             if listed.n_wanted:
                 typer.echo(f"not listed: {listed.n_wanted:,} removed rows whose file is kept or stored, too", err=True)
             if listed.n_unsure:
-                why = "may be a stored one: relative paths of --against start elsewhere"
+                why = "may be a stored one: relative paths of --against do not start here, run it where they do"
                 typer.echo(f"not listed: {listed.n_unsure:,} removed rows whose file {why}", err=True)
         elif out is not None or not suffix:
             n_kept = answer.height if nests else int(answer[KEPT].sum())

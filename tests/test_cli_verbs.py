@@ -448,7 +448,8 @@ def test_list_removed_names_no_stored_file_whose_path_started_elsewhere(drawn, e
         result = succeed("remove-duplicates", photos, "today", *words)
         assert result.stdout == "today/again.jpg\n"
         assert result.stderr == (
-            "not listed: 2 removed rows whose file may be a stored one: relative paths of --against start elsewhere\n"
+            "not listed: 2 removed rows whose file may be a stored one: relative paths of --against do not start here, "
+            "run it where they do\n"
         )
     # Files of the same names that happen to be here are others.
     (elsewhere / "1.jpg").write_bytes((drawn / "3.jpg").read_bytes())
