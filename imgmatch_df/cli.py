@@ -1,10 +1,8 @@
 """The command `imgmatch`: parse, make one call, show."""
 
-import json
+import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
@@ -12,7 +10,7 @@ from typing import Annotated, Any
 import polars as pl
 import typer
 
-from imgmatch_df import exporting, files, grouping, listing, pairing, pipeline, records, screen, storing, targets
+from imgmatch_df import exporting, grouping, inputs, listing, pairing, records, screen, storing, targets
 from imgmatch_df.arguments import (
     Against,
     Call,
@@ -38,22 +36,21 @@ from imgmatch_df.arguments import (
     split_names,
     with_source_options,
 )
-from imgmatch_df.documented import Method, ping_response, to_json
-from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.documented import ping_response, to_json
+from imgmatch_df.errors import ArgumentError
 from imgmatch_df.files import SourceTable
 from imgmatch_df.options import SourceOptions
-from imgmatch_df.progress import METER
-from imgmatch_df.reporting import SOME_FAILED, Tally, raise_signal, reported
+from imgmatch_df.reporting import SOME_FAILED, Tally, check_streams, raise_signal, reported
 from imgmatch_df.schema import (
     DETAIL,
     DISTANCE,
     HASH_KINDS,
     HEIGHT,
-    OK,
+    KEPT,
     RANK,
+    REFERENCE_ID,
     STATUS,
     WIDTH,
-    HashKind,
 )
 from imgmatch_df.server import command
 from imgmatch_df.store import is_store
@@ -73,6 +70,7 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
     signal.signal(signal.SIGTERM, raise_signal)
+    check_streams()
     app()
 
 
@@ -104,7 +102,9 @@ def visual_hash(
     with reported(kept=f"what was hashed is in {out}" if stores else "nothing was written"):
         started, suffix = monotonic(), _check_target(out, stores=True)
         options = source_options(given)
-        table = _open(sources, source, given["base_dir"], "visual_hash")
+        table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
+        if suffix == ".json":
+            inputs.check_documented(table)
         if out is not None and stores:
             _store(table, out, key, split_names(hash_types), options, retry_failed=retry_failed, prune=prune)
             return
@@ -113,11 +113,11 @@ def visual_hash(
                 raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
         kinds = split_names(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
         tally = Tally()
-        hashed = tally.count(_hash(table, kinds, options))
-        hashed = _fitting(hashed, table, suffix) if suffix else hashed
-        with targets.written_whole(out, sys.stdout.buffer) as target, _hashing(table, shown=options["progress"]):
+        hashed = tally.count(inputs.hash_table(table, kinds, options))
+        hashed = inputs.fitting(hashed, table, suffix) if suffix else hashed
+        with targets.written_whole(out, sys.stdout.buffer) as target, inputs.hashing(table, shown=options["progress"]):
             if suffix == ".json":
-                rows = _run(hashed)
+                rows = inputs.run(hashed)
                 response = records.visual_hash_response(
                     rows,
                     seconds=monotonic() - started,
@@ -130,10 +130,10 @@ def visual_hash(
                 targets.write_table(hashed, target, suffix)
             else:
                 text = screen.source_text(hashed.collect_schema(), table.source)
-                rows = _run(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
+                rows = inputs.run(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
         if not suffix:
             screen.show_hashes(rows, kinds)
-        tally.finish()
+        tally.finish(is_whole=not table.unlisted)
 
 
 @app.command("remove-duplicates")
@@ -165,7 +165,10 @@ def remove_duplicates(
             raise ArgumentError(
                 "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
             )
-        table = _open(sources, source, given["base_dir"], "remove_duplicates")
+        table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
+        if suffix == ".json":
+            inputs.check_documented(table)
+        listed_by = listing.check_source(table.frame.collect_schema(), table.source) if list_removed else None
         kind = table.kind(hash_type)
         call = Call(
             radius=table.radius(kind) if radius is None else radius,
@@ -173,14 +176,14 @@ def remove_duplicates(
             linkage=linkage,  # type: ignore[typeddict-item]  # checked by `cluster`, with a hint
             keep=keep,  # type: ignore[typeddict-item]
         )
-        hashed = _fitting(_hash(table, (kind.name,), options), table, suffix)
+        hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, suffix)
         # No rows first: what is wrong with the call is known before hours of hashing.
         grouping.cluster(hashed.collect_schema().to_frame(), **call)
-        stored = None if against is None else _open_stored(against, kind, table, options)
-        known, stored_id, stored_sources = stored or (None, None, None)
+        stored = None if against is None else inputs.open_stored(against, kind, table, options)
+        known, stored_id, stored_files, stored_is_whole = stored or (None, None, None, True)
         nests = stored is None and suffix in (".parquet", ".ndjson", ".jsonl", ".json")
         with targets.written_whole(out, sys.stdout.buffer) as target:
-            rows = _collect(hashed, table, kind, shown=options["progress"])
+            rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             if nests:
                 answer = interruptible(lambda: grouping.remove_duplicates(rows, **call, progress=options["progress"]))
             else:
@@ -207,17 +210,24 @@ def remove_duplicates(
             elif suffix:
                 targets.write_table(answer.lazy(), target, suffix)
         tally = Tally.of(rows, kind)
-        if list_removed:
-            listed, n_omitted = listing.removed_paths(answer, table.source, stored_sources, base_dir=given["base_dir"])
-            typer.echo("".join(f"{path}\n" for path in listed), nl=False)
-            if n_omitted:
-                typer.echo(f"not listed: {n_omitted:,} removed rows whose file is kept or stored, too", err=True)
+        if listed_by is not None:
+            listed = listing.removed_paths(answer, listed_by, stored_files, base_dir=given["base_dir"])
+            # As bytes: a name that is not UTF-8 is a name, too.
+            sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in listed.paths))
+            sys.stdout.buffer.flush()
+            if listed.n_wanted:
+                typer.echo(f"not listed: {listed.n_wanted:,} removed rows whose file is kept or stored, too", err=True)
+            if listed.n_unsure:
+                why = "may be a stored one: relative paths of --against do not start here, run it where they do"
+                typer.echo(f"not listed: {listed.n_unsure:,} removed rows whose file {why}", err=True)
         elif out is not None or not suffix:
-            typer.echo(screen.counts_text(rows.height, answer, n_failed=tally.n_failed))
+            n_kept = answer.height if nests else int(answer[KEPT].sum())
+            n_matched = None if stored is None else answer[REFERENCE_ID].count()
+            typer.echo(screen.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed))
         if not suffix and not list_removed:
             text = screen.source_text(answer.schema, table.source)
             screen.show_clusters(answer.with_columns(text))
-        tally.finish()
+        tally.finish(is_whole=stored_is_whole and not table.unlisted)
 
 
 @app.command("rank-images")
@@ -241,17 +251,20 @@ def rank_images(
     with reported():
         started, suffix = monotonic(), _check_target(out)
         options = source_options(given)
+        wanted_kind = hash_type or inputs.kind_of_text(query)
         if sources:
-            table = _open(sources, source, given["base_dir"], "remove_duplicates")
+            table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
         else:
-            table = _open_ranking(query, source, given["base_dir"])
-        kind = table.kind(hash_type or _kind_of_text(query))
-        asked = interruptible(lambda: _hash_query(query, table, kind, options))
+            table = inputs.open_ranking(query, source, given["base_dir"])
+        if suffix == ".json":
+            inputs.check_documented(table)
+        kind = table.kind(wanted_kind)
+        asked = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = asked[kind.name].item()
-        hashed = _fitting(_hash(table, (kind.name,), options), table, suffix)
+        hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, suffix)
         pairing.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
         with targets.written_whole(out, sys.stdout.buffer) as target:
-            rows = _collect(hashed, table, kind, shown=options["progress"])
+            rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             tally = Tally.of(rows, kind)
             if not suffix:
                 rows = rows.with_columns(screen.source_text(rows.schema, table.source))
@@ -273,7 +286,7 @@ def rank_images(
                 targets.write_table(ranked.lazy(), target, suffix)
         if not suffix:
             screen.show_ranking(ranked)
-        tally.finish()
+        tally.finish(is_whole=not table.unlisted)
 
 
 @app.command()
@@ -328,6 +341,10 @@ def _store(
     prune: bool,
 ) -> None:
     """Store what is new or changed, and say how much that was."""
+    if prune and table.unlisted:
+        # What is stored of a folder that cannot be listed would be dropped, and hashed again when it can be.
+        typer.echo("nothing is pruned, since folders could not be listed", err=True)
+        prune = False
     asked = kinds or (table.request.hash_types if table.request else None)
     done = interruptible(
         lambda: storing.write_hashes(
@@ -342,9 +359,9 @@ def _store(
         )
     )
     typer.echo(screen.stored_text(out, done))
-    if done.n_failed:
-        if not retry_failed:
-            typer.echo("column detail says why rows failed; --retry-failed tries them again", err=True)
+    if done.n_failed and not retry_failed:
+        typer.echo("column detail says why rows failed; --retry-failed tries them again", err=True)
+    if done.n_failed or table.unlisted:
         raise typer.Exit(SOME_FAILED)
 
 
@@ -354,103 +371,6 @@ def _check_target(out: Path | None, *, stores: bool = False) -> str:
     if out is not None:
         return out.suffix.lower()
     return "" if sys.stdout.isatty() else ".csv"
-
-
-def _open(sources: list[str], source: str | None, base_dir: str | None, method: Method) -> SourceTable:
-    return interruptible(lambda: files.open_sources(sources, source, base_dir=base_dir, method=method))
-
-
-def _open_ranking(query: str, source: str | None, base_dir: str | None) -> SourceTable:
-    if not query.lower().endswith(".json"):
-        raise ArgumentError(
-            "there is nothing to rank: SOURCE is missing\n"
-            "Hint: imgmatch rank-images QUERY SOURCE; only a documented request .json holds both."
-        )
-    return _open([query], source, base_dir, "rank_images")
-
-
-def _open_stored(
-    against: str, kind: HashKind, others: SourceTable, options: SourceOptions
-) -> tuple[pl.DataFrame, str | None, pl.Series | None]:
-    """Return the rows of --against, hashed where they are not; the column that names them; and their sources."""
-    table = _open([against], None, None, "remove_duplicates")
-    if table.manifest is not None:
-        table.manifest.check_comparable(kind, others.decode(kind, options["decode"]), repr(against))
-    hashed = _fitting(_hash(table, (kind.name,), {**options, "base_dir": None}), table, "")
-    source = table.source if table.source in hashed.collect_schema() else None
-    columns = [kind.name, *([] if source is None else [source])]
-    rows = _collect(hashed.select(columns), table, kind, shown=options["progress"])
-    n_failed = rows[kind.name].null_count()
-    if n_failed:
-        typer.echo(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing", err=True)
-    return rows, table.id_column, None if source is None else rows[source]
-
-
-def _hash(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:
-    """Return the rows with their hashes, not yet computed; those that a table holds already are taken."""
-    if table.stored and set(kinds) <= set(table.stored):
-        return table.frame
-    if table.source is None:
-        raise ColumnError(
-            f"the table has {' and '.join(table.stored)}, but no {kinds[0]}, and no column that is surely of images\n"
-            f"Hint: --hash-type {table.stored[0]} takes the hashes that it has, --source names a column of images."
-        )
-    return pipeline.visual_hash(table.frame, table.source, hash_types=kinds, **options)
-
-
-def _hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOptions) -> pl.DataFrame:
-    """Return the query as one hashed row."""
-    name, options = "query_record", {**options, "on_error": "null", "progress": False}
-    if table.request is not None and table.request.query is not None:
-        asked = table.request.query
-    elif _kind_of_text(query) == kind.name:
-        text = {records.RECORD: json.dumps({kind.name: query}), kind.name: query}
-        return pl.DataFrame(text).with_columns(pipeline.from_bits(kind.name, kind.name))
-    else:
-        name, options["base_dir"] = "the query", None
-        asked = pl.DataFrame({records.SOURCE: query, records.RECORD: json.dumps({"_url": query})})
-    hashed = pipeline.visual_hash(asked, records.SOURCE, hash_types=kind.name, **options)
-    status, detail = hashed.select(STATUS, DETAIL).row(0)
-    if status != OK:
-        raise ArgumentError(
-            f"{name} cannot be hashed: {status}: {detail}\nHint: a picture, or a {kind.name} as a string of "
-            f"{kind.n_chars} 0 and 1, is needed to rank by."
-        )
-    return hashed
-
-
-def _kind_of_text(query: str) -> str | None:
-    """Return the hash kind that `query` is a documented string of, if it is one."""
-    if query.strip("01"):
-        return None
-    return next((name for name, kind in HASH_KINDS.items() if len(query) == kind.n_chars), None)
-
-
-def _fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str) -> pl.LazyFrame:
-    """Return the columns that the output can hold, and name the others."""
-    # The documented JSON is made of the column of sources itself, wherever that came from.
-    kept = frame if suffix == ".json" else frame.drop(table.made)
-    left_out = targets.columns_left_out(kept, suffix)
-    if left_out and suffix:
-        typer.echo(f"left out, because {suffix} cannot hold it: {', '.join(left_out)}", err=True)
-    return kept.drop(left_out)
-
-
-def _collect(hashed: pl.LazyFrame, table: SourceTable, kind: HashKind, *, shown: bool) -> pl.DataFrame:
-    with _hashing(table, shown=shown and kind.name not in table.stored):
-        return _run(hashed)
-
-
-def _run(frame: pl.LazyFrame) -> pl.DataFrame:
-    return interruptible(lambda: frame.collect(engine="streaming"))
-
-
-@contextmanager
-def _hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
-    """Hash in small batches, under a bar that knows how many rows there are."""
-    bar = METER.run(_run(table.frame.select(pl.len())).item()) if shown else nullcontext()
-    with bar, pl.Config(streaming_chunk_size=table.batch_rows):
-        yield
 
 
 app.command()(reported()(command.serve))

@@ -26,6 +26,7 @@ from imgmatch_df.schema import (
     OK,
     REMOVED_RECORDS,
     STATUS,
+    STATUSES,
     WIDTH,
     HashKind,
     hash_kind,
@@ -71,7 +72,9 @@ class RecordWriter:
         record = self._own_fields(row)
         ok = self._is_ok(row)
         if not ok:
-            text = failure_text(row.get(STATUS), row.get(DETAIL), redact(record.get("_url")), self.attempts)
+            reason = read_reason(row.get(STATUS))
+            detail = None if reason is None else row.get(DETAIL)
+            text = failure_text(reason, detail, redact(record.get("_url")), self.attempts)
             record["_status"] = format_status(400, text, request_id=self.request_id)
         elif self.method == "remove_duplicates":
             record["_status"] = format_status(200, "OK", request_id=self.request_id)
@@ -102,9 +105,12 @@ class RecordWriter:
         return {key: value for key, value in fields if key not in _ANSWERED and key not in replaced}
 
     def _is_ok(self, row: Mapping[str, Any]) -> bool:
-        if DISTANCE in row:
+        # Of the others, and of the rows nested in them, a column of that name is the user's own.
+        if self.method == "rank_images" and DISTANCE in row:
             return row[DISTANCE] is not None
-        return row.get(STATUS, OK) == OK and all(row.get(name, 0) is not None for name in self.hash_types)
+        if any(name in row for name in self.hash_types):
+            return all(row.get(name, 0) is not None for name in self.hash_types)
+        return read_reason(row.get(STATUS)) is None
 
 
 def ping_response() -> Json:
@@ -266,6 +272,11 @@ def read_status(status: object, field: str) -> tuple[str, str | None, str | None
     request_id = status.get("request_id")
     reason = "fetch_failed" if detail.startswith(_DOWNLOAD) else "decode_failed"
     return "missing" if detail == _NO_IMAGE else reason, detail, None if request_id is None else str(request_id)
+
+
+def read_reason(status: object) -> str | None:
+    """Return why a row failed, None where it did not or its `status` is none of ours: tables have their own."""
+    return status if isinstance(status, str) and status in STATUSES and status != OK else None
 
 
 def is_text(value: str) -> bool:

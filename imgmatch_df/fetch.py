@@ -7,7 +7,7 @@ from typing import Final
 
 from imgmatch_df.errors import Failure
 from imgmatch_df.options import Options
-from imgmatch_df.sources import Source, decode_base64, describe, parse_source
+from imgmatch_df.sources import Source, decode_base64, describe, parse_source, path_from_text
 
 # A FIFO without a writer would block an ordinary open for ever. O_BINARY exists, and matters, on Windows alone.
 _OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -129,5 +129,7 @@ def _lies_within(path: str, folder: str) -> bool:
 def _file_failure(error: OSError, path: str) -> Failure:
     if os.name == "nt" and os.path.isdir(path):  # noqa: PTH112  (Windows says "permission denied")
         error = IsADirectoryError(errno.EISDIR, "")
+    if error.errno == errno.ENOENT and "\\x" in path and os.path.lexists(path_from_text(path)):
+        return Failure("bad_source", f"the name is not UTF-8, rename the file: {describe(path)}")
     status, reason = _STATUS_OF_ERRNO.get(error.errno or 0, ("fetch_failed", error.strerror or "cannot be read"))
     return Failure(status, f"{reason}: {describe(path)}")

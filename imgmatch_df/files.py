@@ -16,7 +16,7 @@ from imgmatch_df.documented import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.manifest import Manifest
 from imgmatch_df.pipeline import from_bits
-from imgmatch_df.scan import PICTURE_SUFFIXES, scan_images
+from imgmatch_df.scan import PICTURE_SUFFIXES, list_images
 from imgmatch_df.schema import (
     BMH1,
     DETAIL,
@@ -72,6 +72,8 @@ class SourceTable:
         How many rows are to be hashed at a time.
     manifest
         What the store says of itself that the rows come from, else None.
+    unlisted
+        Folders whose pictures are missing, because they cannot be listed, each with the reason.
     """
 
     frame: pl.LazyFrame
@@ -81,6 +83,7 @@ class SourceTable:
     request: records.Request | None = None
     batch_rows: int = BATCH_ROWS
     manifest: Manifest | None = None
+    unlisted: tuple[str, ...] = ()
 
     @property
     def carrier(self) -> str:
@@ -122,6 +125,7 @@ def open_sources(
     *,
     base_dir: str | None = None,
     method: Method = "visual_hash",
+    hash_type: str | None = None,
 ) -> SourceTable:
     """Return the sources that files, folders or globs hold, as a lazy frame.
 
@@ -139,6 +143,8 @@ def open_sources(
     method
         What the sources are for. ``"visual_hash"`` hashes them, and takes no notice of hashes in a table; the others
         take them, also as documented strings of 0 and 1.
+    hash_type
+        The hash kind to compare by; None for the first that a table has. A column of the other kind may hold anything.
 
     Raises
     ------
@@ -150,7 +156,7 @@ def open_sources(
     Notes
     -----
     Columns of a CSV stay text, so that ``007`` comes out as it went in and no late row fails for its type; but beside
-    hashes the width, height and size of a picture are numbers.
+    hashes the width, height and size of a picture are numbers, if they are in every row.
     """
     found = [_expand(given) for given in sources]
     kinds = sorted({kind for kind, _ in found})
@@ -163,10 +169,11 @@ def open_sources(
         for option, value in (("--source", source), ("--base-dir", base_dir)):
             if value is not None:
                 raise ArgumentError(f"{option} is for tables, the sources are pictures\nHint: leave {option} out.")
-        return SourceTable(_list_pictures(paths), PATH)
+        frame, unlisted = _list_pictures(paths)
+        return SourceTable(frame, PATH, unlisted=unlisted)
     if kinds == [".json"]:
         return _open_requests(paths, source, method)
-    return _open_tables(kinds[0], paths, source, takes_hashes=method != "visual_hash")
+    return _open_tables(kinds[0], paths, source, hash_type, takes_hashes=method != "visual_hash")
 
 
 def _expand(given: str) -> tuple[str, list[str]]:
@@ -175,7 +182,7 @@ def _expand(given: str) -> tuple[str, list[str]]:
     suffix = path.suffix.lower()
     if path.is_dir():
         parts = _sorted_glob(os.path.join(glob.escape(given), "**", "*.parquet"))  # noqa: PTH118  # glob takes a str
-        if parts and _list_pictures([given], allow_none=True).select(pl.len()).collect().item() == 0:
+        if parts and list_images([given])[0].is_empty():
             return ".parquet", parts
         return "pictures", [given]
     if suffix in TABLE_SUFFIXES:
@@ -192,18 +199,25 @@ def _sorted_glob(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
 
 
-def _list_pictures(sources: Sequence[str], *, allow_none: bool = False) -> pl.LazyFrame:
-    found = []
+def _list_pictures(sources: Sequence[str]) -> tuple[pl.LazyFrame, tuple[str, ...]]:
+    """Return the pictures, and the folders that cannot be listed."""
+    found, unlisted = [], []
     # A shell makes thousands of files of one glob; they are listed together.
     for is_file, group in groupby(sources, key=lambda source: Path(source).is_file()):
         for part in [list(group)] if is_file else ([source] for source in group):
-            found.append(scan_images(part).collect())
-            if found[-1].is_empty() and not allow_none:
+            frame, without = list_images(part)
+            if frame.is_empty() and without:
+                raise ArgumentError(f"cannot list {without[0]}\nHint: ask for permission to read the folder.")
+            if frame.is_empty():
                 raise _nothing_found(part[0])
-    return pl.concat(found).lazy()
+            found.append(frame)
+            unlisted += without
+    return pl.concat(found).lazy(), tuple(unlisted)
 
 
-def _open_tables(suffix: str, paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:
+def _open_tables(
+    suffix: str, paths: list[str], source: str | None, hash_type: str | None, *, takes_hashes: bool
+) -> SourceTable:
     if suffix == DUCKDB_SUFFIX:
         return _open_stores(paths, source, takes_hashes=takes_hashes)
     if suffix == ".parquet":
@@ -218,7 +232,7 @@ def _open_tables(suffix: str, paths: list[str], source: str | None, *, takes_has
     batch_rows = _batch_rows(frame, name)
     if suffix != ".parquet":
         frame = _in_batches(frame, batch_rows)
-    frame = frame.with_columns(_from_text(schema, stored))
+    frame = frame.with_columns(_from_text(frame, stored, hash_type))
     if name is None or not _holds_pictures(schema[name]):
         return SourceTable(frame, name, stored=stored, batch_rows=batch_rows)
     made = f"{name}.{_PICTURE_FIELD}"
@@ -242,14 +256,34 @@ def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) ->
     )
 
 
-def _from_text(schema: pl.Schema, stored: tuple[str, ...]) -> list[pl.Expr]:
-    """Return the hashes that a text format holds as strings of 0 and 1, and the numbers beside them."""
-    hashes = [from_bits(name, name) for name in stored if schema[name] == pl.String]
+def _from_text(frame: pl.LazyFrame, stored: tuple[str, ...], hash_type: str | None) -> list[pl.Expr]:
+    """Return the hashes that a text format holds as strings of 0 and 1, and the numbers beside them.
+
+    The hashes that are compared must be such strings. A shop's size may be "XL", and the hashes of the other kind in
+    hexadecimal: what cannot be read in every row is a column of the user's, and stays as it is.
+    """
+    schema = frame.collect_schema()
+    texts = [name for name in stored if schema[name] == pl.String]
+    compared = hash_type or (*stored, None)[0]
+    hashes = {name: from_bits(name, name) for name in texts}
     # A column of which every row failed has no type in NDJSON.
     absent = [pl.col(name).cast(HASH_KINDS[name].dtype) for name in stored if schema[name] == pl.Null]
-    numbers = {WIDTH: pl.UInt32, HEIGHT: pl.UInt32, SIZE: pl.UInt64}
-    texts = [name for name in numbers if hashes and schema.get(name) == pl.String]
-    return [*hashes, *absent, *(pl.col(name).cast(numbers[name]) for name in texts)]
+    numbers = {
+        name: pl.col(name).cast(dtype, strict=False)
+        for name, dtype in ((WIDTH, pl.UInt32), (HEIGHT, pl.UInt32), (SIZE, pl.UInt64))
+        if texts and schema.get(name) == pl.String
+    }
+    unsure = {name: pl.col(name).str.contains(_bits_pattern(name)) for name in texts if name != compared}
+    unsure |= {name: number.is_not_null() | pl.col(name).is_null() for name, number in numbers.items()}
+    is_read = dict.fromkeys(hashes, True)
+    if unsure:
+        found = frame.select(readable.all().alias(name) for name, readable in unsure.items())
+        is_read |= found.collect(engine="streaming").row(0, named=True)
+    return [*absent, *(read for name, read in (hashes | numbers).items() if is_read[name])]
+
+
+def _bits_pattern(name: str) -> str:
+    return f"^[01]{{{HASH_KINDS[name].n_chars}}}$"
 
 
 def _batch_rows(frame: pl.LazyFrame, source: str | None) -> int:

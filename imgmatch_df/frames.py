@@ -1,6 +1,6 @@
 """What every frame verb does first: check the call, hash the source column, lay out the hashes for the kernels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -8,7 +8,7 @@ import polars as pl
 
 from imgmatch_df import hashing, pipeline
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.options import SourceOptions, make_options
+from imgmatch_df.options import SourceOptions, make_options, whole_number
 from imgmatch_df.schema import ROW_DTYPE, HashKind, hash_kind
 
 if TYPE_CHECKING:
@@ -66,15 +66,15 @@ def decode_of(source: str | None, options: SourceOptions) -> str | None:
     return None if source is None else make_options(**options).decode
 
 
-def check_radius(radius: object, hash_type: str) -> HashKind:
-    """Return the hash kind, for which `radius` is allowed."""
-    kind = hash_kind(hash_type)
-    if not isinstance(radius, int) or isinstance(radius, bool) or not 0 <= radius <= kind.n_bits:
+def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
+    """Return the hash kind, and `radius` as an int that is allowed for it."""
+    kind, n_bits = hash_kind(hash_type), whole_number(radius)
+    if n_bits is None or not 0 <= n_bits <= kind.n_bits:
         raise ArgumentError(
             f"radius must be a whole number of bits from 0 to {kind.n_bits}, got {radius!r}\n"
             "Hint: 0 finds equal hashes; a few bits of phash or a few dozen of bmh1 find edited copies."
         )
-    return kind
+    return kind, n_bits
 
 
 def check_columns(frame: Frame, kind: HashKind, id_column: str | None) -> pl.Schema:
@@ -97,7 +97,20 @@ def check_columns(frame: Frame, kind: HashKind, id_column: str | None) -> pl.Sch
         raise ColumnError(
             f"no column {id_column!r} in the frame, it has {shown_names(schema)}\nHint: id=None names rows by number."
         )
+    if id_column is not None and schema[id_column] == pl.Object:
+        raise ColumnError(
+            f"column {id_column!r} has dtype Object, which Polars cannot gather\n"
+            "Hint: an id is of any other dtype, such as text; None names rows by number."
+        )
     return schema
+
+
+def free_name(names: Container[str]) -> str:
+    """Return a name for a column that is dropped again, which is none of `names`."""
+    name = "__imgmatch"
+    while name in names:
+        name += "_"
+    return name
 
 
 def shown_names(schema: Mapping[str, Any]) -> str:

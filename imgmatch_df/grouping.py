@@ -5,7 +5,7 @@ Each takes a frame that has a hash column, or hashes its ``source=`` column firs
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, get_args
 
 import polars as pl
 
@@ -18,6 +18,7 @@ from imgmatch_df.frames import (
     check_columns,
     check_radius,
     decode_of,
+    free_name,
     hash_source,
     shown_names,
 )
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 Linkage = Literal["connected", "star"]
 Keep = Literal["first", "last", "largest"]
-
-_TEMPORARY: Final = "__imgmatch"
 
 
 def cluster(
@@ -128,7 +127,7 @@ def cluster(
     >>> imgmatch_df.cluster(frame, 1, "phash").select("cluster_id", "representative_id", "distance", "kept").rows()
     [(0, 0, 0, True), (1, 1, 0, True), (0, 0, 1, False), (2, 3, None, True)]
     """
-    kind = check_radius(radius, hash_type)
+    kind, radius = check_radius(radius, hash_type)
     grouping = _Grouping(radius, kind, linkage, keep, diameter=diameter, progress=options.get("progress", False))
     known = grouping.stored(against, stored_id, decode_of(source, options))
     hashed = hash_source(frame, kind, source, options)
@@ -165,11 +164,10 @@ def cluster(
         )
         return described.select(list(fields)).to_struct(part.name)
 
-    answer = (
-        pl.struct(grouping.needs(schema, id)).map_batches(describe, return_dtype=pl.Struct(fields)).alias(_TEMPORARY)
-    )
+    made = free_name(schema)
+    answer = pl.struct(grouping.needs(schema, id)).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
     replaced = [name for name in fields if name in schema]
-    return hashed.with_columns(answer).drop(replaced).unnest(_TEMPORARY)
+    return hashed.with_columns(answer).drop(replaced).unnest(made)
 
 
 def remove_duplicates(
@@ -208,7 +206,7 @@ def remove_duplicates(
     >>> imgmatch_df.remove_duplicates(frame, 1, "phash").rows()
     [(0, [{'phash': 1}]), (255, []), (None, [])]
     """
-    kind = check_radius(radius, hash_type)
+    kind, radius = check_radius(radius, hash_type)
     grouping = _Grouping(radius, kind, linkage, keep, diameter=False, progress=options.get("progress", False))
     known = grouping.stored(against, None, decode_of(source, options))
     hashed = hash_source(frame, kind, source, options)
@@ -217,19 +215,21 @@ def remove_duplicates(
     kept_names = [name for name in schema if name != REMOVED_RECORDS]
     removed_dtype = pl.List(pl.Struct({name: schema[name] for name in kept_names}))
 
+    label = free_name(schema)
+
     def remove(rows: pl.DataFrame) -> pl.DataFrame:
         found = grouping.find(rows.select(columns), known)
         kept = found.kept
-        numbered = rows.select(kept_names).with_columns(pl.Series(_TEMPORARY, found.representative))
+        numbered = rows.select(kept_names).with_columns(pl.Series(label, found.representative))
         removed = (
             numbered.filter(~kept & pl.Series(found.is_new))
-            .group_by(_TEMPORARY, maintain_order=True)
+            .group_by(label, maintain_order=True)
             .agg(pl.struct(kept_names).alias(REMOVED_RECORDS))
         )
         return (
             numbered.filter(kept)
-            .join(removed, on=_TEMPORARY, how="left", maintain_order="left")
-            .drop(_TEMPORARY)
+            .join(removed, on=label, how="left", maintain_order="left")
+            .drop(label)
             .with_columns(pl.col(REMOVED_RECORDS).fill_null(pl.lit([], dtype=removed_dtype)))
         )
 
@@ -253,7 +253,8 @@ class _Grouping:
         names = [self.kind.name] if id_column is None else [self.kind.name, id_column]
         if self.keep == "largest":
             for name in (WIDTH, HEIGHT):
-                if name not in schema or not schema[name].is_numeric():
+                # Null: every row failed, and the file that says so has no types.
+                if name not in schema or not (schema[name].is_numeric() or schema[name] == pl.Null):
                     raise ColumnError(
                         f"keep='largest' needs a numeric column {name!r}, the frame has {shown_names(schema)}\n"
                         "Hint: visual_hash makes width and height."

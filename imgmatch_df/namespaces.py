@@ -1,5 +1,6 @@
 """The namespace `imgmatch` of expressions, series and frames: two-line methods over `pipeline`."""
 
+from os import PathLike
 from typing import Any, Generic, Literal, Unpack, overload
 
 import polars as pl
@@ -211,7 +212,7 @@ class _FrameVerbs(Generic[FrameT]):
 
     def rank_images(
         self,
-        query: int | bytes | str,
+        query: int | bytes | str | PathLike[str],
         hash_type: str = "bmh1",
         *,
         k: int | None = None,

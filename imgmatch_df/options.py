@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from math import isfinite
+from operator import index
 from os import PathLike, fspath
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, get_args
 
 from imgmatch_df.errors import ArgumentError
 
@@ -21,6 +22,15 @@ ATTEMPTS = 3
 N_CONNECTIONS = 64
 N_CONNECTIONS_PER_HOST = 32
 MAX_BYTES_IN_FLIGHT = 1 << 27
+
+_WHOLE_NUMBERS = (
+    "max_pixels",
+    "max_bytes",
+    "attempts",
+    "n_connections",
+    "n_connections_per_host",
+    "max_bytes_in_flight",
+)
 
 
 class SourceOptions(TypedDict, total=False):
@@ -110,9 +120,8 @@ class Options:
     def __post_init__(self) -> None:
         check_choice("decode", self.decode, get_args(Decode), "'full' is exact, 'scaled' is faster on large JPEGs.")
         check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
-        for name in ("max_pixels", "max_bytes", "attempts", "n_connections", "n_connections_per_host"):
-            check_positive(name, getattr(self, name))
-        check_positive("max_bytes_in_flight", self.max_bytes_in_flight)
+        for name in _WHOLE_NUMBERS:
+            object.__setattr__(self, name, check_positive(name, getattr(self, name)))
         check_seconds("timeout_s", self.timeout_s)
         check_flag("allow_private_networks", self.allow_private_networks, "leave it out for columns of strangers.")
         check_flag("progress", self.progress, "True shows a bar.")
@@ -164,12 +173,24 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...], hint: str) 
         raise ArgumentError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}\nHint: {hint}")
 
 
-def check_positive(name: str, value: object) -> None:
-    """Raise `ArgumentError` unless `value` is a whole number of at least 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+def check_positive(name: str, value: object) -> int:
+    """Return `value` as an int; raise `ArgumentError` unless it is a whole number of at least 1."""
+    number = whole_number(value)
+    if number is None or number < 1:
         raise ArgumentError(
             f"{name} must be a whole number of at least 1, got {value!r}\nHint: leave it out for the default."
         )
+    return number
+
+
+def whole_number(value: object) -> int | None:
+    """Return `value` as an int if it is a whole number, one of numpy too; None for all else, True and False too."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        return None
+    try:
+        return index(value)
+    except TypeError:  # an array has the method, and refuses
+        return None
 
 
 def check_seconds(name: str, value: object) -> None:

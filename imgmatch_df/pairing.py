@@ -4,6 +4,7 @@ Each takes a frame that has a hash column, or hashes its ``source=`` column firs
 `LazyFrame` by a `LazyFrame`; the answers are equal, whatever the chunks, the number of threads and the engine.
 """
 
+from os import PathLike, fsdecode
 from typing import Final, Literal, Unpack, overload
 
 import polars as pl
@@ -23,7 +24,7 @@ from imgmatch_df.frames import (
     needed_columns,
 )
 from imgmatch_df.known import Stored
-from imgmatch_df.options import SourceOptions, check_positive, make_options
+from imgmatch_df.options import SourceOptions, check_positive, make_options, whole_number
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import (
     BMH1,
@@ -42,6 +43,7 @@ from imgmatch_df.schema import (
     HashKind,
     hash_kind,
 )
+from imgmatch_df.sources import path_as_text
 from imgmatch_df.store import Target
 
 # 2 GB of pairs as a frame without ids; a call that needs more says so.
@@ -135,8 +137,8 @@ def near_duplicates(
     >>> imgmatch_df.near_duplicates(frame, 2, "phash").rows()
     [(0, 3, 1), (1, 3, 2)]
     """
-    kind = check_radius(radius, hash_type)
-    check_positive("max_pairs", max_pairs)
+    kind, radius = check_radius(radius, hash_type)
+    max_pairs = check_positive("max_pairs", max_pairs)
     hashed = hash_source(frame, kind, source, options)
     schema = check_columns(hashed, kind, id)
     progress = options.get("progress", False)
@@ -224,8 +226,8 @@ def match(
     >>> imgmatch_df.match(new, old, 1, "phash", stored_id="name").rows()
     [(0, 'b', 1)]
     """
-    kind = check_radius(radius, hash_type)
-    check_positive("max_pairs", max_pairs)
+    kind, radius = check_radius(radius, hash_type)
+    max_pairs = check_positive("max_pairs", max_pairs)
     hashed = hash_source(frame, kind, source, options)
     schema = check_columns(hashed, kind, id)
     known = Stored.of(stored, kind, stored_id, decode_of(source, options))
@@ -264,7 +266,7 @@ def match(
 
 def rank_images(
     frame: FrameT,
-    query: int | bytes | str,
+    query: int | bytes | str | PathLike[str],
     hash_type: str = BMH1.name,
     *,
     k: int | None = None,
@@ -311,7 +313,7 @@ def rank_images(
     """
     kind = hash_kind(hash_type)
     if k is not None:
-        check_positive("k", k)
+        k = check_positive("k", k)
     wanted = _query_hash(query, kind, options)
     hashed = hash_source(frame, kind, source, options, for_query=True)
     schema = check_columns(hashed, kind, None)
@@ -352,8 +354,11 @@ def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | 
         return hashing.parse_hash(query)
     if isinstance(query, bytes) and kind is BMH1 and len(query) == kind.n_bytes:
         return query
-    if isinstance(query, int) and kind is not BMH1:
-        return hashing.parse_hash(query)
+    number = whole_number(query)
+    if number is not None and kind is not BMH1:
+        return hashing.parse_hash(number)
+    if isinstance(query, PathLike):
+        query = path_as_text(fsdecode(query))
     if not isinstance(query, (str, bytes)):
         raise ArgumentError(
             f"query must be a {kind.name} or a picture, got {query!r:.80}\n"

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -14,7 +15,7 @@ import polars as pl
 import typer
 
 from imgmatch_df.errors import ImgMatchError, RowError
-from imgmatch_df.schema import OK, STATUS, STATUS_DTYPE, HashKind
+from imgmatch_df.schema import OK, STATUS, STATUS_DTYPE, STATUSES, HashKind
 
 SOME_FAILED: Final = 1
 WRONG_CALL: Final = 2
@@ -32,8 +33,10 @@ class Tally:
     @classmethod
     def of(cls, rows: pl.DataFrame, kind: HashKind) -> "Tally":
         """Count rows that are there, by the status of their hash."""
-        said = pl.col(STATUS).cast(pl.String) if STATUS in rows.columns else pl.lit(None, pl.String)
-        reason = pl.when(said != OK).then(said).otherwise(pl.lit("no_hash"))
+        # A table may have a status of its own, of any dtype, that says nothing of hashes.
+        is_text = rows.schema.get(STATUS) in (pl.String, pl.Categorical, pl.Enum)
+        said = (pl.col(STATUS) if is_text else pl.lit(None)).cast(pl.String)
+        reason = pl.when(said.is_in(STATUSES) & (said != OK)).then(said).otherwise(pl.lit("no_hash"))
         tally = cls()
         tally._see(rows.select(pl.when(pl.col(kind.name).is_null()).then(reason).otherwise(pl.lit(OK))).to_series())
         return tally
@@ -53,12 +56,19 @@ class Tally:
         """The rows that have no hash."""
         return self._n_rows.total() - self._n_rows[OK]
 
-    def finish(self) -> None:
-        """Say how many rows failed, by status, the most frequent first, and end with the exit code for that."""
+    def finish(self, *, is_whole: bool) -> None:
+        """Say how many rows failed, by status, the most frequent first, and end with the exit code for that.
+
+        Parameters
+        ----------
+        is_whole
+            Whether there are rows for all sources; what is missing was said.
+        """
         if self.n_failed:
             failed = sorted((-n_rows, status) for status, n_rows in self._n_rows.items() if status != OK)
             reasons = ", ".join(f"{status} {-n_rows:,}" for n_rows, status in failed)
             typer.echo(f"{self.n_failed:,} of {self._n_rows.total():,} failed: {reasons}", err=True)
+        if self.n_failed or not is_whole:
             raise typer.Exit(SOME_FAILED)
 
 
@@ -106,3 +116,12 @@ def _leave(code: int) -> NoReturn:
 def raise_signal(number: int, _frame: FrameType | None) -> NoReturn:
     """End a run as Ctrl-C does."""
     raise KeyboardInterrupt(number)
+
+
+def check_streams() -> None:
+    """Refuse to run where standard output is closed (``>&-``): the next file that is opened would take its place."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # for the whole of the run
+    if sys.stdout is None:
+        sys.stderr.write("imgmatch: standard output is closed\nHint: >/dev/null drops what is printed.\n")
+        sys.exit(WRONG_CALL)

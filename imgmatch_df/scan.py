@@ -2,7 +2,8 @@
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from polars.io.plugins import register_io_source
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, PATH, SIZE
+from imgmatch_df.sources import path_as_text
 
 # Endings that name a picture when a whole folder is scanned; a glob takes what it matches.
 PICTURE_SUFFIXES = (
@@ -44,7 +46,9 @@ def scan_images(
     -------
     LazyFrame
         ``path: String``, ``size: UInt64`` (bytes), ``modified: Datetime("us", "UTC")``; the files of each source
-        sorted by path. A file that vanishes between listing and asking has null size and time.
+        sorted by path. A file that vanishes between listing and asking has null size and time. A name that is not UTF-8
+        is shown with those bytes escaped; such a file fails when it is hashed, and says so. A folder that cannot be
+        listed is left out, with a warning; so do not `prune` a store by a listing that has warned.
 
     Raises
     ------
@@ -65,7 +69,7 @@ def scan_images(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         names = _SCHEMA.names() if with_columns is None else with_columns
-        paths = chain.from_iterable(_list_paths(pattern, recursive=recursive) for pattern in patterns)
+        paths = chain.from_iterable(_list_or_warn(pattern, recursive=recursive) for pattern in patterns)
         remaining = n_rows
         while remaining is None or remaining > 0:
             part = list(islice(paths, _BATCH_ROWS if remaining is None else min(_BATCH_ROWS, remaining)))
@@ -79,6 +83,23 @@ def scan_images(
     return register_io_source(batches, schema=_SCHEMA, is_pure=False)
 
 
+def list_images(sources: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
+    """Return what `scan_images` lists, now; and the folders that cannot be listed, each with the reason.
+
+    Raises
+    ------
+    ArgumentError
+        As `scan_images`.
+    """
+    for source in sources:
+        _check_pattern(source)
+    unlisted: list[str] = []
+    paths = [path for source in sources for path in _list_paths(source, recursive=True, unlisted=unlisted)]
+    starts = range(0, max(1, len(paths)), _BATCH_ROWS)
+    parts = [_describe_files(paths[start : start + _BATCH_ROWS], _SCHEMA.names()) for start in starts]
+    return pl.concat(parts), unlisted
+
+
 def _check_pattern(pattern: str) -> None:
     if not pattern:
         raise ArgumentError(
@@ -88,24 +109,45 @@ def _check_pattern(pattern: str) -> None:
         raise ArgumentError(f"no such file or folder: {pattern!r}\nHint: the working directory is {str(Path.cwd())!r}.")
 
 
-def _list_paths(pattern: str, *, recursive: bool) -> list[str]:
+def _list_or_warn(pattern: str, *, recursive: bool) -> list[str]:
+    unlisted: list[str] = []
+    paths = _list_paths(pattern, recursive=recursive, unlisted=unlisted)
+    for folder in unlisted:
+        warnings.warn(f"cannot list {folder}, its pictures are missing", stacklevel=2)
+    return paths
+
+
+def _list_paths(pattern: str, *, recursive: bool, unlisted: list[str]) -> list[str]:
+    def note(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # gone since its folder was listed
+            unlisted.append(f"{path_as_text(str(error.filename))!r} ({error.strerror})")
+
     # Sorted, so that row order does not depend on the file system.
     # A folder whose own name holds [ or * is still a folder.
     if Path(pattern).is_file():
         return [pattern]
     if not Path(pattern).is_dir():
-        # Not Path.glob, which takes no absolute pattern.
-        return sorted(path for path in glob.iglob(pattern, recursive=True) if not Path(path).is_dir())  # noqa: PTH207
+        _note_unlisted(pattern, note)
+        # Not Path.glob, which takes no absolute pattern. Not Path.is_dir, which raises without permission to look.
+        return sorted(path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path))  # noqa: PTH112, PTH207
     found: list[str] = []
-    for folder, subfolders, names in os.walk(pattern):
+    for folder, subfolders, names in os.walk(pattern, onerror=note):
         if not recursive:
             subfolders.clear()
         found += (str(Path(folder, name)) for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES)
     return sorted(found)
 
 
+def _note_unlisted(pattern: str, note: Callable[[OSError], None]) -> None:
+    """Note the folders that a glob with ``**`` passes over in silence: `glob` does not tell."""
+    root, recursive, _ = pattern.partition("**")
+    if recursive and not glob.has_magic(root):
+        for _, subfolders, _ in os.walk(root or ".", onerror=note):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+
+
 def _describe_files(paths: list[str], names: list[str]) -> pl.DataFrame:
-    columns: dict[str, list[object]] = {PATH: list(paths)}
+    columns: dict[str, list[object]] = {PATH: [path_as_text(path) for path in paths]}
     if SIZE in names or MODIFIED in names:
         stats = [_stat(path) for path in paths]
         columns[SIZE] = [None if stat is None else stat.st_size for stat in stats]

@@ -10,11 +10,9 @@ from imgmatch_df.schema import (
     DETAIL,
     DISTANCE,
     HEIGHT,
-    KEPT,
     OK,
     PHASH,
     RANK,
-    REFERENCE_ID,
     REPRESENTATIVE_ID,
     STATUS,
     WIDTH,
@@ -117,20 +115,21 @@ def show_ranking(ranked: pl.DataFrame) -> None:
     _print(grid, f"{n_hidden:,} more rows; -o ranked.csv keeps them all" if n_hidden > 0 else None)
 
 
-def counts_text(n_rows: int, answer: pl.DataFrame, *, n_failed: int) -> str:
+def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: int) -> str:
     """Return in one line how many rows were kept and removed, and how many of those match a stored row.
 
     Parameters
     ----------
     n_rows
         Rows before anything was removed.
-    answer
-        What `remove_duplicates` or `cluster` makes of them.
+    n_kept
+        Rows that are left.
+    n_matched
+        Removed rows that match a stored one; None where there are no stored rows.
     n_failed
         Rows without a hash.
     """
-    n_kept = answer[KEPT].sum() if KEPT in answer.columns else answer.height
-    matched = f", {answer[REFERENCE_ID].count():,} of them match a stored row" if REFERENCE_ID in answer.columns else ""
+    matched = "" if n_matched is None else f", {n_matched:,} of them match a stored row"
     return f"kept {n_kept:,} of {n_rows:,} rows, removed {n_rows - n_kept:,}{matched}; failed {n_failed:,}"
 
 

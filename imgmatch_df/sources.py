@@ -42,6 +42,8 @@ _MAX_PATH_CHARS: Final = 4096  # PATH_MAX of Linux, the longest of the systems: 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE: Final = b" \t\n\r\f\v"
 
+_ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
+
 _USER_INFO: Final = re.compile(r"^(\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//)[^/?#]*@")
 _SECRET: Final = re.compile(
     r"([?&;][^=&;#]*(?:auth|credential|key|pass|pwd|secret|session|sig|token)[^=&;#]*=)[^&;#]*", re.IGNORECASE
@@ -190,6 +192,16 @@ def describe(value: object, max_chars: int = 80) -> str:
     if not text.isprintable():
         text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     return text if len(text) <= max_chars else text[: max_chars - 1] + "…"
+
+
+def path_as_text(path: str) -> str:
+    """Return a path as a column of text can hold it: bytes of its name that are not UTF-8 are escaped."""
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def path_from_text(text: str) -> bytes:
+    """Return the name of the file that `path_as_text` shows as `text`."""
+    return _ESCAPED_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text))
 
 
 def redact(value: T) -> T:

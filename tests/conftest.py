@@ -1,6 +1,7 @@
 """What every test may ask for."""
 
 import base64
+import os
 from pathlib import Path
 
 import polars as pl
@@ -60,3 +61,22 @@ def mixed(encoded: list[bytes], folder: Path) -> pl.DataFrame:
             ],
         }
     )
+
+
+@pytest.fixture
+def lock(monkeypatch):
+    """A function that makes folders impossible to list, also for root."""
+    real, locked = os.scandir, set()
+
+    def scandir(path="."):
+        if isinstance(path, str | Path) and Path(path).resolve() in locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    def lock_folder(path):
+        locked.add(path.resolve())
+        return lambda: locked.remove(path.resolve())
+
+    return lock_folder

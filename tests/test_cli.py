@@ -23,6 +23,7 @@ from imgmatch_df.schema import HASH_KINDS, STATUS_DTYPE
 
 HASHED = ["width", "height", "bmh1", "phash", "status", "detail"]
 PROGRAM = [sys.executable, "-W", "error", "-c", "from imgmatch_df.cli import main; main()"]
+ON_A_SYSTEM_WITH_BYTES = pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
 ON_A_SYSTEM_WITH_SIGNALS = pytest.mark.skipif(os.name == "nt", reason="Ctrl-C reaches whole consoles there")
 
 
@@ -256,6 +257,29 @@ def test_relative_paths_start_from_the_working_directory(folder, empty, expected
     assert_frame_equal(hash_files(".", empty / "out.csv"), expected)
 
 
+@ON_A_SYSTEM_WITH_BYTES
+def test_a_name_that_is_not_utf8_is_a_row_that_says_so(folder, empty):
+    bad = os.fsencode(folder) + b"/bad\xff.jpg"
+    with open(bad, "wb") as file:  # noqa: PTH123
+        file.write((folder / "picture03.jpg").read_bytes())
+    for ending in (".parquet", ".csv", ".json", ".duckdb"):
+        result = call("visual-hash", folder, "-o", empty / f"out{ending}")
+        assert result.exit_code == 1, result.output
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert read(empty / "out.parquet").height == 41
+    row = pl.read_parquet(empty / "out.parquet").row(0, named=True)
+    assert (row["path"], row["status"]) == (f"{folder}/bad\\xff.jpg", "bad_source")
+    assert row["detail"].startswith("the name is not UTF-8, rename the file: ")
+    assert row["size"] == os.stat(bad).st_size  # noqa: PTH116
+    assert call("visual-hash", os.fsdecode(bad)).exit_code == 1
+    assert call("remove-duplicates", folder, "--list-removed").stdout == ""
+    # A table can name it, as an address.
+    url = f"{folder.as_uri()}/bad%FF.jpg"
+    pl.DataFrame({"url": [str(folder / "picture03.jpg"), url]}).write_csv(empty / "in.csv")
+    result = call("remove-duplicates", empty / "in.csv", "--list-removed")
+    assert (result.exit_code, result.stdout_bytes) == (0, bad + b"\n")
+
+
 @pytest.mark.parametrize("ending", [".parquet", ".csv", ".ndjson", ".json"])
 def test_failed_rows_are_in_the_output_and_counted(mixed, empty, ending):
     mixed.write_parquet(empty / "in.parquet")
@@ -453,6 +477,22 @@ def test_as_a_program(mixed, empty):
     assert result.stderr.startswith(b"8 of 13 failed: ")  # and no bar, though asked for: this is no terminal
     assert b"Traceback" not in result.stderr
     assert result.stdout.count(b"\n") == 14
+
+
+@ON_A_SYSTEM_WITH_SIGNALS
+def test_a_closed_output_is_a_wrong_call(folder, empty):
+    for words in (["visual-hash", folder], ["visual-hash", folder, "-o", empty / "o.parquet"], ["ping"], ["--help"]):
+        closed = ["sh", "-c", 'exec "$0" "$@" >&-', *PROGRAM, *map(str, words)]
+        result = subprocess.run(closed, capture_output=True, timeout=120, text=True)
+        assert result.returncode == 2
+        assert result.stderr.startswith("imgmatch: standard output is closed\nHint: ")
+        assert result.stderr.count("\n") == 2
+    both = ["sh", "-c", 'exec "$0" "$@" >&- 2>&-', *PROGRAM, "ping"]
+    assert subprocess.run(both, capture_output=True, timeout=120).returncode == 2
+    silent = ["sh", "-c", 'exec "$0" "$@" 2>&-', *PROGRAM, "visual-hash", str(folder)]
+    result = subprocess.run(silent, capture_output=True, timeout=120)
+    assert (result.returncode, result.stdout.count(b"\n")) == (0, 41)
+    assert names(empty) == []
 
 
 @ON_A_SYSTEM_WITH_SIGNALS

@@ -18,8 +18,9 @@ from terminal import ON_A_SYSTEM_WITH_TERMINALS, on_a_terminal
 from typer.testing import CliRunner
 
 import imgmatch_df
-from imgmatch_df import batches
+from imgmatch_df import batches, inputs
 from imgmatch_df.cli import app
+from imgmatch_df.listing import removed_paths
 
 RADIUS = 40
 PROGRAM = [sys.executable, "-W", "error", "-c", "from imgmatch_df.cli import main; main()"]
@@ -179,6 +180,13 @@ def test_stored_hashes_are_taken(hashed, tables, out, no_hashing):
         assert records[0]["_width"] == 120
 
 
+def test_rows_without_a_hash_in_a_table_of_hashes_stay_without(hashed, out, no_hashing):
+    rows = hashed.with_columns(bmh1=pl.when(pl.int_range(pl.len()) > 2).then("bmh1")).drop("status")
+    rows.write_parquet(out / "in.parquet")
+    result = succeed("remove-duplicates", out / "in.parquet", "-o", out / "o.csv", code=1)
+    assert result.stderr == "4 of 11 failed: no_hash 4\n"
+
+
 def test_stored_hashes_without_sources(hashed, out, no_hashing):
     hashed.select("bmh1", count=1).write_parquet(out / "in.parquet")
     succeed("remove-duplicates", out / "in.parquet", "--radius", RADIUS, "-o", out / "o.csv", code=1)
@@ -206,6 +214,90 @@ def test_hashes_that_are_none(out):
     assert "no_hash 1" in succeed("remove-duplicates", out / "in.ndjson", code=1).stderr
     pl.DataFrame({"path": ["a"], "phash": [1]}).write_parquet(out / "in.parquet")
     assert "reinterpret" in succeed("remove-duplicates", out / "in.parquet", code=2).stderr
+
+
+def test_columns_of_the_input_that_are_called_as_ours_are_no_failures(drawn, hashed, out, no_hashing):
+    """A shop's own status, detail and distance say nothing of hashes."""
+    rows = hashed.drop("status", "detail").with_columns(
+        status=pl.lit("active"), detail=pl.lit("blue shoe"), distance=pl.lit(None, pl.Float64)
+    )
+    for status in (pl.col("status"), pl.lit(3), pl.struct("status")):
+        rows.with_columns(status=status).write_parquet(out / "in.parquet")
+        words = ("--radius", RADIUS, "-o", out / "o.json")
+        result = succeed("remove-duplicates", out / "in.parquet", *words, code=1)
+        assert result.stderr == "1 of 11 failed: no_hash 1\n"
+        response = json.loads((out / "o.json").read_text())
+        removed = [record for kept in response["records"] for record in kept.get("removed_records", ())]
+        codes = [record["_status"]["code"] for record in (*response["records"], *removed)]
+        assert sorted(codes) == [200] * 10 + [400]
+        (failed,) = [record for record in response["records"] if record["_status"]["code"] == 400]
+        assert failed["_status"]["text"] == "Error Loading Image: Record has no hash"
+        query = f"{int.from_bytes(hashed['bmh1'][0]):0968b}"
+        succeed("rank-images", query, out / "in.parquet", "-o", out / "o.json", code=1)
+        response = json.loads((out / "o.json").read_text())
+        assert (len(response["answer_records"]), len(response["skipped_records"])) == (10, 1)
+        assert response["skipped_records"][0]["_status"]["text"] == "Error Loading Image: Record has no hash"
+
+
+def test_the_summary_counts_the_answer_not_columns_of_the_input(hashed, out, no_hashing):
+    for kept in (pl.lit("yes"), pl.lit(value=False), pl.lit(7)):
+        hashed.with_columns(kept=kept, reference_id=pl.lit("mine")).write_parquet(out / "in.parquet")
+        for ending in ("parquet", "ndjson", "json", "csv"):
+            words = ("--radius", RADIUS, "-o", out / f"o.{ending}")
+            result = succeed("remove-duplicates", out / "in.parquet", *words, code=1)
+            assert result.stdout == "kept 5 of 11 rows, removed 6; failed 1\n"
+        assert pl.read_parquet(out / "o.parquet")["reference_id"].to_list() == ["mine"] * 5
+
+
+def test_a_size_that_is_no_number_is_a_column_like_any_other(tables, out, no_hashing):
+    csv = tables[1]
+    table = pl.read_csv(csv, infer_schema=False)
+    sizes = [*"SML", "XL", None, "38", "40.5", "", "007", "-1", "9" * 30]
+    table.with_columns(size=pl.Series(sizes), height=pl.lit("80 cm")).write_csv(csv)
+    words = ("--radius", RADIUS, "-o", out / "o.parquet")
+    succeed("remove-duplicates", csv, *words, code=1)
+    found = pl.read_parquet(out / "o.parquet")
+    size_of = dict(zip(table["path"], sizes, strict=True))
+    assert found["size"].to_list() == [size_of[path] for path in found["path"]]
+    assert found.schema["width"] == pl.UInt32
+    result = succeed("remove-duplicates", csv, *words, "--keep", "largest", code=2)
+    assert "keep='largest' needs a numeric column 'height'" in result.stderr
+    table.with_columns(size=pl.Series(sizes)).write_csv(csv)
+    succeed("remove-duplicates", csv, *words, "--keep", "largest", code=1)
+
+
+@pytest.mark.parametrize("form", ["hex", "number", "one of them"])
+def test_hashes_of_the_kind_that_is_not_compared_may_have_any_form(hashed, tables, out, no_hashing, form):
+    csv = tables[1]
+    table = pl.read_csv(csv, infer_schema=False)
+    texts = table["phash"].to_list()
+    other = [None if text is None else f"{int(text, 2):016x}" if form == "hex" else f"{int(text, 2)}" for text in texts]
+    other = [*texts[:-2], other[-2], texts[-1]] if form == "one of them" else other
+    table.with_columns(phash=pl.Series(other)).write_csv(csv)
+    wanted = imgmatch_df.remove_duplicates(hashed, RADIUS)["path"].to_list()
+    for words in ((), ("--hash-type", "bmh1"), ("--against", csv, "--hash-type", "bmh1")):
+        succeed("remove-duplicates", csv, "--radius", RADIUS, *words, "-o", out / "o.parquet", code=1)
+        found = pl.read_parquet(out / "o.parquet")
+        assert found["path"].to_list() == (table["path"].to_list() if words[:1] == ("--against",) else wanted)
+        form_of = dict(zip(table["path"], other, strict=True))
+        assert found["phash"].to_list() == [form_of[path] for path in found["path"]]
+    succeed("rank-images", table["bmh1"][0], csv, "-o", out / "o.csv", code=1)
+    result = succeed("remove-duplicates", csv, "--hash-type", "phash", code=2)
+    assert "a phash is 64 characters of 0 and 1" in result.stderr
+
+
+def test_beside_pictures_that_are_hashed_the_other_kind_may_have_any_form(drawn, out):
+    pl.DataFrame({"path": [str(drawn / "1.jpg"), str(drawn / "2.jpg")], "phash": ["c3", "3c"]}).write_csv(
+        out / "in.csv"
+    )
+    succeed("remove-duplicates", out / "in.csv", "--hash-type", "bmh1", "-o", out / "o.csv")
+    assert read_csv(out / "o.csv")["phash"].to_list() == ["c3", "3c"]
+
+
+def test_hashes_of_the_other_kind_are_hashes_in_the_output(tables, out, no_hashing):
+    succeed("remove-duplicates", tables[1], "--radius", RADIUS, "-o", out / "o.parquet", code=1)
+    assert pl.read_parquet_schema(out / "o.parquet")["phash"] == pl.UInt64
+    assert pl.read_parquet_schema(out / "o.parquet")["bmh1"] == pl.Binary
 
 
 # --against
@@ -267,6 +359,28 @@ def test_against_a_folder_and_a_table_in_every_output(drawn, hashed, tables, tmp
     assert "Hint: .parquet" in result.stderr
 
 
+@pytest.mark.parametrize("columns", [{"left": "a", "right": "b"}, {"n": 1.5}, {"phash": 7, "left": "a", "right": "b"}])
+def test_against_a_table_whose_images_are_not_clear_has_a_hint_that_can_be_followed(drawn, out, columns, monkeypatch):
+    frame = pl.DataFrame({name: [value] for name, value in columns.items()})
+    if "right" in columns:
+        frame = frame.with_columns(right=pl.lit(str(drawn / "1.jpg")))
+    table = out / "in.parquet"
+    frame.write_parquet(table)
+    with monkeypatch.context() as patch:
+        patch.setattr(batches, "hash_batch", lambda *_: pytest.fail("hashed"))
+        words = ("remove-duplicates", drawn, "--against", table, "--hash-type", "bmh1")
+        hint = succeed(*words, code=2).stderr.split("Hint: ")[1]
+    assert f"imgmatch visual-hash {table} --source COLUMN -o known.duckdb" in hint
+    assert "--against known.duckdb" in hint
+    if "right" in columns:
+        known = out / "known.duckdb"
+        succeed("visual-hash", table, "--source", "right", "-o", known)
+        assert (
+            "1 of them match"
+            in succeed("remove-duplicates", drawn, "--against", known, "-o", out / "o.csv", code=1).stdout
+        )
+
+
 # --list-removed
 
 
@@ -297,13 +411,80 @@ def test_list_removed_never_names_a_file_that_is_wanted(drawn, tmp_path, monkeyp
     pl.DataFrame({"url": ["2.jpg", "./2.jpg", "2_link.jpg", "1.jpg", "1 again.jpg"]}).write_csv("in.csv")
     (tmp_path / "2_link.jpg").write_bytes(b"another file")
     result = succeed("remove-duplicates", "in.csv", "--base-dir", folder, *words)
-    assert result.stdout == "1 again.jpg\n"
+    assert result.stdout == f"{folder / '1 again.jpg'}\n"
     assert result.stderr == "not listed: 2 removed rows whose file is kept or stored, too\n"
     # What is compared with itself is removed, and no file of it.
     for stored in (folder, "photos"):
         result = succeed("remove-duplicates", "photos", "--against", stored, *words)
         assert result.stdout == ""
         assert result.stderr == "not listed: 5 removed rows whose file is kept or stored, too\n"
+
+
+@pytest.fixture
+def elsewhere(drawn, tmp_path, monkeypatch):
+    """Stores whose relative paths start in `photos`, made there and with --base-dir, and a folder above it."""
+    photos = tmp_path / "photos"
+    (photos / "sub").mkdir(parents=True)
+    for name, to in (("1.jpg", "1.jpg"), ("2.jpg", "sub/2.jpg")):
+        (photos / to).write_bytes((drawn / name).read_bytes())
+    pl.DataFrame({"url": ["1.jpg", "sub/2.jpg"]}).write_csv(tmp_path / "in.csv")
+    monkeypatch.chdir(photos)
+    succeed("visual-hash", ".", "-o", tmp_path / "here.duckdb")
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    succeed("visual-hash", "../photos", "-o", tmp_path / "above.duckdb")
+    monkeypatch.chdir(tmp_path)
+    succeed("visual-hash", "in.csv", "--base-dir", "photos", "-o", "base.duckdb")
+    succeed("visual-hash", "in.csv", "--base-dir", "photos", "-o", "base.parquet")
+    return tmp_path
+
+
+@pytest.mark.parametrize("stored", ["here.duckdb", "above.duckdb", "base.duckdb", "base.parquet"])
+def test_list_removed_names_no_stored_file_whose_path_started_elsewhere(drawn, elsewhere, stored):
+    (elsewhere / "today").mkdir()
+    (elsewhere / "today" / "again.jpg").write_bytes((drawn / "1 again.jpg").read_bytes())
+    words = ("--against", stored, "--radius", RADIUS, "--list-removed")
+    for photos in ("photos", elsewhere / "photos"):
+        result = succeed("remove-duplicates", photos, "today", *words)
+        assert result.stdout == "today/again.jpg\n"
+        assert result.stderr == (
+            "not listed: 2 removed rows whose file may be a stored one: relative paths of --against do not start here, "
+            "run it where they do\n"
+        )
+    # Files of the same names that happen to be here are others.
+    (elsewhere / "1.jpg").write_bytes((drawn / "3.jpg").read_bytes())
+    (elsewhere / "link").symlink_to(elsewhere / "photos")
+    wanted = 1 if stored == "base.parquet" else 2  # a table of paths and hashes does not say which file it was
+    result = succeed("remove-duplicates", "link", *words)
+    assert result.stdout.count("\n") == 2 - wanted
+    assert f"not listed: {wanted} removed rows" in result.stderr
+
+
+def test_list_removed_finds_stored_files_from_here(drawn, elsewhere, monkeypatch):
+    monkeypatch.chdir(elsewhere / "photos")
+    (elsewhere / "photos" / "today").mkdir()
+    (elsewhere / "photos" / "today" / "1.jpg").write_bytes((drawn / "1 again.jpg").read_bytes())
+    words = ("--against", "../here.duckdb", "--radius", RADIUS, "--list-removed")
+    assert succeed("remove-duplicates", "today", *words).output == "today/1.jpg\n"
+
+
+def test_list_removed_prints_paths_from_the_working_directory(drawn, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("1.jpg", "1 again.jpg", "1_half.jpg"):
+        (tmp_path / "photos" / name).write_bytes((drawn / name).read_bytes())
+        (tmp_path / name).write_text("a file of the same name here")
+    half = tmp_path / "photos" / "1_half.jpg"
+    urls = ["1.jpg", " 1 again.jpg", half.as_uri(), str(half), "file:1%20again.jpg"]
+    pl.DataFrame({"url": urls}).write_parquet("in.parquet")
+    words = ("in.parquet", "--base-dir", "photos", "--radius", RADIUS, "--list-removed")
+    assert succeed("remove-duplicates", *words).stdout == f"photos/1 again.jpg\n{half}\n"
+    result = succeed("remove-duplicates", *words, "--keep", "last")
+    assert result.stdout == f"photos/1.jpg\n{half}\n"
+    assert result.stderr == "not listed: 1 removed rows whose file is kept or stored, too\n"
+    # An address is no path, and stays as it is.
+    clustered = pl.DataFrame({"url": ["https://a.example/b.jpg", "s3://b/c.jpg"], "kept": [False, False]})
+    assert removed_paths(clustered, "url", base_dir="photos").paths == clustered["url"].to_list()
 
 
 def test_list_removed_refuses_names_with_line_breaks(drawn, tmp_path):
@@ -458,6 +639,21 @@ def test_a_query_record_that_fails_says_so(request_file, out, drawn):
     assert "query_record must be an object" in succeed("rank-images", request_file(), code=2).stderr
 
 
+def test_against_a_documented_request(drawn, request_file, out):
+    request = request_file(range=50, hash_type="phash")  # of which only the records count
+    result = succeed("remove-duplicates", drawn, "--against", request, "--radius", RADIUS, "-o", out / "o.csv", code=1)
+    assert "1 of 5 stored rows have no hash, and match nothing\n" in result.stderr
+    found = pl.read_csv(out / "o.csv", infer_schema=False)
+    nearest = {name_of(row["path"]): row["reference_id"] for row in found.rows(named=True) if row["reference_id"]}
+    assert nearest == dict.fromkeys(["1.jpg", "1_half.jpg"], "1") | {"1 again.jpg": "3"} | dict.fromkeys(
+        ["2.jpg", "2 again.jpg", "2_half.jpg"], "4"
+    )
+    listed = succeed(
+        "remove-duplicates", drawn, "--against", request, "--radius", RADIUS, "--list-removed", code=1
+    ).stdout.splitlines()
+    assert sorted(map(name_of, listed)) == ["1_half.jpg", "2 again.jpg", "2.jpg", "2_half.jpg", "3.jpg", "3_half.jpg"]
+
+
 # What a person sees
 
 
@@ -502,6 +698,12 @@ WRONG = {
     "against nothing": ["remove-duplicates", "{album}", "--against", "absent"],
     "against a table without pictures": ["remove-duplicates", "{album}", "--against", "{here}/numbers.parquet"],
     "list and write": ["remove-duplicates", "{album}", "--list-removed", "-o", "{here}/o.csv"],
+    "list bytes": ["remove-duplicates", "{here}/bytes.parquet", "--list-removed"],
+    "list what has no name": ["remove-duplicates", "{here}/bare.parquet", "--list-removed"],
+    "list what is no text": ["remove-duplicates", "{here}/choice.parquet", "--list-removed"],
+    "documented without sources": ["remove-duplicates", "{here}/bare.parquet", "-o", "{here}/o.json"],
+    "documented ranking without sources": ["rank-images", "01" * 32, "{here}/bare.parquet", "-o", "{here}/o.json"],
+    "documented with numbers": ["remove-duplicates", "{here}/bare.parquet", "--source", "n", "-o", "{here}/o.json"],
     "several requests": ["remove-duplicates", "{here}/request.json", "{here}/request.json"],
     "output": ["remove-duplicates", "{album}", "-o", "o.xlsx"],
     "no source to rank": ["rank-images", "{album}/1.jpg"],
@@ -522,8 +724,12 @@ def test_wrong_calls_are_known_before_hashing(words, drawn, out, monkeypatch):
         return original(values, options)
 
     monkeypatch.setattr(batches, "hash_batch", only_the_query)
+    monkeypatch.setattr(inputs, "collect", lambda *_, **__: pytest.fail("collected"))
     (out / "request.json").write_text('{"records": []}')
-    pl.DataFrame({"phash": [1]}, schema={"phash": pl.UInt64}).write_parquet(out / "bare.parquet")
+    bare = pl.DataFrame({"phash": [1], "n": [2]}, schema={"phash": pl.UInt64, "n": pl.Int64})
+    bare.write_parquet(out / "bare.parquet")
+    pl.DataFrame({"image": [b"x"] * 9}).write_parquet(out / "bytes.parquet")
+    pl.DataFrame({"image": pl.Series(["x"] * 9, dtype=pl.Categorical)}).write_parquet(out / "choice.parquet")
     pl.DataFrame({"a": [1], "b": [2.5]}).write_parquet(out / "numbers.parquet")
     before = sorted(out.iterdir())
     result = succeed(*(word.format(album=drawn, here=out) for word in words), code=2)

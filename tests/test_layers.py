@@ -43,6 +43,7 @@ ROWS = [
     ["known"],
     ["grouping", "pairing", "storing"],
     ["arguments", "exporting", "files", "listing", "reporting", "screen", "targets"],
+    ["inputs"],
     ["namespaces", "cli", "demo", "server", "spark", "report"],
     ["__init__"],
 ]

@@ -83,12 +83,21 @@ def test_nothing_is_listed_before_the_query_runs(tree):
 
 def test_a_file_that_vanished_has_nulls(tree, monkeypatch):
     lazy = imgmatch_df.scan_images(tree)
-    listed = scan._list_paths(str(tree), recursive=True)
+    listed = scan._list_paths(str(tree), recursive=True, unlisted=[])
     monkeypatch.setattr(scan, "_list_paths", lambda *_, **__: listed)
     (tree / "a.png").unlink()
     frame = lazy.collect()
     assert frame.row(0) == (str(tree / "a.png"), None, None)
     assert frame.imgmatch.visual_hash("path")["status"][0] == "not_found"
+
+
+def test_a_folder_that_cannot_be_listed_is_warned_of(tree, lock):
+    lock(tree / "sub")
+    for source in (tree, tree / "**" / "*"):
+        with pytest.warns(UserWarning, match=r"cannot list '.*/sub' \(Permission denied\)"):
+            found = imgmatch_df.scan_images(source).filter(pl.col("path").str.contains(r"\.png$")).collect()
+        assert [Path(path).name for path in found["path"]] == ["a.png"]
+    assert names(imgmatch_df.scan_images(tree, recursive=False), tree) == ["a.png", "b.JPG"]
 
 
 def test_more_files_than_a_batch(tmp_path, monkeypatch):

@@ -64,6 +64,33 @@ def test_a_second_run_does_what_is_left(folder, store, monkeypatch):
     assert imgmatch_df.read_hashes(store).height == 40
 
 
+def test_a_folder_that_cannot_be_listed_is_said_and_not_pruned(folder, store, lock):
+    (folder / "sub" / "deep").mkdir(parents=True)
+    for number in range(30):
+        (folder / f"picture{number:02}.jpg").rename(folder / "sub" / "deep" / f"{number:02}.jpg")
+    call("visual-hash", folder, "-o", store)
+    unlock = lock(folder / "sub" / "deep")
+    (folder / "picture39.jpg").unlink()
+    said = f"cannot list '{folder}/sub/deep' (Permission denied), its pictures are left out\n"
+    for source in (folder, folder / "**" / "*.jpg"):
+        result = call("visual-hash", source, "-o", store, "--prune", code=1)
+        assert result.stdout == f"{store}: 0 new, 9 unchanged\n"
+        assert result.stderr == said + "nothing is pruned, since folders could not be listed\n"
+        assert imgmatch_df.read_hashes(store).height == 40
+        out = store.with_name("out.csv")
+        for words in (
+            ["visual-hash", source, "-o", out],
+            ["remove-duplicates", source, "-o", out],
+            ["rank-images", folder / "picture30.jpg", source, "-o", out],
+            ["remove-duplicates", store, "--against", source, "-o", out],
+        ):
+            assert call(*words, code=1).stderr == said
+    assert "cannot list" in call("visual-hash", folder / "sub", code=2).stderr
+    assert "no pictures" not in call("visual-hash", folder / "sub" / "deep", code=2).stderr
+    unlock()
+    assert "1 pruned" in call("visual-hash", folder, "-o", store, "--prune").stdout
+
+
 def test_folders_of_parts_and_parquet_stores_are_continued(folder, store):
     parts = store.with_name("parts")
     parts.mkdir()

@@ -264,6 +264,35 @@ def test_columns_of_the_same_names_are_replaced():
     assert frame.imgmatch.remove_duplicates(0, "phash").imgmatch.remove_duplicates(0, "phash").height == 1
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_columns_of_any_name_stay(engine):
+    names = ["__imgmatch", "__imgmatch_", "l", "r", "removed", "row"]
+    frame = pl.DataFrame({"phash": pl.Series([1, 1, 2**40], dtype=pl.UInt64)}).with_columns(
+        pl.int_range(3).alias(name) for name in names
+    )
+    clustered = ask(frame, engine, lambda data: data.imgmatch.cluster(0, "phash"))
+    assert_frame_equal(clustered.select(frame.columns), frame)
+    kept = ask(frame, engine, lambda data: data.imgmatch.remove_duplicates(0, "phash"))
+    assert_frame_equal(kept.select(frame.columns), frame[[0, 2]])
+    assert kept["removed_records"].to_list() == [[frame.row(1, named=True)], []]
+    ranked = ask(frame, engine, lambda data: data.imgmatch.rank_images(1, "phash"))
+    assert_frame_equal(ranked.select(frame.columns), frame)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_largest_of_pictures_without_sizes_is_the_first(engine):
+    frame = pl.DataFrame(
+        {"phash": [1, 1, None], "width": [None] * 3, "height": [None] * 3, "size": [None] * 3},
+        schema_overrides={"phash": pl.UInt64},
+    )
+    assert frame.schema["width"] == pl.Null
+    for sizes in ({}, {"height": pl.lit(3)}):
+        clustered = ask(
+            frame.with_columns(**sizes), engine, lambda data: data.imgmatch.cluster(0, "phash", keep="largest")
+        )
+        assert clustered["kept"].to_list() == [True, False, True]
+
+
 def test_predicates_and_slices_do_not_reach_the_clustering():
     frame = make(50, seed=17)
     expected = frame.imgmatch.cluster(6)
@@ -304,6 +333,45 @@ def test_a_query_that_cannot_be_hashed_is_an_error(pictures):
         hashed.imgmatch.rank_images("no-such-picture.jpg")
     with pytest.raises(imgmatch_df.DecodeError, match="the query cannot be hashed: decode_failed"):
         hashed.lazy().imgmatch.rank_images(b"junk")
+
+
+@pytest.mark.parametrize("number", [np.int8, np.int64, np.uint8, np.uint64])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_whole_numbers_of_numpy_are_whole_numbers(number, engine):
+    frame = make(24, seed=3).with_columns(phash=pl.int_range(24).cast(pl.UInt64))
+    for verb in (
+        lambda data, n: data.imgmatch.near_duplicates(n(1), "phash", max_pairs=n(100)),
+        lambda data, n: data.imgmatch.match(frame, n(0), "phash", max_pairs=n(100)),
+        lambda data, n: data.imgmatch.cluster(n(1), "phash"),
+        lambda data, n: data.imgmatch.remove_duplicates(n(1), "phash"),
+        lambda data, n: data.imgmatch.rank_images(n(7), "phash", k=n(3)),
+        lambda data, n: data.imgmatch.near_duplicates(n(24)),
+    ):
+        assert_frame_equal(*(ask(frame, engine, lambda data, n=n, verb=verb: verb(data, n)) for n in (number, int)))
+    top = np.uint64(2**64 - 1)
+    assert frame.imgmatch.rank_images(top, "phash", k=1)["phash"].item() == 15
+    for wrong in (np.float64(2), np.bool_(True), np.int64(-1), "2", None):
+        for call in (
+            lambda wrong: frame.imgmatch.cluster(wrong),
+            lambda wrong: frame.imgmatch.near_duplicates(1, max_pairs=wrong),
+            lambda wrong: frame.imgmatch.cluster(1, source="name", max_pixels=wrong),
+        ):
+            with pytest.raises(imgmatch_df.ArgumentError, match="Hint: "):
+                call(wrong)
+    for wrong in (np.float64(2), np.bool_(True), True, np.int64(-1), None, 2**64):
+        with pytest.raises(imgmatch_df.ArgumentError, match="Hint: "):
+            frame.imgmatch.rank_images(wrong, "phash")
+
+
+def test_a_query_may_be_a_path(pictures, tmp_path):
+    path = tmp_path / "query.jpg"
+    path.write_bytes(pictures["url"][0])
+    hashed = pictures.imgmatch.visual_hash()
+    for frame in (hashed, hashed.lazy()):
+        assert_frame_equal(frame.imgmatch.rank_images(path), frame.imgmatch.rank_images(str(path)))
+    digits = tmp_path / ("01" * 32)
+    with pytest.raises(imgmatch_df.FetchError, match="not_found"):
+        hashed.imgmatch.rank_images(digits.relative_to(tmp_path), "phash")
 
 
 def test_too_many_pairs_name_the_hash_and_the_way_out():
@@ -357,6 +425,20 @@ def test_explain_names_the_plan():
         ),
         (lambda f: f.imgmatch.rank_images(5), imgmatch_df.ArgumentError, "query must be a bmh1 or a picture"),
         (lambda f: f.imgmatch.rank_images(bytes(121), k=0), imgmatch_df.ArgumentError, "k must be"),
+        *(
+            (
+                lambda f, verb=verb: verb(f.head(1).with_columns(pl.Series("o", [object()], dtype=pl.Object))),
+                imgmatch_df.ColumnError,
+                "column 'o' has dtype Object",
+            )
+            for verb in (
+                lambda f: f.imgmatch.near_duplicates(1, id="o"),
+                lambda f: f.imgmatch.match(f, 1, id="o"),
+                lambda f: f.imgmatch.match(f, 1, stored_id="o"),
+                lambda f: f.imgmatch.cluster(1, id="o"),
+                lambda f: f.imgmatch.cluster(1, against=f, stored_id="o"),
+            )
+        ),
         (
             lambda f: f.with_columns(pl.lit("01").alias("bmh1")).imgmatch.cluster(),
             imgmatch_df.ColumnError,
