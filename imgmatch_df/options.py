@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from math import isfinite
-from operator import index
+from numbers import Integral
 from os import PathLike, fspath
-from typing import Any, Literal, SupportsIndex, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from imgmatch_df.errors import ArgumentError
 
@@ -185,12 +185,7 @@ def check_positive(name: str, value: object) -> int:
 
 def whole_number(value: object) -> int | None:
     """Return `value` as an int if it is a whole number, one of numpy too; None for all else, True and False too."""
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
-        return None
-    try:
-        return index(value)
-    except TypeError:  # an array has the method, and refuses
-        return None
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
 
 
 def check_seconds(name: str, value: object) -> None:
