@@ -148,7 +148,7 @@ def _addresses(values: pl.Series) -> tuple[Any, ...]:
     )
 
 
-def hash_batch(values: pl.Series, options: Options, *, given_up: Callable[[], bool] = lambda: False) -> pl.Series:
+def hash_batch(values: pl.Series, options: Options) -> pl.Series:
     """Return the visual hashes of a batch of sources.
 
     Parameters
@@ -157,8 +157,6 @@ def hash_batch(values: pl.Series, options: Options, *, given_up: Callable[[], bo
         `String` (paths, base64, data URIs, URLs, mixed), `Binary` (encoded pictures) or `Null`.
     options
         How to read and decode.
-    given_up
-        Asked every 50 ms: once it says True, what is under way is stopped, the network too.
 
     Returns
     -------
@@ -171,12 +169,10 @@ def hash_batch(values: pl.Series, options: Options, *, given_up: Callable[[], bo
         If the dtype is no source dtype.
     RowError
         With ``on_error="raise"``, for the first row that fails.
-    InterruptedError
-        If it was given up.
     """
     from imgmatch_df.hashing import bmh1_series, phash_series
 
-    rows = hash_sources(_sources(values), options, given_up=given_up)
+    rows = hash_sources(_sources(values), options)
     return pl.DataFrame(
         {
             WIDTH: _where(rows.valid, rows.width),
@@ -190,9 +186,7 @@ def hash_batch(values: pl.Series, options: Options, *, given_up: Callable[[], bo
     ).to_struct(values.name)
 
 
-def hash_sources(
-    sources: Sequence[Any], options: Options, *, given_up: Callable[[], bool] = lambda: False
-) -> "HashedRows":
+def hash_sources(sources: Sequence[Any], options: Options) -> "HashedRows":
     """Return the visual hashes of a batch of sources that are Python objects; see `hash_batch`.
 
     For few pictures at a time: making columns, and taking them apart again, costs as much as hashing one.
@@ -201,13 +195,13 @@ def hash_sources(
     ----------
     sources
         Text, bytes, anything else with the buffer protocol, or None, mixed.
-    options, given_up
+    options
         As for `hash_batch`.
     """
     rows = HashedRows(len(sources))
     if sources:
         with METER.batch(len(sources)) if options.progress else nullcontext():
-            _Run(sources, rows, options).run(given_up)
+            _Run(sources, rows, options).run()
     return rows
 
 
@@ -364,7 +358,7 @@ class _Run:
         self._error: BaseException | None = None
         self._stop_download: Callable[[int], None] = lambda _: None
 
-    def run(self, given_up: Callable[[], bool]) -> None:
+    def run(self) -> None:
         """Fill the rows; raise for the first that failed, where the options say so."""
         for _ in range(min(n_threads(), self._n_open - len(self._places))):
             self._call_worker()
@@ -379,8 +373,6 @@ class _Run:
         try:
             _running.add(self)
             while not self._ended.wait(_POLL_S):
-                if given_up():
-                    self._give_up(InterruptedError("given up"))
                 _ONE.sum()  # Polars keeps Ctrl-C until the batch is done, unless it is called: then it raises
         except KeyboardInterrupt:
             # The first batch to see it ends the query, and Polars takes it for dealt with: the others never see it.
