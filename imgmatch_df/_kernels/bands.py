@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import LANES, int64, near_mask, next_near, popcount, uint64, unlike_words
 
 _FACTOR: Any = uint64(0x9E3779B97F4A7C15)
@@ -22,7 +22,7 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _transpose(block: U64) -> None:
     """Transpose the 64 x 64 bits of each column of block (64, n_words) uint64 (Warren, Hacker's Delight, 7-3)."""
     n_words = block.shape[1]
@@ -43,7 +43,7 @@ def _transpose(block: U64) -> None:
         mask ^= mask << width
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def permute_bits(hashes: U64, rows: U32, order: I64, start: int, stop: int, columns: U64) -> None:
     """Write ``hashes[rows[start:stop]]`` as columns start..stop, with bit ``order[i]`` moved to bit i.
 
@@ -67,7 +67,7 @@ def permute_bits(hashes: U64, rows: U32, order: I64, start: int, stop: int, colu
                 columns[word, first + row] = chosen[row, word]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def deal_bits(planes: U64, n_bands: int, order: I64) -> None:
     """Deal bits to bands in turn, each taking the one that tells most beside those it has.
 
@@ -101,7 +101,7 @@ def deal_bits(planes: U64, n_bands: int, order: I64) -> None:
             own[bit] += (n_sampled - 2 * unlike) ** 2
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_agreements(
     columns: U64, n: int, low: int, n_bits: int, within: int, first_word: int, n_words: int, radius: int
 ) -> tuple[int, int]:
@@ -134,7 +134,7 @@ def count_agreements(
     return n_agree, n_pass
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_prefixes(columns: U64, n: int, radius: int, passed: I64) -> None:
     """Add the pairs of columns 0..n that are still within the radius after each word: passed (n_words,) int64."""
     limit = uint64(radius)
@@ -148,7 +148,7 @@ def count_prefixes(columns: U64, n: int, radius: int, passed: I64) -> None:
                 passed[word] += 1
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _slice(left: U64, right: U64, row: int, shift: int, top: int, factor: int) -> int:
     """Return the bits of a band at the top of a word, hashed by `factor`; `left` and `right` hold its ends."""
     carry = uint64(63) - shift
@@ -156,7 +156,7 @@ def _slice(left: U64, right: U64, row: int, shift: int, top: int, factor: int) -
     return key
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def pick_together(columns: U64, low: int, n_bits: int, n_mark_bits: int, marks: U64, picked: U32) -> int:
     """Write the columns whose bits ``low..low + n_bits`` some other column has too and return their number.
 
@@ -183,7 +183,7 @@ def pick_together(columns: U64, low: int, n_bits: int, n_mark_bits: int, marks: 
     return n_picked
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def part_columns(
     columns: U64, names: U32, low: int, n_bits: int, n_key_bits: int, columns_out: U64, names_out: U32
 ) -> None:
@@ -210,7 +210,7 @@ def part_columns(
         names_out[at] = names[row]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def order_band(
     columns: U64,
     names: U32,

@@ -4,14 +4,13 @@ Ten thousand hashes within the radius of each other make fifty million pairs and
 component is not compared again, and within a bucket a hash that was reached leaves the ones still searched.
 """
 
-from numba import njit
-
 from imgmatch_df._kernels.bands import I64, U32, U64
+from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import LANES, int64, near_mask, popcount, uint64
 from imgmatch_df._kernels.probes import distance_within
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _find(parent: U32, row: int) -> int:
     while parent[row] != row:
         parent[row] = parent[parent[row]]
@@ -19,7 +18,7 @@ def _find(parent: U32, row: int) -> int:
     return row
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def unite(parent: U32, left: U32, right: U32) -> None:
     """Unite the components of each pair under the smaller root: parent (n,) uint32, left and right (m,) uint32."""
     for pair in range(left.size):
@@ -30,14 +29,14 @@ def unite(parent: U32, left: U32, right: U32) -> None:
             parent[a] = b
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def flatten(parent: U32) -> None:
     """Point every row at its root, which is the first row of its component."""
     for row in range(parent.size):  # a root comes before its rows, so one look up is enough
         parent[row] = parent[parent[row]]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def bucket_roots(root: U32, starts: U32, rows: U32, out: I64) -> None:
     """Write the root that all rows of a bucket share, or -1: out (n_buckets,) int64."""
     for bucket in range(out.size):
@@ -51,7 +50,7 @@ def bucket_roots(root: U32, starts: U32, rows: U32, out: I64) -> None:
         out[bucket] = shared
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def link_buckets(
     radius: int,
     root: U32,
@@ -144,7 +143,7 @@ def link_buckets(
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def link_flips(
     flips: U32,
     radius: int,

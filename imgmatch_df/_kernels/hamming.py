@@ -2,8 +2,8 @@
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import int64, popcount, uint64
 
 U16 = npt.NDArray[np.uint16]
@@ -12,7 +12,7 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def hamming_words(query: U64, hashes: U64, out: U16) -> bool:
     """Write the distances of hashes (n, n_words) uint64 to one, (n_words,) uint64: out (n,) uint16. Return True."""
     for row in range(hashes.shape[0]):
@@ -23,7 +23,7 @@ def hamming_words(query: U64, hashes: U64, out: U16) -> bool:
     return True
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def hamming_pairs(left_hashes: U64, right_hashes: U64, left: U32, right: U32, out: U16) -> None:
     """Write the distances of pairs of rows: hashes (n, n_words) uint64, left, right (m,) uint32, out (m,) uint16."""
     for pair in range(left.size):
@@ -33,14 +33,14 @@ def hamming_pairs(left_hashes: U64, right_hashes: U64, left: U32, right: U32, ou
         out[pair] = total
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_distances(distances: U16, counts: I64) -> None:
     """Add the number of rows at each distance: distances (n,) uint16, counts (max + 1,) int64."""
     for row in range(distances.size):
         counts[distances[row]] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def take_nearest(distances: U16, starts: I64, k: int, indices: U32) -> None:
     """Write the rows of the k smallest distances, ties by row; starts (max + 1,) int64: where each distance begins."""
     for row in range(distances.size):
@@ -50,7 +50,7 @@ def take_nearest(distances: U16, starts: I64, k: int, indices: U32) -> None:
             starts[distances[row]] = at + 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def mix_words(hashes: U64, out: U32, counts: I64) -> None:
     """Write 32 well mixed bits of each hash, equal for equal ones, and count the rows of each part for `part_rows`.
 
@@ -67,7 +67,7 @@ def mix_words(hashes: U64, out: U32, counts: I64) -> None:
         counts[mixed & uint64(counts.size - 1)] += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def part_rows(mixed: U32, first_row: int, places: I64, tagged: U64, first: U32) -> None:
     """Write rows and their mixed bits part by part: the part is what the lowest of those bits say.
 
@@ -82,7 +82,7 @@ def part_rows(mixed: U32, first_row: int, places: I64, tagged: U64, first: U32) 
         first[i] = row
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def find_first(hashes: U64, tagged: U64, bounds: I64, n_part_bits: int, first: U32) -> int:
     """Write the first row with an equal hash for the rows of some parts that have one, and return their number.
 
@@ -124,7 +124,7 @@ def find_first(hashes: U64, tagged: U64, bounds: I64, n_part_bits: int, first: U
     return n_equal
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def link_equal(first: U32, rows: U32, later: U32, sizes: U32) -> None:
     """Write the first rows, and chain to each, in order, those with an equal hash.
 
@@ -143,7 +143,7 @@ def link_equal(first: U32, rows: U32, later: U32, sizes: U32) -> None:
             later[head] = row
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def expand_equal(first: U32, later: U32, left: U32, right: U32) -> int:
     """Write every pair of rows with equal hashes, the smaller row left, and return their number; see `link_equal`."""
     at = 0
@@ -160,7 +160,7 @@ def expand_equal(first: U32, later: U32, left: U32, right: U32) -> int:
     return at
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def expand_pairs(
     first_left: U32,
     first_right: U32,
@@ -195,7 +195,7 @@ def expand_pairs(
     return at
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def count_keys(key: U32, starts: I64) -> None:
     """Write where each key begins in an order by key (m,) uint32: starts (largest key + 1,) int64, zeros before."""
     for i in range(key.size):
@@ -207,7 +207,7 @@ def count_keys(key: U32, starts: I64) -> None:
         total += count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def place_by_key(key: U32, starts: I64, order: U32, order_out: U32) -> None:
     """Write some of an order stably sorted by ``key[order]``, (m,) uint32 each; starts: from `count_keys`, go on."""
     for i in range(order.size):

@@ -15,8 +15,10 @@ from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from imgmatch_df._kernels.compiled import kernel
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +34,7 @@ _GREY_OF_RGBX: Final = (9798, 19235, 3735, 0)  # OpenCV's BGR2GRAY; they sum to 
 # took 0.56 ms for a 500 x 400 photo, now 0.07 ms. Vectors are portable: LLVM cuts them to what the processor has.
 
 # Called from compiled code alone: without the wrappers for Python, the first call ever compiles 1.3 s less.
-_inner: Final = njit(nogil=True, cache=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 _i8, _i16, _i32, _i64 = (ir.IntType(n_bits) for n_bits in (8, 16, 32, 64))
 
@@ -376,7 +378,7 @@ _SIGNATURES: Final = [
 
 
 # Compiled for these two and no others: read-only and writable arrays share them, and a strided one is refused.
-@njit(_SIGNATURES, nogil=True, cache=True)
+@kernel(signatures=_SIGNATURES)
 def hash_picture(pixels: Array, orientation: int, bmh1_out: Array) -> Any:
     """Hash one picture as it is seen: write its bmh1 and return its phash.
 

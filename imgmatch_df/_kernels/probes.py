@@ -4,9 +4,9 @@
 """
 
 import numpy as np
-from numba import njit
 
 from imgmatch_df._kernels.bands import I64, U16, U32, U64
+from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import (
     LANES,
     STRETCH,
@@ -26,7 +26,7 @@ _BATCH = 256  # candidates that wait for their rows: 64 KiB of hashes of 128 byt
 _GATHERED = 1536  # hashes that a bucket is compared with at once: 12 KiB a word, within the first-level cache
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def distance_within(left: U64, i: int, right: U64, j: int, radius: int) -> int:
     """Return the distance of two rows, or a number above `radius` as soon as it is passed."""
     n_words = left.shape[1]
@@ -43,7 +43,7 @@ def distance_within(left: U64, i: int, right: U64, j: int, radius: int) -> int:
     return total
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _owns(left: U64, i: int, right: U64, j: int, band: int, masks: U64, radii: I64) -> bool:
     """Return whether `band` is the first band in which two rows lie within the band's radius.
 
@@ -64,7 +64,7 @@ def _owns(left: U64, i: int, right: U64, j: int, band: int, masks: U64, radii: I
     return False
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _collect(
     near: int, row: int, at: int, left_hashes: U64, left_rows: U32, right_hashes: U64, right_rows: U32,
     n_open: int, left_out: U32, right_out: U32,
@@ -82,7 +82,7 @@ def _collect(
     return n_open
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _settle(
     found: int, n_open: int, same: bool, limit: int, band: int, radii: I64, masks: U64, left_hashes: U64,
     right_hashes: U64, left_out: U32, right_out: U32, distance_out: U16,
@@ -101,7 +101,7 @@ def _settle(
     return found
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def probe_runs(
     flips: U32,
     band: int,
@@ -208,7 +208,7 @@ def probe_runs(
     )  # fmt: skip
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _choose_runs(
     starts: U32,
     flips: U32,
@@ -252,7 +252,7 @@ def _choose_runs(
     return int64(n_runs), int64(now), int64(skipped)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _gather(source: U64, ends: U64, shifts: U64, n_runs: int, target: U64) -> None:
     """Copy the runs that `_choose_runs` chose side by side, from source (n + LANES,) to target (>= n_rows + LANES,)."""
     at = uint64(0)
@@ -270,7 +270,7 @@ def _gather(source: U64, ends: U64, shifts: U64, n_runs: int, target: U64) -> No
         at = end
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def probe_gathered(
     flips: U32,
     band: int,

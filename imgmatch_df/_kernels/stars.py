@@ -1,13 +1,12 @@
 """Star clusters and diameters of components whose rows are laid side by side."""
 
-from numba import njit
-
 from imgmatch_df._kernels.bands import I64, U16, U32, U64
+from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import LANES, int64, near_mask, popcount, uint64
 from imgmatch_df._kernels.probes import distance_within
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def join_stars(
     hashes: U64,
     members: U32,
@@ -79,7 +78,7 @@ def join_stars(
     cursor[0] = component
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def measure_diameters(
     hashes: U64, starts: I64, distance: U16, order: U32, diameter: U16, cursor: I64, budget: int
 ) -> None:

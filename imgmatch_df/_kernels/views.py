@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import int64, popcount, uint64, unlike_block, word_at
 
 U16 = npt.NDArray[np.uint16]
@@ -40,7 +40,7 @@ class Views(NamedTuple):
     owner: object
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _address(values: U32, row: int, buffers: I64, width: int) -> int:
     """Return where the `width` bytes of a row begin."""
     if width <= 12:
@@ -48,7 +48,7 @@ def _address(values: U32, row: int, buffers: I64, width: int) -> int:
     return int64(buffers[values[row, 2]]) + int64(values[row, 3])
 
 
-@njit(nogil=True, cache=True, inline="always")
+@kernel(inline="always")
 def _last_word(address: int, width: int) -> int:
     """Return the bytes behind the last whole word, zeros above: no read leaves the value, or a short one's view."""
     n_rest = uint64(width & 7)
@@ -57,7 +57,7 @@ def _last_word(address: int, width: int) -> int:
     return word_at(address) & ((uint64(1) << (uint64(8) * n_rest)) - uint64(1))
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def gather_words(values: U32, buffers: I64, width: int, out: U64) -> bool:
     """Write the values as words, zeros behind, and return whether all have `width` bytes; if not, stop there.
 
@@ -75,7 +75,7 @@ def gather_words(values: U32, buffers: I64, width: int, out: U64) -> bool:
     return True
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def hamming_views(query: U64, values: U32, buffers: I64, width: int, out: U16) -> bool:
     """Write the distances of the values to one hash and return whether all have `width` bytes; if not, stop there.
 

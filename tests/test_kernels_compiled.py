@@ -1,0 +1,74 @@
+"""What is kept of compiled kernels: each release finds its own, and no other's."""
+
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numba
+import pytest
+
+import imgmatch_df
+
+CODE = """
+import numpy as np
+from imgmatch_df._kernels.hamming import hamming_words
+out = np.empty(1, np.uint16)
+hamming_words(np.zeros(2, np.uint64), np.full((1, 2), 7, np.uint64), out)
+print(out[0])
+"""
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package, of which nothing is compiled."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(imgmatch_df.__file__).parent, tmp_path / "imgmatch_df", ignore=ignored)
+    return tmp_path / "imgmatch_df" / "_kernels"
+
+
+def distance(package) -> str:
+    command = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1])\n" + CODE, str(package.parent.parent)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
+
+
+def kept(package) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in (package / "__pycache__").glob("*.nb?")}
+
+
+def test_what_was_compiled_is_kept(package):
+    assert distance(package) == "6"
+    before = kept(package)
+    assert len(before) == 2
+    assert distance(package) == "6"
+    assert kept(package) == before
+
+
+def test_a_change_of_a_callee_in_another_file_is_seen(package):
+    assert distance(package) == "6"
+    popcount = package / "popcount.py"
+    source = popcount.read_text()
+    changed = source.replace("return builder.ctpop(args[0])", "return builder.add(args[0], args[0])")
+    assert changed != source
+    popcount.write_text(changed)
+    assert distance(package) == "28"
+    popcount.write_text(source)
+    assert distance(package) == "6"
+
+
+def test_what_a_killed_process_left_of_another_numba_is_not_opened(package):
+    """An index in which this numba names the code, and code that another one wrote."""
+    distance(package)
+    (index,) = (package / "__pycache__").glob("*.nbi")
+    (code,) = (package / "__pycache__").glob("*.nbc")
+    assert pickle.loads(index.read_bytes()) == numba.__version__
+    code.write_bytes(b"\x80\x04\x8c\x0fnumba.gone.away\x94\x8c\x01x\x94\x93\x94.")  # a class of a module that is gone
+    with pytest.raises(ModuleNotFoundError):
+        pickle.loads(code.read_bytes())
+    # What this release left is what it opens: the check can fail.
+    with pytest.raises(subprocess.CalledProcessError):
+        distance(package)
+    # Another release, here by a space at the end of the file, has names of its own.
+    (package / "tasks.py").write_text((package / "tasks.py").read_text() + "\n")
+    assert distance(package) == "6"
