@@ -92,7 +92,8 @@ def _contender(label: str, packages: tuple[str, ...], prepare: Callable[[Cell, i
 
 def _time(run: Callable[[], Any]) -> tuple[float, Any]:
     seconds: list[float] = []
-    while len(seconds) < 9 and (sum(seconds) < 0.4 or (len(seconds) == 1 and seconds[0] < 3)):
+    # For 0.4 s at least: after a pause, while another was at work, the first rounds of some milliseconds are slow.
+    while sum(seconds) < 0.4 or (len(seconds) == 1 and seconds[0] < 3):
         raw = None  # two answers at once would take twice the memory
         start = time.perf_counter()
         raw = run()

@@ -75,8 +75,8 @@ def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple
 
     def call(task: Task[T]) -> tuple[Task[T], T]:
         result = task()
-        if task.finished:
-            todo.extend(task.then())
+        if task.finished:  # first what follows: others may wait for it, and for the memory that it gives back
+            todo.extendleft(reversed(task.then()))
         else:
             todo.append(task)
         return task, result

@@ -98,7 +98,7 @@ def test_self_join_of_more_rows_at_every_radius(kind, n_bytes):
 @pytest.mark.parametrize(("room", "budget", "n"), [(6, 1 << 20, 500), (76, 9, 60)])
 def test_kernels_go_on_where_they_stopped(monkeypatch, kind, room, budget, n):
     """With little room for pairs, and a look around after nine steps."""
-    monkeypatch.setattr(tasks, "_BUFFER", probes._GATHERED + room)
+    monkeypatch.setattr(tasks, "_BUFFER", probes._BATCH + probes._GATHERED + room)
     monkeypatch.setattr(tasks, "_BUDGET", budget)
     hashes, others = make(kind, n, 8), make(kind, n // 2, 8, seed=1)
     distances, across = reference.distance_matrix(hashes, hashes), reference.distance_matrix(hashes, others)

@@ -267,3 +267,11 @@ def order_band(
             words[k, position] = source[rows[position]]
     for position in range(n):
         rows[position] = names[rows[position]]
+
+
+@kernel
+def halve_words(words: U64, start: int, halves: U32) -> None:
+    """Write 32 bits of each word (n,) uint64, from bit `start` on, cyclically: halves (n,) uint32."""
+    down, up = uint64(start & 63), uint64(-start & 63)
+    for row in range(words.size):
+        halves[row] = np.uint32((words[row] >> down) | (words[row] << up))

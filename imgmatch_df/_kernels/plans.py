@@ -117,14 +117,10 @@ class Plan:
         )
 
 
-def flips(band: Band) -> U32:
-    """Return the key differences within the band's radius, none excepted, ascending: (n_flips,) uint32."""
-    masks = [
-        sum(1 << bit for bit in bits)
-        for n_ones in range(1, band.radius + 1)
-        for bits in combinations(range(band.n_key_bits), n_ones)
-    ]
-    return np.array(sorted(masks), np.uint32)
+def flips(band: Band) -> list[U32]:
+    """Return the key differences of 1 bit, of 2 …, within the band's radius: (n_flips,) uint32 each, ascending."""
+    bits = [1 << bit for bit in range(band.n_key_bits)]
+    return [np.array(sorted(map(sum, combinations(bits, n_ones))), np.uint32) for n_ones in range(1, band.radius + 1)]
 
 
 def is_gathered(radius: int) -> bool:

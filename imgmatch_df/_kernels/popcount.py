@@ -25,7 +25,6 @@ int64: Any = types.int64
 uint64: Any = types.uint64
 
 _WORD = ir.IntType(64)
-_BLOCK = ir.VectorType(_WORD, LANES)
 _EIGHT = ir.VectorType(_WORD, 8)
 
 _cgutils: Any = cgutils  # it has no annotations
@@ -131,7 +130,7 @@ def prefetch_row(typingctx: Any, hashes: Any, row: Any) -> Any:
 def near_mask(typingctx: Any, columns: Any, at: Any, queries: Any, query: Any, n_words: Any, radius: Any) -> Any:
     """Return which of `LANES` hashes lie within `radius` of a query in `n_words` words: bit i for hash ``at + i``.
 
-    columns (>= n_words, n) uint64, queries (>= n_words, n_queries) uint64, both C-contiguous -> uint64.
+    columns (>= n_words, n), queries (>= n_words, n_queries), both uint64 or both uint32, C-contiguous -> uint64.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -141,6 +140,24 @@ def near_mask(typingctx: Any, columns: Any, at: Any, queries: Any, query: Any, n
 
     signature = types.uint64(columns, types.intp, queries, types.intp, types.intp, types.uint64)
     return signature, codegen
+
+
+@_intrinsic
+def near_stretch(typingctx: Any, columns: Any, at: Any, queries: Any, query: Any, n_words: Any, radius: Any) -> Any:
+    """Return which of `STRETCH` hashes lie within `radius` of a query, as `near_mask` does of `LANES`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
+        places = [builder.add(args[1], ir.Constant(_WORD, start)) for start in range(0, STRETCH, LANES)]
+        distances = _distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
+        radius = blocks.splat_radius(args[5])
+        mask = ir.Constant(_WORD, 0)
+        for k, of_block in enumerate(distances):
+            near = builder.bitcast(builder.icmp_unsigned("<=", of_block, radius), ir.IntType(LANES))
+            mask = builder.or_(mask, builder.shl(builder.zext(near, _WORD), ir.Constant(_WORD, k * LANES)))
+        return mask
+
+    return types.uint64(columns, types.intp, queries, types.intp, types.intp, types.uint64), codegen
 
 
 @_intrinsic
@@ -177,15 +194,15 @@ def next_stretch(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
-        kind = ir.FunctionType(_BLOCK, [_BLOCK, _BLOCK])
-        umin = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.umin.v{LANES}i64")
+        kind = ir.FunctionType(blocks.type, [blocks.type, blocks.type])
+        umin = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.umin.{blocks.name}")
 
         def near_at(index: Any) -> Any:
             places = [builder.add(index, ir.Constant(_WORD, start)) for start in range(0, STRETCH, LANES)]
             least, *others = _distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
             for other in others:
                 least = builder.call(umin, [least, other])
-            return builder.icmp_unsigned("<=", least, _splat(builder, args[5]))
+            return builder.icmp_unsigned("<=", least, blocks.splat_radius(args[5]))
 
         return _first_hit(builder, args[1], args[6], STRETCH, near_at)
 
@@ -194,34 +211,46 @@ def next_stretch(
 
 
 @_intrinsic
-def copy_eight(typingctx: Any, target: Any, to: Any, source: Any, at: Any) -> Any:
-    """Copy the items ``at..at + 8`` of an array (uint64) to ``to..to + 8`` of another."""
+def copy_lanes(typingctx: Any, target: Any, to: Any, source: Any, at: Any) -> Any:
+    """Copy the items ``at..at + LANES`` of an array to ``to..to + LANES`` of another of its dtype."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         there, here = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2))
-        words = _load_eight(builder, builder.gep(here, [args[3]]))
-        pointer = builder.bitcast(builder.gep(there, [args[1]]), _EIGHT.as_pointer())
-        builder.store(words, pointer, align=8)
+        pointer = ir.VectorType(ir.IntType(signature.args[2].dtype.bitwidth), LANES).as_pointer()
+        items = builder.load(builder.bitcast(builder.gep(here, [args[3]]), pointer), align=4)
+        builder.store(items, builder.bitcast(builder.gep(there, [args[1]]), pointer), align=4)
         return context.get_dummy_value()
 
     return types.void(target, types.intp, source, types.intp), codegen
 
 
 class _Columns:
-    """A (n_words, n) uint64 argument: the block of a word's column that begins at a row, or one word of it."""
+    """A (n_words, n) argument: the block of a word's column that begins at a row, or one word of it."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, args: Any, position: int) -> None:
         array = context.make_array(signature.args[position])(context, builder, args[position])
         self.builder, self.data, self.n_rows = builder, array.data, builder.extract_value(array.shape, 1)
+        self.word = ir.IntType(signature.args[position].dtype.bitwidth)
+        self.type, self.name = ir.VectorType(self.word, LANES), f"v{LANES}i{self.word.width}"
 
     def pointer(self, row: Any, word: Any) -> Any:
         return self.builder.gep(self.data, [self.builder.add(self.builder.mul(word, self.n_rows), row)])
 
     def block(self, row: Any, word: Any = ir.Constant(_WORD, 0)) -> Any:  # noqa: B008  # an immutable constant
-        return self.builder.load(self.builder.bitcast(self.pointer(row, word), _BLOCK.as_pointer()), align=8)
+        pointer = self.builder.bitcast(self.pointer(row, word), self.type.as_pointer())
+        return self.builder.load(pointer, align=self.word.width // 8)
 
     def splat(self, row: Any, word: Any = ir.Constant(_WORD, 0)) -> Any:  # noqa: B008
-        return _splat(self.builder, self.builder.load(self.pointer(row, word)))
+        return self._splat(self.builder.load(self.pointer(row, word)))
+
+    def splat_radius(self, radius: Any) -> Any:
+        return self._splat(self.builder.trunc(radius, self.word) if self.word.width < 64 else radius)
+
+    def _splat(self, word: Any) -> Any:
+        empty = ir.Constant(self.type, ir.Undefined)
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
+        first = self.builder.insert_element(empty, word, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(first, empty, lanes)
 
 
 def _first_hit(builder: Any, start: Any, stop: Any, step: int, near_at: Callable[[Any], Any]) -> Any:
@@ -241,15 +270,15 @@ def _first_hit(builder: Any, start: Any, stop: Any, step: int, near_at: Callable
 def _near(builder: Any, blocks: _Columns, words: _Columns, first: Any, args: Any) -> Any:
     """Return the <LANES x i1> of hashes within the radius; `first` is the block of word 0, already loaded."""
     (distances,) = _distances(builder, blocks, words, [args[1]], [first], args)
-    return builder.icmp_unsigned("<=", distances, _splat(builder, args[5]))
+    return builder.icmp_unsigned("<=", distances, blocks.splat_radius(args[5]))
 
 
 def _distances(
     builder: Any, blocks: _Columns, words: _Columns, places: list[Any], firsts: list[Any], args: Any
 ) -> list[Any]:
-    """Return the <LANES x i64> distances of the blocks at some places from the query; `firsts` are those of word 0."""
-    kind = ir.FunctionType(_BLOCK, [_BLOCK])
-    ctpop = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.v{LANES}i64")
+    """Return the distances of the blocks at some places from the query, a vector each; `firsts` are those of word 0."""
+    kind = ir.FunctionType(blocks.type, [blocks.type])
+    ctpop = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.{blocks.name}")
     query, n_words, one = args[3], args[4], ir.Constant(_WORD, 1)
 
     def distances(ours: Any, theirs: list[Any]) -> list[Any]:
@@ -261,9 +290,3 @@ def _distances(
         for total, ones in zip(totals, distances(words.splat(query, word), theirs), strict=True):
             builder.store(builder.add(builder.load(total), ones), total)
     return [builder.load(total) for total in totals]
-
-
-def _splat(builder: Any, word: Any) -> Any:
-    empty = ir.Constant(_BLOCK, ir.Undefined)
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), None)
-    return builder.shuffle_vector(builder.insert_element(empty, word, ir.Constant(ir.IntType(32), 0)), empty, lanes)

@@ -10,9 +10,10 @@ from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import (
     LANES,
     STRETCH,
-    copy_eight,
+    copy_lanes,
     int64,
     near_mask,
+    near_stretch,
     next_near,
     next_stretch,
     popcount,
@@ -216,14 +217,14 @@ def _choose_runs(
     above: bool,
     flip: int,
     skip: int,
-    column: U64,
+    column: U32 | U64,
     ends: U64,
     shifts: U64,
 ) -> tuple[int, int, int]:
     """Choose the runs of the buckets a flip away, up to `_GATHERED` rows, and return their number.
 
     From position `flip` of flips (n,) uint32 on, without the first `skip` rows of that run; `above`: only buckets
-    beyond `bucket`. column (n_rows + LANES, 1) uint64: the words to be gathered, which are asked for. ends, shifts (n,)
+    beyond `bucket`. column (n_rows + LANES, 1): the words to be gathered, which are asked for. ends, shifts (n,)
     uint64: where each run ends among those gathered, and how much further it lies in the order. Return also the flip
     and the rows of its run to go on with.
     """
@@ -253,26 +254,59 @@ def _choose_runs(
 
 
 @kernel
-def _gather(source: U64, ends: U64, shifts: U64, n_runs: int, target: U64) -> None:
+def _gather(source: U32 | U64, ends: U64, shifts: U64, n_runs: int, target: U32 | U64) -> None:
     """Copy the runs that `_choose_runs` chose side by side, from source (n + LANES,) to target (>= n_rows + LANES,)."""
     at = uint64(0)
     for run in range(uint64(n_runs)):
         shift, end = shifts[run], ends[run]
-        # What is copied beyond the end is overwritten by the next run. Most runs are over with the first two lines;
-        # a branch between them would be hard to foresee.
-        copy_eight(target, int64(at), source, int64(at + shift))
-        at += uint64(8)
-        copy_eight(target, int64(at), source, int64(at + shift))
-        at += uint64(8)
+        # What is copied beyond the end is overwritten by the next run. Most runs are over with the first lanes; a
+        # branch among them would be hard to foresee.
+        copy_lanes(target, int64(at), source, int64(at + shift))
+        at += uint64(LANES)
         while at < end:
-            copy_eight(target, int64(at), source, int64(at + shift))
-            at += uint64(8)
+            copy_lanes(target, int64(at), source, int64(at + shift))
+            at += uint64(LANES)
         at = end
+
+
+@kernel
+def _find_run(ends: U64, n_runs: int, place: int) -> int:
+    """Return the run in which a gathered row lies."""
+    run, n = uint64(0), uint64(n_runs)
+    while n > uint64(1):
+        half = n >> uint64(1)
+        if ends[run + half - uint64(1)] <= uint64(place):
+            run += half
+        n -= half
+    return int64(run)
+
+
+@kernel
+def _sift(
+    hits: I64, n_hits: int, n_unseen: int, limit: int, left_hashes: U64, left_rows: U32, left_words: U64,
+    right_hashes: U64, right_rows: U32, right_words: U64, n_open: int, left_out: U32, right_out: U32,
+) -> int:  # fmt: skip
+    """Write the candidates among hits (2, n) int64, positions in both orders, from `n_open` on; return their end.
+
+    They are those within the limit in the first `n_unseen` words.
+    """
+    for hit in range(n_hits):
+        row, at = hits[0, hit], hits[1, hit]
+        distance = uint64(0)
+        for word in range(n_unseen):
+            distance += popcount(left_words[word, row] ^ right_words[word, at])
+        if distance <= limit:
+            n_open = _collect(
+                uint64(1), row, at, left_hashes, left_rows, right_hashes, right_rows, n_open, left_out, right_out
+            )  # fmt: skip
+    return n_open
 
 
 @kernel
 def probe_gathered(
     flips: U32,
+    left_seen: U32 | U64,
+    right_seen: U32 | U64,
     band: int,
     same: bool,
     radius: int,
@@ -295,18 +329,26 @@ def probe_gathered(
     """Write the pairs of keys that differ by a flip and return their number, as `probe_runs` does.
 
     The runs around a bucket are gathered first: in a join of 10,000,000 a run has five rows, and comparing each of them
-    where it lies took 18 ns a run and row. cursor (6,) int64: as there, but for the rows that are done of the run of
-    the next flip, row, and that flip.
+    where it lies took 18 ns a run and row. flips (n,) uint32, all of as many bits. left_seen, right_seen: what is
+    compared first, in order: the words themselves, or (1, n + LANES) uint32, half of the bits of the only word, none of
+    them the key's, of which a pair differs in no more than the flip leaves. cursor (6,) int64: as there, but for the
+    rows that are done of the run of the next flip, row, and that flip.
     """
     limit = uint64(radius)
-    n_words, width = left_words.shape[0], _GATHERED + STRETCH
-    memory = np.empty(8 + n_words * width, np.uint64)
-    skew = (-memory.ctypes.data & 63) >> 3  # whole cache lines: half of the loads otherwise touch two
-    gathered = memory[skew : skew + n_words * width].reshape((n_words, width))
-    column = right_words[0].reshape((right_words.shape[1], 1))
+    within, n_unseen = limit, 0
+    if left_seen.itemsize < 8:
+        within, n_unseen = limit - popcount(uint64(flips[0])), left_words.shape[0]
+    n_seen, width = left_seen.shape[0], _GATHERED + STRETCH
+    memory = np.empty(LANES + n_seen * width, right_seen.dtype)
+    skew = (-memory.ctypes.data & 63) // memory.itemsize  # whole cache lines: half of the loads otherwise touch two
+    gathered = memory[skew : skew + n_seen * width].reshape((n_seen, width))
+    column = right_seen[0].reshape((right_seen.shape[1], 1))
+    words, names = right_words[0].reshape((right_words.shape[1], 1)), right_rows.reshape((right_rows.size, 1))
     ends, shifts = np.empty(flips.size, np.uint64), np.empty(flips.size, np.uint64)
-    room = left_out.size - _GATHERED
-    found = n_open = 0
+    # Hits wait until what is asked for has arrived, as candidates do.
+    hits = np.empty((2, _BATCH + _GATHERED), np.int64)
+    room = left_out.size - _BATCH - _GATHERED
+    found = n_open = n_hits = 0
     spent = 0
     position, stop, bucket, at, row, flip = cursor
     while position < stop:
@@ -316,60 +358,58 @@ def probe_gathered(
         while flip < flips.size:
             n_runs, next_flip, next_at = _choose_runs(right_starts, flips, bucket, same, flip, at, column, ends, shifts)
             n = int64(ends[n_runs - 1]) if n_runs else 0
-            for word in range(n_words):
-                _gather(right_words[word], ends, shifts, n_runs, gathered[word])
+            for word in range(n_seen):
+                _gather(right_seen[word], ends, shifts, n_runs, gathered[word])
             spent += 4 * n_runs
             row = max(row, position)
             while row < last:
-                if n_open > room:
-                    found = n_open = _settle(
-                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
-                        distance_out,
-                    )  # fmt: skip
-                if n_open > room:
-                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
-                    return _settle(
-                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
-                        distance_out,
-                    )  # fmt: skip
                 spent += n // LANES + 1
-                block = next_stretch(gathered, 0, left_words, row, n_words, limit, n)
-                run = 0
+                block = next_stretch(gathered, 0, left_seen, row, n_seen, within, n)
                 while block < n:
-                    near = near_mask(gathered, block, left_words, row, n_words, limit)
-                    if n - block < LANES:
+                    near = near_stretch(gathered, block, left_seen, row, n_seen, within)
+                    if n - block < STRETCH:
                         near &= (uint64(1) << uint64(n - block)) - uint64(1)
                     while near:
                         lane = near & (~near + uint64(1))
                         near ^= lane
                         place = block + int64(popcount(lane - uint64(1)))
-                        while int64(ends[run]) <= place:
-                            run += 1
-                        n_open = _collect(
-                            uint64(1), row, place + int64(shifts[run]), left_hashes, left_rows, right_hashes,
-                            right_rows, n_open, left_out, right_out,
-                        )  # fmt: skip
-                    block += LANES
-                    if block % STRETCH == 0:
-                        block = next_stretch(gathered, block, left_words, row, n_words, limit, n)
-                if n_open - found > _BATCH:
-                    spent += n_open - found
-                    found = n_open = _settle(
-                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
-                        distance_out,
-                    )  # fmt: skip
+                        there = place + int64(shifts[_find_run(ends, n_runs, place)])
+                        if n_unseen:
+                            prefetch_row(words, there)
+                        else:
+                            prefetch_row(names, there)
+                        hits[0, n_hits] = row
+                        hits[1, n_hits] = there
+                        n_hits += 1
+                    block = next_stretch(gathered, block + STRETCH, left_seen, row, n_seen, within, n)
                 row += 1
-                if spent > budget:
-                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
-                    return _settle(
-                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
-                        distance_out,
+                if n_hits > _BATCH or spent > budget:
+                    spent += n_hits
+                    n_open = _sift(
+                        hits, n_hits, n_unseen, limit, left_hashes, left_rows, left_words, right_hashes, right_rows,
+                        right_words, n_open, left_out, right_out,
                     )  # fmt: skip
+                    n_hits = 0
+                    if n_open - found > _BATCH:
+                        found = n_open = _settle(
+                            found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                            right_out, distance_out,
+                        )  # fmt: skip
+                    if n_open > room or spent > budget:
+                        cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
+                        return _settle(
+                            found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                            right_out, distance_out,
+                        )  # fmt: skip
             row = 0
             flip, at = next_flip, next_at
         flip = 0
         position = last
     cursor[0] = position
+    n_open = _sift(
+        hits, n_hits, n_unseen, limit, left_hashes, left_rows, left_words, right_hashes, right_rows, right_words,
+        n_open, left_out, right_out,
+    )  # fmt: skip
     return _settle(
         found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
         distance_out,

@@ -8,7 +8,17 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from imgmatch_df._kernels import forest
-from imgmatch_df._kernels.bands import I64, U16, U32, U64, order_band, part_columns, permute_bits, pick_together
+from imgmatch_df._kernels.bands import (
+    I64,
+    U16,
+    U32,
+    U64,
+    halve_words,
+    order_band,
+    part_columns,
+    permute_bits,
+    pick_together,
+)
 from imgmatch_df._kernels.plans import Band, Distinct, Plan, flips, is_gathered
 from imgmatch_df._kernels.popcount import LANES
 from imgmatch_df._kernels.probes import probe_gathered, probe_runs
@@ -20,6 +30,7 @@ _BUDGET: Final = (
 )
 _MARKS: Final = 4  # bits of a mark beyond those of the rows: by chance at most 6 % of the rows that are alone pass
 _BUFFER: Final = 1 << 16  # pairs a kernel finds before it comes back
+_HALVES_WITHIN: Final = 8  # bits; of strangers one in 4,000 passes a half then, within 9 bits one in 1,000
 _MANY_ROWS: Final = (
     1 << 21  # rows of one word that are sorted in two steps: 1,000,000 are as fast in one, what they go to is cached
 )
@@ -65,9 +76,12 @@ class Columns:
         self.side, self._order = side, order
         n, n_words = len(side.rows), side.hashes.shape[1]
         # The bits of a single word stay where they are.
-        self._columns = empty((n_words, n), np.uint64)
-        if n_words == 1:
-            self._columns = (side.hashes if n == len(side.hashes) else side.hashes[side.rows]).T
+        if n_words == 1 and n == len(side.hashes):
+            self._columns = side.hashes.T
+        else:
+            self._columns = empty((n_words, n), np.uint64)
+        if n_words == 1 and n < len(side.hashes):
+            np.take(side.hashes[:, 0], side.rows, out=self._columns[0], mode="clip")  # which needs no copy
         n_starts = 2 + (1 << max(band.n_key_bits for band in plan.bands))
         n_marks = max(1, (1 << max(self._n_mark_bits(band) for band in plan.bands)) >> 5)
         self._picks = [(empty(n_marks, np.uint64), empty(n, np.uint32)) for _ in range(n_slots)]
@@ -114,6 +128,13 @@ class Columns:
     def _n_mark_bits(self, band: Band) -> int:
         """Return the bits of the hash by which `pick_together` knows a slice."""
         return min(band.n_bits, len(self.side.rows).bit_length() + _MARKS)
+
+
+def _halves(ordered: Ordered, band: Band) -> U32:
+    """Return 32 bits of each row's word, none of which are the band's: (1, n + LANES) uint32."""
+    halves = empty(ordered.words.shape, np.uint32)
+    halve_words(ordered.words[0], band.low + band.n_bits, halves[0])
+    return halves
 
 
 class Once:
@@ -163,7 +184,7 @@ class Bands:
 
     def n_probes_of(self, band: Band) -> int:
         """Return the tasks that probe a band."""
-        return self.n_probes * (2 if is_gathered(band.radius) else 1)
+        return self.n_probes * (1 + band.radius if is_gathered(band.radius) else 1)
 
     def next(self, slot: int) -> list["Build"]:
         """Return the task that orders the next band in a slot, if there is one."""
@@ -191,9 +212,13 @@ class Build:
         done = count(1)
         none = np.zeros(1, np.uint32)
         if is_gathered(band.radius):
-            searches = [partial(probe_runs, none), partial(probe_gathered, flips(band))]
+            seen: tuple[U32 | U64, ...] = left.words, right.words
+            if left.hashes.shape[1] == 1 and bands.plan.radius <= _HALVES_WITHIN:
+                halves = _halves(left, band)
+                seen = halves, halves if same else _halves(right, band)
+            searches = [partial(probe_runs, none), *(partial(probe_gathered, level, *seen) for level in flips(band))]
         else:
-            searches = [partial(probe_runs, np.concatenate([none, flips(band)]))]
+            searches = [partial(probe_runs, np.concatenate([none, *flips(band)]))]
         for search in searches:
             self._probes.extend(
                 Probe(search, bands, self._number, self._slot, left, right, span, done) for span in pairwise(cuts)
@@ -283,7 +308,7 @@ class FlipSearch:
     """The links between the buckets of a span and those a flip away, after `BucketSearch`: gives `Links`."""
 
     def __init__(self, band: Band, plan: Plan, ordered: Ordered, root: U32, roots: I64, span: tuple[int, int]) -> None:
-        self._flips, self._radius, self._root, self._roots = flips(band), plan.radius, root, roots
+        self._flips, self._radius, self._root, self._roots = np.concatenate(flips(band)), plan.radius, root, roots
         self._ordered = ordered
         self._forest: U32 | None = None
         self._cursor = np.array([*span, 0, 0], np.int64)
