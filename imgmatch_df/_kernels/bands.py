@@ -252,6 +252,7 @@ def order_band(
         starts[bucket] = n_before
     source = columns[first_word]
     target = words[0]
+    has_more = words.shape[0] > 1
     for i in range(n):
         row = i
         if picked is not None:
@@ -259,14 +260,15 @@ def order_band(
         key = (_slice(left, right, row, shift, top, factor) >> drop) + uint64(1)  # its start becomes that of the next
         at = starts[key]
         starts[key] = at + np.uint32(1)
-        rows[at] = row
+        rows[at] = row if has_more else int64(names[row])
         target[at] = source[row]
-    for k in range(1, words.shape[0]):
-        source = columns[(first_word + k) % columns.shape[0]]
+    if has_more:
+        for k in range(1, words.shape[0]):
+            source = columns[(first_word + k) % columns.shape[0]]
+            for position in range(n):
+                words[k, position] = source[rows[position]]
         for position in range(n):
-            words[k, position] = source[rows[position]]
-    for position in range(n):
-        rows[position] = names[rows[position]]
+            rows[position] = names[rows[position]]
 
 
 @kernel

@@ -120,7 +120,8 @@ class Plan:
 def flips(band: Band) -> list[U32]:
     """Return the key differences of 1 bit, of 2 …, within the band's radius: (n_flips,) uint32 each, ascending."""
     bits = [1 << bit for bit in range(band.n_key_bits)]
-    return [np.array(sorted(map(sum, combinations(bits, n_ones))), np.uint32) for n_ones in range(1, band.radius + 1)]
+    most = min(band.radius, band.n_key_bits)
+    return [np.array(sorted(map(sum, combinations(bits, n_ones))), np.uint32) for n_ones in range(1, most + 1)]
 
 
 def is_gathered(radius: int) -> bool:
@@ -167,7 +168,8 @@ def choose_plan(
 
 def _sample(left: Distinct, right: Distinct) -> U64:
     """Return hashes taken evenly from both sides, few where the join is small: sampling must cost little beside it."""
-    n = int(np.clip((len(left.rows) + len(right.rows)) // 256, 256, _MAX_SAMPLE))
+    n_rows = len(left.rows) + len(right.rows)
+    n = int(np.clip(n_rows // (512 if left.hashes.shape[1] == 1 else 256), 256, _MAX_SAMPLE))
     if left is right:
         return left.hashes[left.rows[:: max(1, len(left.rows) // n)][:n]]
     halves = [side.hashes[side.rows[:: max(1, 2 * len(side.rows) // n)][: n // 2]] for side in (left, right)]

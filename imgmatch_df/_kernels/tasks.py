@@ -184,7 +184,7 @@ class Bands:
 
     def n_probes_of(self, band: Band) -> int:
         """Return the tasks that probe a band."""
-        return self.n_probes * (1 + band.radius if is_gathered(band.radius) else 1)
+        return self.n_probes * (1 + min(band.radius, band.n_key_bits) if is_gathered(band.radius) else 1)
 
     def next(self, slot: int) -> list["Build"]:
         """Return the task that orders the next band in a slot, if there is one."""
