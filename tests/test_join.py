@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imgmatch_df import clusters, hashing, join, threads
-from imgmatch_df._kernels import probes, tasks
+from imgmatch_df._kernels import plans, probes, tasks
 from imgmatch_df._kernels.bands import pick_together
 from imgmatch_df.errors import ArgumentError, ColumnError
 
@@ -106,6 +107,35 @@ def test_kernels_go_on_where_they_stopped(monkeypatch, kind, room, budget, n):
         for plan in PLANS:
             assert_pairs(join.self_join(hashes, radius, 64, plan=plan), distances, radius)
             assert_pairs(join.cross_join(hashes, others, radius, 64, plan=plan), across, radius, same=False)
+
+
+# As (first bit, bits, radius): all bands within 2, one that ends with the word, some that leave bits out.
+LAYOUTS = {
+    8: [[(0, 20, 2), (20, 20, 2), (40, 24, 2)], [(0, 3, 2), (30, 4, 2), (50, 12, 2)], [(0, 10, 4), (54, 10, 3)]],
+    7: [[(0, 6, 2), (10, 6, 2), (58, 6, 1)]],
+    9: [[(0, 11, 2), (11, 11, 2), (40, 12, 3)]],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_pair_is_lost_by_a_half(kind, monkeypatch):
+    """Within 8 bits half of a word decides who is looked at, within 9 the whole."""
+    hashes, others = make(kind, 700, 8), make(kind, 400, 8, seed=1)
+    others[:50] = hashes[:50] ^ np.uint64(1 << 63 | 7)
+    distances, across = reference.distance_matrix(hashes, hashes), reference.distance_matrix(hashes, others)
+    choose_plan = plans.choose_plan
+    for radius, layouts in LAYOUTS.items():
+        for layout in layouts:
+            bands = tuple(plans.Band(low, n_bits, n_bits, within) for low, n_bits, within in layout)
+            assert sum(band.radius + 1 for band in bands) >= radius + 1
+
+            def choose(*arguments, bands=bands, **options):
+                plan, order = choose_plan(*arguments, **options)
+                return replace(plan, choice="bands", bands=bands), order
+
+            monkeypatch.setattr(plans, "choose_plan", choose)
+            assert_pairs(join.self_join(hashes, radius, 64), distances, radius)
+            assert_pairs(join.cross_join(hashes, others, radius, 64), across, radius, same=False)
 
 
 @pytest.mark.parametrize("kind", KINDS)
