@@ -335,15 +335,9 @@ def rank_images(
             valid = column.is_not_null()
             failed = (~valid).arg_true()[: None if k is None else max(0, k - len(nearest))]
             order, n_failed = pl.concat([valid.arg_true().gather(nearest), failed]), len(failed)
-        ranked = rows[names][order]
-        nulls = [None] * n_failed
         ranks = np.arange(1, len(nearest) + 1)
-        return ranked.hstack(
-            [
-                pl.Series(DISTANCE, distance, dtype=DISTANCE_DTYPE).extend(pl.Series(nulls, dtype=DISTANCE_DTYPE)),
-                pl.Series(RANK, ranks, dtype=ROW_DTYPE).extend(pl.Series(nulls, dtype=ROW_DTYPE)),
-            ]
-        )
+        found = pl.Series(DISTANCE, distance, dtype=DISTANCE_DTYPE), pl.Series(RANK, ranks, dtype=ROW_DTYPE)
+        return rows[names][order].hstack([column.extend_constant(None, n_failed) for column in found])
 
     return apply(hashed, list(schema), rank, answer)
 
