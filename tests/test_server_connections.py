@@ -69,6 +69,25 @@ def test_of_thousands_sent_ahead_a_few_are_answered(service):
     assert codes(service, *[HEALTH] * 200)[:17] == [200] * 17
 
 
+def test_who_sent_too_much_ahead_may_read_the_answers_late(service):
+    """A connection that is closed before the client stops sending is reset, and what is still on its way is lost."""
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        connection.connect(("127.0.0.1", service.port))
+        connection.sendall(ask * 100)
+        time.sleep(0.5)
+        with suppress(ConnectionError):
+            for _ in range(3):
+                connection.sendall(ask)
+                time.sleep(0.1)
+        received = read_all(connection)
+    assert received.count(b"HTTP/1.1 200") >= 17
+    assert received.endswith(b"}")
+    assert received.count(b"connection: close") == 1
+
+
 PATIENT = "from imgmatch_df.server import connection; connection._WRITE_WITHIN_S = 2.0; "
 
 

@@ -30,6 +30,7 @@ class _JoinedWrites:
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
+        self.lingers = False  # when it is closed
         self._transport = transport
         self._held = b""
         self._n_written = 0
@@ -54,15 +55,18 @@ class _JoinedWrites:
             self._flush()
             self._write(data)
 
-    def write_eof(self) -> None:
-        """Write what is held back, and that there is no more."""
-        self._flush()
-        self._transport.write_eof()
-
     def close(self) -> None:
-        """Write what is held back, and end the connection."""
+        """Write what is held back and end the connection, once the client has had time to read where that `lingers`.
+
+        A connection that is closed while more comes in is reset, and the client never sees what was on its way to it.
+        """
         self._flush()
-        self._transport.close()
+        if self.lingers:
+            self.lingers = False
+            self._transport.write_eof()
+            asyncio.get_running_loop().call_later(DISCARD_S, self._transport.close)
+        else:
+            self._transport.close()
 
     def _flush(self) -> None:
         if self._held:
@@ -126,7 +130,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a head, unless so many requests wait that the last of them ends the connection."""
         if len(self.pipeline) >= _MAX_QUEUED:
-            self._is_over = True
+            self._is_over = self._writer.lingers = True
             self.cycle.keep_alive = False
             raise OverflowError
         self._in_head = True
@@ -199,13 +203,10 @@ class Connection(HttpToolsProtocol):
             self._last = refusal
 
     def _turn_away(self, refusal: Refusal) -> None:
-        """Answer without the application, and end the connection once the client has had time to read that.
-
-        A connection that is closed on unread bytes is reset, and the client never sees why.
-        """
+        """Answer without the application, and end the connection."""
         self._write(refusal)
-        self._writer.write_eof()
-        self.loop.call_later(DISCARD_S, self.transport.close)
+        self._writer.lingers = True
+        self._writer.close()
 
     def _write(self, refusal: Refusal) -> None:
         self._is_over = True
