@@ -71,6 +71,11 @@ class Band:
         """Where the band's bits begin, and how many they are."""
         return self.low, self.n_bits
 
+    @property
+    def most_flips(self) -> int:
+        """In how many bits two keys may differ, at most."""
+        return min(self.radius, self.n_key_bits)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -120,8 +125,8 @@ class Plan:
 def flips(band: Band) -> list[U32]:
     """Return the key differences of 1 bit, of 2 …, within the band's radius: (n_flips,) uint32 each, ascending."""
     bits = [1 << bit for bit in range(band.n_key_bits)]
-    most = min(band.radius, band.n_key_bits)
-    return [np.array(sorted(map(sum, combinations(bits, n_ones))), np.uint32) for n_ones in range(1, most + 1)]
+    levels = range(1, band.most_flips + 1)
+    return [np.array(sorted(map(sum, combinations(bits, n_ones))), np.uint32) for n_ones in levels]
 
 
 def is_gathered(radius: int) -> bool:

@@ -148,11 +148,9 @@ def near_stretch(typingctx: Any, columns: Any, at: Any, queries: Any, query: Any
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
-        places = [builder.add(args[1], ir.Constant(_WORD, start)) for start in range(0, STRETCH, LANES)]
-        distances = _distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
         radius = blocks.splat_radius(args[5])
         mask = ir.Constant(_WORD, 0)
-        for k, of_block in enumerate(distances):
+        for k, of_block in enumerate(_stretch_distances(builder, blocks, words, args[1], args)):
             near = builder.bitcast(builder.icmp_unsigned("<=", of_block, radius), ir.IntType(LANES))
             mask = builder.or_(mask, builder.shl(builder.zext(near, _WORD), ir.Constant(_WORD, k * LANES)))
         return mask
@@ -198,8 +196,7 @@ def next_stretch(
         umin = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.umin.{blocks.name}")
 
         def near_at(index: Any) -> Any:
-            places = [builder.add(index, ir.Constant(_WORD, start)) for start in range(0, STRETCH, LANES)]
-            least, *others = _distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
+            least, *others = _stretch_distances(builder, blocks, words, index, args)
             for other in others:
                 least = builder.call(umin, [least, other])
             return builder.icmp_unsigned("<=", least, blocks.splat_radius(args[5]))
@@ -271,6 +268,12 @@ def _near(builder: Any, blocks: _Columns, words: _Columns, first: Any, args: Any
     """Return the <LANES x i1> of hashes within the radius; `first` is the block of word 0, already loaded."""
     (distances,) = _distances(builder, blocks, words, [args[1]], [first], args)
     return builder.icmp_unsigned("<=", distances, blocks.splat_radius(args[5]))
+
+
+def _stretch_distances(builder: Any, blocks: _Columns, words: _Columns, at: Any, args: Any) -> list[Any]:
+    """Return the distances of the `STRETCH` hashes from `at` on from the query, a vector for each block."""
+    places = [builder.add(at, ir.Constant(_WORD, start)) for start in range(0, STRETCH, LANES)]
+    return _distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
 
 
 def _distances(

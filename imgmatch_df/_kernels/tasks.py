@@ -80,8 +80,8 @@ class Columns:
             self._columns = side.hashes.T
         else:
             self._columns = empty((n_words, n), np.uint64)
-        if n_words == 1 and n < len(side.hashes):
-            np.take(side.hashes[:, 0], side.rows, out=self._columns[0], mode="clip")  # which needs no copy
+            if n_words == 1:
+                np.take(side.hashes[:, 0], side.rows, out=self._columns[0], mode="clip")  # which needs no copy
         n_starts = 2 + (1 << max(band.n_key_bits for band in plan.bands))
         n_marks = max(1, (1 << max(self._n_mark_bits(band) for band in plan.bands)) >> 5)
         self._picks = [(empty(n_marks, np.uint64), empty(n, np.uint32)) for _ in range(n_slots)]
@@ -174,7 +174,7 @@ class Bands:
     Parameters
     ----------
     n_probes
-        Tasks that a band is probed by; twice as many where it is probed in two ways.
+        Tasks that a band is probed by; as many again for each number of flips where these are gathered.
     """
 
     def __init__(self, lefts: Columns, rights: Columns, plan: Plan, order: I64, n_probes: int) -> None:
@@ -184,7 +184,7 @@ class Bands:
 
     def n_probes_of(self, band: Band) -> int:
         """Return the tasks that probe a band."""
-        return self.n_probes * (1 + min(band.radius, band.n_key_bits) if is_gathered(band.radius) else 1)
+        return self.n_probes * (1 + band.most_flips if is_gathered(band.radius) else 1)
 
     def next(self, slot: int) -> list["Build"]:
         """Return the task that orders the next band in a slot, if there is one."""
