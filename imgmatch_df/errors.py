@@ -11,6 +11,10 @@ class ImgMatchError(Exception):
     """Base of every exception that imgmatch-df raises on purpose."""
 
 
+class ImgMatchWarning(UserWarning):
+    """A call gives an exact result that is probably not the one that the caller wants."""
+
+
 class ArgumentError(ImgMatchError, ValueError):
     """An argument has a value that is not allowed. Raised while the expression is built."""
 

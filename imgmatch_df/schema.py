@@ -70,6 +70,10 @@ class HashKind:
         Polars dtype of its column.
     version
         Name of the definition; hashes of different versions are not comparable.
+    near_radius
+        Advised radius for edited copies, in bits.
+    max_honest_radius
+        Largest radius that still separates copies from unrelated images, in bits; beyond it the verbs warn.
     """
 
     name: str
@@ -77,6 +81,8 @@ class HashKind:
     n_bytes: int
     dtype: pl.DataType
     version: str
+    near_radius: int
+    max_honest_radius: int
 
     @property
     def n_chars(self) -> int:
@@ -84,8 +90,24 @@ class HashKind:
         return 8 * self.n_bytes
 
 
-BMH1: Final = HashKind("bmh1", n_bits=961, n_bytes=121, dtype=pl.Binary(), version="opencv-block-mean-1")
-PHASH: Final = HashKind("phash", n_bits=64, n_bytes=8, dtype=pl.UInt64(), version="opencv-phash")
+BMH1: Final = HashKind(
+    "bmh1",
+    n_bits=961,
+    n_bytes=121,
+    dtype=pl.Binary(),
+    version="opencv-block-mean-1",
+    near_radius=24,
+    max_honest_radius=128,
+)
+PHASH: Final = HashKind(
+    "phash",
+    n_bits=64,
+    n_bytes=8,
+    dtype=pl.UInt64(),
+    version="opencv-phash",
+    near_radius=4,
+    max_honest_radius=16,
+)
 HASH_KINDS: Final[dict[str, HashKind]] = {kind.name: kind for kind in (BMH1, PHASH)}
 
 
