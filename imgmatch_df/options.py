@@ -9,6 +9,7 @@ from os import PathLike, fspath
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.threads import max_threads
 
 Decode = Literal["full", "scaled"]
 OnError = Literal["null", "raise"]
@@ -135,6 +136,7 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
     ArgumentError
         If an option is unknown or has a value that is not allowed.
     """
+    max_threads()  # not after an hour of fetching
     names = [field.name for field in fields(Options)]
     for name in options:
         if name not in names:

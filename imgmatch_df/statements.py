@@ -25,8 +25,8 @@ class Running:
     """The statements that run now. The call that makes it belongs to one of them, though not known which."""
 
     def __init__(self) -> None:
-        self._inner: list[dict[Any, Any]] = []
-        self._outer: list[dict[Any, ref[Any]]] = []
+        self._inner: list[dict[Any, Any]] = []  # the innermost of each thread
+        self._outer: list[dict[Any, Any]] = []
         if not getattr(sys, "_is_gil_enabled", lambda: True)():
             return  # the frames of another thread may be read only while it cannot run
         for innermost in sys._current_frames().values():
@@ -39,17 +39,18 @@ class Running:
 
     def get(self, key: object) -> Any:
         """Return what has been put under `key` since all these statements began, else None."""
-        found = [shared.get(key) for shared in self._inner]
-        found += [None if (value := shared.get(key)) is None else value() for shared in self._outer]
-        return None if not found or any(value is not found[0] for value in found) else found[0]
+        found = [shared[key][0]() if key in shared else None for shared in self._inner + self._outer]
+        return found[0] if found and all(value is found[0] for value in found) else None
 
     def put(self, key: object, value: Any, max_values: int) -> None:
         """Keep `value` until the innermost of these statements end; each of them keeps at most `max_values`."""
-        for shared, kept in [*((one, value) for one in self._inner), *((one, ref(value)) for one in self._outer)]:
-            shared.pop(key, None)
-            shared[key] = kept
-            while len(shared) > max_values:
-                del shared[next(iter(shared))]
+        weak = ref(value)
+        for statements, kept in ((self._inner, value), (self._outer, None)):
+            for shared in statements:
+                shared.pop(key, None)
+                shared[key] = weak, kept
+                while len(shared) > max_values:
+                    del shared[next(iter(shared))]
 
 
 def _statements(innermost: FrameType) -> list[FrameType]:
