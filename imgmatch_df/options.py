@@ -96,7 +96,7 @@ class Options:
     on_error
         ``"null"`` keeps failed rows as null, ``"raise"`` stops at the first one.
     progress
-        Whether to show a bar on the terminal (standard error); where there is none, nothing is shown.
+        Whether to show a bar: on the terminal (standard error), or in the cell of a notebook; elsewhere nothing.
     """
 
     decode: Decode = "full"
