@@ -8,7 +8,7 @@ import polars as pl
 
 from imgmatch_df import hashing, pipeline
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.options import SourceOptions, make_options, whole_number
+from imgmatch_df.options import SourceOptions, check_name, make_options, shown, whole_number
 from imgmatch_df.schema import ROW_DTYPE, HashKind, hash_kind
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
     kind, n_bits = hash_kind(hash_type), whole_number(radius)
     if n_bits is None or not 0 <= n_bits <= kind.n_bits:
         raise ArgumentError(
-            f"radius must be a whole number of bits from 0 to {kind.n_bits}, got {radius!r}\n"
+            f"radius must be a whole number of bits from 0 to {kind.n_bits}, got {shown(radius)}\n"
             "Hint: 0 finds equal hashes; a few bits of phash or a few dozen of bmh1 find edited copies."
         )
     return kind, n_bits
@@ -79,6 +79,8 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
 
 def check_columns(frame: Frame, kind: HashKind, id_column: str | None) -> pl.Schema:
     """Return the schema of `frame`, which has the hash column and the id column that a verb needs."""
+    if id_column is not None:
+        check_name("id", id_column)
     schema = frame.collect_schema()
     if kind.name not in schema:
         raise ColumnError(

@@ -23,7 +23,7 @@ from imgmatch_df.frames import (
     shown_names,
 )
 from imgmatch_df.known import Stored, find_nearest
-from imgmatch_df.options import SourceOptions, check_choice
+from imgmatch_df.options import SourceOptions, check_choice, check_flag
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import (
     BMH1,
@@ -245,6 +245,7 @@ class _Grouping:
     ) -> None:
         check_choice("linkage", linkage, get_args(Linkage), "'connected' chains near-duplicates, 'star' does not.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
+        check_flag("diameter", diameter, "True adds the largest distance in each cluster.")
         self.radius, self.kind, self.linkage, self.keep = radius, kind, linkage, keep
         self.diameter, self.progress = diameter, progress
 

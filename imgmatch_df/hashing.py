@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.options import whole_number
 from imgmatch_df.schema import BMH1, DISTANCE, DISTANCE_DTYPE, HASH_KINDS, PHASH, HashKind
 
 if TYPE_CHECKING:
@@ -201,16 +202,17 @@ def parse_hash(value: object) -> int | bytes:
     Parameters
     ----------
     value
-        An int of 0 to 2**64 - 1, bytes, or the documented 0/1 string of either kind.
+        A whole number of 0 to 2**64 - 1, of numpy too; bytes; or the documented 0/1 string of either kind.
 
     Raises
     ------
     ArgumentError
         If it is none of these.
     """
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << PHASH.n_bits:
-        return value
-    if isinstance(value, (bytes, bytearray)) and 1 <= len(value) <= MAX_WIDTH_BYTES:
+    number = whole_number(value)
+    if number is not None and 0 <= number < 1 << PHASH.n_bits:
+        return number
+    if isinstance(value, (bytes, bytearray, memoryview)) and 1 <= memoryview(value).nbytes <= MAX_WIDTH_BYTES:
         return bytes(value)
     if isinstance(value, str) and not value.strip("01"):
         for kind in HASH_KINDS.values():
@@ -289,9 +291,14 @@ def to_bits(hashes: pl.Series) -> pl.Series:
 
     if hashes.dtype == pl.Null:
         return hashes.cast(pl.String)
-    rows, valid = hash_rows(hashes)
-    characters = np.unpackbits(rows, axis=1) + np.uint8(ord("0"))
-    return _binary_series(hashes.name, characters, valid).cast(pl.String)
+    # A string is eight times as long as its hash, and is there three times while it is made.
+    starts = range(0, max(1, len(hashes)), _CHUNK_ROWS)
+    parts = []
+    for part in (hashes.slice(start, _CHUNK_ROWS) for start in starts):
+        rows, valid = hash_rows(part)
+        characters = np.unpackbits(rows, axis=1) + np.uint8(ord("0"))
+        parts.append(_binary_series(hashes.name, characters, valid).cast(pl.String))
+    return pl.concat(parts)
 
 
 def from_bits(bits: pl.Series, kind: HashKind) -> pl.Series:

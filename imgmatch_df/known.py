@@ -7,6 +7,7 @@ import polars as pl
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import Frame, Side, check_columns, needed_columns
+from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import ROW_DTYPE, HashKind
 from imgmatch_df.store import Target, open_store, scan_hashes
@@ -47,6 +48,8 @@ class Stored(NamedTuple):
         StoreError
             If the store cannot be read, or its hashes are made in another way.
         """
+        if id_column is not None:
+            check_name("stored_id", id_column)
         if isinstance(stored, str | PathLike):
             with open_store(stored) as store:
                 store.manifest.check_comparable(kind, decode, repr(str(stored)))

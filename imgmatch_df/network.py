@@ -9,6 +9,7 @@ import atexit
 import os
 import random
 import re
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ _BACKOFF_S: Final = 0.5
 _WITH_ATTEMPTS: Final = ("not_found", "fetch_timeout", "fetch_failed")
 _BUCKET: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/\\?#]*")
 _HTTP: Final = re.compile("https?:", re.IGNORECASE)
+# On Windows the loop watches at most 512 sockets (select), and it has some of its own.
+_MAX_OPEN: Final = 480 if sys.platform == "win32" else sys.maxsize
 _CLOSE_WITHIN_S: Final = 5.0  # milliseconds, unless the machine is busy
 
 Answer: TypeAlias = Fetched | Failure
@@ -198,7 +201,9 @@ class Network:
 
     def _next(self, download: Download) -> int | None:
         options = download.options
-        if self._n_open >= options.n_connections or not self._memory.has_room(options.max_bytes_in_flight):
+        if self._n_open >= min(options.n_connections, _MAX_OPEN) or not self._memory.has_room(
+            options.max_bytes_in_flight
+        ):
             return None
         return download.take(self._n_open_to)
 

@@ -11,6 +11,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.options import check_flag, shown
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, PATH, SIZE
 from imgmatch_df.sources import path_as_text
 
@@ -61,9 +62,11 @@ def scan_images(
     >>> imgmatch_df.scan_images("photos/**/*.jpg").collect_schema().names()
     ['path', 'size', 'modified']
     """
-    patterns = [os.fspath(one) for one in ([source] if isinstance(source, str | os.PathLike) else source)]
+    given = [source] if isinstance(source, str | os.PathLike) or not isinstance(source, Iterable) else list(source)
+    patterns = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in given]
     for pattern in patterns:
         _check_pattern(pattern)
+    check_flag("recursive", recursive, "False leaves subfolders out.")
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
@@ -100,7 +103,9 @@ def list_images(sources: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
     return pl.concat(parts), unlisted
 
 
-def _check_pattern(pattern: str) -> None:
+def _check_pattern(pattern: object) -> None:
+    if not isinstance(pattern, str) or "\0" in pattern:
+        raise ArgumentError(f"source must be a path or a glob, got {shown(pattern)}\nHint: or a list of several.")
     if not pattern:
         raise ArgumentError(
             "source is empty, a folder, a file or a glob is needed\nHint: '.' is the working directory."
