@@ -204,7 +204,7 @@ def test_wrong_columns_say_so(call, message):
 @pytest.mark.parametrize("column", [phashes([1, None, 2**64 - 1]), bmh1s([bytes(121), None, bytes([7] * 121)])])
 def test_strings_are_made_in_parts(column, monkeypatch):
     """Memory while strings are made grows with the part, not with the column; parts change nothing."""
-    whole = pl.concat([column] * 9)
+    whole = pl.concat([column] * 9, rechunk=True)
     expected = whole.imgmatch.to_bits()
     monkeypatch.setattr(hashing, "_CHUNK_ROWS", 4)
     rows_at_once = []
