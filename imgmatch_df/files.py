@@ -2,9 +2,8 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +13,10 @@ from polars.io.plugins import register_io_source
 from imgmatch_df import records
 from imgmatch_df.documented import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
 from imgmatch_df.manifest import Manifest
 from imgmatch_df.pipeline import from_bits
-from imgmatch_df.scan import PICTURE_SUFFIXES, list_images
+from imgmatch_df.scan import holds_images, list_images
 from imgmatch_df.schema import (
     BMH1,
     DETAIL,
@@ -74,6 +74,8 @@ class SourceTable:
         What the store says of itself that the rows come from, else None.
     unlisted
         Folders whose pictures are missing, because they cannot be listed, each with the reason.
+    left_out
+        How many files and folders are left out, by reason and suffix.
     """
 
     frame: pl.LazyFrame
@@ -84,6 +86,7 @@ class SourceTable:
     batch_rows: int = BATCH_ROWS
     manifest: Manifest | None = None
     unlisted: tuple[str, ...] = ()
+    left_out: Mapping[LeftOut, int] = field(default_factory=dict)
 
     @property
     def carrier(self) -> str:
@@ -169,8 +172,8 @@ def open_sources(
         for option, value in (("--source", source), ("--base-dir", base_dir)):
             if value is not None:
                 raise ArgumentError(f"{option} is for tables, the sources are pictures\nHint: leave {option} out.")
-        frame, unlisted = _list_pictures(paths)
-        return SourceTable(frame, PATH, unlisted=unlisted)
+        frame, unlisted, left_out = list_images(paths)
+        return SourceTable(frame.lazy(), PATH, unlisted=unlisted, left_out=left_out)
     if kinds == [".json"]:
         return _open_requests(paths, source, method)
     return _open_tables(kinds[0], paths, source, hash_type, takes_hashes=method != "visual_hash")
@@ -178,11 +181,12 @@ def open_sources(
 
 def _expand(given: str) -> tuple[str, list[str]]:
     """Return the kind of what the user gave, ``"pictures"`` or a table's ending, and the paths that it stands for."""
+    given = os.path.expanduser(given)  # noqa: PTH111  # a Path drops a leading "./"
     path = Path(given)
     suffix = path.suffix.lower()
     if path.is_dir():
         parts = _sorted_glob(os.path.join(glob.escape(given), "**", "*.parquet"))  # noqa: PTH118  # glob takes a str
-        if parts and list_images([given])[0].is_empty():
+        if parts and not holds_images(given):
             return ".parquet", parts
         return "pictures", [given]
     if suffix in TABLE_SUFFIXES:
@@ -190,29 +194,13 @@ def _expand(given: str) -> tuple[str, list[str]]:
         if not paths:
             raise _nothing_found(given)
         return suffix, paths
-    if path.is_file() and suffix and suffix not in PICTURE_SUFFIXES:
+    if path.is_file() and suffix and suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
         raise _unknown_ending(path)
     return "pictures", [given]
 
 
 def _sorted_glob(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
-
-
-def _list_pictures(sources: Sequence[str]) -> tuple[pl.LazyFrame, tuple[str, ...]]:
-    """Return the pictures, and the folders that cannot be listed."""
-    found, unlisted = [], []
-    # A shell makes thousands of files of one glob; they are listed together.
-    for is_file, group in groupby(sources, key=lambda source: Path(source).is_file()):
-        for part in [list(group)] if is_file else ([source] for source in group):
-            frame, without = list_images(part)
-            if frame.is_empty() and without:
-                raise ArgumentError(f"cannot list {without[0]}\nHint: ask for permission to read the folder.")
-            if frame.is_empty():
-                raise _nothing_found(part[0])
-            found.append(frame)
-            unlisted += without
-    return pl.concat(found).lazy(), tuple(unlisted)
 
 
 def _open_tables(
@@ -358,11 +346,6 @@ def _holds_pictures(dtype: pl.DataType) -> bool:
 
 
 def _nothing_found(source: str) -> ArgumentError:
-    if Path(source).is_dir():
-        return ArgumentError(
-            f"no pictures in {source!r}\n"
-            f"Hint: known endings are {' '.join(PICTURE_SUFFIXES)}; a glob takes files of any ending."
-        )
     return ArgumentError(f"nothing matches {source!r}\nHint: the working directory is {str(Path.cwd())!r}.")
 
 

@@ -18,6 +18,11 @@ PATH: Final = "path"
 SIZE: Final = "size"
 MODIFIED: Final = "modified"
 
+# Columns of what a scan leaves out.
+REASON: Final = "reason"
+SUFFIX: Final = "suffix"
+N: Final = "n"
+
 # Columns of a store of hashes, besides those above.
 SOURCE: Final = "source"
 ETAG: Final = "etag"
