@@ -13,6 +13,7 @@ import typer
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.grouping import Keep, Linkage
 from imgmatch_df.options import Options, SourceOptions, make_options
+from imgmatch_df.schema import HASH_KINDS
 
 
 def _show_version(wanted: bool) -> None:
@@ -20,6 +21,8 @@ def _show_version(wanted: bool) -> None:
         typer.echo(f"imgmatch {version('imgmatch-df')}")
         raise typer.Exit
 
+
+_NEAR_RADII: Final = ", ".join(f"{kind.near_radius} of {kind.name}" for kind in HASH_KINDS.values())
 
 Version = Annotated[
     bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
@@ -79,7 +82,7 @@ Radius = Annotated[
     typer.Option(
         metavar="BITS",
         show_default="a request's range, else 0",
-        help="Largest distance of duplicates: 0 for equal hashes, about 48 of bmh1 for edited copies.",
+        help=f"Largest distance of duplicates: 0 for equal hashes; for edited copies {_NEAR_RADII}.",
     ),
 ]
 LinkageName = Annotated[

@@ -39,14 +39,26 @@ from imgmatch_df.arguments import (
 from imgmatch_df.documented import ping_response, to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.files import SourceTable
+from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
-from imgmatch_df.reporting import SOME_FAILED, Tally, check_streams, raise_signal, reported
+from imgmatch_df.reporting import (
+    SOME_FAILED,
+    Tally,
+    check_streams,
+    failed_in_store,
+    raise_signal,
+    reported,
+    say,
+    say_failed,
+)
 from imgmatch_df.schema import (
+    BMH1,
     DETAIL,
     DISTANCE,
     HASH_KINDS,
     HEIGHT,
     KEPT,
+    PATH,
     RANK,
     REFERENCE_ID,
     STATUS,
@@ -59,7 +71,8 @@ from imgmatch_df.targets import interruptible
 app = typer.Typer(
     name="imgmatch",
     help="Find duplicate and near-duplicate images, in folders, Parquet, CSV and JSON.",
-    epilog="imgmatch remove-duplicates photos --radius 48\n\nimgmatch rank-images cat.jpg photos -k 20",
+    epilog=f"imgmatch remove-duplicates photos --radius {BMH1.near_radius}\n\n"
+    "imgmatch rank-images cat.jpg photos -k 20",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -113,7 +126,7 @@ def visual_hash(
                 raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
         kinds = split_names(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
         tally = Tally()
-        hashed = tally.count(inputs.hash_table(table, kinds, options))
+        hashed = tally.count(inputs.hash_table(table, kinds, options), table.source)
         hashed = inputs.fitting(hashed, table, suffix) if suffix else hashed
         with targets.written_whole(out, sys.stdout.buffer) as target, inputs.hashing(table, shown=options["progress"]):
             if suffix == ".json":
@@ -129,7 +142,7 @@ def visual_hash(
             elif suffix:
                 targets.write_table(hashed, target, suffix)
             else:
-                text = screen.source_text(hashed.collect_schema(), table.source)
+                text = source_text(hashed.collect_schema(), table.source)
                 rows = inputs.run(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
         if not suffix:
             screen.show_hashes(rows, kinds)
@@ -152,7 +165,7 @@ def remove_duplicates(
 ) -> None:
     """Keep one of each group of near-duplicates. No file is deleted.
 
-    Example: imgmatch remove-duplicates photos --radius 48 -o kept.parquet
+    Example: imgmatch remove-duplicates photos --radius 24 -o kept.parquet
 
     A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept; 2: wrong call.
     """
@@ -209,24 +222,28 @@ def remove_duplicates(
                 targets.write_response(response, target)
             elif suffix:
                 targets.write_table(answer.lazy(), target, suffix)
-        tally = Tally.of(rows, kind)
+        tally = Tally.of(rows, kind, table.source)
         if listed_by is not None:
             listed = listing.removed_paths(answer, listed_by, stored_files, base_dir=given["base_dir"])
             # As bytes: a name that is not UTF-8 is a name, too.
             sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in listed.paths))
             sys.stdout.buffer.flush()
             if listed.n_wanted:
-                typer.echo(f"not listed: {listed.n_wanted:,} removed rows whose file is kept or stored, too", err=True)
+                say(f"not listed: {listed.n_wanted:,} removed rows whose file is kept or stored, too")
             if listed.n_unsure:
                 why = "may be a stored one: relative paths of --against do not start here, run it where they do"
-                typer.echo(f"not listed: {listed.n_unsure:,} removed rows whose file {why}", err=True)
+                say(f"not listed: {listed.n_unsure:,} removed rows whose file {why}")
         elif out is not None or not suffix:
             n_kept = answer.height if nests else int(answer[KEPT].sum())
             n_matched = None if stored is None else answer[REFERENCE_ID].count()
-            typer.echo(screen.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed))
+            say(screen.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed), err=False)
         if not suffix and not list_removed:
-            text = screen.source_text(answer.schema, table.source)
-            screen.show_clusters(answer.with_columns(text))
+            clustered = answer.with_columns(source_text(answer.schema, table.source))
+            screen.show_clusters(clustered, call["radius"])
+            screen.show_next(sources, is_folder=table.source == PATH and not table.stored)
+        n_removed = rows.height - answer.height if nests else int((~answer[KEPT]).sum())
+        if call["radius"] == 0 and n_removed == 0 and rows.height - tally.n_failed > 1:
+            say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
         tally.finish(is_whole=stored_is_whole and not table.unlisted)
 
 
@@ -251,6 +268,7 @@ def rank_images(
     with reported():
         started, suffix = monotonic(), _check_target(out)
         options = source_options(given)
+        query = os.path.expanduser(query)  # noqa: PTH111  # it may be no path
         wanted_kind = hash_type or inputs.kind_of_text(query)
         if sources:
             table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
@@ -265,9 +283,9 @@ def rank_images(
         pairing.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
         with targets.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
-            tally = Tally.of(rows, kind)
+            tally = Tally.of(rows, kind, table.source)
             if not suffix:
-                rows = rows.with_columns(screen.source_text(rows.schema, table.source))
+                rows = rows.with_columns(source_text(rows.schema, table.source)).with_row_index(ROW)
             ranked = interruptible(lambda: pairing.rank_images(rows, wanted, kind.name, k=k))
             if suffix == ".json":
                 # The documented answer names every record that failed, also with -k.
@@ -286,6 +304,7 @@ def rank_images(
                 targets.write_table(ranked.lazy(), target, suffix)
         if not suffix:
             screen.show_ranking(ranked)
+            screen.show_next(sources or [], is_folder=table.source == PATH and not table.stored)
         tally.finish(is_whole=not table.unlisted)
 
 
@@ -343,7 +362,7 @@ def _store(
     """Store what is new or changed, and say how much that was."""
     if prune and table.unlisted:
         # What is stored of a folder that cannot be listed would be dropped, and hashed again when it can be.
-        typer.echo("nothing is pruned, since folders could not be listed", err=True)
+        say("nothing is pruned, since folders could not be listed")
         prune = False
     asked = kinds or (table.request.hash_types if table.request else None)
     done = interruptible(
@@ -358,9 +377,11 @@ def _store(
             **options,
         )
     )
-    typer.echo(screen.stored_text(out, done))
+    say(screen.stored_text(out, done), err=False)
+    if done.n_failed:
+        say_failed(failed_in_store(out, table.frame, table.source), done.n_failed)
     if done.n_failed and not retry_failed:
-        typer.echo("column detail says why rows failed; --retry-failed tries them again", err=True)
+        say("--retry-failed tries them again")
     if done.n_failed or table.unlisted:
         raise typer.Exit(SOME_FAILED)
 

@@ -7,14 +7,15 @@ from shlex import quote
 from typing import Final, NamedTuple
 
 import polars as pl
-import typer
 
 from imgmatch_df import files, pipeline, records, targets
 from imgmatch_df.documented import Method
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.files import SourceTable
+from imgmatch_df.folders import left_out_text
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import METER
+from imgmatch_df.reporting import say
 from imgmatch_df.schema import DETAIL, HASH_KINDS, MODIFIED, OK, SIZE, STATUS, HashKind
 from imgmatch_df.sources import path_as_text
 from imgmatch_df.targets import interruptible
@@ -44,16 +45,24 @@ class StoredRows(NamedTuple):
 
 
 def open_table(
-    sources: list[str], source: str | None, base_dir: str | None, method: Method, hash_type: str | None = None
+    sources: list[str],
+    source: str | None,
+    base_dir: str | None,
+    method: Method,
+    hash_type: str | None = None,
+    *,
+    of: str = "",
 ) -> SourceTable:
     """Return the sources that the arguments of a command name, see `files.open_sources`; and say what is missing."""
     table = interruptible(
         lambda: files.open_sources(sources, source, base_dir=base_dir, method=method, hash_type=hash_type)
     )
     for folder in table.unlisted[:_FOLDERS_SHOWN]:
-        typer.echo(f"cannot list {folder}, its pictures are left out", err=True)
+        say(f"cannot list {folder}, its pictures are left out")
     if len(table.unlisted) > _FOLDERS_SHOWN:
-        typer.echo(f"cannot list {len(table.unlisted) - _FOLDERS_SHOWN:,} more folders", err=True)
+        say(f"cannot list {len(table.unlisted) - _FOLDERS_SHOWN:,} more folders")
+    if text := left_out_text(table.left_out):
+        say(f"left out{of}: {text}")
     return table
 
 
@@ -88,7 +97,7 @@ def check_documented(table: SourceTable) -> None:
 def open_stored(against: str, kind: HashKind, others: SourceTable, options: SourceOptions) -> StoredRows:
     """Return the rows of --against, hashed where they are not."""
     try:
-        table = open_table([against], None, None, "remove_duplicates", kind.name)
+        table = open_table([against], None, None, "remove_duplicates", kind.name, of=" of --against")
         hashed = hash_table(table, (kind.name,), {**options, "base_dir": None})
     except ColumnError as error:
         what = str(error).split("\nHint: ", 1)[0]
@@ -106,7 +115,7 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
     rows = collect(hashed.select(columns), table, kind, shown=options["progress"])
     n_failed = rows[kind.name].null_count()
     if n_failed:
-        typer.echo(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing", err=True)
+        say(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing")
     return StoredRows(rows, table.id_column, rows.select(about) if about else None, not table.unlisted)
 
 
@@ -156,7 +165,7 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str) -> pl.LazyFram
     kept = frame if suffix == ".json" else frame.drop(table.made)
     left_out = targets.columns_left_out(kept, suffix)
     if left_out and suffix:
-        typer.echo(f"left out, because {suffix} cannot hold it: {', '.join(left_out)}", err=True)
+        say(f"left out, because {suffix} cannot hold it: {', '.join(left_out)}")
     return kept.drop(left_out)
 
 

@@ -21,7 +21,7 @@ ROWS = [
         "torn",
         "_kernels",
     ],
-    ["answers", "connections", "documented", "folders"],
+    ["answers", "connections", "documented", "folders", "naming"],
     ["cloud", "web"],
     ["network"],
     [
