@@ -286,10 +286,14 @@ def test_failed_rows_are_in_the_output_and_counted(mixed, empty, ending):
     result = call("visual-hash", empty / "in.parquet", "-o", empty / f"out{ending}", "--source", "url")
     assert result.exit_code == 1
     summary = "8 of 13 failed: "
-    assert result.stderr.startswith(summary)
-    counts = dict(part.rsplit(" ", 1) for part in result.stderr.strip().removeprefix(summary).split(", "))
+    first, *named = result.stderr.splitlines()
+    assert first.startswith(summary)
+    counts = dict(part.rsplit(" ", 1) for part in first.removeprefix(summary).split(", "))
     assert counts == {"missing": "3", "bad_source": "2", "decode_failed": "2", "not_found": "1"}
     wanted = mixed.imgmatch.visual_hash()
+    failed = wanted.with_row_index().filter(pl.col("status") != "ok").rows(named=True)
+    numbered = {1: "row 1", 4: "row 4", 11: "row 11 (a data: URI)"}
+    assert named == [f"  {numbered.get(row['index'], row['url'])}: {row['status']}: {row['detail']}" for row in failed]
     written = read(empty / f"out{ending}")
     assert_frame_equal(written.select("bmh1", "phash"), wanted.select("bmh1", "phash"))
     if ending == ".json":
