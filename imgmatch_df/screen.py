@@ -131,7 +131,7 @@ def show_next(sources: Sequence[str], *, is_folder: bool) -> None:
     """Print how the next question needs no hashing, where the sources are files that were hashed for this one."""
     if not is_folder:
         return
-    shown = shlex.quote(describe(sources[0])) if len(sources) == 1 else "SOURCE…"
+    shown = shlex.quote(describe(sources[0], _MAX_CHARS)) if len(sources) == 1 else "SOURCE…"
     _print(f"to hash once for many questions: imgmatch visual-hash {shown} -o hashes.duckdb")
 
 
