@@ -157,7 +157,7 @@ def list_images(sources: Sequence[str]) -> Listing:
     finder = Finder()
     for source in _check_sources(sources, recursive=True):
         if not _add(finder, source, recursive=True):
-            raise _no_images(source, finder)
+            raise _no_images(source)
     paths = list(finder.paths)
     starts = range(0, max(1, len(paths)), _BATCH_ROWS)
     parts = [_describe_files(paths[start : start + _BATCH_ROWS], _SCHEMA.names()) for start in starts]
@@ -189,9 +189,8 @@ def _check_sources(source: ImageSource, *, recursive: bool) -> list[str]:
                 "source is empty, a folder, a file or a glob is needed\nHint: '.' is the working directory."
             )
         # A glob is tried up to its first match.
-        finder = Finder()
-        if not os.path.exists(pattern) and not any(True for _ in finder.match(pattern)):  # noqa: PTH110
-            raise _nothing_found(pattern, finder)
+        if not os.path.exists(pattern) and not any(True for _ in Finder().match(pattern)):  # noqa: PTH110
+            raise _nothing_found(pattern)
     return patterns
 
 
@@ -206,7 +205,7 @@ def _add(finder: Finder, pattern: str, *, recursive: bool) -> bool:
     """List one source, and return whether it has a file; only a folder may have none."""
     is_found = finder.add(pattern, recursive=recursive)
     if not is_found and not os.path.isdir(pattern):  # noqa: PTH112  # a Path raises without permission to look
-        raise _nothing_found(pattern, finder)
+        raise _nothing_found(pattern)
     return is_found
 
 
@@ -226,7 +225,9 @@ def _unlisted_texts(finder: Finder) -> tuple[str, ...]:
     return tuple(f"{path_as_text(folder)!r} ({reason})" for folder, reason in finder.unlisted.items())
 
 
-def _nothing_found(pattern: str, finder: Finder) -> ArgumentError:
+def _nothing_found(pattern: str) -> ArgumentError:
+    finder = Finder()
+    finder.add(pattern)
     shown, is_glob = path_as_text(pattern), glob.has_magic(pattern)
     what = f"nothing matches {shown!r}" if is_glob else f"no such file or folder: {shown!r}"
     if finder.unlisted:
@@ -239,13 +240,14 @@ def _nothing_found(pattern: str, finder: Finder) -> ArgumentError:
     return ArgumentError(f"{what}\nHint: {hint}")
 
 
-def _no_images(folder: str, finder: Finder) -> ArgumentError:
-    shown = path_as_text(folder)
+def _no_images(folder: str) -> ArgumentError:
+    finder = Finder()
+    finder.add(folder)
     if finder.unlisted:
         return ArgumentError(f"{_cannot_list(finder)}\nHint: ask for permission to read the folder.")
     text = left_out_text(finder.left_out())
     return ArgumentError(
-        f"no images in {shown!r}{', left out: ' * bool(text)}{text}\n"
+        f"no images in {path_as_text(folder)!r}{', left out: ' * bool(text)}{text}\n"
         f"Hint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}; a glob takes files of any suffix."
     )
 

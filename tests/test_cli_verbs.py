@@ -787,5 +787,5 @@ def test_a_join_can_be_interrupted(out):
         started = time.monotonic()
         assert program.wait(60) == 130
         assert time.monotonic() - started < 2
-        assert program.stderr.read() == b"interrupted, nothing was written\n"
+        assert program.stderr.read().splitlines()[-1] == b"interrupted, nothing was written"
     assert [path.name for path in out.iterdir()] == ["in.parquet"]

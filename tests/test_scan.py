@@ -374,6 +374,12 @@ def test_a_folder_that_cannot_be_listed_is_counted(tree, lock):
     assert counted(tree / "**" / "*.png") == [("unlisted_folder", None, 1)]
     with pytest.raises(imgmatch_df.ArgumentError, match=r"nothing matches .*; cannot list '.*sub'"):
         imgmatch_df.scan_images(tree / "**" / "*.gif")
+    # The folder that cannot be listed is no reason why another one is empty.
+    (tree / "empty").mkdir()
+    with pytest.raises(imgmatch_df.ArgumentError, match=r"no images in .*empty'\n"):
+        scan.list_images([str(tree), str(tree / "empty")])
+    with pytest.raises(imgmatch_df.ArgumentError, match=r"^cannot list "):
+        scan.list_images([str(tree), str(tree / "sub")])
 
 
 def test_one_warning_a_run_names_what_could_hold_images(strange, recwarn):
