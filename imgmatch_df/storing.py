@@ -12,6 +12,7 @@ from imgmatch_df import batches
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.fingerprints import fingerprint, has_changed
 from imgmatch_df.frames import Frame, shown_names
+from imgmatch_df.known import key_column
 from imgmatch_df.manifest import Manifest
 from imgmatch_df.options import Options, SourceOptions, check_flag, make_options
 from imgmatch_df.pipeline import HashTypes, check_hash_types, check_source_column
@@ -24,7 +25,6 @@ from imgmatch_df.schema import (
     MODIFIED,
     MODIFIED_DTYPE,
     OK,
-    PATH,
     SIZE,
     SOURCE,
     STATUS,
@@ -36,7 +36,6 @@ from imgmatch_df.sources import url_of
 from imgmatch_df.store import Store, Target, make_store, manifest_of, open_store
 
 # Names of columns that name a picture, as this package makes and expects them.
-_KEYS: Final = (SOURCE, PATH, "url")
 
 # Rows looked up in the store at a time: the keys of all that is stored are read once for each.
 _ROWS_OF_TEXT: Final = 1 << 20
@@ -300,10 +299,8 @@ def _kinds(
 
 
 def _key_column(schema: pl.Schema, source: str | None, name: str) -> str:
-    if name in schema and (name != SOURCE or source is None):
-        return name
-    found = source if source is not None else next((one for one in _KEYS if one in schema), None)
-    if name != SOURCE or found is None:
+    found = key_column(schema, source, name)
+    if found is None:
         raise ColumnError(
             f"no column {name!r} in the frame, it has {shown_names(schema)}\n"
             "Hint: key= names the column that tells rows apart."
