@@ -27,6 +27,7 @@ from imgmatch_df.options import SourceOptions, check_choice
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import (
     BMH1,
+    CLUSTER_COLUMNS,
     CLUSTER_ID,
     DIAMETER,
     DISTANCE,
@@ -147,8 +148,8 @@ def cluster(
     [(0, 0, 0, True), (1, 1, 0, True), (0, 0, 1, False), (2, 3, None, True)]
     """
     kind, radius = check_radius(radius, hash_type)
-    new = [CLUSTER_ID, KEPT, DISTANCE, *([DIAMETER] if diameter else []), REPRESENTATIVE_ID]
-    new += [] if against is None else [REFERENCE_ID]
+    absent = {DIAMETER: not diameter, REFERENCE_ID: against is None}
+    new = [name for name in CLUSTER_COLUMNS if not absent.get(name)]
     affixes = Affixes.make(prefix, suffix)
     call: Call[FrameT] = Call.check(frame, kind, source, options, id=id, adds=new, affixes=affixes)
     grouping = _Grouping(call, radius, linkage, keep, diameter=diameter)

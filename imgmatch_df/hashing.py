@@ -65,7 +65,7 @@ def as_hashes(column: pl.Series, kind: HashKind) -> pl.Series:
     ColumnError
         If a value does not fit.
     """
-    return unsigned(column) if kind is PHASH and column.dtype != pl.Null else column.cast(kind.dtype)
+    return unsigned(column) if kind.dtype == PHASH.dtype and column.dtype != pl.Null else column.cast(kind.dtype)
 
 
 def unsigned(column: pl.Series) -> pl.Series:

@@ -4,17 +4,18 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import polars as pl
 import typer
 
-from imgmatch_df.errors import ImgMatchError, RowError
+from imgmatch_df.errors import ImgMatchError, ImgMatchWarning, RowError
 from imgmatch_df.schema import OK, STATUS, STATUS_DTYPE, STATUSES, HashKind
 
 SOME_FAILED: Final = 1
@@ -82,7 +83,8 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
         What an interrupted run leaves.
     """
     try:
-        yield
+        with _warnings_shown():
+            yield
     except RowError as error:
         _fail(error, SOME_FAILED)
     except (ImgMatchError, pl.exceptions.PolarsError, OSError) as error:
@@ -92,6 +94,25 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         typer.echo(f"interrupted, {kept}", err=True)
         _leave(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Print each of our warnings once, as a message without the line of the program that it came from."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, ImgMatchWarning):
+            others(message, category, *where, **more)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            typer.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ImgMatchWarning)
+        others = warnings.showwarning
+        warnings.showwarning = show
+        yield
 
 
 def _fail(error: Exception, code: int) -> NoReturn:

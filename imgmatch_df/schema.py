@@ -34,6 +34,7 @@ KEPT: Final = "kept"
 DIAMETER: Final = "diameter"
 REMOVED_RECORDS: Final = "removed_records"
 RANK: Final = "rank"
+CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
 
 OK: Final = "ok"
 STATUSES: Final = (
