@@ -50,7 +50,7 @@ class Affixes(NamedTuple):
         if taken:
             shown = ", ".join(map(repr, taken))
             raise ColumnError(
-                f"the frame has already {'a column' if len(taken) == 1 else 'columns'} {shown}, and this call adds "
+                f"the frame already has {'a column' if len(taken) == 1 else 'columns'} {shown}, and this call adds "
                 f"{'one of that name' if len(taken) == 1 else 'columns of these names'}\nHint: {hint}"
             )
         return added
@@ -97,11 +97,14 @@ def without_bytes(expr: pl.Expr, dtype: Any) -> tuple[pl.Expr, Any] | None:
     if isinstance(dtype, pl.Struct):
         parts = {field.name: without_bytes(expr.struct.field(field.name), field.dtype) for field in dtype.fields}
         left = {name: part for name, part in parts.items() if part is not None}
-        inner = pl.Struct({name: part_dtype for name, (_, part_dtype) in left.items()})
-        if inner == dtype:
+        if len(left) == len(parts) and all(left[field.name][1] == field.dtype for field in dtype.fields):
             return expr, dtype
+        if not left:
+            return None
         struct = pl.struct(part.alias(name) for name, (part, _) in left.items())
-        return (pl.when(expr.is_not_null()).then(struct), inner) if left else None
+        # A null struct stays null, and does not become one of nulls.
+        inner = pl.Struct({name: part_dtype for name, (_, part_dtype) in left.items()})
+        return pl.when(expr.is_not_null()).then(struct), inner
     if isinstance(dtype, pl.List | pl.Array):
         found = without_bytes(pl.element(), dtype.inner)
         if found is None or found[1] == dtype.inner:

@@ -85,17 +85,18 @@ def unsigned(column: pl.Series) -> pl.Series:
         return column.cast(pl.UInt64)
     if dtype in (pl.Int8, pl.Int16, pl.Int32, pl.Int64):
         return column.cast(pl.Int64).reinterpret(signed=False)
+    name, column = column.name, column.alias("hash")  # Polars takes some names for patterns
     wide = column.cast(pl.Int128, strict=False)
-    fits = wide.is_between(-(1 << 63), (1 << 64) - 1) & column.is_not_null()
-    if fits.sum() < len(column) - column.null_count():
-        wrong = column.filter(~fits.fill_null(value=False) & column.is_not_null())[0]
+    fits = wide.is_between(-(1 << 63), (1 << 64) - 1).fill_null(value=False)
+    wrong = column.filter(~fits & column.is_not_null())
+    if len(wrong):
         raise ColumnError(
-            f"column {column.name!r} holds {wrong}, a phash is of 64 bits: -2**63 to 2**64 - 1\n"
+            f"column {name!r} holds {wrong[0]}, a phash is of 64 bits: -2**63 to 2**64 - 1\n"
             "Hint: is it another kind of hash?"
         )
-    number = pl.first()  # whatever the name
+    number = pl.col("hash")
     whole = pl.when(number < 0).then(number + pl.lit(1 << 64, dtype=pl.Int128)).otherwise(number)
-    return wide.to_frame().select(whole.cast(pl.UInt64)).to_series()
+    return wide.to_frame().select(whole.cast(pl.UInt64)).to_series().alias(name)
 
 
 def dtype_hint(dtype: pl.DataType, kind: HashKind | None = None) -> str:

@@ -100,7 +100,8 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
     hashed = fitting(hashed, table, "")
     schema = hashed.collect_schema()
     # The size and time of a file tell whether a relative path still leads to it.
-    about = [name for name in (table.source, SIZE, MODIFIED) if name in schema] if table.source in schema else []
+    source = table.source if table.source in schema else None
+    about = [] if source is None else [name for name in (source, SIZE, MODIFIED) if name in schema]
     ours = others.frame.collect_schema()
     same = () if table.manifest is None else same_columns(ours, others.source, table.manifest)
     columns = needed_columns(kind.name, table.id_column, [*about, *(name for name, _ in same)])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# Columns that name an image, as this package makes and expects them.
 _KEYS: Final = (SOURCE, PATH, "url")
 _TEXT: Final = (pl.String, pl.Categorical, pl.Enum)
 

@@ -5,6 +5,7 @@ The only place that knows the order of the steps; the namespaces and the command
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Unpack, overload
 
 import polars as pl
@@ -213,6 +214,11 @@ def visual_hash(
     return (
         whole if affixes == PLAIN else whole.struct.rename_fields(list(names.values())).alias(whole.meta.output_name())
     )
+
+
+def hash_expr(hashes: pl.Expr | str, kind: HashKind) -> pl.Expr:
+    """Return a column of hashes in the dtype of their kind; see `hashing.as_hashes`."""
+    return _map(_expr(hashes), partial(hashing.as_hashes, kind=kind), kind.dtype)
 
 
 def hash_column(source: pl.Expr | str, kind: HashKind, options: Options) -> pl.Expr:

@@ -219,7 +219,7 @@ def test_a_hashed_file_keeps_its_columns(folder, empty, expected):
     assert_frame_equal(hash_files(folder, first), expected)
     result = call("visual-hash", first, "-o", first)
     assert result.exit_code == 2
-    assert "the frame has already columns 'width', 'height', 'status', 'detail', 'bmh1', 'phash'" in result.stderr
+    assert "the frame already has columns 'width', 'height', 'status', 'detail', 'bmh1', 'phash'" in result.stderr
     pl.read_parquet(first).select("path").write_parquet(first)
     assert_frame_equal(hash_files(first, first), expected)  # reads the file that it replaces
 

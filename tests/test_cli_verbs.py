@@ -247,7 +247,7 @@ def test_the_summary_counts_the_answer_not_columns_of_the_input(hashed, out, no_
             result = succeed("remove-duplicates", out / "in.parquet", *words, code=1)
             assert result.stdout == "kept 5 of 11 rows, removed 6; failed 1\n"
         result = succeed("remove-duplicates", out / "in.parquet", "--radius", RADIUS, "-o", out / "o.csv", code=2)
-        assert "the frame has already a column 'kept'" in result.stderr
+        assert "the frame already has a column 'kept'" in result.stderr
         assert pl.read_parquet(out / "o.parquet")["reference_id"].to_list() == ["mine"] * 5
 
 
