@@ -89,7 +89,8 @@ def near_duplicates(
     frame
         Has a column named `hash_type`, or `source`.
     radius
-        Largest Hamming distance, in bits. Inclusive.
+        Largest Hamming distance, in bits. Inclusive. 0 finds equal hashes alone; 24 of bmh1 or 4 of phash finds
+        edited copies.
     hash_type
         ``"bmh1"`` or ``"phash"``.
     id
@@ -115,6 +116,11 @@ def near_duplicates(
         If an argument is not allowed; if there are more than `max_pairs` pairs, when the query runs.
     ColumnError
         If a column is absent or has a dtype that is not allowed.
+
+    Warns
+    -----
+    ImgMatchWarning
+        If the radius is beyond what the kind of hash can tell apart (bmh1 128, phash 16).
 
     Notes
     -----
@@ -181,9 +187,10 @@ def match(
         The new rows: has a column named `hash_type`, or `source`.
     stored
         The known rows: a frame that has a column named `hash_type`; or the path of a store, of which only that column
-        and the key are read.
+        and the key are read. A row never matches itself in a store that it is already in, see `cluster`.
     radius
-        Largest Hamming distance, in bits. Inclusive.
+        Largest Hamming distance, in bits. Inclusive. 0 finds equal hashes alone; 24 of bmh1 or 4 of phash finds
+        edited copies.
     hash_type
         ``"bmh1"`` or ``"phash"``.
     id, stored_id
@@ -207,6 +214,11 @@ def match(
         As `near_duplicates`.
     StoreError
         If a store cannot be read, or its hashes are made in another way than those of `source`.
+
+    Warns
+    -----
+    ImgMatchWarning
+        As `near_duplicates`.
 
     Examples
     --------

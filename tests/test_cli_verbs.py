@@ -384,6 +384,28 @@ def test_against_a_table_whose_images_are_not_clear_has_a_hint_that_can_be_follo
         )
 
 
+@pytest.mark.parametrize("form", ["known.duckdb", "known.parquet"])
+def test_rows_that_are_stored_do_not_match_themselves(drawn, hashed, out, form):
+    succeed("visual-hash", drawn, "-o", out / "all.duckdb", code=1)
+    if form == "known.parquet":
+        imgmatch_df.write_hashes(imgmatch_df.read_hashes(out / "all.duckdb"), out / form)
+    else:
+        (out / "all.duckdb").rename(out / form)
+    words = ("--against", out / form, "--radius", RADIUS)
+    result = succeed("remove-duplicates", drawn, *words, "-o", out / "o.parquet", code=1)
+    assert result.stdout == "kept 5 of 11 rows, removed 6, 0 of them match a stored row; failed 1\n"
+    wanted = imgmatch_df.cluster(imgmatch_df.scan_images(drawn), RADIUS, source="path", id="path", against=out / form)
+    assert_frame_equal(pl.read_parquet(out / "o.parquet"), wanted.collect())
+    assert wanted.collect()["reference_id"].null_count() == 11
+    kept = imgmatch_df.remove_duplicates(hashed, RADIUS)["path"].to_list()
+    assert wanted.filter("kept").collect()["path"].to_list() == kept
+    # A stored copy that is not among the rows is another image.
+    copied = pl.read_parquet(out / "o.parquet").filter("kept").head(1).select("path")
+    copied.write_parquet(out / "one.parquet")
+    result = succeed("remove-duplicates", out / "one.parquet", *words, "-o", out / "o.csv")
+    assert "1 of them match" in result.stdout
+
+
 # --list-removed
 
 
