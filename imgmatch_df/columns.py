@@ -62,7 +62,7 @@ PLAIN: Final = Affixes()
 def arranged(new: Iterable[str], schema: Mapping[str, Any], made: Collection[str] = ()) -> list[str]:
     """Return the columns of a result in order: the new ones, those of the frame, and the hashes last.
 
-    A hash fills the width of a notebook or terminal, and nobody reads it; what a verb has found is to be seen first.
+    A hash fills the width of a notebook or terminal: behind it, the new columns would not be seen.
 
     Parameters
     ----------

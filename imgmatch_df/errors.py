@@ -134,7 +134,7 @@ def warn(message: str) -> None:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Issue no `ImgMatchWarning` in this context: nobody who could act on one would see it."""
+    """Issue no `ImgMatchWarning` in this context, for calls of a user who would not see one."""
     token = _is_silent.set(True)
     try:
         yield

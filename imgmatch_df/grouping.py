@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 Linkage = Literal["connected", "star"]
 Keep = Literal["first", "last", "largest"]
 
-# A cluster of more than a tenth of the rows is probably no find, where there are enough rows to say so.
+# A cluster of more than a tenth of the rows is probably a mistake, where there are enough rows to say so.
 _FEW_ROWS: Final = 50
 _LARGE_SHARE: Final = 10
 
@@ -387,7 +387,7 @@ class _Grouping:
         return _Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash, every)
 
     def _warn_of_large(self, labels: "NDArray[np.uint32]", distance: "NDArray[np.uint16]") -> None:
-        """Warn where one cluster has so many rows that it is more likely a mistake than a find."""
+        """Warn where one cluster has so many of the rows that it is probably a mistake."""
         import numpy as np
 
         n_rows = len(labels)

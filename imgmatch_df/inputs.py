@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from shlex import quote
 from typing import Final, NamedTuple
 
@@ -19,6 +20,7 @@ from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import METER
 from imgmatch_df.schema import DETAIL, HASH_KINDS, MODIFIED, OK, ROW_DTYPE, SIZE, STATUS, HashKind
 from imgmatch_df.sources import path_as_text
+from imgmatch_df.store import is_store, manifest_of
 from imgmatch_df.targets import interruptible
 
 _FOLDERS_SHOWN: Final = 10
@@ -103,7 +105,8 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
     source = table.source if table.source in schema else None
     about = [] if source is None else [name for name in (source, SIZE, MODIFIED) if name in schema]
     ours = others.frame.collect_schema()
-    same = () if table.manifest is None else same_columns(ours, others.source, table.manifest)
+    manifest = table.manifest or (manifest_of(against) if is_store(Path(against)) else None)
+    same = () if manifest is None else same_columns(ours, others.source, manifest)
     columns = needed_columns(kind.name, table.id_column, [*about, *(name for name, _ in same)])
     rows = collect(hashed.select(columns), table, kind, shown=options["progress"])
     n_failed = rows[kind.name].null_count()

@@ -80,7 +80,7 @@ _ALLOWED = ("http://", "https://")
 
 def _remove_duplicates(rows: Sequence[Row], request: RequestRows) -> list[Row]:
     frame = _frame(rows, request.hash_type)
-    with without_warnings():  # the range is the client's choice, and a log is no place for advice
+    with without_warnings():  # the client chose the range, and does not see the log
         kept = grouping.remove_duplicates(frame, request.radius, request.hash_type)
     return [
         {**rows[row], REMOVED_RECORDS: [rows[other[_ROW]] for other in removed]}
