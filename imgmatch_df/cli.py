@@ -53,6 +53,7 @@ from imgmatch_df.reporting import (
 )
 from imgmatch_df.schema import (
     BMH1,
+    CLUSTER_COLUMNS,
     DETAIL,
     DISTANCE,
     HASH_KINDS,
@@ -61,6 +62,7 @@ from imgmatch_df.schema import (
     PATH,
     RANK,
     REFERENCE_ID,
+    REMOVED_RECORDS,
     STATUS,
     WIDTH,
 )
@@ -190,15 +192,21 @@ def remove_duplicates(
             keep=keep,  # type: ignore[typeddict-item]
         )
         hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, suffix)
+        nests = against is None and suffix in (".parquet", ".ndjson", ".jsonl", ".json")
+        hashed = inputs.without(hashed, [REMOVED_RECORDS] if nests else CLUSTER_COLUMNS, table, suffix)
         # No rows first: what is wrong with the call is known before hours of hashing.
-        grouping.cluster(hashed.collect_schema().to_frame(), **call)
+        no_rows = hashed.collect_schema().to_frame()
+        (grouping.remove_duplicates if nests else grouping.cluster)(no_rows, **call)
         stored = None if against is None else inputs.open_stored(against, kind, table, options)
-        known, stored_id, stored_files, stored_is_whole = stored or (None, None, None, True)
-        nests = stored is None and suffix in (".parquet", ".ndjson", ".jsonl", ".json")
+        known, stored_files, stored_is_whole = stored or (None, None, True)
         with targets.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             if nests:
-                answer = interruptible(lambda: grouping.remove_duplicates(rows, **call, progress=options["progress"]))
+                answer = interruptible(
+                    lambda: grouping.nest_duplicates(
+                        rows, **call, options={"progress": options["progress"]}, with_bytes=suffix == ".json"
+                    )
+                )
             else:
                 id_column = table.id_column if suffix else None  # the screen looks them up by row number
                 answer = interruptible(
@@ -206,8 +214,7 @@ def remove_duplicates(
                         rows,
                         **call,
                         id=id_column,
-                        against=known,
-                        stored_id=stored_id,
+                        against=known,  # type: ignore[arg-type]  # public callers have no such object
                         progress=options["progress"],
                     )
                 )
@@ -280,6 +287,7 @@ def rank_images(
         asked = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = asked[kind.name].item()
         hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, suffix)
+        hashed = inputs.without(hashed, (DISTANCE, RANK), table, suffix)
         pairing.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
         with targets.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
@@ -289,7 +297,7 @@ def rank_images(
             ranked = interruptible(lambda: pairing.rank_images(rows, wanted, kind.name, k=k))
             if suffix == ".json":
                 # The documented answer names every record that failed, also with -k.
-                failed = rows.filter(pl.col(kind.name).is_null()).drop(DISTANCE, RANK, strict=False)
+                failed = rows.filter(pl.col(kind.name).is_null())
                 complete = pl.concat([ranked.filter(pl.col(RANK).is_not_null()), failed], how="diagonal")
                 response = records.rank_images_response(
                     asked,

@@ -1,8 +1,9 @@
 """What the commands do with their inputs: open them, hash what has no hashes, read what is stored and what is asked."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from shlex import quote
 from typing import Final, NamedTuple
 
@@ -13,11 +14,14 @@ from imgmatch_df.documented import Method
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.files import SourceTable
 from imgmatch_df.folders import left_out_text
+from imgmatch_df.frames import needed_columns
+from imgmatch_df.known import Stored, same_columns
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import METER
 from imgmatch_df.reporting import say
-from imgmatch_df.schema import DETAIL, HASH_KINDS, MODIFIED, OK, SIZE, STATUS, HashKind
+from imgmatch_df.schema import DETAIL, HASH_KINDS, MODIFIED, OK, ROW_DTYPE, SIZE, STATUS, HashKind
 from imgmatch_df.sources import path_as_text
+from imgmatch_df.store import is_store, manifest_of
 from imgmatch_df.targets import interruptible
 
 _FOLDERS_SHOWN: Final = 10
@@ -28,18 +32,15 @@ class StoredRows(NamedTuple):
 
     Parameters
     ----------
-    frame
+    known
         Hashed.
-    id
-        The column that names them, None where their numbers do.
     files
         Their sources, and where they are known ``size`` and ``modified``; None where there are no sources.
     is_whole
         Whether all folders could be listed.
     """
 
-    frame: pl.DataFrame
-    id: str | None
+    known: Stored
     files: pl.DataFrame | None
     is_whole: bool
 
@@ -110,13 +111,19 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
     hashed = fitting(hashed, table, "")
     schema = hashed.collect_schema()
     # The size and time of a file tell whether a relative path still leads to it.
-    about = [name for name in (table.source, SIZE, MODIFIED) if name in schema] if table.source in schema else []
-    columns = list(dict.fromkeys([kind.name, *about, *([] if table.id_column is None else [table.id_column])]))
+    source = table.source if table.source in schema else None
+    about = [] if source is None else [name for name in (source, SIZE, MODIFIED) if name in schema]
+    ours = others.frame.collect_schema()
+    manifest = table.manifest or (manifest_of(against) if is_store(Path(against)) else None)
+    same = () if manifest is None else same_columns(ours, others.source, manifest)
+    columns = needed_columns(kind.name, table.id_column, [*about, *(name for name, _ in same)])
     rows = collect(hashed.select(columns), table, kind, shown=options["progress"])
     n_failed = rows[kind.name].null_count()
     if n_failed:
         say(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing")
-    return StoredRows(rows, table.id_column, rows.select(about) if about else None, not table.unlisted)
+    id_dtype = ROW_DTYPE if table.id_column is None else schema[table.id_column]
+    known = Stored(rows.lazy(), table.id_column, id_dtype, same)
+    return StoredRows(known, rows.select(about) if about else None, not table.unlisted)
 
 
 def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:
@@ -167,6 +174,13 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str) -> pl.LazyFram
     if left_out and suffix:
         say(f"left out, because {suffix} cannot hold it: {', '.join(left_out)}")
     return kept.drop(left_out)
+
+
+def without(frame: pl.LazyFrame, names: Iterable[str], table: SourceTable, suffix: str) -> pl.LazyFrame:
+    """Return the frame without columns called as those that a verb adds, where the output shows none of the input's."""
+    if suffix not in ("", ".json"):
+        return frame
+    return frame.drop([name for name in names if name not in (table.source, records.RECORD)], strict=False)
 
 
 def collect(hashed: pl.LazyFrame, table: SourceTable, kind: HashKind, *, shown: bool) -> pl.DataFrame:

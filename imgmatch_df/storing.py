@@ -12,9 +12,11 @@ from imgmatch_df import batches
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.fingerprints import fingerprint, has_changed
 from imgmatch_df.frames import Frame, shown_names
+from imgmatch_df.hashing import dtype_hint
+from imgmatch_df.known import key_column
 from imgmatch_df.manifest import Manifest
 from imgmatch_df.options import Options, SourceOptions, check_flag, make_options
-from imgmatch_df.pipeline import HashTypes, check_hash_types, check_source_column
+from imgmatch_df.pipeline import HashTypes, check_hash_types, check_source_column, hash_expr
 from imgmatch_df.progress import METER
 from imgmatch_df.schema import (
     DETAIL,
@@ -24,7 +26,6 @@ from imgmatch_df.schema import (
     MODIFIED,
     MODIFIED_DTYPE,
     OK,
-    PATH,
     SIZE,
     SOURCE,
     STATUS,
@@ -34,9 +35,6 @@ from imgmatch_df.schema import (
 )
 from imgmatch_df.sources import url_of
 from imgmatch_df.store import Store, Target, make_store, manifest_of, open_store
-
-# Names of columns that name a picture, as this package makes and expects them.
-_KEYS: Final = (SOURCE, PATH, "url")
 
 # Rows looked up in the store at a time: the keys of all that is stored are read once for each.
 _ROWS_OF_TEXT: Final = 1 << 20
@@ -291,19 +289,17 @@ def _kinds(
                 "Hint: source='column of pictures' hashes first."
             )
         for name in names:
-            if schema[name] not in (hash_kind(name).dtype, pl.Null):
+            if not hash_kind(name).holds(schema[name]):
                 raise ColumnError(
                     f"column {name!r} has dtype {schema[name]}, a {name} is {hash_kind(name).dtype}\n"
-                    f"Hint: from_bits({name!r}) turns strings of 0 and 1 into hashes."
+                    f"Hint: {dtype_hint(schema[name], hash_kind(name))}"
                 )
     return names
 
 
 def _key_column(schema: pl.Schema, source: str | None, name: str) -> str:
-    if name in schema and (name != SOURCE or source is None):
-        return name
-    found = source if source is not None else next((one for one in _KEYS if one in schema), None)
-    if name != SOURCE or found is None:
+    found = key_column(schema, source, name)
+    if found is None:
         raise ColumnError(
             f"no column {name!r} in the frame, it has {shown_names(schema)}\n"
             "Hint: key= names the column that tells rows apart."
@@ -334,7 +330,7 @@ def _given(schema: pl.Schema, kinds: tuple[str, ...], source: str | None) -> lis
     status = pl.col(STATUS).cast(STATUS_DTYPE, strict=False) if STATUS in schema else pl.lit(None, STATUS_DTYPE)
     rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
     return [
-        *(pl.col(name).cast(hash_kind(name).dtype) for name in kinds),
+        *(hash_expr(name, hash_kind(name)) for name in kinds),
         pl.when(has_hash).then(pl.lit(OK, STATUS_DTYPE)).when(status != OK).then(status).alias(STATUS),
         *((pl.col(name) if name in schema else pl.lit(None)).cast(dtype).alias(name) for name, dtype in rest.items()),
         *given,

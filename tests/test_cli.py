@@ -184,7 +184,9 @@ def test_images_as_hugging_face_stores_them(encoded, empty, expected):
     frame = pl.DataFrame({"label": ["cat"] * 40, "image": images})
     frame.write_parquet(empty / "in.parquet")
     assert_frame_equal(hash_files(empty / "in.parquet", empty / "out.parquet"), expected)
-    assert_frame_equal(pl.read_parquet(empty / "out.parquet"), frame.hstack(expected))
+    hashed = pl.read_parquet(empty / "out.parquet")
+    assert hashed.columns == ["width", "height", "status", "detail", "label", "image", "bmh1", "phash"]
+    assert_frame_equal(hashed, frame.hstack(expected), check_column_order=False)
     assert_frame_equal(hash_files(empty / "in.parquet", empty / "out.json"), expected)
     result = call("visual-hash", empty / "in.parquet")
     assert (result.exit_code, result.stderr) == (0, "left out, because .csv cannot hold it: image\n")
@@ -212,10 +214,14 @@ def test_the_column_of_sources_is_found(paths, empty, expected):
         assert_frame_equal(hash_files(empty / "in.parquet", empty / "out.parquet"), expected)
 
 
-def test_a_hashed_file_can_be_hashed_again(folder, empty, expected):
+def test_a_hashed_file_keeps_its_columns(folder, empty, expected):
     first = empty / "first.parquet"
-    for source in (folder, first, first):  # the last two read the file that they replace
-        assert_frame_equal(hash_files(source, first), expected)
+    assert_frame_equal(hash_files(folder, first), expected)
+    result = call("visual-hash", first, "-o", first)
+    assert result.exit_code == 2
+    assert "the frame already has columns 'width', 'height', 'status', 'detail', 'bmh1', 'phash'" in result.stderr
+    pl.read_parquet(first).select("path").write_parquet(first)
+    assert_frame_equal(hash_files(first, first), expected)  # reads the file that it replaces
 
 
 def test_the_column_of_sources_by_name(paths, empty, expected):
@@ -341,7 +347,7 @@ def test_a_table_without_rows(paths, empty):
         for out in (".parquet", ".csv", ".ndjson", ".json"):
             result = call("visual-hash", empty / f"in{ending}", "-o", empty / f"out{out}")
             assert (result.exit_code, result.output) == (0, "")
-    assert pl.read_csv(empty / "out.csv").columns == ["url", *HASHED]
+    assert pl.read_csv(empty / "out.csv").columns == ["width", "height", "status", "detail", "url", "bmh1", "phash"]
     assert json.loads((empty / "out.json").read_text())["records"] == []
 
 
@@ -505,7 +511,7 @@ def test_a_reader_that_leaves_early_is_no_error(paths, empty):
     with subprocess.Popen(
         [*PROGRAM, "visual-hash", str(empty / "in.csv")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as program:
-        assert program.stdout.readline().startswith(b"url,width,height,")
+        assert program.stdout.readline().startswith(b"width,height,status,detail,url,")
         program.stdout.close()
         assert program.stderr.read() == b""
         assert program.wait(60) == 128 + 13

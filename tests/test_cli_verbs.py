@@ -222,7 +222,7 @@ def test_hashes_that_are_none(out):
     (out / "in.ndjson").write_text('{"path": "a", "bmh1": null}\n')
     assert "no_hash 1" in succeed("remove-duplicates", out / "in.ndjson", code=1).stderr
     pl.DataFrame({"path": ["a"], "phash": [1]}).write_parquet(out / "in.parquet")
-    assert "reinterpret" in succeed("remove-duplicates", out / "in.parquet", code=2).stderr
+    assert pl.read_csv(succeed("remove-duplicates", out / "in.parquet").stdout_bytes)["kept"].to_list() == [True]
 
 
 def test_columns_of_the_input_that_are_called_as_ours_are_no_failures(drawn, hashed, out, no_hashing):
@@ -251,10 +251,12 @@ def test_columns_of_the_input_that_are_called_as_ours_are_no_failures(drawn, has
 def test_the_summary_counts_the_answer_not_columns_of_the_input(hashed, out, no_hashing):
     for kept in (pl.lit("yes"), pl.lit(value=False), pl.lit(7)):
         hashed.with_columns(kept=kept, reference_id=pl.lit("mine")).write_parquet(out / "in.parquet")
-        for ending in ("parquet", "ndjson", "json", "csv"):
+        for ending in ("parquet", "ndjson", "json"):
             words = ("--radius", RADIUS, "-o", out / f"o.{ending}")
             result = succeed("remove-duplicates", out / "in.parquet", *words, code=1)
             assert result.stdout == "kept 5 of 11 rows, removed 6; failed 1\n"
+        result = succeed("remove-duplicates", out / "in.parquet", "--radius", RADIUS, "-o", out / "o.csv", code=2)
+        assert "the frame already has a column 'kept'" in result.stderr
         assert pl.read_parquet(out / "o.parquet")["reference_id"].to_list() == ["mine"] * 5
 
 
@@ -325,7 +327,6 @@ def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
         )
 
     new, stored = make(120), make(60)
-    new = new.with_columns(distance=pl.lit("mine"), kept=pl.lit("mine"))
     new.write_parquet(out / "new.parquet")
     stored.write_parquet(out / "stored.parquet")
     for radius in (0, 1, 3):
@@ -341,7 +342,7 @@ def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
             ]
             nearest.append(min(near, default=None))
         matches = [None if one is None else (one[0], stored["path"][one[1]]) for one in nearest]
-        fresh = new.drop("distance", "kept").filter(pl.Series([one is None for one in matches]))
+        fresh = new.filter(pl.Series([one is None for one in matches]))
         clustered = iter(imgmatch_df.cluster(fresh, radius, "phash", id="path").rows(named=True))
         wanted = []
         for row, one in zip(new.select("path", "phash").rows(named=True), matches, strict=True):
@@ -383,11 +384,35 @@ def test_against_a_table_whose_images_are_not_clear_has_a_hint_that_can_be_follo
     assert "--against known.duckdb" in hint
     if "right" in columns:
         known = out / "known.duckdb"
+        (out / "copy.jpg").write_bytes((drawn / "1.jpg").read_bytes())
+        frame.with_columns(right=pl.lit(str(out / "copy.jpg"))).write_parquet(table)
         succeed("visual-hash", table, "--source", "right", "-o", known)
         assert (
             "1 of them match"
             in succeed("remove-duplicates", drawn, "--against", known, "-o", out / "o.csv", code=1).stdout
         )
+
+
+@pytest.mark.parametrize("form", ["known.duckdb", "known.parquet"])
+def test_rows_that_are_stored_do_not_match_themselves(drawn, hashed, out, form):
+    succeed("visual-hash", drawn, "-o", out / "all.duckdb", code=1)
+    if form == "known.parquet":
+        imgmatch_df.write_hashes(imgmatch_df.read_hashes(out / "all.duckdb"), out / form)
+    else:
+        (out / "all.duckdb").rename(out / form)
+    words = ("--against", out / form, "--radius", RADIUS)
+    result = succeed("remove-duplicates", drawn, *words, "-o", out / "o.parquet", code=1)
+    assert result.stdout == "kept 5 of 11 rows, removed 6, 0 of them match a stored row; failed 1\n"
+    wanted = imgmatch_df.cluster(imgmatch_df.scan_images(drawn), RADIUS, source="path", id="path", against=out / form)
+    assert_frame_equal(pl.read_parquet(out / "o.parquet"), wanted.collect())
+    assert wanted.collect()["reference_id"].null_count() == 11
+    kept = imgmatch_df.remove_duplicates(hashed, RADIUS)["path"].to_list()
+    assert wanted.filter("kept").collect()["path"].to_list() == kept
+    # A stored copy that is not among the rows is another image.
+    copied = pl.read_parquet(out / "o.parquet").filter(kept=False).head(1).select(path="representative_id")
+    copied.write_parquet(out / "one.parquet")
+    result = succeed("remove-duplicates", out / "one.parquet", *words, "-o", out / "o.csv")
+    assert "1 of them match" in result.stdout
 
 
 # --list-removed

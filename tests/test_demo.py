@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import warnings
 
 import polars as pl
 import pytest
@@ -61,9 +60,9 @@ def test_the_copy_that_is_missed_is_shown_with_its_distance(hashed):
 
 def test_the_radius_has_room_on_both_sides(hashed):
     # Were a decoder to change a few bits, the demo must still tell copies from others.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", imgmatch_df.ImgMatchWarning)  # of a radius that joins everything
-        others = demo.find_copies(hashed, 961).filter(picture("original") != picture("copy"))
+    with pytest.warns(imgmatch_df.ImgMatchWarning, match="961 of 961 bits"):
+        others = demo.find_copies(hashed, 961)
+    others = others.filter(picture("original") != picture("copy"))
     assert others["bmh1"].min() > 2 * demo.RADIUS
     assert demo.find_copies(hashed, demo.RADIUS)["bmh1"].max() < demo.RADIUS
 

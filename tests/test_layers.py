@@ -12,6 +12,7 @@ ROWS = [
     [
         "addresses",
         "atomic",
+        "columns",
         "macros",
         "manifest",
         "memory",

@@ -19,6 +19,8 @@ import imgmatch_df
 from imgmatch_df import hashing, macros
 from imgmatch_df.schema import HASH_KINDS
 
+# Radii that join unrelated images warn; the answers are compared all the same.
+pytestmark = pytest.mark.filterwarnings("ignore::imgmatch_df.ImgMatchWarning")
 RADII = {"phash": (0, 1, 2, 4, 8, 9, 15, 16, 64), "bmh1": (0, 1, 5, 16, 30, 96, 97)}
 
 

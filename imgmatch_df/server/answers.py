@@ -10,7 +10,7 @@ import polars as pl
 
 from imgmatch_df import grouping, pairing, records
 from imgmatch_df.documented import Json, Method, ping_response
-from imgmatch_df.errors import Failure
+from imgmatch_df.errors import Failure, without_warnings
 from imgmatch_df.records import RECORD, SOURCE, RequestRows
 from imgmatch_df.schema import DISTANCE, OK, REMOVED_RECORDS, STATUS, hash_kind
 from imgmatch_df.server.hasher import Hasher, Row
@@ -80,7 +80,8 @@ _ALLOWED = ("http://", "https://")
 
 def _remove_duplicates(rows: Sequence[Row], request: RequestRows) -> list[Row]:
     frame = _frame(rows, request.hash_type)
-    kept = grouping.remove_duplicates(frame, request.radius, request.hash_type)
+    with without_warnings():  # the client chose the range, and does not see the log
+        kept = grouping.remove_duplicates(frame, request.radius, request.hash_type)
     return [
         {**rows[row], REMOVED_RECORDS: [rows[other[_ROW]] for other in removed]}
         for row, removed in kept.select(_ROW, REMOVED_RECORDS).iter_rows()
