@@ -21,7 +21,7 @@ ROWS = [
         "torn",
         "_kernels",
     ],
-    ["answers", "connections", "documented"],
+    ["answers", "connections", "documented", "tiff"],
     ["cloud", "web"],
     ["network"],
     [
