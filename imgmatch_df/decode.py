@@ -28,7 +28,6 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
@@ -91,6 +90,8 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
         picture = _decode_jpeg(data, options)
         if picture is not None:
             return picture
+    if head.startswith(tiff.SIGNATURES):
+        return _decode_tiff(data, options)
     for format_ in _FORMATS:
         if format_.accept(head) is True:
             return _decode_with_pillow(data, format_, options)
@@ -213,21 +214,31 @@ def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Pictu
     try:
         # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
         with _no_warnings(), format_.plugin(io.BytesIO(data)) as image:
-            for width, height in (image.size, tiff.tile_size(image)):
-                if width * height > options.max_pixels:
-                    return _too_many_pixels(width, height, options)
+            width, height = image.size
+            if width * height > options.max_pixels:
+                return _too_many_pixels(width, height, options)
             pixels = format_.load(image, data)
-            return _picture(pixels, _orientation(image, data), *image.size)
+            return _picture(pixels, _orientation(image, data), width, height)
     except Image.DecompressionBombError as error:
         return Failure("too_many_pixels", f"{error} raise PIL.Image.MAX_IMAGE_PIXELS to allow it")
     except _PILLOW_ERRORS as error:
         return Failure("decode_failed", _broken(format_.name, error))
 
 
+def _decode_tiff(data: Data, options: Options) -> Picture | Failure:
+    try:
+        with _no_warnings():
+            return _picture(*tiff.decode(data, options.max_pixels, _SCRATCH.take))
+    except tiff.TooManyPixelsError as error:
+        return _too_many_pixels(*error.size, options)
+    except tiff.UnreadTiffError as error:
+        return Failure("decode_failed", f"TIFF of a kind that is not read: {error}")
+    except _PILLOW_ERRORS as error:
+        return Failure("decode_failed", _broken("TIFF", error))
+
+
 def _orientation(image: ImageFile.ImageFile, data: Data) -> int:
     """Return the orientation that is still to be applied to a loaded image."""
-    if image.format == "TIFF":
-        return 1  # Pillow has applied it
     if image.format == "JPEG":
         return _jpeg_orientation(data)
     return exif_orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0")) or 1
@@ -342,10 +353,6 @@ def _load_pnm(image: PpmImagePlugin.PpmImageFile, data: Data) -> Pixels:
     return pixels
 
 
-def _load_tiff(image: TiffImagePlugin.TiffImageFile, data: Data) -> Pixels:
-    return tiff.load(image, data, _stored)
-
-
 def _rawmode(image: ImageFile.ImageFile) -> str:
     """Return how the first tile of an image not loaded yet lays out its samples."""
     args = image.tile[0].args
@@ -361,7 +368,6 @@ _FORMATS: Final = (
     _Format("PNG", PngImagePlugin.PngImageFile, _load),
     _Format("WEBP", WebPImagePlugin.WebPImageFile, _load),
     _Format("GIF", GifImagePlugin.GifImageFile, _load_gif),
-    _Format("TIFF", TiffImagePlugin.TiffImageFile, _load_tiff),
     _Format("BMP", BmpImagePlugin.BmpImageFile, _load_bmp),
     _Format("AVIF", AvifImagePlugin.AvifImageFile, _load),
     _Format("PPM", PpmImagePlugin.PpmImageFile, _load_pnm),

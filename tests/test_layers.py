@@ -18,10 +18,12 @@ ROWS = [
         "options",
         "progress",
         "sources",
+        "tiff_tags",
         "torn",
         "_kernels",
     ],
-    ["answers", "connections", "documented", "tiff"],
+    ["answers", "connections", "documented", "tiff_colours"],
+    ["tiff"],
     ["cloud", "web"],
     ["network"],
     [
