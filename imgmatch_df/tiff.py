@@ -150,6 +150,7 @@ class _Grid(NamedTuple):
     row_bytes: int
     block_rows: int  # in a whole strip or tile
     block_bytes: int  # of one of its rows
+    estimate: int  # how large libtiff takes a whole strip or tile to be
 
 
 def _grid(layout: Layout) -> _Grid:
@@ -159,17 +160,18 @@ def _grid(layout: Layout) -> _Grid:
         rows, columns = -(-layout.block_height // down), -(-layout.block_width // across)
         whole, rest = divmod(layout.height, layout.block_height)
         n_rows = whole * rows + -(-rest // down)
-        return _Grid(n_rows, layout.across * columns * unit, rows, columns * unit)
+        estimate = rows * columns * unit if layout.tiled else columns * unit // down * layout.block_height
+        return _Grid(n_rows, layout.across * columns * unit, rows, columns * unit, estimate)
     bits = layout.bits * (1 if layout.planes else layout.n_samples)
     row_bytes, block_bytes = -(-layout.width * bits // 8), -(-layout.block_width * bits // 8)
     if layout.across > 1 and layout.block_width * bits % 8:
         raise UnreadTiffError("tiles of a width that does not fill whole bytes")
-    return _Grid(layout.height, row_bytes, layout.block_height, block_bytes)
+    return _Grid(layout.height, row_bytes, layout.block_height, block_bytes, layout.block_height * block_bytes)
 
 
 def _read_plane(tags: Tags, layout: Layout, grid: _Grid, plane: int) -> Pixels:
     """Return the stored rows of a plane, (rows, bytes), decompressed."""
-    offsets, counts = blocks_of(tags, layout, grid.block_rows * grid.block_bytes)
+    offsets, counts = blocks_of(tags, layout, grid.estimate)
     n_blocks = layout.across * layout.down
     some = slice(plane * n_blocks, (plane + 1) * n_blocks)
     if layout.compression == 1:

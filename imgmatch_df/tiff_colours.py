@@ -11,6 +11,7 @@ from imgmatch_df.tiff_tags import Layout, Tags, UnreadTiffError
 Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
+Make = Callable[[Pixels, Layout, list[Samples]], None]  # fills rows of pixels from one array for each sample
 
 REVERSED: Final = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
 _AT_ONCE: Final = 1 << 16  # pixels: sums of several numbers a pixel then stay in the cache, and need no memory
@@ -42,7 +43,7 @@ def check(tags: Tags, layout: Layout) -> None:
     if layout.sample_format not in formats:
         raise UnreadTiffError(f"{kind} of complex numbers")
     depths = {3: (16, 32, 64)}.get(layout.sample_format, (*range(1, 17), 32, 64))
-    wide = photometric in (0, 1, 2)
+    wide = photometric in (0, 1) or (photometric == 2 and (bits in (8, 16) or bits > 16))
     sound = {
         2: n_samples - len(layout.extra) >= 3,
         3: bits <= 8 and not layout.planes and (bits == 8 or n_samples == 1),
@@ -79,8 +80,7 @@ def pixels_of(tags: Tags, layout: Layout, planes: list[Pixels], take: Callable[[
     tags, layout
         Of the file.
     planes
-        Stored rows, (rows, bytes). One plane, or one for each sample. Eight-bit samples may have bytes between the
-        pixels; 1 to 4 samples then have the width's multiple of 1 or 4 bytes.
+        Stored rows, (rows, bytes): one plane, or one for each sample. Pixels of three 8-bit samples may have 4 bytes.
     take
         Gives a buffer of so many bytes.
     """
@@ -88,7 +88,14 @@ def pixels_of(tags: Tags, layout: Layout, planes: list[Pixels], take: Callable[[
     n_pixels = layout.height * layout.width
     if layout.photometric in (0, 1) and not (layout.planes and layout.alpha == 2):
         grey = take(n_pixels).reshape(shape)
-        _fill(grey, layout, planes, _grey_of(layout, planes))
+        if layout.bits == 8:  # the one step of all plain files
+            stored = _eight_bits(planes[0], layout)[..., 0]
+            if layout.photometric == 0 and not layout.planes:  # libtiff takes planes of grey as they are
+                np.subtract(255, stored, out=grey)
+            else:
+                np.copyto(grey, stored)
+        else:
+            _fill(grey, layout, planes, _grey_of(layout, planes))
         return grey
     pixels = take(4 * n_pixels).reshape(*shape, 4)
     if is_subsampled(layout):
@@ -105,8 +112,20 @@ def pixels_of(tags: Tags, layout: Layout, planes: list[Pixels], take: Callable[[
     if _is_stretched(layout):
         _fill(pixels, layout, planes, _stretch_of(layout, planes))
         return pixels
-    colours = {2: _rgb_of, 3: _palette_of, 5: _cmyk_of, 6: _ycbcr_of, 8: _lab_of}
-    make = _grey_alpha if layout.photometric in (0, 1) else colours[layout.photometric](tags)
+    make: Make
+    match layout.photometric:
+        case 0 | 1:
+            make = _grey_alpha
+        case 2:
+            make = _rgb
+        case 3:
+            make = _palette_of(tags, layout)
+        case 5:
+            make = _cmyk
+        case 6:
+            make = _ycbcr_of(tags)
+        case _:
+            make = _lab_of(tags)
     _fill(pixels, layout, planes, make)
     return pixels
 
@@ -138,9 +157,7 @@ def _samples(rows: Pixels, layout: Layout, n_samples: int) -> Samples:
     return values
 
 
-def _fill(
-    out: Pixels, layout: Layout, planes: list[Pixels], make: Callable[[Pixels, Layout, list[Samples]], None]
-) -> None:
+def _fill(out: Pixels, layout: Layout, planes: list[Pixels], make: Make) -> None:
     """Let `make` fill the rows of an image, a few at a time, from lists of one array for each sample."""
     n_samples = 1 if layout.planes else layout.n_samples
     step = max(1, _AT_ONCE // layout.width)
@@ -182,17 +199,14 @@ def _bytes_of(values: Samples, layout: Layout) -> Pixels:
     return (values.astype(np.uint32) * 255 // ((1 << layout.bits) - 1)).astype(np.uint8)
 
 
-def _grey_of(layout: Layout, planes: list[Pixels]) -> Callable[[Pixels, Layout, list[Samples]], None]:
-    white_is_zero = layout.photometric == 0 and not layout.planes  # libtiff takes planes of grey as they are
+def _grey_of(layout: Layout, planes: list[Pixels]) -> Make:
+    white_is_zero = layout.photometric == 0 and not layout.planes
     if _is_stretched(layout):
         return _stretch_of(layout, planes)
 
     def fill(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
-        values = samples[0]
-        if layout.bits == 16 and not layout.planes:
-            values = values >> 8
-        elif layout.bits != 8:
-            values = _bytes_of(values, layout)
+        high = layout.bits == 16 and not layout.planes  # libtiff rounds grey in planes alone
+        values = samples[0] >> 8 if high else _bytes_of(samples[0], layout)
         if white_is_zero:
             np.subtract(255, values, out=out, casting="unsafe")
         else:
@@ -205,7 +219,7 @@ def _is_stretched(layout: Layout) -> bool:
     return layout.bits > 16 or layout.sample_format == 3
 
 
-def _stretch_of(layout: Layout, planes: list[Pixels]) -> Callable[[Pixels, Layout, list[Samples]], None]:
+def _stretch_of(layout: Layout, planes: list[Pixels]) -> Make:
     """Return the conversion of numbers that have no white of their own: the least to 0, the largest to 255."""
     low, high = np.inf, -np.inf
 
@@ -237,10 +251,6 @@ def _grey_alpha(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
     _rgb(out, layout, [samples[0], samples[0], samples[0], samples[1]])
 
 
-def _rgb_of(_: Tags) -> Callable[[Pixels, Layout, list[Samples]], None]:
-    return _rgb
-
-
 def _rgb(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
     alpha = _bytes_of(samples[3], layout).astype(np.uint16) if layout.alpha == 2 and len(samples) > 3 else None
     for channel in range(3):
@@ -248,31 +258,28 @@ def _rgb(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
         out[..., channel] = values if alpha is None else (values * alpha + 127) // 255
 
 
-def _palette_of(tags: Tags) -> Callable[[Pixels, Layout, list[Samples]], None]:
-    colours = tags.integers(320, 3 << 8)
+def _palette_of(tags: Tags, layout: Layout) -> Make:
+    colours = np.array(tags.hints(320, 3 << layout.bits), np.int64)
+    if not colours.size:
+        raise ValueError(f"it has no colour map of {1 << layout.bits} colours")
     if (colours >= 256).any():  # else it is one of the old ones, of 8 bits
         colours >>= 8
-    table = np.zeros((len(colours) // 3, 4), np.uint8)
+    table = np.zeros((1 << layout.bits, 4), np.uint8)
     table[:, :3] = colours.reshape(3, -1).T
 
-    def fill(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
-        if len(table) != 1 << layout.bits:
-            raise ValueError(f"a colour map of {len(table)} colours for {layout.bits} bits")
+    def fill(out: Pixels, _: Layout, samples: list[Samples]) -> None:
         out.view(np.uint32)[..., 0] = table.view(np.uint32)[:, 0][samples[0]]
 
     return fill
 
 
-def _cmyk_of(_: Tags) -> Callable[[Pixels, Layout, list[Samples]], None]:
-    def fill(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
-        paper = 255 - _bytes_of(samples[3], layout).astype(np.uint16)
-        for channel in range(3):
-            out[..., channel] = paper * (255 - _bytes_of(samples[channel], layout)) // 255
-
-    return fill
+def _cmyk(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
+    paper = 255 - _bytes_of(samples[3], layout).astype(np.uint16)
+    for channel in range(3):
+        out[..., channel] = paper * (255 - _bytes_of(samples[channel], layout)) // 255
 
 
-def _ycbcr_of(tags: Tags) -> Callable[[Pixels, Layout, list[Samples]], None]:
+def _ycbcr_of(tags: Tags) -> Make:
     """Return the conversion by the file's own coefficients and ranges, in the integers of libtiff's tif_color.c."""
     one, two = np.float32(1), np.float32(2)
     red, green, blue = tags.floats(529, (0.299, 0.587, 0.114))
@@ -307,9 +314,7 @@ def _ycbcr_of(tags: Tags) -> Callable[[Pixels, Layout, list[Samples]], None]:
     return fill
 
 
-def _fill_subsampled(
-    out: Pixels, layout: Layout, rows: Pixels, make: Callable[[Pixels, Layout, list[Samples]], None]
-) -> None:
+def _fill_subsampled(out: Pixels, layout: Layout, rows: Pixels, make: Make) -> None:
     across, down = layout.subsampling
     blocks = rows.reshape(len(rows), -1, across * down + 2)
     x, y = np.arange(layout.width), np.arange(layout.height)
@@ -329,7 +334,7 @@ _SRGB: Final = np.array([[3.2410, -1.5374, -0.4986], [-0.9692, 1.8760, 0.0416], 
 _GAMMA: Final = 1500  # steps of libtiff's table
 
 
-def _lab_of(tags: Tags) -> Callable[[Pixels, Layout, list[Samples]], None]:
+def _lab_of(tags: Tags) -> Make:
     """Return libtiff's conversion from CIE L*a*b*, in its single precision."""
     f = np.float32
     d50 = f(96.425) + f(100) + f(82.468)

@@ -118,6 +118,11 @@ class Tags:
         value = int(self._values(tag, kind, 1, at)[0])
         return value if low <= value <= high else default
 
+    def hints(self, tag: int, n_values: int) -> list[int]:
+        """Return the values of a tag; none where they are not so many integers, as libtiff takes it."""
+        kind, found, at = self._entries.get(tag, (0, 0, 0))
+        return self._values(tag, kind, found, at).tolist() if kind in _INTEGERS and found == n_values else []
+
     def floats(self, tag: int, default: tuple[Any, ...]) -> npt.NDArray[np.float32]:
         """Return as many values as `default` has, or `default` where they are missing or of another number."""
         kind, n_values, at = self._entries.get(tag, (0, 0, 0))
@@ -159,7 +164,7 @@ class Layout(NamedTuple):
     extra: tuple[int, ...]
     alpha: int  # 0 none, 1 associated, 2 unassociated
     orientation: int
-    subsampling: tuple[int, int]
+    subsampling: tuple[int, ...]  # columns and rows of YCbCr that share a colour
     tiled: bool
     block_width: int
     block_height: int
@@ -198,9 +203,8 @@ def layout_of(tags: Tags) -> Layout:
         extra += (0,) * (n_samples - colours - len(extra))
     alpha = extra[0] if extra else 0
     alpha = {0: 1 if extra and n_samples > 3 else 0, 1: 1, 2: 2, 999: 2}.get(alpha, 0)
-    if photometric == 3 and 320 not in tags and bits >= 8:
+    if photometric == 3 and 8 <= bits <= 16 and not tags.hints(320, 3 << bits):
         photometric = 2 if n_samples == 3 else 1
-    subsampling = tags.integers(530, 2).tolist() if 530 in tags else [2, 2]
     return Layout(
         order=tags.order,
         width=width,
@@ -216,7 +220,7 @@ def layout_of(tags: Tags) -> Layout:
         extra=extra,
         alpha=alpha,
         orientation=tags.hint(274, 1, 1, 8),
-        subsampling=(int(subsampling[0]), int(subsampling[-1])),
+        subsampling=tuple(tags.hints(530, 2) or (2, 2)),
         tiled=tiled,
         block_width=block_width,
         block_height=block_height,
@@ -231,7 +235,7 @@ def blocks_of(tags: Tags, layout: Layout, n_bytes: int) -> tuple[npt.NDArray[np.
     tags, layout
         Of the file.
     n_bytes
-        Size of a whole block that is not compressed.
+        Size of a whole block that is not compressed, as libtiff estimates it.
     """
     n_blocks = layout.across * layout.down * (layout.n_samples if layout.planes else 1)
     name = "tiles" if layout.tiled else "strips"
@@ -241,7 +245,7 @@ def blocks_of(tags: Tags, layout: Layout, n_bytes: int) -> tuple[npt.NDArray[np.
         raise ValueError(f"{n_blocks:,} {name} announced, offsets of {offsets.size:,} found")
     plain, end = layout.compression == 1, len(tags.data)
     alone = n_blocks == 1 and not layout.tiled
-    missing = counts.size == 0 and (n_blocks == 1 or (layout.planes and n_blocks == layout.n_samples))
+    missing = counts.size == 0 and (n_blocks == 1 or (plain and layout.planes and n_blocks == layout.n_samples))
     bad = alone and (not counts.any() or (plain and not n_bytes <= counts[0] <= end - offsets[0]))
     wrong = plain and not layout.planes and n_blocks > 2 and len({*counts[:2].tolist()} - {0}) == 2
     if missing or bad or wrong:  # as libtiff repairs them

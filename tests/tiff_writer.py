@@ -1,9 +1,10 @@
 """A writer of TIFF in all its layouts, for its reader to be held against OpenCV's."""
 
 import io
+import itertools
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,11 +14,8 @@ from PIL import Image, TiffImagePlugin
 Array = npt.NDArray[Any]
 Tag = tuple[int, list[Any]]  # its type, its values
 
-_KINDS = {
-    **{1: "B", 2: "B", 3: "H", 4: "I", 5: "I", 6: "b", 7: "B", 8: "h", 9: "i", 10: "i", 11: "f", 12: "d", 13: "I"},
-    **{16: "Q", 17: "q", 18: "Q"},
-}
-BY_PILLOW = {2: "tiff_ccitt", 3: "group3", 4: "group4", 7: "jpeg", 34925: "lzma", 50000: "zstd", 50001: "webp"}
+_KINDS = dict(zip((*range(1, 14), 16, 17, 18), "BBHIIbBhiifdIQqQ", strict=True))
+BY_PILLOW = {2: "tiff_ccitt", 3: "group3", 4: "group4", 7: "jpeg", 34925: "lzma", 50000: "zstd"}
 
 
 class Spec(NamedTuple):
@@ -48,12 +46,18 @@ def draw(spec: Spec, seed: int, width: int = 37, height: int = 23) -> Array:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / rng.uniform(2, 9) + rng.uniform(0, 6)) * np.cos(y / rng.uniform(2, 9)) for _ in range(8)]
-    values = np.stack(waves[: spec.n_samples], axis=-1) * 0.6 + 0.5 + rng.normal(0, 0.05, (height, width, spec.n_samples))
+    values = (
+        np.stack(waves[: spec.n_samples], axis=-1) * 0.6 + 0.5 + rng.normal(0, 0.05, (height, width, spec.n_samples))
+    )
     values = np.clip(values, 0, 1)
     if spec.kind == 3:
         return (values * 300 - 20).astype({16: np.float16, 64: np.float64}.get(spec.bits, np.float32))
     top = (1 << spec.bits) - 1
-    return np.minimum((values * top).astype(object), top).astype(np.uint64) if spec.bits > 32 else (values * top).astype(np.uint64)
+    return (
+        np.minimum((values * top).astype(object), top).astype(np.uint64)
+        if spec.bits > 32
+        else (values * top).astype(np.uint64)
+    )
 
 
 def _packed(block: Array, spec: Spec) -> bytes:
@@ -116,14 +120,16 @@ def packbits(data: bytes) -> bytes:
 def _by_pillow(block: Array, spec: Spec) -> tuple[bytes, dict[int, Tag]]:
     """Return a block as Pillow's libtiff compresses it, and the tags that go with it."""
     samples = block.shape[-1]
-    mode = {1: "L", 3: "YCbCr" if spec.photometric == 6 else "RGB", 4: "CMYK" if spec.photometric == 5 else "RGBA"}[samples]
+    mode = {1: "L", 3: "YCbCr" if spec.photometric == 6 else "RGB", 4: "CMYK" if spec.photometric == 5 else "RGBA"}[
+        samples
+    ]
     values = block.astype(np.uint8)
-    image = Image.fromarray(values[..., 0] if samples == 1 else values, None if mode != "YCbCr" else "RGB")
     image = Image.frombytes(mode, (block.shape[1], block.shape[0]), values.tobytes())
     if spec.bits == 1:
         image = Image.fromarray(values[..., 0] * np.uint8(255)).convert("1")
     out = io.BytesIO()
-    image.save(out, "TIFF", compression=BY_PILLOW[spec.compression], tiffinfo={278: block.shape[0]}, quality=90)
+    quality = {"quality": 90} if spec.compression == 7 else {}
+    image.save(out, "TIFF", compression=BY_PILLOW[spec.compression], tiffinfo={278: block.shape[0]}, **quality)
     with TiffImagePlugin.TiffImageFile(io.BytesIO(out.getvalue())) as written:
         tags = written.tag_v2
         (offset,), (count,) = tags[273], tags[279]
@@ -133,6 +139,20 @@ def _by_pillow(block: Array, spec: Spec) -> tuple[bytes, dict[int, Tag]]:
         if 530 in tags:
             more[530] = (3, list(tags[530]))
     return out.getvalue()[offset : offset + count], more
+
+
+_CODECS: dict[int, Callable[[bytes], bytes]] = {
+    1: bytes,
+    5: lzw,
+    8: zlib.compress,
+    32946: zlib.compress,
+    32773: packbits,
+}
+
+
+def _reversed(body: bytes) -> bytes:
+    bits = np.unpackbits(np.frombuffer(body, np.uint8)[:, None], axis=1)
+    return np.packbits(bits[:, ::-1], axis=1).tobytes()
 
 
 def blocks(spec: Spec, samples: Array) -> tuple[list[bytes], dict[int, Tag]]:
@@ -149,15 +169,14 @@ def blocks(spec: Spec, samples: Array) -> tuple[list[bytes], dict[int, Tag]]:
                     part = np.pad(part, ((0, down - part.shape[0]), (0, across - part.shape[1]), (0, 0)), "edge")
                 if spec.compression in BY_PILLOW:
                     body, more = _by_pillow(part, spec)
-                    out.append(body)
+                    out.append(_reversed(body) if spec.fill_order == 2 and spec.compression != 7 else body)
                     continue
                 plain = spec.photometric != 6 or spec.planes or spec.subsampling == (1, 1)
                 body = _packed(part, spec) if plain else _subsampled(part, spec)
-                body = {8: zlib.compress, 32946: zlib.compress, 5: lzw, 32773: packbits}.get(spec.compression, bytes)(body)
-                if spec.fill_order == 2:
-                    bits = np.unpackbits(np.frombuffer(body, np.uint8)[:, None], axis=1)
-                    body = np.packbits(bits[:, ::-1], axis=1).tobytes()
-                out.append(body)
+                body = {8: zlib.compress, 32946: zlib.compress, 5: lzw, 32773: packbits}.get(spec.compression, bytes)(
+                    body
+                )
+                out.append(_reversed(body) if spec.fill_order == 2 else body)
     return out, more
 
 
@@ -172,8 +191,12 @@ def tags_of(spec: Spec, width: int, height: int, seed: int = 0) -> dict[int, Tag
     """Return every tag but those of the blocks."""
     n = spec.n_samples
     return {
-        **{256: (4, [width]), 257: (4, [height]), 258: (3, [spec.bits] * n), 259: (3, [spec.compression])},
-        **{262: (3, [spec.photometric]), 277: (3, [n])},
+        256: (4, [width]),
+        257: (4, [height]),
+        258: (3, [spec.bits] * n),
+        259: (3, [spec.compression]),
+        262: (3, [spec.photometric]),
+        277: (3, [n]),
         **({284: (3, [2])} if spec.planes else {}),
         **({266: (3, [2])} if spec.fill_order == 2 else {}),
         **({317: (3, [spec.predictor])} if spec.predictor != 1 else {}),
@@ -211,7 +234,8 @@ def file_of(
     """
     order = spec.order
     place, count, entry, inline = ("Q", "Q", "HHQ", 8) if spec.big else ("I", "H", "HHI", 4)
-    head = (b"II" if order == "<" else b"MM") + struct.pack(order + ("HHH" if spec.big else "H"), *((43, 8, 0) if spec.big else (42,)))
+    version = (43, 8, 0) if spec.big else (42,)
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}{len(version)}H", *version)
     start = len(head) + inline + len(lead)
     lengths = [len(body) for body in bodies]
 
@@ -251,7 +275,7 @@ def tiff(
     seed: int = 0,
     width: int = 37,
     height: int = 23,
-    tags: Mapping[int, Tag | None] = {},  # noqa: B006  (never changed)
+    tags: Mapping[int, Tag | None] = {},
     **how: Any,
 ) -> bytes:
     """Return a drawn image; `tags` stand in place of those that it has, None for none."""
@@ -268,16 +292,15 @@ def kinds() -> Iterator[Spec]:
     """Yield every kind of samples."""
     for photometric in (0, 1):
         for bits in (1, 2, 4, 6, 8, 10, 12, 14, 16, 24, 32, 64):
-            for kind in (None, 1, 2, 4):
+            for kind in (None, 1, 2, 4, 5):
                 yield Spec(photometric, bits, 1, kind)
-            if bits in (8, 16):
-                for n_samples in (2, 3, 4):
-                    for extra in (None, (0,), (1,), (2,), (2, 0), (0, 2), (1, 2)):
-                        if extra is None or len(extra) < n_samples:
-                            yield Spec(photometric, bits, n_samples, None, extra)
-        for bits in (16, 24, 32, 64):
+            for n_samples in (2, 3, 4, 5) if bits in (8, 16) else (2,):
+                for extra in (None, (0,), (1,), (2,), (2, 0), (0, 2), (1, 2)):
+                    if extra is None or len(extra) < n_samples:
+                        yield Spec(photometric, bits, n_samples, None, extra)
+        for bits in (16, 32, 64):
             yield Spec(photometric, bits, 1, 3)
-        yield Spec(photometric, 4, 2)
+            yield Spec(photometric, bits, 1, 6)
     for bits in (1, 2, 4, 8, 12, 16, 32):
         for n_samples, extras in (
             (2, (None,)),
@@ -310,31 +333,52 @@ def kinds() -> Iterator[Spec]:
         yield Spec(8, bits, 3, 2)
         yield Spec(8, bits, 1)
         yield Spec(8, bits, 4, None, (2,))
-    for subsampling in ((1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (2, 4), (3, 1), (0, 0)):
-        if 0 not in subsampling:
-            yield Spec(6, 8, 3, subsampling=subsampling)
+    for subsampling in ((1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4), (2, 4), (3, 1)):
+        yield Spec(6, 8, 3, subsampling=subsampling)
+
+
+SHAPES: tuple[dict[str, Any], ...] = (
+    {},
+    {"rows": 7},
+    {"rows": 8},
+    {"rows": 1},
+    {"tile": (16, 16)},
+    {"tile": (64, 32)},
+    {"tile": (32, 64)},
+)
 
 
 def layouts() -> Iterator[Spec]:
     """Yield every way to lay samples out; their kind is that of `Spec()`."""
-    for planes in (False, True):
-        for order in "<>":
-            for big in (False, True):
-                for shape in ({}, {"rows": 7}, {"rows": 8}, {"rows": 1}, {"tile": (16, 16)}, {"tile": (32, 16)}, {"tile": (48, 32)}):
-                    for compression, predictor in ((1, 1), (5, 1), (5, 2), (8, 1), (8, 2), (32946, 1), (32946, 2), (32773, 1)):
-                        for fill_order in (1, 2):
-                            yield Spec(
-                                planes=planes,
-                                order=order,
-                                big=big,
-                                compression=compression,
-                                predictor=predictor,
-                                fill_order=fill_order,
-                                **shape,
-                            )
+    packings = ((1, 1), (5, 1), (5, 2), (8, 1), (8, 2), (8, 3), (32946, 1), (32946, 2), (32773, 1))
+    for planes, order, big, shape, packing, fill_order in itertools.product(
+        (False, True), "<>", (False, True), SHAPES, packings, (1, 2)
+    ):
+        yield Spec(planes=planes, order=order, big=big, fill_order=fill_order, **shape)._replace(
+            compression=packing[0], predictor=packing[1]
+        )
+
+
+def codecs() -> Iterator[Spec]:
+    """Yield what only other encoders write: fax, JPEG, LZMA, Zstandard."""
+    samples = (Spec(), Spec(0), Spec(2, 8, 3), Spec(6, 8, 3), Spec(5, 8, 4), Spec(3), Spec(8, 8, 3))
+    more = (
+        Spec(2, 8, 4, extra=(2,)),
+        Spec(2, 8, 4, extra=(1,)),
+        Spec(2, 8, 3, planes=True),
+        Spec(6, 8, 3, planes=True),
+    )
+    bilevel = (Spec(1, 1), Spec(0, 1), Spec(3, 1))
+    for compression, shape, fill_order, order in itertools.product(BY_PILLOW, SHAPES[:5], (1, 2), "<>"):
+        for spec in bilevel if compression in (2, 3, 4) else (*samples, *more):
+            yield spec._replace(compression=compression, fill_order=fill_order, order=order, **shape)
 
 
 def combined(kind: Spec, layout: Spec) -> Spec:
-    """Return samples of `kind`, laid out as `layout`."""
-    wanted = {name: getattr(kind, name) for name in ("photometric", "bits", "n_samples", "kind", "extra", "subsampling", "map_bits")}
-    return layout._replace(**wanted)
+    """Return samples of `kind`, laid out as `layout`, with a predictor that such samples can have."""
+    names = ("photometric", "bits", "n_samples", "kind", "extra", "subsampling", "map_bits")
+    spec = layout._replace(**{name: getattr(kind, name) for name in names})
+    differences = spec.bits in (8, 16, 32, 64) and spec.subsampling == (1, 1)
+    floats = spec.kind == 3 and spec.bits != 24
+    sound = {2: differences, 3: floats}.get(spec.predictor, True)
+    return spec if sound else spec._replace(predictor=1)
