@@ -57,8 +57,9 @@ _NAMES: Final = {
 }
 _FAX: Final = (2, 3, 4, 32771)
 _BYTES: Final = (5, 8, 32946, 32773, 34925, 50000)  # compressions of bytes, whatever these mean
-_PICTURES: Final = (6, 7, 32909, 50001)  # compressions of 8-bit samples, which know their number
+_IMAGES: Final = (6, 7, 32909, 50001)  # compressions of 8-bit samples, which know their number
 _MODES: Final = {1: ("L", 1), 3: ("RGB", 2), 4: ("RGBA", 2)}  # of Pillow, and its photometric interpretation
+_MAX_BITS: Final = 320  # of a pixel: five numbers of 64 bits. A small file could announce 65,535 samples
 _SPARE: Final = 4  # how many times `max_pixels` all tiles of an image may hold, since they stand out at its edges
 
 
@@ -117,7 +118,12 @@ def decode(data: Data, max_pixels: int, take: Callable[[int], Pixels]) -> Tiff:
         layout = layout._replace(bits=8)  # the decompressor gives 0 and 255
     grid = _grid(layout)
     n_planes = tiff_colours.planes_wanted(layout) if layout.planes else 1
-    planes = [_read_plane(tags, layout, grid, plane) for plane in range(n_planes)]
+    offsets, counts = blocks_of(tags, layout, grid.estimate)
+    n_blocks = layout.across * layout.down
+    planes = [
+        _read_plane(tags, layout, grid, offsets[first : first + n_blocks], counts[first : first + n_blocks])
+        for first in range(0, n_planes * n_blocks, n_blocks)
+    ]
     pixels = tiff_colours.pixels_of(tags, layout, planes, take)
     return Tiff(pixels, layout.orientation, width, height)
 
@@ -126,11 +132,13 @@ def _check(tags: Tags, layout: Layout) -> None:
     """Raise if the file is of a kind that is not read."""
     compression, bits = layout.compression, layout.bits
     name = _NAMES.get(compression, f"compression {compression}")
-    if compression not in (1, *_FAX, *_BYTES, *_PICTURES):
+    if compression not in (1, *_FAX, *_BYTES, *_IMAGES):
         raise UnreadTiffError(f"compressed by {name}")
+    if not layout.planes and layout.n_samples * bits > _MAX_BITS:
+        raise UnreadTiffError(f"{layout.n_samples} samples of {bits} bits a pixel")
     if compression in _FAX and (bits, layout.n_samples) != (1, 1):
         raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
-    if compression in _PICTURES and (bits != 8 or (not layout.planes and layout.n_samples not in _MODES)):
+    if compression in _IMAGES and (bits != 8 or (not layout.planes and layout.n_samples not in _MODES)):
         raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
     if layout.predictor not in (1, 2, 3):
         raise UnreadTiffError(f"predictor {layout.predictor}")
@@ -169,15 +177,12 @@ def _grid(layout: Layout) -> _Grid:
     return _Grid(layout.height, row_bytes, layout.block_height, block_bytes, layout.block_height * block_bytes)
 
 
-def _read_plane(tags: Tags, layout: Layout, grid: _Grid, plane: int) -> Pixels:
+def _read_plane(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Pixels:
     """Return the stored rows of a plane, (rows, bytes), decompressed."""
-    offsets, counts = blocks_of(tags, layout, grid.estimate)
-    n_blocks = layout.across * layout.down
-    some = slice(plane * n_blocks, (plane + 1) * n_blocks)
     if layout.compression == 1:
-        rows = _read_plain(tags.data, layout, grid, offsets[some], counts[some])
+        rows = _read_plain(tags.data, layout, grid, offsets, counts)
         return tiff_colours.REVERSED[rows] if layout.reversed_bits else rows
-    rows, predicted = _decompress(tags, layout, grid, offsets[some], counts[some])
+    rows, predicted = _decompress(tags, layout, grid, offsets, counts)
     if layout.predictor != 1 and not predicted:
         step = 1 if layout.planes else layout.n_samples
         undo = tiff_colours.undo_differences if layout.predictor == 2 else tiff_colours.undo_float_differences

@@ -98,8 +98,8 @@ class Tags:
         if kind not in _INTEGERS:
             raise ValueError(f"tag {tag} has values of type {kind}, which is not a type of integers")
         values = self._values(tag, kind, min(n_values, limit), at)
-        if values.dtype.kind == "u" and values.size and int(values.max()) > np.iinfo(np.int64).max:
-            raise ValueError(f"tag {tag} has a value of {int(values.max()):,}")
+        if values.dtype.itemsize == 8:  # what lies beyond 63 bits lies beyond any file
+            values = np.minimum(values, np.array(np.iinfo(np.int64).max, values.dtype))
         return values.astype(np.int64)
 
     def integer(self, tag: int, default: int, low: int = 0, high: int = 0xFFFF) -> int:
@@ -257,8 +257,9 @@ def blocks_of(tags: Tags, layout: Layout, n_bytes: int) -> tuple[npt.NDArray[np.
         raise ValueError(f"{n_blocks:,} {name} announced, byte counts of {counts.size:,} found")
     if (offsets < 0).any() or (counts <= 0).any():
         raise ValueError(f"one of its {name} has an offset or byte count that is not positive")
-    last = int(np.argmax(offsets + counts))
-    if offsets[last] + counts[last] > end:
-        ends = int(offsets[last] + counts[last])
-        raise EOFError(f"{name[:-1]} {last} ends at byte {ends:,}, the file at byte {end:,}")
+    ends = np.minimum(offsets, end) + np.minimum(counts, end + 1)  # no sum of two large ones
+    last = int(np.argmax(ends))
+    if ends[last] > end:
+        where = int(offsets[last]) + int(counts[last])
+        raise EOFError(f"{name[:-1]} {last} ends at byte {where:,}, the file at byte {end:,}")
     return offsets, counts

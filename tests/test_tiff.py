@@ -447,6 +447,24 @@ class TestBroken:
             with memory_below(1 << 20):
                 agreed(bytes(data))
 
+    @pytest.mark.parametrize("compression", [1, 5, 8])
+    @pytest.mark.parametrize("value", [1 << 31, (1 << 32) + 16, (1 << 63) - 1, (1 << 63) + 16, (1 << 64) - 1])
+    def test_offsets_and_counts_beyond_the_file(self, value, compression):
+        for tag, other in ((273, 279), (279, 273)):
+            for spec in (RGB, RGB._replace(rows=12)):
+                wide = spec._replace(big=True, compression=compression)
+                n_strips = 1 if spec == RGB else 2
+                for rest in ([], [(1 << 63) - 1] * n_strips):
+                    tags = {tag: (16, [value] * n_strips), **({other: (16, rest)} if rest else {})}
+                    agreed(tiff(wide, tags=tags))
+
+    def test_samples_that_are_only_announced(self):
+        for compression in (5, 8):
+            data = tiff(RGB._replace(compression=compression), tags={277: (3, [65535]), 258: (3, [8])})
+            started = time.process_time()
+            assert "65535 samples of 8 bits a pixel" in detail_of(data)
+            assert time.process_time() - started < 1
+
     def test_a_header_alone(self):
         for head in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             for rest in (b"", bytes(4), bytes(12), b"\xff" * 12, b"\10\0\0\0\0\0\0\0"):
@@ -509,6 +527,7 @@ def table() -> str:
     """Return the rows of README: `python tests/test_tiff.py` prints them."""
     lines = ["| TIFF | bits | why |", "| --- | --- | --- |"]
     lines += [f"| {known.what} | at most {known.bits[0]} / {known.bits[1]} | {known.reason} |" for known in KNOWN]
+    lines += ["| CCITT with damaged rows | a few pixels | two versions of libtiff; the cause is not known |"]
     lines += [f"| {what} | - | fails here, OpenCV reads it |" for what, *_ in UNREAD]
     return "\n".join(lines)
 
