@@ -155,12 +155,13 @@ class TestSpace:
         assert counts["both refuse"] > 200
 
     @pytest.mark.slow
-    def test_every_kind_in_every_layout(self):
-        rng = random.Random(2)
+    @pytest.mark.parametrize("seed", range(5))
+    def test_many_kinds_in_many_layouts(self, seed):
+        rng = random.Random(seed)
         pairs = (combined(kind, layout) for kind, layout in itertools.product(kinds(), layouts()))
-        files = itertools.chain((spec for spec in pairs if rng.random() < 0.1), codecs())
-        counts = run((spec, *rng.choice(SIZES), rng.choice((1, 1, *range(2, 9)))) for spec in files)
-        assert counts["equal"] > 10_000
+        specs = itertools.chain((spec for spec in pairs if rng.random() < 0.02), codecs())
+        counts = run((spec, *rng.choice(SIZES), rng.choice((1, 1, *range(2, 9)))) for spec in specs)
+        assert counts["equal"] > 2000, counts
 
     @pytest.mark.parametrize("known", KNOWN, ids=lambda known: known.what)
     def test_the_list_of_differences_is_not_out_of_date(self, known):
