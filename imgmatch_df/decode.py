@@ -7,7 +7,6 @@ libjpeg-turbo directly, into a buffer that the thread keeps; whatever is unusual
 import io
 import re
 import struct
-import sys
 import threading
 import warnings
 import zlib
@@ -29,10 +28,10 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
+from imgmatch_df import tiff
 from imgmatch_df.errors import Failure
 from imgmatch_df.options import Options
 
@@ -91,6 +90,8 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
         picture = _decode_jpeg(data, options)
         if picture is not None:
             return picture
+    if head.startswith(tiff.SIGNATURES):
+        return _decode_tiff(data, options)
     for format_ in _FORMATS:
         if format_.accept(head) is True:
             return _decode_with_pillow(data, format_, options)
@@ -213,28 +214,31 @@ def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Pictu
     try:
         # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
         with _no_warnings(), format_.plugin(io.BytesIO(data)) as image:
-            for width, height in (image.size, _tile_size(image)):
-                if width * height > options.max_pixels:
-                    return _too_many_pixels(width, height, options)
+            width, height = image.size
+            if width * height > options.max_pixels:
+                return _too_many_pixels(width, height, options)
             pixels = format_.load(image, data)
-            return _picture(pixels, _orientation(image, data), *image.size)
+            return _picture(pixels, _orientation(image, data), width, height)
     except Image.DecompressionBombError as error:
         return Failure("too_many_pixels", f"{error} raise PIL.Image.MAX_IMAGE_PIXELS to allow it")
     except _PILLOW_ERRORS as error:
         return Failure("decode_failed", _broken(format_.name, error))
 
 
-def _tile_size(image: ImageFile.ImageFile) -> tuple[int, int]:
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 0, 0
-    # A TIFF of ten pixels may have a tile of a thousand million, and its decoder makes room for the whole tile.
-    return image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 0), image.tag_v2.get(TiffImagePlugin.TILELENGTH, 0)
+def _decode_tiff(data: Data, options: Options) -> Picture | Failure:
+    try:
+        with _no_warnings():
+            return _picture(*tiff.decode(data, options.max_pixels, _SCRATCH.take))
+    except tiff.TooManyPixelsError as error:
+        return _too_many_pixels(*error.size, options)
+    except tiff.UnreadTiffError as error:
+        return Failure("decode_failed", f"TIFF of a kind that is not read: {error}")
+    except _PILLOW_ERRORS as error:
+        return Failure("decode_failed", _broken("TIFF", error))
 
 
 def _orientation(image: ImageFile.ImageFile, data: Data) -> int:
     """Return the orientation that is still to be applied to a loaded image."""
-    if image.format == "TIFF":
-        return 1  # Pillow has applied it
     if image.format == "JPEG":
         return _jpeg_orientation(data)
     return exif_orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0")) or 1
@@ -349,61 +353,10 @@ def _load_pnm(image: PpmImagePlugin.PpmImageFile, data: Data) -> Pixels:
     return pixels
 
 
-def _load_tiff(image: TiffImagePlugin.TiffImageFile, data: Data) -> Pixels:
-    # OpenCV reads TIFF through libtiff's RGBA interface; these are the rules of its tif_getimage.c.
-    tags = image.tag_v2
-    count, entry = (8, 20) if data[2] == 43 or data[3] == 43 else (2, 12)  # BigTIFF or not
-    at = tags.offset + count
-    n_entries = int.from_bytes(data[tags.offset : at], "little" if tags.prefix == b"II" else "big")
-    if at + n_entries * entry > len(data):  # Pillow makes do with the tags that are left
-        raise EOFError(f"{n_entries} tags announced")
-    bits, extra = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)), tags.get(TiffImagePlugin.EXTRASAMPLES, ())
-    if bits[0] == 16 and image.mode in ("RGB", "RGBA"):
-        pixels = _load_deep_tiff(image, data)
-    else:
-        _set_rawmode(image, _rawmode(image).replace("RGBa", "RGBA"))  # alpha is dropped: no dividing by it
-        image.load()
-        if image.mode == "I" and bits == (16,):
-            return _high_byte(np.asarray(image))
-        pixels = _stored(image)
-    if image.mode == "I;16" and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # white is zero
-        np.subtract(255, pixels, out=pixels)
-    elif image.mode == "CMYK":
-        paper = 255 - pixels.astype(np.uint16)
-        pixels[..., :3] = paper[..., 3:] * paper[..., :3] // 255
-    elif image.mode == "YCbCr":
-        y, cb, cr = np.moveaxis(pixels[..., :3].astype(np.int32) - np.array([0, 128, 128], np.int32), -1, 0)
-        sums = (91881 * cr, -22553 * cb - 46802 * cr, 116130 * cb)  # 1.402, 0.344, 0.714 and 1.772 times 65,536
-        for channel, chroma in enumerate(sums):
-            pixels[..., channel] = np.clip(y + (chroma + 32768 >> 16), 0, 255)
-    elif image.mode == "RGBA" and extra[:1] == (2,):  # unassociated alpha
-        pixels[..., :3] = (pixels[..., :3].astype(np.uint16) * pixels[..., 3:] + 127) // 255
-    return pixels
-
-
-def _load_deep_tiff(image: TiffImagePlugin.TiffImageFile, data: Data) -> Pixels:
-    """Return 16 bits a channel rounded to 8. Pillow reads the high bytes only, so the low ones are a second reading."""
-    rawmode = _rawmode(image).replace("RGBa", "RGBA")
-    _set_rawmode(image, rawmode)
-    native = "L" if sys.byteorder == "little" else "B"
-    swapped = rawmode[:-1] + {"L": "B", "B": "L"}[rawmode[-1].replace("N", native)]
-    with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as again:
-        _set_rawmode(again, swapped)
-        low = _load(again, data).astype(np.uint32)
-    high = _load(image, data)
-    np.floor_divide(high * np.uint32(256) + low + 128, 257, out=high, casting="unsafe")
-    return high
-
-
 def _rawmode(image: ImageFile.ImageFile) -> str:
     """Return how the first tile of an image not loaded yet lays out its samples."""
     args = image.tile[0].args
     return str(args[0] if isinstance(args, tuple) else args)
-
-
-def _set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
-    if _rawmode(image) != rawmode:
-        image.tile = [tile._replace(args=(rawmode, *(tile.args or ())[1:])) for tile in image.tile]
 
 
 def _high_byte(values: npt.NDArray[Any]) -> Pixels:
@@ -415,7 +368,6 @@ _FORMATS: Final = (
     _Format("PNG", PngImagePlugin.PngImageFile, _load),
     _Format("WEBP", WebPImagePlugin.WebPImageFile, _load),
     _Format("GIF", GifImagePlugin.GifImageFile, _load_gif),
-    _Format("TIFF", TiffImagePlugin.TiffImageFile, _load_tiff),
     _Format("BMP", BmpImagePlugin.BmpImageFile, _load_bmp),
     _Format("AVIF", AvifImagePlugin.AvifImageFile, _load),
     _Format("PPM", PpmImagePlugin.PpmImageFile, _load_pnm),

@@ -19,10 +19,12 @@ ROWS = [
         "options",
         "progress",
         "sources",
+        "tiff_tags",
         "torn",
         "_kernels",
     ],
-    ["answers", "connections", "documented", "folders", "naming"],
+    ["answers", "connections", "documented", "folders", "naming", "tiff_colours"],
+    ["tiff"],
     ["cloud", "web"],
     ["network"],
     [
