@@ -2,13 +2,10 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from operator import itemgetter
 from struct import Struct
-from time import monotonic
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 import polars as pl
 
@@ -23,129 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# How long a finished batch waits for the other expressions of its statement, and how many batches may wait. Polars
-# starts the expressions of an eager statement together, so the second one comes within microseconds of the first.
-_GRACE_S = 0.25
-_MAX_WAITING = 4
 # How soon Ctrl-C is noticed where no lock is interrupted by it: on Windows, and in the threads of Polars.
 _POLL_S = 0.05
 _ONE = pl.Series([1])
-
-
-class Field:
-    """Take one field out of a batch of visual hashes: what an expression stacks on a `SharedBatches`.
-
-    Each expression carries its own instance, so the instances alive tell how many expressions share one decode.
-    """
-
-    def __init__(self, batches: "SharedBatches", name: str) -> None:
-        self.name = name
-        batches.fields.add(self)
-
-    def __call__(self, visual_hashes: pl.Series) -> pl.Series:
-        """Return the field."""
-        return visual_hashes.struct.field(self.name)
-
-
-class Whole(Field):
-    """Keep several fields of a batch of visual hashes, as a struct."""
-
-    def __init__(self, batches: "SharedBatches", names: Iterable[str]) -> None:
-        super().__init__(batches, "visual_hash")
-        self.names = list(names)
-
-    def __call__(self, visual_hashes: pl.Series) -> pl.Series:
-        """Return a struct of the fields."""
-        return visual_hashes.struct.unnest().select(self.names).to_struct(visual_hashes.name)
-
-
-class _Flight:
-    """A batch under way or just landed. Holds the input, so that its buffers' addresses stay its own."""
-
-    def __init__(self, values: pl.Series, stamps: list[object], n_others: int) -> None:
-        from concurrent.futures import Future
-
-        self.values = values
-        self.stamps = stamps
-        self.n_others = n_others
-        self.landed = float("inf")
-        self.result: Future[pl.Series] = Future()
-
-
-class SharedBatches:
-    """The function under all expressions on one source column: hashes a batch once, whoever asks for it.
-
-    Lazy queries merge equal subexpressions, so this is called once a batch. Eager ones do not: there each expression
-    calls it with the same buffers, at the same time, and all but the first take the first one's result.
-    """
-
-    def __init__(self, options: Options) -> None:
-        self.fields: WeakSet[Field] = WeakSet()
-        self._options = options
-        self._lock = threading.Lock()
-        self._flights: dict[tuple[Any, ...], _Flight] = {}
-
-    def __call__(self, values: pl.Series) -> pl.Series:
-        """Return the `Struct` of visual hashes of `values`."""
-        n_others = len(self.fields) - 1
-        if values.is_empty() or n_others < 1:
-            return hash_batch(values, self._options)
-        # Files may be written again between two statements; what was hashed a moment ago is then another picture.
-        stamps = _stamps(values, self._options)
-        key = _addresses(values)
-        with self._lock:
-            self._drop_landed()
-            flight = self._flights.get(key)
-            owner = flight is None or flight.stamps != stamps
-            if flight is None or owner:
-                flight = self._flights[key] = _Flight(values, stamps, n_others)
-            else:
-                flight.n_others -= 1
-                if not flight.n_others:
-                    del self._flights[key]
-        if owner:
-            self._fly(flight)
-        return flight.result.result().alias(values.name)
-
-    def _fly(self, flight: _Flight) -> None:
-        try:
-            flight.result.set_result(hash_batch(flight.values, self._options))
-        except BaseException as error:  # noqa: BLE001  # raised again in every expression that waits, this one included
-            flight.result.set_exception(error)
-        flight.landed = monotonic()
-        sweeper = threading.Timer(_GRACE_S, self._sweep)
-        sweeper.daemon = True
-        sweeper.start()
-
-    def _sweep(self) -> None:
-        with self._lock:
-            self._drop_landed()
-
-    def _drop_landed(self) -> None:
-        now = monotonic()
-        landed = [(key, now - flight.landed) for key, flight in self._flights.items() if flight.landed <= now]
-        landed.sort(key=itemgetter(1))
-        for position, (key, age_s) in enumerate(landed):
-            if position >= _MAX_WAITING or age_s >= _GRACE_S:
-                del self._flights[key]
-
-
-def _stamps(values: pl.Series, options: Options) -> list[object]:
-    from imgmatch_df.fetch import file_stamp
-
-    if values.dtype == pl.Binary:
-        return []
-    return [file_stamp(value, options) for value in _sources(values)]
-
-
-def _addresses(values: pl.Series) -> tuple[Any, ...]:
-    """Return where the values lie in memory: equal for two views of one column, whatever made the views."""
-    newest = pl.CompatLevel.newest()  # string and binary views, as Polars holds them: nothing is copied
-    arrays = [chunk.to_arrow(compat_level=newest) for chunk in values.get_chunks()]
-    return tuple(
-        (array.offset, len(array), *(None if buffer is None else buffer.address for buffer in array.buffers()))
-        for array in arrays
-    )
 
 
 def hash_batch(values: pl.Series, options: Options) -> pl.Series:
@@ -170,16 +47,18 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
     RowError
         With ``on_error="raise"``, for the first row that fails.
     """
-    from imgmatch_df.hashing import bmh1_series, phash_series
+    from imgmatch_df.hashing import bmh1_series, phash_series, size_series
 
     rows = hash_sources(_sources(values), options)
+    valid = rows.valid
+    # Without queries: they may need the threads of Polars, which may be waiting for this batch.
     return pl.DataFrame(
         {
-            WIDTH: _where(rows.valid, rows.width),
-            HEIGHT: _where(rows.valid, rows.height),
-            BMH1.name: bmh1_series(rows.bmh1, rows.valid),
-            PHASH.name: phash_series(rows.phash, rows.valid),
-            STATUS: pl.Series(STATUSES, dtype=STATUS_DTYPE).gather(rows.status),
+            WIDTH: size_series(rows.width, valid),
+            HEIGHT: size_series(rows.height, valid),
+            BMH1.name: bmh1_series(rows.bmh1, valid),
+            PHASH.name: phash_series(rows.phash, valid),
+            STATUS: pl.Series([STATUSES[status] for status in rows.status.tolist()], dtype=STATUS_DTYPE),
             DETAIL: pl.Series(rows.detail, dtype=pl.String),
             ETAG: pl.Series(rows.etag, dtype=pl.String),
         }
@@ -281,10 +160,6 @@ class HashedRows:
         }
 
 
-def _where(valid: "NDArray[np.bool_]", numbers: "NDArray[np.uint32]") -> pl.Series:
-    return pl.select(pl.when(pl.Series(valid)).then(pl.Series(numbers))).to_series()
-
-
 def _sources(values: pl.Series) -> Sequence[Any]:
     if values.dtype == pl.Binary:
         return _Buffers(values)
@@ -310,7 +185,7 @@ class _Buffers(Sequence[Any]):
         self._n_rows = len(array)
         self._views = memoryview(views)[16 * array.offset :]
         self._data = [memoryview(buffer) for buffer in data]
-        self._valid = values.is_not_null().to_list() if values.null_count() else None
+        self._valid = array.is_valid().to_pylist() if values.null_count() else None
 
     def __len__(self) -> int:
         return self._n_rows

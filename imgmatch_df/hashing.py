@@ -29,13 +29,21 @@ def bmh1_series(hashes: "NDArray[np.uint8]", valid: "NDArray[np.bool_]") -> pl.S
 
 def phash_series(hashes: "NDArray[np.uint64]", valid: "NDArray[np.bool_]") -> pl.Series:
     """Return a `UInt64` column of `hashes`, uint64 (n,), null where `valid` is False."""
+    return _number_series(hashes, valid).alias(PHASH.name)
+
+
+def size_series(sizes: "NDArray[np.uint32]", valid: "NDArray[np.bool_]") -> pl.Series:
+    """Return a `UInt32` column of `sizes`, uint32 (n,), null where `valid` is False."""
+    return _number_series(sizes, valid)
+
+
+def _number_series(numbers: "NDArray[Any]", valid: "NDArray[np.bool_]") -> pl.Series:
     import pyarrow as pa
 
-    n_rows = len(hashes)
-    array = pa.UInt64Array.from_buffers(
-        pa.uint64(), n_rows, [_validity(valid), pa.py_buffer(hashes)], int(n_rows - valid.sum())
-    )
-    return pl.Series(PHASH.name, array, dtype=PHASH.dtype)
+    n_rows = len(numbers)
+    buffers = [_validity(valid), pa.py_buffer(numbers)]
+    dtype = pa.from_numpy_dtype(numbers.dtype)
+    return pl.Series(pa.Array.from_buffers(dtype, n_rows, buffers, int(n_rows - valid.sum())))
 
 
 def _binary_series(name: str, rows: "NDArray[np.uint8]", valid: "NDArray[np.bool_]") -> pl.Series:

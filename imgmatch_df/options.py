@@ -9,6 +9,7 @@ from os import PathLike, fspath
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.threads import max_threads
 
 Decode = Literal["full", "scaled"]
 OnError = Literal["null", "raise"]
@@ -95,7 +96,7 @@ class Options:
     on_error
         ``"null"`` keeps failed rows as null, ``"raise"`` stops at the first one.
     progress
-        Whether to show a bar on the terminal (standard error); where there is none, nothing is shown.
+        Whether to show a bar: on the terminal (standard error), or in the cell of a notebook; elsewhere nothing.
     """
 
     decode: Decode = "full"
@@ -135,6 +136,7 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
     ArgumentError
         If an option is unknown or has a value that is not allowed.
     """
+    max_threads()  # not after an hour of fetching
     names = [field.name for field in fields(Options)]
     for name in options:
         if name not in names:

@@ -3,15 +3,16 @@
 The only place that knows the order of the steps; the namespaces and the command line make one call into it.
 """
 
+import os
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Unpack, overload
 
 import polars as pl
 
 from imgmatch_df import hashing
-from imgmatch_df.batches import Field, SharedBatches, Whole
 from imgmatch_df.columns import PLAIN, Affixes, arranged
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.options import Options, SourceOptions, make_options
@@ -26,6 +27,7 @@ from imgmatch_df.schema import (
     hash_kind,
     visual_hash_fields,
 )
+from imgmatch_df.sharing import Field, SharedBatches, Whole, shared_batches
 
 HashTypes = str | Iterable[str]
 
@@ -36,6 +38,7 @@ _SOURCE_DTYPES = (pl.String, pl.Binary, pl.Null, pl.Categorical, pl.Enum)
 # and options share one base expression. Few are in use at once; an evicted one costs a second decode, nothing else.
 _MAX_SHARED = 16
 _shared: OrderedDict[tuple[bytes, Options], tuple[SharedBatches, pl.Expr]] = OrderedDict()
+_lock = threading.Lock()
 
 
 def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
@@ -201,7 +204,8 @@ def visual_hash(
         check_source_column(data, source)
         schema = data.collect_schema()
         names = affixes.add(fields, schema)
-        batches, base = _shared_base(pl.col(source), checked)
+        batches = SharedBatches(checked, merged=True)
+        base = _map(pl.col(source), batches, pl.Struct(batch_fields()))
         columns = [_stack(base, Field(batches, name), dtype).alias(names[name]) for name, dtype in fields.items()]
         new = [names[name] for name in fields if name not in HASH_KINDS]
         hashes = {names[name]: fields[name] for name in fields if name in HASH_KINDS}
@@ -258,14 +262,11 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | int | bytes | str) -> pl.Exp
     """
     if isinstance(other, pl.Expr):
         return pl.map_batches(
-            [_expr(hashes), other],
-            lambda sides: hashing.distances(*sides),
-            return_dtype=DISTANCE_DTYPE,
-            is_elementwise=True,
+            [_expr(hashes), other], _distances, return_dtype=DISTANCE_DTYPE, is_elementwise=True
         ).alias(DISTANCE)
     value = hashing.parse_hash(other)
     constant = pl.Series("the given hash", [value], dtype=PHASH.dtype if isinstance(value, int) else BMH1.dtype)
-    return _map(_expr(hashes), lambda column: hashing.distances(column, constant), DISTANCE_DTYPE).alias(DISTANCE)
+    return _map(_expr(hashes), partial(hashing.distances, right=constant), DISTANCE_DTYPE).alias(DISTANCE)
 
 
 def to_bits(hashes: pl.Expr | str) -> pl.Expr:
@@ -320,19 +321,25 @@ def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
     True
     """
     kind = hash_kind(hash_type)
-    return _map(_expr(bits), lambda column: hashing.from_bits(column, kind), kind.dtype)
+    return _map(_expr(bits), partial(hashing.from_bits, kind=kind), kind.dtype)
+
+
+# Functions of a module and not lambdas: expressions that hold them can be pickled.
+def _distances(sides: Sequence[pl.Series]) -> pl.Series:
+    return hashing.distances(*sides)
 
 
 def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.Expr]:
     """Return the expression under every hash of `source`: one object for equal sources and options."""
-    key = _fingerprint(source)
-    if key is not None and (key, options) in _shared:
-        _shared.move_to_end((key, options))
-        return _shared[key, options]
-    batches = SharedBatches(options)
-    shared = batches, _map(source, batches, pl.Struct(batch_fields()))
-    if key is not None:
-        _shared[key, options] = shared
+    batches = shared_batches(options)
+    made = batches, _map(source, batches, pl.Struct(batch_fields()))
+    fingerprint = _fingerprint(source)
+    if fingerprint is None:
+        return made
+    key = fingerprint, options
+    with _lock:
+        shared = _shared.setdefault(key, made)
+        _shared.move_to_end(key)
         if len(_shared) > _MAX_SHARED:
             _shared.popitem(last=False)
     return shared
@@ -393,3 +400,12 @@ def check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None
 def _run(frame: pl.DataFrame, columns: list[pl.Expr]) -> pl.DataFrame:
     # Through a lazy frame, whose engine merges the equal subexpressions; an eager one would not.
     return frame.lazy().with_columns(columns).collect(engine="in-memory")
+
+
+def _forget_lock_of_parent() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock_of_parent)

@@ -1,21 +1,24 @@
-"""A bar on the terminal that counts finished rows. One for the process: expressions share it."""
+"""A bar on the terminal, or in a notebook, that counts finished rows. One for the process: expressions share it."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 # Between two batches of one streaming run nothing is under way for a moment; the bar ends when nothing follows.
 _IDLE_S = 1.0
+_NOTEBOOK_REFRESH_S = 0.5
+_NOTEBOOK_WIDTH = 100  # characters
 
 
 class Meter:
     """Counts rows and shows them while a batch is under way. Safe to call from any thread.
 
-    Nothing is shown where standard error is no terminal.
+    Nothing is shown where standard error is not a terminal, except in the cell of a notebook.
     """
 
     def __init__(self) -> None:
@@ -28,6 +31,7 @@ class Meter:
         self._n_bytes = 0
         self._known_total: int | None = None
         self._generation = 0
+        self._cell: object = None
 
     @contextmanager
     def batch(self, n_rows: int) -> Iterator[None]:
@@ -75,6 +79,9 @@ class Meter:
 
     def _open(self, n_rows: int) -> None:
         with self._lock:
+            if not self._n_open and self._cell != (cell := _notebook_cell()):
+                self._clear()  # the bar of an earlier cell is shown there, and nothing was to follow
+                self._cell = cell
             self._n_open += 1
             self._n_total += n_rows
             if self._bar is None:
@@ -87,6 +94,8 @@ class Meter:
             self._generation += 1
             if self._n_open:
                 return
+            if self._bar is not None:
+                self._bar.refresh()
             timer = threading.Timer(idle_s, self._stop, [self._generation])
             timer.daemon = True
             timer.start()
@@ -122,8 +131,7 @@ def _bar(what: str) -> "Progress":
             speed = task.finished_speed or task.speed
             return Text("" if speed is None else f"{speed:,.0f}/s")
 
-    console = Console(stderr=True)
-    bar = Progress(
+    columns = (
         TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
@@ -131,11 +139,63 @@ def _bar(what: str) -> "Progress":
         TimeRemainingColumn(),
         TextColumn("{task.fields[fetched]}"),
         TextColumn("{task.fields[failed]}"),
-        console=console,
-        disable=not console.is_terminal,
     )
+    if _notebook_cell() is not None:
+        bar = _notebook_bar(columns)
+    else:
+        console = Console(stderr=True)
+        bar = Progress(*columns, console=console, disable=not console.is_terminal)
     bar.add_task(what, total=None, failed="", fetched="")
     return bar
+
+
+def _notebook_cell() -> int | None:
+    """Return the number of the cell that runs; None where this process is not the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell: Any = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is None:  # IPython on a terminal has none
+        return None
+    return int(shell.execution_count)
+
+
+def _notebook_bar(columns: tuple[Any, ...]) -> "Progress":
+    from io import StringIO
+
+    from IPython.display import display
+    from rich.console import Console
+    from rich.progress import Progress
+
+    show: Any = display  # it has no annotations
+
+    class NotebookBar(Progress):
+        """A bar in the output of a cell, replaced as it grows. Rich has one too, for those who have ipywidgets."""
+
+        handle: Any = None
+
+        def start(self) -> None:
+            self.ended = threading.Event()
+            self.handle = show(self.as_text(), raw=True, display_id=True)
+            threading.Thread(target=self.keep_fresh, daemon=True, name="imgmatch-progress").start()
+
+        def stop(self) -> None:
+            self.ended.set()
+            self.refresh()
+
+        def refresh(self) -> None:
+            if self.handle is not None:
+                self.handle.update(self.as_text(), raw=True)
+
+        def keep_fresh(self) -> None:
+            while not self.ended.wait(_NOTEBOOK_REFRESH_S):
+                self.refresh()
+
+        def as_text(self) -> dict[str, str]:
+            with self.console.capture() as shown:
+                self.console.print(self.get_renderable())
+            return {"text/plain": shown.get().rstrip()}
+
+    console = Console(file=StringIO(), width=_NOTEBOOK_WIDTH, color_system=None, force_jupyter=False)
+    return NotebookBar(*columns, console=console)
 
 
 METER = Meter()

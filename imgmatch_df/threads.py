@@ -4,13 +4,17 @@ Kernels and decoders release the GIL, so threads are enough.
 """
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from imgmatch_df.errors import ArgumentError
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,14 +24,93 @@ T_co = TypeVar("T_co", covariant=True)
 
 _AHEAD: Final = 64  # results that helpers have ready for the calling thread
 
+MAX_THREADS: Final = "IMGMATCH_MAX_THREADS"
+_MOST: Final = 1024
+
 _lock = threading.Lock()
 
 
 def n_threads() -> int:
-    """Return how many threads this process may keep busy: the processors that it is allowed to run on."""
+    """Return how many threads this process may keep busy.
+
+    `IMGMATCH_MAX_THREADS`, else the smallest of: the processors that the process is allowed to run on, the quota of its
+    control groups, and the width of Polars' own pool, which `POLARS_MAX_THREADS` sets.
+
+    Raises
+    ------
+    ArgumentError
+        If `IMGMATCH_MAX_THREADS` is not a whole number of at least 1.
+    """
+    chosen = max_threads()
+    return min(_n_processors(), _n_allowed()) if chosen is None else chosen
+
+
+def max_threads() -> int | None:
+    """Return `IMGMATCH_MAX_THREADS`, at most 1,024, or None; raise `ArgumentError` where it is not a number."""
+    text = os.environ.get(MAX_THREADS, "").strip()
+    if not text:
+        return None
+    digits = text.lstrip("0")
+    if not (text.isascii() and text.isdigit() and digits):
+        raise ArgumentError(
+            f"the environment variable {MAX_THREADS} must be a whole number of at least 1, got {text[:80]!r}\n"
+            "Hint: unset it to use all processors."
+        )
+    return min(int(digits[:6]), _MOST)
+
+
+def _n_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return getattr(os, "process_cpu_count", os.cpu_count)() or 1  # the first exists from Python 3.13 on
+
+
+@cache
+def _n_allowed() -> int:
+    import polars as pl
+
+    return max(1, min(pl.thread_pool_size(), cpu_quota() or sys.maxsize))
+
+
+def cpu_quota(root: Path = Path("/")) -> int | None:
+    """Return how many processors the control groups of this process allow, rounded up; None where they do not tell.
+
+    Parameters
+    ----------
+    root
+        Where ``proc/self/cgroup`` and ``sys/fs/cgroup`` are.
+    """
+    text = _read(root / "proc/self/cgroup") or "0::/"
+    quotas = []
+    for line in text.splitlines():
+        controllers, _, group = line.partition(":")[2].partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounts = [controllers, "cpu", "cpu,cpuacct", "cpuacct,cpu"] if controllers else ["", "unified"]
+        for mount in dict.fromkeys(mounts):
+            # A limit of a group above holds as well. In a container the group may be named as the host sees it; then
+            # the files of its own group are at the top.
+            parts = [part for part in group.split("/") if part not in ("", ".", "..")]
+            folders = [root.joinpath("sys/fs/cgroup", mount, *parts[:n]) for n in range(len(parts) + 1)]
+            quotas += [quota for folder in folders if (quota := _quota_of(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _quota_of(folder: Path) -> int | None:
+    """Return the quota of one control group, of version 2 or 1, in whole processors."""
+    quota, _, period = (_read(folder / "cpu.max") or "").strip().partition(" ")
+    if not quota:
+        quota, period = ((_read(folder / f"cpu.cfs_{name}_us") or "").strip() for name in ("quota", "period"))
+    if not (quota.isdigit() and period.isdigit() and int(quota) and int(period)):
+        return None  # "max" and "-1" are no limit
+    return -(-int(quota) // int(period))
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return None
 
 
 def pool() -> "ThreadPoolExecutor":

@@ -95,28 +95,6 @@ def test_second_statement_sees_the_changed_file(paths, encoded, engine):
     assert first["phash"].n_unique() > 1
 
 
-def test_one_hash_alone_keeps_no_batch(paths):
-    expr = pl.col("url").imgmatch.phash(max_bytes=10**6 + 1)
-    paths.select(expr)
-    (shared,) = [
-        shared for (_, options), (shared, _) in imgmatch_df.pipeline._shared.items() if options.max_bytes == 10**6 + 1
-    ]
-    assert shared._flights == {}
-
-
-def test_waiting_batches_are_let_go(paths, monkeypatch):
-    monkeypatch.setattr(batches, "_GRACE_S", 0.05)
-    phash, bmh1 = both(max_bytes=10**6 + 2)
-    paths.select(phash)  # the statement for `bmh1` never comes
-    (shared,) = [
-        shared for (_, options), (shared, _) in imgmatch_df.pipeline._shared.items() if options.max_bytes == 10**6 + 2
-    ]
-    for timer in [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]:
-        timer.join(2)
-    assert shared._flights == {}
-    del bmh1
-
-
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])
 def test_ten_rows_taken_decode_ten(paths, decoded, engine):
     out = paths.lazy().with_columns(*both()).head(10).collect(engine=engine)

@@ -10,6 +10,7 @@ import numba
 import pytest
 
 import imgmatch_df
+from imgmatch_df._kernels import compiled
 
 CODE = """
 import numpy as np
@@ -72,3 +73,15 @@ def test_what_a_killed_process_left_of_another_numba_is_not_opened(package):
     # Another release, here by a space at the end of the file, has names of its own.
     (package / "tasks.py").write_text((package / "tasks.py").read_text() + "\n")
     assert distance(package) == "6"
+
+
+def test_two_processes_that_compile_one_kernel_for_two_types_keep_both_codes_apart(tmp_path, monkeypatch):
+    """Each has read the index before the other one wrote it."""
+    files = compiled._Files(str(tmp_path), "kernel-1", "stamp")
+    with monkeypatch.context() as before:
+        before.setattr(compiled._Files, "_index", lambda self: {})
+        files.save("int8", "code for int8")
+        files.save("float64", "code for float64")
+    assert len(list(tmp_path.glob("*.nbc"))) == 2
+    assert files.load("int8") is None  # compiled again
+    assert files.load("float64") == "code for float64"

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
-    ["errors", "schema", "threads"],
+    ["errors", "schema", "statements", "threads"],
     [
         "addresses",
         "atomic",
@@ -41,6 +41,7 @@ ROWS = [
     ],
     ["store"],
     ["batches"],
+    ["sharing"],
     ["pipeline"],
     ["frames"],
     ["known"],
@@ -52,7 +53,14 @@ ROWS = [
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 # Inside a row, words may lean on words: schema raises errors, and kernels share one popcount.
-WITHIN_ROW = {("schema", "errors"), ("_kernels", "_kernels"), ("cli", "demo"), ("cli", "server"), ("server", "server")}
+WITHIN_ROW = {
+    ("schema", "errors"),
+    ("threads", "errors"),
+    ("_kernels", "_kernels"),
+    ("cli", "demo"),
+    ("cli", "server"),
+    ("server", "server"),
+}
 
 
 def unit_of(path: Path) -> str:

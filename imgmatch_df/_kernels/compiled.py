@@ -4,15 +4,27 @@ numba finds what it kept by the names of the function and of its file, and takes
 or numba did. That is not enough: callees stand in other files, and because the index is written before the code, a
 process killed in between leaves a fresh index before the code of another release, for good. So the name that numba
 sees tells its version and all the sources of this package: no release opens what another one wrote.
+
+numba refuses to compile where it finds no folder that it may write. Here that costs a warning: the machine code is
+then kept in a folder of this user below the temporary folder, or not at all.
 """
 
 import hashlib
+import os
+import stat
+import tempfile
+import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib import resources
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Final
 
 import numba
+from numba.core import caching, config
+
+from imgmatch_df.errors import ImgMatchError, ImgMatchWarning
 
 
 def _release() -> str:
@@ -29,5 +41,181 @@ def kernel(function: Callable[..., Any] | None = None, /, *, signatures: Any = N
     """Return the function compiled, without the GIL: at its first call, or now for `signatures`; options as of njit."""
     if function is None:
         return partial(kernel, signatures=signatures, **options)
+    if config.DISABLE_JIT:
+        raise ImgMatchError(
+            "the kernels run only when compiled, and NUMBA_DISABLE_JIT is set\nHint: unset NUMBA_DISABLE_JIT."
+        )
     function.__qualname__ = f"{function.__qualname__}-{_RELEASE}"
-    return numba.njit(signatures, nogil=True, cache=True, **options)(function)
+    dispatcher = numba.njit(nogil=True, **options)(function)
+    dispatcher._cache = _Cache(function)  # what cache=True does, with another cache
+    if signatures is not None:
+        for signature in signatures:
+            dispatcher.compile(signature)
+        dispatcher.disable_compile()
+    return dispatcher
+
+
+def _warn_once(what: str) -> None:
+    global _has_warned
+    if not _has_warned:
+        _has_warned = True
+        hint = "Hint: set NUMBA_CACHE_DIR to a folder that this user may write."
+        warnings.warn(f"{what}\n{hint}", ImgMatchWarning, stacklevel=2)
+
+
+_has_warned = False
+
+
+@cache
+def _own_temporary_folder() -> str | None:
+    """Return a folder below the temporary one whose files nobody else can have written, None where there is none."""
+    try:
+        parent = Path(tempfile.gettempdir()).resolve()
+        if not hasattr(os, "geteuid"):  # on Windows each user has a temporary folder of their own
+            folder = parent / "imgmatch-df"
+            folder.mkdir(exist_ok=True)
+            return str(folder)
+        folder = parent / f"imgmatch-df-{os.geteuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found, above = folder.lstat(), parent.stat()
+    except OSError:
+        return None
+    is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    # Where others may write into the folder above, they may also rename what is in it, unless it is sticky.
+    is_safe = above.st_mode & stat.S_ISVTX or not above.st_mode & 0o022
+    return str(folder) if is_own and is_safe and above.st_uid in (0, os.geteuid()) else None
+
+
+class _Locator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):  # type: ignore[misc]
+    """Where the machine code of a function is kept: below `_folder`."""
+
+    def __init__(self, function: Any, file: str) -> None:
+        self._py_file = file
+        self._lineno = function.__code__.co_firstlineno
+        self._path = str(Path(self._folder(), self.get_suitable_cache_subpath(file)))
+
+    def _folder(self) -> str:
+        raise NotImplementedError
+
+    def get_cache_path(self) -> str:
+        """Return the folder for this function."""
+        return self._path
+
+
+class _Temporary(_Locator):
+    """A folder below the temporary one."""
+
+    def _folder(self) -> str:
+        return _own_temporary_folder() or ""
+
+    @classmethod
+    def from_function(cls, function: Any, file: str) -> Any:
+        """Return the locator, None where it has no folder."""
+        folder = _own_temporary_folder()
+        found = None if folder is None else super().from_function(function, file)
+        if found is not None:
+            _warn_once(f"no folder for compiled kernels can be written; they are kept in {folder}")
+        return found
+
+
+class _Nowhere(_Locator):
+    """No folder."""
+
+    def _folder(self) -> str:
+        return os.devnull
+
+    def ensure_cache_path(self) -> None:
+        """Warn."""
+        _warn_once("no folder for compiled kernels can be written; each process compiles them, for up to a minute")
+
+
+def _is_absolute(locator: Any) -> Any:
+    """Return numba's locator, but without a folder where its path is relative: a home that is not known, as ``~``."""
+
+    def ensure_cache_path(self: Any) -> None:
+        if not Path(self.get_cache_path()).is_absolute():
+            raise FileNotFoundError(self.get_cache_path())
+        locator.ensure_cache_path(self)
+
+    return type(locator.__name__, (locator,), {"ensure_cache_path": ensure_cache_path})
+
+
+class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes: Final = [
+        *(
+            _is_absolute(one) if "UserWide" in one.__name__ else one
+            for one in caching.CompileResultCacheImpl._locator_classes
+        ),
+        _Temporary,
+        _Nowhere,
+    ]
+
+
+class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
+    """The files of one function.
+
+    numba numbers the files of a function by what its index has: two processes that compile it for different types at
+    the same time give both codes one name, and a third process runs the one for the other. Here the name is that of the
+    types, and the file says what it is for. What cannot be read or written is compiled again.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep the machine code for `key`."""
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        name = self._data_name_pattern.format(number=0).replace(".0.nbc", f".{digest}.nbc")
+        try:
+            self._save_data(name, (key, data))
+            self._save_index({**self._index(), key: name})
+        except OSError as error:
+            _warn_once(f"compiled kernels cannot be kept in {self._cache_path}: {error.strerror}")
+
+    def load(self, key: Any) -> Any:
+        """Return the machine code for `key`, None where there is none."""
+        name = self._index().get(key)
+        if name is None:
+            return None
+        try:
+            kept_for, data = self._load_data(name)
+        except (OSError, EOFError, UnpicklingError):
+            return None
+        return data if kept_for == key else None
+
+    def _index(self) -> dict[Any, str]:
+        try:
+            index: dict[Any, str] = self._load_index()
+        except (OSError, EOFError, UnpicklingError):
+            return {}
+        return index
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]
+    """numba's cache of one function, which works without a folder that can be written."""
+
+    _impl_class: Final = _Implementation
+
+    def __init__(self, function: Any) -> None:
+        super().__init__(function)
+        stamp, base = self._impl.locator.get_source_stamp(), self._impl.filename_base
+        self._cache_file = _Files(self._cache_path, base, stamp)
+        # What is there already may be read where it cannot be written: kernels compiled when an image was built.
+        file = function.__code__.co_filename
+        subpath = self._impl.locator.get_suitable_cache_subpath(file)
+        configured = [Path(config.CACHE_DIR, subpath)] if config.CACHE_DIR else []
+        folders = [str(folder) for folder in (*configured, Path(file).parent / "__pycache__")]
+        self._read_only = [_Files(folder, base, stamp) for folder in folders if folder != self._cache_path]
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Keep what was compiled for a signature."""
+        if isinstance(self._impl.locator, _Nowhere):
+            return
+        try:
+            super().save_overload(signature, result)
+        except OSError as error:
+            _warn_once(f"compiled kernels cannot be kept in {self._cache_path}: {error.strerror}")
+
+    def _load_overload(self, signature: Any, context: Any) -> Any:
+        key = self._index_key(signature, context.codegen())
+        for files in (self._cache_file, *self._read_only):
+            if (data := files.load(key)) is not None:
+                return self._impl.rebuild(context, data)
+        return None
