@@ -6,9 +6,9 @@ No frame is touched here; `records` puts the values into rows and back.
 import json
 import re
 from base64 import b64encode
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -130,32 +130,35 @@ def to_json(response: Mapping[str, Any]) -> str:
 
 
 def radius_from_range(range_: float, hash_type: str = BMH1.name) -> int:
-    """Return the largest Hamming distance, in bits, that the documented `range` allows. Inclusive.
+    """Return the largest Hamming distance, in bits, that the documented `range` includes.
+
+    A pair is within `range` when its distance as it is shown is: a distance from a response, sent as `range`, includes
+    the pair that it was shown for.
 
     Parameters
     ----------
     range_
-        Percent of the characters of the documented 0/1 string (968 of bmh1, 64 of phash), 0 to 100. The unit is
-        inferred from the documented sample, where 0.1 stands for 1 bit of 968.
+        Percent of the characters of the documented 0/1 string (968 of bmh1, 64 of phash), 0 to 100, inclusive. The
+        unit is inferred from the documented sample, where 0.1 stands for 1 bit of 968.
     hash_type
         Name of the hash kind.
 
     Raises
     ------
     ArgumentError
-        If `range_` is no number from 0 to 100.
+        If `range_` is not a number from 0 to 100.
 
     Examples
     --------
-    >>> radius_from_range(0), radius_from_range(1), radius_from_range(12.5, "phash")
-    (0, 9, 8)
+    >>> radius_from_range(0), radius_from_range(0.2), radius_from_range(1), radius_from_range(12.5, "phash")
+    (0, 2, 10, 8)
     """
     kind = hash_kind(hash_type)
     if isinstance(range_, bool) or not isinstance(range_, int | float) or not 0 <= range_ <= 100:
         hint = "range is a percentage of differing bits, 0 for equal hashes; a distance in bits is a radius."
         raise refused("range", range_, "a number from 0 to 100", hint)
-    # 1e-9, because 100 * bits / n_chars is rarely a float: 29 bits' own percentage must allow 29 bits.
-    return min(floor(range_ / 100 * kind.n_chars + 1e-9), kind.n_bits)
+    distances = range(kind.n_bits + 1)
+    return bisect_right(distances, range_, key=lambda bits: percent_from_bits(bits, kind.name)) - 1
 
 
 def percent_from_bits(bits: int, hash_type: str = BMH1.name) -> float:

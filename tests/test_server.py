@@ -203,7 +203,7 @@ def test_hash_type_is_a_string_or_a_list(service, album, request_types, expected
 def test_range_is_in_percent(service, album):
     photos = [{"_base64": encoded(picture), "_id": str(row)} for row, picture in enumerate(album)]
     frame = pl.DataFrame({"url": album}).imgmatch.visual_hash("url")
-    for percent, bits in ((0, 0), (1, 9), (5, 48), (26, 251), (100, 961)):
+    for percent, bits in ((0, 0), (0.2, 2), (1, 10), (5, 48), (26, 252), (100, 961)):
         answer = service.ask("remove_duplicates", {"records": photos, "range": percent}).json
         kept = frame.with_row_index("id").imgmatch.remove_duplicates(radius=bits)
         assert [int(record["_id"]) for record in answer["records"]] == kept["id"].to_list(), percent
