@@ -57,7 +57,7 @@ class RecordWriter:
 
     Parameters
     ----------
-    method, hash_types, request_id, source, attempts
+    method, hash_types, request_id, source, attempts, reasons
         As for `records.iter_records`.
     """
 
@@ -66,6 +66,7 @@ class RecordWriter:
     request_id: str
     source: str
     attempts: int
+    reasons: bool = False
 
     def record(self, row: Mapping[str, Any]) -> Json:
         """Return the documented record of one row."""
@@ -76,6 +77,8 @@ class RecordWriter:
             detail = None if reason is None else row.get(DETAIL)
             text = failure_text(reason, detail, redact(record.get("_url")), self.attempts)
             record["_status"] = format_status(400, text, request_id=self.request_id)
+            if self.reasons and reason is not None:
+                record["_status"] |= {"reason": reason, "detail": detail or reason}
         elif self.method == "remove_duplicates":
             record["_status"] = format_status(200, "OK", request_id=self.request_id)
         if row.get(ID) is not None:
@@ -272,9 +275,13 @@ def read_status(status: object, field: str) -> tuple[str, str | None, str | None
     if status["code"] == 200:
         return OK, None, None
     detail = str(status.get("text", "")).removeprefix(_PREFIX)
-    request_id = status.get("request_id")
-    reason = "fetch_failed" if detail.startswith(_DOWNLOAD) else "decode_failed"
-    return "missing" if detail == _NO_IMAGE else reason, detail, None if request_id is None else str(request_id)
+    request_id = None if status.get("request_id") is None else str(status["request_id"])
+    reason = read_reason(status.get("reason"))
+    if reason is not None:  # a response with reasons
+        return reason, str(status.get("detail", detail)), request_id
+    if detail == _NO_IMAGE:
+        return "missing", detail, request_id
+    return "fetch_failed" if detail.startswith(_DOWNLOAD) else "decode_failed", detail, request_id
 
 
 def read_reason(status: object) -> str | None:

@@ -380,6 +380,28 @@ def test_text_of_other_failures(record, status, text):
     assert failed_record(record, "decode_failed", None)["records"][0]["_status"]["text"].endswith("decode_failed")
 
 
+@pytest.mark.parametrize("status", [status for status in schema.STATUSES if status != "ok"])
+def test_reasons_stand_beside_the_documented_text_where_they_are_wanted(status):
+    plain = failed_record({"_url": "a.jpg"}, status, "a detail")["records"][0]["_status"]
+    response = failed_record({"_url": "a.jpg"}, status, "a detail", reasons=True)
+    assert response["records"][0]["_status"] == {**plain, "reason": status, "detail": "a detail"}
+    assert failed_record({}, status, None, reasons=True)["records"][0]["_status"]["detail"] == status
+    parsed = records.parse_visual_hash_response(response)
+    assert parsed.frame.select("status", "detail").row(0) == (status, "a detail")
+    again = records.visual_hash_response(parsed.frame, seconds=0.0, request_id="r", reasons=True)
+    assert documented.to_json(again) == documented.to_json(response)
+
+
+def test_a_record_without_one_of_our_statuses_has_no_reason():
+    frame = pl.DataFrame({"url": ["a"], "phash": [None]}, schema={"url": pl.String, "phash": pl.UInt64})
+    for other in (frame, frame.with_columns(status=pl.lit("sold out"))):
+        (record,) = records.visual_hash_response(other, hash_types=["phash"], seconds=0, reasons=True)["records"]
+        assert record["_status"].keys() == {"code", "text", "request_id"}
+    body = failed_record({"_url": "a.jpg"}, "not_found", "gone", reasons=True)
+    body["records"][0]["_status"]["reason"] = "of another service"
+    assert records.parse_visual_hash_response(body).frame["status"].to_list() == ["fetch_failed"]
+
+
 def test_failed_records_survive_the_json_among_others():
     body = {"records": [{"_url": f"{row}.jpg", "x": row} for row in range(4)] + [{}]}
     statuses = ["ok", "fetch_failed", "decode_failed", "ok", "missing"]
