@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from service import PROGRAM, Service
 
@@ -213,7 +213,7 @@ def test_a_store_that_goes_is_answered_from_memory_and_said_once(store):
         imgmatch_df.write_hashes(rows([1000]), store)
         wait_until(lambda: "phash" in ask_one(running, 1000))
         assert "phash" not in ask_one(running, 7)
-        assert len([event for event in running.events if event["event"] == "store loaded"]) == 2
+        wait_until(lambda: [event["event"] for event in running.events].count("store loaded") == 2)
 
 
 def other_kind(path):
@@ -507,6 +507,7 @@ def batches_of(table, n_parts):
 
 @pytest.mark.parametrize("digest", ["as it is", "of few values", "of one value"])
 @given(st.dictionaries(TEXTS, HASHED, max_size=30), st.lists(TEXTS, max_size=10), st.integers(1, 5))
+@settings(deadline=None)
 def test_keys_are_found_as_in_a_dict(digest, table, others, n_parts):
     """However many of them have the same digest."""
     as_it_is = snapshot._digest

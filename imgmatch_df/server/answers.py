@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -12,6 +13,7 @@ import polars as pl
 from imgmatch_df import grouping, pairing, records
 from imgmatch_df.documented import Json, Method, ping_response
 from imgmatch_df.errors import Failure
+from imgmatch_df.options import Options
 from imgmatch_df.records import RECORD, SOURCE, RequestRows
 from imgmatch_df.schema import DETAIL, DISTANCE, OK, REMOVED_RECORDS, STATUS, hash_kind
 from imgmatch_df.server.hasher import Hasher, Row
@@ -19,6 +21,7 @@ from imgmatch_df.server.settings import Settings
 from imgmatch_df.sources import Source, describe, parse_source
 
 _ROW = "row"
+_DEFAULTS = Options()
 
 
 async def answer(
@@ -95,7 +98,9 @@ def _public_detail(row: Row) -> str | None:
     detail: str | None = row[DETAIL]
     if detail is None or row[STATUS] != "fetch_blocked":
         return detail
-    hidden = _IS_IP.sub("blocked: the address is", _RESOLVED.sub(" is", detail))
+    hidden, n_hidden = _RESOLVED.subn(" is", detail)
+    if not n_hidden:
+        hidden = _IS_IP.sub("blocked: the address is", detail)
     return _PYTHON_HINT.sub("; imgmatch serve --allow-private-networks allows it", hidden)
 
 
@@ -131,7 +136,7 @@ def ping() -> Json:
     return ping_response()
 
 
-def warm_up(hasher_options: Any) -> None:
+def warm_up(options: Options) -> None:
     """Hash, compare and rank once, so that every kernel is compiled and loaded before the first request."""
     from io import BytesIO
 
@@ -145,7 +150,8 @@ def warm_up(hasher_options: Any) -> None:
             stream = BytesIO()
             Image.linear_gradient("L").resize((300, 280)).convert(mode).save(stream, image_format)
             pictures.append(stream.getvalue())
-    hashed = hash_batch(pl.Series(pictures, dtype=pl.Binary), hasher_options).struct.unnest()
+    options = replace(options, max_pixels=_DEFAULTS.max_pixels, max_bytes=_DEFAULTS.max_bytes)
+    hashed = hash_batch(pl.Series(pictures, dtype=pl.Binary), options).struct.unnest()
     for hash_type, radius in (("bmh1", 0), ("bmh1", 48), ("phash", 0), ("phash", 6)):
         grouping.remove_duplicates(hashed, radius, hash_type)
         pairing.rank_images(hashed, hashed[hash_type][0], hash_type)

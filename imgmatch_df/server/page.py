@@ -25,7 +25,7 @@ _NOTES: Final = (
     f"<b>Distances.</b> {escape(DISTANCE_UNIT)} <b>Range.</b> {escape(RANGE_RULE)} So a distance that rank_images "
     "shows, sent as <code>range</code>, includes the pair that it was shown for.",
     "<b>Records that fail</b> do not harm the others: their <code>_status</code> has code 400, a text, a "
-    "<code>reason</code> in one word and a <code>detail</code> in one line. All fields of your own come back unchanged.",
+    "<code>reason</code> in one word and a <code>detail</code> in one line. Fields of your own come back unchanged.",
 )
 
 

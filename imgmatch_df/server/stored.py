@@ -119,7 +119,7 @@ class StoredRows:
         with _opened(self._path, found, self._decode) as store:
             key = store.manifest.key
             self._snapshot = Snapshot(store.read([key, *COLUMNS]), key)
-        is_news = self._loaded is None or self._reasons
+        is_news = self._loaded is None or bool(self._reasons)
         self._loaded, self._failed, self._current_at = found, None, monotonic()
         self._reasons.clear()
         log(
