@@ -77,6 +77,11 @@ class StoredRows:
     def __len__(self) -> int:
         return len(self._snapshot)
 
+    @property
+    def n_bytes(self) -> int:
+        """The size of the rows in memory, in bytes."""
+        return self._snapshot.n_bytes
+
     def close(self) -> None:
         """Stop keeping up with the store."""
         self._closing.set()
