@@ -42,7 +42,7 @@ class ParquetStore:
         self.path = path
         with ExitStack() as stack:
             if write:
-                stack.enter_context(sole_writer(path, _lock(path)))
+                stack.enter_context(sole_writer(path))
             self._parts = _find_parts(path)
             self.manifest = _same_manifest(path, self._parts)
             self._close = stack.pop_all().close
@@ -55,7 +55,7 @@ class ParquetStore:
     def create(cls, path: Path, manifest: Manifest) -> None:
         """Make an empty store: a file where `path` ends in ``.parquet``, else a folder with one part."""
         empty, is_file = pl.DataFrame(schema=manifest.columns), path.suffix.lower() == ".parquet"
-        with sole_writer(path, _lock(path)):
+        with sole_writer(path):
             if not is_file:
                 path.mkdir(exist_ok=True)
             if not (path.exists() if is_file else any(path.iterdir())):
@@ -180,10 +180,6 @@ def says_store(part: Path) -> bool:
         return _ABOUT in pl.read_parquet_metadata(part)
     except (pl.exceptions.PolarsError, OSError):
         return False
-
-
-def _lock(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
 
 
 def _part(folder: Path, number: int) -> Path:
