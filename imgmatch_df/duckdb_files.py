@@ -13,15 +13,14 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 from uuid import uuid4
 
 from imgmatch_df.atomic import busy, sync, sync_folder, when_free
 from imgmatch_df.errors import StoreError
-from imgmatch_df.torn import is_torn
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -76,7 +75,7 @@ def reading(path: Path) -> Iterator["DuckDBPyConnection"]:
 def _reader(path: Path, stack: ExitStack) -> "DuckDBPyConnection":
     import duckdb
 
-    with explained(path):
+    with explained(path, opening=True):
         before = _identity(path)
         try:
             with ExitStack() as opened:
@@ -130,7 +129,7 @@ def _attached(path: Path) -> "DuckDBPyConnection":
     spilled = Path(tempfile.gettempdir(), f"imgmatch-df-{uuid4().hex}")
     connection = duckdb.connect(":memory:", config={"temp_directory": str(spilled)})
     try:
-        _hide_progress(connection)
+        hide_progress(connection)
         name = os.path.realpath(path).replace("'", "''")
         connection.execute(f"ATTACH '{name}' AS {ATTACHED} (TYPE duckdb, READ_ONLY)")
     except BaseException:
@@ -161,6 +160,8 @@ class Draft:
     ----------
     path
         The file. The caller is its only writer, and reads it meanwhile (`reading`), so that no other program writes it.
+    mend
+        What to do with the copy, before it is opened.
 
     Raises
     ------
@@ -168,18 +169,21 @@ class Draft:
         If there is no room for a copy, or the file cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, mend: Callable[[Path], None] | None = None) -> None:
         self._path, self._log = path, log_of(path)
         self._copy, self._copied_log, self._link = _temporaries(path)
         with ExitStack() as stack, explained(path):
             stack.callback(clear, path)
             # Open to the end: to close it would drop the lock of the readers in this process.
             self._file = stack.enter_context(path.open("rb"))
+            _lock(self._file, path)
             self._stamp = _file_stamp(path)
             with self._copy.open("wb") as copy:
                 shutil.copyfileobj(self._file, copy, _COPIED_BYTES)
             if self._log.exists():
                 os.link(self._log, self._copied_log)
+            if mend is not None:
+                mend(self._copy)
             self.connection = stack.enter_context(closing(open_for_writing(self._copy)))
             self._held = stack.pop_all()
 
@@ -305,8 +309,19 @@ def open_for_writing(path: Path) -> "DuckDBPyConnection":
 
     connection = duckdb.connect(str(path), config=_WRITE)
     connection.execute("PRAGMA disable_checkpoint_on_shutdown")
-    _hide_progress(connection)
+    hide_progress(connection)
     return connection
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Lock a file as a reader of DuckDB does: no other process writes it while this one has it open."""
+    with suppress(ImportError):
+        import fcntl
+
+        try:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            raise busy(path, "another process") from None
 
 
 def _n_bytes(path: Path) -> int:
@@ -327,7 +342,8 @@ def _copy_access(path: Path, copy: Path) -> None:
             os.chown(copy, found.st_uid, found.st_gid)
 
 
-def _hide_progress(connection: "DuckDBPyConnection") -> None:
+def hide_progress(connection: "DuckDBPyConnection") -> None:
+    """Keep DuckDB from showing its progress."""
     # In a notebook it writes its bar to standard output, which may be where an export goes. Only where it is on:
     # without ipywidgets it is off there, and to say so again is an error.
     if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
@@ -337,14 +353,51 @@ def _hide_progress(connection: "DuckDBPyConnection") -> None:
 # Errors.
 
 
+class TornError(StoreError):
+    """A block has another checksum than its content, and the file has a log: its writer may have been killed."""
+
+
+class TornBlock(NamedTuple):
+    """A block whose checksum is not that of its content.
+
+    Parameters
+    ----------
+    location
+        Where in the file it begins.
+    computed
+        The checksum of its content, as it is to be in the file.
+    """
+
+    location: int
+    computed: bytes
+
+
+_TORN: Final = re.compile(r"computed checksum (\d+) does not match stored checksum \d+ in block at location (\d+)")
+_CHECKSUM_BYTES: Final = 8
+
+
+def torn_block(said: str) -> TornBlock | None:
+    """Return the block that an error of DuckDB names, if it is of this kind."""
+    found = _TORN.search(said)
+    return None if found is None else TornBlock(int(found[2]), int(found[1]).to_bytes(_CHECKSUM_BYTES, "little"))
+
+
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn the errors of DuckDB and of the system into what a person can do."""
+def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
+    """Turn the errors of DuckDB and of the system into what a person can do.
+
+    With `opening`, a block with a wrong checksum is one of metadata, which a killed writer may have left so.
+    """
     import duckdb
 
     try:
         yield
     except duckdb.Error as error:
+        if opening and torn_block(str(error)) is not None and log_of(path).exists():
+            raise TornError(
+                f"{str(path)!r} is damaged: {str(error).splitlines()[0][:300]}\n"
+                "Hint: if its writer was killed, the next write_hashes or `imgmatch visual-hash -o` repairs it."
+            ) from error
         raise store_error(path, str(error)) from error
     except OSError as error:
         raise store_error(path, error.strerror or str(error)) from error
@@ -372,11 +425,6 @@ def store_error(path: Path, said: str) -> StoreError:
         )
     if any(words in said for words in ("Permission denied", "Read-only file system", "read-only mode")):
         return StoreError(f"{shown} cannot be opened: {reason}\nHint: is the file or its folder read-only?")
-    if is_torn(path, said):
-        return StoreError(
-            f"{shown} is damaged: {reason}\n"
-            "Hint: if a writer was killed, the next write_hashes or `imgmatch visual-hash -o` repairs it."
-        )
     return StoreError(
         f"{shown} cannot be used: {reason}\nHint: is it damaged? A copy, or a new store under another name, helps."
     )

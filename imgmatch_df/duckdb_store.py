@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import polars as pl
 
@@ -14,6 +14,7 @@ from imgmatch_df.duckdb_files import (
     MAX_COMMIT_ROWS,
     Draft,
     InPlace,
+    TornError,
     clear,
     explained,
     has_links,
@@ -25,6 +26,10 @@ from imgmatch_df.errors import ImgMatchWarning, StoreError
 from imgmatch_df.macros import install
 from imgmatch_df.manifest import Manifest, made_by
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
+from imgmatch_df.torn import repair
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
 TABLE: Final = "hashes"
 _ABOUT: Final = "imgmatch_store"
@@ -62,16 +67,21 @@ class DuckDBStore:
         self.path = Path(os.path.realpath(path)) if write else path
         self._is_writer = write
         self._draft: Draft | InPlace | None = None
+        self._connection: DuckDBPyConnection
         with ExitStack() as stack:
             if write:
                 stack.enter_context(sole_writer(self.path))
-            self._reader = stack.enter_context(ExitStack())
-            self._connection = self._reader.enter_context(reading(self.path))
-            self.manifest, macros = self._read_about()
-            if write:
                 clear(self.path)
-                if macros != made_by():
-                    self._execute(self._renew_macros, pl.DataFrame())
+            self._reader = stack.enter_context(ExitStack())
+            try:
+                self.manifest, macros = self._open()
+            except TornError:
+                if not write:
+                    raise
+                repair(self.path, TABLE, _ABOUT)
+                self.manifest, macros = self._open()
+            if write and macros != made_by():
+                self._execute(self._renew_macros, pl.DataFrame())
             self._held = stack.pop_all()
 
     @classmethod
@@ -230,12 +240,16 @@ class DuckDBStore:
         self._connection.execute(f"DELETE FROM {_ABOUT} WHERE name = ?", [_MACROS])  # noqa: S608
         self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, made_by()])  # noqa: S608
 
-    def _read_about(self) -> tuple[Manifest, str | None]:
-        """Return what the store says about itself, and whose macros it has."""
+    def _open(self) -> tuple[Manifest, str | None]:
+        """Open the file for reading; return what the store says about itself, and whose macros it has."""
         from duckdb import CatalogException
 
+        self._reader.close()
+        self._connection = self._reader.enter_context(reading(self.path))
         shown = repr(str(self.path))
-        with explained(self.path):
+        with explained(self.path, opening=True):
+            if log_of(self.path).exists():  # a writer may have been killed: look at all metadata, read late elsewhere
+                self._connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [TABLE])
             try:
                 entries = dict(self._connection.execute(f"SELECT name, value FROM {_ABOUT}").fetchall())  # noqa: S608
                 manifest = Manifest.parse(entries, shown)

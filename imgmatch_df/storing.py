@@ -245,7 +245,7 @@ class _Call(NamedTuple):
         schema = frame.collect_schema()
         if source is not None:
             check_source_column(frame, source)
-        stored = manifest_of(target)
+        stored = manifest_of(target, write=True)
         kinds = _kinds(schema, source, hash_types, stored)
         name = key or (SOURCE if stored is None else stored.key)
         key_column = _key_column(schema, source, name)

@@ -18,11 +18,10 @@ ROWS = [
         "options",
         "progress",
         "sources",
-        "torn",
         "_kernels",
     ],
-    ["answers", "connections", "documented"],
-    ["cloud", "web"],
+    ["answers", "connections", "documented", "duckdb_files"],
+    ["cloud", "torn", "web"],
     ["network"],
     [
         "fetch",

@@ -1,6 +1,7 @@
 """Stores of hashes, of every form: what is written is what is read, and nothing is hashed twice."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -252,7 +253,7 @@ def test_another_version_of_a_hash_is_not_mixed(store, monkeypatch):
     rows = random_hashes(5)
     imgmatch_df.write_hashes(rows, store)
     kind = imgmatch_df.schema.HASH_KINDS["phash"]
-    newer = type(kind)(kind.name, kind.n_bits, kind.n_bytes, kind.dtype, "opencv-phash-2")
+    newer = replace(kind, version="opencv-phash-2")
     monkeypatch.setitem(imgmatch_df.schema.HASH_KINDS, "phash", newer)
     with pytest.raises(StoreError, match="the version of phash is 'opencv-phash' there and 'opencv-phash-2' here"):
         imgmatch_df.write_hashes(rows, store)
