@@ -23,7 +23,7 @@ from imgmatch_df.duckdb_files import (
     reading,
 )
 from imgmatch_df.errors import ImgMatchWarning, StoreError
-from imgmatch_df.macros import install
+from imgmatch_df.macros import digest, install
 from imgmatch_df.manifest import Manifest, made_by
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
 from imgmatch_df.torn import repair
@@ -80,7 +80,7 @@ class DuckDBStore:
                     raise
                 repair(self.path, TABLE, _ABOUT)
                 self.manifest, macros = self._open()
-            if write and macros != made_by():
+            if write and macros != _macros():
                 self._execute(self._renew_macros, pl.DataFrame())
             self._held = stack.pop_all()
 
@@ -98,7 +98,7 @@ class DuckDBStore:
             with explained(path), closing(open_for_writing(temporary)) as connection:
                 connection.execute(f"CREATE TABLE {TABLE} ({', '.join(columns)})")
                 connection.execute(f"CREATE TABLE {_ABOUT} (name VARCHAR, value VARCHAR)")
-                about = {**manifest.entries, _MACROS: made_by()}
+                about = {**manifest.entries, _MACROS: _macros()}
                 connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(about.items()))  # noqa: S608
                 install(connection, key=manifest.key)
                 connection.execute("CHECKPOINT")
@@ -117,8 +117,8 @@ class DuckDBStore:
     def count(self) -> int:
         """Return the number of rows."""
         with explained(self.path):
-            found = self._connection.execute(f"SELECT count(*) FROM {TABLE}").fetchone()  # noqa: S608
-        return 0 if found is None else int(found[0])
+            found = self._connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall()  # noqa: S608
+        return int(found[0][0])
 
     def read(self, columns: Sequence[str], n_rows: int | None = None) -> Iterator[pl.DataFrame]:
         """Yield the rows in order, in batches."""
@@ -238,7 +238,7 @@ class DuckDBStore:
         """Put the macros of this version in the place of another's."""
         install(self._connection, key=self.manifest.key)
         self._connection.execute(f"DELETE FROM {_ABOUT} WHERE name = ?", [_MACROS])  # noqa: S608
-        self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, made_by()])  # noqa: S608
+        self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, _macros()])  # noqa: S608
 
     def _open(self) -> tuple[Manifest, str | None]:
         """Open the file for reading; return what the store says about itself, and whose macros it has."""
@@ -249,17 +249,22 @@ class DuckDBStore:
         shown = repr(str(self.path))
         with explained(self.path, opening=True):
             if log_of(self.path).exists():  # a writer may have been killed: look at all metadata, read late elsewhere
-                self._connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [TABLE])
+                self._connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [TABLE]).fetchall()
             try:
                 entries = dict(self._connection.execute(f"SELECT name, value FROM {_ABOUT}").fetchall())  # noqa: S608
                 manifest = Manifest.parse(entries, shown)
-                self._connection.execute(f"SELECT {_listed(manifest.columns)} FROM {TABLE} LIMIT 0")  # noqa: S608
+                self._connection.execute(f"SELECT {_listed(manifest.columns)} FROM {TABLE} LIMIT 0").fetchall()  # noqa: S608
             except CatalogException as error:
                 raise StoreError(
                     f"{shown} is a DuckDB file that holds no hashes of imgmatch-df\n"
                     "Hint: choose another name for the store; nothing was changed."
                 ) from error
         return manifest, entries.get(_MACROS)
+
+
+def _macros() -> str:
+    """Return what a store says of its macros: who made them, and which they are."""
+    return f"{made_by()}, sql {digest()}"
 
 
 def _left_in_log(path: Path, error: StoreError) -> str:

@@ -11,6 +11,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.incomplete import note_unlisted
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, PATH, SIZE
 from imgmatch_df.sources import path_as_text
 
@@ -113,6 +114,7 @@ def _list_or_warn(pattern: str, *, recursive: bool) -> list[str]:
     unlisted: list[str] = []
     paths = _list_paths(pattern, recursive=recursive, unlisted=unlisted)
     for folder in unlisted:
+        note_unlisted()
         warnings.warn(f"cannot list {folder}, its pictures are missing", stacklevel=2)
     return paths
 

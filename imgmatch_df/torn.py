@@ -99,7 +99,7 @@ def _opened(copy: Path, table: str, blocks: dict[int, bytes]) -> "DuckDBPyConnec
             try:
                 connection = stack.enter_context(closing(duckdb.connect(str(copy), read_only=True)))
                 hide_progress(connection)
-                connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [table])
+                connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [table]).fetchall()
             except duckdb.Error as error:
                 torn = torn_block(str(error))
                 if torn is None or torn.location in blocks:

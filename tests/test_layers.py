@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
-    ["errors", "schema", "threads"],
+    ["errors", "incomplete", "schema", "threads"],
     [
         "addresses",
         "atomic",
@@ -17,6 +17,7 @@ ROWS = [
         "memory",
         "options",
         "progress",
+        "seen",
         "sources",
         "_kernels",
     ],
@@ -39,7 +40,7 @@ ROWS = [
     ["batches"],
     ["pipeline"],
     ["frames"],
-    ["known"],
+    ["chunks", "known"],
     ["grouping", "pairing", "storing"],
     ["arguments", "exporting", "files", "listing", "reporting", "screen", "targets"],
     ["inputs"],

@@ -30,8 +30,8 @@ WRITER = """
 import sys
 import polars as pl
 import imgmatch_df
-from imgmatch_df import duckdb_store, parquet_store, storing
-storing._ROWS_OF_HASHES = 16
+from imgmatch_df import chunks, duckdb_store, parquet_store, storing
+storing.CHUNK_ROWS_OF_HASHES = chunks.CHUNK_ROWS_OF_HASHES = 16
 storing._BATCH_ROWS = 8
 parquet_store._COMMIT_S = parquet_store._COMMIT_SHARE = 0.0
 parquet_store._PART_ROWS = 150

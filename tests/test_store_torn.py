@@ -16,7 +16,8 @@ from previous_release import copy_store, kill_writer, write_duckdb
 from test_store import random_hashes, summary
 
 import imgmatch_df
-from imgmatch_df import ImgMatchWarning, StoreError, atomic
+from imgmatch_df import ImgMatchWarning, StoreError, atomic, duckdb_files, torn
+from imgmatch_df.duckdb_files import log_of
 
 ON_UNIX = pytest.mark.skipif(os.name == "nt", reason="uses locks of Unix")
 FIRST_BLOCK = 12288  # after three headers
@@ -204,14 +205,10 @@ def test_a_torn_block_is_left_alone_while_another_has_the_file(tmp_path, monkeyp
 @ON_UNIX
 def test_a_repair_that_is_interrupted_is_made_again(tmp_path, monkeypatch):
     rows = random_hashes(400)
-    for (path, _), moment in zip(
-        torn_files(tmp_path, rows, 262144, sample=3), ["_save", "publish", "sync"], strict=True
-    ):
+    moments = [(torn, "_save"), (duckdb_files.Draft, "publish"), (duckdb_files, "sync")]
+    for (path, _), moment in zip(torn_files(tmp_path, rows, 262144, sample=3), moments, strict=True):
         with monkeypatch.context() as patch:
-            target = {"_save": imgmatch_df.torn, "publish": imgmatch_df.duckdb_files.Draft}.get(
-                moment, imgmatch_df.duckdb_files
-            )
-            patch.setattr(target, moment, interrupt)
+            patch.setattr(*moment, interrupt)
             with pytest.raises(KeyboardInterrupt):
                 imgmatch_df.write_hashes(rows, path)
         with pytest.raises(StoreError, match="is damaged"):
