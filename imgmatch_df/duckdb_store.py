@@ -120,10 +120,15 @@ class DuckDBStore:
             found = self._connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall()  # noqa: S608
         return int(found[0][0])
 
-    def read(self, columns: Sequence[str], n_rows: int | None = None) -> Iterator[pl.DataFrame]:
-        """Yield the rows in order, in batches."""
+    def read(
+        self, columns: Sequence[str], n_rows: int | None = None, predicate: pl.Expr | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, in batches: of the first `n_rows` those that `predicate` is true of."""
         limit = "" if n_rows is None else f" LIMIT {n_rows:d}"
-        yield from self._query(f"SELECT {_listed(columns)} FROM {TABLE}{limit}", columns)  # noqa: S608
+        needed = set(columns).union(() if predicate is None else predicate.meta.root_names())
+        read = [name for name in self.manifest.columns if name in needed] or [self.manifest.key]
+        for batch in self._query(f"SELECT {_listed(read)} FROM {TABLE}{limit}", read):  # noqa: S608
+            yield (batch if predicate is None else batch.filter(predicate)).select(columns)
 
     def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Return some columns of what is stored under `keys`, in no order."""

@@ -57,19 +57,14 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
     """
     path = _path(target)
     with open_store(path) as store:
-        if isinstance(store, ParquetStore):
-            return store.scan()
         columns = store.manifest.columns
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         wanted = [name for name in columns if with_columns is None or name in with_columns]
-        # The number of rows is that before the predicate.
         with open_store(path) as opened:
-            for batch in opened.read(wanted or list(columns)[:1], n_rows):
-                found = batch if predicate is None else batch.filter(predicate)
-                yield found.select(wanted)
+            yield from opened.read(wanted, n_rows, predicate)
 
     return register_io_source(batches, schema=pl.Schema(columns), is_pure=False)
 
