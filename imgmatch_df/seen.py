@@ -36,7 +36,7 @@ class SeenKeys:
         """Return for each key whether it was seen: Boolean."""
         import numpy as np
 
-        digests = keys.hash().to_numpy()
+        digests = digests_of(keys)
         found = np.zeros(len(keys), np.bool_)
         for level_digests, level_keys in self._levels:
             places = np.searchsorted(level_digests, digests)
@@ -57,9 +57,14 @@ class SeenKeys:
 
         if keys.is_empty():
             return
-        digests = keys.hash().to_numpy()
+        digests = digests_of(keys)
         while self._levels and len(self._levels[-1][0]) < 2 * len(digests):
             level_digests, level_keys = self._levels.pop()
             digests, keys = np.concatenate([level_digests, digests]), pl.concat([level_keys, keys], rechunk=True)
         order = np.argsort(digests)
         self._levels.append((digests[order], keys.gather(order)))
+
+
+def digests_of(keys: pl.Series) -> "Digests":
+    """Return 64 bits of each key that are equal where keys are."""
+    return keys.hash().to_numpy()

@@ -14,7 +14,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from previous_release import copy_store, kill_writer, write_store
 from test_store import FORMS, random_hashes, summary
-from test_store_kills import ON_UNIX, WRITER, child, damaged_files
+from test_store_kills import ON_UNIX, WRITER, child, damaged_files, run
 
 import imgmatch_df
 from imgmatch_df import ImgMatchWarning, StoreError, atomic, chunks, duckdb_files, duckdb_store, storing
@@ -106,17 +106,16 @@ def test_a_store_that_may_only_be_read(form, tmp_path):
     for path in reversed(paths):
         path.chmod(0o555 if path.is_dir() else 0o444)
     before = state_of(store.parent)
-    code = (
-        WRITER + "import os\nif os.getuid() == 0:\n    os.setuid(65534)\nprint(imgmatch_df.read_hashes(target).height)"
+    code = WRITER + (
+        "import os, tempfile\n"
+        f"with tempfile.TemporaryDirectory() as warm:\n    imgmatch_df.write_hashes(rows, warm + '/{form}')\n"
+        f"    imgmatch_df.read_hashes(warm + '/{form}')\n"  # imports what it needs
+        "if os.getuid() == 0:\n    os.setuid(65534)\n"
+        "print(imgmatch_df.read_hashes(target).height)"
     )
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
-    said = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, tmp_path / "rows.parquet", store, ""],
-        capture_output=True,
-        text=True,
-    )
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    said = run(code, tmp_path / "rows.parquet", store, "")
     assert said.stdout == ("340\n" if form == "hashes.duckdb" else "300\n"), said.stderr
     assert state_of(store.parent) == before
     for path in paths:
@@ -358,13 +357,62 @@ def test_a_log_that_could_not_be_put_into_the_file_is_named(tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "some.duckdb"]
 
 
+def check_after_a_kill(store, rows):
+    """Return how many rows a store has: the first so many, for us and for DuckDB alone; then the run goes on."""
+    found = imgmatch_df.read_hashes(store).select(rows.columns)
+    assert_frame_equal(found, rows.head(found.height))
+    with duckdb.connect(str(store), read_only=True) as shell:
+        assert shell.execute("SELECT count(DISTINCT source) FROM hashes").fetchall() == [(found.height,)]
+    again = imgmatch_df.write_hashes(rows, store)
+    assert again == summary(new=rows.height - found.height, skipped=found.height)
+    assert_frame_equal(imgmatch_df.read_hashes(store).select(rows.columns), rows)
+    assert [path.name for path in store.parent.iterdir()] == [store.name]
+    return found.height
+
+
+STEPS = ["sync", "sync_folder", "_copy_access", "_file_stamp"]
+
+
+def test_what_lies_there_at_any_step_of_a_run_is_whole(tmp_path, monkeypatch):
+    """Copies of all files, made while a run commits twice and puts that into the file, are stores to go on with."""
+    rows = random_hashes(100)
+    store = tmp_path / "store" / "some.duckdb"
+    store.parent.mkdir()
+    imgmatch_df.write_hashes(rows.head(40), store)
+    n_copies = 0
+
+    def copied(call):
+        def copy_first(*arguments):
+            nonlocal n_copies
+            shutil.copytree(store.parent, tmp_path / f"copy{n_copies}")
+            n_copies += 1
+            return call(*arguments)
+
+        return copy_first
+
+    with monkeypatch.context() as patch:
+        for module in (storing, chunks):
+            patch.setattr(module, "CHUNK_ROWS_OF_HASHES", 70)
+        for name in STEPS:
+            patch.setattr(duckdb_files, name, copied(getattr(duckdb_files, name)))
+        imgmatch_df.write_hashes(rows, store)
+    assert n_copies > 5
+    heights = [check_after_a_kill(tmp_path / f"copy{number}" / store.name, rows) for number in range(n_copies)]
+    assert heights == sorted(heights)
+    assert set(heights) == {40, 70, 100}
+
+
 @ON_UNIX
-def test_killed_between_any_two_steps_of_publishing(tmp_path):
-    """The file and its log are read, by us and by DuckDB alone, as they were or as they are to be; then it goes on."""
+@pytest.mark.slow
+def test_killed_at_any_step_of_a_run(tmp_path):
+    """The same with processes that are killed."""
     rows = random_hashes(100)
     rows.write_parquet(tmp_path / "rows.parquet")
-    steps = """
+    code = (
+        WRITER.replace("20_000", "1 << 30")
+        + f"""
 import os
+from pathlib import Path
 from imgmatch_df import duckdb_files
 left = int(sys.argv[4])
 def step(call):
@@ -375,31 +423,21 @@ def step(call):
             os.kill(os.getpid(), 9)
         return call(*args, **kwargs)
     return stepped
-from pathlib import Path
 for name in ("replace", "unlink"):
     setattr(Path, name, step(getattr(Path, name)))
-for name in ("sync", "sync_folder", "_copy_access", "_file_stamp"):
+for name in {STEPS}:
     setattr(duckdb_files, name, step(getattr(duckdb_files, name)))
 os.link = step(os.link)
 imgmatch_df.write_hashes(rows, target)
 """
+    )
     heights = []
     for n_steps in range(60):
-        folder = tmp_path / str(n_steps)
-        folder.mkdir()
-        store = folder / "some.duckdb"
+        store = tmp_path / str(n_steps) / "some.duckdb"
+        store.parent.mkdir()
         imgmatch_df.write_hashes(rows.head(40), store)
-        command = [sys.executable, "-c", WRITER.replace("20_000", "1 << 30") + steps]
-        killed = subprocess.run([*command, tmp_path / "rows.parquet", store, "", str(n_steps)]).returncode
-        found = imgmatch_df.read_hashes(store).select(rows.columns)
-        heights.append(found.height)
-        assert_frame_equal(found, rows.head(found.height))
-        with duckdb.connect(str(store), read_only=True) as shell:
-            assert shell.execute("SELECT count(DISTINCT source) FROM hashes").fetchall() == [(found.height,)]
-        again = imgmatch_df.write_hashes(rows, store)
-        assert again == summary(new=100 - found.height, skipped=found.height)
-        assert_frame_equal(imgmatch_df.read_hashes(store).select(rows.columns), rows)
-        assert [path.name for path in folder.iterdir()] == ["some.duckdb"]
+        killed = run(code, tmp_path / "rows.parquet", store, "", n_steps).returncode
+        heights.append(check_after_a_kill(store, rows))
         if killed == 0:
             break
     assert killed == 0
