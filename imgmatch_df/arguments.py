@@ -62,7 +62,10 @@ Key = Annotated[
     ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Hash what failed in an earlier run again.")]
-Prune = Annotated[bool, typer.Option("--prune", help="Drop from the .duckdb what is not in SOURCE.")]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Drop from the .duckdb what is not in SOURCE, if that is at most half of it.")
+]
+PruneAll = Annotated[bool, typer.Option("--prune-all", help="Drop what is not in SOURCE, however much that is.")]
 Store = Annotated[Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb.")]
 Source = Annotated[
     str | None,

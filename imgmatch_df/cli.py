@@ -24,6 +24,7 @@ from imgmatch_df.arguments import (
     OptionalSources,
     Out,
     Prune,
+    PruneAll,
     Query,
     Radius,
     RetryFailed,
@@ -104,6 +105,7 @@ def visual_hash(
     hash_types: HashTypes = None,
     retry_failed: RetryFailed = False,
     prune: Prune = False,
+    prune_all: PruneAll = False,
     **given: Any,
 ) -> None:
     """Hash pictures: bmh1 and phash, width, height, and why a picture failed.
@@ -121,9 +123,11 @@ def visual_hash(
         if suffix == ".json":
             inputs.check_documented(table)
         if out is not None and stores:
-            _store(table, out, key, split_names(hash_types), options, retry_failed=retry_failed, prune=prune)
+            dropped: storing.Prune = "all" if prune_all else prune
+            _store(table, out, key, split_names(hash_types), options, retry_failed=retry_failed, prune=dropped)
             return
-        for option, wanted in (("--key", key), ("--retry-failed", retry_failed), ("--prune", prune)):
+        store_only = {"--key": key, "--retry-failed": retry_failed, "--prune": prune, "--prune-all": prune_all}
+        for option, wanted in store_only.items():
             if wanted:
                 raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
         kinds = split_names(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
@@ -365,7 +369,7 @@ def _store(
     options: SourceOptions,
     *,
     retry_failed: bool,
-    prune: bool,
+    prune: storing.Prune,
 ) -> None:
     """Store what is new or changed, and say how much that was."""
     if prune and table.unlisted:

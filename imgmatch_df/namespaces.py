@@ -334,7 +334,7 @@ class ImgMatchDataFrame(_FrameVerbs[pl.DataFrame]):
         key: str | None = None,
         hash_types: pipeline.HashTypes | None = None,
         retry_failed: bool = False,
-        prune: bool = False,
+        prune: storing.Prune = False,
         **options: Unpack[SourceOptions],
     ) -> storing.WriteSummary:
         """See `imgmatch_df.write_hashes`."""
@@ -365,7 +365,7 @@ class ImgMatchLazyFrame(_FrameVerbs[pl.LazyFrame]):
         key: str | None = None,
         hash_types: pipeline.HashTypes | None = None,
         retry_failed: bool = False,
-        prune: bool = False,
+        prune: storing.Prune = False,
         **options: Unpack[SourceOptions],
     ) -> storing.WriteSummary:
         """See `imgmatch_df.sink_hashes`."""

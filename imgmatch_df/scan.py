@@ -13,6 +13,7 @@ from polars.io.plugins import register_io_source
 
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning
 from imgmatch_df.folders import IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
+from imgmatch_df.incomplete import note_unlisted
 from imgmatch_df.options import check_flag
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SIZE, SUFFIX, N
 from imgmatch_df.sources import path_as_text
@@ -211,6 +212,7 @@ def _add(finder: Finder, pattern: str, *, recursive: bool) -> bool:
 
 def _warn(finder: Finder) -> None:
     for folder in _unlisted_texts(finder):
+        note_unlisted()
         warnings.warn(f"cannot list {folder}, its images are missing", ImgMatchWarning, stacklevel=2)
     if text := left_out_text(finder.left_out(), only_warned=True):
         warnings.warn(

@@ -8,6 +8,7 @@ from typing import Final
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from imgmatch_df.duckdb_files import TornError
 from imgmatch_df.duckdb_store import DuckDBStore
 from imgmatch_df.errors import ArgumentError, StoreError
 from imgmatch_df.manifest import Manifest
@@ -56,19 +57,14 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
     """
     path = _path(target)
     with open_store(path) as store:
-        if isinstance(store, ParquetStore):
-            return store.scan()
         columns = store.manifest.columns
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         wanted = [name for name in columns if with_columns is None or name in with_columns]
-        # The number of rows is that before the predicate.
         with open_store(path) as opened:
-            for batch in opened.read(wanted or list(columns)[:1], n_rows):
-                found = batch if predicate is None else batch.filter(predicate)
-                yield found.select(wanted)
+            yield from opened.read(wanted, n_rows, predicate)
 
     return register_io_source(batches, schema=pl.Schema(columns), is_pure=False)
 
@@ -138,13 +134,22 @@ def make_store(target: Target, manifest: Manifest) -> None:
         ) from error
 
 
-def manifest_of(target: Target) -> Manifest | None:
-    """Return what the store at `target` says about itself, None where there is nothing yet."""
+def manifest_of(target: Target, *, write: bool = False) -> Manifest | None:
+    """Return what the store at `target` says about itself, None where there is nothing yet.
+
+    With `write`, a store that a killed writer left torn is repaired first.
+    """
     path = _path(target)
     _form(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return None
-    with open_store(path) as store:
+    try:
+        with open_store(path) as store:
+            return store.manifest
+    except TornError:
+        if not write:
+            raise
+    with open_store(path, write=True) as store:
         return store.manifest
 
 

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
-    ["errors", "schema", "statements", "threads"],
+    ["errors", "incomplete", "schema", "statements", "threads"],
     [
         "addresses",
         "atomic",
@@ -18,14 +18,13 @@ ROWS = [
         "memory",
         "options",
         "progress",
+        "seen",
         "sources",
         "tiff_tags",
-        "torn",
         "_kernels",
     ],
-    ["answers", "connections", "documented", "folders", "naming", "tiff_colours"],
-    ["tiff"],
-    ["cloud", "web"],
+    ["answers", "connections", "documented", "duckdb_files", "folders", "naming", "tiff_colours"],
+    ["cloud", "tiff", "torn", "web"],
     ["network"],
     [
         "fetch",
@@ -44,7 +43,7 @@ ROWS = [
     ["sharing"],
     ["pipeline"],
     ["frames"],
-    ["known"],
+    ["chunks", "known"],
     ["grouping", "pairing", "storing"],
     ["arguments", "exporting", "files", "listing", "reporting", "screen", "targets"],
     ["inputs"],
