@@ -116,9 +116,9 @@ def test_only_hashes_and_keys_are_read(tmp_path, monkeypatch):
     read = []
     query = imgmatch_df.duckdb_store.DuckDBStore.read
 
-    def seen(opened, columns, n_rows=None):
+    def seen(opened, columns, *rest):
         read.append(sorted(columns))
-        return query(opened, columns, n_rows)
+        return query(opened, columns, *rest)
 
     monkeypatch.setattr(imgmatch_df.duckdb_store.DuckDBStore, "read", seen)
     assert rows.drop("source").imgmatch.match(store, 0).height == 50
