@@ -38,7 +38,7 @@ _BATCH: Final = "__imgmatch_batch"
 
 # A log this long is put into the file before the run is done: what is in the log alone is in memory too. As long as the
 # file, at least, so that copying the file again and again costs less than what is written.
-_MIN_LOG_BYTES: Final = 1 << 26
+_MIN_LOG_BYTES: Final = 1 << 28
 _MAX_LOG_BYTES: Final = 1 << 30
 _SQL_TYPES: Final[dict[pl.DataType, str]] = {
     pl.String(): "VARCHAR",

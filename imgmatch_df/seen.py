@@ -26,16 +26,18 @@ class SeenKeys:
     def __init__(self, dtype: pl.DataType) -> None:
         self._dtype = dtype
         self._levels: list[tuple[Digests, pl.Series]] = []
+        self._last = pl.Series([], dtype=dtype)  # not sorted before it is needed
 
     @property
     def keys(self) -> pl.Series:
         """The keys, in no order."""
-        return pl.concat([pl.Series([], dtype=self._dtype), *(keys for _, keys in self._levels)])
+        return pl.concat([*(keys for _, keys in self._levels), self._last])
 
     def find(self, keys: pl.Series) -> pl.Series:
         """Return for each key whether it was seen: Boolean."""
         import numpy as np
 
+        self._sort_last()
         digests = digests_of(keys)
         found = np.zeros(len(keys), np.bool_)
         for level_digests, level_keys in self._levels:
@@ -53,8 +55,13 @@ class SeenKeys:
 
     def add(self, keys: pl.Series) -> None:
         """Add keys of which none was seen."""
+        self._sort_last()
+        self._last = keys
+
+    def _sort_last(self) -> None:
         import numpy as np
 
+        keys, self._last = self._last, self._last.clear()
         if keys.is_empty():
             return
         digests = digests_of(keys)

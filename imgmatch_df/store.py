@@ -12,7 +12,7 @@ from imgmatch_df.duckdb_files import TornError
 from imgmatch_df.duckdb_store import DuckDBStore
 from imgmatch_df.errors import ArgumentError, StoreError
 from imgmatch_df.manifest import Manifest
-from imgmatch_df.parquet_store import ParquetStore, explained, says_store
+from imgmatch_df.parquet_store import ParquetStore, says_store
 
 Target = str | PathLike[str]
 Store = DuckDBStore | ParquetStore
@@ -40,11 +40,13 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
     Raises
     ------
     StoreError
-        If there is no such store, it is damaged or of a later format, or it is being written.
+        If there is no such store, it is damaged or of a later format, or another program writes it.
 
     Notes
     -----
-    The store is opened when the query runs, and closed when it ends: no one can write it meanwhile.
+    The store is opened when the query runs, and closed when it ends. Nothing in it is changed, and `write_hashes` may run
+    meanwhile: the query sees the rows that were stored when it began. While another program has a DuckDB file open to
+    write it, the query waits for 5 seconds before it raises.
 
     Examples
     --------
@@ -96,8 +98,7 @@ def read_hashes(target: Target) -> pl.DataFrame:
     >>> imgmatch_df.read_hashes("one.parquet").select("source", "phash", "status").rows()
     [('a.jpg', 7, 'ok')]
     """
-    with explained(_path(target)):
-        return scan_hashes(target).collect()
+    return scan_hashes(target).collect()
 
 
 def open_store(target: Target, *, write: bool = False) -> Store:
@@ -109,10 +110,13 @@ def open_store(target: Target, *, write: bool = False) -> Store:
         If there is none, or it cannot be used.
     """
     path = _path(target)
-    form = _form(path)
-    if not path.exists():
-        raise StoreError(f"no such store: {str(path)!r}\nHint: write_hashes makes one.")
-    return form(path, write=write)
+    try:
+        form = _form(path)
+        if not path.exists():
+            raise StoreError(f"no such store: {str(path)!r}\nHint: write_hashes makes one.")
+        return form(path, write=write)
+    except OSError as error:
+        raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}\nHint: may its folder be read?") from error
 
 
 def make_store(target: Target, manifest: Manifest) -> None:

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import duckdb
 import polars as pl
@@ -95,17 +96,8 @@ def test_reading_damaged_logs_changes_nothing(tmp_path):
 
 @ON_UNIX
 @pytest.mark.parametrize("form", FORMS)
-def test_a_store_that_may_only_be_read(form, tmp_path):
-    store, rows = tmp_path / "folder" / form, random_hashes(300)
-    store.parent.mkdir()
-    imgmatch_df.write_hashes(rows, store)
-    if form == "hashes.duckdb":
-        kill_writer(random_hashes(40, start=300), store)
-    rows.write_parquet(tmp_path / "rows.parquet")
-    paths = [store.parent, *store.parent.rglob("*")]
-    for path in reversed(paths):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    before = state_of(store.parent)
+def test_a_store_that_may_only_be_read(form):
+    rows = random_hashes(300)
     code = WRITER + (
         "import os, tempfile\n"
         f"with tempfile.TemporaryDirectory() as warm:\n    imgmatch_df.write_hashes(rows, warm + '/{form}')\n"
@@ -113,13 +105,20 @@ def test_a_store_that_may_only_be_read(form, tmp_path):
         "if os.getuid() == 0:\n    os.setuid(65534)\n"
         "print(imgmatch_df.read_hashes(target).height)"
     )
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    said = run(code, tmp_path / "rows.parquet", store, "")
-    assert said.stdout == ("340\n" if form == "hashes.duckdb" else "300\n"), said.stderr
-    assert state_of(store.parent) == before
-    for path in paths:
-        path.chmod(0o755)
+    with TemporaryDirectory() as name:  # that of pytest may be read by its owner alone
+        folder, store = Path(name), Path(name, form)
+        imgmatch_df.write_hashes(rows, store)
+        if form == "hashes.duckdb":
+            kill_writer(random_hashes(40, start=300), store)
+        rows.write_parquet(folder / "rows.parquet")
+        for path in (*folder.rglob("*"), folder):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = state_of(folder)
+        said = run(code, folder / "rows.parquet", store, "")
+        assert said.stdout == ("340\n" if form == "hashes.duckdb" else "300\n"), said.stderr
+        assert state_of(folder) == before
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o755)
 
 
 @pytest.mark.parametrize("form", FORMS)
