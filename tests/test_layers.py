@@ -12,6 +12,7 @@ ROWS = [
     [
         "addresses",
         "atomic",
+        "local_files",
         "macros",
         "manifest",
         "memory",
@@ -21,7 +22,7 @@ ROWS = [
         "torn",
         "_kernels",
     ],
-    ["answers", "connections", "documented"],
+    ["answers", "circuit_breaker", "connections", "documented"],
     ["cloud", "web"],
     ["network"],
     [
