@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from functools import lru_cache
 from pickle import dumps
 from struct import Struct
@@ -75,11 +76,9 @@ class _Decoder:
 
     def kill(self) -> None:
         """End the process, whatever it does."""
-        # It cannot have ended and left its number to another: it is waited for when its parent sees that it has.
-        try:
+        # Its end of the connection is open, so it has not ended, and its number is not another's.
+        with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._connection.close()
 
     def close(self) -> None:
@@ -130,7 +129,7 @@ class Decoders:
             decoder.kill()
             return Failure("decode_failed", f"not decoded within {DEADLINE_S:g} s")
         except DecoderLostError:
-            decoder.kill()
+            decoder.close()
             return Failure("decode_failed", "the decoder crashed, or ran out of memory")
         except BaseException:  # Ctrl-C: its next response would be that of this image
             decoder.kill()
