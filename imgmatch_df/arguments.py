@@ -150,7 +150,16 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
             "--storage-options",
             metavar="JSON",
             show_default=False,
-            help="Options of s3://, gs://, az:// …, as fsspec has them.",
+            help="Options of s3://, gs://, az:// …, as fsspec has them; '{}' uses the credentials of this machine.",
+        ),
+    ],
+    "schemes": Annotated[
+        str | None,
+        typer.Option(
+            "--schemes",
+            metavar="NAMES",
+            show_default="all",
+            help="Which sources are read: http,https allows URLs only; file stands for paths, data for base64.",
         ),
     ],
 }
@@ -183,6 +192,7 @@ def source_options(given: dict[str, Any]) -> SourceOptions:
     """Return the options as given, once they are checked; a bar is shown on a terminal unless the user says."""
     options: SourceOptions = {**given}  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
     options["storage_options"] = _parse_storage_options(given["storage_options"])
+    options["schemes"] = None if given["schemes"] is None else split_names([given["schemes"]])
     if given["progress"] is None:
         options["progress"] = sys.stderr.isatty()
     make_options(**options)

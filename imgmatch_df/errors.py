@@ -86,10 +86,13 @@ class Setback(NamedTuple):
         What the row becomes if there is no other attempt.
     wait_s
         How long the server asks to wait, in seconds, None where it does not say.
+    responded
+        Whether the server sent a response, or a part of one.
     """
 
     failure: Failure
     wait_s: float | None = None
+    responded: bool = True
 
 
 _ERROR_OF_STATUS: dict[str, type[RowError]] = {

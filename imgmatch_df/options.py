@@ -1,8 +1,10 @@
 """What a caller may set, checked once, while the expression is built."""
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from math import isfinite
 from numbers import Integral
 from os import PathLike, fspath
@@ -24,6 +26,7 @@ N_CONNECTIONS = 64
 N_CONNECTIONS_PER_HOST = 32
 MAX_BYTES_IN_FLIGHT = 1 << 27
 
+_SCHEME_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
 _WHOLE_NUMBERS = (
     "max_pixels",
     "max_bytes",
@@ -48,6 +51,7 @@ class SourceOptions(TypedDict, total=False):
     max_bytes_in_flight: int
     allow_private_networks: bool
     storage_options: Mapping[str, Any] | None
+    schemes: Iterable[str] | None
     on_error: OnError
     progress: bool
 
@@ -92,7 +96,12 @@ class Options:
     allow_private_networks
         Whether addresses that are not on the public internet may be reached: loopback, private, link-local …
     storage_options
-        What fsspec's filesystem takes, for ``s3://``, ``gs://``, ``az://`` …; copied.
+        What fsspec's filesystem takes, for ``s3://``, ``gs://``, ``az://`` and every other scheme of fsspec; copied.
+        None (default) refuses these schemes, because they would use the credentials of this machine: pass ``{}`` to
+        allow that, or ``{"anon": True}`` to read public buckets without credentials.
+    schemes
+        What a column may name: ``"http"``, ``"https"``, ``"s3"`` … for URLs, ``"file"`` for paths and file: URIs,
+        ``"data"`` for base64 and data: URIs. A row that names anything else is `fetch_blocked`. None allows all.
     on_error
         ``"null"`` keeps failed rows as null, ``"raise"`` stops at the first one.
     progress
@@ -109,7 +118,8 @@ class Options:
     n_connections_per_host: int = N_CONNECTIONS_PER_HOST
     max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT
     allow_private_networks: bool = False
-    storage_options: StorageOptions = field(default_factory=StorageOptions)
+    storage_options: StorageOptions | None = None
+    schemes: frozenset[str] | None = None
     on_error: OnError = "null"
     progress: bool = False
 
@@ -147,6 +157,7 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
     frozen = {
         "base_dir": _resolve_base_dir(options.get("base_dir")),
         "storage_options": _freeze_storage_options(options.get("storage_options")),
+        "schemes": _freeze_schemes(options.get("schemes")),
     }
     return Options(**{**options, **frozen})  # type: ignore[arg-type]
 
@@ -155,12 +166,26 @@ def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
     path = fspath(base_dir) if isinstance(base_dir, PathLike) else base_dir
     if path is not None and not isinstance(path, str):
         raise ArgumentError(f"base_dir must be a path, got {base_dir!r}\nHint: pass a str or a pathlib.Path.")
+    if path is not None and not os.path.isdir(path):  # noqa: PTH112  # a Path of "" is the working directory
+        raise ArgumentError(f"base_dir is not a folder: {path!r}\nHint: the working directory is {os.getcwd()!r}.")  # noqa: PTH109
     return path
 
 
-def _freeze_storage_options(given: Mapping[str, Any] | None) -> StorageOptions:
+def _freeze_schemes(given: Iterable[str] | None) -> frozenset[str] | None:
     if given is None:
-        return StorageOptions()
+        return None
+    names = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else []
+    if not names or not all(isinstance(name, str) and _SCHEME_NAME.fullmatch(name) for name in names):
+        raise ArgumentError(
+            f"schemes must be a list of names of schemes, got {given!r}\n"
+            'Hint: ("http", "https") allows URLs only; "file" stands for paths, "data" for base64.'
+        )
+    return frozenset(name.lower() for name in names)
+
+
+def _freeze_storage_options(given: Mapping[str, Any] | None) -> StorageOptions | None:
+    if given is None:
+        return None
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise ArgumentError(
             f"storage_options must be a mapping of names to values, got {type(given).__name__}\n"
