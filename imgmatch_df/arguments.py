@@ -153,6 +153,10 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
             help="Options of s3://, gs://, az:// …, as fsspec has them; '{}' uses the credentials of this machine.",
         ),
     ],
+    "isolate": Annotated[
+        bool,
+        typer.Option("--isolate", help="Decode in processes of their own: a broken image costs its own row."),
+    ],
     "schemes": Annotated[
         str | None,
         typer.Option(

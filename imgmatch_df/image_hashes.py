@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from imgmatch_df import pixel_budget
 from imgmatch_df.errors import Failure
 from imgmatch_df.options import Options
 
@@ -41,8 +42,12 @@ def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> Im
     from imgmatch_df._kernels.pictures import hash_picture
     from imgmatch_df.decode import decode_picture
 
-    image = decode_picture(data, options)
-    if isinstance(image, Failure):
-        return image
-    phash = hash_picture(image.pixels, image.orientation, bmh1_out)
-    return ImageHashes(image.width, image.height, int(phash))
+    with pixel_budget.PIXELS.image():
+        try:
+            image = decode_picture(data, options)
+        except MemoryError:
+            return Failure("decode_failed", "not enough memory to decode it")
+        if isinstance(image, Failure):
+            return image
+        phash = hash_picture(image.pixels, image.orientation, bmh1_out)
+        return ImageHashes(image.width, image.height, int(phash))

@@ -8,7 +8,9 @@ from pickle import loads
 from typing import Final
 
 from imgmatch_df.errors import Failure
+from imgmatch_df.image_hashes import hash_image
 from imgmatch_df.isolation import PID, REQUEST, RESPONSE
+from imgmatch_df.options import Options
 
 # Beside what the process has mapped when it starts: the memory of one image.
 MAX_BYTES: Final = 1_500_000_000
@@ -38,9 +40,6 @@ def _import_all() -> None:
     """Import and compile what a decoder needs."""
     import numpy as np
 
-    from imgmatch_df.image_hashes import hash_image
-    from imgmatch_df.options import Options
-
     grey = b"P5 2 2 255 " + bytes(4)
     hash_image(grey, Options(), np.empty(121, np.uint8))
 
@@ -48,13 +47,11 @@ def _import_all() -> None:
 def _serve_images(connection: socket.socket) -> None:
     import numpy as np
 
-    from imgmatch_df.image_hashes import hash_image
-
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _limit_memory()
     connection.sendall(PID.pack(os.getpid()))
     bmh1 = np.empty(121, np.uint8)
-    options_bytes, options = b"", None
+    options_bytes, options = b"", Options()
     with suppress(EOFError, ConnectionError):
         while True:
             n_options, n_data = REQUEST.unpack(_receive(connection, REQUEST.size))

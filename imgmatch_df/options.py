@@ -52,6 +52,7 @@ class SourceOptions(TypedDict, total=False):
     allow_private_networks: bool
     storage_options: Mapping[str, Any] | None
     schemes: Iterable[str] | None
+    isolate: bool
     on_error: OnError
     progress: bool
 
@@ -102,6 +103,9 @@ class Options:
     schemes
         What a column may name: ``"http"``, ``"https"``, ``"s3"`` … for URLs, ``"file"`` for paths and file: URIs,
         ``"data"`` for base64 and data: URIs. A row that names anything else is `fetch_blocked`. None allows all.
+    isolate
+        Whether images are decoded in processes of their own, so that one that crashes its decoder, or takes more than
+        30 seconds or 1.5 GB, costs its own row. Not on Windows.
     on_error
         ``"null"`` keeps failed rows as null, ``"raise"`` stops at the first one.
     progress
@@ -120,6 +124,7 @@ class Options:
     allow_private_networks: bool = False
     storage_options: StorageOptions | None = None
     schemes: frozenset[str] | None = None
+    isolate: bool = False
     on_error: OnError = "null"
     progress: bool = False
 
@@ -135,6 +140,7 @@ class Options:
             object.__setattr__(self, name, check_positive(name, getattr(self, name)))
         check_seconds("timeout_s", self.timeout_s)
         check_flag("allow_private_networks", self.allow_private_networks, "leave it out for columns of strangers.")
+        check_flag("isolate", self.isolate, "True decodes in processes of their own.")
         check_flag("progress", self.progress, "True shows a bar.")
 
 

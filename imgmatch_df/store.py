@@ -44,9 +44,9 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
 
     Notes
     -----
-    The store is opened when the query runs, and closed when it ends. Nothing in it is changed, and `write_hashes` may run
-    meanwhile: the query sees the rows that were stored when it began. While another program has a DuckDB file open to
-    write it, the query waits for 5 seconds before it raises.
+    The store is opened when the query runs, and closed when it ends. Nothing in it is changed, and `write_hashes` may
+    run meanwhile: the query sees the rows that were stored when it began. While another program has a DuckDB file open
+    to write it, the query waits for 5 seconds before it raises.
 
     Examples
     --------

@@ -7,9 +7,12 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import numpy as np
+import polars as pl
 import pytest
 from pictures import draw, jpeg
+from polars.testing import assert_frame_equal, assert_series_equal
 
+import imgmatch_df
 from imgmatch_df import isolation
 from imgmatch_df.errors import Failure
 from imgmatch_df.image_hashes import hash_image
@@ -88,3 +91,35 @@ def test_processes_end_with_this_one(encoded):
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and monotonic() < deadline:
         sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_isolate_is_an_option_of_every_call(encoded, tmp_path):
+    frame = pl.DataFrame({"image": [*encoded[:8], b"", None, encoded[0][:200]]})
+    expected = frame.imgmatch.visual_hash("image")
+    assert_frame_equal(frame.imgmatch.visual_hash("image", isolate=True), expected)
+    lazy = frame.lazy().with_columns(pl.col("image").imgmatch.phash(isolate=True))
+    for engine in ("in-memory", "streaming"):
+        assert_series_equal(lazy.collect(engine=engine)["phash"], expected["phash"])
+    with pytest.raises(imgmatch_df.DecodeError):
+        frame.tail(1).imgmatch.visual_hash("image", isolate=True, on_error="raise")
+
+
+def test_a_lack_of_memory_costs_the_row(encoded, monkeypatch):
+    from imgmatch_df import decode, fetch
+
+    frame = pl.DataFrame({"image": [encoded[0], b"huge", encoded[1]]})
+
+    def huge(function):
+        def call(data, *rest):
+            if bytes(data) == b"huge":
+                raise MemoryError
+            return function(data, *rest)
+
+        return call
+
+    for module, name, status in ((decode, "decode_picture", "decode_failed"), (fetch, "read_source", "fetch_failed")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, huge(getattr(module, name)))
+            out = frame.imgmatch.visual_hash("image")
+        assert out["status"].to_list() == ["ok", status, "ok"]
+        assert "not enough memory" in out["detail"][1]
