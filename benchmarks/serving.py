@@ -386,8 +386,8 @@ def store_section(folder: Path, n_rows: int, n_rounds: int, seconds: int) -> str
     ]
     return (
         f"{markdown_table(header, rows)}\n\nA DuckDB store of {n_rows:,} rows, one URL a request, for which both "
-        f"hashes are returned. Medians of {n_rounds} rounds of {seconds} s. The writer commits a row every half second, so "
-        f"that the rows are loaded again all the time.\n\n{markdown_table([f'{n_rows:,} rows', ''], costs)}"
+        f"hashes are returned. Medians of {n_rounds} rounds of {seconds} s. The writer commits a row every half "
+        f"second, so that the rows are loaded again all the time.\n\n{markdown_table([f'{n_rows:,} rows', ''], costs)}"
     )
 
 
@@ -432,8 +432,8 @@ def main() -> None:
             f"{markdown_table(header, rows)}\n\nOne photo in base64 a request, {photos.describe()}. {len(cpus)} "
             f"processors, which wrk shares. Medians of {n_rounds} rounds of {seconds} s; between any two of them both "
             f"ways of direct hashing ran ({N_DIRECT} photos in a frame, bmh1 and phash too); shares with quartiles. "
-            "The echo is the same server with an application that sends the body back: what any service costs besides the "
-            f"hashing.\n\n{memory}\n\n{machine}"
+            "The echo is the same server with an application that sends the body back: what any service costs besides "
+            f"the hashing.\n\n{memory}\n\n{machine}"
         )
         print(text)
         if arguments.update_readme:
