@@ -386,8 +386,8 @@ def store_section(folder: Path, n_rows: int, n_rounds: int, seconds: int) -> str
     ]
     return (
         f"{markdown_table(header, rows)}\n\nA DuckDB store of {n_rows:,} rows, one URL a request, for which both "
-        f"hashes are returned. Medians of {n_rounds} rounds of {seconds} s. The writer commits a row every half "
-        f"second, so that the rows are loaded again all the time.\n\n{markdown_table([f'{n_rows:,} rows', ''], costs)}"
+        f"hashes are returned. Medians of {n_rounds} rounds of {seconds} s. The writer commits a row every half second,"
+        f" so that the rows are loaded again all the time.\n\n{markdown_table([f'{n_rows:,} rows', ''], costs)}"
     )
 
 
