@@ -307,6 +307,50 @@ def test_a_worker_is_replaced_while_the_store_is_gone(tmp_path):
 # In one process
 
 
+def test_a_store_that_comes_back_as_it_was_is_said_each_time(store, monkeypatch):
+    events = []
+    monkeypatch.setattr(stored_module, "log", lambda event, **_: events.append(event))
+    away = store.with_name(f"away{store.suffix}")
+    with stored(store) as found:
+        for n_times in (1, 2):
+            store.rename(away)
+            wait_until(lambda n_times=n_times: events.count("store not read") == n_times)
+            away.rename(store)
+            wait_until(lambda n_times=n_times: events.count("store loaded") == n_times + 1)
+        assert len(found) == 100
+
+
+def test_a_store_that_cannot_be_looked_at_is_said(store, monkeypatch):
+    """Whichever call the system refuses; some go wrong only where a folder goes away meanwhile."""
+    for name in ("identify", "open_store", "private_copy"):
+
+        def refuse(*_):
+            raise PermissionError(13, "Permission denied")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(stored_module, name, refuse)
+            with pytest.raises(StoreError, match=r"cannot be read: Permission denied\nHint: "):
+                StoredRows(store, "full")
+
+
+def test_a_link_to_a_store_is_read_with_its_log_and_by_its_own_ending(tmp_path):
+    path, link = tmp_path / "hashes-of-today", tmp_path / "hashes.duckdb"
+    imgmatch_df.write_hashes(rows([1]), tmp_path / "made.duckdb")
+    (tmp_path / "made.duckdb").rename(path)
+    link.symlink_to(path)
+    with stored(link) as found:
+        assert version_of(found, 1) == 0
+        with duckdb.connect(str(path)) as connection:
+            insert = "INSERT INTO hashes SELECT * REPLACE (? AS source) FROM hashes LIMIT 1"
+            connection.execute(insert, [url(2)])
+            wait_until(lambda: found([url(2)]))
+        other = tmp_path / "other.duckdb"
+        imgmatch_df.write_hashes(rows([3]), other)
+        link.unlink()
+        link.symlink_to(other)
+        wait_until(lambda: found([url(3)]))
+
+
 def test_reading_leaves_the_store_as_it_is(store):
     def state():
         files = [store, *store.iterdir()] if store.is_dir() else list(store.parent.iterdir())

@@ -41,7 +41,7 @@ def serve(
     n_connections_per_host: Annotated[int, _number("Most fetches from one host.")] = _OPTIONS.n_connections_per_host,
     store: Annotated[
         str | None,
-        typer.Option(metavar="STORE", show_default=False, help="Stored hashes: addresses in it are not fetched."),
+        typer.Option(metavar="STORE", show_default=False, help="Stored hashes: URLs in it are not fetched."),
     ] = None,
     max_hashed_records: Annotated[int, _number("Most records for visual_hash.")] = _DEFAULTS.max_hashed_records,
     max_records: Annotated[int, _number("Most records for the other methods.")] = _DEFAULTS.max_records,

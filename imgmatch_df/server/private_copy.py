@@ -72,35 +72,36 @@ def private_copy(path: Path) -> Iterator[Path]:
     StoreError
         If there is no room for the copy, or the store cannot be read.
     """
-    path = Path(os.path.realpath(path))
     with ExitStack() as stack:
         try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgmatch-store-")))
-            _copy(path, folder)
+            copy = folder / path.name  # not the name that a link leads to: the ending tells what kind of store it is
+            _copy(path, copy)
         except OSError as error:
             raise _not_copied(path, f"{error.strerror}: {str(error.filename or folder)!r}") from error
-        yield folder / path.name
+        yield copy
 
 
-def _copy(path: Path, folder: Path) -> None:
+def _copy(path: Path, copy: Path) -> None:
     """Copy the files of a store.
 
     They must stay as they are meanwhile, except that DuckDB's log may grow: while the file beside it does not change,
     the log is only appended to, and DuckDB reads a log that is cut off up to its last whole transaction.
     """
     before = identify(path)
-    n_bytes, n_free = sum(state.n_bytes for state in before.values()), shutil.disk_usage(folder).free
+    n_bytes, n_free = sum(state.n_bytes for state in before.values()), shutil.disk_usage(copy.parent).free
     if n_bytes > n_free:
-        raise _not_copied(path, f"it has {n_bytes:,} bytes, and {str(folder.parent)!r} has {n_free:,} free")
-    log = path.with_name(path.name + _LOG)
+        raise _not_copied(path, f"it has {n_bytes:,} bytes, and {tempfile.gettempdir()!r} has {n_free:,} free")
+    real = Path(os.path.realpath(path))
+    log = real.with_name(real.name + _LOG)
     now_ns = time.time_ns()
     if any(abs(now_ns - state.modified_ns) < _TICK_NS for file, state in before.items() if file != log):
         raise _busy(path)
     for file, state in before.items():
-        copy = folder / file.relative_to(path.parent)
-        copy.parent.mkdir(exist_ok=True)
+        part = copy.parent / (copy.name + str(file).removeprefix(str(real)))
+        part.parent.mkdir(exist_ok=True)
         try:
-            with file.open("rb", buffering=0) as source, copy.open("wb", buffering=0) as target:
+            with file.open("rb", buffering=0) as source, part.open("wb", buffering=0) as target:
                 _copy_bytes(source.fileno(), target.fileno(), state.n_bytes)
         except FileNotFoundError:
             raise _busy(path) from None

@@ -107,7 +107,9 @@ class StoredRows:
         try:
             found = _identify(self._path)
             if found == self._loaded:
-                self._current_at = now
+                self._current_at, self._failed = now, None
+                if self._reasons:
+                    self._tell_loaded(0.0)  # it has come back as it was
                 return
             if found == self._failed and now < self._retry_at:
                 return
@@ -124,16 +126,14 @@ class StoredRows:
         with _opened(self._path, found, self._decode) as store:
             key = store.manifest.key
             self._snapshot = Snapshot(store.read([key, *COLUMNS]), key)
-        is_news = self._loaded is None or bool(self._reasons)
+        is_first = self._loaded is None
         self._loaded, self._failed, self._current_at = found, None, monotonic()
+        if is_first or self._reasons:
+            self._tell_loaded(monotonic() - started)
+
+    def _tell_loaded(self, seconds: float) -> None:
         self._reasons.clear()
-        log(
-            "store loaded",
-            level=logging.INFO if is_news else logging.DEBUG,
-            rows=len(self._snapshot),
-            bytes=self._snapshot.n_bytes,
-            seconds=round(monotonic() - started, 3),
-        )
+        log("store loaded", rows=len(self._snapshot), bytes=self._snapshot.n_bytes, seconds=round(seconds, 3))
 
     def _warn(self, error: StoreError) -> None:
         reason = str(error).splitlines()[0]
@@ -179,25 +179,32 @@ def _identify(path: Path) -> Identity:
     try:
         return identify(path)
     except OSError as error:
-        raise StoreError(
-            f"{str(path)!r} cannot be read: {error.strerror}\nHint: has it been moved, or have its permissions changed?"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{str(path)!r} cannot be read: {error.strerror}\nHint: has it been moved, or have its permissions changed?"
+    )
 
 
 @contextmanager
 def _opened(path: Path, found: Identity, decode: str) -> Iterator[Store]:
     """Open a private copy of the store at `path`, if its rows are those that the service would make."""
     shown = repr(str(path))
-    if not found or path.is_dir():
-        with open_store(path):  # says what is wrong with it, before a folder of anything is copied
-            pass
-    with private_copy(path) as copy:
-        try:
-            with open_store(copy) as store:
-                _check(store.manifest, decode, shown)
-                yield store
-        except StoreError as error:
-            raise StoreError(str(error).replace(repr(str(copy)), shown).replace(str(copy), str(path))) from error
+    try:
+        if not found or path.is_dir():
+            with open_store(path):  # says what is wrong with it, before a folder of anything is copied
+                pass
+        with private_copy(path) as copy:
+            try:
+                with open_store(copy) as store:
+                    _check(store.manifest, decode, shown)
+                    yield store
+            except StoreError as error:
+                raise StoreError(str(error).replace(repr(str(copy)), shown).replace(str(copy), str(path))) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def _check(manifest: Manifest, decode: str, shown: str) -> None:
