@@ -96,4 +96,4 @@ CREATE OR REPLACE MACRO duplicate_clusters(radius, hash_type := 'bmh1', tbl := '
     ORDER BY imgmatch_row;
 
 COMMENT ON MACRO TABLE duplicate_clusters IS
-    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id): every row with its cluster_id, kept, ...';
+    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id): every row with its cluster of copies';

@@ -160,4 +160,4 @@ CREATE OR REPLACE MACRO near_duplicates(
     ORDER BY least(l.row, r.row), greatest(l.row, r.row);
 
 COMMENT ON MACRO TABLE near_duplicates IS
-    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, max_pairs): every pair of rows within radius bits';
+    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, max_pairs): every pair within radius bits';

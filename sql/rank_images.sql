@@ -2,8 +2,8 @@
 --
 --   rank_images(query, k := NULL, tbl := 'hashes')
 --
---   query  the hash to rank by: a BLOB ranks by the column bmh1, a number by the column phash (a negative one stands for
---          the same 64 bits). NULL, as of a row that is not there, ranks nothing: no rows.
+--   query  the hash to rank by: a BLOB ranks by the column bmh1, a number by the column phash (a negative one stands
+--          for the same 64 bits). NULL, as of a row that is not there, ranks nothing: no rows.
 --   k      the largest number of rows; NULL is all
 --   tbl    any table, view, common table expression or file that has the column, by name
 --
@@ -22,7 +22,7 @@ CREATE OR REPLACE MACRO imgmatch_ranked(query, hash_type, k, tbl) AS TABLE
     ),
     imgmatch_asked AS MATERIALIZED (SELECT query AS imgmatch_query),
     imgmatch_numbered AS (
-        -- A column of no hash has the type of the query: where there is no column of hashes, imgmatch_checked says so.
+        -- An absent column of hashes has the type of the query until imgmatch_checked says so.
         SELECT *, (row_number() OVER ())::UINTEGER AS imgmatch_row, CASE WHEN false THEN query END AS imgmatch_none
         FROM query_table(tbl)
     ),
@@ -71,4 +71,4 @@ CREATE OR REPLACE MACRO rank_images
     );
 
 COMMENT ON MACRO TABLE rank_images IS
-    'rank_images(query, k := NULL, tbl := ''hashes''): the rows nearest to one hash, nearest first, with rank, distance';
+    'rank_images(query, k := NULL, tbl := ''hashes''): the rows nearest to one hash, with rank and distance';

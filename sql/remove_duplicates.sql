@@ -46,4 +46,4 @@ CREATE OR REPLACE MACRO remove_duplicates(radius, hash_type := 'bmh1', tbl := 'h
     FROM arranged, imgmatch_checked WHERE zero = 0 ORDER BY imgmatch_row;
 
 COMMENT ON MACRO TABLE remove_duplicates IS
-    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes''): one row of each cluster, with removed_records';
+    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes''): one row of each cluster of near-duplicates';

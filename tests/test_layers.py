@@ -45,6 +45,7 @@ ROWS = [
     ["frames"],
     ["known"],
     ["grouping", "pairing", "storing"],
+    ["formats", "given_hashes", "renaming", "table_files"],
     ["arguments", "exporting", "files", "listing", "reporting", "screen", "targets"],
     ["inputs"],
     ["namespaces", "cli", "demo", "server", "spark", "report"],

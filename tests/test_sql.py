@@ -292,7 +292,7 @@ def test_phashes_of_databases_without_unsigned_integers(database, dtype, is_sign
         ):
             assert_same(database.sql(f"FROM rank_images({literal}, {table})").pl().drop("phash"), wanted)
     both = database.sql(
-        "SELECT hamming(t.phash, o.phash) AS d, hamming(o.phash, t.phash) AS e, to_bits(t.phash) = to_bits(o.phash) AS b "
+        "SELECT hamming(t.phash, o.phash), hamming(o.phash, t.phash), to_bits(t.phash) = to_bits(o.phash) "
         "FROM theirs t JOIN ours o USING (source) WHERE o.phash IS NOT NULL"
     ).fetchall()
     assert set(both) == {(0, 0, True)}
