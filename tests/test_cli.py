@@ -241,7 +241,7 @@ def test_a_hashed_file_keeps_its_columns(folder, empty, expected):
     before = pl.read_parquet(first)
     result = call("visual-hash", first, "-o", first)
     assert result.exit_code == 2
-    assert "columns 'width', 'height', 'status', 'detail', 'bmh1', 'phash' already" in result.stderr
+    assert "the table has columns 'width', 'height', 'bmh1', 'phash', 'status', 'detail' already" in result.stderr
     assert_frame_equal(pl.read_parquet(first), before)
     hash_files(first, first, "--prefix", "new_")  # reads the file that it replaces
     again = pl.read_parquet(first)

@@ -110,24 +110,19 @@ def described(column):
     )
 
 
-def assert_same(answer, wanted):
-    """Assert that SQL gives what Python gives."""
-    assert_frame_equal(answer, wanted, check_column_order=False)
-
-
 def check(ask, frame, hash_type, radius):
     """Assert that the SQL verbs give what the Python verbs give."""
     arguments = f"{radius}, hash_type := '{hash_type}'"
     for id, named in (("source", ""), (None, ", id := NULL")):
-        assert_same(
+        assert_frame_equal(
             ask(frame, f"FROM near_duplicates({arguments}{named})"),
             imgmatch_df.near_duplicates(frame, radius, hash_type, id=id),
         )
-        assert_same(
+        assert_frame_equal(
             ask(frame, f"FROM duplicate_clusters({arguments}{named})"),
             imgmatch_df.cluster(frame, radius, hash_type, id=id),
         )
-    assert_same(
+    assert_frame_equal(
         ask(frame, f"FROM remove_duplicates({arguments})"), imgmatch_df.remove_duplicates(frame, radius, hash_type)
     )
 
@@ -152,7 +147,7 @@ def test_pairs_equal_the_cross_join(ask, hash_type, radius):
         SELECT l.source AS left_id, r.source AS right_id, hamming(l.{hash_type}, r.{hash_type}) AS distance
         FROM numbered l JOIN numbered r ON l.row < r.row
         WHERE hamming(l.{hash_type}, r.{hash_type}) <= {radius} ORDER BY l.row, r.row"""
-    assert_same(ask(frame, f"FROM near_duplicates({radius}, '{hash_type}')"), ask(frame, crossed))
+    assert_frame_equal(ask(frame, f"FROM near_duplicates({radius}, '{hash_type}')"), ask(frame, crossed))
 
 
 @settings(deadline=None, max_examples=25)
@@ -168,7 +163,7 @@ def test_every_radius_of_any_phashes(database, values, flips, radius):
     frame = pl.DataFrame({"phash": values}, schema={"phash": pl.UInt64})
     database.register("any_phashes", frame.to_arrow())
     pairs = database.sql(f"FROM near_duplicates({radius}, 'phash', any_phashes, id := NULL)").pl()
-    assert_same(pairs, imgmatch_df.near_duplicates(frame, radius, "phash"))
+    assert_frame_equal(pairs, imgmatch_df.near_duplicates(frame, radius, "phash"))
 
 
 def test_equal_rows_make_no_pairs_in_clusters(ask):
@@ -198,7 +193,7 @@ def test_rank_images_equals_pythons(ask, hash_type, k):
     for query in (column[1], column[40], degenerate(hash_type)["all one"][0]):
         literal = f"{query}" if hash_type == "phash" else f"from_hex('{query.hex()}')"
         limit = "NULL" if k is None else k
-        assert_same(
+        assert_frame_equal(
             ask(frame, f"FROM rank_images({literal}, {limit})"), imgmatch_df.rank_images(frame, query, hash_type, k=k)
         )
 
@@ -210,8 +205,8 @@ def test_rank_images_by_a_stored_hash_and_by_documented_bits(ask):
         answer = imgmatch_df.rank_images(frame, query, hash_type, k=9)
         stored = f"(SELECT {hash_type} FROM hashes WHERE source = '{frame['source'][5]}')"
         bits = hashing.to_bits(frame[hash_type])[5]
-        assert_same(ask(frame, f"FROM rank_images({stored}, 9)"), answer)
-        assert_same(ask(frame, f"FROM rank_images(from_bits('{bits}', '{hash_type}'), k := 9)"), answer)
+        assert_frame_equal(ask(frame, f"FROM rank_images({stored}, 9)"), answer)
+        assert_frame_equal(ask(frame, f"FROM rank_images(from_bits('{bits}', '{hash_type}'), k := 9)"), answer)
 
 
 ADDED = {
@@ -274,14 +269,14 @@ def test_phashes_of_databases_without_unsigned_integers(database, dtype, is_sign
     table = "tbl := 'theirs'"
     for radius in (0, 2, 9):
         pairs = database.sql(f"FROM near_duplicates({radius}, 'phash', {table})").pl()
-        assert_same(pairs, imgmatch_df.near_duplicates(frame, radius, "phash", id="source"))
+        assert_frame_equal(pairs, imgmatch_df.near_duplicates(frame, radius, "phash", id="source"))
         for verb, wanted in (
             ("duplicate_clusters", imgmatch_df.cluster(frame, radius, "phash", id="source")),
             ("remove_duplicates", imgmatch_df.remove_duplicates(frame, radius, "phash")),
         ):
             answer = database.sql(f"FROM {verb}({radius}, 'phash', {table})").pl()
             names = [name for name in wanted.columns if name not in ("phash", "removed_records")]
-            assert_same(answer.select(names), wanted.select(names))
+            assert_frame_equal(answer.select(names), wanted.select(names))
     for query in (2**64 - 1, 2**63, 2**63 - 1, 0, *column.drop_nulls()[:3].to_list()):
         wanted = imgmatch_df.rank_images(frame, query, "phash").drop("phash")
         for literal in (
@@ -290,7 +285,7 @@ def test_phashes_of_databases_without_unsigned_integers(database, dtype, is_sign
             f"{query}::UBIGINT",
             f"{query}::DECIMAL(20)",
         ):
-            assert_same(database.sql(f"FROM rank_images({literal}, {table})").pl().drop("phash"), wanted)
+            assert_frame_equal(database.sql(f"FROM rank_images({literal}, {table})").pl().drop("phash"), wanted)
     both = database.sql(
         "SELECT hamming(t.phash, o.phash), hamming(o.phash, t.phash), to_bits(t.phash) = to_bits(o.phash) "
         "FROM theirs t JOIN ours o USING (source) WHERE o.phash IS NOT NULL"
@@ -347,26 +342,26 @@ def test_any_names_of_tables_and_columns_work(ask):
     for name in names:
         table = """tbl := '"{}"'""".format(name.replace("'", "''"))
         answer = ask(frame, f"FROM remove_duplicates(4, 'phash', {table})", name)
-        assert_same(answer, imgmatch_df.remove_duplicates(frame, 4, "phash"))
+        assert_frame_equal(answer, imgmatch_df.remove_duplicates(frame, 4, "phash"))
         answer = ask(frame, f"FROM duplicate_clusters(4, 'phash', {table})", name)
-        assert_same(answer, imgmatch_df.cluster(frame, 4, "phash", id="source"))
+        assert_frame_equal(answer, imgmatch_df.cluster(frame, 4, "phash", id="source"))
         query = f'(SELECT 3::UBIGINT FROM "{name}" LIMIT 1)'
         answer = ask(frame, f"FROM rank_images({query}, 5, {table})", name)
-        assert_same(answer, ranked)
+        assert_frame_equal(answer, ranked)
     answers = {"phash", "source", "distance", "rank", "cluster_id", "representative_id", "kept", "removed_records"}
     wide = frame.with_columns(pl.lit(1).alias(name) for name in names if name not in answers)
     check(ask, wide, "phash", 4)
-    assert_same(ask(wide, "FROM rank_images(3)"), imgmatch_df.rank_images(wide, 3, "phash"))
+    assert_frame_equal(ask(wide, "FROM rank_images(3)"), imgmatch_df.rank_images(wide, 3, "phash"))
 
 
 def test_views_expressions_and_files_by_name(ask, tmp_path):
     frame = described(planted("phash"))
     frame.write_parquet(tmp_path / "stored.parquet")
     pairs = imgmatch_df.near_duplicates(frame, 4, "phash", id="source")
-    assert_same(ask(frame, f"FROM near_duplicates(4, 'phash', '{tmp_path / 'stored.parquet'}')"), pairs)
+    assert_frame_equal(ask(frame, f"FROM near_duplicates(4, 'phash', '{tmp_path / 'stored.parquet'}')"), pairs)
     recent = "WITH recent AS (FROM hashes LIMIT 50)"
     answer = ask(frame, f"{recent} FROM near_duplicates(4, 'phash', tbl := recent)")
-    assert_same(answer, imgmatch_df.near_duplicates(frame[:50], 4, "phash", id="source"))
+    assert_frame_equal(answer, imgmatch_df.near_duplicates(frame[:50], 4, "phash", id="source"))
 
 
 def test_hamming_and_bits_equal_pythons(ask):
@@ -375,11 +370,11 @@ def test_hamming_and_bits_equal_pythons(ask):
         column, other = frame[hash_type], frame[hash_type].reverse()
         both = frame.with_columns(other.alias("other"), hashing.to_bits(column).alias("bits"))
         answer = ask(both, f"SELECT hamming({hash_type}, other) AS distance FROM hashes")
-        assert_same(answer, pl.DataFrame([hashing.distances(column, other).alias("distance")]))
+        assert_frame_equal(answer, pl.DataFrame([hashing.distances(column, other).alias("distance")]))
         answer = ask(both, f"SELECT to_bits({hash_type}) AS {hash_type} FROM hashes")
-        assert_same(answer, pl.DataFrame([hashing.to_bits(column)]))
+        assert_frame_equal(answer, pl.DataFrame([hashing.to_bits(column)]))
         answer = ask(both, f"SELECT from_bits(bits, '{hash_type}') AS {hash_type} FROM hashes")
-        assert_same(answer, pl.DataFrame([column]))
+        assert_frame_equal(answer, pl.DataFrame([column]))
 
 
 def test_null_and_literal_hashes(database):
