@@ -67,7 +67,9 @@ Key = Annotated[
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Hash what failed in an earlier run again.")]
 Prune = Annotated[bool, typer.Option("--prune", help="Drop from the .duckdb what is not in SOURCE.")]
-Store = Annotated[Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb.")]
+Store = Annotated[
+    Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb, or a table.")
+]
 Source = Annotated[
     str | None,
     typer.Option("--source", metavar="COLUMN", show_default=False, help="Column of a table that holds the images."),

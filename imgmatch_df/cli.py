@@ -377,8 +377,12 @@ def export(
     with reported():
         if _check_target(out) != ".json" and out is not None:
             raise ArgumentError(f"an export is .json, got {out.name!r}\nHint: read_hashes gives frames of any form.")
+        table = None if is_store(store) or not store.is_file() else inputs.open_hashed(store)
         with targets.written_whole(out, sys.stdout.buffer) as target:
-            interruptible(lambda: exporting.export_response(store, target))
+            if table is None:
+                interruptible(lambda: exporting.export_response(store, target))
+            else:
+                interruptible(lambda: exporting.export_table(table.frame, target, table.stored, table.carrier))
 
 
 def _store(

@@ -95,6 +95,27 @@ def open_ranking(query: str, source: str | None, base_dir: str | None) -> Source
     return open_table([query], source, base_dir, "rank_images")
 
 
+def open_hashed(path: Path) -> SourceTable:
+    """Return a table that has hashes, for the documented JSON.
+
+    Raises
+    ------
+    ColumnError
+        If it has none, or nothing that names its images.
+    """
+    table = open_table([str(path)], None, None, "remove_duplicates")
+    schema = table.frame.collect_schema()
+    kinds = tuple(name for name in table.stored if schema[name] == HASH_KINDS[name].dtype)
+    if not kinds:
+        raise ColumnError(
+            f"{str(path)!r} has no column {' or '.join(HASH_KINDS)}\n"
+            f"Hint: imgmatch visual-hash {quote(str(path))} -o response.json hashes its images."
+        )
+    check_documented(table)
+    _say_not_in_json(table)
+    return replace(table, stored=kinds)
+
+
 def name_columns(
     table: SourceTable, added: Iterable[str], prefix: str, suffix: str, output: str
 ) -> tuple[SourceTable, Naming]:

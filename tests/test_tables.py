@@ -614,3 +614,34 @@ def test_a_list_in_json_is_a_table(images, tmp_path):
     assert found["status"].to_list() == ["ok"] * N
     (tmp_path / "in.json").write_text("[1, 2]")
     assert "a list of other things than objects" in call("visual-hash", tmp_path / "in.json").stderr
+
+
+# Export
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_a_table_with_hashes_is_exported_as_a_store_is(images, tmp_path, form):
+    (tmp_path / "cut.jpg").write_bytes(b"no image")
+    pl.DataFrame({"url": [*images, str(tmp_path / "cut.jpg")], "label": "x"}).write_parquet(tmp_path / "in.parquet")
+    for out in (f"t.{form}", "wanted.json", "s.duckdb"):
+        run("visual-hash", tmp_path / "in.parquet", tmp_path / out, code=1)
+    answers = []
+    for source in (tmp_path / f"t.{form}", tmp_path / "s.duckdb"):
+        result = call("export", source, "-o", tmp_path / "o.json")
+        assert result.exit_code == 0, result.output
+        answers.append(json.loads((tmp_path / "o.json").read_text()))
+    assert "no place for it: label" in call("export", tmp_path / f"t.{form}").stderr
+    answers.append(json.loads((tmp_path / "wanted.json").read_text()))
+    for answer in answers:
+        answer.pop("statistics")
+        for record in answer["records"]:
+            record.get("_status", {}).pop("request_id", None)
+    assert answers[0] == answers[2]
+    assert answers[1] == answers[2]
+
+
+def test_a_table_without_hashes_is_not_exported(images, tmp_path, no_hashing):
+    pl.DataFrame({"url": images}).write_parquet(tmp_path / "in.parquet")
+    result = call("export", tmp_path / "in.parquet")
+    assert result.exit_code == 2
+    assert "has no column bmh1 or phash\nHint: imgmatch visual-hash" in result.stderr
