@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -9,11 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypedDict
 
 import typer
+from typer.core import TyperCommand
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.grouping import Keep, Linkage
 from imgmatch_df.options import Options, SourceOptions, make_options
 from imgmatch_df.schema import HASH_KINDS
+
+_HIDDEN: Final = "\0"  # no argument of a program holds it
 
 
 def _show_version(wanted: bool) -> None:
@@ -66,10 +70,18 @@ Prune = Annotated[
     bool, typer.Option("--prune", help="Drop from the .duckdb what is not in SOURCE, if that is at most half of it.")
 ]
 PruneAll = Annotated[bool, typer.Option("--prune-all", help="Drop what is not in SOURCE, however much that is.")]
-Store = Annotated[Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb.")]
+Store = Annotated[
+    Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb, or a table.")
+]
 Source = Annotated[
     str | None,
     typer.Option("--source", metavar="COLUMN", show_default=False, help="Column of a table that holds the images."),
+]
+Prefix = Annotated[
+    str, typer.Option("--prefix", metavar="TEXT", show_default=False, help="Before the name of each new column.")
+]
+Suffix = Annotated[
+    str, typer.Option("--suffix", metavar="TEXT", show_default=False, help="Behind the name of each new column.")
 ]
 HashType = Annotated[
     str | None,
@@ -102,9 +114,10 @@ ListRemoved = Annotated[
 Query = Annotated[
     str,
     typer.Argument(
+        callback=lambda query: query.removeprefix(_HIDDEN),
         metavar="QUERY",
         show_default=False,
-        help="A picture, its base64 or 0/1 hash; or a documented request .json.",
+        help="A picture or its base64; a hash as 0/1, hexadecimal or decimal; or a documented request .json.",
     ),
 ]
 K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", help="How many to rank.")]
@@ -181,6 +194,17 @@ def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
     return command
+
+
+class NegativeQuery(TyperCommand):
+    """A command whose QUERY may be a negative number, which is no option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; a hidden sign before the number keeps it from being taken for an option."""
+        at = next((place for place, word in enumerate(args) if re.fullmatch("-[0-9]{1,19}", word)), None)
+        if at is not None and "--" not in args and (at == 0 or not args[at - 1].startswith("-")):
+            args = [*args[:at], f"{_HIDDEN}{args[at]}", *args[at + 1 :]]
+        return super().parse_args(ctx, args)
 
 
 class Call(TypedDict):

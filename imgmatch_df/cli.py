@@ -21,8 +21,10 @@ from imgmatch_df.arguments import (
     Key,
     LinkageName,
     ListRemoved,
+    NegativeQuery,
     OptionalSources,
     Out,
+    Prefix,
     Prune,
     PruneAll,
     Query,
@@ -32,6 +34,7 @@ from imgmatch_df.arguments import (
     Sources,
     Store,
     StoreOut,
+    Suffix,
     Version,
     source_options,
     split_names,
@@ -54,7 +57,7 @@ from imgmatch_df.reporting import (
 )
 from imgmatch_df.schema import (
     BMH1,
-    CLUSTER_COLUMNS,
+    CLUSTER_ID,
     DETAIL,
     DISTANCE,
     HASH_KINDS,
@@ -64,11 +67,12 @@ from imgmatch_df.schema import (
     RANK,
     REFERENCE_ID,
     REMOVED_RECORDS,
+    REPRESENTATIVE_ID,
     STATUS,
     WIDTH,
 )
 from imgmatch_df.server import command
-from imgmatch_df.store import is_store
+from imgmatch_df.store import DUCKDB_SUFFIX, is_store
 from imgmatch_df.targets import interruptible
 
 app = typer.Typer(
@@ -106,6 +110,8 @@ def visual_hash(
     retry_failed: RetryFailed = False,
     prune: Prune = False,
     prune_all: PruneAll = False,
+    prefix: Prefix = "",
+    suffix: Suffix = "",
     **given: Any,
 ) -> None:
     """Hash pictures: bmh1 and phash, width, height, and why a picture failed.
@@ -117,13 +123,15 @@ def visual_hash(
     """
     stores = out is not None and is_store(out)
     with reported(kept=f"what was hashed is in {out}" if stores else "nothing was written"):
-        started, suffix = monotonic(), _check_target(out, stores=True)
+        started, form = monotonic(), _check_target(out, stores=True)
         options = source_options(given)
         table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
-        if suffix == ".json":
+        if form == ".json":
             inputs.check_documented(table)
         if out is not None and stores:
             dropped: storing.Prune = "all" if prune_all else prune
+            inputs.name_columns(table, (), prefix, suffix, DUCKDB_SUFFIX)
+            inputs.say_not_stored(table, key)
             _store(table, out, key, split_names(hash_types), options, retry_failed=retry_failed, prune=dropped)
             return
         store_only = {"--key": key, "--retry-failed": retry_failed, "--prune": prune, "--prune-all": prune_all}
@@ -131,11 +139,12 @@ def visual_hash(
             if wanted:
                 raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
         kinds = split_names(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
+        table, naming = inputs.name_columns(table, (WIDTH, HEIGHT, *kinds, STATUS, DETAIL), prefix, suffix, form)
         tally = Tally()
-        hashed = tally.count(inputs.hash_table(table, kinds, options), table.source)
-        hashed = inputs.fitting(hashed, table, suffix) if suffix else hashed
+        hashed = tally.count(inputs.hash_table(table, kinds, options), table.label)
+        hashed = inputs.fitting(hashed, table, form) if form else hashed
         with targets.written_whole(out, sys.stdout.buffer) as target, inputs.hashing(table, shown=options["progress"]):
-            if suffix == ".json":
+            if form == ".json":
                 rows = inputs.run(hashed)
                 response = records.visual_hash_response(
                     rows,
@@ -145,12 +154,12 @@ def visual_hash(
                     attempts=options["attempts"],
                 )
                 targets.write_response(response, target)
-            elif suffix:
-                targets.write_table(hashed, target, suffix)
+            elif form:
+                targets.write_table(hashed, target, form, naming)
             else:
-                text = source_text(hashed.collect_schema(), table.source)
+                text = source_text(hashed.collect_schema(), table.label)
                 rows = inputs.run(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
-        if not suffix:
+        if not form:
             screen.show_hashes(rows, kinds)
         tally.finish(is_whole=not table.unlisted)
 
@@ -167,6 +176,8 @@ def remove_duplicates(
     against: Against = None,
     list_removed: ListRemoved = False,
     source: Source = None,
+    prefix: Prefix = "",
+    suffix: Suffix = "",
     **given: Any,
 ) -> None:
     """Keep one of each group of near-duplicates. No file is deleted.
@@ -176,18 +187,17 @@ def remove_duplicates(
     A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept; 2: wrong call.
     """
     with reported():
-        started, suffix = monotonic(), "" if list_removed else _check_target(out)
+        started, form = monotonic(), "" if list_removed else _check_target(out)
         options = source_options(given)
         if list_removed and out is not None:
             raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
-        if against is not None and suffix == ".json":
+        if against is not None and form == ".json":
             raise ArgumentError(
                 "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
-        if suffix == ".json":
+        if form == ".json":
             inputs.check_documented(table)
-        listed_by = listing.check_source(table.frame.collect_schema(), table.source) if list_removed else None
         kind = table.kind(hash_type)
         call = Call(
             radius=table.radius(kind) if radius is None else radius,
@@ -195,9 +205,15 @@ def remove_duplicates(
             linkage=linkage,  # type: ignore[typeddict-item]  # checked by `cluster`, with a hint
             keep=keep,  # type: ignore[typeddict-item]
         )
-        hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, suffix)
-        nests = against is None and suffix in (".parquet", ".ndjson", ".jsonl", ".json")
-        hashed = inputs.without(hashed, [REMOVED_RECORDS] if nests else CLUSTER_COLUMNS, table, suffix)
+        nests = against is None and form in (".parquet", ".ndjson", ".jsonl", ".json")
+        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, DISTANCE, REPRESENTATIVE_ID]
+        added += [] if against is None else [REFERENCE_ID]
+        added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
+        table, naming = inputs.name_columns(table, added, prefix, suffix, form)
+        listed_by = listing.check_source(table.frame.collect_schema(), table.source) if list_removed else None
+        hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
+        if nests and form != ".json":
+            inputs.say_not_nested(hashed)
         # No rows first: what is wrong with the call is known before hours of hashing.
         no_rows = hashed.collect_schema().to_frame()
         (grouping.remove_duplicates if nests else grouping.cluster)(no_rows, **call)
@@ -208,11 +224,14 @@ def remove_duplicates(
             if nests:
                 answer = interruptible(
                     lambda: grouping.nest_duplicates(
-                        rows, **call, options={"progress": options["progress"]}, with_bytes=suffix == ".json"
+                        rows, **call, options={"progress": options["progress"]}, with_bytes=form == ".json"
                     )
                 )
             else:
-                id_column = table.id_column if suffix else None  # the screen looks them up by row number
+                # The screen looks them up by row number.
+                id_column = inputs.naming_column(rows, table) if form else None
+                if form and (id_column is None or (known is not None and known.id is None)):
+                    say("rows without a name of their own are named by their number, from 0")
                 answer = interruptible(
                     lambda: grouping.cluster(
                         rows,
@@ -222,7 +241,7 @@ def remove_duplicates(
                         progress=options["progress"],
                     )
                 )
-            if suffix == ".json":
+            if form == ".json":
                 response = records.remove_duplicates_response(
                     answer,
                     seconds=monotonic() - started,
@@ -231,9 +250,9 @@ def remove_duplicates(
                     attempts=options["attempts"],
                 )
                 targets.write_response(response, target)
-            elif suffix:
-                targets.write_table(answer.lazy(), target, suffix)
-        tally = Tally.of(rows, kind, table.source)
+            elif form:
+                targets.write_table(answer.lazy(), target, form, naming)
+        tally = Tally.of(rows, kind, table.label)
         if listed_by is not None:
             listed = listing.removed_paths(answer, listed_by, stored_files, base_dir=given["base_dir"])
             # As bytes: a name that is not UTF-8 is a name, too.
@@ -244,12 +263,12 @@ def remove_duplicates(
             if listed.n_unsure:
                 why = "may be a stored one: relative paths of --against do not start here, run it where they do"
                 say(f"not listed: {listed.n_unsure:,} removed rows whose file {why}")
-        elif out is not None or not suffix:
+        elif out is not None or not form:
             n_kept = answer.height if nests else int(answer[KEPT].sum())
             n_matched = None if stored is None else answer[REFERENCE_ID].count()
             say(screen.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed), err=False)
-        if not suffix and not list_removed:
-            clustered = answer.with_columns(source_text(answer.schema, table.source))
+        if not form and not list_removed:
+            clustered = answer.with_columns(source_text(answer.schema, table.label))
             screen.show_clusters(clustered, call["radius"])
             screen.show_next(sources, is_folder=table.source == PATH and not table.stored)
         n_removed = rows.height - answer.height if nests else int((~answer[KEPT]).sum())
@@ -258,7 +277,7 @@ def remove_duplicates(
         tally.finish(is_whole=stored_is_whole and not table.unlisted)
 
 
-@app.command("rank-images")
+@app.command("rank-images", cls=NegativeQuery)
 @with_source_options
 def rank_images(
     query: Query,
@@ -267,39 +286,44 @@ def rank_images(
     k: K = None,
     hash_type: HashType = None,
     source: Source = None,
+    prefix: Prefix = "",
+    suffix: Suffix = "",
     **given: Any,
 ) -> None:
     """Rank pictures by their distance to one, nearest first.
 
     Example: imgmatch rank-images cat.jpg photos -k 20
 
-    A table that has hashes is not hashed again. Exit code 0: all ranked; 1: some failed and come last; 2: wrong call,
-    or the query cannot be hashed.
+    A table that has hashes is not hashed again. A hash is 0/1, hexadecimal (so are 16 digits) or decimal,
+    also a negative one. Exit code 0: all ranked; 1: some failed and come last; 2: wrong call, or the query cannot be
+    hashed.
     """
     with reported():
-        started, suffix = monotonic(), _check_target(out)
+        started, form = monotonic(), _check_target(out)
         options = source_options(given)
         query = os.path.expanduser(query)  # noqa: PTH111  # it may be no path
-        wanted_kind = hash_type or inputs.kind_of_text(query)
+        wanted_kind = hash_type or inputs.query_kind(query, None)
         if sources:
             table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
         else:
             table = inputs.open_ranking(query, source, given["base_dir"])
-        if suffix == ".json":
+        if form == ".json":
             inputs.check_documented(table)
         kind = table.kind(wanted_kind)
         asked = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = asked[kind.name].item()
-        hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, suffix)
-        hashed = inputs.without(hashed, (DISTANCE, RANK), table, suffix)
+        added = [DISTANCE, RANK]
+        added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
+        table, naming = inputs.name_columns(table, added, prefix, suffix, form)
+        hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
         pairing.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
         with targets.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
-            tally = Tally.of(rows, kind, table.source)
-            if not suffix:
-                rows = rows.with_columns(source_text(rows.schema, table.source)).with_row_index(ROW)
+            tally = Tally.of(rows, kind, table.label)
+            if not form:
+                rows = rows.with_columns(source_text(rows.schema, table.label)).with_row_index(ROW)
             ranked = interruptible(lambda: pairing.rank_images(rows, wanted, kind.name, k=k))
-            if suffix == ".json":
+            if form == ".json":
                 # The documented answer names every record that failed, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())
                 complete = pl.concat([ranked.filter(pl.col(RANK).is_not_null()), failed], how="diagonal")
@@ -312,9 +336,9 @@ def rank_images(
                     attempts=options["attempts"],
                 )
                 targets.write_response(response, target)
-            elif suffix:
-                targets.write_table(ranked.lazy(), target, suffix)
-        if not suffix:
+            elif form:
+                targets.write_table(ranked.lazy(), target, form, naming)
+        if not form:
             screen.show_ranking(ranked)
             screen.show_next(sources or [], is_folder=table.source == PATH and not table.stored)
         tally.finish(is_whole=not table.unlisted)
@@ -357,8 +381,12 @@ def export(
     with reported():
         if _check_target(out) != ".json" and out is not None:
             raise ArgumentError(f"an export is .json, got {out.name!r}\nHint: read_hashes gives frames of any form.")
+        table = None if is_store(store) or not store.is_file() else inputs.open_hashed(store)
         with targets.written_whole(out, sys.stdout.buffer) as target:
-            interruptible(lambda: exporting.export_response(store, target))
+            if table is None:
+                interruptible(lambda: exporting.export_response(store, target))
+            else:
+                interruptible(lambda: exporting.export_table(table.frame, target, table.stored, table.carrier))
 
 
 def _store(
@@ -402,6 +430,8 @@ def _check_target(out: Path | None, *, stores: bool = False) -> str:
     """Return the ending that says how to write: of `out`, ``".csv"`` for a pipe, or nothing for the screen."""
     targets.check_target(out, stores=stores)
     if out is not None:
+        if out.is_file() and not (stores and is_store(out)):
+            say(f"{out} is there already: replaced when this run ends well")
         return out.suffix.lower()
     return "" if sys.stdout.isatty() else ".csv"
 

@@ -51,6 +51,7 @@ ROWS = [
     ["frames"],
     ["chunks", "known"],
     ["grouping", "pairing", "storing"],
+    ["formats", "given_hashes", "renaming", "table_files"],
     ["arguments", "exporting", "files", "listing", "reporting", "screen", "targets"],
     ["inputs"],
     ["namespaces", "cli", "demo", "server", "spark", "report"],

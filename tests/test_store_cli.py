@@ -85,7 +85,7 @@ def test_a_folder_that_cannot_be_listed_is_said_and_not_pruned(folder, store, lo
             ["rank-images", folder / "picture30.jpg", source, "-o", out],
             ["remove-duplicates", store, "--against", source, "-o", out],
         ):
-            assert call(*words, code=1).stderr == said
+            assert call(*words, code=1).stderr.endswith(said)
     assert "cannot list" in call("visual-hash", folder / "sub", code=2).stderr
     assert "no pictures" not in call("visual-hash", folder / "sub" / "deep", code=2).stderr
     unlock()
@@ -103,7 +103,8 @@ def test_folders_of_parts_and_parquet_stores_are_continued(folder, store):
     # A table that is none stays one.
     table = store.with_name("table.parquet")
     assert call("visual-hash", folder, "-o", table).output == ""
-    assert call("visual-hash", folder, "-o", table).output == ""
+    again = call("visual-hash", folder, "-o", table).output
+    assert again == f"{table} is there already: replaced when this run ends well\n"
     assert "path" in pl.read_parquet_schema(table)
 
 
