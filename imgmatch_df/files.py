@@ -33,7 +33,7 @@ from imgmatch_df.schema import (
 )
 from imgmatch_df.sources import url_of
 from imgmatch_df.store import DUCKDB_SUFFIX, manifest_of, scan_hashes
-from imgmatch_df.table_files import is_list, scan_table
+from imgmatch_df.table_files import count_nulls, is_list, scan_table
 
 TABLE_SUFFIXES: Final = (DUCKDB_SUFFIX, ".parquet", ".csv", ".ndjson", ".jsonl", ".json")
 
@@ -44,6 +44,7 @@ _SOURCE_NAMES: Final = (
 )
 _NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, ETAG, records.ID, records.RECORD)
 _PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
+_DATA_URI: Final = pl.lit("data:;base64,")
 _NAME_FIELD: Final = "path"
 _NAME: Final = "__imgmatch_name"  # the names of such images
 _GIVEN: Final = "__imgmatch_given_"
@@ -120,8 +121,9 @@ class SourceTable:
         """The column that names a row to a person; None where its number does."""
         if self.request is not None:
             return records.ID
-        is_text = self.source is not None and self.frame.collect_schema()[self.source] == pl.String
-        return self.source if is_text else self.name
+        if self.made or self.source is None:
+            return self.name
+        return self.source if self.frame.collect_schema()[self.source] == pl.String else None
 
     def kind(self, name: str | None) -> HashKind:
         """Return the hash kind to compare by: `name`, else that of the request, of the stored hashes, or bmh1."""
@@ -248,11 +250,15 @@ def _open_tables(
     if name is None or not _holds_pictures(schema[name]):
         return SourceTable(frame, name, stored=stored, batch_rows=batch_rows, given=given)
     made = f"{name}.{_PICTURE_FIELD}"
-    column = pl.col(name).struct.field(_PICTURE_FIELD).alias(made)
+    image = pl.col(name).struct.field(_PICTURE_FIELD)
     if schema[name].to_schema().get(_NAME_FIELD) != pl.String:  # type: ignore[attr-defined]  # it is a Struct
-        return SourceTable(frame.with_columns(column), made, (made,), stored, given=given)
-    names = pl.col(name).struct.field(_NAME_FIELD).alias(_NAME)
-    return SourceTable(frame.with_columns(column, names), made, (made,), stored, name=_NAME, given=given)
+        return SourceTable(frame.with_columns(image.alias(made)), made, (made,), stored, given=given)
+    path = pl.col(name).struct.field(_NAME_FIELD)
+    if suffix != ".parquet" or count_nulls(paths, made) != 0:
+        # Some images are not in the table, but where their path leads to: one column of text is both.
+        image = pl.when(image.is_not_null()).then(_DATA_URI + image.bin.encode("base64")).otherwise(path)
+    columns = image.alias(made), path.alias(_NAME)
+    return SourceTable(frame.with_columns(columns), made, (made,), stored, name=_NAME, given=given)
 
 
 def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:

@@ -375,6 +375,28 @@ def test_names_that_name_no_row_give_way_to_row_numbers_with_a_word(hugging_face
     assert found["representative_id"].to_list() == ["0", "0", "2", "3", "3", "5"]
 
 
+@pytest.mark.parametrize("absent", [(), (1, 3), tuple(range(N))])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_images_of_a_struct_are_where_their_path_leads_if_not_in_the_table(images, tmp_path, command, absent):
+    frame = pl.DataFrame(
+        {
+            "image": [
+                {"bytes": None if n in absent else Path(path).read_bytes(), "path": path}
+                for n, path in enumerate(images)
+            ]
+        },
+        schema={"image": pl.Struct({"bytes": pl.Binary, "path": pl.String})},
+    )
+    frame.write_parquet(tmp_path / "in.parquet", row_group_size=2)
+    result = run(command, tmp_path / "in.parquet", tmp_path / "out.csv", query=images[0])
+    assert "failed" not in result.stderr
+    found = pl.read_csv(tmp_path / "out.csv", infer_schema=False).sort("image.path")
+    assert found["image.path"].to_list() == images
+    assert found["status"].to_list() == ["ok"] * N
+    if command == "remove-duplicates":
+        assert found["representative_id"].to_list() == [images[row] for row in (0, 0, 2, 3, 3, 5)]
+
+
 # Outputs that are there
 
 
