@@ -44,9 +44,9 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
 
     Notes
     -----
-    The store is opened when the query runs, and closed when it ends. Nothing in it is changed, and `write_hashes` may run
-    meanwhile: the query sees the rows that were stored when it began. While another program has a DuckDB file open to
-    write it, the query waits for 5 seconds before it raises.
+    The store is opened when the query runs, and closed when it ends. Nothing in it is changed, and `write_hashes` may
+    run meanwhile: the query sees the rows that were stored when it began. While another program has a DuckDB file open
+    to write it, the query waits for 5 seconds before it raises.
 
     Examples
     --------
@@ -66,7 +66,10 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
     ) -> Iterator[pl.DataFrame]:
         wanted = [name for name in columns if with_columns is None or name in with_columns]
         with open_store(path) as opened:
-            yield from opened.read(wanted, n_rows, predicate)
+            if predicate is None:
+                yield from opened.read(wanted, n_rows)
+            else:
+                yield from opened.read(wanted, n_rows, predicate)
 
     return register_io_source(batches, schema=pl.Schema(columns), is_pure=False)
 
