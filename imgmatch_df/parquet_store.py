@@ -208,8 +208,9 @@ def _part(folder: Path, number: int) -> Path:
 def _find_parts(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    parts = sorted(path.glob("part-*.parquet"))
-    others = [found.name for found in path.iterdir() if found not in parts]
+    found = sorted(path.iterdir())
+    parts = [part for part in found if part.match("part-*.parquet")]
+    others = [other.name for other in found if other not in parts]
     if others or not parts:
         raise StoreError(
             f"the folder {str(path)!r} is no store of hashes{f', it holds {others[0]!r}' if others else ''}\n"

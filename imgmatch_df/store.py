@@ -66,7 +66,10 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
     ) -> Iterator[pl.DataFrame]:
         wanted = [name for name in columns if with_columns is None or name in with_columns]
         with open_store(path) as opened:
-            yield from opened.read(wanted, n_rows, predicate)
+            if predicate is None:
+                yield from opened.read(wanted, n_rows)
+            else:
+                yield from opened.read(wanted, n_rows, predicate)
 
     return register_io_source(batches, schema=pl.Schema(columns), is_pure=False)
 
