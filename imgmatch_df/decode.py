@@ -1,7 +1,7 @@
 """Encoded images to pixels, the pixels that OpenCV's ``imdecode(data, IMREAD_COLOR)`` gives.
 
-Pillow reads every format and decides what is a picture. A plain JPEG, which is nearly every picture there is, goes to
-libjpeg-turbo directly, into a buffer that the thread keeps; whatever is unusual about it sends it back to Pillow.
+A JPEG, which nearly every image is, goes to libjpeg-turbo directly, into a buffer that the thread keeps; a damaged one
+goes to Pillow first. BMP and PNM have readers of their own. Pillow reads every other format.
 """
 
 import io
@@ -9,10 +9,8 @@ import re
 import struct
 import sys
 import threading
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -21,7 +19,6 @@ import pyarrow as pa
 import simplejpeg
 from PIL import (
     AvifImagePlugin,
-    BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageFile,
@@ -33,8 +30,11 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from imgmatch_df import bmp, foreign, gif, png, pnm, webp
+from imgmatch_df.alpha import BACKGROUNDS, composite
 from imgmatch_df.errors import Failure
 from imgmatch_df.options import Options
+from imgmatch_df.quiet import no_warnings
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
@@ -42,6 +42,7 @@ Data = bytes | memoryview
 _ORIENTATION: Final = 0x0112  # the tag of EXIF
 _SCALED_SIDE: Final = 256  # the larger of the two sizes that the hashes shrink a picture to
 _MAX_KEPT_BYTES: Final = 64 << 20  # of the buffer that a thread keeps: a picture of 16 megapixels
+_UNTOUCHED: Final = 0xA5  # what a row of a PNG holds before it is decoded
 
 
 class Picture(NamedTuple):
@@ -72,7 +73,7 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
     data
         An encoded image, whole.
     options
-        `decode` and `max_pixels` count here.
+        `decode`, `max_pixels` and `alpha` count here.
 
     Returns
     -------
@@ -82,19 +83,20 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
 
     Notes
     -----
-    Formats: JPEG, MPO, PNG, APNG, WebP, GIF, TIFF, BMP, AVIF, PBM, PGM, PPM, JPEG 2000. The other plugins of
+    Formats: JPEG, MPO, PNG, APNG, WebP, GIF, TIFF, BMP, AVIF, PBM, PGM, PPM, PAM, JPEG 2000. The other plugins of
     Pillow stay shut: one runs programs (EPS), some have no signature and take anything (TGA), one needs 4 us a pixel
     (QOI: minutes for a small file), most are never met.
     """
     head = bytes(data[:32])
     if head.startswith(b"\xff\xd8\xff"):
-        picture = _decode_jpeg(data, options)
-        if picture is not None:
-            return picture
+        return _decode_jpeg(data, options) or _decode_odd_jpeg(data, options)
+    for name, accept, decode in _READERS:
+        if accept(head):
+            return _guarded(name, decode, data, options)
     for format_ in _FORMATS:
-        if format_.accept(head) is True:
-            return _decode_with_pillow(data, format_, options)
-    return Failure("decode_failed", _no_image(head))
+        if format_.accept(head) is True and (format_.name != "AVIF" or foreign.is_avif(data)):
+            return format_.decode(data, options)
+    return Failure("decode_failed", foreign.describe(data))
 
 
 def exif_orientation(exif: bytes) -> int | None:
@@ -121,27 +123,46 @@ def exif_orientation(exif: bytes) -> int | None:
 # --- JPEG, the fast path ---------------------------------------------------------------------------------------------
 
 
-def _decode_jpeg(data: Data, options: Options) -> Picture | Failure | None:
-    """Return the picture of a plain and sound JPEG; None where Pillow has to decide."""
+def _decode_jpeg(data: Data, options: Options, *, damaged: bool = False) -> Picture | Failure | None:
+    """Return the picture of a sound JPEG; None where Pillow has to decide, or, of a `damaged` one, where none is left."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
         if width * height > options.max_pixels:
             return _too_many_pixels(width, height, options)
-        if colours not in ("YCbCr", "RGB", "Gray"):
+        if colours not in ("YCbCr", "RGB", "Gray", "CMYK", "YCCK"):
             return None
-        scaled = options.decode == "scaled"
+        ink = colours in ("CMYK", "YCCK")
+        scaled = options.decode == "scaled" and not ink
         grey = scaled or colours == "Gray"
         side = _SCALED_SIDE if scaled else 0
         pixels = simplejpeg.decode_jpeg(
             data,
-            "GRAY" if grey else "RGBX",
+            "CMYK" if ink else "GRAY" if grey else "RGBX",
             min_height=side,
             min_width=side,
             buffer=_SCRATCH.take(width * height * (1 if grey else 4)),
+            strict=not damaged,
         )
     except (ValueError, MemoryError):
         return None
+    if ink:
+        _ink_to_rgb(pixels)
     return _picture(pixels[..., 0] if grey else pixels, _jpeg_orientation(data), width, height)
+
+
+def _decode_odd_jpeg(data: Data, options: Options) -> Picture | Failure:
+    result = _FORMATS[0].decode(data, options)
+    if isinstance(result, Failure) and result.status == "decode_failed" and not result.detail.startswith("truncated"):
+        # All lines are decoded, then the end of the file is not as it should be: OpenCV does not mind.
+        return _decode_jpeg(data, options, damaged=True) or result
+    return result
+
+
+def _ink_to_rgb(pixels: Pixels) -> None:
+    # OpenCV's `icvCvt_CMYK2BGR`.
+    ink = pixels.astype(np.int32)
+    key = ink[..., 3:]
+    pixels[..., :3] = key - ((255 - ink[..., :3]) * key >> 8)
 
 
 def _jpeg_orientation(data: Data) -> int:
@@ -202,26 +223,60 @@ class _Format(NamedTuple):
     name: str
     plugin: type[ImageFile.ImageFile]
     load: Callable[[Any, Data], Pixels]
+    repair: Callable[[Data], Data] | None = None  # for a file that fails: without what does not count for its pixels
 
     def accept(self, head: bytes) -> bool | str:
         """Return whether a file may begin with `head`."""
         _, accept = Image.OPEN.get(self.name, (None, None))
         return accept is not None and accept(head)
 
+    def decode(self, data: Data, options: Options) -> Picture | Failure:
+        """Return the picture in `data`."""
+        result = _decode_with_pillow(data, self, options)
+        if self.repair is not None and isinstance(result, Failure) and result.status == "decode_failed":
+            repaired = self._replace(repair=None)
+            return _guarded(self.name, lambda *args: repaired.decode(self.repair(args[0]), args[1]), data, options)
+        return result
 
-def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
+
+def _guarded(
+    name: str, decode: Callable[[Data, Options], Picture | Failure], data: Data, options: Options
+) -> Picture | Failure:
     try:
-        # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
-        with _no_warnings(), format_.plugin(io.BytesIO(data)) as image:
-            for width, height in (image.size, _tile_size(image)):
-                if width * height > options.max_pixels:
-                    return _too_many_pixels(width, height, options)
-            pixels = format_.load(image, data)
-            return _picture(pixels, _orientation(image, data), *image.size)
+        with no_warnings():
+            return decode(data, options)
     except Image.DecompressionBombError as error:
         return Failure("too_many_pixels", f"{error} raise PIL.Image.MAX_IMAGE_PIXELS to allow it")
     except _PILLOW_ERRORS as error:
-        return Failure("decode_failed", _broken(format_.name, error))
+        return Failure("decode_failed", _broken(name, error))
+
+
+def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
+    return _guarded(format_.name, lambda *args: _open_with_pillow(format_, *args), data, options)
+
+
+def _open_with_pillow(format_: _Format, data: Data, options: Options) -> Picture | Failure:
+    # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
+    with format_.plugin(io.BytesIO(data)) as image:
+        for width, height in (image.size, _tile_size(image)):
+            if width * height > options.max_pixels:
+                return _too_many_pixels(width, height, options)
+        pixels = format_.load(image, data)
+        _put_over_background(pixels, _alpha(image, pixels), options)
+        return _picture(pixels, _orientation(image, data), *image.size)
+
+
+def _alpha(image: ImageFile.ImageFile, pixels: Pixels) -> Pixels | None:
+    """Return how opaque the pixels of a loaded image are, None where all are."""
+    if image.format != "TIFF" and pixels.ndim == 3 and (image.mode == "RGBA" or image.format == "GIF"):
+        return pixels[..., 3]
+    return np.asarray(image.getchannel(1)) if image.mode == "LA" else None
+
+
+def _put_over_background(pixels: Pixels, alpha: Pixels | None, options: Options) -> None:
+    background = BACKGROUNDS[options.alpha]
+    if background is not None and alpha is not None:
+        composite(pixels, alpha, background)
 
 
 def _tile_size(image: ImageFile.ImageFile) -> tuple[int, int]:
@@ -290,13 +345,64 @@ def _stretched(values: npt.NDArray[Any]) -> Pixels:
 
 def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: Data) -> Pixels:
     pixels = _load(image, data)
-    if image.mode != "CMYK":
-        return pixels
-    # OpenCV's `icvCvt_CMYK2BGR`; Pillow has turned the inverted values that Adobe writes, so they are turned back.
-    ink = 255 - pixels.astype(np.int32)
-    key = ink[..., 3:]
-    pixels[..., :3] = key - ((255 - ink[..., :3]) * key >> 8)
+    if image.mode == "CMYK":
+        np.subtract(255, pixels, out=pixels)  # Pillow has turned the inverted values that Adobe writes
+        _ink_to_rgb(pixels)
     return pixels
+
+
+def _decode_png(data: Data, options: Options) -> Picture | Failure:
+    chunks = png.read_chunks(data)
+    if chunks.width * chunks.height > options.max_pixels:
+        return _too_many_pixels(chunks.width, chunks.height, options)
+    with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as image:
+        image.load_prepare()
+        row = chunks.last_row()
+        n_bands = len(image.getbands())
+        image.im.paste(_UNTOUCHED if n_bands == 1 else (_UNTOUCHED,) * n_bands, (0, row, image.width, row + 1))
+        image.load()
+        last = np.asarray(image.crop((0, row, image.width, row + 1)))
+        if (last.all() if image.mode == "1" else (last == _UNTOUCHED).all()) and not chunks.pixels_are_whole():
+            raise EOFError("rows of pixels are missing")
+        alpha = None
+        if options.alpha != "drop" and chunks.transparency:
+            alpha = png.transparent(chunks, _samples(image, chunks))
+        pixels = _stored(image)
+        _put_over_background(pixels, _alpha(image, pixels) if alpha is None else alpha, options)
+    return _picture(pixels, exif_orientation(chunks.exif) or 1, chunks.width, chunks.height)
+
+
+def _samples(image: Image.Image, chunks: png.Png) -> npt.NDArray[Any]:
+    samples = np.asarray(image)
+    if chunks.bits < 16 or samples.ndim == 2:
+        return samples
+    # Pillow reads the high bytes of 16 bits a channel, so the low ones are a second reading.
+    with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as again:
+        again.tile = [tile._replace(args=_low_bytes(tile.args)) for tile in again.tile]
+        again.load()
+        return samples.astype(np.uint16) * np.uint16(256) + np.asarray(again)
+
+
+def _low_bytes(args: Any) -> Any:
+    return "RGB;16L" if isinstance(args, str) else ("RGB;16L", *args[1:])
+
+
+def _decode_bmp(data: Data, options: Options) -> Picture | Failure:
+    header = bmp.read_header(data)
+    if header.width * header.height > options.max_pixels:
+        return _too_many_pixels(header.width, header.height, options)
+    pixels, alpha = bmp.read_pixels(data, header, _SCRATCH.take)
+    _put_over_background(pixels, alpha, options)
+    return _picture(pixels, 1, header.width, header.height)
+
+
+def _decode_pnm(data: Data, options: Options) -> Picture | Failure:
+    header = pnm.read_header(data)
+    if header.width * header.height > options.max_pixels:
+        return _too_many_pixels(header.width, header.height, options)
+    pixels, alpha = pnm.read_pixels(data, header)
+    _put_over_background(pixels, alpha, options)
+    return _picture(pixels, 1, header.width, header.height)
 
 
 def _load_gif(image: GifImagePlugin.GifImageFile, _: Data) -> Pixels:
@@ -314,39 +420,12 @@ def _load_gif(image: GifImagePlugin.GifImageFile, _: Data) -> Pixels:
     behind = np.zeros(4, np.uint8)
     behind[:3] = 0 if background is None or background >= len(shared) else shared[background]
     colours[: len(own), :3] = own
+    colours[:, 3] = 255  # opaque; what is behind is not
     if transparent is not None:
         colours[transparent] = behind
     pixels = np.full((image.height, image.width), behind.view(np.uint32))
     pixels[top:bottom, left:right] = colours.view(np.uint32)[:, 0][np.asarray(image)[top:bottom, left:right]]
     return pixels.view(np.uint8).reshape(*pixels.shape, 4)
-
-
-def _load_bmp(image: BmpImagePlugin.BmpImageFile, data: Data) -> Pixels:
-    rawmode = _rawmode(image)
-    pixels = _load(image, data)
-    # OpenCV fills five and six bits up with zeros, Pillow spreads them over 0 to 255: the leading bits are the same.
-    if rawmode == "BGR;15":
-        pixels &= np.uint8(0xF8)
-    elif rawmode == "BGR;16":
-        pixels &= np.array([0xF8, 0xFC, 0xF8, 0], np.uint8)
-    return pixels
-
-
-def _load_pnm(image: PpmImagePlugin.PpmImageFile, data: Data) -> Pixels:
-    codec, _, offset, args = image.tile[0]
-    if codec != "ppm" or not isinstance(args, tuple):
-        image.load()
-        return _high_byte(np.asarray(image)) if image.mode == "I" else _stored(image)
-    # The largest value is neither 255 nor 65535. Pillow scales it to white; OpenCV takes the values as they are.
-    channels = 3 if image.mode == "RGB" else 1
-    stored = np.dtype("u1" if args[1] < 256 else ">u2")
-    n_values = image.width * image.height * channels
-    if len(data) - offset < n_values * stored.itemsize:
-        raise EOFError(f"{n_values * stored.itemsize:,} bytes of pixels announced, {len(data) - offset:,} found")
-    values: npt.NDArray[Any] = np.frombuffer(data, stored, n_values, offset)
-    pixels = np.empty((image.height, image.width, 4), np.uint8)
-    pixels[..., :3] = (values if args[1] < 256 else values >> 8).reshape(image.height, image.width, channels)
-    return pixels
 
 
 def _load_tiff(image: TiffImagePlugin.TiffImageFile, data: Data) -> Pixels:
@@ -412,75 +491,23 @@ def _high_byte(values: npt.NDArray[Any]) -> Pixels:
 
 _FORMATS: Final = (
     _Format("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg),
-    _Format("PNG", PngImagePlugin.PngImageFile, _load),
-    _Format("WEBP", WebPImagePlugin.WebPImageFile, _load),
+    _Format("WEBP", WebPImagePlugin.WebPImageFile, _load, webp.only_pixels),
     _Format("GIF", GifImagePlugin.GifImageFile, _load_gif),
     _Format("TIFF", TiffImagePlugin.TiffImageFile, _load_tiff),
-    _Format("BMP", BmpImagePlugin.BmpImageFile, _load_bmp),
     _Format("AVIF", AvifImagePlugin.AvifImageFile, _load),
-    _Format("PPM", PpmImagePlugin.PpmImageFile, _load_pnm),
+    _Format("PPM", PpmImagePlugin.PpmImageFile, _load),
     _Format("JPEG2000", Jpeg2KImagePlugin.Jpeg2KImageFile, _load),
 )
-
-
-# --- warnings --------------------------------------------------------------------------------------------------------
-
-
-class _Here(threading.local):
-    decoding = False
-
-
-_HERE: Final = _Here()
-
-
-class _WhileDecoding(type):
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return _HERE.decoding
-
-
-class _PillowWarning(Warning, metaclass=_WhileDecoding):
-    """Every warning of a thread that decodes just now, and none of any other.
-
-    `warnings.catch_warnings` swaps the filters of the whole process: with several threads they come back in the wrong
-    order, or not at all, and the user's own warnings are lost meanwhile. One filter that asks for the thread is safe.
-    """
-
-
-_FILTER: Final = ("ignore", None, _PillowWarning, None, 0)
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    if warnings.filters[:1] != [_FILTER]:  # someone has put filters in front, or taken ours away
-        warnings.simplefilter("ignore", _PillowWarning)
-    _HERE.decoding = True
-    try:
-        yield
-    finally:
-        _HERE.decoding = False
+_READERS: Final = (
+    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n").match, _decode_png),
+    ("BMP", re.compile(rb"BM").match, _decode_bmp),
+    ("PNM", re.compile(rb"P[1-7]\s").match, _decode_pnm),
+)
 
 
 # --- what went wrong -------------------------------------------------------------------------------------------------
 
-_OTHER_FORMATS: Final = (
-    ("HEIC", re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL)),
-    ("a film", re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI", re.DOTALL)),
-    ("SVG", re.compile(rb"\s*<svg", re.IGNORECASE)),
-    ("a web page or XML", re.compile(rb"(\xef\xbb\xbf)?\s*<")),
-    ("JPEG XL", re.compile(rb"\xff\n|\0\0\0\x0cJXL ")),
-    ("PDF or PostScript", re.compile(rb"%PDF|%!PS")),
-    ("Photoshop", re.compile(rb"8BPS")),
-    ("an icon", re.compile(rb"\0\0[\x01\x02]\0")),
-    ("an archive", re.compile(rb"PK\x03\x04|\x1f\x8b")),
-    ("JSON", re.compile(rb"\s*[{\[]")),
-)
-
 _CUT: Final = re.compile("truncated|only got|not enough|EOF|missing dimensions", re.IGNORECASE)
-
-
-def _no_image(head: bytes) -> str:
-    name = next((f"{name}, which is not read: " for name, magic in _OTHER_FORMATS if magic.match(head)), "")
-    return f"not an image: {name}starts with {head[:16]!r}"
 
 
 def _too_many_pixels(width: int, height: int, options: Options) -> Failure:

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict, Unpack, get_args
 from imgmatch_df.errors import ArgumentError
 
 Decode = Literal["full", "scaled"]
+Alpha = Literal["drop", "white", "black"]
 OnError = Literal["null", "raise"]
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb: a quarter of a GiB of RGB
@@ -37,6 +38,7 @@ class SourceOptions(TypedDict, total=False):
     """The keyword options of every call that reads sources; `Options` says what each one means."""
 
     decode: Decode
+    alpha: Alpha
     max_pixels: int
     max_bytes: int
     base_dir: str | PathLike[str] | None
@@ -69,6 +71,10 @@ class Options:
     ----------
     decode
         ``"full"`` is the exact path; ``"scaled"`` lets the JPEG decoder shrink large pictures first.
+    alpha
+        What becomes of transparency: ``"drop"`` takes the colours as they are stored, as OpenCV does, whatever is
+        transparent; ``"white"`` and ``"black"`` show the image over that colour. Drawings in black ink on a
+        transparent ground are all black with ``"drop"``, and can be told apart with ``"white"``.
     max_pixels
         Largest width x height that is decoded, checked from the header. Inclusive.
     max_bytes
@@ -99,6 +105,7 @@ class Options:
     """
 
     decode: Decode = "full"
+    alpha: Alpha = "drop"
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
     base_dir: str | None = None
@@ -119,6 +126,7 @@ class Options:
 
     def __post_init__(self) -> None:
         check_choice("decode", self.decode, get_args(Decode), "'full' is exact, 'scaled' is faster on large JPEGs.")
+        check_choice("alpha", self.alpha, get_args(Alpha), "'drop' is as OpenCV, 'white' shows line art.")
         check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
         for name in _WHOLE_NUMBERS:
             object.__setattr__(self, name, check_positive(name, getattr(self, name)))
