@@ -114,8 +114,11 @@ def read_pixels(data: Data, header: Header, take: Callable[[int], Pixels]) -> tu
     pixels = take(width * height * 4).reshape(height, width, 4)
     out = pixels if header.top_down else pixels[::-1]
     if header.compression in (_RLE8, _RLE4):
-        indices = np.frombuffer(_run_lengths(bytes(data[header.offset :]), header), np.uint8)
-        _look_up(header, indices.reshape(height, width), out)
+        codes = bytes(data[header.offset :])
+        indices = _run_lengths(codes, header) or _run_lengths(codes, header, lines=False)
+        if indices is None:
+            raise EOFError(f"{height} rows announced")
+        _look_up(header, np.frombuffer(indices, np.uint8).reshape(height, width), out)
         return pixels, None
     rows = np.frombuffer(data, np.uint8, n_bytes, header.offset).reshape(height, pitch)
     if bits <= 8:
@@ -136,10 +139,13 @@ def _channel(words: npt.NDArray[Any], mask: int, bits: int) -> npt.NDArray[Any]:
     if not mask:
         return np.zeros(words.shape, np.uint8)
     low, high = (mask & -mask).bit_length() - 1, mask.bit_length()
-    values = (words & words.dtype.type(mask)) >> words.dtype.type(low)
+    values: npt.NDArray[Any] = (words & words.dtype.type(mask)) >> words.dtype.type(low)
     if bits == 16:
-        return values << (8 - (high - low))  # five and six bits are filled up with zeros
-    return values >> max(0, high - low - 8)  # the value as it is, as in OpenCV; of more than 8 bits the leading ones
+        values <<= 8 - (high - low)  # OpenCV fills five and six bits up with zeros
+        return values
+    if high - low != 8:
+        values = (values.astype(np.float32) * np.float32(255 / ((1 << high - low) - 1))).astype(np.uint8)
+    return values
 
 
 def _unpacked(rows: Pixels, bits: int) -> Pixels:
@@ -157,12 +163,21 @@ def _look_up(header: Header, indices: Pixels, out: Pixels) -> None:
     out[...] = colours[indices]
 
 
-def _run_lengths(codes: bytes, header: Header) -> bytearray:
-    """Return the indices of the palette that `codes` stand for; what they leave out is 0."""
+def _run_lengths(codes: bytes, header: Header, *, lines: bool = True) -> bytearray | None:
+    """Return the indices of the palette that `codes` stand for, 0 for what they leave out; None if they end too early.
+
+    Parameters
+    ----------
+    codes
+        What the file has for pixels.
+    header
+        Its header.
+    lines
+        Whether each row ends with a code. Some writers leave these out; some code the bytes that fill up a row too.
+    """
     width, height, fours = header.width, header.height, header.compression == _RLE4
     indices = bytearray(width * height)
     at = x = y = 0
-    ended = False
     while at + 2 <= len(codes) and y < height:
         count, value = codes[at], codes[at + 1]
         at += 2
@@ -174,20 +189,20 @@ def _run_lengths(codes: bytes, header: Header) -> bytearray:
                 n_bytes = (value + 1) // 2 if fours else value
                 run = codes[at : at + n_bytes]
                 if len(run) < n_bytes:
-                    break
+                    return None
                 run = bytes(half for byte in run for half in (byte >> 4, byte & 15)) if fours else run
                 at += n_bytes + n_bytes % 2
-            room = min(n_pixels, width - x)  # some writers code the bytes that fill up a row too
-            if room > 0:
-                indices[y * width + x : y * width + x + room] = run[:room]
+            start = y * width + x
+            n_kept = min(n_pixels, (width - x if lines else len(indices) - start))
+            if n_kept > 0:
+                indices[start : start + n_kept] = run[:n_kept]
             x += n_pixels
+            if lines and x >= 2 * width and y == 0:
+                return None  # no row has an end
         elif value == 0:
             x, y = 0, y + 1
         elif value == 1:
-            ended = True
-            break
+            return indices
         elif at + 2 <= len(codes):
             x, y, at = x + codes[at], y + codes[at + 1], at + 2
-    if not ended and (y, x) < (height - 1, width):
-        raise EOFError(f"{height} rows announced, {y} found")
-    return indices
+    return indices if (y, x) >= (height - 1, width) or (not lines and x >= len(indices)) else None

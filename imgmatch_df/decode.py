@@ -8,14 +8,12 @@ import io
 import re
 import struct
 import sys
-import threading
 import zlib
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import simplejpeg
 from PIL import (
     AvifImagePlugin,
@@ -30,19 +28,21 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from imgmatch_df import bmp, foreign, gif, png, pnm, webp
+from imgmatch_df import bmp, foreign, gif, jpeg, png, pnm, webp
 from imgmatch_df.alpha import BACKGROUNDS, composite
 from imgmatch_df.errors import Failure
+from imgmatch_df.exif import exif_orientation
+from imgmatch_df.jpeg import jpeg_orientation
 from imgmatch_df.options import Options
+from imgmatch_df.pixels import SCRATCH as _SCRATCH
+from imgmatch_df.pixels import stored as _stored
 from imgmatch_df.quiet import no_warnings
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
-_ORIENTATION: Final = 0x0112  # the tag of EXIF
 _SCALED_SIDE: Final = 256  # the larger of the two sizes that the hashes shrink a picture to
-_MAX_KEPT_BYTES: Final = 64 << 20  # of the buffer that a thread keeps: a picture of 16 megapixels
-_UNTOUCHED: Final = 0xA5  # what a row of a PNG holds before it is decoded
+_UNTOUCHED: Final = 0xA5  # what a line holds before it is decoded, where it may be missing
 
 
 class Picture(NamedTuple):
@@ -83,7 +83,7 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
 
     Notes
     -----
-    Formats: JPEG, MPO, PNG, APNG, WebP, GIF, TIFF, BMP, AVIF, PBM, PGM, PPM, PAM, JPEG 2000. The other plugins of
+    Formats: JPEG, MPO, PNG, APNG, WebP, GIF, TIFF, BMP, AVIF, PBM, PGM, PPM, JPEG 2000. The other plugins of
     Pillow stay shut: one runs programs (EPS), some have no signature and take anything (TGA), one needs 4 us a pixel
     (QOI: minutes for a small file), most are never met.
     """
@@ -99,34 +99,13 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
     return Failure("decode_failed", foreign.describe(data))
 
 
-def exif_orientation(exif: bytes) -> int | None:
-    """Return the orientation, 1 to 8, that an EXIF block asks for, 1 where it asks for nonsense, None where for none.
-
-    Parameters
-    ----------
-    exif
-        The block, from its byte order mark on.
-    """
-    order = "<" if exif.startswith(b"II") else ">"  # as OpenCV, which takes any other mark for big endian
-    try:
-        mark, start = struct.unpack_from(order + "HI", exif, 2)
-        (n_entries,) = struct.unpack_from(order + "H", exif, start)
-        for at in range(start + 2, start + 2 + 12 * n_entries if mark == 42 else 0, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, at)
-            if tag == _ORIENTATION:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return None
-
-
 # --- JPEG, the fast path ---------------------------------------------------------------------------------------------
 
 
 def _decode_jpeg(data: Data, options: Options, *, damaged: bool = False) -> Picture | Failure | None:
-    """Return the picture of a sound JPEG; None where Pillow has to decide, or, of a `damaged` one, where none is left."""
+    """Return the picture of a sound JPEG, or of a `damaged` one as far as it goes; None where that is not enough."""
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=not damaged)
         if width * height > options.max_pixels:
             return _too_many_pixels(width, height, options)
         if colours not in ("YCbCr", "RGB", "Gray", "CMYK", "YCCK"):
@@ -135,19 +114,24 @@ def _decode_jpeg(data: Data, options: Options, *, damaged: bool = False) -> Pict
         scaled = options.decode == "scaled" and not ink
         grey = scaled or colours == "Gray"
         side = _SCALED_SIDE if scaled else 0
+        buffer = _SCRATCH.take(width * height * (1 if grey else 4))
+        if damaged:
+            buffer[...] = _UNTOUCHED
         pixels = simplejpeg.decode_jpeg(
             data,
             "CMYK" if ink else "GRAY" if grey else "RGBX",
             min_height=side,
             min_width=side,
-            buffer=_SCRATCH.take(width * height * (1 if grey else 4)),
+            buffer=buffer,
             strict=not damaged,
         )
-    except (ValueError, MemoryError):
+    except (ValueError, LookupError, MemoryError):
+        return None
+    if damaged and (pixels[-1] == _UNTOUCHED).all():  # not all lines are decoded
         return None
     if ink:
         _ink_to_rgb(pixels)
-    return _picture(pixels[..., 0] if grey else pixels, _jpeg_orientation(data), width, height)
+    return _picture(pixels[..., 0] if grey else pixels, jpeg_orientation(data), width, height)
 
 
 def _decode_odd_jpeg(data: Data, options: Options) -> Picture | Failure:
@@ -163,38 +147,6 @@ def _ink_to_rgb(pixels: Pixels) -> None:
     ink = pixels.astype(np.int32)
     key = ink[..., 3:]
     pixels[..., :3] = key - ((255 - ink[..., :3]) * key >> 8)
-
-
-def _jpeg_orientation(data: Data) -> int:
-    """Return the orientation of the first Exif segment that has one."""
-    at, end = 2, len(data) - 4
-    while at < end and data[at] == 0xFF and (marker := data[at + 1]) != 0xDA:
-        if marker == 0xFF:  # padding
-            at += 1
-            continue
-        after = at + 2 + (data[at + 2] << 8 | data[at + 3])
-        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = exif_orientation(bytes(data[at + 10 : after]))
-            if orientation is not None:
-                return orientation
-        at = after
-    return 1
-
-
-class _Scratch(threading.local):
-    """The buffer that a thread decodes into: fresh memory costs a page fault for every 4 KiB of every picture."""
-
-    buffer: Pixels = np.empty(0, np.uint8)
-
-    def take(self, n_bytes: int) -> Pixels:
-        if n_bytes > _MAX_KEPT_BYTES:
-            return np.empty(n_bytes, np.uint8)
-        if n_bytes > self.buffer.size:
-            self.buffer = np.empty(n_bytes, np.uint8)
-        return self.buffer[:n_bytes]
-
-
-_SCRATCH: Final = _Scratch()
 
 
 # --- everything else, through Pillow ---------------------------------------------------------------------------------
@@ -223,7 +175,8 @@ class _Format(NamedTuple):
     name: str
     plugin: type[ImageFile.ImageFile]
     load: Callable[[Any, Data], Pixels]
-    repair: Callable[[Data], Data] | None = None  # for a file that fails: without what does not count for its pixels
+    reduce: Callable[[Data], Data] | None = None  # leaves out what does not count for the pixels
+    always: bool = False  # reduce every file, not only one that fails
 
     def accept(self, head: bytes) -> bool | str:
         """Return whether a file may begin with `head`."""
@@ -232,11 +185,19 @@ class _Format(NamedTuple):
 
     def decode(self, data: Data, options: Options) -> Picture | Failure:
         """Return the picture in `data`."""
-        result = _decode_with_pillow(data, self, options)
-        if self.repair is not None and isinstance(result, Failure) and result.status == "decode_failed":
-            repaired = self._replace(repair=None)
-            return _guarded(self.name, lambda *args: repaired.decode(self.repair(args[0]), args[1]), data, options)
-        return result
+        if not self.always:
+            result = _decode_with_pillow(data, self, options)
+            if self.reduce is None or not isinstance(result, Failure) or result.status != "decode_failed":
+                return result
+        return _guarded(self.name, self.open_reduced, data, options)
+
+    def open(self, data: Data, options: Options) -> Picture | Failure:
+        """Return the picture in `data`, or raise what Pillow raises."""
+        return _open_with_pillow(data, self, options)
+
+    def open_reduced(self, data: Data, options: Options) -> Picture | Failure:
+        """Return the picture in what counts of `data`, or raise what Pillow raises."""
+        return self.open(self.reduce(data) if self.reduce else data, options)
 
 
 def _guarded(
@@ -252,10 +213,10 @@ def _guarded(
 
 
 def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
-    return _guarded(format_.name, lambda *args: _open_with_pillow(format_, *args), data, options)
+    return _guarded(format_.name, format_.open, data, options)
 
 
-def _open_with_pillow(format_: _Format, data: Data, options: Options) -> Picture | Failure:
+def _open_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
     # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
     with format_.plugin(io.BytesIO(data)) as image:
         for width, height in (image.size, _tile_size(image)):
@@ -291,7 +252,7 @@ def _orientation(image: ImageFile.ImageFile, data: Data) -> int:
     if image.format == "TIFF":
         return 1  # Pillow has applied it
     if image.format == "JPEG":
-        return _jpeg_orientation(data)
+        return jpeg_orientation(data)
     return exif_orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0")) or 1
 
 
@@ -302,45 +263,6 @@ def _picture(pixels: Pixels, orientation: int, width: int, height: int) -> Pictu
 def _load(image: ImageFile.ImageFile, _: Data) -> Pixels:
     image.load()
     return _stored(image)
-
-
-def _stored(image: Image.Image) -> Pixels:
-    """Return the pixels of a loaded image of any mode, alpha dropped, in the thread's buffer or their own."""
-    match image.mode:
-        case "RGB" | "RGBA" | "RGBX" | "CMYK" | "YCbCr" | "L":
-            shape = (image.height, image.width) if image.mode == "L" else (image.height, image.width, 4)
-            return _copy_out(image, shape)
-        case "1":
-            return np.array(image.convert("L"))
-        case "LA" | "La":
-            return _stored(image.getchannel(0))
-        case "I" | "F":
-            return _stretched(np.asarray(image))
-        case mode if mode.startswith("I;16"):
-            return _high_byte(np.asarray(image))
-    image.info.pop("transparency", None)
-    return _stored(image.convert("RGB"))
-
-
-def _copy_out(image: Image.Image, shape: tuple[int, ...]) -> Pixels:
-    # Arrow sees Pillow's memory as it is: 14 us for 0.1 megapixels, where `tobytes` takes 40 to 400. Only pictures
-    # above 16 MiB, which Pillow keeps in several blocks, cannot be seen so.
-    stored: Pixels
-    try:
-        stored = np.frombuffer(pa.array(image).buffers()[-1], np.uint8)
-    except ValueError:
-        stored = np.frombuffer(image.tobytes("raw", "RGBX" if image.mode == "RGB" else image.mode), np.uint8)
-    out = _SCRATCH.take(stored.size).reshape(shape)
-    out[...] = stored.reshape(shape)
-    return out
-
-
-def _stretched(values: npt.NDArray[Any]) -> Pixels:
-    """Return 32-bit integers or floats as grey, from the least at 0 to the largest at 255: they have no white."""
-    values = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    low, high = values.min(), values.max()
-    grey: Pixels = np.rint((values - low) * (255 / max(high - low, np.finfo(float).tiny))).astype(np.uint8)
-    return grey
 
 
 def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: Data) -> Pixels:
@@ -356,13 +278,13 @@ def _decode_png(data: Data, options: Options) -> Picture | Failure:
     if chunks.width * chunks.height > options.max_pixels:
         return _too_many_pixels(chunks.width, chunks.height, options)
     with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as image:
-        image.load_prepare()
+        ImageFile.ImageFile.load_prepare(image)
         row = chunks.last_row()
         n_bands = len(image.getbands())
         image.im.paste(_UNTOUCHED if n_bands == 1 else (_UNTOUCHED,) * n_bands, (0, row, image.width, row + 1))
         image.load()
-        last = np.asarray(image.crop((0, row, image.width, row + 1)))
-        if (last.all() if image.mode == "1" else (last == _UNTOUCHED).all()) and not chunks.pixels_are_whole():
+        last = np.array(image.crop((0, row, image.width, row + 1))).view(np.uint8)
+        if (last == (1 if image.mode == "1" else _UNTOUCHED)).all() and not chunks.pixels_are_whole():
             raise EOFError("rows of pixels are missing")
         alpha = None
         if options.alpha != "drop" and chunks.transparency:
@@ -380,7 +302,8 @@ def _samples(image: Image.Image, chunks: png.Png) -> npt.NDArray[Any]:
     with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as again:
         again.tile = [tile._replace(args=_low_bytes(tile.args)) for tile in again.tile]
         again.load()
-        return samples.astype(np.uint16) * np.uint16(256) + np.asarray(again)
+        deep: npt.NDArray[Any] = samples.astype(np.uint16) * np.uint16(256) + np.asarray(again)
+        return deep
 
 
 def _low_bytes(args: Any) -> Any:
@@ -400,12 +323,10 @@ def _decode_pnm(data: Data, options: Options) -> Picture | Failure:
     header = pnm.read_header(data)
     if header.width * header.height > options.max_pixels:
         return _too_many_pixels(header.width, header.height, options)
-    pixels, alpha = pnm.read_pixels(data, header)
-    _put_over_background(pixels, alpha, options)
-    return _picture(pixels, 1, header.width, header.height)
+    return _picture(pnm.read_pixels(data, header), 1, header.width, header.height)
 
 
-def _load_gif(image: GifImagePlugin.GifImageFile, _: Data) -> Pixels:
+def _load_gif(image: GifImagePlugin.GifImageFile, data: Data) -> Pixels:
     left, top, right, bottom = image.tile[0].extents or (0, 0, 0, 0)
     background, palette = image.info.get("background"), image.global_palette
     transparent = image.info.get("transparency")
@@ -415,6 +336,8 @@ def _load_gif(image: GifImagePlugin.GifImageFile, _: Data) -> Pixels:
     # Where the first frame is transparent, or does not reach, OpenCV shows the background colour.
     colours = np.zeros((256, 4), np.uint8)
     ramp = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 3)  # Pillow keeps no palette that is this one
+    if not gif.has_palette(data):
+        ramp[1] = 255  # OpenCV: black, white, and greys
     own = ramp if image.mode == "L" else np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     shared = ramp if palette is None else np.frombuffer(bytes(palette.palette), np.uint8).reshape(-1, 3)
     behind = np.zeros(4, np.uint8)
@@ -490,9 +413,9 @@ def _high_byte(values: npt.NDArray[Any]) -> Pixels:
 
 
 _FORMATS: Final = (
-    _Format("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg),
+    _Format("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg, jpeg.only_pixels),
     _Format("WEBP", WebPImagePlugin.WebPImageFile, _load, webp.only_pixels),
-    _Format("GIF", GifImagePlugin.GifImageFile, _load_gif),
+    _Format("GIF", GifImagePlugin.GifImageFile, _load_gif, gif.first_frame, always=True),
     _Format("TIFF", TiffImagePlugin.TiffImageFile, _load_tiff),
     _Format("AVIF", AvifImagePlugin.AvifImageFile, _load),
     _Format("PPM", PpmImagePlugin.PpmImageFile, _load),
@@ -501,7 +424,7 @@ _FORMATS: Final = (
 _READERS: Final = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n").match, _decode_png),
     ("BMP", re.compile(rb"BM").match, _decode_bmp),
-    ("PNM", re.compile(rb"P[1-7]\s").match, _decode_pnm),
+    ("PNM", re.compile(rb"P[1-6]\s").match, _decode_pnm),
 )
 
 

@@ -15,13 +15,16 @@ _BRANDS: Final = (  # the names of other ISO media files
     ("JPEG XL", frozenset({b"jxl "})),
     ("JPEG 2000 of a kind", frozenset({b"jpx ", b"jpm ", b"mjp2"})),
 )
+_SVG: Final = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg\b", re.IGNORECASE | re.DOTALL
+)
 _MAGIC: Final = (
     ("a video (AVI)", re.compile(rb"RIFF....AVI ", re.DOTALL)),
     ("an audio file", re.compile(rb"RIFF....WAVE|ID3|OggS|fLaC", re.DOTALL)),
     ("a video (WebM or Matroska)", re.compile(rb"\x1aE\xdf\xa3")),
     ("a video (MPEG)", re.compile(rb"\x00\x00\x01[\xba\xb3]")),
     ("a video (QuickTime)", re.compile(rb"....(moov|mdat|wide|free|skip)", re.DOTALL)),
-    ("SVG", re.compile(rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*)*<svg\b", re.I | re.S)),
+    ("SVG", _SVG),
     ("a web page or XML", re.compile(rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?[\s\x00]*<[\s\x00]*[!?a-z/]", re.I)),
     ("JPEG XL", re.compile(rb"\xff\n|\x00\x00\x00\x0cJXL ")),
     ("PDF", re.compile(rb"\s*%PDF")),
@@ -32,6 +35,7 @@ _MAGIC: Final = (
     ("Radiance HDR", re.compile(rb"#\?(RADIANCE|RGBE)")),
     ("OpenEXR", re.compile(rb"v/1\x01")),
     ("QOI", re.compile(rb"qoif")),
+    ("PAM", re.compile(rb"P7\s")),
     ("PFM", re.compile(rb"P[Ff]\s")),
     ("Sun Raster", re.compile(rb"\x59\xa6\x6a\x95")),
     ("JPEG XR", re.compile(rb"II\xbc")),

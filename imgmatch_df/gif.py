@@ -41,6 +41,12 @@ def first_frame(data: Data) -> Data:
     return b"".join([view[:start], control, b"\0" if control else b"", view[at:]])
 
 
+def has_palette(data: Data) -> bool:
+    """Return whether a GIF of one frame, as `first_frame` returns it, has a palette."""
+    control = 8 if data[13] == ord("!") else 0
+    return bool(data[10] & 0x80) or bool(data[13 + control + 9] & 0x80)
+
+
 def _after_blocks(view: memoryview, at: int) -> int:
     while at < len(view) and view[at]:
         at += 1 + view[at]

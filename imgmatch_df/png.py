@@ -54,9 +54,10 @@ class Png(NamedTuple):
         missing = self._n_bytes()
         stream = zlib.decompressobj()
         for body in _bodies(self.data, *self.pixel_chunks):
-            while body and missing > 0:
-                missing -= len(stream.decompress(body, 1 << 16))
-                body = stream.unconsumed_tail
+            rest: Data = body
+            while rest and missing > 0:
+                missing -= len(stream.decompress(rest, 1 << 16))
+                rest = stream.unconsumed_tail
             if stream.eof:
                 break
         return missing - len(stream.flush()) <= 0
@@ -89,7 +90,7 @@ def read_chunks(data: Data) -> Png:
     if len(view) < 33:
         raise EOFError(f"{len(view)} bytes")
     width, height, bits, colour, method, _, interlaced = struct.unpack_from(">IIBBBBB", view, 16)
-    if view[8:16] != b"\0\0\0\x0dIHDR" or method != 0 or colour not in _CHANNELS:
+    if bytes(view[8:16]) != b"\0\0\0\x0dIHDR" or method != 0 or colour not in _CHANNELS:
         raise SyntaxError(f"invalid header {bytes(view[8:29])!r}")
     kept, exif, transparency = [view[:33]], b"", b""
     pixels: tuple[int, int] | None = None  # start and end
@@ -111,7 +112,7 @@ def read_chunks(data: Data) -> Png:
                 raise EOFError(f"chunk {name!r} of {length:,} bytes announced, {len(view) - at - 8:,} found")
             raise SyntaxError(f"invalid chunk {name!r}")
         elif name == b"eXIf":
-            if not exif and view[at + 8 : at + 10] in (b"II", b"MM") and _is_sound(view, at, end):
+            if not exif and bytes(view[at + 8 : at + 10]) in (b"II", b"MM") and _is_sound(view, at, end):
                 exif = bytes(view[at + 8 : end - 4])
         elif pixels is None:
             if name == b"PLTE":
@@ -132,7 +133,7 @@ def read_chunks(data: Data) -> Png:
     start = sum(map(len, kept))
     if pixels[1] > len(view):
         kept.append(view[pixels[0] :])  # cut: no end behind it, which would be read as pixels
-    elif start == pixels[0] and view[pixels[1] :] == _END:
+    elif start == pixels[0] and bytes(view[pixels[1] : pixels[1] + 13]) == _END:
         kept = [view]
     else:
         kept += [view[slice(*pixels)], memoryview(_END)]
@@ -153,9 +154,9 @@ def transparent(png: Png, samples: npt.NDArray[np.integer]) -> npt.NDArray[np.ui
     """
     table = np.frombuffer(png.transparency, np.uint8)
     if png.colour == PALETTE and 0 < len(table) <= 256:
-        opaque = np.full(256, 255, np.uint8)
+        opaque: npt.NDArray[np.uint8] = np.full(256, 255, np.uint8)
         opaque[: len(table)] = table
-        return opaque[samples]
+        return np.take(opaque, samples)
     if (png.colour, len(table)) not in ((GREY, 2), (RGB, 6)):
         return None
     key = table.view(">u2").astype(np.uint32) & ((1 << png.bits) - 1)

@@ -1,7 +1,6 @@
-"""PBM, PGM, PPM and PAM, by the rules of OpenCV's readers."""
+"""PBM, PGM and PPM, by the rules of OpenCV's reader."""
 
 import re
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -11,12 +10,9 @@ Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
 _GAP: Final = rb"(?:\s|#[^\r\n]*[\r\n])+"
-_NUMBERS: Final = {
-    n: re.compile(_GAP + (rb"(\d+)" + _GAP) * (n - 1) + rb"(\d+)[^\d]", re.DOTALL) for n in (2, 3)
-}
+_NUMBERS: Final = {n: re.compile(_GAP + (rb"(\d+)" + _GAP) * (n - 1) + rb"(\d+)[^\d]", re.DOTALL) for n in (2, 3)}
 _COMMENT: Final = re.compile(rb"#[^\r\n]*")
-_PAM_HEADER: Final = re.compile(rb"P7\s((?:.*\n)*?)ENDHDR[^\n]*\n")
-_PAM_LINE: Final = re.compile(rb"^\s*(WIDTH|HEIGHT|DEPTH|MAXVAL)\s+(\d+)", re.MULTILINE)
+_VALUE: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(\d+)(?:[^\d]|$)")
 _MAX_HEADER: Final = 1 << 20  # of bytes with comments
 
 
@@ -26,11 +22,11 @@ class Header(NamedTuple):
     Parameters
     ----------
     kind
-        1 to 7: the digit of the signature.
+        1 to 6: the digit of the signature.
     width, height
         In pixels.
     channels
-        Of a pixel, 1 to 4.
+        Of a pixel, 1 or 3.
     largest
         The value of white, 1 to 65535.
     offset
@@ -56,26 +52,17 @@ def read_header(data: Data) -> Header:
         If it is not one.
     """
     head, kind = bytes(data[:_MAX_HEADER]), data[1] - ord("0")
-    if kind == 7:
-        found = _PAM_HEADER.match(head)
-        if found is None:
-            raise EOFError("no end of the header")
-        lines = {name: int(number) for name, number in _PAM_LINE.findall(found[1])}
-        width, height, channels, largest = (lines.get(name, 0) for name in (b"WIDTH", b"HEIGHT", b"DEPTH", b"MAXVAL"))
-        offset = found.end()
-    else:
-        found = _NUMBERS[2 if kind in (1, 4) else 3].match(head, 2)
-        if found is None:
-            raise (ValueError if len(head) > 40 else EOFError)(f"header {head[:20]!r}")
-        width, height, largest = (int(number[:10]) if len(number) < 40 else 0 for number in (*found.groups(), b"1")[:3])
-        channels, offset = 3 if kind in (3, 6) else 1, found.end()
-    if not (width > 0 and height > 0 and 1 <= channels <= 4 and 0 < largest < 65536):
-        raise ValueError(f"{width}x{height} pixels of {channels} channels up to {largest}")
-    return Header(kind, width, height, channels, largest, offset)
+    found = _NUMBERS[2 if kind in (1, 4) else 3].match(head, 2)
+    if found is None:
+        raise (ValueError if len(head) > 40 else EOFError)(f"header {head[:20]!r}")
+    width, height, largest = (int(number.lstrip(b"0")[:9] or b"0") for number in (*found.groups(), b"1")[:3])
+    if not (width > 0 and height > 0 and 0 < largest < 65536):
+        raise ValueError(f"{width}x{height} pixels of values up to {largest}")
+    return Header(kind, width, height, 3 if kind in (3, 6) else 1, largest, found.end())
 
 
-def read_pixels(data: Data, header: Header) -> tuple[Pixels, Pixels | None]:
-    """Return the pixels, (rows, columns) grey or (rows, columns, 4), and alpha where there is one.
+def read_pixels(data: Data, header: Header) -> Pixels:
+    """Return the pixels, (rows, columns) grey or (rows, columns, 4) with a byte without meaning.
 
     Raises
     ------
@@ -85,22 +72,19 @@ def read_pixels(data: Data, header: Header) -> tuple[Pixels, Pixels | None]:
         If there is something else than numbers in a file of plain text.
     """
     shape = header.height, header.width, header.channels
-    values = (_plain if header.kind <= 3 else _binary)(data, header, shape)
-    alpha = None
-    if header.channels in (2, 4):
-        alpha = _eight_bits(values[..., -1], header)
-    if header.channels < 3:
-        return np.ascontiguousarray(_eight_bits(values[..., 0], header)), alpha
+    values = _eight_bits((_plain if header.kind <= 3 else _binary)(data, header, shape), header)
+    if header.channels == 1:
+        return values[..., 0].copy()
     pixels = np.empty((header.height, header.width, 4), np.uint8)
-    pixels[..., :3] = _eight_bits(values[..., :3], header)
-    return pixels, alpha
+    pixels[..., :3] = values
+    return pixels
 
 
 def _eight_bits(values: npt.NDArray[Any], header: Header) -> Pixels:
     if header.largest > 255:
         return (values >> 8).astype(np.uint8)
-    if header.kind in (2, 3) or header.largest == 1:  # OpenCV scales these, and takes all others as they are
-        return (values.astype(np.uint16) * 255 // header.largest).astype(np.uint8)
+    if header.kind < 5:  # OpenCV scales these, and takes the bytes of the others as they are
+        values = values.astype(np.uint16) * np.uint16(255) // np.uint16(header.largest)
     return values.astype(np.uint8)
 
 
@@ -126,12 +110,24 @@ def _plain(data: Data, header: Header, shape: tuple[int, ...]) -> npt.NDArray[An
     if header.kind == 1:
         digits = np.frombuffer(text, np.uint8)
         digits = digits[(digits >= ord("0")) & (digits <= ord("9"))][:n_values]
-        values = (digits == ord("0")).astype(np.uint16)
+        values: npt.NDArray[Any] = (digits == ord("0")).astype(np.uint16)
     else:
-        values = np.array(text.split(None, n_values)[:n_values], dtype="S8").astype(np.int64)
-        if (values < 0).any():
-            raise ValueError("a negative value")
-        values = values.clip(0, header.largest)
+        values = _numbers(text, n_values).clip(0, header.largest)
     if len(values) < n_values:
         raise EOFError(f"{n_values:,} values announced, {len(values):,} found")
     return values.reshape(shape)
+
+
+def _numbers(text: bytes, n_values: int) -> npt.NDArray[np.int64]:
+    words = text.split(None, n_values)[:n_values]
+    try:
+        return np.array(words, dtype="S9").astype(np.uint64).astype(np.int64)
+    except ValueError:  # something else between the numbers: one character behind each does not count
+        at, values = 0, np.empty(n_values, np.int64)
+        for index in range(n_values):
+            found = _VALUE.match(text, at)
+            if found is None:
+                raise
+            values[index] = int(found[1][:9])
+            at = found.end()
+        return values

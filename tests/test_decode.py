@@ -30,9 +30,12 @@ from pictures import (
 from PIL import GifImagePlugin, Image, ImageFile
 from PIL import __version__ as pillow_version
 
-from imgmatch_df import decode
+from imgmatch_df import bmp, decode
+from imgmatch_df import pixels as pixels_module
+from imgmatch_df import pnm as pnm_module
 from imgmatch_df.decode import Picture, decode_picture
 from imgmatch_df.errors import Failure
+from imgmatch_df.exif import exif_orientation
 from imgmatch_df.options import Options
 
 OPTIONS = Options()
@@ -230,9 +233,9 @@ class TestOrientation:
     def test_every_cut_and_every_wrong_byte_of_an_exif_block_is_survived(self):
         block = exif_block(6)
         for at in range(len(block)):
-            assert decode.exif_orientation(block[:at]) in (None, 6)
+            assert exif_orientation(block[:at]) in (None, 6)
             for value in (0, 1, 255):
-                assert decode.exif_orientation(block[:at] + bytes([value]) + block[at + 1 :]) in (None, 1, 6)
+                assert exif_orientation(block[:at] + bytes([value]) + block[at + 1 :]) in (None, 1, 6)
 
 
 class TestFastPath:
@@ -245,7 +248,7 @@ class TestFastPath:
     def test_equals_pillow(self, name):
         data = next(data for found, data in every_file(5, 70, 51, kind=name) if found == name)
         fast = decode._decode_jpeg(data, OPTIONS)
-        assert (fast is None) == ("CMYK" in name or "YCCK" in name)
+        assert (fast is None) == (name == "JPEG/CMYK 4:2:0")  # libjpeg-turbo has no name for this sampling
         if fast is not None:
             seen = as_seen(fast)
             np.testing.assert_array_equal(seen, as_seen(decode._decode_with_pillow(data, decode._FORMATS[0], OPTIONS)))
@@ -267,7 +270,7 @@ class TestFastPath:
         first, second = jpeg(draw(1)), jpeg(draw(2))
         one = decode_picture(first, OPTIONS).pixels
         assert np.shares_memory(one, decode_picture(second, OPTIONS).pixels)
-        monkeypatch.setattr(decode, "_MAX_KEPT_BYTES", 100)
+        monkeypatch.setattr(pixels_module, "MAX_KEPT_BYTES", 100)
         assert not np.shares_memory(one, decode_picture(first, OPTIONS).pixels)
 
     def test_threads_do_not_share_buffers(self):
@@ -329,8 +332,10 @@ class TestMaxPixels:
             tile = 32 * 32 if "tiled" in name else 600
             assert isinstance(decode_picture(data, Options(max_pixels=max(600, tile))), Picture), name
             with monkeypatch.context() as patch:
-                for refuse in ("_stored", "_load", "_copy_out"):
-                    patch.setattr(decode, refuse, None)  # no pixel is decoded
+                patch.setattr(decode, "_stored", None)  # no pixel is decoded
+                patch.setattr(decode, "_load", None)
+                patch.setattr(bmp, "read_pixels", None)
+                patch.setattr(pnm_module, "read_pixels", None)
                 patch.setattr(ImageFile.ImageFile, "load", None)
                 patch.setattr(decode.simplejpeg, "decode_jpeg", None)
                 detail = detail_of(data, "too_many_pixels", Options(max_pixels=599))
@@ -399,12 +404,13 @@ class TestNoPicture:
                 b"<!DOCTYPE html><p>404",
                 "not an image: a web page or XML, which is not read: starts with b'<!DOCTYPE html>",
             ),
-            (b'<?xml version="1.0"?><svg/>', "a web page or XML"),
+            (b'<?xml version="1.0"?><svg/>', "SVG"),
+            (b'<?xml version="1.0"?><Error/>', "a web page or XML"),
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG, which is not read"),
             (b"%PDF-1.7", "PDF"),
             (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
             (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which is not read"),
-            (b"\0\0\0\x18ftypisom\0\0\0\0", "a film"),
+            (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
             (b"8BPS\0\1", "Photoshop"),
             (b"\0\0\1\0\1\0", "an icon"),
             (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
@@ -448,10 +454,6 @@ class TestNoPicture:
     def test_a_mislabelled_file_is_what_its_bytes_are(self):
         # Names play no part: a PNG called .jpg is a PNG.
         assert isinstance(decode_picture(png(draw(1)), OPTIONS), Picture)
-
-    def test_a_png_whose_text_is_a_bomb(self):
-        bomb = png(draw(1), chunks=[(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 24)))])
-        assert "broken PNG" in detail_of(bomb)
 
     def test_a_png_with_a_wrong_checksum(self):
         data = bytearray(png(draw(1)))
