@@ -28,7 +28,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from imgmatch_df import bmp, foreign, gif, jpeg, png, pnm, webp
+from imgmatch_df import bmp, foreign, gif, jp2, jpeg, png, pnm, webp
 from imgmatch_df.alpha import BACKGROUNDS, composite
 from imgmatch_df.errors import Failure
 from imgmatch_df.exif import exif_orientation
@@ -94,9 +94,15 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
         if accept(head):
             return _guarded(name, decode, data, options)
     for format_ in _FORMATS:
-        if format_.accept(head) is True and (format_.name != "AVIF" or foreign.is_avif(data)):
-            return format_.decode(data, options)
+        if foreign.is_avif(data) if format_.name == "AVIF" else format_.accept(head) is True:
+            return _named(format_.decode(data, options), data)
     return Failure("decode_failed", foreign.describe(data))
+
+
+def _named(result: Picture | Failure, data: Data) -> Picture | Failure:
+    """Return `result`; where it is a failure, with the name of the camera's format that `data` has."""
+    name = foreign.camera_raw(data) if isinstance(result, Failure) and result.status == "decode_failed" else ""
+    return Failure("decode_failed", f"{name}, which is not read: {result[1]}") if name else result
 
 
 # --- JPEG, the fast path ---------------------------------------------------------------------------------------------
@@ -419,7 +425,7 @@ _FORMATS: Final = (
     _Format("TIFF", TiffImagePlugin.TiffImageFile, _load_tiff),
     _Format("AVIF", AvifImagePlugin.AvifImageFile, _load),
     _Format("PPM", PpmImagePlugin.PpmImageFile, _load),
-    _Format("JPEG2000", Jpeg2KImagePlugin.Jpeg2KImageFile, _load),
+    _Format("JPEG2000", Jpeg2KImagePlugin.Jpeg2KImageFile, _load, jp2.only_pixels),
 )
 _READERS: Final = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n").match, _decode_png),

@@ -1,11 +1,13 @@
 """Names of files that are not read here, by how they begin, for the messages of rows that fail."""
 
 import re
+import struct
 from typing import Final
 
 Data = bytes | memoryview
 
 _MAX_BRANDS: Final = 64
+_MAKE, _SUB_IFDS, _DNG_VERSION = 0x010F, 0x014A, 0xC612
 _AVIF: Final = frozenset({b"avif", b"avis"})
 _HEIC: Final = frozenset(
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1", b"miaf"}
@@ -78,6 +80,31 @@ def describe(data: Data) -> str:
         return "not an image: the file is empty"
     name = _name(head)
     return f"not an image: {f'{name}, which is not read: ' if name else ''}starts with {head[:16]!r}"
+
+
+def camera_raw(data: Data) -> str:
+    """Return the name of the raw format of a camera that a TIFF holds, empty where it is none."""
+    order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
+    if order is None:
+        return ""
+    if bytes(data[8:10]) == b"CR":
+        return "Canon RAW (CR2)"
+    tags: dict[int, tuple[int, int]] = {}
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (n_entries,) = struct.unpack_from(order + "H", data, start)
+        for at in range(start + 2, start + 2 + 12 * n_entries, 12):
+            tag, _, count, value = struct.unpack_from(order + "HHII", data, at)
+            tags[tag] = count, value
+    except struct.error:
+        pass
+    if _DNG_VERSION in tags:
+        return "RAW (DNG)"
+    if _SUB_IFDS in tags and _MAKE in tags:
+        count, value = tags[_MAKE]
+        make = bytes(data[value : value + min(count, 32)]).split(b"\0")[0].decode("ascii", "replace").strip()
+        return f"RAW ({make.title()})" if make.isprintable() and make else ""
+    return ""
 
 
 def _name(head: bytes) -> str:

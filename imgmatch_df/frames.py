@@ -63,7 +63,7 @@ def hash_source(
 
 def decode_of(source: str | None, options: SourceOptions) -> str | None:
     """Return the decode path of what a call hashes, None where it hashes nothing."""
-    return None if source is None else make_options(**options).decode
+    return None if source is None else make_options(**options).recipe
 
 
 def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:

@@ -13,7 +13,7 @@ from imgmatch_df import files, pipeline, records, targets
 from imgmatch_df.documented import Method
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.files import SourceTable
-from imgmatch_df.options import SourceOptions
+from imgmatch_df.options import SourceOptions, make_recipe
 from imgmatch_df.progress import METER
 from imgmatch_df.schema import DETAIL, HASH_KINDS, MODIFIED, OK, SIZE, STATUS, HashKind
 from imgmatch_df.sources import path_as_text
@@ -97,7 +97,9 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
             "-o known.duckdb hashes the column of images, for --against known.duckdb."
         ) from error
     if table.manifest is not None:
-        table.manifest.check_comparable(kind, others.decode(kind, options["decode"]), repr(against))
+        table.manifest.check_comparable(
+            kind, others.decode(kind, make_recipe(options["decode"], options["alpha"])), repr(against)
+        )
     hashed = fitting(hashed, table, "")
     schema = hashed.collect_schema()
     # The size and time of a file tell whether a relative path still leads to it.

@@ -124,6 +124,11 @@ class Options:
         """Return every option's default."""
         return {option.name: getattr(cls(), option.name) for option in fields(cls)}
 
+    @property
+    def recipe(self) -> str:
+        """How images become pixels, for comparing: the decode path, and the background where there is one."""
+        return make_recipe(self.decode, self.alpha)
+
     def __post_init__(self) -> None:
         check_choice("decode", self.decode, get_args(Decode), "'full' is exact, 'scaled' is faster on large JPEGs.")
         check_choice("alpha", self.alpha, get_args(Alpha), "'drop' is as OpenCV, 'white' shows line art.")
@@ -133,6 +138,11 @@ class Options:
         check_seconds("timeout_s", self.timeout_s)
         check_flag("allow_private_networks", self.allow_private_networks, "leave it out for columns of strangers.")
         check_flag("progress", self.progress, "True shows a bar.")
+
+
+def make_recipe(decode: str, alpha: str) -> str:
+    """Return the decode path, and after a plus sign the background where transparency is not dropped."""
+    return decode if alpha == "drop" else f"{decode}+{alpha}"
 
 
 def make_options(**options: Unpack[SourceOptions]) -> Options:

@@ -17,6 +17,7 @@ ROWS = [
         "exif",
         "foreign",
         "gif",
+        "jp2",
         "macros",
         "manifest",
         "memory",
@@ -59,7 +60,14 @@ ROWS = [
 ]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 # Inside a row, words may lean on words: schema raises errors, and kernels share one popcount.
-WITHIN_ROW = {("schema", "errors"), ("_kernels", "_kernels"), ("cli", "demo"), ("cli", "server"), ("server", "server")}
+WITHIN_ROW = {
+    ("schema", "errors"),
+    ("manifest", "options"),
+    ("_kernels", "_kernels"),
+    ("cli", "demo"),
+    ("cli", "server"),
+    ("server", "server"),
+}
 
 
 def unit_of(path: Path) -> str:

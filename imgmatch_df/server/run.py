@@ -109,7 +109,7 @@ def run(settings: Settings) -> None:
 
 
 def _known(settings: Settings) -> Known:
-    return nothing_known if settings.store is None else StoredRows(settings.store, settings.options.decode)
+    return nothing_known if settings.store is None else StoredRows(settings.store, settings.options.recipe)
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -24,8 +24,8 @@ class StoredRows:
     ----------
     target
         A store whose key is the address, such as `imgmatch visual-hash urls.csv -o hashes.duckdb` writes.
-    decode
-        The decode path of the service, which must be that of the store.
+    recipe
+        How the service makes pixels, which must be how the store has them made.
 
     Raises
     ------
@@ -33,7 +33,7 @@ class StoredRows:
         If there is no such store, or its hashes are not those that the service would make.
     """
 
-    def __init__(self, target: str | PathLike[str], decode: str) -> None:
+    def __init__(self, target: str | PathLike[str], recipe: str) -> None:
         self._target = target
         with open_store(target) as store:
             manifest = store.manifest
@@ -42,7 +42,7 @@ class StoredRows:
                 f"the key of {str(target)!r} is {manifest.key!r}, not the address\n"
                 "Hint: write a store without key=, so that the source is the key."
             )
-        wanted = Manifest.make(manifest.key, pl.String(), tuple(HASH_KINDS), decode, has_source=manifest.has_source)
+        wanted = Manifest.make(manifest.key, pl.String(), tuple(HASH_KINDS), recipe, has_source=manifest.has_source)
         manifest.check_same(wanted, repr(str(target)))
 
     def __call__(self, urls: Sequence[str]) -> Mapping[str, Row]:
