@@ -289,8 +289,9 @@ def _decode_png(data: Data, options: Options) -> Picture | Failure:
         n_bands = len(image.getbands())
         image.im.paste(_UNTOUCHED if n_bands == 1 else (_UNTOUCHED,) * n_bands, (0, row, image.width, row + 1))
         image.load()
-        last = np.array(image.crop((0, row, image.width, row + 1))).view(np.uint8)
-        if (last == (1 if image.mode == "1" else _UNTOUCHED)).all() and not chunks.pixels_are_whole():
+        last = np.array(image.crop((0, row, image.width, row + 1)))
+        untouched = last.all() if image.mode == "1" else (last.view(np.uint8) == _UNTOUCHED).all()
+        if untouched and not chunks.pixels_are_whole():
             raise EOFError("rows of pixels are missing")
         alpha = None
         if options.alpha != "drop" and chunks.transparency:

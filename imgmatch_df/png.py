@@ -90,7 +90,7 @@ def read_chunks(data: Data) -> Png:
     if len(view) < 33:
         raise EOFError(f"{len(view)} bytes")
     width, height, bits, colour, method, _, interlaced = struct.unpack_from(">IIBBBBB", view, 16)
-    if bytes(view[8:16]) != b"\0\0\0\x0dIHDR" or method != 0 or colour not in _CHANNELS:
+    if bytes(view[8:16]) != b"\0\0\0\x0dIHDR" or method != 0 or colour not in _CHANNELS or interlaced > 1:
         raise SyntaxError(f"invalid header {bytes(view[8:29])!r}")
     kept, exif, transparency = [view[:33]], b"", b""
     pixels: tuple[int, int] | None = None  # start and end
