@@ -302,7 +302,7 @@ def _decode_png(data: Data, options: Options) -> Picture | Failure:
 
 
 def _samples(image: Image.Image, chunks: png.Png) -> npt.NDArray[Any]:
-    samples = np.asarray(image)
+    samples = np.asarray(image.convert("L") if image.mode == "1" else image)
     if chunks.bits < 16 or samples.ndim == 2:
         return samples
     # Pillow reads the high bytes of 16 bits a channel, so the low ones are a second reading.

@@ -49,7 +49,7 @@ KNOWN = {
     "WebP, EXIF orientation after `Exif\\0\\0`": Known(READ, READ, "OpenCV ignores it; here it is honoured"),
     "WebP, size in the header wrong, or the last byte missing": Known(REFUSED, READ, "the pixels are whole"),
     "WebP, animated, metadata damaged": Known(REFUSED, READ, "the first frame is whole"),
-    "AVIF, EXIF orientation": Known(READ, READ, "OpenCV ignores it; here it is honoured"),
+    "AVIF, orientation": Known(READ, READ, "OpenCV ignores it; here it is honoured"),
     "AVIF, grey, limited range": Known(READ, READ, "OpenCV does not stretch 16 to 235 to 0 to 255"),
     "AVIF, grey, 10 or 12 bits": Known(READ, READ, "OpenCV rounds where libavif cuts"),
     "BMP, 32 bits, masks in a header of 40 or 52 bytes": Known(READ, READ, "OpenCV ignores these masks"),
@@ -214,6 +214,9 @@ def _one_png(cs: list[tuple[bytes, bytes]]) -> Files:
     for n_missing in (1, len(raw) // struct.unpack_from(">I", header, 4)[0], len(raw) // 2, len(raw)):
         yield "PNG, pixels missing", f"{n_missing}", with_pixels((b"IDAT", zlib.compress(raw[:-n_missing])))
     yield "PNG, too many pixels", "", with_pixels((b"IDAT", zlib.compress(raw + b"x" * 100)))
+    if not header[12]:
+        for filter_ in range(5):
+            yield "PNG, filter", f"{filter_}", with_pixels((b"IDAT", zlib.compress(_filtered(raw, header, filter_))))
     yield "PNG, unknown filter", "", with_pixels((b"IDAT", zlib.compress(b"\7" + raw[1:])))
     for at, value in ((10, 1), (11, 1), (12, 2), (8, 3), (9, 1), (9, 7), (0, 128)):
         bad = header[:at] + bytes([value]) + header[at + 1 :]
@@ -286,6 +289,20 @@ def _one_png(cs: list[tuple[bytes, bytes]]) -> Files:
                     yield "PNG, orientation", f"{word} and behind", _join(*cs[:-1], third, (b"eXIf", block), cs[-1])
 
 
+def _filtered(raw: bytes, header: bytes, filter_: int) -> bytes:
+    """Return rows of filter 0 in another filter."""
+    (height,) = struct.unpack_from(">I", header, 4)
+    rows = np.frombuffer(raw, np.uint8).reshape(height, -1)[:, 1:].astype(np.int16)
+    step = max(1, header[8] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[header[9]] // 8)
+    left = np.pad(rows, ((0, 0), (step, 0)))[:, : rows.shape[1]]
+    above = np.pad(rows, ((1, 0), (0, 0)))[:height]
+    corner = np.pad(above, ((0, 0), (step, 0)))[:, : rows.shape[1]]
+    distances = [np.abs(left + above - corner - one) for one in (left, above, corner)]
+    paeth = np.choose(np.argmin(distances, axis=0), [left, above, corner])
+    guess = (np.zeros_like(rows), left, above, (left + above) // 2, paeth)[filter_]
+    return np.pad((rows - guess).astype(np.uint8), ((0, 0), (1, 0)), constant_values=filter_).tobytes()
+
+
 def _apngs(seed: int, w: int, h: int) -> Files:
     for mode, channels in (("LA", 2), ("RGB", 3), ("RGBA", 4)):
         for bits, artist in ((8, draw), (16, draw16)):
@@ -346,6 +363,25 @@ _BODIES = {
 
 
 def _jpegs(seed: int, w: int, h: int) -> Files:
+    for name in ("411", "420", "422", "440", "444"):
+        factor = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}")]
+        for progressive in (0, 1):
+            for size in ((w, h), (1, h), (w, 1), (1, 1), (17, 9), (16, 8), (33, 65)):
+                options = [
+                    *factor,
+                    cv2.IMWRITE_JPEG_PROGRESSIVE,
+                    progressive,
+                    cv2.IMWRITE_JPEG_RST_INTERVAL,
+                    size[0] % 3,
+                ]
+                file = cv2.imencode(".jpg", draw(seed, *size), options)[1].tobytes()
+                yield "JPEG, sampling", f"{name} {progressive} {size}", file
+    plain = jpeg(draw(seed, w, h))
+    frame = next(at for marker, at in segments(plain) if marker == 0xC0)
+    for bits in (0, 2, 7, 12, 16):
+        yield "JPEG, precision", f"{bits}", plain[: frame + 4] + bytes([bits]) + plain[frame + 5 :]
+    for marker in (0xC1, 0xC3, 0xC5, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD):
+        yield "JPEG, coding", f"{marker:x}", plain[: frame + 1] + bytes([marker]) + plain[frame + 2 :]
     bases = {
         "RGB": jpeg(draw(seed, w, h)),
         "progressive": jpeg(draw(seed, w, h), progressive=True),
@@ -829,7 +865,7 @@ def _avifs(seed: int, w: int, h: int) -> Files:
             yield "AVIF, EXIF damaged", "offset", data[: at - 4] + b"\xff" * 4 + data[at:]
             yield "AVIF, EXIF damaged", "entries", data[: at + 8] + b"\xff\xff" + data[at + 10 :]
     for value in (2, 3, 6):
-        yield "AVIF, EXIF orientation", f"{value}", save(rgb, "AVIF", speed=10, exif=exif_block(value))
+        yield "AVIF, orientation", f"{value}", save(rgb, "AVIF", speed=10, exif=exif_block(value))
     yield "AVIF, grey, limited range", "", save(grey, "AVIF", speed=10, range="limited")
     for bits in (10, 12):
         for channels in (1, 3, 4):
