@@ -120,6 +120,8 @@ def _plain(data: Data, header: Header, shape: tuple[int, ...]) -> npt.NDArray[An
 
 def _numbers(text: bytes, n_values: int) -> npt.NDArray[np.int64]:
     words = text.split(None, n_values)[:n_values]
+    if len(words) == n_values and text[-1:].isdigit() and text.endswith(words[-1]):
+        raise EOFError("the last number may be cut")
     try:
         return np.array(words, dtype="S9").astype(np.uint64).astype(np.int64)
     except ValueError:  # something else between the numbers: one character behind each does not count

@@ -16,14 +16,17 @@ def only_pixels(data: Data) -> bytes:
     Raises
     ------
     EOFError
-        If the file ends within a chunk of pixels.
+        If the file ends within a chunk that counts.
     """
     view, at = memoryview(data), 12
     kept: list[bytes | memoryview] = []
+    is_cut = int.from_bytes(view[4:8], "little") + 8 > len(view)
     while at + 8 <= len(view):
         name, length = _CHUNK.unpack_from(view, at)
         end = at + 8 + length
-        if name in _PIXELS and end > len(view):
+        # Without its EXIF block a file that is cut may be the image unturned.
+        needed = name in _PIXELS or (name == b"EXIF" and is_cut)
+        if needed and end > len(view):
             raise EOFError(f"chunk {name!r} of {length:,} bytes announced, {len(view) - at - 8:,} found")
         if name == b"VP8X" and length >= 10:
             kept += [view[at : at + 8], bytes([view[at + 8] & _FLAGS]), view[at + 9 : end], b"\0" * (length % 2)]

@@ -58,12 +58,11 @@ KNOWN = {
     "BMP, 16 bits, masks announced and not there": Known(REFUSED, READ, "read as 5 bits a colour"),
     "BMP, offset of the pixels 0": Known(READ, READ, "OpenCV takes the header for pixels"),
     "BMP, RLE8, coded bytes after the end of a row": Known(READ, READ, "OpenCV carries them over to the next row"),
-    "BMP, RLE, absolute codes without line ends, jumps, or early ends": Known(REFUSED, READ, "OpenCV reads runs only"),
+    "BMP, RLE, absolute codes without line ends, jumps, or early ends": Known(REFUSED, READ, "OpenCV refuses most"),
     "GIF, unknown bytes, disposal or control between blocks": Known(REFUSED, READ, "the first frame is whole"),
     "GIF, no end after the first frame": Known(REFUSED, READ, "the first frame is whole"),
     "GIF, background index not in the palette": Known(REFUSED, READ, "such a background is black"),
     "GIF, frame beyond the canvas, or indices beyond the palette": Known(REFUSED, READ, "what is inside is shown"),
-    "PNM, plain text, nothing after the last number": Known(REFUSED, READ, "the pixels are whole"),
     "PFM": Known(READ, READ, "OpenCV gives floats, here they are stretched to 8 bits"),
     "PAM, Radiance HDR": Known(READ, REFUSED, "not read here"),
     "JPEG 2000, YCbCr": Known(READ, READ, "another formula for the colours"),
@@ -772,7 +771,6 @@ def _rle(seed: int, size: tuple[int, int], bits: int) -> Files:
 def _pnms(seed: int, w: int, h: int) -> Files:
     grey, colours = draw(seed, w, h, 1), draw(seed, w, h)
     bit = (grey > 128).astype(np.uint8)
-    plain = "PNM, plain text, nothing after the last number"
     for kind in range(1, 7):
         pixels = {1: bit, 4: bit, 2: grey, 5: grey, 3: colours, 6: colours}[kind]
         file = pnm(pixels, kind)
@@ -798,7 +796,7 @@ def _pnms(seed: int, w: int, h: int) -> Files:
             yield "PNM, cut", f"P{kind} by one", file[:-1]
         if kind in (1, 2, 3):
             yield "PNM, comments between numbers", f"P{kind}", file[: -len(body)] + body.replace(b"\n", b" # c\n")
-            yield (plain if kind > 1 else "PNM, whole"), f"P{kind}", file[:-1]
+            yield "PNM, nothing after the last number", f"P{kind}", file[:-1]
         if kind not in (1, 4):
             for largest in (1, 2, 5, 100, 127, 254, 256, 300, 1000, 1023, 4095, 65534, 65535):
                 values = pixels.astype(np.int64) * largest // 255

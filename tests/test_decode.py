@@ -517,3 +517,62 @@ class TestWarnings:
             "assert (warnings.filters, Image.MAX_IMAGE_PIXELS) == before"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestCut:
+    @pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind not in ("TIFF", "MPO", "JPEG2000")])
+    def test_a_cut_file_fails_or_has_all_its_pixels(self, kind):
+        for name, data in every_file(1, 60, 50, kind=f"{kind}/"):
+            whole = as_seen(decode_picture(data, OPTIONS))
+            for cut in (1, 2, 4, 8, 12, 13, 16, 20, 21, 24, 40, len(data) // 4, len(data) // 2, len(data) * 3 // 4):
+                result = decode_picture(data[:-cut], OPTIONS)
+                if isinstance(result, Picture):
+                    np.testing.assert_array_equal(as_seen(result), whole, err_msg=f"{name} {cut}")
+                    assert cut <= 24 or "animated" in name or "frame" in name, (name, cut)
+
+    def test_opencv_reads_none_that_fails_here(self):
+        for name, data in every_file(1, 60, 50):
+            if not name.startswith("TIFF"):
+                for cut in (1, 13, 20, 40, len(data) // 4, len(data) // 2):
+                    if by_opencv(data[:-cut]) is not None:
+                        assert isinstance(decode_picture(data[:-cut], OPTIONS), Picture), (name, cut)
+
+
+BOMBS = """
+import resource, struct, sys, zlib
+sys.path[:0] = {paths!r}
+from encoders import gif, png
+from pictures import draw, jpeg, palette_bytes, save
+from PIL import Image
+from imgmatch_df.decode import Picture, decode_picture
+from imgmatch_df.options import Options
+
+def used():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+
+packer = zlib.compressobj(9)
+bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(600)) + packer.flush()
+rgb = draw(1, 60, 50)
+files = [png(rgb, chunks=[(name, head + bomb)]) for name, head in
+         ((b"zTXt", b"a\\0\\0"), (b"iTXt", b"a\\0\\1\\0\\0\\0"), (b"iCCP", b"a\\0\\0"))]
+files += [png(rgb, chunks=[(b"tEXt", b"a\\0b")] * 100_000)]
+files += [png(rgb, chunks=[(b"eXIf", b"MM\\0*\\0\\0\\0\\x08\\xff\\xff" + bytes(1 << 20))])]
+files += [png(rgb, chunks=[(b"zTXt", b"a\\0\\0" + zlib.compress(bytes(60 << 20)))] * 30)]
+tail = bytes(20 << 20)
+image = Image.fromarray(rgb)
+files += [jpeg(rgb) + tail, save(image, "WEBP") + tail, save(image, "AVIF", speed=10) + tail, save(image, "BMP") + tail,
+          gif([(rgb[..., 0] // 2, 0, 0)], (60, 50), palette_bytes(1, 128)) + tail, save(image, "JPEG2000") + tail,
+          png(rgb) + tail, png(rgb, chunks=[(b"prVt", tail)])]
+decode_picture(png(rgb), Options())
+limit = used() + (160 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for number, file in enumerate(files):
+    result = decode_picture(file, Options())
+    assert isinstance(result, Picture), (number, result)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_not_pixels_costs_no_memory():
+    code = BOMBS.format(paths=[p for p in sys.path if p.endswith("tests")])
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
