@@ -127,6 +127,10 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "decode": Annotated[
         str, typer.Option("--decode", metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
     ],
+    "alpha": Annotated[
+        str,
+        typer.Option("--alpha", metavar="drop|white|black", help="Ignore transparency, or show it over a colour."),
+    ],
     "max_pixels": Annotated[int, typer.Option("--max-pixels", metavar="N", help="Largest width x height to decode.")],
     "max_bytes": Annotated[int, typer.Option("--max-bytes", metavar="N", help="Largest file to read, in bytes.")],
     "base_dir": Annotated[

@@ -138,7 +138,7 @@ class SourceTable:
         """
         if kind.name not in self.stored:
             return wanted
-        return None if self.manifest is None else self.manifest.decode
+        return None if self.manifest is None else self.manifest.recipe
 
     def radius(self, kind: HashKind) -> int:
         """Return the radius that a request's `range` means, in bits of `kind`; 0 where there is none."""

@@ -138,9 +138,9 @@ class Call(Generic[FrameT]):
         return self.names.get(name, name)
 
     @property
-    def decode(self) -> str | None:
-        """The decode path of what the call hashes, None where it hashes nothing."""
-        return None if self.source is None else make_options(**self.options).decode
+    def recipe(self) -> str | None:
+        """How the call makes pixels, None where it hashes nothing."""
+        return None if self.source is None else make_options(**self.options).recipe
 
     @property
     def progress(self) -> bool:

@@ -19,7 +19,7 @@ from imgmatch_df.formats import byte_columns, byte_parts, fit_columns, float_lea
 from imgmatch_df.frames import needed_columns
 from imgmatch_df.given_hashes import form_of, forms_text, parse_text
 from imgmatch_df.known import Stored, same_columns
-from imgmatch_df.options import SourceOptions
+from imgmatch_df.options import SourceOptions, make_recipe
 from imgmatch_df.progress import METER
 from imgmatch_df.renaming import Naming, own_name
 from imgmatch_df.reporting import say
@@ -189,7 +189,8 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
             "-o known.duckdb hashes the column of images, for --against known.duckdb."
         ) from error
     if table.manifest is not None:
-        table.manifest.check_comparable(kind, others.decode(kind, options["decode"]), repr(against))
+        recipe = make_recipe(options["decode"], options["alpha"])
+        table.manifest.check_comparable(kind, others.decode(kind, recipe), repr(against))
     hashed = fitting(hashed, table, "", shown=False)
     schema = hashed.collect_schema()
     # The size and time of a file tell whether a relative path still leads to it.

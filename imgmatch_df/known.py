@@ -62,7 +62,7 @@ class Stored(NamedTuple):
         same: tuple[tuple[str, str], ...] = ()
         if isinstance(stored, str | PathLike):
             with open_store(stored) as store:
-                store.manifest.check_comparable(call.kind, call.decode, repr(str(stored)))
+                store.manifest.check_comparable(call.kind, call.recipe, repr(str(stored)))
                 id_column = id_column or store.manifest.key
                 same = same_columns(call.schema, call.source, store.manifest)
             stored = scan_hashes(stored)

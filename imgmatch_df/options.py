@@ -14,6 +14,7 @@ from imgmatch_df.errors import ArgumentError
 from imgmatch_df.threads import max_threads
 
 Decode = Literal["full", "scaled"]
+Alpha = Literal["drop", "white", "black"]
 OnError = Literal["null", "raise"]
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb: a quarter of a GiB of RGB
@@ -41,6 +42,7 @@ class SourceOptions(TypedDict, total=False):
     """The keyword options of every call that reads sources; `Options` says what each one means."""
 
     decode: Decode
+    alpha: Alpha
     max_pixels: int
     max_bytes: int
     base_dir: str | PathLike[str] | None
@@ -75,6 +77,10 @@ class Options:
     ----------
     decode
         ``"full"`` is the exact path; ``"scaled"`` lets the JPEG decoder shrink large pictures first.
+    alpha
+        What becomes of transparency: ``"drop"`` takes the colours as they are stored, as OpenCV does, whatever is
+        transparent; ``"white"`` and ``"black"`` show the image over that colour. Drawings in black ink on a
+        transparent ground are all black with ``"drop"``, and can be told apart with ``"white"``.
     max_pixels
         Largest width x height that is decoded, checked from the header. Inclusive.
     max_bytes
@@ -113,6 +119,7 @@ class Options:
     """
 
     decode: Decode = "full"
+    alpha: Alpha = "drop"
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
     base_dir: str | None = None
@@ -133,8 +140,14 @@ class Options:
         """Return every option's default."""
         return {option.name: getattr(cls(), option.name) for option in fields(cls)}
 
+    @property
+    def recipe(self) -> str:
+        """How images become pixels, for comparing: the decode path, and the background where there is one."""
+        return make_recipe(self.decode, self.alpha)
+
     def __post_init__(self) -> None:
         check_choice("decode", self.decode, get_args(Decode), "'full' is exact, 'scaled' is faster on large JPEGs.")
+        check_choice("alpha", self.alpha, get_args(Alpha), "'drop' is as OpenCV, 'white' shows line art.")
         check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
         for name in _WHOLE_NUMBERS:
             object.__setattr__(self, name, check_positive(name, getattr(self, name)))
@@ -142,6 +155,11 @@ class Options:
         check_flag("allow_private_networks", self.allow_private_networks, "leave it out for columns of strangers.")
         check_flag("isolate", self.isolate, "True decodes in processes of their own.")
         check_flag("progress", self.progress, "True shows a bar.")
+
+
+def make_recipe(decode: str, alpha: str) -> str:
+    """Return the decode path, and after a plus sign the background where transparency is not dropped."""
+    return decode if alpha == "drop" else f"{decode}+{alpha}"
 
 
 def make_options(**options: Unpack[SourceOptions]) -> Options:

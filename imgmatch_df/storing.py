@@ -123,7 +123,7 @@ def write_hashes(
         by a frame without rows or by a listing that left out folders: such a frame is seldom whole. ``"all"`` drops
         them all the same.
     **options
-        See `Options`; with hashes in the frame, only ``decode``, to say how they were made.
+        See `Options`; with hashes in the frame, only ``decode`` and ``alpha``, to say how they were made.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def write_hashes(
     check_flag("retry_failed", retry_failed, "True hashes again what failed.")
     if prune != "all":
         check_flag("prune", prune, "True drops what is not in the frame, 'all' also more than half of what is stored.")
-    if source is None and (idle := [name for name in options if name not in ("decode", "progress")]):
+    if source is None and (idle := [name for name in options if name not in ("decode", "alpha", "progress")]):
         raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of pictures.")
     make_store(target, call.manifest)
     with open_store(target, write=True) as store:
@@ -255,7 +255,7 @@ class _Call(NamedTuple):
                 "Hint: rename the column of keys."
             )
         manifest = Manifest.make(
-            name, _key_dtype(schema, key_column), kinds, options.decode, has_source=own_source not in (None, key_column)
+            name, _key_dtype(schema, key_column), kinds, options.recipe, has_source=own_source not in (None, key_column)
         )
         if stored is not None:
             stored.check_same(manifest, repr(str(target)))

@@ -80,7 +80,7 @@ class Tiff(NamedTuple):
     height: int
 
 
-def decode(data: Data, max_pixels: int, take: Callable[[int], Pixels]) -> Tiff:
+def decode(data: Data, max_pixels: int, take: Callable[[int], Pixels], background: int | None = None) -> Tiff:
     """Return the first image of a TIFF.
 
     Parameters
@@ -91,6 +91,8 @@ def decode(data: Data, max_pixels: int, take: Callable[[int], Pixels]) -> Tiff:
         The largest size of the image, and of one of its tiles.
     take
         Gives a buffer of so many bytes for the pixels.
+    background
+        The grey that transparent pixels are put over, 0 to 255; None drops the transparency.
 
     Raises
     ------
@@ -117,7 +119,8 @@ def decode(data: Data, max_pixels: int, take: Callable[[int], Pixels]) -> Tiff:
     elif layout.compression in _FAX and layout.photometric != 3:
         layout = layout._replace(bits=8)  # the decompressor gives 0 and 255
     grid = _grid(layout)
-    n_planes = tiff_colours.planes_wanted(layout) if layout.planes else 1
+    shows_alpha = background is not None and tiff_colours.has_alpha(layout)
+    n_planes = tiff_colours.planes_wanted(layout, with_alpha=shows_alpha) if layout.planes else 1
     offsets, counts = blocks_of(tags, layout, grid.estimate)
     n_blocks = layout.across * layout.down
     planes = [
@@ -125,6 +128,8 @@ def decode(data: Data, max_pixels: int, take: Callable[[int], Pixels]) -> Tiff:
         for first in range(0, n_planes * n_blocks, n_blocks)
     ]
     pixels = tiff_colours.pixels_of(tags, layout, planes, take)
+    if background is not None and shows_alpha:
+        tiff_colours.put_over(pixels, layout, planes, background)
     return Tiff(pixels, layout.orientation, width, height)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from imgmatch_df.alpha import composite
 from imgmatch_df.tiff_tags import Layout, Tags, UnreadTiffError
 
 Pixels = npt.NDArray[np.uint8]
@@ -64,12 +65,36 @@ def is_subsampled(layout: Layout) -> bool:
     return layout.photometric == 6 and not layout.planes and layout.subsampling != (1, 1)
 
 
-def planes_wanted(layout: Layout) -> int:
+def planes_wanted(layout: Layout, *, with_alpha: bool = False) -> int:
     """Return how many of the first planes carry colours, or an alpha that counts."""
     if layout.photometric == 5:
         return 4
     colours = 1 if layout.photometric in (0, 1) else 3
-    return colours + (1 if layout.alpha == 2 else 0)
+    return colours + (1 if layout.alpha == 2 or with_alpha else 0)
+
+
+def has_alpha(layout: Layout) -> bool:
+    """Return whether a sample behind the colours says how opaque a pixel is."""
+    known = (0, 1, 2) if layout.planes else (0, 1, 2, 3)
+    return layout.alpha != 0 and layout.photometric in known and layout.bits in (8, 16) and not _is_stretched(layout)
+
+
+def put_over(pixels: Pixels, layout: Layout, planes: list[Pixels], background: int) -> None:
+    """Put the pixels of an image that has an alpha over a grey, in place; see `alpha.composite`."""
+    alpha = np.empty((layout.height, layout.width), np.uint8)
+    n_colours = 3 if layout.photometric == 2 else 1
+
+    def fill(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
+        out[...] = _bytes_of(samples[n_colours], layout)
+
+    _fill(alpha, layout, planes, fill)
+    is_multiplied = layout.alpha == 1 or layout.photometric == 2 or (layout.photometric in (0, 1) and layout.planes)
+    if not is_multiplied:
+        composite(pixels, alpha, background)
+        return
+    behind = ((255 - alpha.astype(np.uint16)) * background + 127) // 255
+    for plane in [pixels] if pixels.ndim == 2 else [pixels[..., channel] for channel in range(3)]:
+        plane[...] = np.minimum(plane + behind, 255)
 
 
 def pixels_of(tags: Tags, layout: Layout, planes: list[Pixels], take: Callable[[int], Pixels]) -> Pixels:

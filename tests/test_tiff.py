@@ -542,3 +542,19 @@ def test_readme_has_the_table():
 
 if __name__ == "__main__":
     sys.stdout.write(table() + "\n")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize("ground", ["white", "black"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_transparency_over_a_ground_is_that_of_png(mode, ground, compression):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, len(mode)), np.uint8))
+    assert image.mode == mode
+
+    def shown(name, **options):
+        stream = io.BytesIO()
+        image.save(stream, name, **options)
+        pixels = decode_picture(stream.getvalue(), Options(alpha=ground)).pixels
+        return pixels[..., :3].copy() if pixels.ndim == 3 else np.stack([pixels] * 3, axis=-1)
+
+    np.testing.assert_array_equal(shown("TIFF", compression=compression), shown("PNG"))

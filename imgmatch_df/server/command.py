@@ -33,6 +33,9 @@ def serve(
     decode: Annotated[
         str, typer.Option(metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
     ] = _OPTIONS.decode,
+    alpha: Annotated[
+        str, typer.Option(metavar="drop|white|black", help="Ignore transparency, or show it over a colour.")
+    ] = _OPTIONS.alpha,
     max_pixels: Annotated[int, _number("Largest width x height to decode.")] = _OPTIONS.max_pixels,
     max_bytes: Annotated[int, _number("Largest picture, in bytes.")] = _OPTIONS.max_bytes,
     timeout_s: Annotated[float, _number("Longest time of one attempt to fetch.", "S")] = _OPTIONS.timeout_s,
@@ -72,6 +75,7 @@ def serve(
         tokens=read_tokens(token_file),
         options=make_options(
             decode=decode,  # type: ignore[arg-type]  # checked, with a hint
+            alpha=alpha,  # type: ignore[arg-type]
             max_pixels=max_pixels,
             max_bytes=max_bytes,
             timeout_s=timeout_s,

@@ -108,7 +108,7 @@ def run(settings: Settings) -> None:
                 _serve(settings, _start_listening(settings), known)
             return
         if settings.store is not None:
-            check_store(settings.store, settings.options.decode)
+            check_store(settings.store, settings.options.recipe)
         listener = _start_listening(settings)
         # On Windows, files that are mapped into memory cannot be removed.
         with tempfile.TemporaryDirectory(prefix="imgmatch-metrics-", ignore_cleanup_errors=True) as folder:
@@ -122,7 +122,7 @@ def _open_known(settings: Settings, stack: ExitStack, *, needed: bool) -> Known:
     """Return what gives the hashes of URLs that are stored, kept up to date until `stack` ends."""
     if settings.store is None:
         return nothing_known
-    rows = StoredRows(settings.store, settings.options.decode, needed=needed)
+    rows = StoredRows(settings.store, settings.options.recipe, needed=needed)
     stack.callback(rows.close)
     return rows
 

@@ -40,8 +40,8 @@ class StoredRows:
     target
         A store whose key is the URL, such as `imgmatch visual-hash urls.csv -o hashes.duckdb` writes. This process must
         not write it.
-    decode
-        The decode path of the service, which must be that of the store.
+    recipe
+        How the service makes pixels, which must be how the store has them made.
     needed
         Whether a store that cannot be loaded is an error. Otherwise nothing is known until it can be.
 
@@ -51,9 +51,9 @@ class StoredRows:
         If there is no such store, it cannot be read, or its hashes are not those that the service would make.
     """
 
-    def __init__(self, target: str | PathLike[str], decode: str, *, needed: bool = True) -> None:
+    def __init__(self, target: str | PathLike[str], recipe: str, *, needed: bool = True) -> None:
         self._path = Path(fspath(target))
-        self._decode = decode
+        self._decode = recipe
         self._loaded: Identity | None = None  # what the rows were loaded from
         self._failed: Identity | None = None  # what could not be loaded, and is not tried again before `_retry_at`
         self._retry_at = 0.0
@@ -142,7 +142,7 @@ class StoredRows:
             log("store not read", level=logging.WARNING, reason=reason, rows=len(self._snapshot))
 
 
-def check_store(target: str | PathLike[str], decode: str) -> None:
+def check_store(target: str | PathLike[str], recipe: str) -> None:
     """Read all rows of a store once, and keep none.
 
     Raises
@@ -153,7 +153,7 @@ def check_store(target: str | PathLike[str], decode: str) -> None:
     path = Path(fspath(target))
 
     def read(found: Identity) -> None:
-        with _opened(path, found, decode) as store:
+        with _opened(path, found, recipe) as store:
             for _ in store.read([store.manifest.key, *COLUMNS]):
                 pass
 
@@ -189,7 +189,7 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 
 
 @contextmanager
-def _opened(path: Path, found: Identity, decode: str) -> Iterator[Store]:
+def _opened(path: Path, found: Identity, recipe: str) -> Iterator[Store]:
     """Open a private copy of the store at `path`, if its rows are those that the service would make."""
     shown = repr(str(path))
     try:
@@ -199,7 +199,7 @@ def _opened(path: Path, found: Identity, decode: str) -> Iterator[Store]:
         with private_copy(path) as copy:
             try:
                 with open_store(copy) as store:
-                    _check(store.manifest, decode, shown)
+                    _check(store.manifest, recipe, shown)
                     yield store
             except StoreError as error:
                 raise StoreError(str(error).replace(repr(str(copy)), shown).replace(str(copy), str(path))) from error
@@ -207,11 +207,11 @@ def _opened(path: Path, found: Identity, decode: str) -> Iterator[Store]:
         raise _unreadable(path, error) from error
 
 
-def _check(manifest: Manifest, decode: str, shown: str) -> None:
+def _check(manifest: Manifest, recipe: str, shown: str) -> None:
     if manifest.has_source and manifest.key != SOURCE:
         raise StoreError(
             f"the key of {shown} is {manifest.key!r}, not the URL\n"
             "Hint: write a store without key=, so that the source is the key."
         )
-    wanted = Manifest.make(manifest.key, pl.String(), tuple(HASH_KINDS), decode, has_source=manifest.has_source)
+    wanted = Manifest.make(manifest.key, pl.String(), tuple(HASH_KINDS), recipe, has_source=manifest.has_source)
     manifest.check_same(wanted, shown)
