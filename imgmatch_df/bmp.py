@@ -7,10 +7,13 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from imgmatch_df.pixels import unpack
+
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
 _RGB, _RLE8, _RLE4, _BITFIELDS = range(4)
+_PLAIN, _PLAIN_ALPHA = (0xFF0000, 0xFF00, 0xFF), 0xFF000000
 _DEPTHS: Final = {_RGB: (1, 4, 8, 16, 24, 32), _RLE8: (8,), _RLE4: (4,), _BITFIELDS: (16, 32)}
 
 
@@ -78,7 +81,7 @@ def read_header(data: Data) -> Header:
         palette[:n_colours] = np.frombuffer(data, np.uint8, n_colours * entry, after).reshape(-1, entry)[:, :3]
         after += n_colours * entry
     elif bits in (16, 32):
-        masks = (0x7C00, 0x3E0, 0x1F, 0) if bits == 16 else (0xFF0000, 0xFF00, 0xFF, 0)
+        masks = (0x7C00, 0x3E0, 0x1F, 0) if bits == 16 else (*_PLAIN, 0)
         if compression == _BITFIELDS and (size >= 52 or offset >= after + 12):
             at = 54 if size >= 52 else after
             red, green, blue = struct.unpack_from("<III", data, at)
@@ -90,7 +93,7 @@ def read_header(data: Data) -> Header:
 
 
 def read_pixels(data: Data, header: Header, take: Callable[[int], Pixels]) -> tuple[Pixels, Pixels | None]:
-    """Return red, green, blue and a byte without meaning, (rows, columns, 4), and alpha where the masks name it.
+    """Return red, green, blue and a byte without meaning, (rows, columns, 4), or grey, and alpha if the masks name it.
 
     Parameters
     ----------
@@ -111,27 +114,27 @@ def read_pixels(data: Data, header: Header, take: Callable[[int], Pixels]) -> tu
     n_bytes = pitch * height
     if header.compression in (_RGB, _BITFIELDS) and header.offset + n_bytes > len(data):
         raise EOFError(f"{n_bytes:,} bytes of pixels announced, {max(0, len(data) - header.offset):,} found")
-    pixels = take(width * height * 4).reshape(height, width, 4)
-    out = pixels if header.top_down else pixels[::-1]
+    if bits == 24 or (bits == 32 and header.masks[:3] == _PLAIN and header.masks[3] in (0, _PLAIN_ALPHA)):
+        rawmode = "BGR" if bits == 24 else "BGRA" if header.masks[3] else "BGRX"
+        pixels = unpack(data, header.offset, (width, height), rawmode, pitch, top_down=header.top_down)
+        return pixels, pixels[..., 3] if header.masks[3] else None
     if header.compression in (_RLE8, _RLE4):
         codes = bytes(data[header.offset :])
         indices = _run_lengths(codes, header) or _run_lengths(codes, header, lines=False)
         if indices is None:
             raise EOFError(f"{height} rows announced")
-        _look_up(header, np.frombuffer(indices, np.uint8).reshape(height, width), out)
-        return pixels, None
+        return _look_up(header, np.frombuffer(indices, np.uint8).reshape(height, width), take), None
     rows = np.frombuffer(data, np.uint8, n_bytes, header.offset).reshape(height, pitch)
     if bits <= 8:
-        _look_up(header, _unpacked(rows, bits)[:, :width], out)
-    elif bits == 24:
-        out[..., :3] = rows[:, : width * 3].reshape(height, width, 3)[..., ::-1]
-    else:
-        words = rows.view("<u2" if bits == 16 else "<u4")[:, :width]
-        for channel, mask in enumerate(header.masks[:3]):
-            out[..., channel] = _channel(words, mask, bits)
-        if header.masks[3]:
-            alpha = np.ascontiguousarray(_channel(words, header.masks[3], bits))
-            return pixels, alpha if header.top_down else alpha[::-1]
+        return _look_up(header, _unpacked(rows, bits)[:, :width], take), None
+    pixels = take(width * height * 4).reshape(height, width, 4)
+    out = pixels if header.top_down else pixels[::-1]
+    words = rows.view("<u2" if bits == 16 else "<u4")[:, :width]
+    for channel, mask in enumerate(header.masks[:3]):
+        out[..., channel] = _channel(words, mask, bits)
+    if header.masks[3]:
+        alpha = np.ascontiguousarray(_channel(words, header.masks[3], bits))
+        return pixels, alpha if header.top_down else alpha[::-1]
     return pixels, None
 
 
@@ -157,10 +160,22 @@ def _unpacked(rows: Pixels, bits: int) -> Pixels:
     return rows
 
 
-def _look_up(header: Header, indices: Pixels, out: Pixels) -> None:
-    colours = np.zeros((256, 4), np.uint8)
-    colours[:, :3] = header.palette[:, ::-1]
-    out[...] = colours[indices]
+def _look_up(header: Header, indices: Pixels, take: Callable[[int], Pixels]) -> Pixels:
+    """Return the colours of `indices`, grey where all colours are."""
+    colours = header.palette[:, ::-1]
+    is_grey = bool((colours == colours[:, :1]).all())
+    table = np.zeros((256, 4), np.uint8)
+    table[:, :3] = colours
+    rows = indices if header.top_down else indices[::-1]
+    height, width = rows.shape
+    if is_grey:
+        grey = take(rows.size).reshape(height, width)
+        is_ramp = bool((table[:, 0] == np.arange(256)).all())
+        grey[...] = rows if is_ramp else table[:, 0][rows]
+        return grey
+    pixels = take(rows.size * 4).reshape(height, width, 4)
+    pixels.view(np.uint32)[..., 0] = table.view(np.uint32)[:, 0][rows]
+    return pixels
 
 
 def _run_lengths(codes: bytes, header: Header, *, lines: bool = True) -> bytearray | None:

@@ -278,9 +278,7 @@ def _decode_png(data: Data, options: Options) -> Picture | Failure:
         n_bands = len(image.getbands())
         image.im.paste(_UNTOUCHED if n_bands == 1 else (_UNTOUCHED,) * n_bands, (0, row, image.width, row + 1))
         image.load()
-        last = np.array(image.crop((0, row, image.width, row + 1)))
-        untouched = last.all() if image.mode == "1" else (last.view(np.uint8) == _UNTOUCHED).all()
-        if untouched and not chunks.pixels_are_whole():
+        if _is_untouched(image, row) and not chunks.pixels_are_whole():
             raise EOFError("rows of pixels are missing")
         alpha = None
         if options.alpha != "drop" and chunks.transparency:
@@ -288,6 +286,14 @@ def _decode_png(data: Data, options: Options) -> Picture | Failure:
         pixels = _stored(image)
         _put_over_background(pixels, _alpha(image, pixels) if alpha is None else alpha, options)
     return _picture(pixels, exif_orientation(chunks.exif) or 1, chunks.width, chunks.height)
+
+
+def _is_untouched(image: Image.Image, row: int) -> bool:
+    first: Any = image.im.getpixel((0, row))  # nearly always enough
+    if _UNTOUCHED not in (first if isinstance(first, tuple) else (first & 0xFF,)):
+        return False
+    last = np.array(image.crop((0, row, image.width, row + 1)))
+    return bool(last.all() if image.mode == "1" else (last.view(np.uint8) == _UNTOUCHED).all())
 
 
 def _samples(image: Image.Image, chunks: png.Png) -> npt.NDArray[Any]:

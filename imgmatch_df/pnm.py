@@ -6,6 +6,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from imgmatch_df.pixels import unpack
+
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
@@ -72,6 +74,9 @@ def read_pixels(data: Data, header: Header) -> Pixels:
         If there is something else than numbers in a file of plain text.
     """
     shape = header.height, header.width, header.channels
+    if header.kind == 6 and header.largest < 256:
+        _check_length(data, header, header.width * header.height * 3)
+        return unpack(data, header.offset, (header.width, header.height), "RGB")
     values = _eight_bits((_plain if header.kind <= 3 else _binary)(data, header, shape), header)
     if header.channels == 1:
         return values[..., 0].copy()
@@ -98,10 +103,13 @@ def _binary(data: Data, header: Header, shape: tuple[int, ...]) -> npt.NDArray[A
 
 
 def _stored(data: Data, header: Header, dtype: np.dtype[Any], n_values: int) -> npt.NDArray[Any]:
-    n_bytes = n_values * dtype.itemsize
+    _check_length(data, header, n_values * dtype.itemsize)
+    return np.frombuffer(data, dtype, n_values, header.offset)
+
+
+def _check_length(data: Data, header: Header, n_bytes: int) -> None:
     if len(data) - header.offset < n_bytes:
         raise EOFError(f"{n_bytes:,} bytes of pixels announced, {max(0, len(data) - header.offset):,} found")
-    return np.frombuffer(data, dtype, n_values, header.offset)
 
 
 def _plain(data: Data, header: Header, shape: tuple[int, ...]) -> npt.NDArray[Any]:

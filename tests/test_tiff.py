@@ -1,5 +1,6 @@
 """TIFF in all its layouts, against OpenCV, and broken ones."""
 
+import io
 import itertools
 import random
 import re
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from test_decode import as_seen, by_opencv, detail_of
 from tiff_writer import Spec, blocks, codecs, combined, draw, file_of, kinds, layouts, tags_of, tiff
 
