@@ -148,7 +148,9 @@ def name_columns(
                 "Hint: -o writes a .parquet, .csv or .ndjson."
             )
     else:
-        naming.check(table.columns)
+        schema = table.frame.collect_schema()
+        own = fit_columns({name: schema[name] for name in table.columns}, output)
+        naming.check([*table.columns, *own.columns])
     aside = {name: naming.aside(name) for name in table.columns}
     source = None if table.source is None else aside.get(table.source, table.source)
     return replace(table, frame=table.frame.rename(aside), source=source), naming

@@ -267,16 +267,22 @@ def test_columns_called_as_ours_are_kept(images, tmp_path, command, given, form,
         assert set(rows[0]) == {"url", *mine} | new
 
 
-@pytest.mark.parametrize("form", ["json", "duckdb", "screen"])
+def test_fields_that_become_columns_of_a_csv_are_kept_too(images, tmp_path, no_hashing):
+    table(images, pl.struct(status=pl.lit("mine")).alias("shop")).write_parquet(tmp_path / "in.parquet")
+    result = run(
+        "visual-hash", tmp_path / "in.parquet", tmp_path / "o.csv", "--source", "url", "--prefix", "shop.", code=2
+    )
+    assert "the table has a column 'shop.status' already" in result.stderr
+
+
+@pytest.mark.parametrize("form", ["json", "duckdb"])
 def test_where_no_column_of_the_table_is_written_none_is_in_the_way(images, tmp_path, form):
     frame = table(images, pl.lit("mine").alias("status"), pl.lit("m").alias("distance"), pl.lit("l").alias("label"))
     frame.write_parquet(tmp_path / "in.parquet")
     commands = ("visual-hash",) if form == "duckdb" else COMMANDS
     for command in commands:
         first = [images[0]] if command == "rank-images" else []
-        out = [] if form == "screen" else ["-o", tmp_path / f"out.{form}"]
-        if form == "screen":
-            continue  # a pipe is a CSV: see above
+        out = ["-o", tmp_path / f"out.{form}"]
         result = call(command, *first, tmp_path / "in.parquet", "--source", "url", *out)
         assert result.exit_code == 0, result.output
         if form == "json":
