@@ -169,7 +169,7 @@ class TestSpace:
     def test_the_list_of_differences_is_not_out_of_date(self, known):
         assert distances(known) == known.bits or (known.newer and libtiff() > (4, 7, 1))
 
-    @pytest.mark.parametrize(("make", "word"), [(make, word) for _, make, word in UNREAD if make], ids=str)
+    @pytest.mark.parametrize(("make", "word"), [pytest.param(make, word, id=word) for _, make, word in UNREAD if make])
     def test_what_is_not_read_is_named(self, make, word):
         data = make()
         assert by_opencv(data) is not None
