@@ -73,6 +73,7 @@ class DuckDBStore:
                 stack.enter_context(sole_writer(self.path))
                 clear(self.path)
             self._reader = stack.enter_context(ExitStack())
+            stack.callback(self._discard)
             try:
                 self.manifest, macros = self._open()
             except TornError:
@@ -149,9 +150,10 @@ class DuckDBStore:
 
     def prune(self, keys: pl.Series) -> int:
         """Drop the rows whose key is not among `keys`, and return how many."""
-        n_before = self.count()
-        self._execute(self._delete_others, keys.alias(self.manifest.key).to_frame())
-        return n_before - self.count()
+        n_dropped = self.count() - self.stored(keys, [self.manifest.key]).height
+        if n_dropped:  # else the file need not be copied
+            self._execute(self._delete_others, keys.alias(self.manifest.key).to_frame())
+        return n_dropped
 
     def _insert(self, rows: pl.DataFrame) -> None:
         names = _listed(self.manifest.columns)
@@ -205,6 +207,10 @@ class DuckDBStore:
             self._reader.close()
         draft.publish()
         self._reader.close()
+
+    def _discard(self) -> None:
+        if self._draft is not None:
+            self._draft.discard()
 
     def _finish(self, *, failed: bool) -> None:
         is_writer, self._is_writer = self._is_writer, False

@@ -101,7 +101,9 @@ def read_hashes(target: Target) -> pl.DataFrame:
     >>> imgmatch_df.read_hashes("one.parquet").select("source", "phash", "status").rows()
     [('a.jpg', 7, 'ok')]
     """
-    return scan_hashes(target).collect()
+    with open_store(target) as store:
+        columns = store.manifest.columns
+        return pl.concat([pl.DataFrame(schema=columns), *store.read(list(columns))])
 
 
 def open_store(target: Target, *, write: bool = False) -> Store:

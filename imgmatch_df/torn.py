@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _ANEW: Final = "imgmatch_anew"
 _CHECKED_ROWS: Final = 1 << 16
+_FIRST_BLOCK: Final = 3 * 4096  # after the headers
 
 
 def repair(path: Path, table: str, about: str) -> None:
@@ -75,7 +76,10 @@ def _mend(path: Path, copy: Path, table: str, about: str) -> dict[int, bytes]:
     try:
         with closing(_opened(copy, table, blocks)) as connection:
             block_bytes = connection.execute("SELECT block_size FROM pragma_database_size()").fetchall()[0][0]
-            wrong = _find_wrong(connection, str(path), table, about)
+            if _are_of_metadata(connection, {(at - _FIRST_BLOCK) // block_bytes for at in blocks}, table):
+                wrong = _find_wrong(connection, str(path), table, about)
+            else:
+                wrong = "a block of rows has the wrong checksum"
     except (duckdb.Error, pl.exceptions.PolarsError, StoreError) as error:
         wrong = str(error).splitlines()[0][:200]
     if wrong:
@@ -112,6 +116,14 @@ def _opened(copy: Path, table: str, blocks: dict[int, bytes]) -> "DuckDBPyConnec
             blocks[torn.location] = file.read(len(torn.computed))
             file.seek(torn.location)
             file.write(torn.computed)
+
+
+def _are_of_metadata(connection: "DuckDBPyConnection", blocks: set[int], table: str) -> bool:
+    """Return whether blocks hold nothing but metadata. DuckDB 1.5 reads some blocks of rows to tell where they are."""
+    metadata = connection.execute("SELECT block_id FROM pragma_metadata_info()").fetchall()
+    places = connection.execute("SELECT block_id, additional_block_ids FROM pragma_storage_info(?)", [table]).fetchall()
+    of_rows = {block for first, others in places for block in (first, *(others or ()))}
+    return blocks <= {block for (block,) in metadata} and not blocks & of_rows
 
 
 def _find_wrong(connection: "DuckDBPyConnection", shown: str, table: str, about: str) -> str:

@@ -45,7 +45,7 @@ def read_in_every_way(store):
     for call in calls:
         try:
             call()
-        except StoreError:  # a damaged one
+        except (StoreError, pl.exceptions.ComputeError):  # a damaged one; Polars 1 wraps what its sources raise
             continue
 
 
@@ -274,6 +274,7 @@ from imgmatch_df import atomic, duckdb_files
 from imgmatch_df.store import open_store
 warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
 store = Path(sys.argv[1])
+told, tell = os.pipe()
 with open_store(store, write=True):
     child = os.fork()
     if child == 0:
@@ -284,10 +285,12 @@ with open_store(store, write=True):
         except imgmatch_df.StoreError as error:
             print(str(error).splitlines()[0])
         print(len(duckdb_files._instances), flush=True)
+        os.write(tell, b"tried")
         sys.stdin.readline()
         with atomic.sole_writer(store):
             print("free", flush=True)
         os._exit(0)
+    os.read(told, 5)
 print("closed", flush=True)
 os.waitpid(child, 0)
 """
