@@ -474,14 +474,14 @@ class TestWarnings:
 
     def test_the_users_own_warnings_are_heard_meanwhile(self, monkeypatch):
         inside, outside = threading.Event(), threading.Event()
-        real = decode._load
+        real = decode._decode_png
 
-        def slow(image, data):
+        def slow(data, options):
             inside.set()
             outside.wait(10)
-            return real(image, data)
+            return real(data, options)
 
-        monkeypatch.setattr(decode, "_FORMATS", tuple(f._replace(load=slow) for f in decode._FORMATS))
+        monkeypatch.setattr(decode, "_READERS", (("PNG", lambda head: head.startswith(b"\x89PNG"), slow),))
         thread = threading.Thread(target=decode_picture, args=(self.NOISY, OPTIONS))
         thread.start()
         assert inside.wait(10)
