@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.grouping import Keep, Linkage
-from imgmatch_df.options import Options, SourceOptions, make_options
+from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
 from imgmatch_df.schema import HASH_KINDS
 
 _HIDDEN: Final = "\0"  # no argument of a program holds it
@@ -170,6 +170,12 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
             help="Options of s3://, gs://, az:// …, as fsspec has them; '{}' uses the credentials of this machine.",
         ),
     ],
+    "formats": Annotated[
+        str | None,
+        typer.Option(
+            "--formats", metavar="NAMES", show_default="all", help=f"Which formats are read, of {', '.join(FORMATS)}."
+        ),
+    ],
     "isolate": Annotated[
         bool,
         typer.Option("--isolate", help="Decode in processes of their own: a broken image costs its own row."),
@@ -224,7 +230,8 @@ def source_options(given: dict[str, Any]) -> SourceOptions:
     """Return the options as given, once they are checked; a bar is shown on a terminal unless the user says."""
     options: SourceOptions = {**given}  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
     options["storage_options"] = _parse_storage_options(given["storage_options"])
-    options["schemes"] = None if given["schemes"] is None else split_names([given["schemes"]])
+    for name in ("schemes", "formats"):
+        options[name] = None if given[name] is None else split_names([given[name]])
     if given["progress"] is None:
         options["progress"] = sys.stderr.isatty()
     make_options(**options)

@@ -26,8 +26,9 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from imgmatch_df import bmp, foreign, gif, jp2, jpeg, png, pnm, tiff, webp
+from imgmatch_df import bmp, foreign, gif, jp2, jpeg, pixel_budget, png, pnm, tiff, webp
 from imgmatch_df.alpha import BACKGROUNDS, composite
+from imgmatch_df.decode_budget import jpeg2000_budget, jpeg_budget
 from imgmatch_df.errors import Failure
 from imgmatch_df.exif import exif_orientation
 from imgmatch_df.jpeg import jpeg_orientation
@@ -71,7 +72,7 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
     data
         An encoded image, whole.
     options
-        `decode`, `max_pixels` and `alpha` count here.
+        `decode`, `max_pixels`, `formats` and `alpha` count here.
 
     Returns
     -------
@@ -87,14 +88,32 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
     """
     head = bytes(data[:32])
     if head.startswith(b"\xff\xd8\xff"):
+        if (refused := _refused("JPEG", jpeg_budget(data), options)) is not None:
+            return refused
         return _decode_jpeg(data, options) or _decode_odd_jpeg(data, options)
     for name, accept, decode in _READERS:
         if accept(head):
-            return _named(_guarded(name, decode, data, options), data)
+            return _refused(name, None, options) or _named(_guarded(name, decode, data, options), data)
     for format_ in _FORMATS:
         if foreign.is_avif(data) if format_.name == "AVIF" else format_.accept(head) is True:
-            return format_.decode(data, options)
+            budget = jpeg2000_budget(data) if format_.name == "JPEG2000" else None
+            return _refused(format_.name, budget, options) or format_.decode(data, options)
     return Failure("decode_failed", foreign.describe(data))
+
+
+def _refused(name: str, budget: str | None, options: Options) -> Failure | None:
+    """Return why an image of a format is not decoded, None where it is."""
+    if options.formats is not None and {"PPM": "pnm"}.get(name, name.lower()) not in options.formats:
+        return Failure("decode_failed", f"{name} is not among formats={', '.join(sorted(options.formats))}")
+    return None if budget is None else Failure("decode_failed", f"{name} that asks for too much: {budget}")
+
+
+def _admit(width: int, height: int, options: Options) -> Failure | None:
+    """Return why an image of that size is not decoded; wait until there is room for one that is."""
+    if width * height > options.max_pixels:
+        return _too_many_pixels(width, height, options)
+    pixel_budget.PIXELS.take(width * height)
+    return None
 
 
 def _named(result: Picture | Failure, data: Data) -> Picture | Failure:
@@ -110,8 +129,8 @@ def _decode_jpeg(data: Data, options: Options, *, damaged: bool = False) -> Pict
     """Return the picture of a sound JPEG, or of a `damaged` one as far as it goes; None where that is not enough."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=not damaged)
-        if width * height > options.max_pixels:
-            return _too_many_pixels(width, height, options)
+        if (refused := _admit(width, height, options)) is not None:
+            return refused
         if colours not in ("YCbCr", "RGB", "Gray", "CMYK", "YCCK"):
             return None
         ink = colours in ("CMYK", "YCCK")
@@ -224,8 +243,8 @@ def _open_with_pillow(data: Data, format_: _Format, options: Options) -> Picture
     # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
     with format_.plugin(io.BytesIO(data)) as image:
         width, height = image.size
-        if width * height > options.max_pixels:
-            return _too_many_pixels(width, height, options)
+        if (refused := _admit(width, height, options)) is not None:
+            return refused
         pixels = format_.load(image, data)
         _put_over_background(pixels, _alpha(image, pixels), options)
         return _picture(pixels, _orientation(image, data), width, height)
@@ -270,8 +289,8 @@ def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: Data) -> Pixels:
 
 def _decode_png(data: Data, options: Options) -> Picture | Failure:
     chunks = png.read_chunks(data)
-    if chunks.width * chunks.height > options.max_pixels:
-        return _too_many_pixels(chunks.width, chunks.height, options)
+    if (refused := _admit(chunks.width, chunks.height, options)) is not None:
+        return refused
     with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as image:
         ImageFile.ImageFile.load_prepare(image)
         row = chunks.last_row()
@@ -314,8 +333,8 @@ def _low_bytes(args: Any) -> Any:
 
 def _decode_bmp(data: Data, options: Options) -> Picture | Failure:
     header = bmp.read_header(data)
-    if header.width * header.height > options.max_pixels:
-        return _too_many_pixels(header.width, header.height, options)
+    if (refused := _admit(header.width, header.height, options)) is not None:
+        return refused
     pixels, alpha = bmp.read_pixels(data, header, _SCRATCH.take)
     _put_over_background(pixels, alpha, options)
     return _picture(pixels, 1, header.width, header.height)
@@ -323,8 +342,8 @@ def _decode_bmp(data: Data, options: Options) -> Picture | Failure:
 
 def _decode_pnm(data: Data, options: Options) -> Picture | Failure:
     header = pnm.read_header(data)
-    if header.width * header.height > options.max_pixels:
-        return _too_many_pixels(header.width, header.height, options)
+    if (refused := _admit(header.width, header.height, options)) is not None:
+        return refused
     return _picture(pnm.read_pixels(data, header), 1, header.width, header.height)
 
 
@@ -355,7 +374,9 @@ def _load_gif(image: GifImagePlugin.GifImageFile, data: Data) -> Pixels:
 
 def _decode_tiff(data: Data, options: Options) -> Picture | Failure:
     try:
-        return _picture(*tiff.decode(data, options.max_pixels, _SCRATCH.take, BACKGROUNDS[options.alpha]))
+        admit = pixel_budget.PIXELS.take
+        image = tiff.decode(data, options.max_pixels, _SCRATCH.take, BACKGROUNDS[options.alpha], admit=admit)
+        return _picture(*image)
     except tiff.TooManyPixelsError as error:
         return _too_many_pixels(*error.size, options)
     except tiff.UnreadTiffError as error:

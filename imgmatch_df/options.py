@@ -27,6 +27,7 @@ N_CONNECTIONS = 64
 N_CONNECTIONS_PER_HOST = 32
 MAX_BYTES_IN_FLIGHT = 1 << 27
 
+FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000")
 _SCHEME_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
 _WHOLE_NUMBERS = (
     "max_pixels",
@@ -54,6 +55,7 @@ class SourceOptions(TypedDict, total=False):
     allow_private_networks: bool
     storage_options: Mapping[str, Any] | None
     schemes: Iterable[str] | None
+    formats: Iterable[str] | None
     isolate: bool
     on_error: OnError
     progress: bool
@@ -109,6 +111,9 @@ class Options:
     schemes
         What a column may name: ``"http"``, ``"https"``, ``"s3"`` … for URLs, ``"file"`` for paths and file: URIs,
         ``"data"`` for base64 and data: URIs. A row that names anything else is `fetch_blocked`. None allows all.
+    formats
+        The formats that are read: ``"jpeg"``, ``"png"``, ``"webp"``, ``"gif"``, ``"tiff"``, ``"bmp"``, ``"avif"``,
+        ``"pnm"``, ``"jpeg2000"``. None reads all.
     isolate
         Whether images are decoded in processes of their own, so that one that crashes its decoder, or takes more than
         30 seconds or 1.5 GB, costs its own row. Not on Windows.
@@ -131,6 +136,7 @@ class Options:
     allow_private_networks: bool = False
     storage_options: StorageOptions | None = None
     schemes: frozenset[str] | None = None
+    formats: frozenset[str] | None = None
     isolate: bool = False
     on_error: OnError = "null"
     progress: bool = False
@@ -182,6 +188,7 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
         "base_dir": _resolve_base_dir(options.get("base_dir")),
         "storage_options": _freeze_storage_options(options.get("storage_options")),
         "schemes": _freeze_schemes(options.get("schemes")),
+        "formats": _freeze_formats(options.get("formats")),
     }
     return Options(**{**options, **frozen})  # type: ignore[arg-type]
 
@@ -193,6 +200,17 @@ def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
     if path is not None and not os.path.isdir(path):  # noqa: PTH112  # a Path of "" is the working directory
         raise ArgumentError(f"base_dir is not a folder: {path!r}\nHint: the working directory is {os.getcwd()!r}.")  # noqa: PTH109
     return path
+
+
+def _freeze_formats(given: Iterable[str] | None) -> frozenset[str] | None:
+    if given is None:
+        return None
+    names = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else []
+    if not names or not all(isinstance(name, str) and name.lower() in FORMATS for name in names):
+        raise ArgumentError(
+            f"formats must be a list of {', '.join(FORMATS)}, got {given!r}\nHint: leave it out for all."
+        )
+    return frozenset(name.lower() for name in names)
 
 
 def _freeze_schemes(given: Iterable[str] | None) -> frozenset[str] | None:

@@ -37,11 +37,17 @@ class PixelBudget:
             yield
         finally:
             self._release()
+            self._held.n_pixels = None
 
     def take(self, n_pixels: int) -> None:
-        """Take the pixels of the image that this thread is about to decode; wait until there is room for them."""
-        if n_pixels <= SMALL:
+        """Take the pixels of the image that this thread is about to decode; wait until there is room for them.
+
+        Nothing is taken outside of `image`, and nothing more for an image that is decoded a second time.
+        """
+        held: int | None = getattr(self._held, "n_pixels", None)
+        if held is None or n_pixels <= max(SMALL, held):
             return
+        self._release()  # who waits holds nothing, so nobody waits for ever
         ticket = object()
         with self._changed:
             self._tickets.append(ticket)
@@ -49,14 +55,13 @@ class PixelBudget:
                 while self._tickets[0] is not ticket or not self._fits(n_pixels):
                     self._changed.wait()
                 self._n_pixels += n_pixels
-                self._held.n_pixels += n_pixels
+                self._held.n_pixels = n_pixels
             finally:
                 self._tickets.remove(ticket)
                 self._changed.notify_all()
 
     def _fits(self, n_pixels: int) -> bool:
-        # What this thread holds already is of the same image: it must not wait for itself.
-        return self._n_pixels in (0, self._held.n_pixels) or self._n_pixels + n_pixels <= self._max_pixels
+        return self._n_pixels == 0 or self._n_pixels + n_pixels <= self._max_pixels
 
     def _release(self) -> None:
         n_pixels, self._held.n_pixels = self._held.n_pixels, 0

@@ -80,7 +80,14 @@ class Tiff(NamedTuple):
     height: int
 
 
-def decode(data: Data, max_pixels: int, take: Callable[[int], Pixels], background: int | None = None) -> Tiff:
+def decode(
+    data: Data,
+    max_pixels: int,
+    take: Callable[[int], Pixels],
+    background: int | None = None,
+    *,
+    admit: Callable[[int], object] = lambda _: None,
+) -> Tiff:
     """Return the first image of a TIFF.
 
     Parameters
@@ -93,6 +100,8 @@ def decode(data: Data, max_pixels: int, take: Callable[[int], Pixels], backgroun
         Gives a buffer of so many bytes for the pixels.
     background
         The grey that transparent pixels are put over, 0 to 255; None drops the transparency.
+    admit
+        Called with the number of pixels before any memory is used.
 
     Raises
     ------
@@ -114,6 +123,7 @@ def decode(data: Data, max_pixels: int, take: Callable[[int], Pixels], backgroun
         if columns * rows > limit:
             raise TooManyPixelsError(columns, rows)
     _check(tags, layout)
+    admit(width * height)
     if layout.compression in (6, 7) and layout.photometric == 6 and not layout.planes:
         layout = layout._replace(photometric=2)  # libjpeg gives red, green and blue
     elif layout.compression in _FAX and layout.photometric != 3:

@@ -3,9 +3,11 @@
 import io
 import struct
 
+import polars as pl
 import pytest
 from PIL import Image
 
+import imgmatch_df
 from imgmatch_df.decode_budget import MAX_SCANS, jpeg2000_budget, jpeg_budget
 
 
@@ -122,3 +124,28 @@ def test_cut_jpegs_are_left_to_the_decoder():
     data = encode(64, 48, "JPEG", progressive=True)
     for n_bytes in range(0, len(data), 11):
         assert jpeg_budget(data[:n_bytes]) is None
+
+
+def test_what_asks_for_too_much_is_a_row_and_its_neighbours_are_hashed():
+    bomb = codestream(3000, 3000, block=(6, 6), precincts=TINY)
+    good = encode(64, 48, "JPEG")
+    out = pl.DataFrame({"image": [good, bomb, scans(MAX_SCANS + 1), good]}).imgmatch.visual_hash("image")
+    assert out["status"].to_list() == ["ok", "decode_failed", "decode_failed", "ok"]
+    assert out["detail"][1].startswith("JPEG2000 that asks for too much: ")
+    assert out["detail"][2].startswith("JPEG that asks for too much: ")
+
+
+@pytest.mark.parametrize("name", ["jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000"])
+def test_formats_says_which_are_read(name):
+    image = {"pnm": "PPM"}.get(name, name.upper())
+    frame = pl.DataFrame({"image": [encode(64, 48, image), encode(64, 48, "PNG" if name != "png" else "JPEG")]})
+    out = frame.imgmatch.visual_hash("image", formats=[name.upper()])
+    assert out["status"].to_list() == ["ok", "decode_failed"]
+    assert f"not among formats={name}" in out["detail"][1]
+    assert frame.imgmatch.visual_hash("image")["status"].to_list() == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("formats", ["jpeg", [], ["jpg"], [1], 7])
+def test_formats_are_names(formats):
+    with pytest.raises(imgmatch_df.ArgumentError, match="formats must be"):
+        imgmatch_df.phash("image", formats=formats)

@@ -74,6 +74,29 @@ def test_what_an_image_takes_twice_does_not_wait_for_itself():
     assert budget._n_pixels == 0
 
 
+def test_images_that_are_decoded_twice_do_not_wait_for_each_other():
+    budget, both = PixelBudget(4 * SMALL), threading.Barrier(2)
+
+    def decode(_):
+        with budget.image():
+            budget.take(2 * SMALL)
+            both.wait(10)
+            budget.take(3 * SMALL)
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(decode, range(2), timeout=20))
+    assert budget._n_pixels == 0
+
+
+def test_nothing_is_taken_outside_of_an_image():
+    budget = PixelBudget(2 * SMALL)
+    budget.take(9 * SMALL)
+    with budget.image():
+        budget.take(9 * SMALL)
+    budget.take(9 * SMALL)
+    assert budget._n_pixels == 0
+
+
 def test_an_error_gives_it_back():
     budget = PixelBudget(2 * SMALL)
     with pytest.raises(ZeroDivisionError), budget.image():
