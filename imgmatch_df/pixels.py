@@ -56,7 +56,7 @@ def stored(image: Image.Image) -> Pixels:
 def unpack(
     data: bytes | memoryview, offset: int, size: tuple[int, int], rawmode: str, pitch: int = 0, *, top_down: bool = True
 ) -> Pixels:
-    """Return the pixels of 24 or 32 bits in `data` from `offset` on; `rawmode` is the name of their layout in Pillow."""
+    """Return the pixels of 24 or 32 bits in `data` from `offset` on; `rawmode` is Pillow's name of their layout."""
     mode = "RGBA" if rawmode.endswith("A") else "RGB"
     rows = memoryview(data)[offset:]
     image = Image.frombuffer(mode, size, rows, "raw", rawmode, pitch, 1 if top_down else -1)  # type: ignore[arg-type]
