@@ -126,7 +126,7 @@ def _named(result: Picture | Failure, data: Data) -> Picture | Failure:
 
 
 def _decode_jpeg(data: Data, options: Options, *, damaged: bool = False) -> Picture | Failure | None:
-    """Return the picture of a sound JPEG, or of a `damaged` one as far as it goes; None where that is not enough."""
+    """Return the image of a sound JPEG, or of a `damaged` one as far as it goes; None where that is not enough."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=not damaged)
         if (refused := _admit(width, height, options)) is not None:
@@ -207,7 +207,7 @@ class _Format(NamedTuple):
         return accept is not None and accept(head)
 
     def decode(self, data: Data, options: Options) -> Picture | Failure:
-        """Return the picture in `data`."""
+        """Return the image in `data`."""
         if not self.always:
             result = _decode_with_pillow(data, self, options)
             if self.reduce is None or not isinstance(result, Failure) or result.status != "decode_failed":
@@ -215,11 +215,11 @@ class _Format(NamedTuple):
         return _guarded(self.name, self.open_reduced, data, options)
 
     def open(self, data: Data, options: Options) -> Picture | Failure:
-        """Return the picture in `data`, or raise what Pillow raises."""
+        """Return the image in `data`, or raise what Pillow raises."""
         return _open_with_pillow(data, self, options)
 
     def open_reduced(self, data: Data, options: Options) -> Picture | Failure:
-        """Return the picture in what counts of `data`, or raise what Pillow raises."""
+        """Return the image in what counts of `data`, or raise what Pillow raises."""
         return self.open(self.reduce(data) if self.reduce else data, options)
 
 
@@ -246,7 +246,8 @@ def _open_with_pillow(data: Data, format_: _Format, options: Options) -> Picture
         if (refused := _admit(width, height, options)) is not None:
             return refused
         pixels = format_.load(image, data)
-        _put_over_background(pixels, _alpha(image, pixels), options)
+        if options.alpha != "drop":
+            _put_over_background(pixels, _alpha(image, pixels), options)
         return _picture(pixels, _orientation(image, data), width, height)
 
 
@@ -303,7 +304,8 @@ def _decode_png(data: Data, options: Options) -> Picture | Failure:
         if options.alpha != "drop" and chunks.transparency:
             alpha = png.transparent(chunks, _samples(image, chunks))
         pixels = _stored(image)
-        _put_over_background(pixels, _alpha(image, pixels) if alpha is None else alpha, options)
+        if options.alpha != "drop":
+            _put_over_background(pixels, _alpha(image, pixels) if alpha is None else alpha, options)
     return _picture(pixels, exif_orientation(chunks.exif) or 1, chunks.width, chunks.height)
 
 

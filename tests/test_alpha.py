@@ -113,7 +113,10 @@ def test_is_shown_over_white_or_black(name):
     (file, pixels, alpha) = next(rest for found, *rest in transparent_files() if found == name)
     for background, grey in GREY.items():
         np.testing.assert_array_equal(seen(file, background), over(pixels, alpha, grey))
-    np.testing.assert_array_equal(seen(file, "drop"), by_opencv(file))
+    truth = by_opencv(file)
+    assert truth is not None or name.startswith("GIF")  # OpenCV 4.10 reads no GIF
+    if truth is not None:
+        np.testing.assert_array_equal(seen(file, "drop"), truth)
 
 
 def test_avif_and_lossy_webp():
