@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -27,6 +28,8 @@ _NOT_REMOTE: Final = frozenset(
      "file", "filecache", "generic", "git", "libarchive", "local", "memory", "pyscript", "reference", "root",
      "simplecache", "tar", "zip")
 )  # fmt: skip
+# Each has connections of its own, and is made for other credentials: those that expire come in a row.
+_MAX_FILESYSTEMS: Final = 32
 _FIRST_PIECE: Final = 1 << 20  # most pictures are smaller, and are one request then
 _PIECE: Final = 1 << 23
 _PASSING: Final = re.compile("connect|timeout|slowdown|throttl|toomany", re.IGNORECASE)
@@ -37,7 +40,8 @@ class CloudClient:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._filesystems: dict[tuple[str, StorageOptions, str], asyncio.Task[FileSystem | Failure]] = {}
+        self._filesystems: OrderedDict[tuple[str, StorageOptions, str], asyncio.Task[FileSystem | Failure]]
+        self._filesystems = OrderedDict()
 
     def start(
         self,
@@ -86,10 +90,16 @@ class CloudClient:
             # Making one takes seconds at times (boto), and each has connections of its own.
             making = in_daemon_thread(lambda: _make_filesystem(scheme, url, storage_options))
             self._filesystems[key] = asyncio.create_task(making)
+            if len(self._filesystems) > _MAX_FILESYSTEMS:
+                # A filesystem closes its connections when nothing refers to it: when what it reads has been read.
+                self._filesystems.popitem(last=False)
+        self._filesystems.move_to_end(key)
+        task = self._filesystems[key]
         try:
-            return await asyncio.shield(self._filesystems[key])
+            return await asyncio.shield(task)
         except Exception:
-            self._filesystems.pop(key, None)
+            if self._filesystems.get(key) is task:
+                del self._filesystems[key]
             raise
 
 

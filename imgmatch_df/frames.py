@@ -10,7 +10,7 @@ import polars as pl
 from imgmatch_df import hashing, pipeline
 from imgmatch_df.columns import PLAIN, Affixes, arranged
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
-from imgmatch_df.options import SourceOptions, make_options, whole_number
+from imgmatch_df.options import SourceOptions, check_name, make_options, shown, whole_number
 from imgmatch_df.schema import ROW_DTYPE, HashKind, hash_kind, visual_hash_fields
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
     kind, n_bits = hash_kind(hash_type), whole_number(radius)
     if n_bits is None or not 0 <= n_bits <= kind.n_bits:
         raise ArgumentError(
-            f"radius must be a whole number of bits from 0 to {kind.n_bits}, got {radius!r}\n"
+            f"radius must be a whole number of bits from 0 to {kind.n_bits}, got {shown(radius)}\n"
             f"Hint: 0 finds equal hashes; {kind.near_radius} of {kind.name} finds edited copies."
         )
     if n_bits > kind.max_honest_radius:
@@ -182,6 +182,8 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
 
 def check_columns(frame: Frame, kind: HashKind, id_column: str | None = None) -> pl.Schema:
     """Return the schema of `frame`, which has the hash column and the id column that a verb needs."""
+    if id_column is not None:
+        check_name("id", id_column)
     schema = frame.collect_schema()
     if kind.name not in schema:
         raise ColumnError(

@@ -23,7 +23,7 @@ from imgmatch_df.frames import (
     shown_names,
 )
 from imgmatch_df.known import Stored, find_nearest
-from imgmatch_df.options import SourceOptions, check_choice
+from imgmatch_df.options import SourceOptions, check_choice, check_flag
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import (
     BMH1,
@@ -305,6 +305,7 @@ class _Grouping:
     def __init__(self, call: Call[FrameT], radius: int, linkage: Linkage, keep: Keep, *, diameter: bool) -> None:
         check_choice("linkage", linkage, get_args(Linkage), "'connected' chains near-duplicates, 'star' does not.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
+        check_flag("diameter", diameter, "True adds the largest distance in each cluster.")
         # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
         self.kind, self.hash, self.progress = call.kind, call.hash, call.progress
         self.width, self.height = call.column(WIDTH), call.column(HEIGHT)

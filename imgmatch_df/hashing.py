@@ -267,7 +267,7 @@ def parse_hash(value: object) -> int | bytes:
     number = whole_number(value)
     if number is not None and -(1 << PHASH.n_bits - 1) <= number < 1 << PHASH.n_bits:
         return number % (1 << PHASH.n_bits)
-    if isinstance(value, (bytes, bytearray)) and 1 <= len(value) <= MAX_WIDTH_BYTES:
+    if isinstance(value, (bytes, bytearray, memoryview)) and 1 <= memoryview(value).nbytes <= MAX_WIDTH_BYTES:
         return bytes(value)
     if isinstance(value, str) and not value.strip("01"):
         for kind in HASH_KINDS.values():
@@ -347,9 +347,14 @@ def to_bits(hashes: pl.Series) -> pl.Series:
 
     if hashes.dtype == pl.Null:
         return hashes.cast(pl.String)
-    rows, valid = hash_rows(hashes)
-    characters = np.unpackbits(rows, axis=1) + np.uint8(ord("0"))
-    return _binary_series(hashes.name, characters, valid).cast(pl.String)
+    # A string is eight times as long as its hash, and is there three times while it is made.
+    starts = range(0, max(1, len(hashes)), _CHUNK_ROWS)
+    parts = []
+    for part in (hashes.slice(start, _CHUNK_ROWS) for start in starts):
+        rows, valid = hash_rows(part)
+        characters = np.unpackbits(rows, axis=1) + np.uint8(ord("0"))
+        parts.append(_binary_series(hashes.name, characters, valid).cast(pl.String))
+    return pl.concat(parts)
 
 
 def from_bits(bits: pl.Series, kind: HashKind) -> pl.Series:

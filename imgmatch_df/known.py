@@ -8,6 +8,7 @@ import polars as pl
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import Call, Frame, Side, check_columns, needed_columns
 from imgmatch_df.manifest import Manifest
+from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import PATH, ROW_DTYPE, SOURCE, HashKind
 from imgmatch_df.store import Target, open_store, scan_hashes
@@ -59,6 +60,8 @@ class Stored(NamedTuple):
         """
         if isinstance(stored, Stored):
             return stored
+        if id_column is not None:
+            check_name("stored_id", id_column)
         same: tuple[tuple[str, str], ...] = ()
         if isinstance(stored, str | PathLike):
             with open_store(stored) as store:

@@ -96,7 +96,7 @@ class ImgMatchExpr(_Namespace):
         """See `imgmatch_df.visual_hash`."""
         return pipeline.visual_hash(self._expr, hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
 
-    def hamming(self, other: pl.Expr | int | bytes | str) -> pl.Expr:
+    def hamming(self, other: pl.Expr | pl.Series | int | bytes | str) -> pl.Expr:
         """See `imgmatch_df.hamming`."""
         return pipeline.hamming(self._expr, other)
 
@@ -142,7 +142,7 @@ class ImgMatchSeries(_Namespace):
 
     def hamming(self, other: pl.Series | int | bytes | str) -> pl.Series:
         """See `imgmatch_df.hamming`."""
-        return self._select(pipeline.hamming(pl.first(), pl.lit(other) if isinstance(other, pl.Series) else other))
+        return self._select(pipeline.hamming(pl.first(), other))
 
     def to_bits(self) -> pl.Series:
         """See `imgmatch_df.to_bits`."""

@@ -9,6 +9,7 @@ import atexit
 import os
 import random
 import re
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -35,6 +36,8 @@ _HTTP: Final = re.compile("https?:", re.IGNORECASE)
 # A batch whose requests all wait for slow hosts holds up no other: a quarter of the connections is for batches that
 # have fewer requests than these in flight.
 _N_RESERVED: Final = 4
+# On Windows the loop watches at most 512 sockets (select), and it has some of its own.
+_MAX_OPEN: Final = 480 if sys.platform == "win32" else sys.maxsize
 _CLOSE_WITHIN_S: Final = 5.0  # milliseconds, unless the machine is busy
 
 Answer: TypeAlias = Fetched | Failure
@@ -208,8 +211,10 @@ class Network:
 
     def _next(self, download: Download) -> int | None:
         options = download.options
-        reserved = options.n_connections // 4 if download.n_in_flight >= _N_RESERVED else 0
-        if self._n_open >= options.n_connections - reserved or not self._memory.has_room(options.max_bytes_in_flight):
+        most = min(options.n_connections, _MAX_OPEN)
+        if download.n_in_flight >= _N_RESERVED:
+            most -= most // 4
+        if self._n_open >= most or not self._memory.has_room(options.max_bytes_in_flight):
             return None
         return download.take(self._n_open_to, self._circuits, self._loop.time())
 

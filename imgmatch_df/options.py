@@ -5,8 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
-from math import isfinite
-from numbers import Integral
+from numbers import Integral, Number, Real
 from os import PathLike, fspath
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
@@ -29,6 +28,7 @@ MAX_BYTES_IN_FLIGHT = 1 << 27
 
 FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000")
 _SCHEME_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
+_MAX_SECONDS = 1_000_000  # what the clocks below count in milliseconds has 32 bits
 _WHOLE_NUMBERS = (
     "max_pixels",
     "max_bytes",
@@ -96,7 +96,7 @@ class Options:
         How often a source is asked for in all. Timeouts, lost connections, HTTP 429 and 5xx are tried again, after half
         a second, one, two …; `Retry-After` is honoured where it is no longer than `timeout_s`.
     n_connections
-        Most requests of this process under way at a time.
+        Most requests of this process under way at a time. On Windows no more than 480.
     n_connections_per_host
         Most of them to one host.
     max_bytes_in_flight
@@ -156,8 +156,10 @@ class Options:
         check_choice("alpha", self.alpha, get_args(Alpha), "'drop' is as OpenCV, 'white' shows line art.")
         check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
         for name in _WHOLE_NUMBERS:
-            object.__setattr__(self, name, check_positive(name, getattr(self, name)))
-        check_seconds("timeout_s", self.timeout_s)
+            # Larger numbers mean the same, and libraries below take no others.
+            limit = 1 << 62 if name.startswith("max_") else (1 << 31) - 1
+            object.__setattr__(self, name, min(check_positive(name, getattr(self, name)), limit))
+        object.__setattr__(self, "timeout_s", check_seconds("timeout_s", self.timeout_s))
         check_flag("allow_private_networks", self.allow_private_networks, "leave it out for columns of strangers.")
         check_flag("isolate", self.isolate, "True decodes in processes of their own.")
         check_flag("progress", self.progress, "True shows a bar.")
@@ -196,7 +198,7 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
 def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
     path = fspath(base_dir) if isinstance(base_dir, PathLike) else base_dir
     if path is not None and not isinstance(path, str):
-        raise ArgumentError(f"base_dir must be a path, got {base_dir!r}\nHint: pass a str or a pathlib.Path.")
+        raise ArgumentError(f"base_dir must be a path, got {shown(base_dir)}\nHint: pass a str or a pathlib.Path.")
     if path is not None and not os.path.isdir(path):  # noqa: PTH112  # a Path of "" is the working directory
         raise ArgumentError(f"base_dir is not a folder: {path!r}\nHint: the working directory is {os.getcwd()!r}.")  # noqa: PTH109
     return path
@@ -238,8 +240,25 @@ def _freeze_storage_options(given: Mapping[str, Any] | None) -> StorageOptions |
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...], hint: str) -> None:
     """Raise `ArgumentError` unless `value` is one of `allowed`."""
-    if value not in allowed:
-        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}\nHint: {hint}")
+    if not isinstance(value, str) or value not in allowed:
+        raise ArgumentError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}\nHint: {hint}")
+
+
+def check_name(name: str, value: object) -> None:
+    """Raise `ArgumentError` unless `value` can be the name of a column."""
+    if not isinstance(value, str):
+        raise ArgumentError(
+            f"{name} must be the name of a column, got {shown(value)}\n"
+            "Hint: with_columns makes a named column of an expression or of values."
+        )
+
+
+def shown(value: object) -> str:
+    """Return an argument as a message shows it: its value where that is short, else its type."""
+    if value is None or isinstance(value, str | bytes | bool | Number):
+        text = repr(value)
+        return text if len(text) <= 80 else f"{text[:80]}…"
+    return f"{'an' if type(value).__name__[0] in 'AEIOUaeiou' else 'a'} {type(value).__name__}"
 
 
 def check_positive(name: str, value: object) -> int:
@@ -247,7 +266,7 @@ def check_positive(name: str, value: object) -> int:
     number = whole_number(value)
     if number is None or number < 1:
         raise ArgumentError(
-            f"{name} must be a whole number of at least 1, got {value!r}\nHint: leave it out for the default."
+            f"{name} must be a whole number of at least 1, got {shown(value)}\nHint: leave it out for the default."
         )
     return number
 
@@ -257,15 +276,18 @@ def whole_number(value: object) -> int | None:
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
 
 
-def check_seconds(name: str, value: object) -> None:
-    """Raise `ArgumentError` unless `value` is a positive number of seconds."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value <= 0:
+def check_seconds(name: str, value: object) -> float:
+    """Return `value` as a float; raise `ArgumentError` unless it is a positive number of seconds."""
+    number: Any = value
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < number <= _MAX_SECONDS:
         raise ArgumentError(
-            f"{name} must be a positive number of seconds, got {value!r}\nHint: leave it out for the default."
+            f"{name} must be a positive number of seconds, at most {_MAX_SECONDS:,}, got {shown(value)}\n"
+            "Hint: leave it out for the default."
         )
+    return float(number)
 
 
 def check_flag(name: str, value: object, hint: str) -> None:
     """Raise `ArgumentError` unless `value` is a bool."""
     if not isinstance(value, bool):
-        raise ArgumentError(f"{name} must be True or False, got {value!r}\nHint: {hint}")
+        raise ArgumentError(f"{name} must be True or False, got {shown(value)}\nHint: {hint}")

@@ -15,7 +15,7 @@ from imgmatch_df.columns import Affixes
 from imgmatch_df.errors import ArgumentError, Failure, row_error
 from imgmatch_df.frames import Call, Frame, FrameT, Side, apply, check_radius, needed_columns
 from imgmatch_df.known import Stored
-from imgmatch_df.options import SourceOptions, check_positive, make_options, whole_number
+from imgmatch_df.options import SourceOptions, check_flag, check_positive, make_options, shown, whole_number
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import (
     BMH1,
@@ -136,6 +136,7 @@ def near_duplicates(
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
+    check_flag("explain", explain, "True returns a text about the plan.")
     call: Call[FrameT] = Call.check(frame, kind, source, options, id=id)
     hash_name, progress = call.hash, call.progress
     columns = needed_columns(hash_name, id)
@@ -364,6 +365,8 @@ def rank_images(
 
 def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | bytes:
     """Return the hash that `query` is, or that the picture has which it names."""
+    if isinstance(query, bytearray | memoryview):
+        query = bytes(query)
     if isinstance(query, str) and len(query) == kind.n_chars and not query.strip("01"):
         return hashing.parse_hash(query)
     if isinstance(query, bytes) and kind is BMH1 and len(query) == kind.n_bytes:
@@ -380,12 +383,15 @@ def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | 
         )
     if not isinstance(query, (str, bytes)):
         raise ArgumentError(
-            f"query must be a {kind.name} or a picture, got {query!r:.80}\n"
+            f"query must be a {kind.name} or a picture, got {shown(query)}\n"
             f"Hint: a {kind.name} is {'bytes' if kind is BMH1 else 'an int'} or a string of {kind.n_chars} 0 and 1."
         )
     (hashed,) = hash_batch(pl.Series([query]), make_options(**options)).to_list()
     if hashed[STATUS] != OK:
         error = row_error(Failure(hashed[STATUS], hashed[DETAIL]), 0)
-        raise type(error)(f"the query cannot be hashed: {hashed[STATUS]}: {hashed[DETAIL]}")
+        raise type(error)(
+            f"the query cannot be hashed: {hashed[STATUS]}: {hashed[DETAIL]}\n"
+            f"Hint: a query is a {kind.name}, or an image as a path, base64 or bytes."
+        )
     found: int | bytes = hashed[kind.name]
     return found

@@ -15,7 +15,7 @@ import polars as pl
 from imgmatch_df import hashing
 from imgmatch_df.columns import PLAIN, Affixes, arranged
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.options import Options, SourceOptions, make_options
+from imgmatch_df.options import Options, SourceOptions, check_name, make_options, shown
 from imgmatch_df.schema import (
     BMH1,
     DISTANCE,
@@ -231,7 +231,7 @@ def hash_column(source: pl.Expr | str, kind: HashKind, options: Options) -> pl.E
     return _stack(base, Field(batches, kind.name), kind.dtype)
 
 
-def hamming(hashes: pl.Expr | str, other: pl.Expr | int | bytes | str) -> pl.Expr:
+def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | str) -> pl.Expr:
     """Return the Hamming distance between hashes, in bits.
 
     Parameters
@@ -239,7 +239,8 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | int | bytes | str) -> pl.Exp
     hashes
         Hash column, `Binary` or whole numbers, by name or expression. Signed numbers stand for the same 64 bits.
     other
-        A hash column as an expression, or one hash value: int (phash), bytes (bmh1) or a documented 0/1 string.
+        A hash column, as an expression or a series; or one hash value, as `rank_images` takes it: a whole number
+        (phash), bytes (bmh1) or a documented 0/1 string.
 
     Returns
     -------
@@ -260,6 +261,8 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | int | bytes | str) -> pl.Exp
     >>> frame.select(imgmatch_df.hamming("phash", 1)).to_series().to_list()
     [1, 7, None]
     """
+    if isinstance(other, pl.Series):
+        other = pl.lit(other)
     if isinstance(other, pl.Expr):
         return pl.map_batches(
             [_expr(hashes), other], _distances, return_dtype=DISTANCE_DTYPE, is_elementwise=True
@@ -376,6 +379,8 @@ def _expr(column: pl.Expr | str) -> pl.Expr:
 
 def check_hash_types(hash_types: HashTypes) -> tuple[str, ...]:
     """Return the names of the hash kinds, each of which there is, and once."""
+    if not isinstance(hash_types, Iterable) or isinstance(hash_types, bytes | pl.Series | pl.DataFrame):
+        raise ArgumentError(f"hash_types must be names of kinds, got {shown(hash_types)}\nHint: leave it out for both.")
     names = (hash_types,) if isinstance(hash_types, str) else tuple(hash_types)
     for name in names:
         hash_kind(name)
@@ -386,6 +391,7 @@ def check_hash_types(hash_types: HashTypes) -> tuple[str, ...]:
 
 def check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None:
     """Refuse a column that is absent, or has no dtype of sources."""
+    check_name("source", source)
     schema = frame.collect_schema()
     if source not in schema:
         shown = ", ".join(map(repr, schema.names()[:12]))

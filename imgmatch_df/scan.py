@@ -14,7 +14,7 @@ from polars.io.plugins import register_io_source
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning
 from imgmatch_df.folders import IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
 from imgmatch_df.incomplete import note_unlisted
-from imgmatch_df.options import check_flag
+from imgmatch_df.options import check_flag, shown
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SIZE, SUFFIX, N
 from imgmatch_df.sources import path_as_text
 
@@ -173,14 +173,12 @@ def holds_images(folder: str) -> bool:
 def _check_sources(source: ImageSource, *, recursive: bool) -> list[str]:
     """Return the sources as text, with the home directory in the place of ``~``."""
     check_flag("recursive", recursive, "False lists a folder without its subfolders.")
-    sources = [source] if isinstance(source, str | os.PathLike) else source
-    try:
-        patterns = [os.fspath(one) for one in sources]
-    except TypeError:
-        patterns = [None]  # type: ignore[list-item]  # refused below
-    if not all(isinstance(pattern, str) for pattern in patterns):
+    sources = [source] if isinstance(source, str | os.PathLike) or not isinstance(source, Iterable) else list(source)
+    patterns = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in sources]
+    wrong = [one for one in patterns if not isinstance(one, str) or "\0" in one]
+    if wrong:
         raise ArgumentError(
-            f"source must be a path or several, as text or Path, got {type(source).__name__}\n"
+            f"source must be a path or several, as text or Path, got {shown(wrong[0])}\n"
             "Hint: a folder such as 'photos', or a glob such as 'photos/**/*.jpg'."
         )
     patterns = [os.path.expanduser(pattern) for pattern in patterns]  # noqa: PTH111  # a Path drops a leading "./"

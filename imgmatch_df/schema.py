@@ -135,13 +135,12 @@ def hash_kind(name: str) -> HashKind:
     ArgumentError
         If there is no such kind.
     """
-    try:
-        return HASH_KINDS[name]
-    except (KeyError, TypeError):
+    if not isinstance(name, str) or name not in HASH_KINDS:
         raise ArgumentError(
-            f"hash_type must be one of {', '.join(map(repr, HASH_KINDS))}, got {name!r}\n"
+            f"hash_type must be one of {', '.join(map(repr, HASH_KINDS))}, got {f'{name!r:.80}'.splitlines()[0]}\n"
             "Hint: 'bmh1' separates near-duplicates best, 'phash' is the compact 64-bit one."
-        ) from None
+        )
+    return HASH_KINDS[name]
 
 
 def batch_fields() -> dict[str, pl.DataType]:

@@ -12,6 +12,7 @@ from imgmatch_df.duckdb_files import TornError
 from imgmatch_df.duckdb_store import DuckDBStore
 from imgmatch_df.errors import ArgumentError, StoreError
 from imgmatch_df.manifest import Manifest
+from imgmatch_df.options import shown
 from imgmatch_df.parquet_store import ParquetStore, says_store
 
 Target = str | PathLike[str]
@@ -186,6 +187,7 @@ def _form(path: Path) -> type[DuckDBStore] | type[ParquetStore]:
 
 
 def _path(target: object) -> Path:
-    if not isinstance(target, str | PathLike) or not fspath(target):
-        raise ArgumentError(f"target must be a path, got {target!r:.80}\nHint: such as 'hashes.duckdb'.")
-    return Path(fspath(target))
+    path = fspath(target) if isinstance(target, str | PathLike) else None
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ArgumentError(f"target must be a path, got {shown(target)}\nHint: such as 'hashes.duckdb'.")
+    return Path(path)

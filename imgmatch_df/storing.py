@@ -16,7 +16,7 @@ from imgmatch_df.hashing import dtype_hint
 from imgmatch_df.incomplete import n_unlisted
 from imgmatch_df.known import key_column
 from imgmatch_df.manifest import Manifest
-from imgmatch_df.options import Options, SourceOptions, check_flag, make_options
+from imgmatch_df.options import Options, SourceOptions, check_flag, check_name, make_options
 from imgmatch_df.pipeline import HashTypes, check_hash_types, check_source_column, hash_expr
 from imgmatch_df.progress import METER
 from imgmatch_df.schema import (
@@ -239,6 +239,8 @@ class _Call(NamedTuple):
                 f"frame must be a Polars DataFrame or LazyFrame, got {type(frame).__name__}\n"
                 "Hint: pl.from_arrow and pl.scan_parquet make one."
             )
+        if key is not None:
+            check_name("key", key)
         schema = frame.collect_schema()
         if source is not None:
             check_source_column(frame, source)
