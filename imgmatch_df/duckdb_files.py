@@ -401,6 +401,8 @@ def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
         raise store_error(path, str(error)) from error
     except OSError as error:
         raise store_error(path, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:  # of a damaged name, in what DuckDB says
+        raise store_error(path, "a name in it is not text") from error
 
 
 def store_error(path: Path, said: str) -> StoreError:

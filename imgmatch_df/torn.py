@@ -80,7 +80,7 @@ def _mend(path: Path, copy: Path, table: str, about: str) -> dict[int, bytes]:
                 wrong = _find_wrong(connection, str(path), table, about)
             else:
                 wrong = "a block of rows has the wrong checksum"
-    except (duckdb.Error, pl.exceptions.PolarsError, StoreError) as error:
+    except (duckdb.Error, pl.exceptions.PolarsError, StoreError, UnicodeDecodeError) as error:
         wrong = str(error).splitlines()[0][:200]
     if wrong:
         raise StoreError(
