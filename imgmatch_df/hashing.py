@@ -347,6 +347,8 @@ def to_bits(hashes: pl.Series) -> pl.Series:
 
     if hashes.dtype == pl.Null:
         return hashes.cast(pl.String)
+    if hashes.dtype == pl.Binary:
+        _one_width(hashes.drop_nulls())  # of all rows, not of each part
     # A string is eight times as long as its hash, and is there three times while it is made.
     starts = range(0, max(1, len(hashes)), _CHUNK_ROWS)
     parts = []

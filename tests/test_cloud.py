@@ -1,6 +1,8 @@
 """Columns of objects in stores, against a real S3 endpoint on loopback."""
 
+import gc
 import sys
+from weakref import ref
 
 import polars as pl
 import pytest
@@ -147,3 +149,41 @@ def test_options_show_no_secrets(storage_options):
 
     assert "hidden" not in repr(make_options(storage_options=storage_options))
     assert hash(make_options(storage_options=storage_options)) == hash(make_options(storage_options=storage_options))
+
+
+def test_filesystems_of_old_credentials_are_let_go(bucket, storage_options, encoded, monkeypatch):
+    """Credentials that expire come in a row; each has a filesystem with connections of its own."""
+    monkeypatch.setattr(cloud, "_MAX_FILESYSTEMS", 3)
+    made = []
+    real = cloud._make_filesystem
+
+    def making(*arguments):
+        found = real(*arguments)
+        made.append(ref(found))
+        return found
+
+    monkeypatch.setattr(cloud, "_make_filesystem", making)
+    url = f"s3://{bucket}/a b/ü0.jpg"
+    expected = pl.Series([encoded[0]]).imgmatch.phash().to_list()
+
+    def read(token):
+        return hashed([url], storage_options={**storage_options, "token": str(token)})["phash"].to_list()
+
+    for token in range(7):
+        assert read(token) == expected
+        assert read(0) == expected  # what is in use stays
+    gc.collect()
+    assert len(made) == 7
+    assert len(network.network()._cloud._filesystems) == 3
+    assert sum(one() is not None for one in made) == 3
+
+
+def test_more_filesystems_than_are_kept_can_be_in_use_at_once(bucket, storage_options, encoded, monkeypatch):
+    monkeypatch.setattr(cloud, "_MAX_FILESYSTEMS", 1)
+    column = pl.col("url").imgmatch
+    exprs = [
+        column.phash(storage_options={**storage_options, "token": f"at once {token}"}).alias(str(token))
+        for token in range(5)
+    ]
+    out = pl.DataFrame({"url": [f"s3://{bucket}/a b/ü0.jpg"]}).select(exprs)
+    assert out.row(0) == (pl.Series([encoded[0]]).imgmatch.phash().item(),) * 5

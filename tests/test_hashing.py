@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_series_equal
 
 import imgmatch_df
+from imgmatch_df import hashing
 from imgmatch_df._kernels.views import gather_words
 from imgmatch_df.hashing import hash_rows, hash_views, hash_words
 
@@ -198,3 +199,24 @@ def test_hashes_stay_when_their_frame_is_gone():
 def test_wrong_columns_say_so(call, message):
     with pytest.raises((imgmatch_df.ColumnError, pl.exceptions.ComputeError), match=message):
         call()
+
+
+@pytest.mark.parametrize("column", [phashes([1, None, 2**64 - 1]), bmh1s([bytes(121), None, bytes([7] * 121)])])
+def test_strings_are_made_in_parts(column, monkeypatch):
+    """Memory while strings are made grows with the part, not with the column; parts change nothing."""
+    whole = pl.concat([column] * 9)
+    expected = whole.imgmatch.to_bits()
+    monkeypatch.setattr(hashing, "_CHUNK_ROWS", 4)
+    rows_at_once = []
+    real = hashing.hash_rows
+    monkeypatch.setattr(hashing, "hash_rows", lambda part: rows_at_once.append(len(part)) or real(part))
+    assert whole.imgmatch.to_bits().to_list() == expected.to_list()
+    assert rows_at_once == [4] * 6 + [3]
+    assert column[:0].imgmatch.to_bits().to_list() == []
+
+
+def test_widths_are_compared_over_all_parts(monkeypatch):
+    monkeypatch.setattr(hashing, "_CHUNK_ROWS", 2)
+    column = bmh1s([bytes(8), None, bytes(121), bytes(121)])
+    with pytest.raises((imgmatch_df.ColumnError, pl.exceptions.ComputeError), match="holds values of 8, 121 bytes"):
+        column.imgmatch.to_bits()

@@ -14,7 +14,7 @@ import pytest
 import trustme
 from hostile_server import HostileServer
 
-import imgmatch_df  # noqa: F401
+from imgmatch_df import network
 
 OPTIONS = {"allow_private_networks": True, "timeout_s": 20}
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSIX")
@@ -256,3 +256,14 @@ print(peak(24000) - small)
         pytest.skip("no /proc here")
     # 1 kB of bookkeeping an address, and the noise of the allocator; the bodies are ten times as much.
     assert int(run(server, code, 280)) < 40_000  # kB
+
+
+def test_no_more_sockets_than_the_loop_can_watch(encoded, monkeypatch):
+    """On Windows that is a number below 512, whatever the caller allows."""
+    monkeypatch.setattr(network, "_MAX_OPEN", 4)
+    with HostileServer(encoded) as server:
+        server.latency_s = 0.02
+        frame = pl.DataFrame({"url": [server.url(f"/ok/{number}.jpg") for number in range(40)]})
+        options = {"allow_private_networks": True, "n_connections": 512, "n_connections_per_host": 512}
+        assert frame.imgmatch.visual_hash(**options)["status"].unique().to_list() == ["ok"]
+        assert 1 <= server.most_open <= 4
