@@ -82,7 +82,7 @@ class Options:
     alpha
         What becomes of transparency: ``"drop"`` takes the colours as they are stored, as OpenCV does, whatever is
         transparent; ``"white"`` and ``"black"`` show the image over that colour. Drawings in black ink on a
-        transparent ground are all black with ``"drop"``, and can be told apart with ``"white"``. TIFF always drops it.
+        transparent ground are all black with ``"drop"``, and can be told apart with ``"white"``.
     max_pixels
         Largest width x height that is decoded, checked from the header. Inclusive.
     max_bytes
