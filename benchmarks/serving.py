@@ -1,6 +1,6 @@
 """`imgmatch serve` under load: how near to the speed of the same hashing called directly, and how long requests take.
 
-    python benchmarks/serving.py FOLDER [--quick] [--update-readme]
+    python benchmarks/serving.py FOLDER [--quick] [--only photos|store] [--update-readme]
 
 Load comes from wrk (https://github.com/wg/wrk; a package of Debian, Fedora, Homebrew …), on the same processors. See
 benchmarks/README.md.
@@ -48,12 +48,14 @@ from harness import (
 from photos import draw_photos, read_folder
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("imgmatch-df", "polars", "uvicorn", "starlette", "pydantic", "pybase64")
+PACKAGES = ("imgmatch-df", "polars", "duckdb", "uvicorn", "starlette", "pydantic", "pybase64")
 # Workers and connections.
 LOADS = ((1, 1), (1, 16), (1, 256), (2, 16), (2, 256))
 IN_README = ("workers", "connections", "requests a second", "of direct, base64", "p50, ms", "p99, ms", "failed")
 N_DIRECT = 400  # pictures in a round of direct hashing
 TOKEN = secrets.token_urlsafe()
+STORE_CONNECTIONS = (1, 16, 64)
+N_BODIES = 2000  # different requests for stored URLs
 
 
 def hash_base64(photos: list[bytes], _n_threads: int) -> dict[str, Way]:
@@ -279,36 +281,172 @@ def _row(label: str, n_connections: int, loads: list[Load], shares: dict[str, li
     ]
 
 
+def stored_url(number: int) -> str:
+    return f"http://images.invalid/photos/2024/{number % 1000:03}/{number:09}-large.jpg"
+
+
+def write_store(path: Path, n_rows: int) -> None:
+    """Store random hashes of URLs that cannot be fetched."""
+    import numpy as np
+    import polars as pl
+
+    import imgmatch_df
+
+    rng = np.random.default_rng(1)
+    bmh1 = rng.integers(0, 256, (n_rows, 121), np.uint8)
+    frame = pl.DataFrame(
+        {
+            "source": [stored_url(number) for number in range(n_rows)],
+            "width": np.full(n_rows, 640, np.uint32),
+            "height": np.full(n_rows, 480, np.uint32),
+            "bmh1": [hash_.tobytes() for hash_ in bmh1],
+            "phash": rng.integers(0, 1 << 64, n_rows, np.uint64),
+        }
+    )
+    imgmatch_df.write_hashes(frame, path)
+
+
+def keep_writing(path: str, first: str) -> None:
+    """Commit a row to a store again and again, until killed; fails as soon as it is refused."""
+    import duckdb
+
+    for number in range(int(first), 1 << 30):
+        with duckdb.connect(path) as connection:
+            connection.execute(
+                "INSERT INTO hashes SELECT * REPLACE (? AS source) FROM hashes LIMIT 1", [stored_url(number)]
+            )
+        time.sleep(0.5)
+
+
+def time_lookups(path: str) -> None:
+    """Print what a look-up costs inside of the service, and what the rows take, as JSON."""
+    import numpy as np
+
+    from imgmatch_df.server.stored import StoredRows
+
+    started = time.perf_counter()
+    rows = StoredRows(path, "full")
+    load_s = time.perf_counter() - started
+    urls = [stored_url(number) for number in np.random.default_rng(2).integers(0, len(rows), 20_000).tolist()]
+    seconds = []
+    for url in urls:
+        before = time.perf_counter()
+        found = rows([url])
+        seconds.append(time.perf_counter() - before)
+        if url not in found:
+            raise RuntimeError(f"{url} is not found")
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
+    print(json.dumps({"load_s": load_s, "p50_ms": p50, "p99_ms": p99, "mb": rows.n_bytes / 1e6}))
+    rows.close()
+
+
+def store_section(folder: Path, n_rows: int, n_rounds: int, seconds: int) -> str:
+    """Return the tables of look-ups in a store."""
+    store, bodies = folder / "hashes.duckdb", folder / "urls"
+    write_store(store, n_rows)
+    bodies.mkdir()
+    for number in range(N_BODIES):
+        record = {"_url": stored_url(number * n_rows // N_BODIES)}
+        (bodies / f"{number:06}.json").write_text(json.dumps({"records": [record]}))
+    script = [sys.executable, __file__]
+    told = subprocess.run([*script, "--lookups", str(store)], capture_output=True, text=True, check=True)
+    inside = json.loads(told.stdout)
+    rows = []
+    with service("--store", str(store)) as (port, pid):
+
+        def put_loads(label: str, n_connections: int) -> None:
+            put_load(port, pid, bodies, N_BODIES, n_connections, 1)
+            loads = [put_load(port, pid, bodies, N_BODIES, n_connections, seconds) for _ in range(n_rounds)]
+            rows.append(_store_row(label, n_connections, loads, memory_mb(pid)))
+            print(rows[-1], file=sys.stderr)
+
+        for n_connections in STORE_CONNECTIONS:
+            put_loads("", n_connections)
+        writer = subprocess.Popen([*script, "--write", str(store), str(n_rows)])
+        try:
+            put_loads(", while another process writes it", STORE_CONNECTIONS[1])
+        finally:
+            if writer.poll() is not None:
+                raise RuntimeError("the writer has been refused")
+            writer.kill()
+            writer.wait()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/metrics", headers={"authorization": f"Token {TOKEN}"}
+        )
+        with urllib.request.urlopen(request, timeout=5) as response:
+            if b"imgmatch_failed_records_total{" in response.read():
+                raise RuntimeError("some URLs were not found in the store")
+    header = ["connections", "look-ups a second", "p50, ms", "p90, ms", "p99, ms", "failed"]
+    header += ["processor ms a request", "resident memory, MB"]
+    costs = [
+        ["time of a look-up in the service, p50", f"{inside['p50_ms']:.3f} ms"],
+        ["the same, p99", f"{inside['p99_ms']:.3f} ms"],
+        ["memory of the stored rows", f"{inside['mb']:,.0f} MB"],
+        ["loading them", f"{inside['load_s']:.2f} s"],
+    ]
+    return (
+        f"{markdown_table(header, rows)}\n\nA DuckDB store of {n_rows:,} rows, one URL a request, for which both "
+        f"hashes are returned. Medians of {n_rounds} rounds of {seconds} s. The writer commits a row every half second,"
+        f" so that the rows are loaded again all the time.\n\n{markdown_table([f'{n_rows:,} rows', ''], costs)}"
+    )
+
+
+def _store_row(label: str, n_connections: int, loads: list[Load], resident_mb: float) -> list[str]:
+    times = [
+        f"{statistics.median(getattr(load, name) for load in loads):,.2f}" for name in ("p50_ms", "p90_ms", "p99_ms")
+    ]
+    return [
+        f"{n_connections}{label}",
+        f"{statistics.median(load.rate for load in loads):,.0f}",
+        *times,
+        f"{sum(load.n_failed for load in loads)} of {sum(load.n_requests for load in loads):,}",
+        f"{statistics.median(load.cpu_ms for load in loads):.2f}",
+        f"{resident_mb:,.0f}",
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="photos to send; without it, drawn ones")
     parser.add_argument("--n-rounds", type=int, default=7, help="rounds of each number of connections")
     parser.add_argument("--seconds", type=int, default=6, help="of a round")
+    parser.add_argument("--only", choices=("photos", "store"), help="one of the two parts: photos, or stored URLs")
+    parser.add_argument("--n-stored", type=int, default=1_000_000, help="rows of the store")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: rough")
     parser.add_argument("--update-readme", action="store_true", help="write the tables into the READMEs")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: apt install wrk, dnf install wrk, brew install wrk")
     n_rounds, seconds = (2, 3) if arguments.quick else (arguments.n_rounds, arguments.seconds)
-    photos = draw_photos(40) if arguments.folder is None else read_folder(arguments.folder)
     all_cpus = allowed_cpus()
     cpus = all_cpus[:2]
     pin(cpus)
-    with tempfile.TemporaryDirectory() as name, Arena(__file__, CONTENDERS) as arena:
-        (header, *rows), memory = speed_section(arena, Path(name), photos.data, cpus, n_rounds, seconds)
-    table = markdown_table(header, rows)
-    text = (
-        f"{table}\n\nOne photo in base64 a request, {photos.describe()}. {len(cpus)} processors, which wrk shares. "
-        f"Medians of {n_rounds} rounds of {seconds} s; between any two of them both ways of direct hashing ran "
-        f"({N_DIRECT} photos in a frame, bmh1 and phash too); shares with quartiles. The echo is the same server with "
-        f"an application that sends the body back: what any service costs besides the hashing.\n\n{memory}\n\n"
+    machine = (
         f"wrk {_wrk_version()}; {describe_machine(len(all_cpus), [one for one in PACKAGES if package_version(one)])}"
     )
-    print(text)
-    if arguments.update_readme:
-        brief = [[row[header.index(name)] for name in IN_README] for row in [header, *rows]]
-        replace_between(ROOT / "README.md", "serving", markdown_table(brief[0], brief[1:]))
-        replace_between(ROOT / "benchmarks" / "README.md", "serving", text)
+    if arguments.only != "store":
+        photos = draw_photos(40) if arguments.folder is None else read_folder(arguments.folder)
+        with tempfile.TemporaryDirectory() as name, Arena(__file__, CONTENDERS) as arena:
+            (header, *rows), memory = speed_section(arena, Path(name), photos.data, cpus, n_rounds, seconds)
+        text = (
+            f"{markdown_table(header, rows)}\n\nOne photo in base64 a request, {photos.describe()}. {len(cpus)} "
+            f"processors, which wrk shares. Medians of {n_rounds} rounds of {seconds} s; between any two of them both "
+            f"ways of direct hashing ran ({N_DIRECT} photos in a frame, bmh1 and phash too); shares with quartiles. "
+            "The echo is the same server with an application that sends the body back: what any service costs besides "
+            f"the hashing.\n\n{memory}\n\n{machine}"
+        )
+        print(text)
+        if arguments.update_readme:
+            brief = [[row[header.index(name)] for name in IN_README] for row in [header, *rows]]
+            replace_between(ROOT / "README.md", "serving", markdown_table(brief[0], brief[1:]))
+            replace_between(ROOT / "benchmarks" / "README.md", "serving", text)
+    if arguments.only != "photos":
+        with tempfile.TemporaryDirectory() as name:
+            found = store_section(Path(name), arguments.n_stored, n_rounds, seconds)
+        text = f"{found}\n\n{len(cpus)} processors, which wrk shares. {machine}"
+        print(text)
+        if arguments.update_readme:
+            replace_between(ROOT / "benchmarks" / "README.md", "serving-store", text)
 
 
 def _wrk_version() -> str:
@@ -321,6 +459,10 @@ if __name__ == "__main__":
         serve(CONTENDERS, *sys.argv[2:])
     elif sys.argv[1:2] == ["--echo"]:
         serve_echo()
+    elif sys.argv[1:2] == ["--write"]:
+        keep_writing(*sys.argv[2:])
+    elif sys.argv[1:2] == ["--lookups"]:
+        time_lookups(*sys.argv[2:])
     else:
         try:
             main()

@@ -252,6 +252,26 @@ def resume_section(
     return markdown_table(["", "time"], rows), seconds, aims
 
 
+_N_ADDED = 1_000
+
+
+def adding_section(targets: Sequence[Path], hashes: Hashes, sizes: Sizes) -> str:
+    """Measure a run that adds a few rows to many: a DuckDB file is copied for it."""
+    rows = []
+    for target in targets:
+        say(f"adding: {target.name}")
+        numbers = iter(range(sizes.rounds))
+        add_s, _ = fastest(lambda target=target, numbers=numbers: _add(target, hashes.new, next(numbers)), sizes.rounds)
+        rows.append([f"a run that adds {_N_ADDED:,} rows to {sizes.stored:,}: {_form(target)}", duration(add_s)])
+    return markdown_table(["", "time"], rows)
+
+
+def _add(target: Path, new: pl.DataFrame, number: int) -> None:
+    """Store rows whose keys no other round has."""
+    rows = new.head(_N_ADDED).with_columns(pl.format("added{}/{}", pl.lit(number), "path").alias("path"))
+    imgmatch_df.write_hashes(rows, target)
+
+
 def _form(target: Path) -> str:
     return {".duckdb": "DuckDB", ".parquet": "Parquet file"}.get(target.suffix, "Parquet folder")
 
@@ -408,6 +428,7 @@ def main() -> None:
         resuming, resume_s, resume_aims = resume_section(folder, targets, hashes, sizes)
         matching, match_s, match_aims = match_section(targets[:2], hashes, sizes)
         asking, asked = sql_section(targets[0], hashes, sizes)
+        adding = adding_section(targets, hashes, sizes)
     say("done")
     machine = describe_machine(len(CPUS), PACKAGES)
     what = "drawn in code" if arguments.folder is None else "of crops of the pictures of a folder"
@@ -418,6 +439,7 @@ def main() -> None:
         "Resuming": resuming,
         "New against stored": matching,
         "SQL": asking,
+        "Adding": adding,
     }
     details = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items()) + f"\n\n{note}"
     print(details)

@@ -19,7 +19,7 @@ from imgmatch_df.errors import (
 from imgmatch_df.grouping import cluster, remove_duplicates
 from imgmatch_df.pairing import match, near_duplicates, rank_images
 from imgmatch_df.pipeline import bmh1, from_bits, hamming, phash, to_bits, visual_hash
-from imgmatch_df.scan import scan_images
+from imgmatch_df.scan import count_left_out, scan_images
 from imgmatch_df.store import read_hashes, scan_hashes
 from imgmatch_df.storing import WriteSummary, sink_hashes, write_hashes
 
@@ -39,6 +39,7 @@ __all__ = [
     "WriteSummary",
     "bmh1",
     "cluster",
+    "count_left_out",
     "from_bits",
     "hamming",
     "match",

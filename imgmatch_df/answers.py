@@ -40,7 +40,8 @@ class Head(NamedTuple):
     @property
     def etag(self) -> str:
         """What tells the body from later ones: its ETag, or when it was modified; empty where unknown."""
-        return (self.headers.get("etag") or self.headers.get("last-modified") or "")[:_MAX_ETAG]
+        tag = self.headers.get("etag") or self.headers.get("last-modified") or ""
+        return "".join(filter(str.isprintable, tag))[:_MAX_ETAG]
 
     @property
     def coding(self) -> str:

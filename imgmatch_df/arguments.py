@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -9,10 +10,14 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TypedDict
 
 import typer
+from typer.core import TyperCommand
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.grouping import Keep, Linkage
-from imgmatch_df.options import Options, SourceOptions, make_options
+from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
+from imgmatch_df.schema import HASH_KINDS
+
+_HIDDEN: Final = "\0"  # no argument of a program holds it
 
 
 def _show_version(wanted: bool) -> None:
@@ -20,6 +25,8 @@ def _show_version(wanted: bool) -> None:
         typer.echo(f"imgmatch {version('imgmatch-df')}")
         raise typer.Exit
 
+
+_NEAR_RADII: Final = ", ".join(f"{kind.near_radius} of {kind.name}" for kind in HASH_KINDS.values())
 
 Version = Annotated[
     bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
@@ -59,11 +66,22 @@ Key = Annotated[
     ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Hash what failed in an earlier run again.")]
-Prune = Annotated[bool, typer.Option("--prune", help="Drop from the .duckdb what is not in SOURCE.")]
-Store = Annotated[Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb.")]
+Prune = Annotated[
+    bool, typer.Option("--prune", help="Drop from the .duckdb what is not in SOURCE, if that is at most half of it.")
+]
+PruneAll = Annotated[bool, typer.Option("--prune-all", help="Drop what is not in SOURCE, however much that is.")]
+Store = Annotated[
+    Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb, or a table.")
+]
 Source = Annotated[
     str | None,
     typer.Option("--source", metavar="COLUMN", show_default=False, help="Column of a table that holds the images."),
+]
+Prefix = Annotated[
+    str, typer.Option("--prefix", metavar="TEXT", show_default=False, help="Before the name of each new column.")
+]
+Suffix = Annotated[
+    str, typer.Option("--suffix", metavar="TEXT", show_default=False, help="Behind the name of each new column.")
 ]
 HashType = Annotated[
     str | None,
@@ -79,7 +97,7 @@ Radius = Annotated[
     typer.Option(
         metavar="BITS",
         show_default="a request's range, else 0",
-        help="Largest distance of duplicates: 0 for equal hashes, about 48 of bmh1 for edited copies.",
+        help=f"Largest distance of duplicates: 0 for equal hashes; for edited copies {_NEAR_RADII}.",
     ),
 ]
 LinkageName = Annotated[
@@ -96,9 +114,10 @@ ListRemoved = Annotated[
 Query = Annotated[
     str,
     typer.Argument(
+        callback=lambda query: query.removeprefix(_HIDDEN),
         metavar="QUERY",
         show_default=False,
-        help="A picture, its base64 or 0/1 hash; or a documented request .json.",
+        help="A picture or its base64; a hash as 0/1, hexadecimal or decimal; or a documented request .json.",
     ),
 ]
 K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", help="How many to rank.")]
@@ -107,6 +126,10 @@ K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", he
 _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "decode": Annotated[
         str, typer.Option("--decode", metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
+    ],
+    "alpha": Annotated[
+        str,
+        typer.Option("--alpha", metavar="drop|white|black", help="Ignore transparency, or show it over a colour."),
     ],
     "max_pixels": Annotated[int, typer.Option("--max-pixels", metavar="N", help="Largest width x height to decode.")],
     "max_bytes": Annotated[int, typer.Option("--max-bytes", metavar="N", help="Largest file to read, in bytes.")],
@@ -144,7 +167,26 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
             "--storage-options",
             metavar="JSON",
             show_default=False,
-            help="Options of s3://, gs://, az:// …, as fsspec has them.",
+            help="Options of s3://, gs://, az:// …, as fsspec has them; '{}' uses the credentials of this machine.",
+        ),
+    ],
+    "formats": Annotated[
+        str | None,
+        typer.Option(
+            "--formats", metavar="NAMES", show_default="all", help=f"Which formats are read, of {', '.join(FORMATS)}."
+        ),
+    ],
+    "isolate": Annotated[
+        bool,
+        typer.Option("--isolate", help="Decode in processes of their own: a broken image costs its own row."),
+    ],
+    "schemes": Annotated[
+        str | None,
+        typer.Option(
+            "--schemes",
+            metavar="NAMES",
+            show_default="all",
+            help="Which sources are read: http,https allows URLs only; file stands for paths, data for base64.",
         ),
     ],
 }
@@ -164,6 +206,17 @@ def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+class NegativeQuery(TyperCommand):
+    """A command whose QUERY may be a negative number, which is no option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse; a hidden sign before the number keeps it from being taken for an option."""
+        at = next((place for place, word in enumerate(args) if re.fullmatch("-[0-9]{1,19}", word)), None)
+        if at is not None and "--" not in args and (at == 0 or not args[at - 1].startswith("-")):
+            args = [*args[:at], f"{_HIDDEN}{args[at]}", *args[at + 1 :]]
+        return super().parse_args(ctx, args)
+
+
 class Call(TypedDict):
     """The arguments that `cluster` and `remove_duplicates` share, as the user gave them; the verbs check them."""
 
@@ -177,6 +230,8 @@ def source_options(given: dict[str, Any]) -> SourceOptions:
     """Return the options as given, once they are checked; a bar is shown on a terminal unless the user says."""
     options: SourceOptions = {**given}  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
     options["storage_options"] = _parse_storage_options(given["storage_options"])
+    for name in ("schemes", "formats"):
+        options[name] = None if given[name] is None else split_names([given[name]])
     if given["progress"] is None:
         options["progress"] = sys.stderr.isatty()
     make_options(**options)

@@ -3,27 +3,56 @@
 import errno
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final, TypeVar
 
 from imgmatch_df.errors import StoreError
 
+# How long a store that is in use is waited for: a reader has it open for some milliseconds, a writer for as long as it
+# writes.
+WAIT_S = 5.0
+_SHORTEST_PAUSE_S: Final = 0.005
+_LONGEST_PAUSE_S: Final = 0.1
+
 _mutex = threading.Lock()
 _written: set[str] = set()
+_lock_files: set[int] = set()
+
+T = TypeVar("T")
+
+
+class BusyError(StoreError):
+    """Another thread or process uses a store."""
+
+
+def when_free(attempt: Callable[[], T]) -> T:
+    """Return what `attempt` gives; while it finds a store in use, try again for `WAIT_S` seconds.
+
+    Raises
+    ------
+    BusyError
+        If the store is in use all the time.
+    """
+    deadline, pause_s = time.monotonic() + WAIT_S, _SHORTEST_PAUSE_S
+    while True:
+        try:
+            return attempt()
+        except BusyError:
+            if time.monotonic() + pause_s > deadline:
+                raise
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
 @contextmanager
-def sole_writer(target: Path, lock: Path | None = None) -> Iterator[None]:
-    """Be the only writer of `target` while the block runs.
+def sole_writer(target: Path) -> Iterator[None]:
+    """Be the only writer of `target` while the block runs; wait for another one for `WAIT_S` seconds.
 
-    Parameters
-    ----------
-    target
-        What is written.
-    lock
-        File that is locked between processes, and is gone afterwards; None where the format has a lock of its own. The
-        system gives it back when its holder is killed.
+    Between processes, a file beside `target` is locked, which is gone afterwards. The system gives the lock back when
+    its holder is killed.
 
     Raises
     ------
@@ -31,24 +60,31 @@ def sole_writer(target: Path, lock: Path | None = None) -> Iterator[None]:
         If another thread or process writes `target`.
     """
     name = os.path.realpath(target)
-    with _mutex:
-        if name in _written:
-            raise busy(target, "this process")
-        _written.add(name)
-    try:
-        if lock is None:
-            yield
-        else:
-            with _locked(lock, target):
-                yield
-    finally:
+    lock = target.with_name(f".{target.name}.lock")
+
+    def enter() -> int:
         with _mutex:
-            _written.discard(name)
+            if name in _written:
+                raise busy(target, "this process")
+            _written.add(name)
+        try:
+            return _lock(lock, target)
+        except BaseException:
+            _forget(name)
+            raise
+
+    file, process = when_free(enter), os.getpid()
+    try:
+        yield
+    finally:
+        if os.getpid() == process:  # a child that was forked meanwhile has no lock to give back
+            _unlock(lock, file)
+            _forget(name)
 
 
-def busy(target: Path, by: str) -> StoreError:
+def busy(target: Path, by: str) -> BusyError:
     """Return the error for a store that is being written `by` another."""
-    return StoreError(
+    return BusyError(
         f"{str(target)!r} is in use by {by}\n"
         "Hint: one writer at a time, and no reader meanwhile; try again when it is done."
     )
@@ -71,8 +107,7 @@ def appear(temporary: Path, final: Path, *, replace: bool) -> None:
     FileExistsError
         If there is a file of that name, and it is not to be replaced.
     """
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
+    sync(temporary)
     if replace:
         temporary.replace(final)
     else:
@@ -89,6 +124,12 @@ def appear(temporary: Path, final: Path, *, replace: bool) -> None:
     sync_folder(final.parent)
 
 
+def sync(path: Path) -> None:
+    """Make the content of a file last through a power cut."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in `folder` last through a power cut, where the system can."""
     if os.name == "nt":
@@ -100,8 +141,13 @@ def sync_folder(folder: Path) -> None:
         os.close(file)
 
 
-@contextmanager
-def _locked(lock: Path, target: Path) -> Iterator[None]:
+def _forget(name: str) -> None:
+    with _mutex:
+        _written.discard(name)
+
+
+def _lock(lock: Path, target: Path) -> int:
+    """Return the descriptor of the lock file, which is locked."""
     while True:
         try:
             file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
@@ -118,15 +164,18 @@ def _locked(lock: Path, target: Path) -> Iterator[None]:
             os.close(file)
             raise busy(target, "another process") from None
         os.close(file)
-    try:
-        yield
-    finally:
-        if os.name == "nt":
-            os.close(file)
-            lock.unlink(missing_ok=True)
-        else:
-            lock.unlink(missing_ok=True)
-            os.close(file)
+    _lock_files.add(file)
+    return file
+
+
+def _unlock(lock: Path, file: int) -> None:
+    _lock_files.discard(file)
+    if os.name == "nt":
+        os.close(file)
+        lock.unlink(missing_ok=True)
+    else:
+        lock.unlink(missing_ok=True)
+        os.close(file)
 
 
 def _is_at(file: int, lock: Path) -> bool:
@@ -147,3 +196,17 @@ def _try_lock(file: int) -> None:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _leave_to_parent() -> None:
+    """After a fork: what the parent writes is not written here, and its locks end with the parent."""
+    global _mutex
+    _mutex = threading.Lock()
+    _written.clear()
+    for file in _lock_files:
+        os.close(file)
+    _lock_files.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

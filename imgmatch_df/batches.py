@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from imgmatch_df.errors import ColumnError, Failure, row_error
+from imgmatch_df.image_hashes import hash_image
+from imgmatch_df.isolation import decoders
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
 from imgmatch_df.schema import BMH1, DETAIL, ETAG, HEIGHT, OK, PHASH, STATUS, STATUS_DTYPE, STATUSES, WIDTH
@@ -118,19 +120,19 @@ class HashedRows:
             failure = self.fill(row, source.data, options)
             unlike = failure is not None and failure.status == "decode_failed" and not source.is_image
             return Failure("decode_failed", source.describe()) if unlike else failure
-        data = read_source(source, options)
+        try:
+            data = read_source(source, options)
+        except MemoryError:
+            return Failure("fetch_failed", "not enough memory to read it")
         return data if isinstance(data, Failure) else self.fill(row, data, options)
 
     def fill(self, row: int, data: Any, options: Options) -> Failure | None:
         """Write the hashes of an encoded picture into a row; return why it has none."""
-        from imgmatch_df._kernels.pictures import hash_picture
-        from imgmatch_df.decode import decode_picture
-
-        picture = decode_picture(data, options)
-        if isinstance(picture, Failure):
-            return picture
-        self.phash[row] = hash_picture(picture.pixels, picture.orientation, self.bmh1[row])
-        self.width[row], self.height[row] = picture.width, picture.height
+        hash_one = decoders().hash_image if options.isolate else hash_image
+        hashes = hash_one(data, options, self.bmh1[row])
+        if isinstance(hashes, Failure):
+            return hashes
+        self.width[row], self.height[row], self.phash[row] = hashes
         return None
 
     def fail(self, row: int, failure: Failure) -> None:

@@ -77,16 +77,18 @@ class CloudClient:
                 found = await self._filesystem(scheme, url, options)
                 return found if isinstance(found, Failure) else await _read(found, url, options, claim, clock)
         except TimeoutError:
-            return Setback(Failure("fetch_timeout", f"no whole answer within {options.timeout_s:g} s"))
+            what = f"no whole answer within {options.timeout_s:g} s"
+            return Setback(Failure("fetch_timeout", what), responded=False)
         except Exception as error:  # noqa: BLE001  # a filesystem may raise anything; it becomes its row
             return _explain(error, url)
 
     async def _filesystem(self, scheme: str, url: str, options: Options) -> FileSystem | Failure:
         place = "" if scheme in _OBJECT_STORES else url.split("/")[2]
-        key = (scheme, options.storage_options, place)
+        storage_options = options.storage_options or StorageOptions()
+        key = (scheme, storage_options, place)
         if key not in self._filesystems:
             # Making one takes seconds at times (boto), and each has connections of its own.
-            making = in_daemon_thread(lambda: _make_filesystem(scheme, url, options.storage_options))
+            making = in_daemon_thread(lambda: _make_filesystem(scheme, url, storage_options))
             self._filesystems[key] = asyncio.create_task(making)
             if len(self._filesystems) > _MAX_FILESYSTEMS:
                 # A filesystem closes its connections when nothing refers to it: when what it reads has been read.
@@ -108,6 +110,11 @@ def _refuse(scheme: str, url: str, options: Options) -> Failure | None:
         return Failure(
             "fetch_blocked",
             f"blocked: where {scheme}: leads is not checked; pass allow_private_networks=True to allow it",
+        )
+    if options.storage_options is None:
+        return Failure(
+            "fetch_blocked",
+            f"blocked: {scheme}: uses the credentials of this machine; pass storage_options={{}} to allow it",
         )
     if scheme in _OBJECT_STORES and ":" in url.split("/")[2].rpartition("@")[0]:
         return Failure("bad_source", "credentials do not belong into the address of an object; pass storage_options")

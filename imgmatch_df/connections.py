@@ -12,6 +12,8 @@ from imgmatch_df.threads import in_daemon_thread
 
 _DNS_TTL_S: Final = 60
 _MAX_PLACES: Final = 1024
+# Each takes a thread for as long as the system's resolver does, which may be half a minute where no server responds.
+_MAX_LOOK_UPS: Final = 64
 
 # Told in the loop's thread how a request ended: libcurl's code, 0 for a whole answer, and its words.
 Ended = Callable[[int, str], None]
@@ -35,6 +37,7 @@ class Connections:
     def __init__(self, loop: asyncio.AbstractEventLoop, *, allow_private_networks: bool) -> None:
         self._loop = loop
         self._check = not allow_private_networks
+        self._look_ups = asyncio.Semaphore(_MAX_LOOK_UPS)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_alarm)
@@ -56,7 +59,7 @@ class Connections:
             self._places.pop((host, port), None)
             if len(self._places) >= _MAX_PLACES:
                 del self._places[next(iter(self._places))]  # the one found first
-            task = self._loop.create_task(_find_place(host, port, check=self._check))
+            task = self._loop.create_task(_find_place(host, port, self._look_ups, check=self._check))
             # Seen, also where nobody waits any more: else asyncio prints what went wrong.
             task.add_done_callback(lambda task: task.cancelled() or task.exception())
             self._places[host, port] = task, now + _DNS_TTL_S
@@ -164,9 +167,10 @@ def _look_up(host: str) -> list[tuple[socket.AddressFamily, str]]:
     return [(family, str(place[0])) for family, *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
-async def _find_place(host: str, port: int, *, check: bool) -> str:
+async def _find_place(host: str, port: int, look_ups: asyncio.Semaphore, *, check: bool) -> str:
     # Not by libcurl: the thread in which it looks names up is waited for at exit, however long that takes.
-    found = [ip for _, ip in await in_daemon_thread(lambda: _look_up(host))]
+    async with look_ups:
+        found = [ip for _, ip in await in_daemon_thread(lambda: _look_up(host))]
     allowed = [ip for ip in found if not check or blocked_reason(ip) is None]
     if not allowed:
         raise BlockedAddressError(_blocked(found[0], host))

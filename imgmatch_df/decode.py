@@ -1,27 +1,21 @@
 """Encoded images to pixels, the pixels that OpenCV's ``imdecode(data, IMREAD_COLOR)`` gives.
 
-Pillow reads every format and decides what is a picture. A plain JPEG, which is nearly every picture there is, goes to
-libjpeg-turbo directly, into a buffer that the thread keeps; whatever is unusual about it sends it back to Pillow.
+A JPEG, which nearly every image is, goes to libjpeg-turbo directly, into a buffer that the thread keeps; a damaged one
+goes to Pillow first. BMP, PNM and TIFF have readers of their own. Pillow reads every other format.
 """
 
 import io
 import re
 import struct
-import sys
-import threading
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import simplejpeg
 from PIL import (
     AvifImagePlugin,
-    BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageFile,
@@ -29,19 +23,25 @@ from PIL import (
     JpegImagePlugin,
     PngImagePlugin,
     PpmImagePlugin,
-    TiffImagePlugin,
     WebPImagePlugin,
 )
 
+from imgmatch_df import bmp, foreign, gif, jp2, jpeg, pixel_budget, png, pnm, tiff, webp
+from imgmatch_df.alpha import BACKGROUNDS, composite
+from imgmatch_df.decode_budget import jpeg2000_budget, jpeg_budget
 from imgmatch_df.errors import Failure
+from imgmatch_df.exif import exif_orientation
+from imgmatch_df.jpeg import jpeg_orientation
 from imgmatch_df.options import Options
+from imgmatch_df.pixels import SCRATCH as _SCRATCH
+from imgmatch_df.pixels import stored as _stored
+from imgmatch_df.quiet import no_warnings
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
-_ORIENTATION: Final = 0x0112  # the tag of EXIF
 _SCALED_SIDE: Final = 256  # the larger of the two sizes that the hashes shrink a picture to
-_MAX_KEPT_BYTES: Final = 64 << 20  # of the buffer that a thread keeps: a picture of 16 megapixels
+_UNTOUCHED: Final = 0xA5  # what a line holds before it is decoded, where it may be missing
 
 
 class Picture(NamedTuple):
@@ -72,7 +72,7 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
     data
         An encoded image, whole.
     options
-        `decode` and `max_pixels` count here.
+        `decode`, `max_pixels`, `formats` and `alpha` count here.
 
     Returns
     -------
@@ -88,92 +88,88 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
     """
     head = bytes(data[:32])
     if head.startswith(b"\xff\xd8\xff"):
-        picture = _decode_jpeg(data, options)
-        if picture is not None:
-            return picture
+        if (refused := _refused("JPEG", jpeg_budget(data), options)) is not None:
+            return refused
+        return _decode_jpeg(data, options) or _decode_odd_jpeg(data, options)
+    for name, accept, decode in _READERS:
+        if accept(head):
+            return _refused(name, None, options) or _named(_guarded(name, decode, data, options), data)
     for format_ in _FORMATS:
-        if format_.accept(head) is True:
-            return _decode_with_pillow(data, format_, options)
-    return Failure("decode_failed", _no_image(head))
+        if foreign.is_avif(data) if format_.name == "AVIF" else format_.accept(head) is True:
+            budget = jpeg2000_budget(data) if format_.name == "JPEG2000" else None
+            return _refused(format_.name, budget, options) or format_.decode(data, options)
+    return Failure("decode_failed", foreign.describe(data))
 
 
-def exif_orientation(exif: bytes) -> int | None:
-    """Return the orientation, 1 to 8, that an EXIF block asks for, 1 where it asks for nonsense, None where for none.
+def _refused(name: str, budget: str | None, options: Options) -> Failure | None:
+    """Return why an image of a format is not decoded, None where it is."""
+    if options.formats is not None and {"PPM": "pnm"}.get(name, name.lower()) not in options.formats:
+        return Failure("decode_failed", f"{name} is not among formats={', '.join(sorted(options.formats))}")
+    return None if budget is None else Failure("decode_failed", f"{name} that asks for too much: {budget}")
 
-    Parameters
-    ----------
-    exif
-        The block, from its byte order mark on.
-    """
-    order = "<" if exif.startswith(b"II") else ">"  # as OpenCV, which takes any other mark for big endian
-    try:
-        mark, start = struct.unpack_from(order + "HI", exif, 2)
-        (n_entries,) = struct.unpack_from(order + "H", exif, start)
-        for at in range(start + 2, start + 2 + 12 * n_entries if mark == 42 else 0, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, at)
-            if tag == _ORIENTATION:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
+
+def _admit(width: int, height: int, options: Options) -> Failure | None:
+    """Return why an image of that size is not decoded; wait until there is room for one that is."""
+    if width * height > options.max_pixels:
+        return _too_many_pixels(width, height, options)
+    pixel_budget.PIXELS.take(width * height)
     return None
+
+
+def _named(result: Picture | Failure, data: Data) -> Picture | Failure:
+    """Return `result`; where it is a failure, with the name of the camera's format that `data` has."""
+    name = foreign.camera_raw(data) if isinstance(result, Failure) and result.status == "decode_failed" else ""
+    return Failure("decode_failed", f"{name}, which is not read: {result[1]}") if name else result
 
 
 # --- JPEG, the fast path ---------------------------------------------------------------------------------------------
 
 
-def _decode_jpeg(data: Data, options: Options) -> Picture | Failure | None:
-    """Return the picture of a plain and sound JPEG; None where Pillow has to decide."""
+def _decode_jpeg(data: Data, options: Options, *, damaged: bool = False) -> Picture | Failure | None:
+    """Return the image of a sound JPEG, or of a `damaged` one as far as it goes; None where that is not enough."""
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if width * height > options.max_pixels:
-            return _too_many_pixels(width, height, options)
-        if colours not in ("YCbCr", "RGB", "Gray"):
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=not damaged)
+        if (refused := _admit(width, height, options)) is not None:
+            return refused
+        if colours not in ("YCbCr", "RGB", "Gray", "CMYK", "YCCK"):
             return None
-        scaled = options.decode == "scaled"
+        ink = colours in ("CMYK", "YCCK")
+        scaled = options.decode == "scaled" and not ink
         grey = scaled or colours == "Gray"
         side = _SCALED_SIDE if scaled else 0
+        buffer = _SCRATCH.take(width * height * (1 if grey else 4))
+        if damaged:
+            buffer[...] = _UNTOUCHED
         pixels = simplejpeg.decode_jpeg(
             data,
-            "GRAY" if grey else "RGBX",
+            "CMYK" if ink else "GRAY" if grey else "RGBX",
             min_height=side,
             min_width=side,
-            buffer=_SCRATCH.take(width * height * (1 if grey else 4)),
+            buffer=buffer,
+            strict=not damaged,
         )
-    except (ValueError, MemoryError):
+    except (ValueError, LookupError, MemoryError):
         return None
-    return _picture(pixels[..., 0] if grey else pixels, _jpeg_orientation(data), width, height)
+    if damaged and (pixels[-1] == _UNTOUCHED).all():  # not all lines are decoded
+        return None
+    if ink:
+        _ink_to_rgb(pixels)
+    return _picture(pixels[..., 0] if grey else pixels, jpeg_orientation(data), width, height)
 
 
-def _jpeg_orientation(data: Data) -> int:
-    """Return the orientation of the first Exif segment that has one."""
-    at, end = 2, len(data) - 4
-    while at < end and data[at] == 0xFF and (marker := data[at + 1]) != 0xDA:
-        if marker == 0xFF:  # padding
-            at += 1
-            continue
-        after = at + 2 + (data[at + 2] << 8 | data[at + 3])
-        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = exif_orientation(bytes(data[at + 10 : after]))
-            if orientation is not None:
-                return orientation
-        at = after
-    return 1
+def _decode_odd_jpeg(data: Data, options: Options) -> Picture | Failure:
+    result = _FORMATS[0].decode(data, options)
+    if isinstance(result, Failure) and result.status == "decode_failed" and not result.detail.startswith("truncated"):
+        # All lines are decoded, then the end of the file is not as it should be: OpenCV does not mind.
+        return _decode_jpeg(data, options, damaged=True) or result
+    return result
 
 
-class _Scratch(threading.local):
-    """The buffer that a thread decodes into: fresh memory costs a page fault for every 4 KiB of every picture."""
-
-    buffer: Pixels = np.empty(0, np.uint8)
-
-    def take(self, n_bytes: int) -> Pixels:
-        if n_bytes > _MAX_KEPT_BYTES:
-            return np.empty(n_bytes, np.uint8)
-        if n_bytes > self.buffer.size:
-            self.buffer = np.empty(n_bytes, np.uint8)
-        return self.buffer[:n_bytes]
-
-
-_SCRATCH: Final = _Scratch()
+def _ink_to_rgb(pixels: Pixels) -> None:
+    # OpenCV's `icvCvt_CMYK2BGR`.
+    ink = pixels.astype(np.int32)
+    key = ink[..., 3:]
+    pixels[..., :3] = key - ((255 - ink[..., :3]) * key >> 8)
 
 
 # --- everything else, through Pillow ---------------------------------------------------------------------------------
@@ -202,41 +198,76 @@ class _Format(NamedTuple):
     name: str
     plugin: type[ImageFile.ImageFile]
     load: Callable[[Any, Data], Pixels]
+    reduce: Callable[[Data], Data] | None = None  # leaves out what does not count for the pixels
+    always: bool = False  # reduce every file, not only one that fails
 
     def accept(self, head: bytes) -> bool | str:
         """Return whether a file may begin with `head`."""
         _, accept = Image.OPEN.get(self.name, (None, None))
         return accept is not None and accept(head)
 
+    def decode(self, data: Data, options: Options) -> Picture | Failure:
+        """Return the image in `data`."""
+        if not self.always:
+            result = _decode_with_pillow(data, self, options)
+            if self.reduce is None or not isinstance(result, Failure) or result.status != "decode_failed":
+                return result
+        return _guarded(self.name, self.open_reduced, data, options)
 
-def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
+    def open(self, data: Data, options: Options) -> Picture | Failure:
+        """Return the image in `data`, or raise what Pillow raises."""
+        return _open_with_pillow(data, self, options)
+
+    def open_reduced(self, data: Data, options: Options) -> Picture | Failure:
+        """Return the image in what counts of `data`, or raise what Pillow raises."""
+        return self.open(self.reduce(data) if self.reduce else data, options)
+
+
+def _guarded(
+    name: str, decode: Callable[[Data, Options], Picture | Failure], data: Data, options: Options
+) -> Picture | Failure:
     try:
-        # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
-        with _no_warnings(), format_.plugin(io.BytesIO(data)) as image:
-            for width, height in (image.size, _tile_size(image)):
-                if width * height > options.max_pixels:
-                    return _too_many_pixels(width, height, options)
-            pixels = format_.load(image, data)
-            return _picture(pixels, _orientation(image, data), *image.size)
+        with no_warnings():
+            return decode(data, options)
     except Image.DecompressionBombError as error:
         return Failure("too_many_pixels", f"{error} raise PIL.Image.MAX_IMAGE_PIXELS to allow it")
     except _PILLOW_ERRORS as error:
-        return Failure("decode_failed", _broken(format_.name, error))
+        return Failure("decode_failed", _broken(name, error))
 
 
-def _tile_size(image: ImageFile.ImageFile) -> tuple[int, int]:
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return 0, 0
-    # A TIFF of ten pixels may have a tile of a thousand million, and its decoder makes room for the whole tile.
-    return image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 0), image.tag_v2.get(TiffImagePlugin.TILELENGTH, 0)
+def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
+    return _guarded(format_.name, format_.open, data, options)
+
+
+def _open_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
+    # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
+    with format_.plugin(io.BytesIO(data)) as image:
+        width, height = image.size
+        if (refused := _admit(width, height, options)) is not None:
+            return refused
+        pixels = format_.load(image, data)
+        if options.alpha != "drop":
+            _put_over_background(pixels, _alpha(image, pixels), options)
+        return _picture(pixels, _orientation(image, data), width, height)
+
+
+def _alpha(image: ImageFile.ImageFile, pixels: Pixels) -> Pixels | None:
+    """Return how opaque the pixels of a loaded image are, None where all are."""
+    if pixels.ndim == 3 and (image.mode == "RGBA" or image.format == "GIF"):
+        return pixels[..., 3]
+    return np.asarray(image.getchannel(1)) if image.mode == "LA" else None
+
+
+def _put_over_background(pixels: Pixels, alpha: Pixels | None, options: Options) -> None:
+    background = BACKGROUNDS[options.alpha]
+    if background is not None and alpha is not None:
+        composite(pixels, alpha, background)
 
 
 def _orientation(image: ImageFile.ImageFile, data: Data) -> int:
     """Return the orientation that is still to be applied to a loaded image."""
-    if image.format == "TIFF":
-        return 1  # Pillow has applied it
     if image.format == "JPEG":
-        return _jpeg_orientation(data)
+        return jpeg_orientation(data)
     return exif_orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0")) or 1
 
 
@@ -249,57 +280,76 @@ def _load(image: ImageFile.ImageFile, _: Data) -> Pixels:
     return _stored(image)
 
 
-def _stored(image: Image.Image) -> Pixels:
-    """Return the pixels of a loaded image of any mode, alpha dropped, in the thread's buffer or their own."""
-    match image.mode:
-        case "RGB" | "RGBA" | "RGBX" | "CMYK" | "YCbCr" | "L":
-            shape = (image.height, image.width) if image.mode == "L" else (image.height, image.width, 4)
-            return _copy_out(image, shape)
-        case "1":
-            return np.array(image.convert("L"))
-        case "LA" | "La":
-            return _stored(image.getchannel(0))
-        case "I" | "F":
-            return _stretched(np.asarray(image))
-        case mode if mode.startswith("I;16"):
-            return _high_byte(np.asarray(image))
-    image.info.pop("transparency", None)
-    return _stored(image.convert("RGB"))
-
-
-def _copy_out(image: Image.Image, shape: tuple[int, ...]) -> Pixels:
-    # Arrow sees Pillow's memory as it is: 14 us for 0.1 megapixels, where `tobytes` takes 40 to 400. Only pictures
-    # above 16 MiB, which Pillow keeps in several blocks, cannot be seen so.
-    stored: Pixels
-    try:
-        stored = np.frombuffer(pa.array(image).buffers()[-1], np.uint8)
-    except ValueError:
-        stored = np.frombuffer(image.tobytes("raw", "RGBX" if image.mode == "RGB" else image.mode), np.uint8)
-    out = _SCRATCH.take(stored.size).reshape(shape)
-    out[...] = stored.reshape(shape)
-    return out
-
-
-def _stretched(values: npt.NDArray[Any]) -> Pixels:
-    """Return 32-bit integers or floats as grey, from the least at 0 to the largest at 255: they have no white."""
-    values = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    low, high = values.min(), values.max()
-    grey: Pixels = np.rint((values - low) * (255 / max(high - low, np.finfo(float).tiny))).astype(np.uint8)
-    return grey
-
-
 def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: Data) -> Pixels:
     pixels = _load(image, data)
-    if image.mode != "CMYK":
-        return pixels
-    # OpenCV's `icvCvt_CMYK2BGR`; Pillow has turned the inverted values that Adobe writes, so they are turned back.
-    ink = 255 - pixels.astype(np.int32)
-    key = ink[..., 3:]
-    pixels[..., :3] = key - ((255 - ink[..., :3]) * key >> 8)
+    if image.mode == "CMYK":
+        np.subtract(255, pixels, out=pixels)  # Pillow has turned the inverted values that Adobe writes
+        _ink_to_rgb(pixels)
     return pixels
 
 
-def _load_gif(image: GifImagePlugin.GifImageFile, _: Data) -> Pixels:
+def _decode_png(data: Data, options: Options) -> Picture | Failure:
+    chunks = png.read_chunks(data)
+    if (refused := _admit(chunks.width, chunks.height, options)) is not None:
+        return refused
+    with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as image:
+        ImageFile.ImageFile.load_prepare(image)
+        row = chunks.last_row()
+        n_bands = len(image.getbands())
+        image.im.paste(_UNTOUCHED if n_bands == 1 else (_UNTOUCHED,) * n_bands, (0, row, image.width, row + 1))
+        image.load()
+        if _is_untouched(image, row) and not chunks.pixels_are_whole():
+            raise EOFError("rows of pixels are missing")
+        alpha = None
+        if options.alpha != "drop" and chunks.transparency:
+            alpha = png.transparent(chunks, _samples(image, chunks))
+        pixels = _stored(image)
+        if options.alpha != "drop":
+            _put_over_background(pixels, _alpha(image, pixels) if alpha is None else alpha, options)
+    return _picture(pixels, exif_orientation(chunks.exif) or 1, chunks.width, chunks.height)
+
+
+def _is_untouched(image: Image.Image, row: int) -> bool:
+    first: Any = image.im.getpixel((0, row))  # nearly always enough
+    if _UNTOUCHED not in (first if isinstance(first, tuple) else (first & 0xFF,)):
+        return False
+    last = np.array(image.crop((0, row, image.width, row + 1)))
+    return bool(last.all() if image.mode == "1" else (last.view(np.uint8) == _UNTOUCHED).all())
+
+
+def _samples(image: Image.Image, chunks: png.Png) -> npt.NDArray[Any]:
+    samples = np.asarray(image.convert("L") if image.mode == "1" else image)
+    if chunks.bits < 16 or samples.ndim == 2:
+        return samples
+    # Pillow reads the high bytes of 16 bits a channel, so the low ones are a second reading.
+    with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as again:
+        again.tile = [tile._replace(args=_low_bytes(tile.args)) for tile in again.tile]
+        again.load()
+        deep: npt.NDArray[Any] = samples.astype(np.uint16) * np.uint16(256) + np.asarray(again)
+        return deep
+
+
+def _low_bytes(args: Any) -> Any:
+    return "RGB;16L" if isinstance(args, str) else ("RGB;16L", *args[1:])
+
+
+def _decode_bmp(data: Data, options: Options) -> Picture | Failure:
+    header = bmp.read_header(data)
+    if (refused := _admit(header.width, header.height, options)) is not None:
+        return refused
+    pixels, alpha = bmp.read_pixels(data, header, _SCRATCH.take)
+    _put_over_background(pixels, alpha, options)
+    return _picture(pixels, 1, header.width, header.height)
+
+
+def _decode_pnm(data: Data, options: Options) -> Picture | Failure:
+    header = pnm.read_header(data)
+    if (refused := _admit(header.width, header.height, options)) is not None:
+        return refused
+    return _picture(pnm.read_pixels(data, header), 1, header.width, header.height)
+
+
+def _load_gif(image: GifImagePlugin.GifImageFile, data: Data) -> Pixels:
     left, top, right, bottom = image.tile[0].extents or (0, 0, 0, 0)
     background, palette = image.info.get("background"), image.global_palette
     transparent = image.info.get("transparency")
@@ -309,11 +359,14 @@ def _load_gif(image: GifImagePlugin.GifImageFile, _: Data) -> Pixels:
     # Where the first frame is transparent, or does not reach, OpenCV shows the background colour.
     colours = np.zeros((256, 4), np.uint8)
     ramp = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 3)  # Pillow keeps no palette that is this one
+    if not gif.has_palette(data):
+        ramp[1] = 255  # OpenCV: black, white, and greys
     own = ramp if image.mode == "L" else np.array(image.getpalette(), np.uint8).reshape(-1, 3)
     shared = ramp if palette is None else np.frombuffer(bytes(palette.palette), np.uint8).reshape(-1, 3)
     behind = np.zeros(4, np.uint8)
     behind[:3] = 0 if background is None or background >= len(shared) else shared[background]
     colours[: len(own), :3] = own
+    colours[:, 3] = 255  # opaque; what is behind is not
     if transparent is not None:
         colours[transparent] = behind
     pixels = np.full((image.height, image.width), behind.view(np.uint32))
@@ -321,166 +374,36 @@ def _load_gif(image: GifImagePlugin.GifImageFile, _: Data) -> Pixels:
     return pixels.view(np.uint8).reshape(*pixels.shape, 4)
 
 
-def _load_bmp(image: BmpImagePlugin.BmpImageFile, data: Data) -> Pixels:
-    rawmode = _rawmode(image)
-    pixels = _load(image, data)
-    # OpenCV fills five and six bits up with zeros, Pillow spreads them over 0 to 255: the leading bits are the same.
-    if rawmode == "BGR;15":
-        pixels &= np.uint8(0xF8)
-    elif rawmode == "BGR;16":
-        pixels &= np.array([0xF8, 0xFC, 0xF8, 0], np.uint8)
-    return pixels
-
-
-def _load_pnm(image: PpmImagePlugin.PpmImageFile, data: Data) -> Pixels:
-    codec, _, offset, args = image.tile[0]
-    if codec != "ppm" or not isinstance(args, tuple):
-        image.load()
-        return _high_byte(np.asarray(image)) if image.mode == "I" else _stored(image)
-    # The largest value is neither 255 nor 65535. Pillow scales it to white; OpenCV takes the values as they are.
-    channels = 3 if image.mode == "RGB" else 1
-    stored = np.dtype("u1" if args[1] < 256 else ">u2")
-    n_values = image.width * image.height * channels
-    if len(data) - offset < n_values * stored.itemsize:
-        raise EOFError(f"{n_values * stored.itemsize:,} bytes of pixels announced, {len(data) - offset:,} found")
-    values: npt.NDArray[Any] = np.frombuffer(data, stored, n_values, offset)
-    pixels = np.empty((image.height, image.width, 4), np.uint8)
-    pixels[..., :3] = (values if args[1] < 256 else values >> 8).reshape(image.height, image.width, channels)
-    return pixels
-
-
-def _load_tiff(image: TiffImagePlugin.TiffImageFile, data: Data) -> Pixels:
-    # OpenCV reads TIFF through libtiff's RGBA interface; these are the rules of its tif_getimage.c.
-    tags = image.tag_v2
-    count, entry = (8, 20) if data[2] == 43 or data[3] == 43 else (2, 12)  # BigTIFF or not
-    at = tags.offset + count
-    n_entries = int.from_bytes(data[tags.offset : at], "little" if tags.prefix == b"II" else "big")
-    if at + n_entries * entry > len(data):  # Pillow makes do with the tags that are left
-        raise EOFError(f"{n_entries} tags announced")
-    bits, extra = tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)), tags.get(TiffImagePlugin.EXTRASAMPLES, ())
-    if bits[0] == 16 and image.mode in ("RGB", "RGBA"):
-        pixels = _load_deep_tiff(image, data)
-    else:
-        _set_rawmode(image, _rawmode(image).replace("RGBa", "RGBA"))  # alpha is dropped: no dividing by it
-        image.load()
-        if image.mode == "I" and bits == (16,):
-            return _high_byte(np.asarray(image))
-        pixels = _stored(image)
-    if image.mode == "I;16" and tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:  # white is zero
-        np.subtract(255, pixels, out=pixels)
-    elif image.mode == "CMYK":
-        paper = 255 - pixels.astype(np.uint16)
-        pixels[..., :3] = paper[..., 3:] * paper[..., :3] // 255
-    elif image.mode == "YCbCr":
-        y, cb, cr = np.moveaxis(pixels[..., :3].astype(np.int32) - np.array([0, 128, 128], np.int32), -1, 0)
-        sums = (91881 * cr, -22553 * cb - 46802 * cr, 116130 * cb)  # 1.402, 0.344, 0.714 and 1.772 times 65,536
-        for channel, chroma in enumerate(sums):
-            pixels[..., channel] = np.clip(y + (chroma + 32768 >> 16), 0, 255)
-    elif image.mode == "RGBA" and extra[:1] == (2,):  # unassociated alpha
-        pixels[..., :3] = (pixels[..., :3].astype(np.uint16) * pixels[..., 3:] + 127) // 255
-    return pixels
-
-
-def _load_deep_tiff(image: TiffImagePlugin.TiffImageFile, data: Data) -> Pixels:
-    """Return 16 bits a channel rounded to 8. Pillow reads the high bytes only, so the low ones are a second reading."""
-    rawmode = _rawmode(image).replace("RGBa", "RGBA")
-    _set_rawmode(image, rawmode)
-    native = "L" if sys.byteorder == "little" else "B"
-    swapped = rawmode[:-1] + {"L": "B", "B": "L"}[rawmode[-1].replace("N", native)]
-    with TiffImagePlugin.TiffImageFile(io.BytesIO(data)) as again:
-        _set_rawmode(again, swapped)
-        low = _load(again, data).astype(np.uint32)
-    high = _load(image, data)
-    np.floor_divide(high * np.uint32(256) + low + 128, 257, out=high, casting="unsafe")
-    return high
-
-
-def _rawmode(image: ImageFile.ImageFile) -> str:
-    """Return how the first tile of an image not loaded yet lays out its samples."""
-    args = image.tile[0].args
-    return str(args[0] if isinstance(args, tuple) else args)
-
-
-def _set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
-    if _rawmode(image) != rawmode:
-        image.tile = [tile._replace(args=(rawmode, *(tile.args or ())[1:])) for tile in image.tile]
-
-
-def _high_byte(values: npt.NDArray[Any]) -> Pixels:
-    return (values >> 8 & 0xFF).astype(np.uint8)
+def _decode_tiff(data: Data, options: Options) -> Picture | Failure:
+    try:
+        admit = pixel_budget.PIXELS.take
+        image = tiff.decode(data, options.max_pixels, _SCRATCH.take, BACKGROUNDS[options.alpha], admit=admit)
+        return _picture(*image)
+    except tiff.TooManyPixelsError as error:
+        return _too_many_pixels(*error.size, options)
+    except tiff.UnreadTiffError as error:
+        return Failure("decode_failed", f"TIFF of a kind that is not read: {error}")
 
 
 _FORMATS: Final = (
-    _Format("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg),
-    _Format("PNG", PngImagePlugin.PngImageFile, _load),
-    _Format("WEBP", WebPImagePlugin.WebPImageFile, _load),
-    _Format("GIF", GifImagePlugin.GifImageFile, _load_gif),
-    _Format("TIFF", TiffImagePlugin.TiffImageFile, _load_tiff),
-    _Format("BMP", BmpImagePlugin.BmpImageFile, _load_bmp),
+    _Format("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg, jpeg.only_pixels),
+    _Format("WEBP", WebPImagePlugin.WebPImageFile, _load, webp.only_pixels),
+    _Format("GIF", GifImagePlugin.GifImageFile, _load_gif, gif.first_frame, always=True),
     _Format("AVIF", AvifImagePlugin.AvifImageFile, _load),
-    _Format("PPM", PpmImagePlugin.PpmImageFile, _load_pnm),
-    _Format("JPEG2000", Jpeg2KImagePlugin.Jpeg2KImageFile, _load),
+    _Format("PPM", PpmImagePlugin.PpmImageFile, _load),
+    _Format("JPEG2000", Jpeg2KImagePlugin.Jpeg2KImageFile, _load, jp2.only_pixels),
 )
-
-
-# --- warnings --------------------------------------------------------------------------------------------------------
-
-
-class _Here(threading.local):
-    decoding = False
-
-
-_HERE: Final = _Here()
-
-
-class _WhileDecoding(type):
-    def __subclasscheck__(cls, subclass: type) -> bool:
-        return _HERE.decoding
-
-
-class _PillowWarning(Warning, metaclass=_WhileDecoding):
-    """Every warning of a thread that decodes just now, and none of any other.
-
-    `warnings.catch_warnings` swaps the filters of the whole process: with several threads they come back in the wrong
-    order, or not at all, and the user's own warnings are lost meanwhile. One filter that asks for the thread is safe.
-    """
-
-
-_FILTER: Final = ("ignore", None, _PillowWarning, None, 0)
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    if warnings.filters[:1] != [_FILTER]:  # someone has put filters in front, or taken ours away
-        warnings.simplefilter("ignore", _PillowWarning)
-    _HERE.decoding = True
-    try:
-        yield
-    finally:
-        _HERE.decoding = False
+_READERS: Final = (
+    ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n").match, _decode_png),
+    ("BMP", re.compile(rb"BM").match, _decode_bmp),
+    ("TIFF", lambda head: head.startswith(tiff.SIGNATURES), _decode_tiff),
+    ("PNM", re.compile(rb"P[1-6]\s").match, _decode_pnm),
+)
 
 
 # --- what went wrong -------------------------------------------------------------------------------------------------
 
-_OTHER_FORMATS: Final = (
-    ("HEIC", re.compile(rb"....ftyp(hei|hev|mif1|msf1)", re.DOTALL)),
-    ("a film", re.compile(rb"....ftyp|\x1aE\xdf\xa3|RIFF....AVI", re.DOTALL)),
-    ("SVG", re.compile(rb"\s*<svg", re.IGNORECASE)),
-    ("a web page or XML", re.compile(rb"(\xef\xbb\xbf)?\s*<")),
-    ("JPEG XL", re.compile(rb"\xff\n|\0\0\0\x0cJXL ")),
-    ("PDF or PostScript", re.compile(rb"%PDF|%!PS")),
-    ("Photoshop", re.compile(rb"8BPS")),
-    ("an icon", re.compile(rb"\0\0[\x01\x02]\0")),
-    ("an archive", re.compile(rb"PK\x03\x04|\x1f\x8b")),
-    ("JSON", re.compile(rb"\s*[{\[]")),
-)
-
 _CUT: Final = re.compile("truncated|only got|not enough|EOF|missing dimensions", re.IGNORECASE)
-
-
-def _no_image(head: bytes) -> str:
-    name = next((f"{name}, which is not read: " for name, magic in _OTHER_FORMATS if magic.match(head)), "")
-    return f"not an image: {name}starts with {head[:16]!r}"
 
 
 def _too_many_pixels(width: int, height: int, options: Options) -> Failure:

@@ -6,9 +6,9 @@ No frame is touched here; `records` puts the values into rows and back.
 import json
 import re
 from base64 import b64encode
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import floor
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -57,7 +57,7 @@ class RecordWriter:
 
     Parameters
     ----------
-    method, hash_types, request_id, source, attempts
+    method, hash_types, request_id, source, attempts, reasons
         As for `records.iter_records`.
     """
 
@@ -66,6 +66,7 @@ class RecordWriter:
     request_id: str
     source: str
     attempts: int
+    reasons: bool = False
 
     def record(self, row: Mapping[str, Any]) -> Json:
         """Return the documented record of one row."""
@@ -76,6 +77,8 @@ class RecordWriter:
             detail = None if reason is None else row.get(DETAIL)
             text = failure_text(reason, detail, redact(record.get("_url")), self.attempts)
             record["_status"] = format_status(400, text, request_id=self.request_id)
+            if self.reasons and reason is not None:
+                record["_status"] |= {"reason": reason, "detail": detail or reason}
         elif self.method == "remove_duplicates":
             record["_status"] = format_status(200, "OK", request_id=self.request_id)
         if row.get(ID) is not None:
@@ -130,32 +133,35 @@ def to_json(response: Mapping[str, Any]) -> str:
 
 
 def radius_from_range(range_: float, hash_type: str = BMH1.name) -> int:
-    """Return the largest Hamming distance, in bits, that the documented `range` allows. Inclusive.
+    """Return the largest Hamming distance, in bits, that the documented `range` includes.
+
+    A pair is within `range` when its distance as it is shown is: a distance from a response, sent as `range`, includes
+    the pair that it was shown for.
 
     Parameters
     ----------
     range_
-        Percent of the characters of the documented 0/1 string (968 of bmh1, 64 of phash), 0 to 100. The unit is
-        inferred from the documented sample, where 0.1 stands for 1 bit of 968.
+        Percent of the characters of the documented 0/1 string (968 of bmh1, 64 of phash), 0 to 100, inclusive. The
+        unit is inferred from the documented sample, where 0.1 stands for 1 bit of 968.
     hash_type
         Name of the hash kind.
 
     Raises
     ------
     ArgumentError
-        If `range_` is no number from 0 to 100.
+        If `range_` is not a number from 0 to 100.
 
     Examples
     --------
-    >>> radius_from_range(0), radius_from_range(1), radius_from_range(12.5, "phash")
-    (0, 9, 8)
+    >>> radius_from_range(0), radius_from_range(0.2), radius_from_range(1), radius_from_range(12.5, "phash")
+    (0, 2, 10, 8)
     """
     kind = hash_kind(hash_type)
     if isinstance(range_, bool) or not isinstance(range_, int | float) or not 0 <= range_ <= 100:
         hint = "range is a percentage of differing bits, 0 for equal hashes; a distance in bits is a radius."
         raise refused("range", range_, "a number from 0 to 100", hint)
-    # 1e-9, because 100 * bits / n_chars is rarely a float: 29 bits' own percentage must allow 29 bits.
-    return min(floor(range_ / 100 * kind.n_chars + 1e-9), kind.n_bits)
+    distances = range(kind.n_bits + 1)
+    return bisect_right(distances, range_, key=lambda bits: percent_from_bits(bits, kind.name)) - 1
 
 
 def percent_from_bits(bits: int, hash_type: str = BMH1.name) -> float:
@@ -269,9 +275,13 @@ def read_status(status: object, field: str) -> tuple[str, str | None, str | None
     if status["code"] == 200:
         return OK, None, None
     detail = str(status.get("text", "")).removeprefix(_PREFIX)
-    request_id = status.get("request_id")
-    reason = "fetch_failed" if detail.startswith(_DOWNLOAD) else "decode_failed"
-    return "missing" if detail == _NO_IMAGE else reason, detail, None if request_id is None else str(request_id)
+    request_id = None if status.get("request_id") is None else str(status["request_id"])
+    reason = read_reason(status.get("reason"))
+    if reason is not None:  # a response with reasons
+        return reason, str(status.get("detail", detail)), request_id
+    if detail == _NO_IMAGE:
+        return "missing", detail, request_id
+    return "fetch_failed" if detail.startswith(_DOWNLOAD) else "decode_failed", detail, request_id
 
 
 def read_reason(status: object) -> str | None:

@@ -1,19 +1,32 @@
 """A store of hashes in one DuckDB file: table `hashes`, and `imgmatch_store` with what the store says about itself."""
 
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import polars as pl
 
-from imgmatch_df.atomic import appear, busy, sole_writer
-from imgmatch_df.errors import StoreError
-from imgmatch_df.macros import install
+from imgmatch_df.atomic import appear, sole_writer
+from imgmatch_df.duckdb_files import (
+    MAX_COMMIT_ROWS,
+    Draft,
+    InPlace,
+    TornError,
+    clear,
+    explained,
+    has_links,
+    log_of,
+    open_for_writing,
+    reading,
+)
+from imgmatch_df.errors import ImgMatchWarning, StoreError
+from imgmatch_df.macros import digest, install
 from imgmatch_df.manifest import Manifest, made_by
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
-from imgmatch_df.torn import mend
+from imgmatch_df.torn import repair
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -23,10 +36,10 @@ _ABOUT: Final = "imgmatch_store"
 _MACROS: Final = "macros"
 _BATCH: Final = "__imgmatch_batch"
 
-_WRITE: Final[dict[str, Any]] = {
-    "storage_compatibility_version": "v1.4.0",  # so that the release of DuckDB before the current one opens the file
-    "auto_checkpoint_skip_wal_threshold": (1 << 63) - 1,  # so that no checkpoint is without a log: `torn` goes by it
-}
+# A log this long is put into the file before the run is done: what is in the log alone is in memory too. As long as the
+# file, at least, so that copying the file again and again costs less than what is written.
+_MIN_LOG_BYTES: Final = 1 << 28
+_MAX_LOG_BYTES: Final = 1 << 30
 _SQL_TYPES: Final[dict[pl.DataType, str]] = {
     pl.String(): "VARCHAR",
     pl.Int64(): "BIGINT",
@@ -50,16 +63,27 @@ class DuckDBStore:
         StoreError
             If it is no store, damaged, of a later format, or in use.
         """
-        self.path = path
+        # A link to a file stays one: what it names is replaced.
+        self.path = Path(os.path.realpath(path)) if write else path
+        self._is_writer = write
+        self._draft: Draft | InPlace | None = None
+        self._connection: DuckDBPyConnection
         with ExitStack() as stack:
             if write:
-                stack.enter_context(sole_writer(path))
-            mend(path, TABLE)
-            self._connection = stack.enter_context(_connected(path, write=write))
-            self.manifest, macros = self._read_about()
-            if write and macros != made_by():
-                self._renew_macros()
-            self._close = stack.pop_all().close
+                stack.enter_context(sole_writer(self.path))
+                clear(self.path)
+            self._reader = stack.enter_context(ExitStack())
+            stack.callback(self._discard)
+            try:
+                self.manifest, macros = self._open()
+            except TornError:
+                if not write:
+                    raise
+                repair(self.path, TABLE, _ABOUT)
+                self.manifest, macros = self._open()
+            if write and macros != _macros():
+                self._execute(self._renew_macros, pl.DataFrame())
+            self._held = stack.pop_all()
 
     @classmethod
     def create(cls, path: Path, manifest: Manifest) -> None:
@@ -67,81 +91,140 @@ class DuckDBStore:
         temporary = path.with_name(f".{path.name}.partial")
         columns = [f"{_quoted(name)} {_SQL_TYPES[dtype]}" for name, dtype in manifest.columns.items()]
         columns[0] += " NOT NULL"
-        with sole_writer(path, path.with_name(f".{path.name}.lock")), ExitStack() as stack:
+        with sole_writer(path), ExitStack() as stack:
             if path.exists():
                 return
-            for leftover in (temporary, temporary.with_name(f"{temporary.name}.wal")):  # of a killed run
-                leftover.unlink(missing_ok=True)
-                stack.callback(leftover.unlink, missing_ok=True)
-            with _connected(temporary, write=True) as connection, _explained(path):
+            clear(path)
+            stack.callback(clear, path)
+            with explained(path), closing(open_for_writing(temporary)) as connection:
                 connection.execute(f"CREATE TABLE {TABLE} ({', '.join(columns)})")
                 connection.execute(f"CREATE TABLE {_ABOUT} (name VARCHAR, value VARCHAR)")
-                about = {**manifest.entries, _MACROS: made_by()}
+                about = {**manifest.entries, _MACROS: _macros()}
                 connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(about.items()))  # noqa: S608
                 install(connection, key=manifest.key)
+                connection.execute("CHECKPOINT")
             appear(temporary, path, replace=False)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._finish(failed=kind is not None)
 
     def close(self) -> None:
-        """Close the file."""
-        self._close()
+        """Close the file; a writer puts into it what is in the log."""
+        self._finish(failed=False)
 
     def count(self) -> int:
         """Return the number of rows."""
-        with _explained(self.path):
-            found = self._connection.execute(f"SELECT count(*) FROM {TABLE}").fetchone()  # noqa: S608
-        return 0 if found is None else int(found[0])
+        with explained(self.path):
+            found = self._connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall()  # noqa: S608
+        return int(found[0][0])
 
-    def read(self, columns: Sequence[str], n_rows: int | None = None) -> Iterator[pl.DataFrame]:
-        """Yield the rows in order, in batches."""
+    def read(
+        self, columns: Sequence[str], n_rows: int | None = None, predicate: pl.Expr | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, in batches: of the first `n_rows` those that `predicate` is true of."""
         limit = "" if n_rows is None else f" LIMIT {n_rows:d}"
-        yield from self._query(f"SELECT {_listed(columns)} FROM {TABLE}{limit}", columns)  # noqa: S608
+        needed = set(columns).union(() if predicate is None else predicate.meta.root_names())
+        read = [name for name in self.manifest.columns if name in needed] or [self.manifest.key]
+        for batch in self._query(f"SELECT {_listed(read)} FROM {TABLE}{limit}", read):  # noqa: S608
+            yield (batch if predicate is None else batch.filter(predicate)).select(columns)
 
     def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Return some columns of what is stored under `keys`, in no order."""
         key = _quoted(self.manifest.key)
-        with self._batch(keys.alias(self.manifest.key).to_frame()):
+        with explained(self.path), self._batch(keys.alias(self.manifest.key).to_frame()):
             sql = f"SELECT {_listed(columns)} FROM {TABLE} SEMI JOIN {_BATCH} USING ({key})"  # noqa: S608
             return pl.concat([_empty(self.manifest, columns), *self._query(sql, columns)])
 
     def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
-        """Store rows: all of them, or none. The changed ones keep their places."""
-        columns = list(self.manifest.columns)
-        with _explained(self.path):
-            self._connection.execute("BEGIN")
-            if not new.is_empty():
-                with self._batch(new):
-                    names = _listed(columns)
-                    self._connection.execute(f"INSERT INTO {TABLE} ({names}) SELECT {names} FROM {_BATCH}")  # noqa: S608
-            if not changed.is_empty():
-                key, *others = map(_quoted, columns)
-                values = ", ".join(f"{name} = {_BATCH}.{name}" for name in others)
-                with self._batch(changed):
-                    self._connection.execute(
-                        f"UPDATE {TABLE} SET {values} FROM {_BATCH} WHERE {TABLE}.{key} = {_BATCH}.{key}"  # noqa: S608
-                    )
-            self._connection.execute("COMMIT")
+        """Store rows, up to `MAX_COMMIT_ROWS` at a time: all of them, or none. The changed ones keep their places."""
+        for rows in new.iter_slices(MAX_COMMIT_ROWS):
+            self._execute(self._insert, rows)
+        for rows in changed.iter_slices(MAX_COMMIT_ROWS):
+            self._execute(self._update, rows)
 
     def flush(self) -> None:
         """Do nothing: what is committed is on disk."""
 
     def prune(self, keys: pl.Series) -> int:
         """Drop the rows whose key is not among `keys`, and return how many."""
+        n_dropped = self.count() - self.stored(keys, [self.manifest.key]).height
+        if n_dropped:  # else the file need not be copied
+            self._execute(self._delete_others, keys.alias(self.manifest.key).to_frame())
+        return n_dropped
+
+    def _insert(self, rows: pl.DataFrame) -> None:
+        names = _listed(self.manifest.columns)
+        with self._batch(rows):
+            self._connection.execute(f"INSERT INTO {TABLE} ({names}) SELECT {names} FROM {_BATCH}")  # noqa: S608
+
+    def _update(self, rows: pl.DataFrame) -> None:
+        key, *others = map(_quoted, self.manifest.columns)
+        values = ", ".join(f"{name} = {_BATCH}.{name}" for name in others)
+        with self._batch(rows):
+            self._connection.execute(
+                f"UPDATE {TABLE} SET {values} FROM {_BATCH} WHERE {TABLE}.{key} = {_BATCH}.{key}"  # noqa: S608
+            )
+
+    def _delete_others(self, keys: pl.DataFrame) -> None:
         key = _quoted(self.manifest.key)
-        with self._batch(keys.alias(self.manifest.key).to_frame()), _explained(self.path):
-            found = self._connection.execute(
-                f"DELETE FROM {TABLE} WHERE {key} NOT IN (SELECT {key} FROM {_BATCH})"  # noqa: S608
-            ).fetchone()
-        return 0 if found is None else int(found[0])
+        with self._batch(keys):
+            self._connection.execute(f"DELETE FROM {TABLE} WHERE {key} NOT IN (SELECT {key} FROM {_BATCH})")  # noqa: S608
+
+    def _execute(self, change: Callable[[pl.DataFrame], None], rows: pl.DataFrame) -> None:
+        """Make a change: whole, or not at all."""
+        draft = self._draft or self._begin()
+        with explained(self.path):
+            self._connection.execute("BEGIN")
+            try:
+                change(rows)
+            except BaseException:
+                with suppress(StoreError), explained(self.path):
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+        draft.committed()
+        if draft.log_bytes() > max(_MIN_LOG_BYTES, min(self.path.stat().st_size, _MAX_LOG_BYTES)):
+            self._publish()
+            self._connection = self._reader.enter_context(reading(self.path))
+
+    def _begin(self) -> Draft | InPlace:
+        """Go from reading to writing."""
+        if has_links(self.path):
+            self._draft = Draft(self.path)
+        else:
+            self._reader.close()
+            self._draft = InPlace(self.path)
+        self._connection = self._draft.connection
+        return self._draft
+
+    def _publish(self) -> None:
+        """Go from writing to reading: the file has what was committed."""
+        draft, self._draft = self._draft or self._begin(), None
+        if os.name == "nt":  # a file that is open cannot be replaced
+            self._reader.close()
+        draft.publish()
+        self._reader.close()
+
+    def _discard(self) -> None:
+        if self._draft is not None:
+            self._draft.discard()
+
+    def _finish(self, *, failed: bool) -> None:
+        is_writer, self._is_writer = self._is_writer, False
+        with self._held:
+            if is_writer and (self._draft is not None or log_of(self.path).exists()):
+                try:
+                    self._publish()
+                except StoreError as error:
+                    if not failed:  # else another error is on its way
+                        warnings.warn(_left_in_log(self.path, error), ImgMatchWarning, stacklevel=3)
 
     def _query(self, sql: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         schema = {name: self.manifest.columns[name] for name in columns}
-        with _explained(self.path):
+        with explained(self.path):
             reader: Any = self._connection.sql(sql).to_arrow_reader(_READ_ROWS)
             try:
                 for batch in reader:
@@ -162,25 +245,26 @@ class DuckDBStore:
         finally:
             self._connection.unregister(_BATCH)
 
-    def _renew_macros(self) -> None:
+    def _renew_macros(self, _: pl.DataFrame) -> None:
         """Put the macros of this version in the place of another's."""
-        with _explained(self.path):
-            self._connection.execute("BEGIN")
-            install(self._connection, key=self.manifest.key)
-            self._connection.execute(f"DELETE FROM {_ABOUT} WHERE name = ?", [_MACROS])  # noqa: S608
-            self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, made_by()])  # noqa: S608
-            self._connection.execute("COMMIT")
+        install(self._connection, key=self.manifest.key)
+        self._connection.execute(f"DELETE FROM {_ABOUT} WHERE name = ?", [_MACROS])  # noqa: S608
+        self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, _macros()])  # noqa: S608
 
-    def _read_about(self) -> tuple[Manifest, str | None]:
-        """Return what the store says about itself, and whose macros it has."""
+    def _open(self) -> tuple[Manifest, str | None]:
+        """Open the file for reading; return what the store says about itself, and whose macros it has."""
         from duckdb import CatalogException
 
+        self._reader.close()
+        self._connection = self._reader.enter_context(reading(self.path))
         shown = repr(str(self.path))
-        with _explained(self.path):
+        with explained(self.path, opening=True):
+            if log_of(self.path).exists():  # a writer may have been killed: look at all metadata, read late elsewhere
+                self._connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [TABLE]).fetchall()
             try:
                 entries = dict(self._connection.execute(f"SELECT name, value FROM {_ABOUT}").fetchall())  # noqa: S608
                 manifest = Manifest.parse(entries, shown)
-                self._connection.execute(f"SELECT {_listed(manifest.columns)} FROM {TABLE} LIMIT 0")  # noqa: S608
+                self._connection.execute(f"SELECT {_listed(manifest.columns)} FROM {TABLE} LIMIT 0").fetchall()  # noqa: S608
             except CatalogException as error:
                 raise StoreError(
                     f"{shown} is a DuckDB file that holds no hashes of imgmatch-df\n"
@@ -189,58 +273,16 @@ class DuckDBStore:
         return manifest, entries.get(_MACROS)
 
 
-@contextmanager
-def _connected(path: Path, *, write: bool) -> Iterator["DuckDBPyConnection"]:
-    """Give a connection to a DuckDB file."""
-    import duckdb
-
-    with _explained(path):
-        connection = duckdb.connect(str(path), read_only=not write, config=_WRITE if write else {})
-    try:
-        # In a notebook it writes its bar to standard output, which may be where an export goes. Only where it is on:
-        # without ipywidgets it is off there, and to say so again is an error.
-        if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
-            connection.execute("SET enable_progress_bar = false")
-        yield connection
-    finally:
-        with _explained(path):
-            connection.close()
+def _macros() -> str:
+    """Return what a store says of its macros: who made them, and which they are."""
+    return f"{made_by()}, sql {digest()}"
 
 
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """Turn what DuckDB says into what a person can do."""
-    import duckdb
-
-    try:
-        yield
-    except duckdb.Error as error:
-        raise _store_error(path, str(error)) from error
-
-
-def _store_error(path: Path, said: str) -> StoreError:
-    shown, reason = repr(str(path)), said.splitlines()[0][:300] if said else "no reason"
-    if "Could not set lock" in said:
-        holder = re.search(r"PID (\d+)", said)
-        return busy(path, "another process" if holder is None else f"process {holder[1]}")
-    if "different configuration" in said or "file handle conflict" in said:
-        return busy(path, "another connection of this process")
-    if "newer version of DuckDB" in said:
-        return StoreError(
-            f"{shown} was written by a newer DuckDB: {reason}\nHint: pip install -U duckdb; nothing was changed."
-        )
-    if "not a valid DuckDB database file" in said:
-        return StoreError(f"{shown} is no DuckDB file\nHint: choose another name for the store; nothing was changed.")
-    full = ("No space left", "File too large", "Disk quota", "out of disk")
-    if any(words in said for words in full):
-        return StoreError(
-            f"there is no room for {shown}: {reason}\n"
-            "Hint: what was committed stays; make room, and the same call goes on where it stopped."
-        )
-    if any(words in said for words in ("Permission denied", "Read-only file system", "read-only mode")):
-        return StoreError(f"{shown} cannot be opened: {reason}\nHint: is the file or its folder read-only?")
-    return StoreError(
-        f"{shown} cannot be used: {reason}\nHint: is it damaged? A copy, or a new store under another name, helps."
+def _left_in_log(path: Path, error: StoreError) -> str:
+    return (
+        f"the rows are stored, but in {log_of(path).name!r}, which could not be put into {path.name!r}: "
+        f"{str(error).splitlines()[0]}\n"
+        "Hint: keep both files together; the next write_hashes makes them one."
     )
 
 

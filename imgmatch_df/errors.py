@@ -4,7 +4,22 @@ Every exception takes exactly one message string, because Polars rebuilds an exc
 ``type(error)(message)``.
 """
 
-from typing import NamedTuple
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+# Frames of these folders are not the line that a warning is about.
+_INNER = tuple(os.path.dirname(path) + os.sep for path in (__file__, pl.__file__))  # noqa: PTH120  # compared as text
+_is_silent: ContextVar[bool] = ContextVar("is_silent", default=False)
 
 
 class ImgMatchError(Exception):
@@ -71,10 +86,13 @@ class Setback(NamedTuple):
         What the row becomes if there is no other attempt.
     wait_s
         How long the server asks to wait, in seconds, None where it does not say.
+    responded
+        Whether the server sent a response, or a part of one.
     """
 
     failure: Failure
     wait_s: float | None = None
+    responded: bool = True
 
 
 _ERROR_OF_STATUS: dict[str, type[RowError]] = {
@@ -104,3 +122,24 @@ def row_error(failure: Failure, row: int) -> RowError:
         f"row {row} of its batch: {failure.status}: {failure.detail}\nHint: on_error='null' keeps such rows as null."
     )
     return _ERROR_OF_STATUS[failure.status](message)
+
+
+def warn(message: str) -> None:
+    """Issue an `ImgMatchWarning` that points at the line of the user's that made the call."""
+    if _is_silent.get():
+        return
+    level = 1
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_INNER):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, ImgMatchWarning, stacklevel=level)
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Issue no `ImgMatchWarning` in this context, for calls of a user who would not see one."""
+    token = _is_silent.set(True)
+    try:
+        yield
+    finally:
+        _is_silent.reset(token)

@@ -6,12 +6,11 @@ import stat
 from typing import Final
 
 from imgmatch_df.errors import Failure
+from imgmatch_df.local_files import OutsideError, join_base, open_file, stat_file
 from imgmatch_df.options import Options
-from imgmatch_df.sources import Source, decode_base64, describe, parse_source, path_from_text
+from imgmatch_df.sources import Source, decode_base64, describe, parse_source, path_from_text, refused_scheme
 
-# A FIFO without a writer would block an ordinary open for ever. O_BINARY exists, and matters, on Windows alone.
-_OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
+_SCHEME_OF_KIND: Final = {"path": "file", "base64": "data", "bytes": "data"}
 _STATUS_OF_ERRNO: Final = {
     errno.ENOENT: ("not_found", "no such file"),
     errno.ENOTDIR: ("not_found", "no such file"),
@@ -52,6 +51,8 @@ def read_source(value: str | bytes | memoryview | None, options: Options) -> byt
     source = parse_source(value)
     if isinstance(source, Failure):
         return source
+    if source.kind != "url" and (refused := refused_scheme(_SCHEME_OF_KIND[source.kind], options.schemes)) is not None:
+        return refused
     match source:
         case ("path", str(path)):
             return _read_file(path, options)
@@ -67,11 +68,8 @@ def file_stamp(value: str | bytes | memoryview | None, options: Options) -> tupl
     """Return what changes when the file that `value` names is written again; None where it names no file."""
     source = parse_source(value) if isinstance(value, str) else None
     if isinstance(source, Source) and source.kind == "path":
-        try:
-            found = os.stat(os.path.join(options.base_dir or "", str(source.value)))  # noqa: PTH116, PTH118
-        except (OSError, ValueError):
-            return None
-        return found.st_mtime_ns, found.st_size, found.st_ino
+        found = stat_file(str(source.value), options.base_dir)
+        return None if found is None else (found.st_mtime_ns, found.st_size, found.st_ino)
     return None
 
 
@@ -98,32 +96,22 @@ def _read_url(url: str, options: Options) -> bytes | Failure:
 
 
 def _read_file(path: str, options: Options) -> bytes | memoryview | Failure:
-    if options.base_dir is not None:
-        path = os.path.join(options.base_dir, path)  # noqa: PTH118  (pathlib costs more than the read of a small file)
+    path = join_base(path, options.base_dir)
     try:
-        if options.base_dir is not None and not _lies_within(path, options.base_dir):
-            return Failure("fetch_blocked", f"leads out of base_dir: {describe(path)}")
-        with open(path, "rb", opener=_open_without_waiting) as file:
+        with os.fdopen(open_file(path, options.base_dir), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 return Failure("bad_source", f"not a regular file: {describe(path)}")
             if found.st_size > options.max_bytes:
                 return _too_many_bytes(found.st_size, options)
             data = file.read(found.st_size)
+    except OutsideError:
+        return Failure("fetch_blocked", f"leads out of base_dir: {describe(path)}")
     except OSError as error:
         return _file_failure(error, path)
     except UnicodeEncodeError:
         return Failure("bad_source", f"holds characters that no file name can: {describe(path)}")
     return data if data else Failure("missing", f"zero bytes: {describe(path)}")
-
-
-def _open_without_waiting(path: str, flags: int) -> int:  # noqa: ARG001  (the flags that `open` would use)
-    return os.open(path, _OPEN_FLAGS)
-
-
-def _lies_within(path: str, folder: str) -> bool:
-    root = os.path.realpath(folder)
-    return os.path.realpath(path).startswith(os.path.join(root, ""))  # noqa: PTH118
 
 
 def _file_failure(error: OSError, path: str) -> Failure:

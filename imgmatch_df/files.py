@@ -2,9 +2,8 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +13,10 @@ from polars.io.plugins import register_io_source
 from imgmatch_df import records
 from imgmatch_df.documented import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
+from imgmatch_df.given_hashes import read_given
 from imgmatch_df.manifest import Manifest
-from imgmatch_df.pipeline import from_bits
-from imgmatch_df.scan import PICTURE_SUFFIXES, list_images
+from imgmatch_df.scan import holds_images, list_images
 from imgmatch_df.schema import (
     BMH1,
     DETAIL,
@@ -33,6 +33,7 @@ from imgmatch_df.schema import (
 )
 from imgmatch_df.sources import url_of
 from imgmatch_df.store import DUCKDB_SUFFIX, manifest_of, scan_hashes
+from imgmatch_df.table_files import count_nulls, is_list, scan_table
 
 TABLE_SUFFIXES: Final = (DUCKDB_SUFFIX, ".parquet", ".csv", ".ndjson", ".jsonl", ".json")
 
@@ -43,6 +44,10 @@ _SOURCE_NAMES: Final = (
 )
 _NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, ETAG, records.ID, records.RECORD)
 _PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
+_DATA_URI: Final = pl.lit("data:;base64,")
+_NAME_FIELD: Final = "path"
+_NAME: Final = "__imgmatch_name"  # the names of such images
+_GIVEN: Final = "__imgmatch_given_"
 
 # Rows hashed at a time. Polars ends a run only between batches: this many bound the wait after an error or a closed
 # pipe to about a second, and cost nothing (the pool of threads is fed by several batches at once).
@@ -74,6 +79,13 @@ class SourceTable:
         What the store says of itself that the rows come from, else None.
     unlisted
         Folders whose pictures are missing, because they cannot be listed, each with the reason.
+    left_out
+        How many files and folders are left out, by reason and suffix.
+    name
+        Column of `frame` that the input does not have and that names the pictures of `source`, else None.
+    given
+        Columns of `frame` that hold hashes as the input has them, in a foreign form, by the names of the columns that
+        were read from them.
     """
 
     frame: pl.LazyFrame
@@ -84,6 +96,20 @@ class SourceTable:
     batch_rows: int = BATCH_ROWS
     manifest: Manifest | None = None
     unlisted: tuple[str, ...] = ()
+    left_out: Mapping[LeftOut, int] = field(default_factory=dict)
+    name: str | None = None
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the input has."""
+        hidden = {*self.made, *self.given, self.name}
+        return [name for name in self.frame.collect_schema() if name not in hidden]
+
+    @property
+    def label(self) -> str | None:
+        """The column of `frame` that tells a person which image a row is, if there is one."""
+        return self.name or self.source
 
     @property
     def carrier(self) -> str:
@@ -95,8 +121,9 @@ class SourceTable:
         """The column that names a row to a person; None where its number does."""
         if self.request is not None:
             return records.ID
-        is_text = self.source is not None and self.frame.collect_schema()[self.source] == pl.String
-        return self.source if is_text else None
+        if self.made or self.source is None:
+            return self.name
+        return self.source if self.frame.collect_schema()[self.source] == pl.String else None
 
     def kind(self, name: str | None) -> HashKind:
         """Return the hash kind to compare by: `name`, else that of the request, of the stored hashes, or bmh1."""
@@ -111,7 +138,7 @@ class SourceTable:
         """
         if kind.name not in self.stored:
             return wanted
-        return None if self.manifest is None else self.manifest.decode
+        return None if self.manifest is None else self.manifest.recipe
 
     def radius(self, kind: HashKind) -> int:
         """Return the radius that a request's `range` means, in bits of `kind`; 0 where there is none."""
@@ -142,7 +169,7 @@ def open_sources(
         Only to refuse it where there is no table that it could apply to.
     method
         What the sources are for. ``"visual_hash"`` hashes them, and takes no notice of hashes in a table; the others
-        take them, also as documented strings of 0 and 1.
+        take them, also in the forms of `given_hashes`.
     hash_type
         The hash kind to compare by; None for the first that a table has. A column of the other kind may hold anything.
 
@@ -169,20 +196,28 @@ def open_sources(
         for option, value in (("--source", source), ("--base-dir", base_dir)):
             if value is not None:
                 raise ArgumentError(f"{option} is for tables, the sources are pictures\nHint: leave {option} out.")
-        frame, unlisted = _list_pictures(paths)
-        return SourceTable(frame, PATH, unlisted=unlisted)
-    if kinds == [".json"]:
+        frame, unlisted, left_out = list_images(paths)
+        return SourceTable(frame.lazy(), PATH, unlisted=unlisted, left_out=left_out)
+    if kinds == [".json"] and not all(map(is_list, paths)):
         return _open_requests(paths, source, method)
-    return _open_tables(kinds[0], paths, source, hash_type, takes_hashes=method != "visual_hash")
+    roots = {root for root, part in zip(map(_root, sources), found, strict=True) if part[1]}
+    root = roots.pop() if len(roots) == 1 else ""
+    return _open_tables(kinds[0], paths, source, hash_type, root, takes_hashes=method != "visual_hash")
+
+
+def _root(given: str) -> str:
+    """Return the folder below which the folders of an input say something of its rows."""
+    return given if Path(given).is_dir() else ""
 
 
 def _expand(given: str) -> tuple[str, list[str]]:
     """Return the kind of what the user gave, ``"pictures"`` or a table's ending, and the paths that it stands for."""
+    given = os.path.expanduser(given)  # noqa: PTH111  # a Path drops a leading "./"
     path = Path(given)
     suffix = path.suffix.lower()
     if path.is_dir():
         parts = _sorted_glob(os.path.join(glob.escape(given), "**", "*.parquet"))  # noqa: PTH118  # glob takes a str
-        if parts and list_images([given])[0].is_empty():
+        if parts and not holds_images(given):
             return ".parquet", parts
         return "pictures", [given]
     if suffix in TABLE_SUFFIXES:
@@ -190,7 +225,7 @@ def _expand(given: str) -> tuple[str, list[str]]:
         if not paths:
             raise _nothing_found(given)
         return suffix, paths
-    if path.is_file() and suffix and suffix not in PICTURE_SUFFIXES:
+    if path.is_file() and suffix and suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
         raise _unknown_ending(path)
     return "pictures", [given]
 
@@ -199,45 +234,31 @@ def _sorted_glob(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
 
 
-def _list_pictures(sources: Sequence[str]) -> tuple[pl.LazyFrame, tuple[str, ...]]:
-    """Return the pictures, and the folders that cannot be listed."""
-    found, unlisted = [], []
-    # A shell makes thousands of files of one glob; they are listed together.
-    for is_file, group in groupby(sources, key=lambda source: Path(source).is_file()):
-        for part in [list(group)] if is_file else ([source] for source in group):
-            frame, without = list_images(part)
-            if frame.is_empty() and without:
-                raise ArgumentError(f"cannot list {without[0]}\nHint: ask for permission to read the folder.")
-            if frame.is_empty():
-                raise _nothing_found(part[0])
-            found.append(frame)
-            unlisted += without
-    return pl.concat(found).lazy(), tuple(unlisted)
-
-
 def _open_tables(
-    suffix: str, paths: list[str], source: str | None, hash_type: str | None, *, takes_hashes: bool
+    suffix: str, paths: list[str], source: str | None, hash_type: str | None, root: str, *, takes_hashes: bool
 ) -> SourceTable:
     if suffix == DUCKDB_SUFFIX:
         return _open_stores(paths, source, takes_hashes=takes_hashes)
-    if suffix == ".parquet":
-        frame = pl.scan_parquet(paths, glob=False)
-    elif suffix == ".csv":
-        frame = pl.scan_csv(paths, glob=False, infer_schema=False)
-    else:
-        frame = pl.scan_ndjson(paths, infer_schema_length=None)
+    frame = scan_table(paths, suffix, root)
     schema = frame.collect_schema()
     stored = tuple(name for name in HASH_KINDS if takes_hashes and name in schema)
     name = _find_source(schema, source, needed=not stored)
     batch_rows = _batch_rows(frame, name)
     if suffix != ".parquet":
         frame = _in_batches(frame, batch_rows)
-    frame = frame.with_columns(_from_text(frame, stored, hash_type))
+    frame, given = _with_hashes(frame, stored, hash_type)
     if name is None or not _holds_pictures(schema[name]):
-        return SourceTable(frame, name, stored=stored, batch_rows=batch_rows)
+        return SourceTable(frame, name, stored=stored, batch_rows=batch_rows, given=given)
     made = f"{name}.{_PICTURE_FIELD}"
-    column = pl.col(name).struct.field(_PICTURE_FIELD).alias(made)
-    return SourceTable(frame.with_columns(column), made, (made,), stored)
+    image = pl.col(name).struct.field(_PICTURE_FIELD)
+    if schema[name].to_schema().get(_NAME_FIELD) != pl.String:  # type: ignore[attr-defined]  # it is a Struct
+        return SourceTable(frame.with_columns(image.alias(made)), made, (made,), stored, given=given)
+    path = pl.col(name).struct.field(_NAME_FIELD)
+    if suffix != ".parquet" or count_nulls(paths, made) != 0:
+        # Some images are not in the table, but where their path leads to: one column of text is both.
+        image = pl.when(image.is_not_null()).then(_DATA_URI + image.bin.encode("base64")).otherwise(path)
+    columns = image.alias(made), path.alias(_NAME)
+    return SourceTable(frame.with_columns(columns), made, (made,), stored, name=_NAME, given=given)
 
 
 def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:
@@ -256,34 +277,40 @@ def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) ->
     )
 
 
-def _from_text(frame: pl.LazyFrame, stored: tuple[str, ...], hash_type: str | None) -> list[pl.Expr]:
-    """Return the hashes that a text format holds as strings of 0 and 1, and the numbers beside them.
+def _with_hashes(
+    frame: pl.LazyFrame, stored: tuple[str, ...], hash_type: str | None
+) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """Return the table with its hashes in the dtype of their kind, and what it has in a foreign form.
 
-    The hashes that are compared must be such strings. A shop's size may be "XL", and the hashes of the other kind in
-    hexadecimal: what cannot be read in every row is a column of the user's, and stays as it is.
+    The hashes that are compared must be readable. A shop's size may be "XL", and the hashes of the other kind anything:
+    what cannot be read in every row is a column of the user's, and stays as it is.
     """
     schema = frame.collect_schema()
-    texts = [name for name in stored if schema[name] == pl.String]
     compared = hash_type or (*stored, None)[0]
-    hashes = {name: from_bits(name, name) for name in texts}
-    # A column of which every row failed has no type in NDJSON.
-    absent = [pl.col(name).cast(HASH_KINDS[name].dtype) for name in stored if schema[name] == pl.Null]
+    read, given = [], {}
+    for name in stored:
+        try:
+            found = read_given(frame, HASH_KINDS[name])
+        except ColumnError:
+            if name == compared:
+                raise
+            continue
+        if found is None or not (found.is_ours or name == compared):
+            continue
+        read.append(found.expr)
+        if not found.is_ours:
+            given[f"{_GIVEN}{name}"] = name
     numbers = {
         name: pl.col(name).cast(dtype, strict=False)
         for name, dtype in ((WIDTH, pl.UInt32), (HEIGHT, pl.UInt32), (SIZE, pl.UInt64))
-        if texts and schema.get(name) == pl.String
+        if any(schema[kind] == pl.String for kind in stored) and schema.get(name) == pl.String
     }
-    unsure = {name: pl.col(name).str.contains(_bits_pattern(name)) for name in texts if name != compared}
-    unsure |= {name: number.is_not_null() | pl.col(name).is_null() for name, number in numbers.items()}
-    is_read = dict.fromkeys(hashes, True)
-    if unsure:
-        found = frame.select(readable.all().alias(name) for name, readable in unsure.items())
-        is_read |= found.collect(engine="streaming").row(0, named=True)
-    return [*absent, *(read for name, read in (hashes | numbers).items() if is_read[name])]
-
-
-def _bits_pattern(name: str) -> str:
-    return f"^[01]{{{HASH_KINDS[name].n_chars}}}$"
+    if numbers:
+        readable = {name: (number.is_not_null() | pl.col(name).is_null()).all() for name, number in numbers.items()}
+        is_read = frame.select(**readable).collect(engine="streaming").row(0, named=True)
+        read += [number for name, number in numbers.items() if is_read[name]]
+    originals = [pl.col(name).alias(other) for other, name in given.items()]
+    return frame.with_columns(*read, *originals), given
 
 
 def _batch_rows(frame: pl.LazyFrame, source: str | None) -> int:
@@ -358,11 +385,6 @@ def _holds_pictures(dtype: pl.DataType) -> bool:
 
 
 def _nothing_found(source: str) -> ArgumentError:
-    if Path(source).is_dir():
-        return ArgumentError(
-            f"no pictures in {source!r}\n"
-            f"Hint: known endings are {' '.join(PICTURE_SUFFIXES)}; a glob takes files of any ending."
-        )
     return ArgumentError(f"nothing matches {source!r}\nHint: the working directory is {str(Path.cwd())!r}.")
 
 

@@ -1,12 +1,12 @@
 """What tells whether a source has changed since it was hashed, without hashing it again."""
 
-import os
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Final
 
 import polars as pl
 
+from imgmatch_df.local_files import stat_file
 from imgmatch_df.schema import ETAG, MODIFIED, MODIFIED_DTYPE, SIZE
 from imgmatch_df.sources import Source, parse_source
 
@@ -80,11 +80,8 @@ def _stamp(value: str | None, base_dir: str | None) -> tuple[int | None, int | N
         text = str(source.value).encode()
         return len(text), None, _digest(text)
     if source.kind == "path":
-        try:
-            found = os.stat(os.path.join(base_dir or "", str(source.value)))  # noqa: PTH116, PTH118  # a million times
-        except (OSError, ValueError):
-            return None, None, None
-        return found.st_size, found.st_mtime_ns // 1000, None
+        found = stat_file(str(source.value), base_dir)
+        return (None, None, None) if found is None else (found.st_size, found.st_mtime_ns // 1000, None)
     return None, None, None
 
 

@@ -5,21 +5,21 @@ Each takes a frame that has a hash column, or hashes its ``source=`` column firs
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_args
 
 import polars as pl
 
-from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.columns import PLAIN, Affixes, is_hash, without_bytes
+from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import (
+    Call,
     Frame,
     FrameT,
     Side,
     apply,
-    check_columns,
     check_radius,
-    decode_of,
     free_name,
-    hash_source,
+    needed_columns,
     shown_names,
 )
 from imgmatch_df.known import Stored, find_nearest
@@ -27,6 +27,7 @@ from imgmatch_df.options import SourceOptions, check_choice, check_flag
 from imgmatch_df.progress import steps
 from imgmatch_df.schema import (
     BMH1,
+    CLUSTER_COLUMNS,
     CLUSTER_ID,
     DIAMETER,
     DISTANCE,
@@ -39,7 +40,6 @@ from imgmatch_df.schema import (
     ROW_DTYPE,
     SIZE,
     WIDTH,
-    HashKind,
 )
 from imgmatch_df.store import Target
 
@@ -49,6 +49,10 @@ if TYPE_CHECKING:
 
 Linkage = Literal["connected", "star"]
 Keep = Literal["first", "last", "largest"]
+
+# A cluster of more than a tenth of the rows is probably a mistake, where there are enough rows to say so.
+_FEW_ROWS: Final = 50
+_LARGE_SHARE: Final = 10
 
 
 def cluster(
@@ -63,6 +67,8 @@ def cluster(
     stored_id: str | None = None,
     source: str | None = None,
     diameter: bool = False,
+    prefix: str = "",
+    suffix: str = "",
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return every row with the cluster of near-duplicates that it belongs to.
@@ -72,7 +78,8 @@ def cluster(
     frame
         Has a column named `hash_type`, or `source`.
     radius
-        Largest Hamming distance between two rows that are near-duplicates, in bits. Inclusive.
+        Largest Hamming distance between two rows that are near-duplicates, in bits. Inclusive. 0 finds equal hashes
+        alone; 24 of bmh1 or 4 of phash finds edited copies.
     hash_type
         ``"bmh1"`` or ``"phash"``.
     linkage
@@ -88,35 +95,49 @@ def cluster(
     against
         Rows that are known: the path of a store, of which only hashes and keys are read; or a frame that has a column
         named `hash_type`. A row within the radius of a known row is not kept and takes no part in clusters; the others
-        are clustered among themselves, as without it.
+        are clustered among themselves, as without it. A row never matches itself in a store that it is already in.
     stored_id
         Column whose values name the known rows; None names them by row number, those of a store by its key.
     source
         Column of pictures to hash first; None where the frame has the hashes.
     diameter
         Whether to add the largest distance between two rows of each cluster.
+    prefix, suffix
+        Put before and after the names of the new columns, those of `source` included.
     **options
         See `Options`; only with `source`, but for `progress`.
 
     Returns
     -------
     DataFrame or LazyFrame
-        All rows, in order, and ``cluster_id: UInt32`` (clusters are numbered from 0 by their first row),
-        ``representative_id``, ``distance: UInt16`` to the representative, ``kept: Boolean`` (is the representative),
-        and with `diameter` ``diameter: UInt16``. A row without a hash is a cluster of its own, kept, with null
-        distance. With `against` also ``reference_id``, null but for a row that matches a known one: it names the
-        nearest known row (the first of several), ``distance`` is the one to that, ``kept`` is false, and the other
-        columns are null. Columns of these names are replaced.
+        All rows, in order. New columns come first: ``cluster_id: UInt32`` (clusters are numbered from 0 by their first
+        row), ``kept: Boolean`` (is the representative), ``distance: UInt16`` to the representative, with `diameter`
+        ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes, and the columns
+        of the frame; hashes come last. A row without a hash is a cluster of its own, kept, with null distance. With
+        `against` also ``reference_id``, null but for a row that matches a known one: it names the nearest known row
+        (the first of several), ``distance`` is the one to that, ``kept`` is false, and the other new columns are null.
 
     Raises
     ------
     ArgumentError, ColumnError
-        If an argument is not allowed, or a column absent or of a dtype that is not allowed.
+        If an argument is not allowed, a column is absent or has a dtype that is not allowed, or the frame has a column
+        already of a name that a new one would have.
     StoreError
         If a store cannot be read, or its hashes are made in another way than those of `source`.
 
+    Warns
+    -----
+    ImgMatchWarning
+        If the radius is beyond what the kind of hash can tell apart (bmh1 128, phash 16), or one cluster has more than
+        a tenth of over 50 rows.
+
     Notes
     -----
+    A row is itself in a store where their keys are equal as text, and their sources where the store has another key: a
+    relative and an absolute path of one file are two rows. The key of a row is the column that `write_hashes` takes.
+    Two rows of the frame that are both stored are compared with each other here, and not with their stored selves, so
+    that the first copy is kept.
+
     Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. `diameter` takes
     longest: at worst quadratic in the different hashes of a cluster.
 
@@ -128,18 +149,23 @@ def cluster(
     [(0, 0, 0, True), (1, 1, 0, True), (0, 0, 1, False), (2, 3, None, True)]
     """
     kind, radius = check_radius(radius, hash_type)
-    grouping = _Grouping(radius, kind, linkage, keep, diameter=diameter, progress=options.get("progress", False))
-    known = grouping.stored(against, stored_id, decode_of(source, options))
-    hashed = hash_source(frame, kind, source, options)
-    schema = check_columns(hashed, kind, id)
-    fields: dict[str, Any] = {
+    absent = {DIAMETER: not diameter, REFERENCE_ID: against is None}
+    new = [name for name in CLUSTER_COLUMNS if not absent.get(name)]
+    affixes = Affixes.make(prefix, suffix)
+    call: Call[FrameT] = Call.check(frame, kind, source, options, id=id, adds=new, affixes=affixes)
+    grouping = _Grouping(call, radius, linkage, keep, diameter=diameter)
+    known = grouping.stored(against, stored_id, call)
+    hashed = call.hashed()
+    schema = hashed.collect_schema()
+    dtypes: dict[str, Any] = {
         CLUSTER_ID: ROW_DTYPE,
-        REPRESENTATIVE_ID: ROW_DTYPE if id is None else schema[id],
-        DISTANCE: DISTANCE_DTYPE,
         KEPT: pl.Boolean(),
-        **({DIAMETER: DISTANCE_DTYPE} if diameter else {}),
-        **({} if known is None else {REFERENCE_ID: known.id_dtype}),
+        DISTANCE: DISTANCE_DTYPE,
+        DIAMETER: DISTANCE_DTYPE,
+        REPRESENTATIVE_ID: ROW_DTYPE if id is None else schema[id],
+        REFERENCE_ID: None if known is None else known.id_dtype,
     }
+    fields = {call.names[name]: dtypes[name] for name in new}
 
     def describe(part: pl.Series) -> pl.Series:
         rows = part.struct.unnest()
@@ -161,13 +187,14 @@ def cluster(
             pl.when(pl.Series(found.has_hash & found.is_new)).then(DIAMETER),
             is_new.then(CLUSTER_ID),
             is_new.then(REPRESENTATIVE_ID),
-        )
-        return described.select(list(fields)).to_struct(part.name)
+        ).select(new)
+        described.columns = list(fields)
+        return described.to_struct(part.name)
 
-    made = free_name(schema)
-    answer = pl.struct(grouping.needs(schema, id)).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
-    replaced = [name for name in fields if name in schema]
-    return hashed.with_columns(answer).drop(replaced).unnest(made)
+    made = free_name({**schema, **fields})
+    columns = grouping.needs(schema, id, known)
+    answer = pl.struct(columns).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
+    return hashed.with_columns(answer).unnest(made).select(call.order(new, schema))
 
 
 def remove_duplicates(
@@ -179,24 +206,33 @@ def remove_duplicates(
     keep: Keep = "first",
     against: Frame | Target | None = None,
     source: str | None = None,
+    prefix: str = "",
+    suffix: str = "",
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return one row of each cluster of near-duplicates, with the others of its cluster.
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, against, source, **options
+    frame, radius, hash_type, linkage, keep, against, source, prefix, suffix, **options
         As `cluster`. With `against`, what is left is new: rows near a known one are in no row of the answer.
 
     Returns
     -------
     DataFrame or LazyFrame
-        The kept rows, in order, and ``removed_records: List(Struct)``, the other rows of the cluster with all their
-        columns, in order; an empty list where there are none. Rows without a hash are kept.
+        The kept rows, in order, and before their columns ``removed_records: List(Struct)``, the other rows of the
+        cluster, in order; an empty list where there are none. Hashes come last. Rows without a hash are kept.
+        Removed records have all columns but bytes that are no hashes, such as encoded images, in a column or in a field
+        of a struct: `cluster` gives the removed rows whole.
 
     Raises
     ------
     ArgumentError, ColumnError, StoreError
+        As `cluster`.
+
+    Warns
+    -----
+    ImgMatchWarning
         As `cluster`.
 
     Examples
@@ -204,72 +240,96 @@ def remove_duplicates(
     >>> import imgmatch_df, polars as pl
     >>> frame = pl.DataFrame({"phash": [0, 255, 1, None]}, schema={"phash": pl.UInt64})
     >>> imgmatch_df.remove_duplicates(frame, 1, "phash").rows()
-    [(0, [{'phash': 1}]), (255, []), (None, [])]
+    [([{'phash': 1}], 0), ([], 255), ([], None)]
     """
-    kind, radius = check_radius(radius, hash_type)
-    grouping = _Grouping(radius, kind, linkage, keep, diameter=False, progress=options.get("progress", False))
-    known = grouping.stored(against, None, decode_of(source, options))
-    hashed = hash_source(frame, kind, source, options)
-    schema = check_columns(hashed, kind, None)
-    columns = grouping.needs(schema)
-    kept_names = [name for name in schema if name != REMOVED_RECORDS]
-    removed_dtype = pl.List(pl.Struct({name: schema[name] for name in kept_names}))
+    affixes = Affixes.make(prefix, suffix)
+    return nest_duplicates(frame, radius, hash_type, linkage, keep, against, source, affixes, options)
 
-    label = free_name(schema)
+
+def nest_duplicates(
+    frame: FrameT,
+    radius: int,
+    hash_type: str,
+    linkage: Linkage = "connected",
+    keep: Keep = "first",
+    against: Frame | Target | Stored | None = None,
+    source: str | None = None,
+    affixes: Affixes = PLAIN,
+    options: SourceOptions | None = None,
+    *,
+    with_bytes: bool = False,
+) -> FrameT:
+    """Return what `remove_duplicates` does, on demand `with_bytes`: the documented JSON has images in its records."""
+    kind, radius = check_radius(radius, hash_type)
+    call: Call[FrameT] = Call.check(frame, kind, source, options or {}, adds=[REMOVED_RECORDS], affixes=affixes)
+    grouping = _Grouping(call, radius, linkage, keep, diameter=False)
+    known = grouping.stored(against, None, call)
+    hashed = call.hashed()
+    schema = hashed.collect_schema()
+    columns, removed_name = grouping.needs(schema, None, known), call.names[REMOVED_RECORDS]
+    record = {
+        name: (pl.col(name), dtype)
+        if with_bytes or name == call.hash or is_hash(name, dtype)
+        else without_bytes(pl.col(name), dtype)
+        for name, dtype in schema.items()
+    }
+    fields = {name: found for name, found in record.items() if found is not None}
+    removed_dtype = pl.List(pl.Struct({name: dtype for name, (_, dtype) in fields.items()}))
+    removed_record = pl.struct(expr.alias(name) for name, (expr, _) in fields.items()).alias(removed_name)
+    label = free_name({**schema, removed_name: None})
+    order = call.order([REMOVED_RECORDS], schema)
 
     def remove(rows: pl.DataFrame) -> pl.DataFrame:
         found = grouping.find(rows.select(columns), known)
         kept = found.kept
-        numbered = rows.select(kept_names).with_columns(pl.Series(label, found.representative))
+        numbered = rows.with_columns(pl.Series(label, found.representative))
         removed = (
             numbered.filter(~kept & pl.Series(found.is_new))
+            .select(label, removed_record)
             .group_by(label, maintain_order=True)
-            .agg(pl.struct(kept_names).alias(REMOVED_RECORDS))
+            .agg(removed_name)
         )
         return (
             numbered.filter(kept)
             .join(removed, on=label, how="left", maintain_order="left")
-            .drop(label)
-            .with_columns(pl.col(REMOVED_RECORDS).fill_null(pl.lit([], dtype=removed_dtype)))
+            .with_columns(pl.col(removed_name).fill_null(pl.lit([], dtype=removed_dtype)))
+            .select(order)
         )
 
-    answer = {**{name: schema[name] for name in kept_names}, REMOVED_RECORDS: removed_dtype}
-    return apply(hashed, list(schema), remove, answer)
+    return apply(hashed, list(schema), remove, {name: schema.get(name, removed_dtype) for name in order})
 
 
 class _Grouping:
     """How rows are put into clusters: the arguments of `cluster`, checked."""
 
-    def __init__(
-        self, radius: int, kind: HashKind, linkage: Linkage, keep: Keep, *, diameter: bool, progress: bool
-    ) -> None:
+    def __init__(self, call: Call[FrameT], radius: int, linkage: Linkage, keep: Keep, *, diameter: bool) -> None:
         check_choice("linkage", linkage, get_args(Linkage), "'connected' chains near-duplicates, 'star' does not.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
         check_flag("diameter", diameter, "True adds the largest distance in each cluster.")
-        self.radius, self.kind, self.linkage, self.keep = radius, kind, linkage, keep
-        self.diameter, self.progress = diameter, progress
+        # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
+        self.kind, self.hash, self.progress = call.kind, call.hash, call.progress
+        self.width, self.height = call.column(WIDTH), call.column(HEIGHT)
+        self.radius, self.linkage, self.keep, self.diameter = radius, linkage, keep, diameter
+        if keep == "largest" and call.source is None:
+            self._check_sizes(call.schema)
 
-    def needs(self, schema: Mapping[str, Any], id_column: str | None = None) -> list[str]:
+    def needs(self, schema: Mapping[str, Any], id_column: str | None, known: Stored | None) -> list[str]:
         """Return the columns that clustering reads, of those that there are."""
-        names = [self.kind.name] if id_column is None else [self.kind.name, id_column]
+        others = [] if known is None else known.own
         if self.keep == "largest":
-            for name in (WIDTH, HEIGHT):
-                # Null: every row failed, and the file that says so has no types.
-                if name not in schema or not (schema[name].is_numeric() or schema[name] == pl.Null):
-                    raise ColumnError(
-                        f"keep='largest' needs a numeric column {name!r}, the frame has {shown_names(schema)}\n"
-                        "Hint: visual_hash makes width and height."
-                    )
-            names += [WIDTH, HEIGHT, *([SIZE] if SIZE in schema and schema[SIZE].is_numeric() else [])]
-        return list(dict.fromkeys(names))
+            has_bytes = SIZE in schema and schema[SIZE].is_numeric()
+            others = [self.width, self.height, *([SIZE] if has_bytes else []), *others]
+        return needed_columns(self.hash, id_column, others)
 
-    def stored(self, against: Frame | Target | None, id_column: str | None, decode: str | None) -> Stored | None:
+    def stored(
+        self, against: Frame | Target | Stored | None, id_column: str | None, call: Call[FrameT]
+    ) -> Stored | None:
         """Return the known rows of a call, checked, if it has some."""
         if against is None:
             if id_column is not None:
                 raise ArgumentError("stored_id has no effect without against=\nHint: name the known rows.")
             return None
-        return Stored.of(against, self.kind, id_column, decode)
+        return Stored.of(against, call, id_column)
 
     def find(self, rows: pl.DataFrame, known: Stored | None) -> "_Clusters":
         """Return the clusters of the rows, given the columns that it needs; what is known takes no part in them."""
@@ -277,7 +337,7 @@ class _Grouping:
 
         if known is None:
             return self._cluster(rows)
-        nearest = find_nearest(rows, known, self.radius, self.kind, progress=self.progress)
+        nearest = find_nearest(rows, self.hash, known, self.radius, self.kind, progress=self.progress)
         is_new = np.ones(rows.height, np.bool_)
         is_new[nearest.rows] = False
         new = np.flatnonzero(is_new)
@@ -304,7 +364,7 @@ class _Grouping:
 
         from imgmatch_df import clusters, join
 
-        side = Side(rows, self.kind, None)
+        side = Side(rows[self.hash], self.kind)
         order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side))
         with steps("clustering", shown=self.progress) as step:
             labels = join.connect(side.words, self.radius, self.kind.n_bits, progress=step)
@@ -317,7 +377,8 @@ class _Grouping:
         representative[side.rows] = side.rows[labels]
         _, cluster = np.unique(clusters.first_rows(representative), return_inverse=True)
         distance = np.zeros(side.n_rows, np.uint16)
-        distance[side.rows] = clusters.distances(side.words, labels)
+        distance[side.rows] = to_representative = clusters.distances(side.words, labels)
+        self._warn_of_large(labels, to_representative)
         diameter = np.zeros(side.n_rows, np.uint16)
         if self.diameter:
             diameter[side.rows] = clusters.diameters(side.words, labels, join.first_equal(side.words))
@@ -326,10 +387,51 @@ class _Grouping:
         every = np.ones(side.n_rows, np.bool_)
         return _Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash, every)
 
+    def _warn_of_large(self, labels: "NDArray[np.uint32]", distance: "NDArray[np.uint16]") -> None:
+        """Warn where one cluster has so many of the rows that it is probably a mistake."""
+        import numpy as np
+
+        n_rows = len(labels)
+        if n_rows <= _FEW_ROWS:
+            return
+        sizes = np.bincount(labels)
+        largest = int(sizes.argmax())
+        n_large = int(sizes[largest])
+        if n_large * _LARGE_SHARE <= n_rows:
+            return
+        of_it = distance[labels == largest]
+        n_equal = int((of_it == 0).sum())
+        if n_equal * _LARGE_SHARE > n_rows:
+            alike = "have equal hashes" if n_equal == n_large else f"are one cluster, {n_equal:,} with equal hashes"
+            warn(
+                f"{n_large:,} of {n_rows:,} rows {alike}: images with little to see, such as blank ones, or one image "
+                "many times\nHint: look at some of them before you remove any."
+            )
+            return
+        hints = {
+            f"radius={self.kind.near_radius} finds edited copies.": self.radius > self.kind.near_radius,
+            "linkage='star' does not chain.": self.linkage != "star",
+            "near_duplicates gives the distance of every pair.": True,
+        }
+        warn(
+            f"{n_large:,} of {n_rows:,} rows are one cluster, farthest {of_it.max()} bits: a radius of {self.radius} "
+            f"of {self.kind.n_bits} bits may join unrelated images\n"
+            f"Hint: {next(hint for hint, applies in hints.items() if applies)}"
+        )
+
+    def _check_sizes(self, schema: Mapping[str, Any]) -> None:
+        for name in (self.width, self.height):
+            # Null: every row failed, and the file that says so has no types.
+            if name not in schema or not (schema[name].is_numeric() or schema[name] == pl.Null):
+                raise ColumnError(
+                    f"keep='largest' needs a numeric column {name!r}, the frame has {shown_names(schema)}\n"
+                    "Hint: visual_hash makes width and height."
+                )
+
     def _sizes(self, rows: pl.DataFrame, side: Side) -> "list[NDArray[np.float64]]":
         if self.keep != "largest":
             return []
-        columns = [rows[WIDTH].cast(pl.Float64) * rows[HEIGHT].cast(pl.Float64)]
+        columns = [rows[self.width].cast(pl.Float64) * rows[self.height].cast(pl.Float64)]
         if SIZE in rows.columns:
             columns.append(rows[SIZE].cast(pl.Float64))
         return [column.to_numpy()[side.rows] for column in columns]

@@ -65,18 +65,71 @@ def _validity(valid: "NDArray[np.bool_]") -> Any:
     return pa.py_buffer(np.packbits(valid, bitorder="little"))
 
 
+def as_hashes(column: pl.Series, kind: HashKind) -> pl.Series:
+    """Return a column of hashes in the dtype of its kind, whatever dtype that `kind` holds it comes in.
+
+    Raises
+    ------
+    ColumnError
+        If a value does not fit.
+    """
+    return unsigned(column) if kind.dtype == PHASH.dtype and column.dtype != pl.Null else column.cast(kind.dtype)
+
+
+def unsigned(column: pl.Series) -> pl.Series:
+    """Return a column of whole numbers as `UInt64` with the same 64 bits; any other column as it is.
+
+    Databases without unsigned integers hold a hash of 2**63 or more as a negative number, or as a wider one.
+
+    Raises
+    ------
+    ColumnError
+        If a value is below -2**63 or above 2**64 - 1.
+    """
+    dtype = column.dtype
+    if dtype == PHASH.dtype or dtype == pl.Null or not PHASH.holds(dtype):
+        return column
+    if dtype.is_unsigned_integer() and dtype != getattr(pl, "UInt128", None):
+        return column.cast(pl.UInt64)
+    if dtype in (pl.Int8, pl.Int16, pl.Int32, pl.Int64):
+        return column.cast(pl.Int64).reinterpret(signed=False)
+    name, column = column.name, column.alias("hash")  # Polars takes some names for patterns
+    wide = column.cast(pl.Int128, strict=False)
+    fits = wide.is_between(-(1 << 63), (1 << 64) - 1).fill_null(value=False)
+    wrong = column.filter(~fits & column.is_not_null())
+    if len(wrong):
+        raise ColumnError(
+            f"column {name!r} holds {wrong[0]}, a phash is of 64 bits: -2**63 to 2**64 - 1\n"
+            "Hint: is it another kind of hash?"
+        )
+    number = pl.col("hash")
+    whole = pl.when(number < 0).then(number + pl.lit(1 << 64, dtype=pl.Int128)).otherwise(number)
+    return wide.to_frame().select(whole.cast(pl.UInt64)).to_series().alias(name)
+
+
+def dtype_hint(dtype: pl.DataType, kind: HashKind | None = None) -> str:
+    """Return what makes hashes of a column that has another dtype; None is either kind."""
+    if dtype == pl.String:
+        return f"from_bits({'hash_type' if kind is None else repr(kind.name)}) turns strings of 0 and 1 into hashes."
+    if dtype.is_nested() and kind is not PHASH:
+        return "pl.Series([bytes(row) for row in frame['bmh1']]) makes Binary of lists of numbers."
+    if dtype.is_float() and kind is not BMH1:
+        return "a float has lost bits of the hash; read the table again with whole numbers in this column."
+    return "visual_hash makes it."
+
+
 def hash_rows(hashes: pl.Series) -> "tuple[NDArray[np.uint8], NDArray[np.bool_]]":
     """Return the bytes of a hash column and which rows have a hash.
 
     Parameters
     ----------
     hashes
-        `UInt64`, or `Binary` whose values all have one width of 1 to 512 bytes.
+        Whole numbers, or `Binary` whose values all have one width of 1 to 512 bytes.
 
     Returns
     -------
     rows, valid
-        uint8 (n, width) with zeros where the hash is null, and bool (n,). A `UInt64` gives its eight bytes big-endian.
+        uint8 (n, width) with zeros where the hash is null, and bool (n,). A number gives its eight bytes big-endian.
 
     Raises
     ------
@@ -85,13 +138,14 @@ def hash_rows(hashes: pl.Series) -> "tuple[NDArray[np.uint8], NDArray[np.bool_]]
     """
     import numpy as np
 
+    hashes = unsigned(hashes)
     valid = hashes.is_not_null().to_numpy()
     if hashes.dtype == PHASH.dtype:
         return hashes.fill_null(0).to_numpy().astype(">u8").view(np.uint8).reshape(-1, 8), valid
     if hashes.dtype != pl.Binary:
         raise ColumnError(
             f"column {hashes.name!r} has dtype {hashes.dtype}, a hash column is UInt64 (phash) or Binary (bmh1)\n"
-            "Hint: from_bits(hash_type) turns documented 0/1 strings into hashes."
+            f"Hint: {dtype_hint(hashes.dtype)}"
         )
     present = hashes.drop_nulls()
     width = _one_width(present)
@@ -202,7 +256,8 @@ def parse_hash(value: object) -> int | bytes:
     Parameters
     ----------
     value
-        A whole number of 0 to 2**64 - 1, of numpy too; bytes; or the documented 0/1 string of either kind.
+        An int of -2**63 to 2**64 - 1, of numpy too (a negative one stands for the same 64 bits); bytes; or the
+        documented 0/1 string of either kind.
 
     Raises
     ------
@@ -210,8 +265,8 @@ def parse_hash(value: object) -> int | bytes:
         If it is none of these.
     """
     number = whole_number(value)
-    if number is not None and 0 <= number < 1 << PHASH.n_bits:
-        return number
+    if number is not None and -(1 << PHASH.n_bits - 1) <= number < 1 << PHASH.n_bits:
+        return number % (1 << PHASH.n_bits)
     if isinstance(value, (bytes, bytearray, memoryview)) and 1 <= memoryview(value).nbytes <= MAX_WIDTH_BYTES:
         return bytes(value)
     if isinstance(value, str) and not value.strip("01"):
@@ -220,8 +275,8 @@ def parse_hash(value: object) -> int | bytes:
                 return int(value, 2) if kind is PHASH else int(value, 2).to_bytes(kind.n_bytes, "big")
     shown = f"{value!r:.80}"
     raise ArgumentError(
-        f"a hash value is an int below 2**64, bytes, or a 0/1 string of {PHASH.n_chars} or {BMH1.n_chars} characters, "
-        f"got {shown}\nHint: for a column, pass pl.col(name)."
+        f"a hash value is an int of -2**63 to 2**64 - 1, bytes, or a 0/1 string of {PHASH.n_chars} or {BMH1.n_chars} "
+        f"characters, got {shown}\nHint: for a column, pass pl.col(name)."
     )
 
 
@@ -243,10 +298,11 @@ def distances(left: pl.Series, right: pl.Series) -> pl.Series:
     ColumnError
         If the columns are no hash columns, or of different kinds.
     """
+    left, right = unsigned(left), unsigned(right)
     if left.dtype != right.dtype and pl.Null not in (left.dtype, right.dtype):
         raise ColumnError(
             f"cannot compare {left.name!r} ({left.dtype}) with {right.name!r} ({right.dtype})\n"
-            "Hint: both sides must be phash (UInt64) or both bmh1 (Binary)."
+            "Hint: both sides must be phash (whole numbers) or both bmh1 (Binary)."
         )
     if pl.Null in (left.dtype, right.dtype):
         n_rows = 0 if 0 in (len(left), len(right)) else max(len(left), len(right))

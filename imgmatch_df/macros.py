@@ -1,5 +1,7 @@
 """The SQL macros of `sql/`, put into a DuckDB file so that every shell can query its hashes."""
 
+from functools import cache
+from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +20,13 @@ def read_sql(name: str) -> str:
     packaged = files("imgmatch_df") / "_sql" / f"{name}.sql"  # in a wheel
     checkout = Path(__file__).parent.parent / "sql" / f"{name}.sql"
     return (packaged if packaged.is_file() else checkout).read_text(encoding="utf-8")
+
+
+@cache
+def digest() -> str:
+    """Return what tells these macros from those of another version: 16 hex digits."""
+    text = "\0".join(map(read_sql, FILES))
+    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def install(connection: "DuckDBPyConnection", *, key: str = "source") -> None:

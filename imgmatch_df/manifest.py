@@ -9,6 +9,7 @@ from typing import Final
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError, StoreError
+from imgmatch_df.options import make_recipe
 from imgmatch_df.schema import (
     DETAIL,
     ETAG,
@@ -55,6 +56,8 @@ class Manifest:
         The decode path of the hashes, ``"full"`` or ``"scaled"``.
     versions
         Name and version of each hash kind in it.
+    alpha
+        What became of transparency: ``"drop"``, ``"white"`` or ``"black"``.
     created_by
         What made the store; says nothing about what it holds.
     """
@@ -64,13 +67,14 @@ class Manifest:
     has_source: bool
     decode: str
     versions: tuple[tuple[str, str], ...]
+    alpha: str = "drop"
     created_by: str = ""
 
     @classmethod
     def make(
-        cls, key: str, dtype: pl.DataType, hash_types: tuple[str, ...], decode: str, *, has_source: bool
+        cls, key: str, dtype: pl.DataType, hash_types: tuple[str, ...], recipe: str, *, has_source: bool
     ) -> "Manifest":
-        """Return the manifest of a new store.
+        """Return the manifest of a new store; `recipe` is that of the `Options`.
 
         Raises
         ------
@@ -78,12 +82,14 @@ class Manifest:
             If `key` is the name of another column of a store.
         """
         versions = tuple((name, hash_kind(name).version) for name in HASH_KINDS if name in hash_types)
+        decode, _, alpha = recipe.partition("+")
         manifest = cls(
             key=key,
             key_dtype=_TEXT if dtype == pl.String else _NUMBER,
             has_source=has_source or key == SOURCE,
             decode=decode,
             versions=versions,
+            alpha=alpha or "drop",
             created_by=made_by(),
         )
         taken = [*HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG]
@@ -111,12 +117,14 @@ class Manifest:
                     "Hint: install a newer imgmatch-df; nothing was changed."
                 )
             versions = tuple((name.removeprefix(_HASH), entries[name]) for name in entries if name.startswith(_HASH))
+            decode, _, alpha = entries["decode"].partition("+")
             manifest = cls(
                 key=entries["key"],
                 key_dtype=entries["key_dtype"],
                 has_source=entries["has_source"] == "true",
-                decode=entries["decode"],
+                decode=decode,
                 versions=tuple(sorted(versions)),
+                alpha=alpha or "drop",
                 created_by=entries["created_by"],
             )
             unknown = [name for name in manifest.hash_types if name not in HASH_KINDS]
@@ -128,6 +136,11 @@ class Manifest:
                 "Hint: was it written by another version, or changed by hand? Nothing was changed."
             ) from error
         return manifest
+
+    @property
+    def recipe(self) -> str:
+        """How images became pixels, as the `recipe` of the `Options` says it."""
+        return make_recipe(self.decode, self.alpha)
 
     @property
     def hash_types(self) -> tuple[str, ...]:
@@ -142,7 +155,7 @@ class Manifest:
             "key": self.key,
             "key_dtype": self.key_dtype,
             "has_source": "true" if self.has_source else "false",
-            "decode": self.decode,
+            "decode": self.recipe,  # one entry, so that a version that does not know `alpha` refuses to mix
             **{f"{_HASH}{name}": made for name, made in self.versions},
             "created_by": self.created_by,
         }
@@ -169,22 +182,22 @@ class Manifest:
         own = [SOURCE] if self.has_source and self.key != SOURCE else []
         return [self.key, *own, STATUS, SIZE, MODIFIED, ETAG]
 
-    def check_comparable(self, kind: HashKind, decode: str | None, where: str) -> None:
+    def check_comparable(self, kind: HashKind, recipe: str | None, where: str) -> None:
         """Refuse to compare what the store holds with hashes of `kind` that are made in another way.
 
         Parameters
         ----------
         kind
             What is compared.
-        decode
-            The decode path of the others; None where nobody knows it.
+        recipe
+            How the images of the others became pixels; None where it is not known.
         where
             The store, for the message.
 
         Raises
         ------
         StoreError
-            If the store holds hashes of another version, or of another decode path.
+            If the store holds hashes of another version, or of pixels made in another way.
         """
         made = dict(self.versions).get(kind.name, kind.version)
         if made != kind.version:
@@ -192,11 +205,15 @@ class Manifest:
                 f"the version of {kind.name} is {made!r} in {where} and {kind.version!r} here\n"
                 "Hint: their distances mean nothing; hash the pictures again, into a new store."
             )
-        if decode not in (None, self.decode):
-            raise StoreError(
-                f"decode is {self.decode!r} in {where} and {decode!r} here: equal pictures are some bits apart\n"
-                f"Hint: decode={self.decode!r} makes hashes as the store has them."
-            )
+        if recipe is None:
+            return
+        decode, _, alpha = recipe.partition("+")
+        for name, ours, theirs in (("decode", self.decode, decode), ("alpha", self.alpha, alpha or "drop")):
+            if ours != theirs:
+                raise StoreError(
+                    f"{name} is {ours!r} in {where} and {theirs!r} here: equal pictures are some bits apart\n"
+                    f"Hint: {name}={ours!r} makes hashes as the store has them."
+                )
 
     def check_same(self, wanted: "Manifest", where: str) -> None:
         """Refuse to put what `wanted` describes into this store.
@@ -210,6 +227,7 @@ class Manifest:
             ("the key", self.key, wanted.key),
             ("the dtype of the key", self.key_dtype, wanted.key_dtype),
             ("decode", self.decode, wanted.decode),
+            ("alpha", self.alpha, wanted.alpha),
             ("hash_types", ", ".join(self.hash_types), ", ".join(wanted.hash_types)),
             *((f"the version of {name}", dict(self.versions).get(name, made), made) for name, made in wanted.versions),
         ]

@@ -1,7 +1,10 @@
-"""The namespace `imgmatch` of expressions, series and frames: two-line methods over `pipeline`."""
+"""The namespace `imgmatch` of expressions, series and frames: methods that call the functions of the same names."""
 
+import inspect
+import re
+from collections.abc import Callable
 from os import PathLike
-from typing import Any, Generic, Literal, Unpack, overload
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, Unpack, overload
 
 import polars as pl
 
@@ -10,10 +13,66 @@ from imgmatch_df.frames import FrameT
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store import Target
 
+T = TypeVar("T")
+
+_FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
+    function.__name__: function
+    for function in (
+        *(pipeline.phash, pipeline.bmh1, pipeline.visual_hash, pipeline.hamming, pipeline.to_bits, pipeline.from_bits),
+        *(pairing.near_duplicates, pairing.match, pairing.rank_images, grouping.cluster, grouping.remove_duplicates),
+        *(storing.write_hashes, storing.sink_hashes),
+    )
+}
+
+
+def _with_docstrings(namespace: type[T]) -> type[T]:
+    """Give the methods the docstrings of their functions, and signatures that can be read."""
+    for name, function in _FUNCTIONS.items():
+        method = vars(namespace).get(name)
+        if method is not None:
+            method.__doc__ = _docstring(method, function)
+            method.__signature__ = _signature(method, function)
+            function.__signature__ = _signature(function, function)  # type: ignore[attr-defined]
+    return namespace
+
+
+def _docstring(method: Callable[..., Any], function: Callable[..., Any]) -> str:
+    """Return the docstring of the function without the parameters that the method has not."""
+    docstring = inspect.getdoc(function) or ""
+    for name in inspect.signature(function).parameters.keys() - inspect.signature(method).parameters.keys():
+        docstring = re.sub(rf"^{name}\n(?: +.*\n)+", "", docstring, count=1, flags=re.MULTILINE)
+        docstring = re.sub(rf"^{name}, (?=.*\n    )", "", docstring, count=1, flags=re.MULTILINE)
+    return docstring.replace("Parameters\n----------\n\n", "")
+
+
+def _signature(method: Callable[..., Any], function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature with ``**options: SourceOptions``, and the function's type where an overload has `Any`."""
+    signature, truth = inspect.signature(method), inspect.signature(function)
+    shown = []
+    for one in signature.parameters.values():
+        is_options = one.kind is inspect.Parameter.VAR_KEYWORD
+        annotation = SourceOptions if is_options else one.annotation
+        shown.append(one.replace(annotation=truth.parameters[one.name].annotation if annotation is Any else annotation))
+    returned = truth.return_annotation if signature.return_annotation is Any else signature.return_annotation
+    return signature.replace(parameters=shown, return_annotation=returned)
+
+
+class _Namespace:
+    """What all namespaces have: a text that names their verbs."""
+
+    _of: ClassVar[str]
+
+    def __repr__(self) -> str:
+        verbs = [name for name in _FUNCTIONS if hasattr(self, name)]
+        return f"<imgmatch of {self._of}: {', '.join(verbs)}>"
+
 
 @pl.api.register_expr_namespace("imgmatch")
-class ImgMatchExpr:
+@_with_docstrings
+class ImgMatchExpr(_Namespace):
     """Hashes of a source column, and distances of hash columns."""
+
+    _of = "an Expr"
 
     def __init__(self, expr: pl.Expr) -> None:
         self._expr = expr
@@ -27,10 +86,15 @@ class ImgMatchExpr:
         return pipeline.bmh1(self._expr, **options)
 
     def visual_hash(
-        self, *, hash_types: pipeline.HashTypes = ("bmh1", "phash"), **options: Unpack[SourceOptions]
+        self,
+        *,
+        hash_types: pipeline.HashTypes = ("bmh1", "phash"),
+        prefix: str = "",
+        suffix: str = "",
+        **options: Unpack[SourceOptions],
     ) -> pl.Expr:
         """See `imgmatch_df.visual_hash`."""
-        return pipeline.visual_hash(self._expr, hash_types=hash_types, **options)
+        return pipeline.visual_hash(self._expr, hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
 
     def hamming(self, other: pl.Expr | pl.Series | int | bytes | str) -> pl.Expr:
         """See `imgmatch_df.hamming`."""
@@ -46,8 +110,11 @@ class ImgMatchExpr:
 
 
 @pl.api.register_series_namespace("imgmatch")
-class ImgMatchSeries:
+@_with_docstrings
+class ImgMatchSeries(_Namespace):
     """The same on a Series, at once; results have the same names."""
+
+    _of = "a Series"
 
     def __init__(self, series: pl.Series) -> None:
         self._series = series
@@ -61,10 +128,17 @@ class ImgMatchSeries:
         return self._select(pipeline.bmh1(pl.first(), **options))
 
     def visual_hash(
-        self, *, hash_types: pipeline.HashTypes = ("bmh1", "phash"), **options: Unpack[SourceOptions]
+        self,
+        *,
+        hash_types: pipeline.HashTypes = ("bmh1", "phash"),
+        prefix: str = "",
+        suffix: str = "",
+        **options: Unpack[SourceOptions],
     ) -> pl.Series:
         """See `imgmatch_df.visual_hash`."""
-        return self._select(pipeline.visual_hash(pl.first(), hash_types=hash_types, **options))
+        return self._select(
+            pipeline.visual_hash(pl.first(), hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
+        )
 
     def hamming(self, other: pl.Series | int | bytes | str) -> pl.Series:
         """See `imgmatch_df.hamming`."""
@@ -82,7 +156,8 @@ class ImgMatchSeries:
         return self._series.to_frame().select(expr).to_series()
 
 
-class _FrameVerbs(Generic[FrameT]):
+@_with_docstrings
+class _FrameVerbs(_Namespace, Generic[FrameT]):
     """The frame verbs, each of which gives what it is given: a DataFrame at once, a LazyFrame lazily."""
 
     def __init__(self, frame: FrameT) -> None:
@@ -93,10 +168,12 @@ class _FrameVerbs(Generic[FrameT]):
         source: str = "url",
         *,
         hash_types: pipeline.HashTypes = ("bmh1", "phash"),
+        prefix: str = "",
+        suffix: str = "",
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.visual_hash`."""
-        return pipeline.visual_hash(self._frame, source, hash_types=hash_types, **options)
+        return pipeline.visual_hash(self._frame, source, hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
 
     @overload
     def near_duplicates(
@@ -177,6 +254,8 @@ class _FrameVerbs(Generic[FrameT]):
         stored_id: str | None = None,
         source: str | None = None,
         diameter: bool = False,
+        prefix: str = "",
+        suffix: str = "",
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.cluster`."""
@@ -191,6 +270,8 @@ class _FrameVerbs(Generic[FrameT]):
             stored_id=stored_id,
             source=source,
             diameter=diameter,
+            prefix=prefix,
+            suffix=suffix,
             **options,
         )
 
@@ -203,11 +284,22 @@ class _FrameVerbs(Generic[FrameT]):
         keep: grouping.Keep = "first",
         against: pl.DataFrame | pl.LazyFrame | Target | None = None,
         source: str | None = None,
+        prefix: str = "",
+        suffix: str = "",
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.remove_duplicates`."""
         return grouping.remove_duplicates(
-            self._frame, radius, hash_type, linkage=linkage, keep=keep, against=against, source=source, **options
+            self._frame,
+            radius,
+            hash_type,
+            linkage=linkage,
+            keep=keep,
+            against=against,
+            source=source,
+            prefix=prefix,
+            suffix=suffix,
+            **options,
         )
 
     def rank_images(
@@ -217,15 +309,22 @@ class _FrameVerbs(Generic[FrameT]):
         *,
         k: int | None = None,
         source: str | None = None,
+        prefix: str = "",
+        suffix: str = "",
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
-        return pairing.rank_images(self._frame, query, hash_type, k=k, source=source, **options)
+        return pairing.rank_images(
+            self._frame, query, hash_type, k=k, source=source, prefix=prefix, suffix=suffix, **options
+        )
 
 
 @pl.api.register_dataframe_namespace("imgmatch")
+@_with_docstrings
 class ImgMatchDataFrame(_FrameVerbs[pl.DataFrame]):
     """The frame verbs, at once."""
+
+    _of = "a DataFrame"
 
     def write_hashes(
         self,
@@ -235,7 +334,7 @@ class ImgMatchDataFrame(_FrameVerbs[pl.DataFrame]):
         key: str | None = None,
         hash_types: pipeline.HashTypes | None = None,
         retry_failed: bool = False,
-        prune: bool = False,
+        prune: storing.Prune = False,
         **options: Unpack[SourceOptions],
     ) -> storing.WriteSummary:
         """See `imgmatch_df.write_hashes`."""
@@ -252,8 +351,11 @@ class ImgMatchDataFrame(_FrameVerbs[pl.DataFrame]):
 
 
 @pl.api.register_lazyframe_namespace("imgmatch")
+@_with_docstrings
 class ImgMatchLazyFrame(_FrameVerbs[pl.LazyFrame]):
     """The frame verbs, lazily."""
+
+    _of = "a LazyFrame"
 
     def sink_hashes(
         self,
@@ -263,7 +365,7 @@ class ImgMatchLazyFrame(_FrameVerbs[pl.LazyFrame]):
         key: str | None = None,
         hash_types: pipeline.HashTypes | None = None,
         retry_failed: bool = False,
-        prune: bool = False,
+        prune: storing.Prune = False,
         **options: Unpack[SourceOptions],
     ) -> storing.WriteSummary:
         """See `imgmatch_df.sink_hashes`."""

@@ -19,10 +19,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from imgmatch_df.addresses import origin_of
+from imgmatch_df.circuit_breaker import CircuitBreaker
 from imgmatch_df.errors import Failure, Setback
 from imgmatch_df.memory import Claim, Memory
 from imgmatch_df.options import Options
-from imgmatch_df.sources import Fetched
+from imgmatch_df.sources import Fetched, refused_scheme
 
 if TYPE_CHECKING:
     from imgmatch_df.cloud import CloudClient
@@ -32,6 +33,9 @@ _BACKOFF_S: Final = 0.5
 _WITH_ATTEMPTS: Final = ("not_found", "fetch_timeout", "fetch_failed")
 _BUCKET: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/\\?#]*")
 _HTTP: Final = re.compile("https?:", re.IGNORECASE)
+# A batch whose requests all wait for slow hosts holds up no other: a quarter of the connections is for batches that
+# have fewer requests than these in flight.
+_N_RESERVED: Final = 4
 # On Windows the loop watches at most 512 sockets (select), and it has some of its own.
 _MAX_OPEN: Final = 480 if sys.platform == "win32" else sys.maxsize
 _CLOSE_WITHIN_S: Final = 5.0  # milliseconds, unless the machine is busy
@@ -72,6 +76,7 @@ class Download:
         self._hosts: list[str] = []
         self._ready: deque[str] = deque()
         self._full: set[str] = set()
+        self.n_in_flight = 0
         self.under_way: dict[int, Attempt | asyncio.TimerHandle] = {}
         for position, url in enumerate(urls):
             host = origin_of(url) if _HTTP.match(url) else found[0] if (found := _BUCKET.match(url)) else ""
@@ -87,11 +92,11 @@ class Download:
         """Return the scheme, host and port of an address, as its connections are counted."""
         return self._hosts[position]
 
-    def take(self, n_open_to: Counter[str]) -> int | None:
+    def take(self, n_open_to: Counter[str], circuits: CircuitBreaker, now: float) -> int | None:
         """Return the next position whose host has a connection free, the hosts in turn; None where there is none."""
         while self._ready:
             host = self._ready.popleft()
-            if n_open_to[host] >= self.options.n_connections_per_host:
+            if n_open_to[host] >= (1 if circuits.is_half_open(host, now) else self.options.n_connections_per_host):
                 self._full.add(host)
                 continue
             queue = self._queues[host]
@@ -120,6 +125,10 @@ class Download:
         self._n_attempts[position] += 1
         return self._n_attempts[position]
 
+    def was_attempted(self, position: int) -> bool:
+        """Return whether an address has had an attempt."""
+        return position in self._n_attempts
+
     def drop_queued(self, after: int) -> list[int]:
         """Forget the addresses behind the position `after` that wait for a connection, and return them."""
         dropped = []
@@ -146,6 +155,7 @@ class Network:
         self._loop = asyncio.SelectorEventLoop()  # Windows has another one, which watches no file descriptors
         self._downloads: deque[Download] = deque()
         self._memory = Memory(self._call_back)
+        self._circuits = CircuitBreaker()
         self._n_open = 0
         self._n_open_to: Counter[str] = Counter()
         self._web: WebClient | None = None
@@ -201,18 +211,26 @@ class Network:
 
     def _next(self, download: Download) -> int | None:
         options = download.options
-        if self._n_open >= min(options.n_connections, _MAX_OPEN) or not self._memory.has_room(
-            options.max_bytes_in_flight
-        ):
+        most = min(options.n_connections, _MAX_OPEN)
+        if download.n_in_flight >= _N_RESERVED:
+            most -= most // 4
+        if self._n_open >= most or not self._memory.has_room(options.max_bytes_in_flight):
             return None
-        return download.take(self._n_open_to)
+        return download.take(self._n_open_to, self._circuits, self._loop.time())
 
     def _begin(self, download: Download, position: int) -> None:
+        url, host, now = download.url(position), download.host(position), self._loop.time()
+        refused = refused_scheme(url.partition(":")[0], download.options.schemes)
+        if refused is None and not download.was_attempted(position):
+            refused = self._circuits.refuse(host, now)
+        if refused is not None:
+            self._answer(download, position, refused)
+            return
         self._n_open += 1
-        self._n_open_to[download.host(position)] += 1
+        self._n_open_to[host] += 1
+        download.n_in_flight += 1
         claim = self._memory.claim(download.options.max_bytes_in_flight)
-        url = download.url(position)
-        landed = partial(self._landed, download, position, claim)
+        landed = partial(self._landed, download, position, claim, now)
         try:
             client = self._web_client() if _HTTP.match(url) else self._cloud_client()
             download.under_way[position] = client.start(url, download.options, claim, landed)
@@ -238,11 +256,17 @@ class Network:
         download: Download,
         position: int,
         claim: Claim,
+        started: float,
         outcome: Answer | Setback | BaseException | None,
     ) -> None:
         download.under_way.pop(position, None)
         host = download.host(position)
+        if isinstance(outcome, Setback) and not outcome.responded:
+            self._circuits.fail(host, outcome.failure, started, self._loop.time())
+        elif isinstance(outcome, Fetched | Failure | Setback):
+            self._circuits.respond(host)
         self._n_open -= 1
+        download.n_in_flight -= 1
         self._n_open_to[host] -= 1
         if not self._n_open_to[host]:
             del self._n_open_to[host]
@@ -266,7 +290,8 @@ class Network:
             options = download.options
             longest_s = max(options.timeout_s, _BACKOFF_S)
             asked_s = outcome.wait_s or 0.0
-            if n_attempts < options.attempts and asked_s <= longest_s:
+            is_silent = self._circuits.is_open(download.host(position), self._loop.time())
+            if n_attempts < options.attempts and asked_s <= longest_s and not is_silent:
                 # Jitter, or all that failed together come back together.
                 own_s = _BACKOFF_S * 2.0 ** min(n_attempts - 1, 16) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
                 wait_s = max(asked_s, min(own_s, longest_s))

@@ -1,8 +1,10 @@
 """What a caller may set, checked once, while the expression is built."""
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from numbers import Integral, Number, Real
 from os import PathLike, fspath
 from typing import Any, Literal, TypedDict, Unpack, get_args
@@ -11,6 +13,7 @@ from imgmatch_df.errors import ArgumentError
 from imgmatch_df.threads import max_threads
 
 Decode = Literal["full", "scaled"]
+Alpha = Literal["drop", "white", "black"]
 OnError = Literal["null", "raise"]
 
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb: a quarter of a GiB of RGB
@@ -23,6 +26,8 @@ N_CONNECTIONS = 64
 N_CONNECTIONS_PER_HOST = 32
 MAX_BYTES_IN_FLIGHT = 1 << 27
 
+FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000")
+_SCHEME_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
 _MAX_SECONDS = 1_000_000  # what the clocks below count in milliseconds has 32 bits
 _WHOLE_NUMBERS = (
     "max_pixels",
@@ -38,6 +43,7 @@ class SourceOptions(TypedDict, total=False):
     """The keyword options of every call that reads sources; `Options` says what each one means."""
 
     decode: Decode
+    alpha: Alpha
     max_pixels: int
     max_bytes: int
     base_dir: str | PathLike[str] | None
@@ -48,6 +54,9 @@ class SourceOptions(TypedDict, total=False):
     max_bytes_in_flight: int
     allow_private_networks: bool
     storage_options: Mapping[str, Any] | None
+    schemes: Iterable[str] | None
+    formats: Iterable[str] | None
+    isolate: bool
     on_error: OnError
     progress: bool
 
@@ -70,6 +79,10 @@ class Options:
     ----------
     decode
         ``"full"`` is the exact path; ``"scaled"`` lets the JPEG decoder shrink large pictures first.
+    alpha
+        What becomes of transparency: ``"drop"`` takes the colours as they are stored, as OpenCV does, whatever is
+        transparent; ``"white"`` and ``"black"`` show the image over that colour. Drawings in black ink on a
+        transparent ground are all black with ``"drop"``, and can be told apart with ``"white"``.
     max_pixels
         Largest width x height that is decoded, checked from the header. Inclusive.
     max_bytes
@@ -92,7 +105,18 @@ class Options:
     allow_private_networks
         Whether addresses that are not on the public internet may be reached: loopback, private, link-local …
     storage_options
-        What fsspec's filesystem takes, for ``s3://``, ``gs://``, ``az://`` …; copied.
+        What fsspec's filesystem takes, for ``s3://``, ``gs://``, ``az://`` and every other scheme of fsspec; copied.
+        None (default) refuses these schemes, because they would use the credentials of this machine: pass ``{}`` to
+        allow that, or ``{"anon": True}`` to read public buckets without credentials.
+    schemes
+        What a column may name: ``"http"``, ``"https"``, ``"s3"`` … for URLs, ``"file"`` for paths and file: URIs,
+        ``"data"`` for base64 and data: URIs. A row that names anything else is `fetch_blocked`. None allows all.
+    formats
+        The formats that are read: ``"jpeg"``, ``"png"``, ``"webp"``, ``"gif"``, ``"tiff"``, ``"bmp"``, ``"avif"``,
+        ``"pnm"``, ``"jpeg2000"``. None reads all.
+    isolate
+        Whether images are decoded in processes of their own, so that one that crashes its decoder, or takes more than
+        30 seconds or 1.5 GB, costs its own row. Not on Windows.
     on_error
         ``"null"`` keeps failed rows as null, ``"raise"`` stops at the first one.
     progress
@@ -100,6 +124,7 @@ class Options:
     """
 
     decode: Decode = "full"
+    alpha: Alpha = "drop"
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
     base_dir: str | None = None
@@ -109,7 +134,10 @@ class Options:
     n_connections_per_host: int = N_CONNECTIONS_PER_HOST
     max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT
     allow_private_networks: bool = False
-    storage_options: StorageOptions = field(default_factory=StorageOptions)
+    storage_options: StorageOptions | None = None
+    schemes: frozenset[str] | None = None
+    formats: frozenset[str] | None = None
+    isolate: bool = False
     on_error: OnError = "null"
     progress: bool = False
 
@@ -118,8 +146,14 @@ class Options:
         """Return every option's default."""
         return {option.name: getattr(cls(), option.name) for option in fields(cls)}
 
+    @property
+    def recipe(self) -> str:
+        """How images become pixels, for comparing: the decode path, and the background where there is one."""
+        return make_recipe(self.decode, self.alpha)
+
     def __post_init__(self) -> None:
         check_choice("decode", self.decode, get_args(Decode), "'full' is exact, 'scaled' is faster on large JPEGs.")
+        check_choice("alpha", self.alpha, get_args(Alpha), "'drop' is as OpenCV, 'white' shows line art.")
         check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
         for name in _WHOLE_NUMBERS:
             # Larger numbers mean the same, and libraries below take no others.
@@ -127,7 +161,13 @@ class Options:
             object.__setattr__(self, name, min(check_positive(name, getattr(self, name)), limit))
         object.__setattr__(self, "timeout_s", check_seconds("timeout_s", self.timeout_s))
         check_flag("allow_private_networks", self.allow_private_networks, "leave it out for columns of strangers.")
+        check_flag("isolate", self.isolate, "True decodes in processes of their own.")
         check_flag("progress", self.progress, "True shows a bar.")
+
+
+def make_recipe(decode: str, alpha: str) -> str:
+    """Return the decode path, and after a plus sign the background where transparency is not dropped."""
+    return decode if alpha == "drop" else f"{decode}+{alpha}"
 
 
 def make_options(**options: Unpack[SourceOptions]) -> Options:
@@ -149,6 +189,8 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
     frozen = {
         "base_dir": _resolve_base_dir(options.get("base_dir")),
         "storage_options": _freeze_storage_options(options.get("storage_options")),
+        "schemes": _freeze_schemes(options.get("schemes")),
+        "formats": _freeze_formats(options.get("formats")),
     }
     return Options(**{**options, **frozen})  # type: ignore[arg-type]
 
@@ -157,12 +199,37 @@ def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
     path = fspath(base_dir) if isinstance(base_dir, PathLike) else base_dir
     if path is not None and not isinstance(path, str):
         raise ArgumentError(f"base_dir must be a path, got {shown(base_dir)}\nHint: pass a str or a pathlib.Path.")
+    if path is not None and not os.path.isdir(path):  # noqa: PTH112  # a Path of "" is the working directory
+        raise ArgumentError(f"base_dir is not a folder: {path!r}\nHint: the working directory is {os.getcwd()!r}.")  # noqa: PTH109
     return path
 
 
-def _freeze_storage_options(given: Mapping[str, Any] | None) -> StorageOptions:
+def _freeze_formats(given: Iterable[str] | None) -> frozenset[str] | None:
     if given is None:
-        return StorageOptions()
+        return None
+    names = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else []
+    if not names or not all(isinstance(name, str) and name.lower() in FORMATS for name in names):
+        raise ArgumentError(
+            f"formats must be a list of {', '.join(FORMATS)}, got {given!r}\nHint: leave it out for all."
+        )
+    return frozenset(name.lower() for name in names)
+
+
+def _freeze_schemes(given: Iterable[str] | None) -> frozenset[str] | None:
+    if given is None:
+        return None
+    names = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else []
+    if not names or not all(isinstance(name, str) and _SCHEME_NAME.fullmatch(name) for name in names):
+        raise ArgumentError(
+            f"schemes must be a list of names of schemes, got {given!r}\n"
+            'Hint: ("http", "https") allows URLs only; "file" stands for paths, "data" for base64.'
+        )
+    return frozenset(name.lower() for name in names)
+
+
+def _freeze_storage_options(given: Mapping[str, Any] | None) -> StorageOptions | None:
+    if given is None:
+        return None
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise ArgumentError(
             f"storage_options must be a mapping of names to values, got {type(given).__name__}\n"

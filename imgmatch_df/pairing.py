@@ -11,18 +11,9 @@ import polars as pl
 
 from imgmatch_df import hashing
 from imgmatch_df.batches import hash_batch
+from imgmatch_df.columns import Affixes
 from imgmatch_df.errors import ArgumentError, Failure, row_error
-from imgmatch_df.frames import (
-    Frame,
-    FrameT,
-    Side,
-    apply,
-    check_columns,
-    check_radius,
-    decode_of,
-    hash_source,
-    needed_columns,
-)
+from imgmatch_df.frames import Call, Frame, FrameT, Side, apply, check_radius, needed_columns
 from imgmatch_df.known import Stored
 from imgmatch_df.options import SourceOptions, check_flag, check_positive, make_options, shown, whole_number
 from imgmatch_df.progress import steps
@@ -98,7 +89,8 @@ def near_duplicates(
     frame
         Has a column named `hash_type`, or `source`.
     radius
-        Largest Hamming distance, in bits. Inclusive.
+        Largest Hamming distance, in bits. Inclusive. 0 finds equal hashes alone; 24 of bmh1 or 4 of phash finds
+        edited copies.
     hash_type
         ``"bmh1"`` or ``"phash"``.
     id
@@ -125,6 +117,11 @@ def near_duplicates(
     ColumnError
         If a column is absent or has a dtype that is not allowed.
 
+    Warns
+    -----
+    ImgMatchWarning
+        If the radius is beyond what the kind of hash can tell apart (bmh1 128, phash 16).
+
     Notes
     -----
     Exact, and nearly linear in the number of rows while the radius is small: Norouzi, Punjani, Fleet, Fast Search in
@@ -140,20 +137,21 @@ def near_duplicates(
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
     check_flag("explain", explain, "True returns a text about the plan.")
-    hashed = hash_source(frame, kind, source, options)
-    schema = check_columns(hashed, kind, id)
-    progress = options.get("progress", False)
+    call: Call[FrameT] = Call.check(frame, kind, source, options, id=id)
+    hash_name, progress = call.hash, call.progress
+    columns = needed_columns(hash_name, id)
+    hashed = call.hashed()
 
     if explain:
         from imgmatch_df import join
 
-        side = Side(hashed.lazy().select(needed_columns(kind, id)).collect(), kind, id)
+        side = Side(hashed.lazy().select(hash_name).collect().to_series(), kind)
         return str(join.explain(side.words, radius, kind.n_bits))
 
     def find(part: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df import join
 
-        side = Side(part, kind, id)
+        side = Side.of(part, kind, hash_name, id)
         with steps("joining", shown=progress) as step:
             pairs = join.self_join(side.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
         return pl.DataFrame(
@@ -164,10 +162,8 @@ def near_duplicates(
             }
         )
 
-    id_dtype = ROW_DTYPE if id is None else schema[id]
-    return apply(
-        hashed, needed_columns(kind, id), find, {LEFT_ID: id_dtype, RIGHT_ID: id_dtype, DISTANCE: DISTANCE_DTYPE}
-    )
+    id_dtype = ROW_DTYPE if id is None else call.schema[id]
+    return apply(hashed, columns, find, {LEFT_ID: id_dtype, RIGHT_ID: id_dtype, DISTANCE: DISTANCE_DTYPE})
 
 
 def match(
@@ -192,9 +188,10 @@ def match(
         The new rows: has a column named `hash_type`, or `source`.
     stored
         The known rows: a frame that has a column named `hash_type`; or the path of a store, of which only that column
-        and the key are read.
+        and the key are read. A row never matches itself in a store that it is already in, see `cluster`.
     radius
-        Largest Hamming distance, in bits. Inclusive.
+        Largest Hamming distance, in bits. Inclusive. 0 finds equal hashes alone; 24 of bmh1 or 4 of phash finds
+        edited copies.
     hash_type
         ``"bmh1"`` or ``"phash"``.
     id, stored_id
@@ -219,6 +216,11 @@ def match(
     StoreError
         If a store cannot be read, or its hashes are made in another way than those of `source`.
 
+    Warns
+    -----
+    ImgMatchWarning
+        As `near_duplicates`.
+
     Examples
     --------
     >>> import imgmatch_df, polars as pl
@@ -229,34 +231,39 @@ def match(
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
-    hashed = hash_source(frame, kind, source, options)
-    schema = check_columns(hashed, kind, id)
-    known = Stored.of(stored, kind, stored_id, decode_of(source, options))
-    progress = options.get("progress", False)
+    call: Call[FrameT] = Call.check(frame, kind, source, options, id=id)
+    known = Stored.of(stored, call, stored_id)
+    hash_name, progress = call.hash, call.progress
+    columns = needed_columns(hash_name, id, known.own)
 
-    def find(part: pl.DataFrame, stored_part: pl.DataFrame) -> pl.DataFrame:
+    def find(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df import join
 
-        query, reference = Side(part, kind, id), Side(stored_part, kind, known.id)
+        query, reference = Side.of(left, kind, hash_name, id), Side.of(right, kind, kind.name, known.id)
+        own = known.find_own(left, right)
         with steps("matching", shown=progress) as step:
             pairs = join.cross_join(
                 query.words, reference.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step
             )
-        return pl.DataFrame(
+        found = pl.DataFrame(
             {
                 QUERY_ID: query.ids(pairs.left),
                 REFERENCE_ID: reference.ids(pairs.right),
                 DISTANCE: pl.Series(pairs.distance, dtype=DISTANCE_DTYPE),
             }
         )
+        if own is None:
+            return found
+        return found.filter(pl.Series(own[query.rows[pairs.left]] != reference.rows[pairs.right]))
 
-    left = hashed.select(needed_columns(kind, id))
-    if isinstance(left, pl.DataFrame):
-        return find(left, known.frame.collect())
+    hashed = call.hashed()
+    if isinstance(hashed, pl.DataFrame):
+        return find(hashed[columns], known.frame.collect())
     # Two lazy frames of any lengths meet in one row: a list of each.
+    left = hashed.select(columns)
     sides = [side.select(pl.struct(pl.all()).implode().alias(name)) for side, name in ((left, "l"), (known.frame, "r"))]
     answer = {
-        QUERY_ID: ROW_DTYPE if id is None else schema[id],
+        QUERY_ID: ROW_DTYPE if id is None else call.schema[id],
         REFERENCE_ID: known.id_dtype,
         DISTANCE: DISTANCE_DTYPE,
     }
@@ -272,6 +279,8 @@ def rank_images(
     *,
     k: int | None = None,
     source: str | None = None,
+    prefix: str = "",
+    suffix: str = "",
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return the rows nearest to one picture or one hash, nearest first.
@@ -281,7 +290,8 @@ def rank_images(
     frame
         Has a column named `hash_type`, or `source`.
     query
-        A hash of the kind `hash_type` (int, bytes or documented 0/1 string), or a picture: a path, base64 string,
+        A hash of the kind `hash_type` (int, also a negative one with the same 64 bits, bytes or documented 0/1 string),
+        or a picture: a path, base64 string,
         data URI or the encoded picture, which is hashed at once.
     hash_type
         ``"bmh1"`` or ``"phash"``.
@@ -289,19 +299,23 @@ def rank_images(
         How many rows to return; None returns all.
     source
         Column of pictures to hash first; None where the frame has the hashes.
+    prefix, suffix
+        Put before and after the names of the new columns, those of `source` included.
     **options
         See `Options`; for `source`, and for a `query` that is a picture.
 
     Returns
     -------
     DataFrame or LazyFrame
-        The rows, nearest first, ties in row order, and ``distance: UInt16`` in bits and ``rank: UInt32`` from 1. Rows
-        without a hash come last, with null for both. Columns of these names are replaced.
+        The rows, nearest first, ties in row order. New columns come first: ``rank: UInt32`` from 1 and
+        ``distance: UInt16`` in bits; then what `visual_hash` adds, where it hashes, and the columns of the frame;
+        hashes come last. Rows without a hash are the last rows, with null for both.
 
     Raises
     ------
     ArgumentError, ColumnError
-        If an argument is not allowed, or a column absent or of a dtype that is not allowed.
+        If an argument is not allowed, a column is absent or has a dtype that is not allowed, or the frame has a column
+        already of a name that a new one would have.
     RowError
         If `query` is a picture that cannot be hashed.
 
@@ -310,23 +324,25 @@ def rank_images(
     >>> import imgmatch_df, polars as pl
     >>> frame = pl.DataFrame({"phash": [255, None, 1]}, schema={"phash": pl.UInt64})
     >>> imgmatch_df.rank_images(frame, 0, "phash").rows()
-    [(1, 1, 1), (255, 8, 2), (None, None, None)]
+    [(1, 1, 1), (2, 8, 255), (None, None, None)]
     """
     kind = hash_kind(hash_type)
     if k is not None:
         k = check_positive("k", k)
+    new, affixes = [RANK, DISTANCE], Affixes.make(prefix, suffix)
+    call: Call[FrameT] = Call.check(frame, kind, source, options, adds=new, affixes=affixes, for_query=True)
     wanted = _query_hash(query, kind, options)
-    hashed = hash_source(frame, kind, source, options, for_query=True)
-    schema = check_columns(hashed, kind, None)
-    names = [name for name in schema if name not in (DISTANCE, RANK)]
-    answer = {**{name: schema[name] for name in names}, DISTANCE: DISTANCE_DTYPE, RANK: ROW_DTYPE}
+    hashed = call.hashed()
+    schema = hashed.collect_schema()
+    columns, hash_name, (rank_name, distance_name) = call.order(new, schema), call.hash, (call.names[n] for n in new)
+    answer = {**schema, rank_name: ROW_DTYPE, distance_name: DISTANCE_DTYPE}
 
     def rank(rows: pl.DataFrame) -> pl.DataFrame:
         import numpy as np
 
         from imgmatch_df import join
 
-        column = rows[kind.name].cast(kind.dtype)
+        column = hashing.as_hashes(rows[hash_name], kind)
         present = column.drop_nulls() if column.null_count() else column
         hashes = hashing.hash_words(present) if kind is PHASH else hashing.hash_views(present, kind)
         (one,) = hashing.hash_words(pl.Series([wanted], dtype=kind.dtype))
@@ -337,10 +353,14 @@ def rank_images(
             failed = (~valid).arg_true()[: None if k is None else max(0, k - len(nearest))]
             order, n_failed = pl.concat([valid.arg_true().gather(nearest), failed]), len(failed)
         ranks = np.arange(1, len(nearest) + 1)
-        found = pl.Series(DISTANCE, distance, dtype=DISTANCE_DTYPE), pl.Series(RANK, ranks, dtype=ROW_DTYPE)
-        return rows[names][order].hstack([column.extend_constant(None, n_failed) for column in found])
+        found = (
+            pl.Series(rank_name, ranks, dtype=ROW_DTYPE),
+            pl.Series(distance_name, distance, dtype=DISTANCE_DTYPE),
+        )
+        ranked = rows[order].hstack([column.extend_constant(None, n_failed) for column in found])
+        return ranked[columns]
 
-    return apply(hashed, list(schema), rank, answer)
+    return apply(hashed, list(schema), rank, {name: answer[name] for name in columns})
 
 
 def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | bytes:
@@ -356,6 +376,11 @@ def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | 
         return hashing.parse_hash(number)
     if isinstance(query, PathLike):
         query = path_as_text(fsdecode(query))
+    if query is None:
+        raise ArgumentError(
+            f"query must be a {kind.name} or a picture, got None\n"
+            f"Hint: a row that failed has no {kind.name}; rank by another."
+        )
     if not isinstance(query, (str, bytes)):
         raise ArgumentError(
             f"query must be a {kind.name} or a picture, got {shown(query)}\n"

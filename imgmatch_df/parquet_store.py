@@ -7,9 +7,9 @@ moment that a reader may look, and a killed run leaves whole parts alone.
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Final, Self
+from typing import IO, Final, Self
 
 import polars as pl
 
@@ -26,6 +26,7 @@ _ROW_GROUP: Final = 1 << 16
 _COMMIT_S: Final = 5.0
 _COMMIT_SHARE: Final = 10.0
 _READ_ROWS: Final = 1 << 17
+_OPEN_PARTS: Final = 64
 
 
 class ParquetStore:
@@ -42,9 +43,8 @@ class ParquetStore:
         self.path = path
         with ExitStack() as stack:
             if write:
-                stack.enter_context(sole_writer(path, _lock(path)))
-            self._parts = _find_parts(path)
-            self.manifest = _same_manifest(path, self._parts)
+                stack.enter_context(sole_writer(path))
+            self._parts, self.manifest = _find_whole(path)
             self._close = stack.pop_all().close
         self._new: list[pl.DataFrame] = []
         self._changed: list[pl.DataFrame] = []
@@ -55,7 +55,7 @@ class ParquetStore:
     def create(cls, path: Path, manifest: Manifest) -> None:
         """Make an empty store: a file where `path` ends in ``.parquet``, else a folder with one part."""
         empty, is_file = pl.DataFrame(schema=manifest.columns), path.suffix.lower() == ".parquet"
-        with sole_writer(path, _lock(path)):
+        with sole_writer(path):
             if not is_file:
                 path.mkdir(exist_ok=True)
             if not (path.exists() if is_file else any(path.iterdir())):
@@ -76,25 +76,32 @@ class ParquetStore:
 
     def count(self) -> int:
         """Return the number of rows."""
-        return int(self._scan().select(pl.len()).collect().item())
-
-    def read(self, columns: Sequence[str], n_rows: int | None = None) -> Iterator[pl.DataFrame]:
-        """Yield the rows in order, in batches."""
-        rows = self._scan().select(columns)
-        rows = rows if n_rows is None else rows.head(n_rows)
         with explained(self.path):
-            yield from rows.collect_batches(chunk_size=_READ_ROWS, maintain_order=True)
+            return sum(int(rows.select(pl.len()).collect().item()) for rows in self._scans())
 
-    def scan(self) -> pl.LazyFrame:
-        """Return the rows, in order, lazily."""
-        return self._scan()
+    def read(
+        self, columns: Sequence[str], n_rows: int | None = None, predicate: pl.Expr | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, in batches: of the first `n_rows` those that `predicate` is true of."""
+        for rows in self._scans():
+            found = rows if n_rows is None else rows.head(n_rows)
+            found = found if predicate is None else found.filter(predicate)
+            with explained(self.path):
+                yield from found.select(columns).collect_batches(chunk_size=_READ_ROWS, maintain_order=True)
+                if n_rows is not None:
+                    n_rows -= min(n_rows, rows.select(pl.len()).collect().item())
+            if n_rows == 0:
+                return
 
     def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Return some columns of what is stored under `keys`, in no order."""
-        wanted = keys.alias(self.manifest.key).to_frame().lazy()
-        rows = self._scan().select(columns)
-        with explained(self.path):
-            return rows.join(wanted, on=self.manifest.key, how="semi").collect()
+        key = self.manifest.key
+        wanted = keys.alias(key).to_frame().lazy()
+        found = [pl.DataFrame(schema={name: self.manifest.columns[name] for name in columns})]
+        for rows in self._scans():
+            with explained(self.path):
+                found.append(rows.join(wanted, on=key, how="semi").select(columns).collect())
+        return pl.concat(found)
 
     def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
         """Store rows, now or together with the next ones."""
@@ -170,8 +177,20 @@ class ParquetStore:
         with explained(part):
             return pl.read_parquet(part, glob=False).select(list(self.manifest.columns))
 
-    def _scan(self) -> pl.LazyFrame:
-        return pl.scan_parquet(self._parts, glob=False).select(list(self.manifest.columns))
+    def _scans(self) -> Iterator[pl.LazyFrame]:
+        """Yield the rows of some parts after those of others.
+
+        The parts are open meanwhile: Polars would open each of them more than once, and take what it had read of one
+        for what it finds in the part that has taken its place.
+        """
+        for first in range(0, len(self._parts), _OPEN_PARTS):
+            with explained(self.path), ExitStack() as stack:
+                parts: list[IO[bytes]] = []
+                for part in self._parts[first : first + _OPEN_PARTS]:
+                    with suppress(FileNotFoundError) if part != self.path else nullcontext():  # pruned meanwhile
+                        parts.append(stack.enter_context(part.open("rb")))
+                if parts:
+                    yield pl.scan_parquet(parts, glob=False).select(list(self.manifest.columns))
 
 
 def says_store(part: Path) -> bool:
@@ -182,10 +201,6 @@ def says_store(part: Path) -> bool:
         return False
 
 
-def _lock(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
-
-
 def _part(folder: Path, number: int) -> Path:
     return folder / f"part-{number:06}.parquet"
 
@@ -193,14 +208,27 @@ def _part(folder: Path, number: int) -> Path:
 def _find_parts(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    parts = sorted(path.glob("part-*.parquet"))
-    others = [found.name for found in path.iterdir() if found not in parts]
+    found = sorted(path.iterdir())
+    parts = [part for part in found if part.match("part-*.parquet")]
+    others = [other.name for other in found if other not in parts]
     if others or not parts:
         raise StoreError(
             f"the folder {str(path)!r} is no store of hashes{f', it holds {others[0]!r}' if others else ''}\n"
             "Hint: a store is a folder of its own, which write_hashes makes; nothing was changed."
         )
     return parts
+
+
+def _find_whole(path: Path) -> tuple[list[Path], Manifest]:
+    """Return the parts, and what all of them say about themselves."""
+    while True:
+        parts = _find_parts(path)
+        try:
+            return parts, _same_manifest(path, parts)
+        except StoreError:
+            if all(part.exists() for part in parts):
+                raise
+            # A writer has pruned one since they were listed.
 
 
 def _same_manifest(path: Path, parts: Sequence[Path]) -> Manifest:

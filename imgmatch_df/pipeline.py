@@ -13,6 +13,7 @@ from typing import Unpack, overload
 import polars as pl
 
 from imgmatch_df import hashing
+from imgmatch_df.columns import PLAIN, Affixes, arranged
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.options import Options, SourceOptions, check_name, make_options, shown
 from imgmatch_df.schema import (
@@ -21,6 +22,7 @@ from imgmatch_df.schema import (
     DISTANCE_DTYPE,
     HASH_KINDS,
     PHASH,
+    HashKind,
     batch_fields,
     hash_kind,
     visual_hash_fields,
@@ -73,7 +75,7 @@ def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     >>> pl.select(imgmatch_df.phash(pl.lit("no-such-file.jpg"))).to_series().to_list()
     [None]
     """
-    return _hash_field(source, PHASH.name, make_options(**options))
+    return hash_column(source, PHASH, make_options(**options))
 
 
 def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
@@ -110,23 +112,42 @@ def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     >>> pl.select(imgmatch_df.bmh1(pl.lit("no-such-file.jpg"))).to_series().to_list()
     [None]
     """
-    return _hash_field(source, BMH1.name, make_options(**options))
+    return hash_column(source, BMH1, make_options(**options))
 
 
 @overload
 def visual_hash(
-    data: pl.DataFrame, source: str = "url", *, hash_types: HashTypes = _BOTH, **options: Unpack[SourceOptions]
+    data: pl.DataFrame,
+    source: str = "url",
+    *,
+    hash_types: HashTypes = _BOTH,
+    prefix: str = "",
+    suffix: str = "",
+    **options: Unpack[SourceOptions],
 ) -> pl.DataFrame: ...
 
 
 @overload
 def visual_hash(
-    data: pl.LazyFrame, source: str = "url", *, hash_types: HashTypes = _BOTH, **options: Unpack[SourceOptions]
+    data: pl.LazyFrame,
+    source: str = "url",
+    *,
+    hash_types: HashTypes = _BOTH,
+    prefix: str = "",
+    suffix: str = "",
+    **options: Unpack[SourceOptions],
 ) -> pl.LazyFrame: ...
 
 
 @overload
-def visual_hash(data: pl.Expr | str, *, hash_types: HashTypes = _BOTH, **options: Unpack[SourceOptions]) -> pl.Expr: ...
+def visual_hash(
+    data: pl.Expr | str,
+    *,
+    hash_types: HashTypes = _BOTH,
+    prefix: str = "",
+    suffix: str = "",
+    **options: Unpack[SourceOptions],
+) -> pl.Expr: ...
 
 
 def visual_hash(
@@ -134,6 +155,8 @@ def visual_hash(
     source: str = "url",
     *,
     hash_types: HashTypes = _BOTH,
+    prefix: str = "",
+    suffix: str = "",
     **options: Unpack[SourceOptions],
 ) -> pl.DataFrame | pl.LazyFrame | pl.Expr:
     """Return the hashes of each picture, its size, and what went wrong where it failed.
@@ -146,40 +169,66 @@ def visual_hash(
         Name of the source column, when `data` is a frame.
     hash_types
         ``"bmh1"``, ``"phash"`` or both.
+    prefix, suffix
+        Put before and after the names of the new columns, or of the fields.
     **options
         See `Options`.
 
     Returns
     -------
     DataFrame, LazyFrame or Expr
-        A frame comes back with the columns ``width: UInt32``, ``height: UInt32`` (pixels, as seen), the hashes,
-        ``status: Enum`` and ``detail: String`` (null where ok) behind its own, rows in order; columns of these names
-        are replaced. An expression gives them as one ``visual_hash: Struct``.
+        A frame comes back with the new columns ``width: UInt32``, ``height: UInt32`` (pixels, as seen),
+        ``status: Enum`` and ``detail: String`` (null where ok) before its own, and with the hashes last, rows in order.
+        An expression gives them as one ``visual_hash: Struct``.
 
     Raises
     ------
     ArgumentError
         If a hash type or an option is unknown or has a value that is not allowed.
     ColumnError
-        If the frame has no such column, or its dtype is no source dtype.
+        If the frame has no such column, its dtype is no source dtype, or the frame has a column already of a name that
+        a new one would have.
 
     Examples
     --------
     >>> import imgmatch_df, polars as pl
     >>> frame = imgmatch_df.visual_hash(pl.DataFrame({"url": ["no-such-file.jpg"]}))
+    >>> frame.columns
+    ['width', 'height', 'status', 'detail', 'url', 'bmh1', 'phash']
     >>> frame.select("phash", "status", "detail").row(0)
     (None, 'not_found', 'no such file: no-such-file.jpg')
     """
     fields = visual_hash_fields(check_hash_types(hash_types))
-    checked = make_options(**options)
+    checked, affixes = make_options(**options), Affixes.make(prefix, suffix)
     if isinstance(data, (pl.DataFrame, pl.LazyFrame)):
         check_source_column(data, source)
+        schema = data.collect_schema()
+        names = affixes.add(fields, schema)
         batches = SharedBatches(checked, merged=True)
         base = _map(pl.col(source), batches, pl.Struct(batch_fields()))
-        columns = [_stack(base, Field(batches, name), dtype) for name, dtype in fields.items()]
-        return data.with_columns(columns) if isinstance(data, pl.LazyFrame) else _run(data, columns)
+        columns = [_stack(base, Field(batches, name), dtype).alias(names[name]) for name, dtype in fields.items()]
+        new = [names[name] for name in fields if name not in HASH_KINDS]
+        hashes = {names[name]: fields[name] for name in fields if name in HASH_KINDS}
+        order = arranged(new, {**schema, **hashes}, hashes)
+        hashed = data.with_columns(columns) if isinstance(data, pl.LazyFrame) else _run(data, columns)
+        return hashed.select(order)
     batches, base = _shared_base(_expr(data), checked)
-    return _stack(base, Whole(batches, fields), pl.Struct(fields))
+    whole = _stack(base, Whole(batches, fields), pl.Struct(fields))
+    names = affixes.add(fields, {})
+    return (
+        whole if affixes == PLAIN else whole.struct.rename_fields(list(names.values())).alias(whole.meta.output_name())
+    )
+
+
+def hash_expr(hashes: pl.Expr | str, kind: HashKind) -> pl.Expr:
+    """Return a column of hashes in the dtype of their kind; see `hashing.as_hashes`."""
+    return _map(_expr(hashes), partial(hashing.as_hashes, kind=kind), kind.dtype)
+
+
+def hash_column(source: pl.Expr | str, kind: HashKind, options: Options) -> pl.Expr:
+    """Return the hashes of one kind of each picture, as the expression of that name does."""
+    batches, base = _shared_base(_expr(source), options)
+    return _stack(base, Field(batches, kind.name), kind.dtype)
 
 
 def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | str) -> pl.Expr:
@@ -188,7 +237,7 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | st
     Parameters
     ----------
     hashes
-        Hash column, `UInt64` or `Binary`, by name or expression.
+        Hash column, `Binary` or whole numbers, by name or expression. Signed numbers stand for the same 64 bits.
     other
         A hash column, as an expression or a series; or one hash value, as `rank_images` takes it: a whole number
         (phash), bytes (bmh1) or a documented 0/1 string.
@@ -229,7 +278,8 @@ def to_bits(hashes: pl.Expr | str) -> pl.Expr:
     Parameters
     ----------
     hashes
-        Hash column, `UInt64` (64 characters) or `Binary` (8 a byte, 968 for bmh1), by name or expression.
+        Hash column, whole numbers (64 characters, of signed ones too) or `Binary` (8 a byte, 968 for bmh1), by name
+        or expression.
 
     Returns
     -------
@@ -280,11 +330,6 @@ def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
 # Functions of a module and not lambdas: expressions that hold them can be pickled.
 def _distances(sides: Sequence[pl.Series]) -> pl.Series:
     return hashing.distances(*sides)
-
-
-def _hash_field(source: pl.Expr | str, name: str, options: Options) -> pl.Expr:
-    batches, base = _shared_base(_expr(source), options)
-    return _stack(base, Field(batches, name), HASH_KINDS[name].dtype)
 
 
 def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.Expr]:

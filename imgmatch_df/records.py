@@ -199,6 +199,7 @@ def visual_hash_response(
     request_id: str | None = None,
     source: str = SOURCE,
     attempts: int = ATTEMPTS,
+    reasons: bool = False,
 ) -> Json:
     """Return a hashed frame as the documented `visual_hash` response.
 
@@ -212,7 +213,7 @@ def visual_hash_response(
         Names of the hash kinds to write.
     request_id
         Id that failed records carry; made where None. The documented `status` of this method has none.
-    source, attempts
+    source, attempts, reasons
         As for `iter_records`.
 
     Returns
@@ -221,9 +222,8 @@ def visual_hash_response(
         `status` is 300 MIXED_RESULT where any record failed, or all; each failed record says why in `_status`.
     """
     made_id = request_id or str(uuid4())
-    records = list(
-        iter_records(frame, "visual_hash", hash_types=hash_types, request_id=made_id, source=source, attempts=attempts)
-    )
+    writer = RecordWriter("visual_hash", tuple(hash_types), made_id, source, attempts, reasons)
+    records = list(_written(writer, frame))
     return {
         "records": records,
         "statistics": {"processing time": seconds},
@@ -240,6 +240,7 @@ def remove_duplicates_response(
     proc_id: str | None = None,
     source: str = SOURCE,
     attempts: int = ATTEMPTS,
+    reasons: bool = False,
 ) -> Json:
     """Return the kept rows of a hashed frame as the documented `remove_duplicates` response.
 
@@ -253,7 +254,7 @@ def remove_duplicates_response(
         Name of the hash kind that rows were compared by; a row where it is null failed.
     request_id, proc_id
         Ids that the response carries; made where None.
-    source, attempts
+    source, attempts, reasons
         As for `iter_records`.
 
     Returns
@@ -264,11 +265,8 @@ def remove_duplicates_response(
     if isinstance(frame, pl.DataFrame):
         _check_columns(frame, (REMOVED_RECORDS,), "pass the result of remove_duplicates.")
     made_id = request_id or str(uuid4())
-    records = list(
-        iter_records(
-            frame, "remove_duplicates", hash_types=(hash_type,), request_id=made_id, source=source, attempts=attempts
-        )
-    )
+    writer = RecordWriter("remove_duplicates", (hash_type,), made_id, source, attempts, reasons)
+    records = list(_written(writer, frame))
     return {
         "records": records,
         "status": format_overall_status(any(record["_status"]["code"] != 200 for record in records), made_id, proc_id),
@@ -286,6 +284,7 @@ def rank_images_response(
     proc_id: str | None = None,
     source: str = SOURCE,
     attempts: int = ATTEMPTS,
+    reasons: bool = False,
 ) -> Json:
     """Return ranked rows as the documented `rank_images` response.
 
@@ -301,7 +300,7 @@ def rank_images_response(
         Name of the hash kind that `distance` counts bits of.
     request_id, proc_id
         Ids that the response carries; made where None.
-    source, attempts
+    source, attempts, reasons
         As for `iter_records`.
 
     Returns
@@ -315,7 +314,7 @@ def rank_images_response(
         If `query` is not one row, or is a row that failed: there is nothing to rank against.
     """
     made_id = request_id or str(uuid4())
-    writer = RecordWriter("rank_images", (hash_type,), made_id, source, attempts)
+    writer = RecordWriter("rank_images", (hash_type,), made_id, source, attempts, reasons)
     queries = list(_written(writer, query))
     if isinstance(ranked, pl.DataFrame):
         _check_columns(ranked, (DISTANCE,), "pass the result of rank_images.")
@@ -327,8 +326,10 @@ def rank_images_response(
         raise refused("query_record", f"{len(queries)} rows", "one record", "each query has a response of its own.")
     (query_record,) = queries
     if "_status" in query_record:
+        status = query_record["_status"]
+        because = f" ({status['reason']}: {status['detail']})" if "reason" in status else ""
         raise ArgumentError(
-            f"query_record failed: {query_record['_status']['text']}\n"
+            f"query_record failed: {status['text']}{because}\n"
             "Hint: ranking needs the query's hash; the other records were not looked at."
         )
     rows = list(zip(distances, _written(writer, ranked), strict=True))
@@ -351,6 +352,7 @@ def iter_records(
     request_id: str,
     source: str = SOURCE,
     attempts: int = ATTEMPTS,
+    reasons: bool = False,
 ) -> Iterator[Json]:
     """Yield the documented record of each row, one at a time.
 
@@ -371,6 +373,9 @@ def iter_records(
         Name of the column of sources, for frames that did not come from a request.
     attempts
         Number of attempts named in the documented text of a failed download.
+    reasons
+        Whether the `_status` of a failed record also has `reason`, one of our statuses such as ``"fetch_blocked"``, and
+        `detail`, one line on what happened. The documented response has neither.
 
     Yields
     ------
@@ -383,14 +388,15 @@ def iter_records(
     ColumnError
         If a column that is needed is absent or has another dtype.
     """
-    return _written(RecordWriter(method, tuple(hash_types), request_id, source, attempts), frame)
+    return _written(RecordWriter(method, tuple(hash_types), request_id, source, attempts, reasons), frame)
 
 
 def parse_visual_hash_response(response: Document) -> VisualHashes:
     """Return a documented `visual_hash` response as a hashed frame.
 
-    `visual_hash_response` makes the same response of it again. A failed record's `status` is ``"fetch_failed"`` where
-    the text is that of a failed download, ``"missing"`` where there was no image, else ``"decode_failed"``.
+    `visual_hash_response` makes the same response of it again. A failed record's `status` is its `reason`. Without one
+    it is ``"fetch_failed"`` where the text is that of a failed download, ``"missing"`` where there was no image, else
+    ``"decode_failed"``.
 
     Raises
     ------

@@ -18,6 +18,11 @@ PATH: Final = "path"
 SIZE: Final = "size"
 MODIFIED: Final = "modified"
 
+# Columns of what a scan leaves out.
+REASON: Final = "reason"
+SUFFIX: Final = "suffix"
+N: Final = "n"
+
 # Columns of a store of hashes, besides those above.
 SOURCE: Final = "source"
 ETAG: Final = "etag"
@@ -34,6 +39,7 @@ KEPT: Final = "kept"
 DIAMETER: Final = "diameter"
 REMOVED_RECORDS: Final = "removed_records"
 RANK: Final = "rank"
+CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
 
 OK: Final = "ok"
 STATUSES: Final = (
@@ -89,6 +95,16 @@ class HashKind:
         """Length of the documented 0/1 string, padding included."""
         return 8 * self.n_bytes
 
+    def holds(self, dtype: pl.DataType) -> bool:
+        """Return whether a column of `dtype` can hold hashes of this kind.
+
+        64 bits come from elsewhere as whole numbers of other dtypes, mostly as signed ones; a column without any hash
+        may be `Null`.
+        """
+        if dtype in (self.dtype, pl.Null):
+            return True
+        return self.n_bits == 64 and (dtype.is_integer() or (isinstance(dtype, pl.Decimal) and dtype.scale == 0))
+
 
 BMH1: Final = HashKind(
     "bmh1",
@@ -129,15 +145,22 @@ def hash_kind(name: str) -> HashKind:
 
 def batch_fields() -> dict[str, pl.DataType]:
     """Return the columns of a batch of hashed sources: a visual hash, and what a server says to know it again by."""
-    return {**visual_hash_fields(), ETAG: pl.String()}
-
-
-def visual_hash_fields(hash_types: tuple[str, ...] = tuple(HASH_KINDS)) -> dict[str, pl.DataType]:
-    """Return the columns of a visual hash: width, height, the hashes asked for, status and detail."""
     return {
         WIDTH: pl.UInt32(),
         HEIGHT: pl.UInt32(),
-        **{name: hash_kind(name).dtype for name in hash_types},
+        **{name: kind.dtype for name, kind in HASH_KINDS.items()},
         STATUS: STATUS_DTYPE,
         DETAIL: pl.String(),
+        ETAG: pl.String(),
+    }
+
+
+def visual_hash_fields(hash_types: tuple[str, ...] = tuple(HASH_KINDS)) -> dict[str, pl.DataType]:
+    """Return the columns of a visual hash: width, height, status and detail, and last the hashes asked for."""
+    return {
+        WIDTH: pl.UInt32(),
+        HEIGHT: pl.UInt32(),
+        STATUS: STATUS_DTYPE,
+        DETAIL: pl.String(),
+        **{name: hash_kind(name).dtype for name in hash_types},
     }

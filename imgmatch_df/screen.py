@@ -1,19 +1,27 @@
 """What a person sees on a terminal: tables of hashes, of what was removed, and of the nearest pictures."""
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from imgmatch_df.naming import ROW, row_name
 from imgmatch_df.schema import (
     BMH1,
     DETAIL,
     DISTANCE,
     HEIGHT,
+    KEPT,
+    MODIFIED,
+    MODIFIED_DTYPE,
     OK,
     PHASH,
     RANK,
     REPRESENTATIVE_ID,
+    SIZE,
+    SOURCE,
     STATUS,
     WIDTH,
 )
@@ -24,20 +32,9 @@ if TYPE_CHECKING:
     from rich.table import Column, Table
     from rich.text import Text
 
-SOURCE: Final = "source"
 _ROWS_SHOWN: Final = 20
 _CLUSTERS_SHOWN: Final = 10
 _MAX_CHARS: Final = 200
-
-
-def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
-    """Return a short text for each source, so a million rows on the screen are not a million pictures in memory."""
-    dtype = None if source is None else schema.get(source)
-    if source is None or dtype is None:
-        return pl.format("row {}", pl.int_range(pl.len())).alias(SOURCE)
-    if dtype == pl.Binary:
-        return pl.format("<{} bytes>", pl.col(source).bin.size()).alias(SOURCE)
-    return pl.col(source).cast(pl.String).str.slice(0, 4096).alias(SOURCE)
 
 
 def show_hashes(answer: pl.DataFrame, kinds: tuple[str, ...]) -> None:
@@ -55,50 +52,65 @@ def show_hashes(answer: pl.DataFrame, kinds: tuple[str, ...]) -> None:
         Column(STATUS, overflow="fold"),
     )
     for row, values in enumerate(shown.iter_rows(named=True)):
-        if n_hidden > 1 and row == _ROWS_SHOWN // 2:
+        is_tail = n_hidden > 1 and row >= _ROWS_SHOWN // 2
+        if is_tail and row == _ROWS_SHOWN // 2:
             grid.add_row("…")
         failed = values[STATUS] != OK
         grid.add_row(
-            _source(values[SOURCE]),
+            _name(values[SOURCE], row + n_hidden if is_tail else row),
             "" if failed else _size(values[WIDTH], values[HEIGHT]),
             "" if failed else _hex(values[kind]),
-            Text(f"{values[STATUS]}: {values[DETAIL]}", "red") if failed else Text(OK, "green"),
+            Text(f"{values[STATUS]}: {describe(values[DETAIL], _MAX_CHARS)}", "red") if failed else Text(OK, "green"),
         )
     _print(grid, f"{n_hidden:,} more rows; -o hashes.duckdb keeps them all" if n_hidden > 1 else None)
 
 
-def show_clusters(clustered: pl.DataFrame) -> None:
-    """Print the largest clusters of two rows or more: `source` of the representative, how many, and how far.
+def show_clusters(clustered: pl.DataFrame, radius: int) -> None:
+    """Print the largest clusters of two rows or more: the kept row, how many rows, the farthest copy and how far it is.
 
     Parameters
     ----------
     clustered
-        `source`, and the columns of `cluster` with row numbers for representatives.
+        `source`, and the columns of `cluster` with row numbers for representatives; of files, `size` and `modified`.
+    radius
+        Largest distance of neighbours in a cluster, in bits.
     """
     from rich.table import Column
 
     clusters = (
-        clustered.filter(pl.col(REPRESENTATIVE_ID).is_not_null())
+        clustered.with_row_index(ROW)
+        .filter(pl.col(REPRESENTATIVE_ID).is_not_null())
         .group_by(REPRESENTATIVE_ID, maintain_order=True)
-        .agg(pl.len().alias("n_rows"), pl.col(DISTANCE).max())
+        .agg(
+            pl.len().alias("n_rows"),
+            pl.col(ROW).sort_by(KEPT, DISTANCE, descending=[False, True], maintain_order=True).first(),
+            pl.col(DISTANCE).max(),
+        )
         .filter(pl.col("n_rows") > 1)
         .sort("n_rows", descending=True, maintain_order=True)
     )
     if clusters.is_empty():
         return
     grid = _grid(
-        Column("largest clusters", overflow="fold"),
+        Column("largest clusters: kept", overflow="fold"),
         Column("rows", justify="right"),
-        Column("farthest copy", justify="right"),
+        Column("farthest copy", overflow="fold"),
+        Column("distance", justify="right", overflow="fold"),
     )
-    for row, n_rows, distance in clusters.head(_CLUSTERS_SHOWN).iter_rows():
-        grid.add_row(_source(clustered[SOURCE][row]), f"{n_rows:,}", _bits(distance))
+    for kept, n_rows, farthest, distance in clusters.head(_CLUSTERS_SHOWN).iter_rows():
+        names = (_name(clustered[SOURCE][row], row) for row in (kept, farthest))
+        # Copies of copies may be farther than the radius.
+        chained = " (chained)" * (distance > radius)
+        grid.add_row(next(names), f"{n_rows:,}", next(names), _bits(distance) + chained)
     n_hidden = clusters.height - _CLUSTERS_SHOWN
     _print(grid, f"{n_hidden:,} more clusters; -o kept.parquet keeps them all" if n_hidden > 0 else None)
+    if clustered.schema.get(SIZE) == pl.UInt64 and clustered.schema.get(MODIFIED) == MODIFIED_DTYPE:
+        n_bytes = int(clustered.filter(~pl.col(KEPT))[SIZE].sum())
+        _print(f"the files of the removed rows hold {bytes_text(n_bytes)}")
 
 
 def show_ranking(ranked: pl.DataFrame) -> None:
-    """Print the nearest rows: `source`, width and height where they are known, and the columns of `rank_images`."""
+    """Print the nearest rows: `source` and row numbers, width and height if known, and the columns of `rank_images`."""
     from rich.table import Column
 
     grid = _grid(
@@ -110,9 +122,17 @@ def show_ranking(ranked: pl.DataFrame) -> None:
     found = ranked.filter(pl.col(RANK).is_not_null())
     for values in found.head(_ROWS_SHOWN).iter_rows(named=True):
         size = _size(values.get(WIDTH), values.get(HEIGHT))
-        grid.add_row(f"{values[RANK]:,}", _bits(values[DISTANCE]), _source(values[SOURCE]), size)
+        grid.add_row(f"{values[RANK]:,}", _bits(values[DISTANCE]), _name(values[SOURCE], values[ROW]), size)
     n_hidden = found.height - _ROWS_SHOWN
     _print(grid, f"{n_hidden:,} more rows; -o ranked.csv keeps them all" if n_hidden > 0 else None)
+
+
+def show_next(sources: Sequence[str], *, is_folder: bool) -> None:
+    """Print how the next question needs no hashing, where the sources are files that were hashed for this one."""
+    if not is_folder:
+        return
+    shown = shlex.quote(describe(sources[0], _MAX_CHARS)) if len(sources) == 1 else "SOURCE…"
+    _print(f"to hash once for many questions: imgmatch visual-hash {shown} -o hashes.duckdb")
 
 
 def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: int) -> str:
@@ -148,25 +168,33 @@ def stored_text(target: Path, done: WriteSummary) -> str:
     return f"{target}: {said}"
 
 
+def bytes_text(n_bytes: int) -> str:
+    """Return a number of bytes as people read it, in powers of 1,000."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes} bytes"
+
+
 def _grid(*columns: "Column") -> "Table":
     from rich.table import Table
 
     return Table(*columns, box=None, pad_edge=False)
 
 
-def _print(grid: "Table", note: str | None) -> None:
+def _print(shown: "Table | str", note: str | None = None) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(grid)
-    if note is not None:
-        console.print(note, style="dim", highlight=False)
+    for part in (shown, note):
+        if part is not None:
+            console.print(part, style="dim" if isinstance(part, str) else "", highlight=False, markup=False)
 
 
-def _source(value: str | None) -> "Text":
+def _name(text: str | None, row: int) -> "Text":
     from rich.text import Text
 
-    return Text(describe(value, max_chars=_MAX_CHARS))
+    return Text(row_name(text, row))
 
 
 def _size(width: int | None, height: int | None) -> str:

@@ -8,7 +8,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 import polars as pl
 
-from imgmatch_df.batches import hash_batch
+from imgmatch_df import batches
 from imgmatch_df.options import Options
 from imgmatch_df.statements import Running
 
@@ -87,7 +87,7 @@ class SharedBatches:
         """Return the `Struct` of visual hashes of `values`."""
         # A thread that hashes a batch waits for no other batch, so no threads wait for each other.
         if self._merged or len(self.fields) < 2 or values.is_empty() or getattr(_local, "hashes", False):
-            return hash_batch(values, self._options)
+            return batches.hash_batch(values, self._options)
         running = Running()
         key = self, _buffer_addresses(values)
         with _lock:
@@ -106,7 +106,7 @@ class SharedBatches:
     def _fly(self, flight: _Flight) -> None:
         _local.hashes = True
         try:
-            flight.result.set_result(hash_batch(flight.values, self._options))
+            flight.result.set_result(batches.hash_batch(flight.values, self._options))
         except BaseException as error:  # noqa: BLE001  # raised again in every expression that waits, this one included
             flight.result.set_exception(error)
         finally:

@@ -5,7 +5,7 @@ import os
 import re
 from contextlib import suppress
 from typing import Final, Literal, NamedTuple, TypeVar
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote
 
 from imgmatch_df.errors import Failure
 
@@ -41,13 +41,17 @@ _MIN_BASE64_CHARS: Final = 64
 _MAX_PATH_CHARS: Final = 4096  # PATH_MAX of Linux, the longest of the systems: a longer string is no path
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE: Final = b" \t\n\r\f\v"
+_NO_DIGITS: Final = f"={_WHITE_SPACE.decode()}"
 
 _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 _USER_INFO: Final = re.compile(r"^(\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//)[^/?#]*@")
-_SECRET: Final = re.compile(
-    r"([?&;][^=&;#]*(?:auth|credential|key|pass|pwd|secret|session|sig|token)[^=&;#]*=)[^&;#]*", re.IGNORECASE
-)
+# A possible name of a parameter, and what ends it.
+_NAME: Final = re.compile(r"[?&;]([^=&;#]*)(=?)")
+_SECRET_NAME: Final = re.compile("auth|credential|key|pass|pwd|secret|session|sig|token", re.IGNORECASE)
+_END_OF_VALUE: Final = re.compile("[&;#]")
+# Bytes of a data URI that are unescaped at a time: what this takes beside the result is some ten times as much.
+_UNESCAPED_AT_A_TIME: Final = 1 << 20
 
 
 class Source(NamedTuple):
@@ -91,7 +95,7 @@ class Fetched(NamedTuple):
     def describe(self) -> str:
         """Return what came, for a row whose bytes are no picture: type, size and how it starts."""
         start = "".join(self.data[:64].decode("latin-1").split(maxsplit=1)[:1])[:16]
-        return f"got {self.content_type or 'no content type'}, {len(self.data):,} bytes, starting {start!r}"
+        return f"got {describe(self.content_type) or 'no content type'}, {len(self.data):,} bytes, starting {start!r}"
 
 
 def parse_source(value: str) -> Source | Failure:
@@ -130,6 +134,22 @@ def parse_source(value: str) -> Source | Failure:
     return Source("base64" if _is_base64(text) else "path", text)
 
 
+def refused_scheme(scheme: str, allowed: frozenset[str] | None) -> Failure | None:
+    """Return why a source of the scheme is not read, None where it is.
+
+    Parameters
+    ----------
+    scheme
+        Of a URL in any case, ``"file"`` for a path, ``"data"`` for base64.
+    allowed
+        The option `schemes`.
+    """
+    if allowed is None or scheme.lower() in allowed:
+        return None
+    what = {"file": "a path", "data": "base64"}.get(scheme, f"a URL of the scheme {scheme[:20].lower()}:")
+    return Failure("fetch_blocked", f"blocked: {what}; schemes= allows {', '.join(sorted(allowed))}")
+
+
 def url_of(value: object) -> str | None:
     """Return the address that one value of a column is, None where it is anything else.
 
@@ -159,13 +179,14 @@ def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
 
         with suppress(ValueError):
             return pybase64.b64decode(text, validate=True)
+    # Counted before anything is copied.
+    n_bytes = (len(text) - sum(map(text.count, _NO_DIGITS))) * 3 // 4
+    if n_bytes > max_bytes:
+        return Failure("too_many_bytes", f"{n_bytes:,} bytes of base64, more than max_bytes={max_bytes:,}")
     try:
         digits = text.encode("ascii").translate(_URL_SAFE, _WHITE_SPACE).rstrip(b"=")
     except UnicodeEncodeError:
         return _bad_base64(text)
-    n_bytes = len(digits) * 3 // 4
-    if n_bytes > max_bytes:
-        return Failure("too_many_bytes", f"{n_bytes:,} bytes of base64, more than max_bytes={max_bytes:,}")
     if len(digits) % 4 == 1:
         return Failure(
             "bad_source", f"wrong base64: {len(digits):,} characters cannot be a whole number of bytes; cut off?"
@@ -208,7 +229,21 @@ def redact(value: T) -> T:
     """Return `value` without the credentials that it has if it is an address: user, password, signatures, tokens."""
     if not isinstance(value, str) or not _MAYBE_URL.match(value):
         return value
-    return _SECRET.sub(r"\1…", _USER_INFO.sub(r"\1", value))  # type: ignore[return-value]  # a str for a str
+    return _without_secrets(_USER_INFO.sub(r"\1", value))  # type: ignore[return-value]  # a str for a str
+
+
+def _without_secrets(url: str) -> str:
+    # Each character is looked at once, so the time is linear in the length, whatever the text holds.
+    if not _SECRET_NAME.search(url):
+        return url
+    parts, start, at = [], 0, 0
+    while (found := _NAME.search(url, at)) is not None:
+        at = found.end()
+        if found[2] and _SECRET_NAME.search(found[1]):
+            parts += [url[start:at], "…"]
+            end = _END_OF_VALUE.search(url, at)
+            at = start = len(url) if end is None else end.start()
+    return "".join([*parts, url[start:]])
 
 
 def _is_base64(text: str) -> bool:
@@ -235,8 +270,41 @@ def _parse_data_uri(text: str) -> Source | Failure:
     if not payload:
         return Failure("missing", f"a data: URI without data: {describe(text)}")
     if header.rstrip().lower().endswith(";base64"):
-        return Source("base64", unquote(payload) if "%" in payload else payload)
-    return Source("bytes", unquote_to_bytes(payload))
+        return Source("base64", _unescape(payload).decode("utf-8", "replace") if "%" in payload else payload)
+    return Source("bytes", _unescape(payload))
+
+
+def _unescape(text: str) -> bytes:
+    """Return what `urllib.parse.unquote_to_bytes` does, without a Python object for every escape."""
+    data = text.encode("utf-8", "surrogatepass")
+    out = bytearray()
+    start = 0
+    while start < len(data):
+        end = min(start + _UNESCAPED_AT_A_TIME, len(data))
+        if end < len(data):  # an escape stays whole
+            end -= next((n for n in (1, 2) if data[end - n] == ord("%")), 0)
+        out += _unescape_part(data[start:end])
+        start = end
+    return bytes(out)
+
+
+def _unescape_part(data: bytes) -> bytes:
+    if b"%" not in data:
+        return data
+    import numpy as np
+
+    digits = np.full(256, 255, np.uint8)
+    for digit in b"0123456789abcdefABCDEF":
+        digits[digit] = int(chr(digit), 16)
+    values = np.frombuffer(data, np.uint8).copy()
+    at = np.flatnonzero(values[:-2] == ord("%"))
+    high, low = digits[values[at + 1]], digits[values[at + 2]]
+    valid = (high < 16) & (low < 16)
+    at = at[valid]
+    values[at] = high[valid] << 4 | low[valid]
+    kept = np.ones(len(values), np.bool_)
+    kept[at + 1] = kept[at + 2] = False
+    return values[kept].tobytes()
 
 
 def _parse_file_uri(text: str) -> Source | Failure:

@@ -8,11 +8,12 @@ from typing import Final
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from imgmatch_df.duckdb_files import TornError
 from imgmatch_df.duckdb_store import DuckDBStore
 from imgmatch_df.errors import ArgumentError, StoreError
 from imgmatch_df.manifest import Manifest
 from imgmatch_df.options import shown
-from imgmatch_df.parquet_store import ParquetStore, explained, says_store
+from imgmatch_df.parquet_store import ParquetStore, says_store
 
 Target = str | PathLike[str]
 Store = DuckDBStore | ParquetStore
@@ -40,11 +41,13 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
     Raises
     ------
     StoreError
-        If there is no such store, it is damaged or of a later format, or it is being written.
+        If there is no such store, it is damaged or of a later format, or another program writes it.
 
     Notes
     -----
-    The store is opened when the query runs, and closed when it ends: no one can write it meanwhile.
+    The store is opened when the query runs, and closed when it ends. Nothing in it is changed, and `write_hashes` may
+    run meanwhile: the query sees the rows that were stored when it began. While another program has a DuckDB file open
+    to write it, the query waits for 5 seconds before it raises.
 
     Examples
     --------
@@ -57,19 +60,17 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
     """
     path = _path(target)
     with open_store(path) as store:
-        if isinstance(store, ParquetStore):
-            return store.scan()
         columns = store.manifest.columns
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         wanted = [name for name in columns if with_columns is None or name in with_columns]
-        # The number of rows is that before the predicate.
         with open_store(path) as opened:
-            for batch in opened.read(wanted or list(columns)[:1], n_rows):
-                found = batch if predicate is None else batch.filter(predicate)
-                yield found.select(wanted)
+            if predicate is None:
+                yield from opened.read(wanted, n_rows)
+            else:
+                yield from opened.read(wanted, n_rows, predicate)
 
     return register_io_source(batches, schema=pl.Schema(columns), is_pure=False)
 
@@ -101,8 +102,9 @@ def read_hashes(target: Target) -> pl.DataFrame:
     >>> imgmatch_df.read_hashes("one.parquet").select("source", "phash", "status").rows()
     [('a.jpg', 7, 'ok')]
     """
-    with explained(_path(target)):
-        return scan_hashes(target).collect()
+    with open_store(target) as store:
+        columns = store.manifest.columns
+        return pl.concat([pl.DataFrame(schema=columns), *store.read(list(columns))])
 
 
 def open_store(target: Target, *, write: bool = False) -> Store:
@@ -114,10 +116,13 @@ def open_store(target: Target, *, write: bool = False) -> Store:
         If there is none, or it cannot be used.
     """
     path = _path(target)
-    form = _form(path)
-    if not path.exists():
-        raise StoreError(f"no such store: {str(path)!r}\nHint: write_hashes makes one.")
-    return form(path, write=write)
+    try:
+        form = _form(path)
+        if not path.exists():
+            raise StoreError(f"no such store: {str(path)!r}\nHint: write_hashes makes one.")
+        return form(path, write=write)
+    except OSError as error:
+        raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}\nHint: may its folder be read?") from error
 
 
 def make_store(target: Target, manifest: Manifest) -> None:
@@ -139,13 +144,22 @@ def make_store(target: Target, manifest: Manifest) -> None:
         ) from error
 
 
-def manifest_of(target: Target) -> Manifest | None:
-    """Return what the store at `target` says about itself, None where there is nothing yet."""
+def manifest_of(target: Target, *, write: bool = False) -> Manifest | None:
+    """Return what the store at `target` says about itself, None where there is nothing yet.
+
+    With `write`, a store that a killed writer left torn is repaired first.
+    """
     path = _path(target)
     _form(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return None
-    with open_store(path) as store:
+    try:
+        with open_store(path) as store:
+            return store.manifest
+    except TornError:
+        if not write:
+            raise
+    with open_store(path, write=True) as store:
         return store.manifest
 
 

@@ -3,18 +3,21 @@
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
-from time import monotonic
-from typing import Final, NamedTuple, Unpack
+from typing import Final, Literal, NamedTuple, Unpack
 
 import polars as pl
 
 from imgmatch_df import batches
-from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.chunks import CHUNK_ROWS_OF_HASHES, chunks_of
+from imgmatch_df.errors import ArgumentError, ColumnError, StoreError
 from imgmatch_df.fingerprints import fingerprint, has_changed
 from imgmatch_df.frames import Frame, shown_names
+from imgmatch_df.hashing import dtype_hint
+from imgmatch_df.incomplete import n_unlisted
+from imgmatch_df.known import key_column
 from imgmatch_df.manifest import Manifest
 from imgmatch_df.options import Options, SourceOptions, check_flag, check_name, make_options
-from imgmatch_df.pipeline import HashTypes, check_hash_types, check_source_column
+from imgmatch_df.pipeline import HashTypes, check_hash_types, check_source_column, hash_expr
 from imgmatch_df.progress import METER
 from imgmatch_df.schema import (
     DETAIL,
@@ -24,7 +27,6 @@ from imgmatch_df.schema import (
     MODIFIED,
     MODIFIED_DTYPE,
     OK,
-    PATH,
     SIZE,
     SOURCE,
     STATUS,
@@ -32,21 +34,13 @@ from imgmatch_df.schema import (
     WIDTH,
     hash_kind,
 )
+from imgmatch_df.seen import SeenKeys
 from imgmatch_df.sources import url_of
 from imgmatch_df.store import Store, Target, make_store, manifest_of, open_store
 
-# Names of columns that name a picture, as this package makes and expects them.
-_KEYS: Final = (SOURCE, PATH, "url")
+# Whether to drop stored rows whose key is not in the frame: no, if it is at most half of them, or however many.
+Prune = Literal[False, True, "all"]
 
-# Rows looked up in the store at a time: the keys of all that is stored are read once for each.
-_ROWS_OF_TEXT: Final = 1 << 20
-_ROWS_OF_PICTURES: Final = 1 << 10
-_ROWS_OF_HASHES: Final = 1 << 18
-_STREAM_ROWS: Final = 1 << 12
-# How long rows are gathered, so that a slow stream is stored as it comes, and how many bytes of them: a column of text
-# may hold pictures in base64.
-_GATHER_S: Final = 5.0
-_GATHER_BYTES: Final = 1 << 28
 # Rows hashed and committed at a time: a second or two of work, which is what a killed run loses.
 _BATCH_ROWS: Final = 1 << 11
 _BATCH_ROWS_OF_ADDRESSES: Final = 1 << 13  # a batch ends when its slowest server has answered
@@ -99,7 +93,7 @@ def write_hashes(
     key: str | None = None,
     hash_types: HashTypes | None = None,
     retry_failed: bool = False,
-    prune: bool = False,
+    prune: Prune = False,
     **options: Unpack[SourceOptions],
 ) -> WriteSummary:
     """Store the hashes of a frame; of a column of pictures, hash what is new or changed.
@@ -125,9 +119,11 @@ def write_hashes(
     retry_failed
         Whether to hash rows again that failed before.
     prune
-        Whether to drop stored rows whose key is not in the frame.
+        Whether to drop stored rows whose key is not in the frame. True refuses to drop more than half of them, or any
+        by a frame without rows or by a listing that left out folders: such a frame is seldom whole. ``"all"`` drops
+        them all the same.
     **options
-        See `Options`; with hashes in the frame, only ``decode``, to say how they were made.
+        See `Options`; with hashes in the frame, only ``decode`` and ``alpha``, to say how they were made.
 
     Returns
     -------
@@ -140,6 +136,7 @@ def write_hashes(
         If an argument is not allowed, a column absent or of a dtype that is not allowed, or a key null.
     StoreError
         If the store cannot be used, is in use, or holds hashes that were made in another way: then nothing is changed.
+        If ``prune=True`` refuses: nothing is dropped, and of a `DataFrame` nothing is stored.
     RowError
         With ``on_error="raise"``, for the first row that fails; what came before it is stored.
 
@@ -158,16 +155,17 @@ def write_hashes(
     """
     call = _Call.make(frame, target, source, key, hash_types, make_options(**options))
     check_flag("retry_failed", retry_failed, "True hashes again what failed.")
-    check_flag("prune", prune, "True drops what is not in the frame.")
-    if source is None and (idle := [name for name in options if name not in ("decode", "progress")]):
+    if prune != "all":
+        check_flag("prune", prune, "True drops what is not in the frame, 'all' also more than half of what is stored.")
+    if source is None and (idle := [name for name in options if name not in ("decode", "alpha", "progress")]):
         raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of pictures.")
     make_store(target, call.manifest)
     with open_store(target, write=True) as store:
         store.manifest.check_same(call.manifest, repr(str(target)))
-        run = _Run(call, store, retry_failed=retry_failed)
-        for chunk in _gathered(call):
+        run = _Run(call, store, retry_failed=retry_failed, prune=prune)
+        for chunk in chunks_of(call.frame, hashes=not call.hashes):
             run.add(chunk)
-        return run.finish(prune=prune)
+        return run.finish()
 
 
 def sink_hashes(
@@ -178,7 +176,7 @@ def sink_hashes(
     key: str | None = None,
     hash_types: HashTypes | None = None,
     retry_failed: bool = False,
-    prune: bool = False,
+    prune: Prune = False,
     **options: Unpack[SourceOptions],
 ) -> WriteSummary:
     """Run a query and store its hashes as they come, never all of them in memory.
@@ -224,8 +222,7 @@ class _Call(NamedTuple):
     frame: Frame
     manifest: Manifest
     options: Options
-    hashes: bool  # whether there are pictures to hash
-    chunk_rows: int
+    hashes: bool  # whether there are images to hash
 
     @classmethod
     def make(
@@ -247,7 +244,7 @@ class _Call(NamedTuple):
         schema = frame.collect_schema()
         if source is not None:
             check_source_column(frame, source)
-        stored = manifest_of(target)
+        stored = manifest_of(target, write=True)
         kinds = _kinds(schema, source, hash_types, stored)
         name = key or (SOURCE if stored is None else stored.key)
         key_column = _key_column(schema, source, name)
@@ -260,7 +257,7 @@ class _Call(NamedTuple):
                 "Hint: rename the column of keys."
             )
         manifest = Manifest.make(
-            name, _key_dtype(schema, key_column), kinds, options.decode, has_source=own_source not in (None, key_column)
+            name, _key_dtype(schema, key_column), kinds, options.recipe, has_source=own_source not in (None, key_column)
         )
         if stored is not None:
             stored.check_same(manifest, repr(str(target)))
@@ -270,9 +267,7 @@ class _Call(NamedTuple):
             text = pl.lit(None) if own_source is None else pl.col(own_source)
             columns.append(text.cast(pl.String).alias(SOURCE))
         columns += _given(schema, kinds, source)
-        rows = _ROWS_OF_TEXT if is_text else _ROWS_OF_PICTURES
-        rows = rows if source is not None else _ROWS_OF_HASHES
-        return cls(frame.select(columns), manifest, options, source is not None, rows)
+        return cls(frame.select(columns), manifest, options, source is not None)
 
 
 def _kinds(
@@ -293,19 +288,17 @@ def _kinds(
                 "Hint: source='column of pictures' hashes first."
             )
         for name in names:
-            if schema[name] not in (hash_kind(name).dtype, pl.Null):
+            if not hash_kind(name).holds(schema[name]):
                 raise ColumnError(
                     f"column {name!r} has dtype {schema[name]}, a {name} is {hash_kind(name).dtype}\n"
-                    f"Hint: from_bits({name!r}) turns strings of 0 and 1 into hashes."
+                    f"Hint: {dtype_hint(schema[name], hash_kind(name))}"
                 )
     return names
 
 
 def _key_column(schema: pl.Schema, source: str | None, name: str) -> str:
-    if name in schema and (name != SOURCE or source is None):
-        return name
-    found = source if source is not None else next((one for one in _KEYS if one in schema), None)
-    if name != SOURCE or found is None:
+    found = key_column(schema, source, name)
+    if found is None:
         raise ColumnError(
             f"no column {name!r} in the frame, it has {shown_names(schema)}\n"
             "Hint: key= names the column that tells rows apart."
@@ -336,39 +329,24 @@ def _given(schema: pl.Schema, kinds: tuple[str, ...], source: str | None) -> lis
     status = pl.col(STATUS).cast(STATUS_DTYPE, strict=False) if STATUS in schema else pl.lit(None, STATUS_DTYPE)
     rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
     return [
-        *(pl.col(name).cast(hash_kind(name).dtype) for name in kinds),
+        *(hash_expr(name, hash_kind(name)) for name in kinds),
         pl.when(has_hash).then(pl.lit(OK, STATUS_DTYPE)).when(status != OK).then(status).alias(STATUS),
         *((pl.col(name) if name in schema else pl.lit(None)).cast(dtype).alias(name) for name, dtype in rest.items()),
         *given,
     ]
 
 
-def _gathered(call: _Call) -> Iterator[pl.DataFrame]:
-    """Yield the rows in chunks; of a stream, what came within some seconds."""
-    if isinstance(call.frame, pl.DataFrame):
-        yield from call.frame.iter_slices(call.chunk_rows)
-        return
-    waiting: list[pl.DataFrame] = []
-    n_rows, n_bytes, since = 0, 0, monotonic()
-    # A stream that hashes would do so 100,000 rows at a time, and lose them when it is killed.
-    with pl.Config() if call.hashes else pl.Config(streaming_chunk_size=_STREAM_ROWS):
-        for part in call.frame.collect_batches(chunk_size=min(_STREAM_ROWS, call.chunk_rows), maintain_order=True):
-            waiting.append(part)
-            n_rows, n_bytes = n_rows + part.height, n_bytes + int(part.estimated_size())
-            if n_rows >= call.chunk_rows or n_bytes >= _GATHER_BYTES or monotonic() - since >= _GATHER_S:
-                yield from pl.concat(waiting).iter_slices(call.chunk_rows)
-                waiting, n_rows, n_bytes, since = [], 0, 0, monotonic()
-    if waiting:
-        yield from pl.concat(waiting).iter_slices(call.chunk_rows)
-
-
 class _Run:
     """A run of `write_hashes`: what became of the rows so far."""
 
-    def __init__(self, call: _Call, store: Store, *, retry_failed: bool) -> None:
-        self._call, self._store, self._retry_failed = call, store, retry_failed
+    def __init__(self, call: _Call, store: Store, *, retry_failed: bool, prune: Prune) -> None:
+        self._call, self._store, self._retry_failed, self._prune = call, store, retry_failed, prune
         self._key = store.manifest.key
-        self._seen = pl.DataFrame(schema={self._key: store.manifest.columns[self._key]})
+        self._n_before = store.count() if prune is True else 0
+        self._n_unlisted = n_unlisted()
+        if prune is True and isinstance(call.frame, pl.DataFrame):
+            self._check_prune(call.frame[self._key].drop_nulls().unique(), "nothing was changed")
+        self._seen = SeenKeys(store.manifest.columns[self._key])
         self._summary = WriteSummary()
 
     def add(self, chunk: pl.DataFrame) -> None:
@@ -400,22 +378,35 @@ class _Run:
             self._summary += WriteSummary(n_failed=int((stored[STATUS].ne_missing(pl.Series([OK]))).sum()))
             self._store.commit(stored.filter(is_new), stored.filter(~is_new))
 
-    def finish(self, *, prune: bool) -> WriteSummary:
+    def finish(self) -> WriteSummary:
         """Write what waits, drop what is not in the frame, and return what became of all rows."""
         self._store.flush()
-        if prune:
-            self._summary += WriteSummary(n_pruned=self._store.prune(self._seen[self._key]))
+        if self._prune is not False:
+            keys = self._seen.keys
+            if self._prune is True:
+                self._check_prune(keys, "nothing was dropped")
+            self._summary += WriteSummary(n_pruned=self._store.prune(keys))
         return self._summary
+
+    def _check_prune(self, keys: pl.Series, outcome: str) -> None:
+        """Refuse to drop what is not among `keys` where the frame is probably not whole."""
+        shown, hint = repr(str(self._store.path)), f"prune='all' drops them all the same; {outcome}."
+        if self._n_unlisted != n_unlisted():
+            raise StoreError(
+                f"prune=True drops nothing of {shown}, since the frame is of folders that could not all be listed\n"
+                f"Hint: may they be read? {hint}"
+            )
+        n_dropped = self._store.count() - self._store.stored(keys, [self._key]).height
+        if n_dropped and (2 * n_dropped > self._n_before or keys.is_empty()):
+            raise StoreError(
+                f"prune=True would drop {n_dropped:,} of the {self._n_before:,} rows stored in {shown}: the frame has "
+                f"{len(keys):,} rows\nHint: is it whole? {hint}"
+            )
 
     def _without_duplicates(self, chunk: pl.DataFrame) -> pl.DataFrame:
         rows = chunk.unique(self._key, keep="first", maintain_order=True)
-        keys = rows.select(self._key)
-        if not self._seen.is_empty():
-            # The small side is hashed: this takes milliseconds, however much was seen.
-            again = self._seen.join(keys, on=self._key, how="semi")
-            if not again.is_empty():
-                rows = rows.join(again, on=self._key, how="anti", maintain_order="left")
-        self._seen = pl.concat([self._seen, rows.select(self._key)])
+        rows = rows.filter(~self._seen.find(rows[self._key]))
+        self._seen.add(rows[self._key])
         return rows
 
     def _with_fingerprints(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -458,7 +449,7 @@ class _Run:
         absent = {name: dtype for name, dtype in self._store.manifest.columns.items() if name not in rows.columns}
         if not self._call.hashes:
             filled = rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in absent.items())
-            yield from filled.iter_slices(_ROWS_OF_HASHES) if not filled.is_empty() else ()
+            yield from filled.iter_slices(CHUNK_ROWS_OF_HASHES) if not filled.is_empty() else ()
             return
         options = self._call.options
         with METER.run(rows.height) if options.progress and not rows.is_empty() else nullcontext():

@@ -10,11 +10,12 @@ from secrets import token_hex
 from typing import IO, Final, TypeVar
 
 import polars as pl
-from polars.datatypes import DataTypeClass
 
 from imgmatch_df.documented import Json, to_json
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.formats import byte_columns
 from imgmatch_df.pipeline import to_bits
+from imgmatch_df.renaming import PLAIN, Naming
 from imgmatch_df.schema import HASH_KINDS, REMOVED_RECORDS
 from imgmatch_df.store import DUCKDB_SUFFIX, is_store
 
@@ -43,10 +44,15 @@ def check_target(path: Path | None, *, stores: bool = False) -> None:
     Raises
     ------
     ArgumentError
-        If the ending is unknown, the folder absent, or the target a folder.
+        If the ending is unknown, the folder absent, the target a folder, or a store that is not to be continued.
     """
     if path is None or (stores and is_store(path)):
         return
+    if path.is_file() and is_store(path):
+        raise ArgumentError(
+            f"{str(path)!r} is a store of hashes, which this command would replace\nHint: choose another name for the "
+            "output."
+        )
     if path.suffix.lower() not in TARGET_SUFFIXES:
         known = (*((DUCKDB_SUFFIX,) if stores else ()), *TARGET_SUFFIXES)
         raise ArgumentError(
@@ -83,31 +89,29 @@ def written_whole(path: Path | None, otherwise: IO[bytes]) -> Iterator[Path | IO
         temporary.unlink(missing_ok=True)
 
 
-def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], suffix: str) -> list[str]:
-    """Write a frame as the table that `suffix` names, its rows streaming through; return the columns left out.
+def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], suffix: str, naming: Naming = PLAIN) -> None:
+    """Write a frame as the table that `suffix` names, its rows streaming through.
 
     Parameters
     ----------
     frame
-        Not yet computed.
+        Not yet computed; of columns that the format holds.
     target
         Where to; its own name does not matter.
     suffix
-        ``".parquet"`` keeps every column; ``".csv"``, ``".ndjson"`` and ``".jsonl"`` have hashes as the documented
-        strings of 0 and 1, and leave out what they cannot hold.
+        ``".parquet"``; ``".csv"``, ``".ndjson"`` and ``".jsonl"`` have hashes as the documented strings of 0 and 1.
+    naming
+        How its columns are called in the output.
     """
-    left_out = columns_left_out(frame, suffix)
     if suffix == ".parquet":
-        with_pictures = any(_is_picture(name, dtype) for name, dtype in frame.collect_schema().items())
-        n_rows = _ROW_GROUP_OF_PICTURES if with_pictures else _ROW_GROUP
-        interruptible(lambda: frame.sink_parquet(target, row_group_size=n_rows))
-        return left_out
-    fitting = _hashes_as_text(frame.drop(left_out))
+        n_rows = _ROW_GROUP_OF_PICTURES if byte_columns(frame.collect_schema()) else _ROW_GROUP
+        interruptible(lambda: naming.restore(frame).sink_parquet(target, row_group_size=n_rows))
+        return
+    text = naming.restore(_hashes_as_text(frame))
     if suffix == ".csv":
-        interruptible(lambda: fitting.sink_csv(target))
+        interruptible(lambda: text.sink_csv(target))
     else:
-        interruptible(lambda: fitting.sink_ndjson(target))
-    return left_out
+        interruptible(lambda: text.sink_ndjson(target))
 
 
 def write_response(response: Json, target: Path | IO[bytes]) -> None:
@@ -117,17 +121,6 @@ def write_response(response: Json, target: Path | IO[bytes]) -> None:
         target.write_bytes(text)
     else:
         target.write(text)
-
-
-def columns_left_out(frame: pl.LazyFrame, suffix: str) -> list[str]:
-    """Return the columns that a file with the ending `suffix` cannot hold: bytes in text, and what is nested in CSV."""
-    if suffix in (".parquet", ".json"):
-        return []
-    return [
-        name
-        for name, dtype in frame.collect_schema().items()
-        if _is_picture(name, dtype) or (suffix == ".csv" and dtype.is_nested())
-    ]
 
 
 def interruptible(work: Callable[[], T]) -> T:
@@ -159,18 +152,3 @@ def _hashes_as_text(frame: pl.LazyFrame) -> pl.LazyFrame:
         nested = [to_bits(pl.field(name)) for name, kind in HASH_KINDS.items() if fields.get(name) == kind.dtype]
         texts.append(pl.col(REMOVED_RECORDS).list.eval(pl.element().struct.with_fields(nested)))
     return frame.with_columns(texts)
-
-
-def _is_picture(name: str, dtype: pl.DataType | DataTypeClass) -> bool:
-    if name == REMOVED_RECORDS and isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
-        return any(_is_picture(field.name, field.dtype) for field in dtype.inner.fields)
-    is_hash = name in HASH_KINDS and dtype == HASH_KINDS[name].dtype
-    return not is_hash and _holds_binary(dtype)
-
-
-def _holds_binary(dtype: pl.DataType | DataTypeClass) -> bool:
-    if isinstance(dtype, pl.Struct):
-        return any(_holds_binary(field.dtype) for field in dtype.fields)
-    if isinstance(dtype, pl.List | pl.Array):
-        return _holds_binary(dtype.inner)
-    return dtype in (pl.Binary, pl.Object)

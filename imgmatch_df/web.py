@@ -25,7 +25,7 @@ from imgmatch_df.connections import BlockedAddressError, Connections
 from imgmatch_df.errors import Failure, Setback
 from imgmatch_df.memory import Claim
 from imgmatch_df.options import Options
-from imgmatch_df.sources import Fetched, describe
+from imgmatch_df.sources import Fetched, describe, refused_scheme
 
 Outcome: TypeAlias = Fetched | Failure | Setback
 # Told in the loop's thread, once and never from within `start`: the outcome; None where it was cancelled; an exception
@@ -55,6 +55,9 @@ _OPTIONS: Final[dict[int, Any]] = {
     pycurl.NOSIGNAL: 1,
 }
 _VAST: Final = 1 << 16  # bytes of a head; libcurl ends it at 300 KB, with the code of a lost connection
+# A callback costs 5 us: a server that sends two bytes at a time would keep the loop busy for all others.
+_MANY_PIECES: Final = 10_000
+_SMALL_PIECE: Final = 64
 _MAX_MS: Final = (1 << 31) - 1
 # Codes of libcurl: what comes of certificates, of servers that speak something else, and of connections that end early.
 _UNTRUSTED: Final = (
@@ -166,7 +169,7 @@ class _Attempt:
         self._is_sent = False
         self._authorization: str | None = None
         self._lines: list[bytes] = []
-        self._pieces: list[bytes] = []
+        self._body = bytearray()
         self._curl = pycurl.Curl()
         for option, value in {**_OPTIONS, **_trusted()}.items():
             if value is None:
@@ -211,7 +214,8 @@ class _Attempt:
             self._land(_no_connection_in_time(self._options))
         else:
             self._stop_sending()
-            late = Setback(Failure("fetch_timeout", f"no whole answer within {self._options.timeout_s:g} s"))
+            what = f"no whole answer within {self._options.timeout_s:g} s"
+            late = Setback(Failure("fetch_timeout", what), responded=bool(self._lines))
             self._go_on(self._judge() or late)
 
     def _land(self, outcome: Outcome | BaseException | None) -> None:
@@ -221,7 +225,7 @@ class _Attempt:
         if self._soon is not None:
             self._soon.cancel()
         self._looking = self._soon = None
-        self._pieces.clear()
+        self._body = bytearray()
         self._under_way.discard(self)
         self._idle.append(self)
         self._landed(outcome)
@@ -265,7 +269,8 @@ class _Attempt:
 
     def _send(self) -> None:
         self._lines.clear()
-        self._pieces.clear()
+        self._body = bytearray()
+        self._n_pieces = 0
         self._head: Head | None = None
         self._answer: Address | Outcome | BaseException | None = None
         self._refused: Failure | Setback | None = None
@@ -334,7 +339,13 @@ class _Attempt:
                 if self._left_s is not None:
                     self.deadline, self._left_s = self._loop.time() + self._left_s, None
                 self._n_bytes += len(piece)
-                self._pieces.append(piece)
+                self._n_pieces += 1
+                self._body += piece
+                if self._n_pieces > _MANY_PIECES and self._n_bytes < self._n_pieces * _SMALL_PIECE:
+                    self._answer = Failure(
+                        "fetch_failed", f"a body in pieces of {self._n_bytes / self._n_pieces:.0f} bytes"
+                    )
+                    return _ABORT
         except zlib.error as error:
             self._answer = Failure("fetch_failed", f"the body is no sound {self._head and self._head.coding}: {error}")
             return _ABORT
@@ -375,6 +386,8 @@ class _Attempt:
         if self._n_redirects > _MAX_REDIRECTS:
             what = f"more than {_MAX_REDIRECTS} redirects, the last one to {describe(answer.url)}"
             self._land(Failure("fetch_failed", what))
+        elif (refused := refused_scheme(answer.url.partition(":")[0], self._options.schemes)) is not None:
+            self._land(refused)
         else:
             self._look_up(answer)
 
@@ -383,7 +396,7 @@ class _Attempt:
             return _NOT_HTTP
         if not self._n_bytes:
             return Failure("missing", "zero bytes")
-        return Fetched(b"".join(self._pieces), self._head.content_type, self._head.etag)
+        return Fetched(bytes(self._body), self._head.content_type, self._head.etag)
 
     def _explain(self, code: int, words: str) -> Failure | Setback:
         error_code = self._curl.getinfo(pycurl.OS_ERRNO)
@@ -401,7 +414,9 @@ class _Attempt:
         if self._head is None and sum(map(len, self._lines)) > _VAST:
             return Failure("fetch_failed", "the answer is no HTTP: its head has no end")
         if self._head is None:
-            return Setback(Failure("fetch_failed", "the connection ended before the answer"))
+            return Setback(
+                Failure("fetch_failed", "the connection ended before the answer"), responded=bool(self._lines)
+            )
         of = "" if self._head.n_bytes is None else f" of {self._head.n_bytes:,}"
         return Setback(Failure("fetch_failed", f"the connection ended with {self._n_bytes:,}{of} bytes"))
 
@@ -424,8 +439,9 @@ def _said(words: object) -> Failure:
 
 
 def _no_connection(error: OSError) -> Setback:
-    return Setback(Failure("fetch_failed", f"no connection: {describe(str(error.strerror or error).lower())}"))
+    what = f"no connection: {describe(str(error.strerror or error).lower())}"
+    return Setback(Failure("fetch_failed", what), responded=False)
 
 
 def _no_connection_in_time(options: Options) -> Setback:
-    return Setback(Failure("fetch_timeout", f"no connection within {options.timeout_s / 3:g} s"))
+    return Setback(Failure("fetch_timeout", f"no connection within {options.timeout_s / 3:g} s"), responded=False)

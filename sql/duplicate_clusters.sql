@@ -5,13 +5,14 @@
 --   radius     the largest Hamming distance between two near-duplicates, in bits, inclusive
 --   hash_type, tbl, id: as for near_duplicates
 --
--- Columns: those of the table, and
+-- Columns:
 --   cluster_id         UINTEGER: clusters are numbered from 0 by their first row
---   representative_id  the id of the cluster's first row
---   distance           USMALLINT: bits to the representative, which may be more than the radius
 --   kept               BOOLEAN: whether the row is the representative
--- All rows, in order. A row whose hash is NULL is a cluster of its own, kept, with NULL distance. Columns of the table
--- that have one of these names are replaced.
+--   distance           USMALLINT: bits to the representative, which may be more than the radius
+--   representative_id  the id of the cluster's first row
+-- and those of the table, hashes last. All rows, in order. A row whose hash is NULL is a cluster of its own, kept, with
+-- NULL distance. An error where the table has columns of these names. To keep another row of each cluster, give it a
+-- view that sorts the table: the first row is kept.
 --
 --   FROM duplicate_clusters(16);
 --   SELECT cluster_id, list(source) FROM duplicate_clusters(4, 'phash') GROUP BY cluster_id HAVING count(*) > 1;
@@ -52,11 +53,21 @@ CREATE OR REPLACE MACRO imgmatch_clusters(radius, hash_type, tbl) AS TABLE
     JOIN distinct_hashes AS first_hashes ON first_hashes.row = representative;
 
 CREATE OR REPLACE MACRO duplicate_clusters(radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source') AS TABLE
-    WITH imgmatch_found AS MATERIALIZED (FROM imgmatch_clusters(radius, hash_type, tbl)),
-    numbered AS (SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row FROM query_table(tbl)),
+    WITH imgmatch_checked AS MATERIALIZED (
+        FROM imgmatch_check_verb(
+            'duplicate_clusters', radius, hash_type, tbl, id, ['cluster_id', 'kept', 'distance', 'representative_id']
+        )
+    ),
+    imgmatch_found AS MATERIALIZED (FROM imgmatch_clusters(radius, hash_type, tbl)),
+    imgmatch_numbered AS (
+        SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row, NULL AS imgmatch_none FROM query_table(tbl)
+    ),
     keys AS MATERIALIZED (
-        SELECT imgmatch_row AS row, COLUMNS(lambda id_column: id_column = coalesce(id, 'imgmatch_row')) AS key
-        FROM numbered
+        SELECT
+            imgmatch_row AS row,
+            COLUMNS(imgmatch_one(list_filter((*), lambda name: name <> 'imgmatch_none'), coalesce(id, 'imgmatch_row')))
+                AS key
+        FROM imgmatch_numbered
     ),
     clusters AS (
         SELECT row, coalesce(representative, row) AS representative, distance
@@ -64,14 +75,25 @@ CREATE OR REPLACE MACRO duplicate_clusters(radius, hash_type := 'bmh1', tbl := '
     ),
     described AS (
         SELECT
-            clusters.row AS imgmatch_row,
             (dense_rank() OVER (ORDER BY representative) - 1)::UINTEGER AS cluster_id,
-            key AS representative_id,
+            clusters.row = representative AS kept,
             distance,
-            clusters.row = representative AS kept
+            key AS representative_id,
+            clusters.row AS imgmatch_row
         FROM clusters JOIN keys ON keys.row = representative
     ),
     named AS (
-        SELECT COLUMNS(lambda name: name NOT IN ('cluster_id', 'representative_id', 'distance', 'kept')) FROM numbered
+        SELECT
+            COLUMNS(lambda name: lower(name) NOT IN (
+                'cluster_id', 'kept', 'distance', 'representative_id', 'imgmatch_none', 'phash', 'bmh1'
+            )),
+            COLUMNS(lambda name: lower(name) IN ('imgmatch_none', 'phash', 'bmh1'))
+        FROM imgmatch_numbered
     )
-    SELECT * EXCLUDE imgmatch_row FROM named JOIN described USING (imgmatch_row) ORDER BY imgmatch_row;
+    SELECT described.* EXCLUDE imgmatch_row, named.* EXCLUDE (imgmatch_row, imgmatch_none)
+    FROM imgmatch_checked, described JOIN named USING (imgmatch_row)
+    WHERE zero = 0
+    ORDER BY imgmatch_row;
+
+COMMENT ON MACRO TABLE duplicate_clusters IS
+    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id): every row with its cluster of copies';

@@ -3,7 +3,8 @@
 --   near_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source', max_pairs := 100000000)
 --
 --   radius     the largest Hamming distance, in bits, inclusive: 0 to 64 for phash, 0 to 961 for bmh1
---   hash_type  the column of hashes: 'phash' (UBIGINT) or 'bmh1' (BLOB); rows where it is NULL are in no pair
+--   hash_type  the column of hashes: 'phash' (UBIGINT; of BIGINT, HUGEINT, DECIMAL the same 64 bits) or 'bmh1' (BLOB);
+--              rows where it is NULL are in no pair
 --   tbl        any table, view, common table expression or file that has the column, by name
 --   id         the column whose values name the rows, in a store its key; NULL names them by row number, from 0
 --   max_pairs  the largest number of pairs to make; more are an error, before they fill the memory
@@ -16,12 +17,6 @@
 --
 -- Equal hashes are compared once. The distinct ones meet in bands (Norouzi, Punjani, Fleet, Fast Search in Hamming
 -- Space with Multi-Index Hashing, CVPR 2012): of two hashes within the radius, one band of bits is equal, or nearly so.
-
--- Hashes as the words that DuckDB computes with: & and xor and bit_count take UBIGINT and BIT alike.
-CREATE OR REPLACE MACRO imgmatch_words
-    (hash UBIGINT) AS hash,
-    (hash HUGEINT) AS hash::UBIGINT,
-    (hash BLOB) AS hash::BIT;
 
 CREATE OR REPLACE MACRO imgmatch_n_bits
     (words UBIGINT) AS 64,
@@ -42,9 +37,16 @@ CREATE OR REPLACE MACRO imgmatch_key
 CREATE OR REPLACE MACRO imgmatch_check_radius(radius, n_bits) AS CASE
     WHEN radius BETWEEN 0 AND imgmatch_max_radius(n_bits) AND radius = floor(radius) THEN radius::INTEGER
     ELSE error(format(
-        'radius must be a whole number of bits from 0 to {}, got {}',
-        imgmatch_max_radius(n_bits), coalesce(radius::VARCHAR, 'NULL')))
+        'radius must be a whole number of bits from 0 to {}, got {}. Hint: 0 finds equal hashes, 4 of phash or 24 of '
+        'bmh1 edited copies.', imgmatch_max_radius(n_bits), coalesce(radius::VARCHAR, 'NULL')))
 END;
+
+-- As imgmatch_check_call, for a verb that has a radius.
+CREATE OR REPLACE MACRO imgmatch_check_verb(verb, radius, hash_type, tbl, id, taken) AS TABLE
+    SELECT CASE WHEN zero = 0 THEN
+        imgmatch_check_radius(radius, CASE hash_type WHEN 'phash' THEN 64 ELSE 968 END) * 0
+    END AS zero
+    FROM imgmatch_check_call(verb, hash_type, tbl, id, taken);
 
 -- How many bands find all pairs soonest; NULL is a scan, one band of no bits, in which all hashes meet. Measured on
 -- 200,000 rows: three bands of 21 bits win for phash from radius 2 to 8 (8: 1.8 s, nine bands without flips 15 s); on
@@ -57,14 +59,18 @@ CREATE OR REPLACE MACRO imgmatch_n_bands
     (words BIT, radius) AS CASE WHEN imgmatch_check_radius(radius, bit_length(words)) <= 96 THEN radius + 1 END;
 
 -- The rows of a table that have a hash: row UINTEGER (from 0), words, key. Here and below, a table is read before any
--- common table expression could hide it whose name a table may have.
+-- common table expression could hide it whose name a table may have. An absent column is that of no hash, or of row
+-- numbers: imgmatch_check_call says so.
 CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id) AS TABLE
-    WITH numbered AS (SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row FROM query_table(tbl)),
+    WITH numbered AS (
+        SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row, NULL AS imgmatch_none FROM query_table(tbl)
+    ),
     hashed AS (
         SELECT
             imgmatch_row AS row,
-            imgmatch_words(COLUMNS(lambda hash_column: hash_column = hash_type)) AS words,
-            COLUMNS(lambda id_column: id_column = coalesce(id, 'imgmatch_row')) AS key
+            imgmatch_words(COLUMNS(imgmatch_hash_column((*), hash_type))) AS words,
+            COLUMNS(imgmatch_one(list_filter((*), lambda name: name <> 'imgmatch_none'), coalesce(id, 'imgmatch_row')))
+                AS key
         FROM numbered
     )
     FROM hashed WHERE words IS NOT NULL;
@@ -120,7 +126,10 @@ CREATE OR REPLACE MACRO imgmatch_pairs(radius, hashed) AS TABLE
 CREATE OR REPLACE MACRO near_duplicates(
     radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source', max_pairs := 100000000
 ) AS TABLE
-    WITH hashed AS MATERIALIZED (FROM imgmatch_rows(hash_type, tbl, id)),
+    WITH imgmatch_checked AS MATERIALIZED (
+        FROM imgmatch_check_verb('near_duplicates', radius, hash_type, tbl, id, [])
+    ),
+    hashed AS MATERIALIZED (FROM imgmatch_rows(hash_type, tbl, id)),
     distinct_hashes AS MATERIALIZED (SELECT words, min(row) AS row, count(*) AS n_rows FROM hashed GROUP BY words),
     near AS MATERIALIZED (
         FROM imgmatch_pairs(radius, 'distinct_hashes')
@@ -135,7 +144,7 @@ CREATE OR REPLACE MACRO near_duplicates(
         SELECT CASE WHEN n_pairs > max_pairs THEN error(format(
             'near_duplicates: {} pairs, more than max_pairs {}. Hint: a smaller radius, or duplicate_clusters, which '
             'makes no pairs of equal hashes.', n_pairs, max_pairs)) ELSE 0 END AS zero
-        FROM counted
+        FROM counted, imgmatch_checked
     ),
     members AS MATERIALIZED (
         SELECT hashed.row, hashed.key, distinct_hashes.row AS first_row FROM hashed JOIN distinct_hashes USING (words)
@@ -149,3 +158,6 @@ CREATE OR REPLACE MACRO near_duplicates(
     JOIN members AS r ON r.first_row = right_row
     WHERE l.row < r.row OR left_row < right_row
     ORDER BY least(l.row, r.row), greatest(l.row, r.row);
+
+COMMENT ON MACRO TABLE near_duplicates IS
+    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, max_pairs): every pair within radius bits';

@@ -2,12 +2,14 @@
 --
 --   rank_images(query, k := NULL, tbl := 'hashes')
 --
---   query  the hash to rank by: a BLOB ranks by the column bmh1, an integer by the column phash
+--   query  the hash to rank by: a BLOB ranks by the column bmh1, a number by the column phash (a negative one stands
+--          for the same 64 bits). NULL, as of a row that is not there, ranks nothing: no rows.
 --   k      the largest number of rows; NULL is all
 --   tbl    any table, view, common table expression or file that has the column, by name
 --
--- Columns: those of the table, and distance USMALLINT (bits), rank UINTEGER (1 is the nearest). Ties keep the order of
--- the rows; rows whose hash is NULL come last, with NULL for both. Columns of the table of these names are replaced.
+-- Columns: rank UINTEGER (1 is the nearest), distance USMALLINT (bits), and those of the table, hashes last. Ties keep
+-- the order of the rows; rows whose hash is NULL come last, with NULL for both. An error where the table has columns of
+-- these names.
 --
 --   FROM rank_images((SELECT bmh1 FROM hashes WHERE source = 'one.jpg'), 10);
 --   FROM rank_images(from_bits('0110...', 'phash'), 10, tbl := 'photos.parquet');
@@ -15,32 +17,58 @@
 -- Needs the macros of hashes.sql.
 
 CREATE OR REPLACE MACRO imgmatch_ranked(query, hash_type, k, tbl) AS TABLE
-    WITH imgmatch_asked AS MATERIALIZED (SELECT query AS imgmatch_query),
-    named AS (
-        SELECT COLUMNS(lambda name: name NOT IN ('distance', 'rank')), (row_number() OVER ())::UINTEGER AS imgmatch_row
+    WITH imgmatch_checked AS MATERIALIZED (
+        FROM imgmatch_check_call('rank_images', hash_type, tbl, NULL, ['distance', 'rank'])
+    ),
+    imgmatch_asked AS MATERIALIZED (SELECT query AS imgmatch_query),
+    imgmatch_numbered AS (
+        -- An absent column of hashes has the type of the query until imgmatch_checked says so.
+        SELECT *, (row_number() OVER ())::UINTEGER AS imgmatch_row, CASE WHEN false THEN query END AS imgmatch_none
         FROM query_table(tbl)
+    ),
+    named AS (
+        SELECT
+            COLUMNS(lambda name: lower(name) NOT IN ('distance', 'rank', 'imgmatch_none', 'phash', 'bmh1')),
+            COLUMNS(lambda name: lower(name) IN ('imgmatch_none', 'phash', 'bmh1'))
+        FROM imgmatch_numbered
     ),
     measured AS (
         SELECT
-            *,
             hamming(
-                COLUMNS(lambda hash_column: hash_column = hash_type), (SELECT imgmatch_query FROM imgmatch_asked)
-            ) AS distance
+                imgmatch_comparable(COLUMNS(imgmatch_hash_column((*), hash_type))),
+                (SELECT imgmatch_query FROM imgmatch_asked)
+            ) AS distance,
+            *
         FROM named
+        WHERE (SELECT imgmatch_query FROM imgmatch_asked) IS NOT NULL
     ),
     nearest AS (FROM measured ORDER BY distance NULLS LAST, imgmatch_row LIMIT k)
     SELECT
-        * EXCLUDE imgmatch_row,
         CASE WHEN distance IS NOT NULL
             THEN (row_number() OVER (ORDER BY distance NULLS LAST, imgmatch_row))::UINTEGER
-        END AS rank
-    FROM nearest ORDER BY distance NULLS LAST, imgmatch_row;
+        END AS rank,
+        nearest.* EXCLUDE (imgmatch_row, imgmatch_none)
+    FROM nearest, imgmatch_checked WHERE zero = 0 ORDER BY distance NULLS LAST, imgmatch_row;
+
+CREATE OR REPLACE MACRO imgmatch_no_query(query) AS error(format(
+    'rank_images: query must be a hash, a number (phash) or a BLOB (bmh1), got {:.80}. Hint: (SELECT bmh1 FROM hashes '
+    'WHERE source = ''...''), or from_bits(bits, hash_type).', query));
 
 -- The overload is chosen by the type of the query while the call is bound, so that the other column need not exist.
 CREATE OR REPLACE MACRO rank_images
     (query HUGEINT, k := NULL, tbl := 'hashes') AS TABLE (
-        FROM imgmatch_ranked(query, 'phash', k, tbl)
+        FROM imgmatch_ranked(imgmatch_words(query), 'phash', k, tbl)
+    ),
+    (query DECIMAL(38, 18), k := NULL, tbl := 'hashes') AS TABLE (
+        FROM imgmatch_ranked(imgmatch_words(query), 'phash', k, tbl)
     ),
     (query BLOB, k := NULL, tbl := 'hashes') AS TABLE (
         FROM imgmatch_ranked(query, 'bmh1', k, tbl)
+    ),
+    (query VARCHAR, k := NULL, tbl := 'hashes') AS TABLE (
+        SELECT NULL::UINTEGER AS rank, NULL::USMALLINT AS distance, * FROM query_table(tbl)
+        WHERE query IS NOT NULL AND imgmatch_no_query(query) IS NULL
     );
+
+COMMENT ON MACRO TABLE rank_images IS
+    'rank_images(query, k := NULL, tbl := ''hashes''): the rows nearest to one hash, with rank and distance';

@@ -5,9 +5,9 @@
 --   radius     the largest Hamming distance between two near-duplicates, in bits, inclusive
 --   hash_type, tbl: as for near_duplicates
 --
--- Columns: those of the table, and removed_records STRUCT(the table's columns)[], the other rows of the cluster in
--- order, an empty list where there are none. The first row of each cluster is kept; rows come in order. Rows whose hash
--- is NULL are kept. A column of the table named removed_records is replaced.
+-- Columns: removed_records STRUCT(the table's columns)[], the other rows of the cluster in order, an empty list where
+-- there are none; and those of the table, hashes last. The first row of each cluster is kept; rows come in order. Rows
+-- whose hash is NULL are kept. An error where the table has a column named removed_records.
 --
 --   FROM remove_duplicates(16);
 --   CREATE TABLE unique_photos AS SELECT * EXCLUDE removed_records FROM remove_duplicates(4, 'phash');
@@ -15,8 +15,11 @@
 -- Needs the macros of near_duplicates.sql and duplicate_clusters.sql.
 
 CREATE OR REPLACE MACRO remove_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes') AS TABLE
-    WITH imgmatch_found AS MATERIALIZED (FROM imgmatch_clusters(radius, hash_type, tbl)),
-    named AS (SELECT COLUMNS(lambda name: name <> 'removed_records') FROM query_table(tbl)),
+    WITH imgmatch_checked AS MATERIALIZED (
+        FROM imgmatch_check_verb('remove_duplicates', radius, hash_type, tbl, NULL, ['removed_records'])
+    ),
+    imgmatch_found AS MATERIALIZED (FROM imgmatch_clusters(radius, hash_type, tbl)),
+    named AS (SELECT COLUMNS(lambda name: lower(name) <> 'removed_records') FROM query_table(tbl)),
     numbered AS (
         SELECT imgmatch_record AS record, (row_number() OVER () - 1)::UINTEGER AS row FROM named AS imgmatch_record
     ),
@@ -31,5 +34,16 @@ CREATE OR REPLACE MACRO remove_duplicates(radius, hash_type := 'bmh1', tbl := 'h
     kept AS (
         SELECT record, row, coalesce(records, []) AS removed_records
         FROM (FROM clusters WHERE row = representative) LEFT JOIN removed USING (representative)
+    ),
+    flat AS (SELECT removed_records, unnest(record), row AS imgmatch_row, NULL AS imgmatch_none FROM kept),
+    arranged AS (
+        SELECT
+            COLUMNS(lambda name: lower(name) NOT IN ('imgmatch_none', 'phash', 'bmh1')),
+            COLUMNS(lambda name: lower(name) IN ('imgmatch_none', 'phash', 'bmh1'))
+        FROM flat
     )
-    SELECT unnest(record), removed_records FROM kept ORDER BY row;
+    SELECT arranged.* EXCLUDE (imgmatch_row, imgmatch_none)
+    FROM arranged, imgmatch_checked WHERE zero = 0 ORDER BY imgmatch_row;
+
+COMMENT ON MACRO TABLE remove_duplicates IS
+    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes''): one row of each cluster of near-duplicates';

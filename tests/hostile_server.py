@@ -130,6 +130,23 @@ class HostileServer:
         }
         return await request.send(self.pictures[0], Content_Type="image/jpeg", **told.get(request.parts[1], {}))
 
+    async def do_crumbs(self, request: Request) -> bool:
+        """Send the image in chunks of two bytes, or `bytes` of them."""
+        request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\nTransfer-Encoding: chunked\r\n\r\n")
+        size = int(request.query("bytes", "2"))
+        body = self.pictures[0] if request.query("end") else bytes(4 << 20)
+        for at in range(0, len(body), size):
+            piece = body[at : at + size]
+            request.writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            if at % (1 << 14) == 0:
+                await request.writer.drain()
+        request.writer.write(b"0\r\n\r\n")
+        await request.writer.drain()
+        return True
+
+    async def do_escapes(self, request: Request) -> bool:
+        return await request.send(b"\0", Content_Type="text/\x1b[2Jhello", ETag='"\x1b]0;x\x07"')
+
     async def do_empty(self, request: Request) -> bool:
         return await request.send(Content_Type="image/jpeg")
 

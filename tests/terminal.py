@@ -11,7 +11,7 @@ from imgmatch_df.cli import app
 ON_A_SYSTEM_WITH_TERMINALS = pytest.mark.skipif(os.name == "nt", reason="there are no pseudo-terminals")
 
 
-def on_a_terminal(*words):
+def on_a_terminal(*words, columns=120):
     """Run the command inside this process on a pseudo-terminal; return its exit code and what the user sees."""
     import pty
 
@@ -33,7 +33,7 @@ def on_a_terminal(*words):
         redirect_stdout(shown),
         redirect_stderr(shown),
     ):
-        for name, value in (("COLUMNS", "120"), ("LINES", "40"), ("TERM", "xterm")):
+        for name, value in (("COLUMNS", str(columns)), ("LINES", "40"), ("TERM", "xterm")):
             patch.setenv(name, value)
         # In standalone mode the program would leave with the code that is returned here.
         code = app([str(word) for word in words], standalone_mode=False)

@@ -32,10 +32,16 @@ def call(*words):
     return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
 
 
+def replaced(out):
+    """Return the word about an output that is there already."""
+    return f"{out} is there already: replaced when this run ends well\n"
+
+
 def hash_files(source, out, *options):
     """Run `visual-hash`, which must succeed, and return what it wrote."""
+    is_there = out.is_file()
     result = call("visual-hash", source, "-o", out, *options)
-    assert (result.exit_code, result.output) == (0, "")
+    assert (result.exit_code, result.output) == (0, replaced(out) if is_there else "")
     return read(out)
 
 
@@ -171,10 +177,15 @@ def test_pictures_inside_a_table(encoded, empty, expected):
     pl.DataFrame({"id": range(40), "picture": encoded}).write_parquet(empty / "in.parquet", row_group_size=7)
     assert_frame_equal(hash_files(empty / "in.parquet", empty / "out.parquet"), expected)
     assert pl.read_parquet(empty / "out.parquet")["picture"].to_list() == encoded
-    assert_frame_equal(hash_files(empty / "in.parquet", empty / "out.json"), expected)
+    said = "left out, because the documented .json has no place for it: id\n"
+    assert call("visual-hash", empty / "in.parquet", "-o", empty / "out.json").output == said
+    assert_frame_equal(read(empty / "out.json"), expected)
     for ending in (".csv", ".ndjson"):
         result = call("visual-hash", empty / "in.parquet", "-o", empty / f"out{ending}")
-        assert (result.exit_code, result.stderr) == (0, f"left out, because {ending} cannot hold it: picture\n")
+        assert (result.exit_code, result.stderr) == (
+            0,
+            f"left out, because {ending} cannot hold it: picture (Binary); .parquet holds it\n",
+        )
         assert_frame_equal(read(empty / f"out{ending}"), expected)
         assert "id" in (empty / f"out{ending}").read_text().splitlines()[0]
 
@@ -184,10 +195,22 @@ def test_images_as_hugging_face_stores_them(encoded, empty, expected):
     frame = pl.DataFrame({"label": ["cat"] * 40, "image": images})
     frame.write_parquet(empty / "in.parquet")
     assert_frame_equal(hash_files(empty / "in.parquet", empty / "out.parquet"), expected)
-    assert_frame_equal(pl.read_parquet(empty / "out.parquet"), frame.hstack(expected))
-    assert_frame_equal(hash_files(empty / "in.parquet", empty / "out.json"), expected)
+    hashed = pl.read_parquet(empty / "out.parquet")
+    assert hashed.columns == ["width", "height", "status", "detail", "label", "image", "bmh1", "phash"]
+    assert_frame_equal(hashed, frame.hstack(expected), check_column_order=False)
+    assert call("visual-hash", empty / "in.parquet", "-o", empty / "out.json").stderr == (
+        "left out, because the documented .json has no place for it: label\n"
+    )
+    assert_frame_equal(read(empty / "out.json"), expected)
     result = call("visual-hash", empty / "in.parquet")
-    assert (result.exit_code, result.stderr) == (0, "left out, because .csv cannot hold it: image\n")
+    said = "left out, because .csv cannot hold it: image.bytes (Binary); .parquet holds it\n"
+    assert (result.exit_code, result.stderr) == (
+        0,
+        "a column for each field, because .csv cannot nest: image\n" + said,
+    )
+    assert pl.read_csv(result.stdout_bytes, infer_schema=False)["image.path"].to_list() == [
+        f"{row}.jpg" for row in range(40)
+    ]
 
 
 def test_text_of_a_csv_stays_as_it_is(paths, empty):
@@ -212,10 +235,20 @@ def test_the_column_of_sources_is_found(paths, empty, expected):
         assert_frame_equal(hash_files(empty / "in.parquet", empty / "out.parquet"), expected)
 
 
-def test_a_hashed_file_can_be_hashed_again(folder, empty, expected):
+def test_a_hashed_file_keeps_its_columns(folder, empty, expected):
     first = empty / "first.parquet"
-    for source in (folder, first, first):  # the last two read the file that they replace
-        assert_frame_equal(hash_files(source, first), expected)
+    assert_frame_equal(hash_files(folder, first), expected)
+    before = pl.read_parquet(first)
+    result = call("visual-hash", first, "-o", first)
+    assert result.exit_code == 2
+    assert "the table has columns 'width', 'height', 'bmh1', 'phash', 'status', 'detail' already" in result.stderr
+    assert_frame_equal(pl.read_parquet(first), before)
+    hash_files(first, first, "--prefix", "new_")  # reads the file that it replaces
+    again = pl.read_parquet(first)
+    assert_frame_equal(again.select(before.columns), before)
+    assert_frame_equal(
+        again.select(pl.col("^new_.*$").name.map(lambda name: name[4:])), expected, check_column_order=False
+    )
 
 
 def test_the_column_of_sources_by_name(paths, empty, expected):
@@ -282,14 +315,18 @@ def test_a_name_that_is_not_utf8_is_a_row_that_says_so(folder, empty):
 
 @pytest.mark.parametrize("ending", [".parquet", ".csv", ".ndjson", ".json"])
 def test_failed_rows_are_in_the_output_and_counted(mixed, empty, ending):
-    mixed.write_parquet(empty / "in.parquet")
+    (mixed.select("url") if ending == ".json" else mixed).write_parquet(empty / "in.parquet")
     result = call("visual-hash", empty / "in.parquet", "-o", empty / f"out{ending}", "--source", "url")
     assert result.exit_code == 1
     summary = "8 of 13 failed: "
-    assert result.stderr.startswith(summary)
-    counts = dict(part.rsplit(" ", 1) for part in result.stderr.strip().removeprefix(summary).split(", "))
+    first, *named = result.stderr.splitlines()
+    assert first.startswith(summary)
+    counts = dict(part.rsplit(" ", 1) for part in first.removeprefix(summary).split(", "))
     assert counts == {"missing": "3", "bad_source": "2", "decode_failed": "2", "not_found": "1"}
     wanted = mixed.imgmatch.visual_hash()
+    failed = wanted.with_row_index().filter(pl.col("status") != "ok").rows(named=True)
+    numbered = {1: "row 1", 4: "row 4", 11: "row 11 (a data: URI)"}
+    assert named == [f"  {numbered.get(row['index'], row['url'])}: {row['status']}: {row['detail']}" for row in failed]
     written = read(empty / f"out{ending}")
     assert_frame_equal(written.select("bmh1", "phash"), wanted.select("bmh1", "phash"))
     if ending == ".json":
@@ -305,7 +342,8 @@ def test_strict_mode_stops_and_writes_nothing(mixed, empty):
     result = call("visual-hash", empty / "in.parquet", "-o", empty / "out.csv", "--on-error", "raise")
     assert result.exit_code == 1
     # Several batches run at once: which of the failed rows stops the run is not promised.
-    assert re.match("imgmatch: row [0-9]+ of its batch: (missing|bad_source|not_found|decode_failed): ", result.stderr)
+    said = result.stderr.removeprefix(replaced(empty / "out.csv"))
+    assert re.match("imgmatch: row [0-9]+ of its batch: (missing|bad_source|not_found|decode_failed): ", said)
     assert "Hint:" in result.stderr
     assert "python_udf" not in result.stderr
     assert (empty / "out.csv").read_text() == "what was there before"
@@ -335,9 +373,10 @@ def test_a_table_without_rows(paths, empty):
     for ending, write in ((".parquet", paths[:0].write_parquet), (".csv", paths[:0].write_csv)):
         write(empty / f"in{ending}")
         for out in (".parquet", ".csv", ".ndjson", ".json"):
+            (empty / f"out{out}").unlink(missing_ok=True)
             result = call("visual-hash", empty / f"in{ending}", "-o", empty / f"out{out}")
             assert (result.exit_code, result.output) == (0, "")
-    assert pl.read_csv(empty / "out.csv").columns == ["url", *HASHED]
+    assert pl.read_csv(empty / "out.csv").columns == ["width", "height", "status", "detail", "url", "bmh1", "phash"]
     assert json.loads((empty / "out.json").read_text())["records"] == []
 
 
@@ -501,7 +540,7 @@ def test_a_reader_that_leaves_early_is_no_error(paths, empty):
     with subprocess.Popen(
         [*PROGRAM, "visual-hash", str(empty / "in.csv")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as program:
-        assert program.stdout.readline().startswith(b"url,width,height,")
+        assert program.stdout.readline().startswith(b"width,height,status,detail,url,")
         program.stdout.close()
         assert program.stderr.read() == b""
         assert program.wait(60) == 128 + 13

@@ -104,6 +104,18 @@ def test_nobody_listens():
     assert "hidden" not in detail
 
 
+@pytest.mark.parametrize("scheme", ["s3", "S3A", "gs", "gcs", "az", "abfs", "hf", "oss", "ftp", "foo"])
+def test_the_credentials_of_this_machine_are_used_when_storage_options_are_given(scheme, monkeypatch):
+    made = []
+    monkeypatch.setattr(cloud, "_make_filesystem", lambda *call: made.append(call) or 1 / 0)
+    status, detail = fail(f"{scheme}://victim/a.jpg", allow_private_networks=True)
+    assert status == "fetch_blocked"
+    assert "storage_options={}" in detail
+    assert not made
+    fail(f"{scheme}://victim/a.jpg", allow_private_networks=True, storage_options={})
+    assert made
+
+
 @pytest.mark.parametrize("scheme", ["local", "memory", "reference", "zip", "simplecache", "generic", "LOCAL"])
 def test_schemes_that_lead_to_this_machine_are_refused(scheme):
     for allowed in (False, True):
@@ -119,7 +131,7 @@ def test_servers_of_anyones_choice_need_permission(scheme):
 
 
 def test_unknown_schemes():
-    assert fail("foo://a/b.jpg", allow_private_networks=True) == (
+    assert fail("foo://a/b.jpg", allow_private_networks=True, storage_options={}) == (
         "bad_source",
         "nothing is known to read foo: addresses",
     )

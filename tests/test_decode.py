@@ -28,11 +28,13 @@ from pictures import (
     tiff,
 )
 from PIL import GifImagePlugin, Image, ImageFile
-from PIL import __version__ as pillow_version
 
-from imgmatch_df import decode
+from imgmatch_df import bmp, decode
+from imgmatch_df import pixels as pixels_module
+from imgmatch_df import pnm as pnm_module
 from imgmatch_df.decode import Picture, decode_picture
 from imgmatch_df.errors import Failure
+from imgmatch_df.exif import exif_orientation
 from imgmatch_df.options import Options
 
 OPTIONS = Options()
@@ -41,16 +43,10 @@ OPTIONS = Options()
 ONLY_OURS = {
     *("TIFF/F", "TIFF/F big endian", "TIFF/F 0 to 1", "TIFF/F wide", "TIFF/I", "TIFF/I big endian", "TIFF/I negative"),
     *("TIFF/I;32 unsigned", "TIFF/L 2 bits", "TIFF/L 4 bits", "TIFF/L tiled", "TIFF/CMYK 16 bits"),
-    *("TIFF/RGB zstd", "TIFF/RGB lzma"),
+    *("TIFF/RGB zstd", "TIFF/RGB lzma", "TIFF/RGB float"),
 }
-# What Pillow does not read.
-UNREADABLE = {"TIFF/RGB float"}
-PIL_VERSION = tuple(int(part) for part in pillow_version.split("."))
-# Pillow 12 reads this one only where its sides are even.
-IN_DOUBT = {"TIFF/YCbCr"} if PIL_VERSION < (13,) else set()
 # Where the pixels differ, and why.
 DIFFERENT = {
-    "TIFF/LAB": "libtiff and Pillow turn CIE L*a*b* into RGB by different formulas",
     **{f"AVIF/orientation {value}": "OpenCV ignores the orientation of AVIF" for value in range(2, 9)},
 }
 TURNS = {
@@ -102,11 +98,6 @@ class TestPixels:
     @pytest.mark.parametrize("kind", FORMATS)
     def test_equal_opencv(self, kind, size):
         for name, data in every_file(sum(size), *size, kind=f"{kind}/"):
-            if name in IN_DOUBT:
-                continue
-            if name in UNREADABLE:
-                assert decode_picture(data, OPTIONS).status == "decode_failed", name
-                continue
             ours, truth = as_seen(decode_picture(data, OPTIONS)), by_opencv(data)
             if truth is None:
                 assert name in ONLY_OURS or size != (67, 45), name
@@ -230,9 +221,9 @@ class TestOrientation:
     def test_every_cut_and_every_wrong_byte_of_an_exif_block_is_survived(self):
         block = exif_block(6)
         for at in range(len(block)):
-            assert decode.exif_orientation(block[:at]) in (None, 6)
+            assert exif_orientation(block[:at]) in (None, 6)
             for value in (0, 1, 255):
-                assert decode.exif_orientation(block[:at] + bytes([value]) + block[at + 1 :]) in (None, 1, 6)
+                assert exif_orientation(block[:at] + bytes([value]) + block[at + 1 :]) in (None, 1, 6)
 
 
 class TestFastPath:
@@ -245,7 +236,7 @@ class TestFastPath:
     def test_equals_pillow(self, name):
         data = next(data for found, data in every_file(5, 70, 51, kind=name) if found == name)
         fast = decode._decode_jpeg(data, OPTIONS)
-        assert (fast is None) == ("CMYK" in name or "YCCK" in name)
+        assert (fast is None) == (name == "JPEG/CMYK 4:2:0")  # libjpeg-turbo has no name for this sampling
         if fast is not None:
             seen = as_seen(fast)
             np.testing.assert_array_equal(seen, as_seen(decode._decode_with_pillow(data, decode._FORMATS[0], OPTIONS)))
@@ -267,7 +258,7 @@ class TestFastPath:
         first, second = jpeg(draw(1)), jpeg(draw(2))
         one = decode_picture(first, OPTIONS).pixels
         assert np.shares_memory(one, decode_picture(second, OPTIONS).pixels)
-        monkeypatch.setattr(decode, "_MAX_KEPT_BYTES", 100)
+        monkeypatch.setattr(pixels_module, "MAX_KEPT_BYTES", 100)
         assert not np.shares_memory(one, decode_picture(first, OPTIONS).pixels)
 
     def test_threads_do_not_share_buffers(self):
@@ -324,13 +315,13 @@ class TestMaxPixels:
     @pytest.mark.parametrize("kind", FORMATS)
     def test_is_inclusive_in_every_format(self, kind, monkeypatch):
         for name, data in every_file(1, 30, 20, kind=f"{kind}/"):
-            if name in UNREADABLE | IN_DOUBT:
-                continue
             tile = 32 * 32 if "tiled" in name else 600
             assert isinstance(decode_picture(data, Options(max_pixels=max(600, tile))), Picture), name
             with monkeypatch.context() as patch:
-                for refuse in ("_stored", "_load", "_copy_out"):
-                    patch.setattr(decode, refuse, None)  # no pixel is decoded
+                patch.setattr(decode, "_stored", None)  # no pixel is decoded
+                patch.setattr(decode, "_load", None)
+                patch.setattr(bmp, "read_pixels", None)
+                patch.setattr(pnm_module, "read_pixels", None)
                 patch.setattr(ImageFile.ImageFile, "load", None)
                 patch.setattr(decode.simplejpeg, "decode_jpeg", None)
                 detail = detail_of(data, "too_many_pixels", Options(max_pixels=599))
@@ -399,12 +390,13 @@ class TestNoPicture:
                 b"<!DOCTYPE html><p>404",
                 "not an image: a web page or XML, which is not read: starts with b'<!DOCTYPE html>",
             ),
-            (b'<?xml version="1.0"?><svg/>', "a web page or XML"),
+            (b'<?xml version="1.0"?><svg/>', "SVG"),
+            (b'<?xml version="1.0"?><Error/>', "a web page or XML"),
             (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG, which is not read"),
             (b"%PDF-1.7", "PDF"),
             (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
             (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which is not read"),
-            (b"\0\0\0\x18ftypisom\0\0\0\0", "a film"),
+            (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
             (b"8BPS\0\1", "Photoshop"),
             (b"\0\0\1\0\1\0", "an icon"),
             (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
@@ -439,8 +431,7 @@ class TestNoPicture:
     )
     def test_a_file_cut_in_half_is_said_to_be_truncated(self, kind):
         for name, data in every_file(1, 60, 50, kind=kind):
-            if name != "TIFF/RGB float":
-                assert detail_of(data[: len(data) // 2]).startswith("truncated"), name
+            assert detail_of(data[: len(data) // 2]).startswith("truncated"), name
 
     def test_a_truncated_jpeg(self):
         assert detail_of(jpeg(draw(1, 200, 200))[:-300]).startswith("truncated JPEG: image file is truncated")
@@ -448,10 +439,6 @@ class TestNoPicture:
     def test_a_mislabelled_file_is_what_its_bytes_are(self):
         # Names play no part: a PNG called .jpg is a PNG.
         assert isinstance(decode_picture(png(draw(1)), OPTIONS), Picture)
-
-    def test_a_png_whose_text_is_a_bomb(self):
-        bomb = png(draw(1), chunks=[(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 24)))])
-        assert "broken PNG" in detail_of(bomb)
 
     def test_a_png_with_a_wrong_checksum(self):
         data = bytearray(png(draw(1)))
@@ -472,11 +459,10 @@ class TestNoPicture:
 
 
 class TestWarnings:
-    NOISY = tiff(draw(1), photometric=2, tags=[(256, 3, [67, 67])])  # a second width, of two values: Pillow complains
+    NOISY = png(draw(1), chunks=[(b"acTL", bytes(8))])  # an animation of no frames: Pillow complains
 
-    @pytest.mark.skipif(PIL_VERSION < (13,), reason="Pillow warns of it from 13 on")
     def test_pillow_does_warn_about_this_file(self):
-        with pytest.warns(UserWarning, match="too many entries"), Image.open(io.BytesIO(self.NOISY)) as image:
+        with pytest.warns(UserWarning, match="Invalid APNG"), Image.open(io.BytesIO(self.NOISY)) as image:
             image.load()
 
     @pytest.mark.parametrize("action", ["error", "always", "default"])
@@ -488,14 +474,14 @@ class TestWarnings:
 
     def test_the_users_own_warnings_are_heard_meanwhile(self, monkeypatch):
         inside, outside = threading.Event(), threading.Event()
-        real = decode._load_tiff
+        real = decode._decode_png
 
-        def slow(image, data):
+        def slow(data, options):
             inside.set()
             outside.wait(10)
-            return real(image, data)
+            return real(data, options)
 
-        monkeypatch.setattr(decode, "_FORMATS", tuple(f._replace(load=slow) for f in decode._FORMATS))
+        monkeypatch.setattr(decode, "_READERS", (("PNG", lambda head: head.startswith(b"\x89PNG"), slow),))
         thread = threading.Thread(target=decode_picture, args=(self.NOISY, OPTIONS))
         thread.start()
         assert inside.wait(10)
@@ -515,3 +501,62 @@ class TestWarnings:
             "assert (warnings.filters, Image.MAX_IMAGE_PIXELS) == before"
         )
         subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestCut:
+    @pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind not in ("TIFF", "MPO", "JPEG2000")])
+    def test_a_cut_file_fails_or_has_all_its_pixels(self, kind):
+        for name, data in every_file(1, 60, 50, kind=f"{kind}/"):
+            whole = as_seen(decode_picture(data, OPTIONS))
+            for cut in (1, 2, 4, 8, 12, 13, 16, 20, 21, 24, 40, len(data) // 4, len(data) // 2, len(data) * 3 // 4):
+                result = decode_picture(data[:-cut], OPTIONS)
+                if isinstance(result, Picture):
+                    np.testing.assert_array_equal(as_seen(result), whole, err_msg=f"{name} {cut}")
+                    assert cut <= 24 or "animated" in name or "frame" in name, (name, cut)
+
+    def test_opencv_reads_none_that_fails_here(self):
+        for name, data in every_file(1, 60, 50):
+            if not name.startswith("TIFF"):
+                for cut in (1, 13, 20, 40, len(data) // 4, len(data) // 2):
+                    if by_opencv(data[:-cut]) is not None:
+                        assert isinstance(decode_picture(data[:-cut], OPTIONS), Picture), (name, cut)
+
+
+BOMBS = """
+import resource, struct, sys, zlib
+sys.path[:0] = {paths!r}
+from encoders import gif, png
+from pictures import draw, jpeg, palette_bytes, save
+from PIL import Image
+from imgmatch_df.decode import Picture, decode_picture
+from imgmatch_df.options import Options
+
+def used():
+    return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+
+packer = zlib.compressobj(9)
+bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(600)) + packer.flush()
+rgb = draw(1, 60, 50)
+files = [png(rgb, chunks=[(name, head + bomb)]) for name, head in
+         ((b"zTXt", b"a\\0\\0"), (b"iTXt", b"a\\0\\1\\0\\0\\0"), (b"iCCP", b"a\\0\\0"))]
+files += [png(rgb, chunks=[(b"tEXt", b"a\\0b")] * 100_000)]
+files += [png(rgb, chunks=[(b"eXIf", b"MM\\0*\\0\\0\\0\\x08\\xff\\xff" + bytes(1 << 20))])]
+files += [png(rgb, chunks=[(b"zTXt", b"a\\0\\0" + zlib.compress(bytes(60 << 20)))] * 30)]
+tail = bytes(20 << 20)
+image = Image.fromarray(rgb)
+files += [jpeg(rgb) + tail, save(image, "WEBP") + tail, save(image, "AVIF", speed=10) + tail, save(image, "BMP") + tail,
+          gif([(rgb[..., 0] // 2, 0, 0)], (60, 50), palette_bytes(1, 128)) + tail, save(image, "JPEG2000") + tail,
+          png(rgb) + tail, png(rgb, chunks=[(b"prVt", tail)])]
+decode_picture(png(rgb), Options())
+limit = used() + (160 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+for number, file in enumerate(files):
+    result = decode_picture(file, Options())
+    assert isinstance(result, Picture), (number, result)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_is_not_pixels_costs_no_memory():
+    code = BOMBS.format(paths=[p for p in sys.path if p.endswith("tests")])
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

@@ -60,7 +60,9 @@ def test_the_copy_that_is_missed_is_shown_with_its_distance(hashed):
 
 def test_the_radius_has_room_on_both_sides(hashed):
     # Were a decoder to change a few bits, the demo must still tell copies from others.
-    others = demo.find_copies(hashed, 961).filter(picture("original") != picture("copy"))
+    with pytest.warns(imgmatch_df.ImgMatchWarning, match="961 of 961 bits"):
+        others = demo.find_copies(hashed, 961)
+    others = others.filter(picture("original") != picture("copy"))
     assert others["bmh1"].min() > 2 * demo.RADIUS
     assert demo.find_copies(hashed, demo.RADIUS)["bmh1"].max() < demo.RADIUS
 
@@ -102,9 +104,24 @@ def test_what_the_user_sees(tmp_path, monkeypatch):
         assert "harbour_half_size.jpg" in result.stdout
         assert "3 pictures have no copy." in result.stdout
         assert "Not hashed: cut_off.jpg, decode_failed: " in result.stdout
-        assert re.search("Missed: chess_cropped.jpg, [0-9]+ bits from chess.jpg. A cropped picture", result.stdout)
-        assert "    imgmatch remove-duplicates photos --radius 48 -o kept.parquet\n" in result.stdout
+        assert re.search(r"Missed: chess_cropped\.jpg, [0-9]+ bits from chess\.jpg\. A cropped picture", result.stdout)
+        assert "    imgmatch remove-duplicates photos --radius 24 -o kept.parquet\n" in result.stdout
     assert len(list((tmp_path / "imgmatch-demo").glob("*.*g"))) == 39  # and two .webp
+
+
+@pytest.mark.parametrize("n_columns", [40, 80, 120])
+def test_prose_wraps_between_words_and_commands_do_not(tmp_path, n_columns):
+    folder = tmp_path / "a folder with spaces"
+    result = CliRunner().invoke(app, ["demo", "--folder", str(folder)], env={"COLUMNS": str(n_columns)})
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    prose = [line for line in lines if not line.startswith("    ") and str(tmp_path) not in line]
+    assert max(map(len, prose)) <= n_columns
+    words = " ".join(result.stdout.split())
+    assert "A cropped picture with fine structure can be missed." in words
+    assert "some are copies of others, one file is cut off." in words
+    for line in demo._LINES:
+        assert f"    {line}".rstrip() in lines
 
 
 def test_the_lines_that_it_prints_run(drawn, tmp_path, monkeypatch):

@@ -114,11 +114,12 @@ def test_filters_and_projections_are_honoured(paths, decoded, engine):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_and_chunks_change_nothing(mixed, engine):
     expected = pl.concat([mixed[row : row + 1].imgmatch.visual_hash() for row in range(len(mixed))])
+    assert expected.columns == ["width", "height", "status", "detail", "url", "expected", "bmh1", "phash"]
     chunked = pl.concat([mixed[:5], mixed[5:6], mixed[6:]], rechunk=False)
     with pl.Config() as config:
         config.set_streaming_chunk_size(2)
         out = run(chunked, engine, pl.col("url").imgmatch.visual_hash()).unnest("visual_hash")
-    assert_frame_equal(out, expected)
+    assert_frame_equal(out.select(expected.columns), expected)
     assert_frame_equal(mixed.imgmatch.visual_hash(), expected)
     assert_frame_equal(mixed.lazy().imgmatch.visual_hash().collect(), expected)
 
@@ -131,7 +132,7 @@ def test_order_and_slices_change_nothing(mixed_session, order, data):
     length = data.draw(st.integers(0, 13))
     shuffled = mixed_session[list(order)].slice(start, length)
     out = shuffled.with_columns(pl.col("url").imgmatch.visual_hash()).unnest("visual_hash")
-    assert_frame_equal(out, expected[list(order)].slice(start, length))
+    assert_frame_equal(out.select(expected.columns), expected[list(order)].slice(start, length))
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +296,8 @@ def test_forked_child_hashes(paths):
         ),
         (lambda: pl.col("a").imgmatch.from_bits("md5"), imgmatch_df.ArgumentError, "hash_type must be one of"),
         (lambda: pl.col("a").imgmatch.hamming("01x"), imgmatch_df.ArgumentError, "a hash value is"),
-        (lambda: pl.col("a").imgmatch.hamming(-1), imgmatch_df.ArgumentError, "a hash value is"),
+        (lambda: pl.col("a").imgmatch.hamming(-(2**63) - 1), imgmatch_df.ArgumentError, "a hash value is"),
+        (lambda: pl.col("a").imgmatch.hamming(2**64), imgmatch_df.ArgumentError, "a hash value is"),
         (lambda: imgmatch_df.phash(3), imgmatch_df.ArgumentError, "a column is needed, got int"),
         (lambda: pl.DataFrame({"a": ["x"]}).imgmatch.visual_hash(), imgmatch_df.ColumnError, "no column 'url'"),
         (lambda: pl.LazyFrame({"a": ["x"]}).imgmatch.visual_hash("b"), imgmatch_df.ColumnError, "no column 'b'"),

@@ -6,12 +6,14 @@ import socket
 import threading
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
 
-from imgmatch_df.errors import Failure
-from imgmatch_df.fetch import read_source
-from imgmatch_df.options import Options
+from imgmatch_df.errors import ArgumentError, Failure
+from imgmatch_df.fetch import file_stamp, read_source
+from imgmatch_df.fingerprints import fingerprint
+from imgmatch_df.options import Options, make_options
 
 OPTIONS = Options()
 posix = pytest.mark.skipif(os.name != "posix", reason="files that only POSIX has")
@@ -237,3 +239,97 @@ def test_a_file_that_shrinks_or_grows_while_it_is_read(picture, monkeypatch):
 
     monkeypatch.setattr("imgmatch_df.fetch.os.open", append_and_open)
     assert read_source(str(picture), OPTIONS) == b"picture"
+
+
+@posix
+def test_a_link_that_is_replaced_meanwhile_does_not_lead_out_of_base_dir(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out.jpg").write_bytes(b"outside")
+    (tmp_path / "in" / "in.jpg").write_bytes(b"inside")
+    link, done = tmp_path / "in" / "swap.jpg", threading.Event()
+    link.symlink_to("in.jpg")
+
+    def swap():
+        while not done.is_set():
+            for target in (tmp_path / "out.jpg", "in.jpg"):
+                other = tmp_path / "in" / "other"
+                other.symlink_to(target)
+                other.replace(link)
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    try:
+        found = [read_source("swap.jpg", Options(base_dir=str(tmp_path / "in"))) for _ in range(2000)]
+    finally:
+        done.set()
+        swapper.join()
+    assert b"outside" not in found
+    assert b"inside" in found
+
+
+@posix
+@pytest.mark.parametrize("platform", ["linux", "another"])
+def test_base_dir_goes_by_the_file_that_was_opened(tmp_path, monkeypatch, platform):
+    # As if the link had been replaced between the check and the open.
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out.jpg").write_bytes(b"outside")
+    (tmp_path / "in" / "swap.jpg").symlink_to(tmp_path / "out.jpg")
+    monkeypatch.setattr("imgmatch_df.local_files.sys.platform", platform)
+    real, asked = os.path.realpath, []
+
+    def realpath(path):
+        asked.append(path)
+        inside = str(path).endswith("swap.jpg") and len(asked) == 1
+        return str(tmp_path / "in" / "in.jpg") if inside else real(path)
+
+    monkeypatch.setattr("imgmatch_df.local_files.os.path.realpath", realpath)
+    expect("swap.jpg", "fetch_blocked", "base_dir", Options(base_dir=str(tmp_path / "in")))
+
+
+@posix
+def test_nothing_is_known_of_files_outside_of_base_dir(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "out.jpg").write_bytes(b"outside")
+    (tmp_path / "in" / "a.jpg").write_bytes(b"inside")
+    (tmp_path / "in" / "link.jpg").symlink_to(tmp_path / "out.jpg")
+    base_dir = str(tmp_path / "in")
+    names = pl.Series(["../out.jpg", "link.jpg", str(tmp_path / "out.jpg"), "a.jpg"])
+    assert fingerprint(names, base_dir)["size"].to_list() == [None, None, None, 6]
+    stamps = [file_stamp(name, Options(base_dir=base_dir)) for name in names]
+    assert [stamp is None for stamp in stamps] == [True, True, True, False]
+
+
+@pytest.mark.parametrize("base_dir", ["no-such-folder", "a.jpg"])
+def test_a_base_dir_that_is_no_folder_is_refused(tmp_path, base_dir):
+    (tmp_path / "a.jpg").write_bytes(b"")
+    with pytest.raises(ArgumentError, match="base_dir is not a folder"):
+        make_options(base_dir=tmp_path / base_dir)
+
+
+@pytest.mark.parametrize(
+    ("value", "scheme"),
+    [
+        ("a.jpg", "file"),
+        ("/etc/passwd", "file"),
+        ("file:///etc/passwd", "file"),
+        ("data:,a", "data"),
+        ("data:;base64,AAAA", "data"),
+        ("A" * 5000, "data"),
+        ("http://127.0.0.1/a.jpg", "http"),
+        ("HTTPS://127.0.0.1/a.jpg", "https"),
+        ("//127.0.0.1:1/a.jpg", "https"),
+        ("s3://b/a.jpg", "s3"),
+    ],
+)
+def test_schemes_say_what_a_column_may_name(value, scheme):
+    others = {"file", "data", "http", "https", "s3"} - {scheme}
+    expect(value, "fetch_blocked", "schemes= allows", make_options(schemes=others))
+    found = read_source(value, make_options(schemes=[scheme.upper()]))
+    assert not isinstance(found, Failure) or "schemes=" not in found.detail
+    assert read_source(b"image", make_options(schemes=["http"])) == b"image"
+
+
+@pytest.mark.parametrize("schemes", ["http", [], [1], ["http:"], 1, b"http"])
+def test_schemes_are_names(schemes):
+    with pytest.raises(ArgumentError, match="schemes must be"):
+        make_options(schemes=schemes)

@@ -12,7 +12,7 @@ from hostile_server import HostileServer
 from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
-from imgmatch_df import connections, network, web
+from imgmatch_df import circuit_breaker, connections, network, web
 from imgmatch_df.records import visual_hash_response
 
 ENGINES = ["eager", "in-memory", "streaming"]
@@ -404,7 +404,7 @@ def test_of_several_addresses_the_public_one_is_taken(public_server, monkeypatch
 
 
 def test_a_resolver_that_lies_is_caught_at_the_socket(server, monkeypatch):
-    async def find(host, port, *, check):
+    async def find(host, port, look_ups, *, check):
         return f"+{host}:{port}:127.0.0.1"
 
     monkeypatch.setattr(connections, "_find_place", find)
@@ -585,3 +585,95 @@ def test_many_rows_of_which_a_third_fail_in_every_way(server):
     assert out["status"].to_list() == expected
     assert network.network()._memory.n_bytes == 0
     assert network.network()._n_open == 0
+
+
+def test_rows_of_a_host_that_does_not_respond_fail_at_once(server, fresh_server, monkeypatch):
+    monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.5)
+    monkeypatch.setattr(circuit_breaker, "OPEN_S", 1.0)
+    silent = [fresh_server.url(f"/slow-headers?s=60&n={n}") for n in range(3000)]
+    live = [server.url(f"/ok/{n % 40}.jpg?live={n}") for n in range(50)]
+    options = {**FAST, "timeout_s": 0.3}
+    out = hashed([*silent[:1500], *live, *silent[1500:]], **options)
+    assert out["status"].to_list() == ["fetch_timeout"] * 1500 + ["ok"] * 50 + ["fetch_timeout"] * 1500
+    assert fresh_server.targets.total() < 300
+    detail = out["detail"][-1]
+    assert detail.startswith(f"not requested: {fresh_server.url('')} did not respond to the last ")
+    # The next call does not ask either; when the time has come one request is let through, and finds that it is back.
+    before = fresh_server.targets.total()
+    assert fail(fresh_server.url("/ok/1.jpg"), **options)[0] == "fetch_timeout"
+    assert fresh_server.targets.total() == before
+    sleep(1)
+    assert hashed([fresh_server.url(f"/ok/{n}.jpg") for n in range(9)], **FAST)["status"].to_list() == ["ok"] * 9
+
+
+def test_a_host_that_responds_to_some_is_asked_for_all(server, monkeypatch):
+    monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.0)
+    # Every other request has a response, also while as many as there are connections wait in vain.
+    urls = [server.url(f"/slow-headers?s=60&n={n}" if n % 2 else f"/status/404?n={n}") for n in range(60)]
+    before = server.targets.total()
+    out = hashed(urls, **{**FAST, "timeout_s": 0.3, "attempts": 1, "n_connections_per_host": 2})
+    assert out["status"].to_list() == ["not_found", "fetch_timeout"] * 30
+    assert server.targets.total() == before + 60
+
+
+def test_one_call_with_silent_hosts_leaves_connections_to_others(server, monkeypatch):
+    monkeypatch.setattr(connections, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
+    urls = [server.url(f"/slow-headers?s=60&n={n}", f"silent{n % 8}.example") for n in range(160)]
+    with ThreadPoolExecutor(1) as user:
+        slow = user.submit(hashed, urls, **{**FAST, "timeout_s": 4, "attempts": 1})
+        sleep(1)
+        start = monotonic()
+        assert fail(server.url("/status/404?beside"), **FAST)[0] == "not_found"
+        assert monotonic() - start < 2  # it would wait for a connection until the 4 s of the others are over
+        slow.result()
+
+
+def test_look_ups_of_names_take_a_bounded_number_of_threads(monkeypatch):
+    release = threading.Event()
+    n_under_way, most = 0, 0
+    lock = threading.Lock()
+
+    def look_up(host):
+        nonlocal n_under_way, most
+        with lock:
+            n_under_way += 1
+            most = max(most, n_under_way)
+        release.wait(20)
+        with lock:
+            n_under_way -= 1
+        raise socket.gaierror(socket.EAI_NONAME, "")
+
+    monkeypatch.setattr(connections, "_look_up", look_up)
+    urls = [f"http://h{n}.example/a.jpg" for n in range(1000)]
+    out = hashed(urls, timeout_s=0.2, attempts=1, n_connections=1000)
+    release.set()
+    assert set(out["status"]) == {"fetch_timeout"}
+    assert most == connections._MAX_LOOK_UPS
+    while n_under_way:
+        sleep(0.01)
+
+
+def test_a_body_in_crumbs_is_stopped_or_whole(server, encoded):
+    status, detail = fail(server.url("/crumbs"), **FAST)
+    assert (status, detail.partition(" after")[0]) == ("fetch_failed", "a body in pieces of 2 bytes")
+    assert (
+        hashed([server.url("/crumbs?bytes=64&end=1")])["phash"].item() == pl.Series(encoded[:1]).imgmatch.phash().item()
+    )
+    assert network.network()._memory.n_bytes == 0
+
+
+def test_what_a_server_says_is_shown_without_control_characters(server, tmp_path):
+    status, detail = fail(server.url("/escapes"))
+    assert status == "decode_failed"
+    assert detail.isprintable()
+    assert "hello" in detail
+    frame = pl.DataFrame({"url": [server.url("/escapes")]})
+    imgmatch_df.write_hashes(frame, tmp_path / "s.duckdb", source="url", allow_private_networks=True)
+    assert imgmatch_df.read_hashes(tmp_path / "s.duckdb")["etag"].item().isprintable()
+
+
+def test_redirects_keep_to_the_schemes_that_are_allowed(server):
+    url = server.url("/to?u=" + server.url("/ok/1.jpg").replace("http:", "https:"))
+    assert fail(url, schemes=["http"])[0] == "fetch_blocked"
+    assert fail(server.url("/ok/1.jpg"), schemes=["https"])[0] == "fetch_blocked"
+    assert hashed([server.url("/to?u=" + server.url("/ok/1.jpg"))], schemes=["http"])["status"].item() == "ok"

@@ -3,9 +3,11 @@
 import doctest
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -47,7 +49,7 @@ def run(code: str) -> str:
     "work",
     [
         "",
-        'frame = pl.LazyFrame({"url": ["a"]}).with_columns(pl.col("url").imgmatch.phash()).imgmatch.visual_hash()',
+        'frame = pl.LazyFrame({"url": ["a"]}).with_columns(p=pl.col("url").imgmatch.phash()).imgmatch.visual_hash()',
     ],
     ids=["import", "building expressions"],
 )
@@ -88,7 +90,38 @@ def test_methods_have_the_signatures_of_the_functions(face):
             truth = [parameter for parameter in truth if parameter.name != "source"]
         assert [(p.name, p.kind) for p in ours] == [(p.name, p.kind) for p in truth]
         assert [p.default for p in ours] == [p.default for p in truth]
-        assert method.__doc__ == f"See `imgmatch_df.{name}`."
+        assert all(value.annotation is not Any for value in (*ours, *truth))
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_methods_have_the_docstrings_of_the_functions(face):
+    for name, method in inspect.getmembers(face, inspect.isfunction):
+        if name.startswith("_"):
+            continue
+        docstring, truth = (inspect.getdoc(one).splitlines() for one in (method, getattr(imgmatch_df, name)))
+        returns = truth.index("Returns")
+        assert docstring[0] == truth[0]
+        assert docstring[docstring.index("Returns") :] == truth[returns:]
+        # The parameters of the method, and no others, each with its text.
+        described = [line for line in docstring[: docstring.index("Returns")] if line and line[0] != " "]
+        listed = {word for line in described[1:] for word in re.findall(r"^\W*\w+|(?<=, )\W*\w+", line)}
+        parameters = inspect.signature(method).parameters
+        if "Parameters" in described:
+            assert {str(one).split(":")[0].split(" =")[0] for one in parameters.values()} - {"self"} <= listed
+        absent = set(inspect.signature(getattr(imgmatch_df, name)).parameters) - set(parameters)
+        assert not any(re.match(rf"{one}(,|$)", line) for one in absent for line in described)
+        assert "**options: imgmatch_df.options.SourceOptions" in str(inspect.signature(method)) or (
+            "options" not in parameters
+        )
+
+
+@pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
+def test_a_namespace_names_its_verbs(face):
+    text = repr(face(pl.DataFrame()))
+    assert text.startswith("<imgmatch of ")
+    assert sorted(text[:-1].split(": ")[1].split(", ")) == sorted(
+        name for name, _ in inspect.getmembers(face, inspect.isfunction) if name[0] != "_"
+    )
 
 
 def test_options_are_the_same_in_both_places():

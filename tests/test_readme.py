@@ -1,5 +1,6 @@
 """What the README says is true: its Python runs, and so do its commands."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,8 @@ from pictures import draw, jpeg
 from typer.testing import CliRunner
 
 import imgmatch_df
+from imgmatch_df import demo
+from imgmatch_df.schema import HASH_KINDS
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -65,6 +68,76 @@ def test_sql_runs(desk):
     assert answers[0].rows() == stored.imgmatch.near_duplicates(24, id="source").rows()
     assert answers[4]["source"][0] == "photos/3.jpg"
     assert [len(answer) for answer in answers[2:7]] == [6, 6, 6, 6, 36]
+
+
+ADVICE = re.compile(
+    r"--radius[ =](\d+)|\bradius=(\d+)"
+    r"|\b(?:cluster|remove_duplicates|near_duplicates|duplicate_clusters|match)\((?:\w+, )?(\d+)(?=[,)])"
+    r"|\.hamming\(\w+\) <= (\d+)"
+)
+BY_KIND = re.compile(r"\b(\d+) (?:of|for)\s`?(bmh1|phash)`?")
+
+
+def advised(text: str) -> list[tuple[str, int]]:
+    """Return the radii that a text uses or advises, each with the kind of its line."""
+    found = [(match[2], int(match[1])) for match in BY_KIND.finditer(text)]
+    for line in text.splitlines():
+        kind = "phash" if re.search(r"hash.type\W+phash|'phash'", line) else "bmh1"
+        found += [(kind, int(next(filter(None, match.groups())))) for match in ADVICE.finditer(line)]
+    return found
+
+
+def notebook_text(path: Path) -> str:
+    return "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
+
+
+def help_text(*words: str) -> str:
+    from imgmatch_df.cli import app
+
+    shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "1000", "TERM": "dumb"}).stdout
+    return re.sub(r"[│ ]+", " ", shown)
+
+
+def test_one_radius_is_advised_for_each_kind():
+    from imgmatch_df.cli import app
+
+    commands = [command.name or command.callback.__name__ for command in app.registered_commands]
+    texts = {
+        "README.md": README.read_text(),
+        "demo": "\n".join(demo._LINES) + f"\n--radius {demo.RADIUS}",
+        **{path.name: notebook_text(path) for path in README.parent.glob("notebooks/*.ipynb")},
+        "help": "\n".join([help_text(), *(help_text(name) for name in commands)]),
+    }
+    # This one shows what a radius is too large for.
+    texts["sql.ipynb"] = texts["sql.ipynb"].replace("FROM near_duplicates(16, 'phash')\n", "", 1)
+    radii = {name: advised(text) for name, text in texts.items()}
+    for name, found in radii.items():
+        assert {(kind, radius) for kind, radius in found} <= {
+            (kind.name, kind.near_radius) for kind in HASH_KINDS.values()
+        }, name
+    for name in ("README.md", "radius.ipynb", "help"):  # both are named there
+        assert len(set(radii[name])) == 2, name
+    assert len(radii["README.md"]) >= 15
+    assert len(radii["demo"]) == 3
+
+
+def test_advice_of_another_radius_is_seen():
+    for line in (
+        "--radius 48",
+        "x.cluster(radius=48)",
+        "remove_duplicates(photos, 48)",
+        "about 48 of bmh1",
+        "8 for `phash`",
+    ):
+        assert advised(line), line
+    assert advised("near_duplicates(4, hash_type := 'phash')") == [("phash", 4)]
+    assert advised("imgmatch x --hash-type phash --radius 24") == [("phash", 24)]
+    assert advised("radius of 0, 31 x 31, within 7 bits of phash") == []
+
+
+def test_no_recipe_moves_or_deletes_files():
+    for text in (README.read_text(), *map(notebook_text, README.parent.glob("notebooks/*.ipynb"))):
+        assert not re.search(r"xargs|\bmv |\brm |-delete", text)
 
 
 def test_there_is_one_command_for_each_job():

@@ -380,6 +380,28 @@ def test_text_of_other_failures(record, status, text):
     assert failed_record(record, "decode_failed", None)["records"][0]["_status"]["text"].endswith("decode_failed")
 
 
+@pytest.mark.parametrize("status", [status for status in schema.STATUSES if status != "ok"])
+def test_reasons_stand_beside_the_documented_text_where_they_are_wanted(status):
+    plain = failed_record({"_url": "a.jpg"}, status, "a detail")["records"][0]["_status"]
+    response = failed_record({"_url": "a.jpg"}, status, "a detail", reasons=True)
+    assert response["records"][0]["_status"] == {**plain, "reason": status, "detail": "a detail"}
+    assert failed_record({}, status, None, reasons=True)["records"][0]["_status"]["detail"] == status
+    parsed = records.parse_visual_hash_response(response)
+    assert parsed.frame.select("status", "detail").row(0) == (status, "a detail")
+    again = records.visual_hash_response(parsed.frame, seconds=0.0, request_id="r", reasons=True)
+    assert documented.to_json(again) == documented.to_json(response)
+
+
+def test_a_record_without_one_of_our_statuses_has_no_reason():
+    frame = pl.DataFrame({"url": ["a"], "phash": [None]}, schema={"url": pl.String, "phash": pl.UInt64})
+    for other in (frame, frame.with_columns(status=pl.lit("sold out"))):
+        (record,) = records.visual_hash_response(other, hash_types=["phash"], seconds=0, reasons=True)["records"]
+        assert record["_status"].keys() == {"code", "text", "request_id"}
+    body = failed_record({"_url": "a.jpg"}, "not_found", "gone", reasons=True)
+    body["records"][0]["_status"]["reason"] = "of another service"
+    assert records.parse_visual_hash_response(body).frame["status"].to_list() == ["fetch_failed"]
+
+
 def test_failed_records_survive_the_json_among_others():
     body = {"records": [{"_url": f"{row}.jpg", "x": row} for row in range(4)] + [{}]}
     statuses = ["ok", "fetch_failed", "decode_failed", "ok", "missing"]
@@ -657,15 +679,44 @@ def test_to_json_never_writes_nan():
 # The documented unit of distance
 
 
-@pytest.mark.parametrize("name", ["bmh1", "phash"])
-def test_the_percentage_of_every_distance_allows_it_and_no_more(name):
+KINDS = pytest.mark.parametrize("name", ["bmh1", "phash"])
+
+
+def included(range_, name):
+    """The distances within `range`, by the rule itself: those that are shown as a number within it."""
+    kind = schema.hash_kind(name)
+    return [bits for bits in range(kind.n_bits + 1) if round(100 * bits / kind.n_chars, 1) <= range_]
+
+
+@KINDS
+def test_a_distance_as_it_is_shown_is_within_itself(name):
     kind = schema.hash_kind(name)
     for bits in range(kind.n_bits + 1):
-        exact = 100 * bits / kind.n_chars
-        assert documented.radius_from_range(exact, name) == bits
-        assert documented.radius_from_range(max(exact - 0.001, 0), name) == max(bits - 1, 0)
-        assert documented.percent_from_bits(bits, name) == round(exact, 1)
-    assert documented.radius_from_range(100, name) == kind.n_bits
+        shown = documented.percent_from_bits(bits, name)
+        assert shown == round(100 * bits / kind.n_chars, 1)
+        radius = documented.radius_from_range(shown, name)
+        assert radius >= bits
+        assert documented.percent_from_bits(radius, name) == shown
+        assert radius == kind.n_bits or documented.percent_from_bits(radius + 1, name) > shown
+        assert documented.radius_from_range(json.loads(json.dumps(shown)), name) == radius
+        assert bits == 0 or documented.radius_from_range(math.nextafter(shown, -1), name) < bits
+
+
+@KINDS
+def test_every_range_with_one_decimal_includes_what_is_shown_within_it(name):
+    for tenths in range(1001):
+        assert documented.radius_from_range(tenths / 10, name) == included(tenths / 10, name)[-1]
+    for percent in range(101):
+        assert documented.radius_from_range(percent, name) == documented.radius_from_range(float(percent), name)
+    assert documented.radius_from_range(0, name) == 0
+    assert documented.radius_from_range(100, name) == schema.hash_kind(name).n_bits
+
+
+@KINDS
+@given(range_=st.floats(0, 100) | st.integers(0, 100))
+def test_a_range_includes_what_is_shown_within_it(name, range_):
+    within = included(range_, name)
+    assert within == list(range(documented.radius_from_range(range_, name) + 1))
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.sampled_from(["bmh1", "phash"]))
@@ -675,6 +726,6 @@ def test_radius_grows_with_range(small, large, name):
 
 
 def test_range_of_a_request_is_a_radius_in_bits():
-    assert records.read_request({"records": [], "range": 1}, "remove_duplicates").radius == 9
+    assert records.read_request({"records": [], "range": 1}, "remove_duplicates").radius == 10
     assert records.read_request({"records": [], "range": 5, "hash_type": "phash"}, "remove_duplicates").radius == 3
     assert records.read_request({"records": [], "range": None}, "remove_duplicates").radius == 0

@@ -2,8 +2,12 @@
 
 import base64
 import json
+import os
+import re
 import shutil
 import subprocess
+import warnings
+from html import unescape
 from uuid import UUID
 
 import polars as pl
@@ -13,7 +17,8 @@ from pictures import draw, jpeg
 from service import PREFIX, Service
 
 import imgmatch_df
-from imgmatch_df import records
+from imgmatch_df import records, schema
+from imgmatch_df.server import answers, models
 
 FAILED = "Error Loading Image: Unable to download image from '{}', Attempts: 3"
 
@@ -203,9 +208,11 @@ def test_hash_type_is_a_string_or_a_list(service, album, request_types, expected
 def test_range_is_in_percent(service, album):
     photos = [{"_base64": encoded(picture), "_id": str(row)} for row, picture in enumerate(album)]
     frame = pl.DataFrame({"url": album}).imgmatch.visual_hash("url")
-    for percent, bits in ((0, 0), (1, 9), (5, 48), (26, 251), (100, 961)):
+    for percent, bits in ((0, 0), (0.2, 2), (1, 10), (5, 48), (26, 252), (100, 961)):
         answer = service.ask("remove_duplicates", {"records": photos, "range": percent}).json
-        kept = frame.with_row_index("id").imgmatch.remove_duplicates(radius=bits)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", imgmatch_df.ImgMatchWarning)
+            kept = frame.with_row_index("id").imgmatch.remove_duplicates(radius=bits)
         assert [int(record["_id"]) for record in answer["records"]] == kept["id"].to_list(), percent
 
 
@@ -258,6 +265,69 @@ def test_a_query_without_hash_is_refused(service, album):
     assert answer.text.startswith("query_record failed: Error Loading Image: wrong base64")
 
 
+FAILING = {
+    "missing": {},
+    "decode_failed": {"_base64": "bm8gaW1hZ2U="},
+    "bad_source": {"_url": "/etc/passwd"},
+    "fetch_blocked": {"_url": "http://127.0.0.1:1/a.jpg"},
+    "fetch_failed": {"_url": "http://no-such-host.invalid/a.jpg"},
+}
+
+
+def test_a_failed_record_has_its_reason_and_detail_beside_the_documented_text(guarded):
+    answer = guarded.ask("visual_hash", {"records": [{**record, "_id": name} for name, record in FAILING.items()]})
+    for record in answer.json["records"]:
+        status = record["_status"]
+        assert status.keys() == {"code", "text", "request_id", "reason", "detail"}
+        assert status["reason"] == record["_id"]
+        assert status["detail"]
+        assert "\n" not in status["detail"]
+        if status["reason"].startswith("fetch"):
+            assert status["text"] == FAILED.format(record["_url"])
+    event = guarded.wait_for_event("request", request_id=answer.headers["x-request-id"])
+    assert event["failed"] == 5
+    assert event["reasons"] == dict.fromkeys(FAILING, 1)
+    metrics = guarded.get("/metrics", authorization=f"Token {guarded.token}").body.decode()
+    for name in FAILING:
+        assert f'imgmatch_failed_records_total{{reason="{name}"}}' in metrics
+
+
+@pytest.mark.parametrize("method", ["remove_duplicates", "rank_images"])
+def test_failed_records_among_others_have_their_reason(guarded, album, method):
+    good = {"_base64": encoded(album[0])}
+    answer = guarded.ask(method, {"query_record": good, "records": [good, FAILING["fetch_blocked"]]}).json
+    failed = answer["skipped_records"] if method == "rank_images" else answer["records"][1:]
+    assert [record["_status"]["reason"] for record in failed] == ["fetch_blocked"]
+
+
+def test_a_failed_query_says_its_reason_and_is_counted(guarded, album):
+    body = {"query_record": FAILING["fetch_blocked"], "records": [{"_base64": encoded(album[0])}]}
+    answer = guarded.ask("rank_images", body)
+    assert answer.code == 422
+    assert "(fetch_blocked: blocked: the address is a loopback address" in answer.text
+    event = guarded.wait_for_event("request", request_id=answer.headers["x-request-id"])
+    assert event["reasons"] == {"fetch_blocked": 1}
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("blocked: intranet.example is 10.1.2.3, a private address; pass allow_private_networks=True to allow it",
+         "blocked: intranet.example is a private address; imgmatch serve --allow-private-networks allows it"),
+        ("blocked: fe.ad is fd00::7, a private address; pass allow_private_networks=True to allow it",
+         "blocked: fe.ad is a private address; imgmatch serve --allow-private-networks allows it"),
+        ("blocked: fe80::1%eth0 is a link-local address; pass allow_private_networks=True to allow it",
+         "blocked: the address is a link-local address; imgmatch serve --allow-private-networks allows it"),
+        ("blocked: 10.1.2.3 is a private address; pass allow_private_networks=True to allow it",
+         "blocked: the address is a private address; imgmatch serve --allow-private-networks allows it"),
+        ("blocked: redirected to another scheme, file:", "blocked: redirected to another scheme, file:"),
+    ],
+)  # fmt: skip
+def test_details_do_not_tell_the_addresses_of_a_network(detail, shown):
+    assert answers._public_detail({"status": "fetch_blocked", "detail": detail}) == shown
+    assert answers._public_detail({"status": "fetch_failed", "detail": detail}) == detail
+
+
 # One truth, two faces
 
 
@@ -296,14 +366,14 @@ def test_the_same_pictures_give_the_same_answer_as_frames(service, web, album, m
     options = {"allow_private_networks": True}
     frame = imgmatch_df.visual_hash(request.frame, "url", hash_types=hash_type, **options)
     if method == "visual_hash":
-        expected = records.visual_hash_response(frame, seconds=0, hash_types=request.hash_types)
+        expected = records.visual_hash_response(frame, seconds=0, hash_types=request.hash_types, reasons=True)
     elif method == "remove_duplicates":
         kept = imgmatch_df.remove_duplicates(frame, request.radius, hash_type)
-        expected = records.remove_duplicates_response(kept, seconds=0, hash_type=hash_type)
+        expected = records.remove_duplicates_response(kept, seconds=0, hash_type=hash_type, reasons=True)
     else:
         query = imgmatch_df.visual_hash(request.query, "url", hash_types=hash_type, **options)
         ranked = imgmatch_df.rank_images(frame, query[hash_type][0], hash_type)
-        expected = records.rank_images_response(query, ranked, seconds=0, hash_type=hash_type)
+        expected = records.rank_images_response(query, ranked, seconds=0, hash_type=hash_type, reasons=True)
     assert without_ids(answer) == without_ids(expected)
 
 
@@ -333,6 +403,50 @@ def test_the_description_and_its_page(service):
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert b"<script" not in page.body
     assert all(path.encode() in page.body for path in description["paths"])
+
+
+def test_the_root_leads_to_the_page(service):
+    answer = service.get("/")
+    assert (answer.code, answer.headers["location"]) == (307, "/docs")
+    assert service.send("POST", "/", b"", {}).code == 405
+    assert service.send("HEAD", "/", None, {}).code == 307
+
+
+def test_the_page_tells_units_and_rules_and_escapes_what_it_is_given(service):
+    body = service.get("/docs").body.decode()
+    described = json.dumps(service.get("/openapi.json").json)
+    for words in (models.DISTANCE_UNIT, models.RANGE_RULE):
+        assert words in body
+        assert words in described
+    for status in schema.STATUSES[1:]:
+        assert f"<code>{status}</code>" in body
+    shown = service.get("/docs", host="<b>evil</b>").body.decode()
+    assert "evil" not in shown
+    assert "http://localhost:8000/image_matching/v2/ping" in shown
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
+def test_the_commands_of_the_page_work_as_they_are_pasted(service):
+    """And what it shows as their responses is what comes."""
+    blocks = list(map(unescape, re.findall(r"<pre>(.*?)</pre>", service.get("/docs").body.decode(), re.DOTALL)))
+    commands = [block for block in blocks if block.startswith("curl")]
+    shown = [json.loads(block) for block in blocks if block.startswith("{")]
+    assert (len(commands), len(shown)) == (4, 3)
+    environment = {**os.environ, "IMGMATCH_TOKEN": service.token}
+    for command, expected in zip(commands, [None, *shown], strict=True):
+        done = subprocess.run(command, shell=True, env=environment, capture_output=True, check=True, timeout=60)
+        answer = json.loads(done.stdout)
+        assert answer["status"]["code"] in (200, 300)
+        if expected is not None:
+            assert without_ids(answer) == without_ids(expected)
+
+
+def test_the_page_is_there_whatever_the_limits():
+    limits = ("--max-hashed-records", "1", "--max-records", "1", "--max-pixels", "10", "--no-echo-base64")
+    with Service(*limits) as running:
+        body = running.get("/docs").body.decode()
+        assert body.count("curl --request POST") == 4
+        assert "too_many_pixels" in body
 
 
 def test_logs_are_json_with_ids_and_without_secrets(service, web):

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from typer.testing import CliRunner
 import imgmatch_df
 from imgmatch_df.cli import app
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.server import run as server_run
 from imgmatch_df.server.settings import Settings, is_loopback, read_tokens
 
 PHOTO = base64.b64encode(jpeg(draw(2, 300, 200))).decode()
@@ -129,6 +131,46 @@ def test_the_command_line_does_not_load_the_server():
     code = "import sys, imgmatch_df.cli; print([m for m in ('uvicorn', 'starlette', 'pydantic') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]"
+
+
+INFINITY = resource.RLIM_INFINITY
+
+
+@pytest.mark.parametrize(
+    ("platform", "limits", "expected"),
+    [
+        ("linux", (1024, 524_288), (524_288, 524_288)),
+        ("linux", (1024, INFINITY), (10_240, INFINITY)),
+        ("linux", (524_288, 524_288), None),
+        ("linux", (20_000, INFINITY), None),
+        ("linux", (INFINITY, INFINITY), None),
+        ("darwin", (256, INFINITY), (10_240, INFINITY)),
+        ("darwin", (256, 1 << 20), (10_240, 1 << 20)),
+        ("darwin", (256, 1024), (1024, 1024)),
+        ("darwin", (49_152, INFINITY), None),
+        ("darwin", (INFINITY, INFINITY), None),
+    ],
+)
+@pytest.mark.parametrize("error", [None, ValueError("not allowed to raise maximum limit"), OSError(22, "Invalid")])
+def test_open_files_are_raised_as_far_as_the_system_allows(monkeypatch, platform, limits, expected, error):
+    """And a system that allows less than it says ends nothing."""
+    asked = []
+
+    def set_limit(_, wanted):
+        asked.append(wanted)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    server_run._allow_many_files()
+    assert asked == ([] if expected is None else [expected])
+
+
+def test_a_system_without_limits_is_none_of_ours(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    server_run._allow_many_files()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -254,15 +296,14 @@ def test_a_store_answers_for_what_it_knows(tmp_path, encoded):
             assert first["phash"] == third["phash"] == f"{stored['phash']:064b}"
             assert (first["_width"], first["_height"]) == (stored["width"], stored["height"])
             assert second["phash"] != first["phash"]
-            # Others write the store meanwhile, and then addresses are fetched.
-            connection = duckdb.connect(str(store))
-            try:
+            # Also while somebody has the store open for writing.
+            with duckdb.connect(str(store)) as connection:
+                connection.execute("BEGIN")
+                connection.execute("DELETE FROM hashes")
                 again = service.ask("visual_hash", asked).json["records"]
-            finally:
-                connection.close()
+                connection.execute("ROLLBACK")
             assert [record["phash"] for record in again] == [first["phash"], second["phash"], first["phash"]]
-            assert "/ok/1.jpg" in pictures.targets
-            assert service.wait_for_event("store not read")
+            assert "/ok/1.jpg" not in pictures.targets
             # One that failed when it was stored is fetched, too.
             (gone,) = service.ask("visual_hash", {"records": [{"_url": frame["source"][1]}]}).json["records"]
             assert "Unable to download" in gone["_status"]["text"]

@@ -2,7 +2,10 @@
 
 import base64
 import os
+import re
 import string
+import tracemalloc
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 from pictures import FORMATS, draw, every_file, jpeg
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.sources import Source, decode_base64, describe, parse_source
+from imgmatch_df.sources import Source, decode_base64, describe, parse_source, redact
 
 MAX = 1 << 28
 
@@ -173,3 +176,44 @@ def test_no_text_makes_parse_source_raise(text):
 def test_a_long_base64_picture_is_recognised_quickly():
     text = base64.b64encode(jpeg(draw(1, 600, 400), quality=100)).decode()
     assert parse_source(text).kind == "base64"
+
+
+@pytest.mark.parametrize("bad", ["?key", "?", "key", ";sig", "&", "?key=", "=", "?=", "&key", "#", ";", "?=key"])
+def test_redact_takes_time_in_proportion_to_the_text(bad):
+    # Of two megabytes: what takes the square of that takes hours, and ends by pytest's timeout.
+    url = "http://h/?" + bad * ((2 << 20) // len(bad))
+    assert redact(url)[:10] == "http://h/?"
+
+
+@given(st.lists(st.sampled_from(["?", "&", ";", "#", "=", "key", "sig", "a", "b"]), max_size=14).map("".join))
+def test_redact_cuts_the_value_of_every_name_that_speaks_of_a_secret(query):
+    slow = re.sub(r"([?&;][^=&;#]*(?:key|sig)[^=&;#]*=)[^&;#]*", r"\1…", f"http://h/{query}")
+    assert redact(f"http://h/{query}") == slow
+
+
+@pytest.mark.parametrize("at_a_time", [1 << 20, 3, 4, 7])
+@given(
+    st.lists(st.sampled_from(["%", "%4", "%41", "%zz", "A", "é", "%e9", "4", "%%", "%2B"]), max_size=20).map("".join)
+)
+def test_percent_escapes_are_those_of_urllib(at_a_time, text):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("imgmatch_df.sources._UNESCAPED_AT_A_TIME", at_a_time)
+        assert parse_source(f"data:,.{text}") == Source("bytes", unquote_to_bytes(f".{text}"))
+
+
+def test_percent_escapes_take_no_more_than_a_few_times_their_length():
+    text = "data:;base64," + "%41" * 2_000_000
+    tracemalloc.start()
+    parse_source(text)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(text)
+
+
+def test_base64_that_is_too_long_is_not_copied():
+    text = "A" * (8 << 20)
+    tracemalloc.start()
+    assert decode_base64(text, 1 << 20).status == "too_many_bytes"
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20

@@ -1,6 +1,7 @@
 """Stores of hashes, of every form: what is written is what is read, and nothing is hashed twice."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,16 @@ from pictures import draw, jpeg
 from polars.testing import assert_frame_equal
 
 import imgmatch_df
-from imgmatch_df import ArgumentError, ColumnError, StoreError, WriteSummary, batches, parquet_store, storing
+from imgmatch_df import (
+    ArgumentError,
+    ColumnError,
+    StoreError,
+    WriteSummary,
+    batches,
+    chunks,
+    parquet_store,
+    storing,
+)
 from imgmatch_df.schema import STATUS_DTYPE
 
 FORMS = ["hashes.duckdb", "hashes.parquet", "parts"]
@@ -134,14 +144,14 @@ def test_a_file_that_is_gone_keeps_its_hashes_until_it_is_pruned(folder, store):
     assert pruned == summary(skipped=39, pruned=1)
     assert_frame_equal(imgmatch_df.read_hashes(store), before.filter(~pl.col("source").str.ends_with("05.jpg")))
     # All of them: the store is empty, and still one.
-    assert imgmatch_df.write_hashes(photos.clear(), store, source="path", prune=True) == summary(pruned=39)
+    assert imgmatch_df.write_hashes(photos.clear(), store, source="path", prune="all") == summary(pruned=39)
     assert imgmatch_df.read_hashes(store).height == 0
     assert imgmatch_df.write_hashes(photos, store, source="path").n_new == 40
 
 
 def test_the_first_of_equal_keys_counts(paths, store, hashed_rows, monkeypatch):
-    for name in ("_ROWS_OF_TEXT", "_STREAM_ROWS"):
-        monkeypatch.setattr(storing, name, 7)
+    for name in ("CHUNK_ROWS", "_STREAM_ROWS"):
+        monkeypatch.setattr(chunks, name, 7)
     twice = pl.concat([paths, paths.reverse()])
     for frame in (twice, twice.lazy()):
         assert imgmatch_df.write_hashes(frame, store, source="url").n_duplicates == 40
@@ -183,7 +193,7 @@ def test_a_key_of_its_own(paths, store, hashed_rows):
 
 
 def test_pictures_in_the_frame(encoded, store, hashed_rows, monkeypatch):
-    monkeypatch.setattr(storing, "_ROWS_OF_PICTURES", 16)
+    monkeypatch.setattr(chunks, "_CHUNK_BYTES", 16 * max(map(len, encoded)))
     rows = pl.DataFrame({"id": [str(n) for n in range(40)], "image": encoded})
     assert rows.lazy().imgmatch.sink_hashes(store, source="image", key="id") == summary(new=40)
     hashed_rows.clear()
@@ -252,13 +262,13 @@ def test_another_version_of_a_hash_is_not_mixed(store, monkeypatch):
     rows = random_hashes(5)
     imgmatch_df.write_hashes(rows, store)
     kind = imgmatch_df.schema.HASH_KINDS["phash"]
-    newer = type(kind)(kind.name, kind.n_bits, kind.n_bytes, kind.dtype, "opencv-phash-2")
+    newer = replace(kind, version="opencv-phash-2")
     monkeypatch.setitem(imgmatch_df.schema.HASH_KINDS, "phash", newer)
     with pytest.raises(StoreError, match="the version of phash is 'opencv-phash' there and 'opencv-phash-2' here"):
         imgmatch_df.write_hashes(rows, store)
     with pytest.raises(StoreError, match="the version of phash is 'opencv-phash' in"):
         rows.imgmatch.match(store, 3, "phash")
-    assert rows.imgmatch.match(store, 3).height == 5
+    assert rows.drop("source").imgmatch.match(store, 3).height == 5
     assert imgmatch_df.read_hashes(store).height == 5
 
 
@@ -298,7 +308,7 @@ def test_a_folder_of_parts_is_read_by_anybody(tmp_path, monkeypatch):
     with duckdb.connect() as connection:
         found = connection.sql(f"SELECT phash FROM '{store}/*.parquet' ORDER BY filename, file_row_number").pl()
     assert found["phash"].to_list() == rows["phash"].to_list()
-    assert imgmatch_df.write_hashes(rows.slice(50, 40), store, prune=True).n_pruned == 210
+    assert imgmatch_df.write_hashes(rows.slice(50, 40), store, prune="all").n_pruned == 210
     assert_frame_equal(imgmatch_df.read_hashes(store).select(rows.columns), rows.slice(50, 40))
     assert len(list(store.iterdir())) == 1
 
@@ -313,7 +323,7 @@ def test_hashes_take_no_more_room_than_they_have(tmp_path):
 
 def test_a_stream_is_stored_as_it_comes(tmp_path, monkeypatch):
     """Rows of the first batches are stored when a later one fails."""
-    monkeypatch.setattr(storing, "_ROWS_OF_HASHES", 4096)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS_OF_HASHES", 4096)
     n_rows = 20_000
 
     def fail(column):

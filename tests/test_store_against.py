@@ -11,6 +11,8 @@ import imgmatch_df
 from imgmatch_df import ArgumentError, ColumnError, StoreError
 
 RADIUS = {"phash": 6, "bmh1": 40}
+ENGINES = ["eager", "in-memory", "streaming"]
+pytestmark = pytest.mark.filterwarnings("ignore::imgmatch_df.ImgMatchWarning")  # blank images are one cluster
 
 
 def flip(value, n_flips, rng):
@@ -114,13 +116,13 @@ def test_only_hashes_and_keys_are_read(tmp_path, monkeypatch):
     read = []
     query = imgmatch_df.duckdb_store.DuckDBStore.read
 
-    def seen(opened, columns, n_rows=None):
+    def seen(opened, columns, *rest):
         read.append(sorted(columns))
-        return query(opened, columns, n_rows)
+        return query(opened, columns, *rest)
 
     monkeypatch.setattr(imgmatch_df.duckdb_store.DuckDBStore, "read", seen)
-    assert rows.imgmatch.match(store, 0).height == 50
-    assert rows.imgmatch.remove_duplicates(0, "phash", against=store).height == 0
+    assert rows.drop("source").imgmatch.match(store, 0).height == 50
+    assert rows.imgmatch.remove_duplicates(0, "phash", against=store).height == 50
     assert read == [["bmh1", "source"], ["phash", "source"]]
 
 
@@ -130,7 +132,7 @@ def test_few_rows(tmp_path, n_new, n_old):
     rows = random_hashes(1)
     store = tmp_path / "some.duckdb"
     imgmatch_df.write_hashes(rows.head(n_old), store)
-    new = rows.head(n_new)
+    new = rows.head(n_new).drop("source")
     for frame in (new, new.lazy()):
         found = frame.imgmatch.cluster(8, "phash", against=store).lazy().collect()
         assert found["reference_id"].to_list() == (["0.jpg"] if n_old else [None]) * n_new
@@ -177,6 +179,116 @@ def test_hashes_of_another_decode_path_are_not_compared(folder, tmp_path):
         for frame in (pictures, pictures.lazy()):
             with pytest.raises(StoreError, match=r"decode is 'scaled' in .*\nHint: decode='scaled' makes hashes as"):
                 verb(frame, source="path")
-    assert verbs["match"](pictures, source="path", decode="scaled").height >= 40
+    assert verbs["match"](pictures.rename({"path": "url"}), source="url", decode="scaled").height == 0
+    elsewhere = pictures.with_columns(path=f"{folder}/./" + pl.col("path").str.split("/").list.last())
+    assert verbs["match"](elsewhere, source="path", decode="scaled").height >= 40
     # Of hashes that are there already, nobody knows.
-    assert verbs["match"](imgmatch_df.read_hashes(store)).height >= 40
+    assert verbs["match"](imgmatch_df.read_hashes(store).drop("source")).height >= 40
+
+
+# A row that is in the store itself
+
+
+def ask(frame, engine, verb):
+    return verb(frame) if engine == "eager" else verb(frame.lazy()).collect(engine=engine)
+
+
+def own_truth(new, old, radius, same):
+    """Return for each row the nearest stored row, by a double loop: a stored row meets none of the rows themselves."""
+    stored_here = {j for i in range(new.height) for j in range(old.height) if same(i, j)}
+    found = []
+    for i, value in enumerate(new["phash"]):
+        is_stored = any(same(i, j) for j in range(old.height))
+        near = [
+            ((value ^ other).bit_count(), j)
+            for j, other in enumerate(old["phash"])
+            if None not in (value, other)
+            and (value ^ other).bit_count() <= radius
+            and not (is_stored and j in stored_here)
+        ]
+        found.append(min(near)[1] if near else None)
+    return found
+
+
+KEYS = {
+    "source": ({}, {"source": "source"}, None),
+    "path for source": ({}, {"source": "path"}, None),
+    "url for source": ({}, {"source": "url"}, None),
+    "category": ({}, {"source": "source"}, pl.Categorical),
+    "sku": ({"key": "sku"}, {"source": "anything", "sku": "sku"}, None),
+    "sku as a small number": ({"key": "sku"}, {"source": "anything", "sku": "sku"}, pl.UInt16),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("keys", KEYS)
+def test_a_row_never_matches_itself_in_a_store(tmp_path, form, keys, engine):
+    call, names, dtype = KEYS[keys]
+    rng = random.Random(keys)
+    rows = random_hashes(60, seed=8).select("source", "phash").with_columns(sku=pl.int_range(60) + 100)
+    values = rows["phash"].to_list()
+    for row in range(10, 40):  # copies of each other, near and equal
+        values[row] = flip(values[row % 10], rng.choice([0, 1, 3, 8]), rng)
+    rows = rows.with_columns(pl.Series("phash", values, dtype=pl.UInt64))
+    stored = rows if "key" in call else rows.drop("sku")
+    imgmatch_df.write_hashes(stored[20:], tmp_path / form, **call)
+    new = rows[rng.sample(range(60), 45)]  # some are stored, some are not
+    id_name = call.get("key", "source")
+    if dtype is not None:
+        new = new.with_columns(pl.col(id_name).cast(dtype))
+    new, old = new.rename({"source": names["source"]}), stored[20:]
+    ids, keys_of = old[id_name].to_list(), new[names[id_name]].cast(old.schema[id_name]).to_list()
+    same = lambda i, j: keys_of[i] == ids[j]  # noqa: E731
+
+    wanted = own_truth(new, old, 6, same)
+    found = ask(new, engine, lambda frame: frame.imgmatch.cluster(6, "phash", against=tmp_path / form))
+    assert found["reference_id"].to_list() == [None if j is None else ids[j] for j in wanted]
+    assert 3 < found["reference_id"].count() < 42
+    left = ask(new, engine, lambda frame: frame.imgmatch.remove_duplicates(6, "phash", against=tmp_path / form))
+    assert left["phash"].to_list() == found.filter("kept")["phash"].to_list()
+
+    pairs = ask(new, engine, lambda frame: frame.imgmatch.match(tmp_path / form, 6, "phash"))
+    assert pairs.select("query_id", "reference_id").rows() == [
+        (i, ids[j])
+        for i, value in enumerate(new["phash"])
+        for j, other in enumerate(old["phash"])
+        if not same(i, j) and None not in (value, other) and (value ^ other).bit_count() <= 6
+    ]
+
+
+def test_the_store_of_today_removes_nothing_of_today(folder, tmp_path):
+    today = imgmatch_df.scan_images(folder)
+    for path in sorted(folder.glob("*.jpg"))[:3]:
+        path.with_suffix(".copy.jpg").write_bytes(path.read_bytes())
+    store = tmp_path / "hashes.duckdb"
+    imgmatch_df.write_hashes(today.collect(), store, source="path")
+    alone = today.imgmatch.remove_duplicates(24, source="path").collect()
+    assert alone.height == 40
+    assert_frame_equal(today.imgmatch.remove_duplicates(24, source="path", against=store).collect(), alone)
+    hashed = today.imgmatch.visual_hash("path", hash_types="bmh1").collect()
+    assert_frame_equal(hashed.imgmatch.remove_duplicates(24, against=store), alone)
+    # A copy that the store has and today's rows have not is another row.
+    first = hashed.filter(pl.col("path").str.ends_with("picture00.jpg"))
+    assert first.imgmatch.cluster(24, against=store)["reference_id"].item().endswith("picture00.copy.jpg")
+    assert first.imgmatch.remove_duplicates(24, against=store).height == 0
+
+
+def test_another_source_under_the_key_of_a_row_is_another_image(tmp_path):
+    store = tmp_path / "hashes.duckdb"
+    rows = pl.DataFrame({"sku": [1, 2, 3], "source": ["a", "b", None], "phash": [0, 1 << 20, 1 << 40]})
+    imgmatch_df.write_hashes(rows.with_columns(pl.col("phash").cast(pl.UInt64)), store, key="sku")
+    new = rows.with_columns(source=pl.Series(["a", "other", None]))
+    assert new.imgmatch.match(store, 0, "phash")["query_id"].to_list() == [1]
+    assert new.imgmatch.cluster(0, "phash", against=store)["reference_id"].to_list() == [None, 2, None]
+    assert new.drop("source").imgmatch.match(store, 0, "phash").height == 0  # the key is all that is known
+    assert new.drop("sku").imgmatch.match(store, 0, "phash").height == 3
+
+
+def test_keys_of_another_kind_tell_nothing(tmp_path):
+    store = tmp_path / "hashes.duckdb"
+    rows = random_hashes(5).select("source", "phash")
+    imgmatch_df.write_hashes(rows, store)
+    for source in (pl.int_range(5), pl.col("source").cast(pl.Binary), pl.lit(None, pl.String)):
+        assert rows.with_columns(source=source).imgmatch.match(store, 0, "phash").height == 5
+    assert rows.imgmatch.match(imgmatch_df.read_hashes(store), 0, "phash").height == 5  # a frame has no key

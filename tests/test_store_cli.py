@@ -58,7 +58,8 @@ def test_a_second_run_does_what_is_left(folder, store, monkeypatch):
     )
     again = call("visual-hash", folder, "-o", store, code=1)
     assert again.stdout == f"{store}: 0 new, 40 unchanged, 1 failed\n"
-    assert "--retry-failed" in again.stderr
+    assert again.stderr.splitlines()[-1] == "--retry-failed tries them again"
+    assert again.stderr.startswith(f"  {folder}/zz.jpg: decode_failed: ")
     again = call("visual-hash", folder, "-o", store, "--retry-failed", "--prune", code=1)
     assert again.stdout == f"{store}: 0 new, 1 tried again, 39 unchanged, 1 pruned, 1 failed\n"
     assert imgmatch_df.read_hashes(store).height == 40
@@ -80,11 +81,11 @@ def test_a_folder_that_cannot_be_listed_is_said_and_not_pruned(folder, store, lo
         out = store.with_name("out.csv")
         for words in (
             ["visual-hash", source, "-o", out],
-            ["remove-duplicates", source, "-o", out],
+            ["remove-duplicates", source, "-o", out, "--radius", 1],
             ["rank-images", folder / "picture30.jpg", source, "-o", out],
             ["remove-duplicates", store, "--against", source, "-o", out],
         ):
-            assert call(*words, code=1).stderr == said
+            assert call(*words, code=1).stderr.endswith(said)
     assert "cannot list" in call("visual-hash", folder / "sub", code=2).stderr
     assert "no pictures" not in call("visual-hash", folder / "sub" / "deep", code=2).stderr
     unlock()
@@ -102,7 +103,8 @@ def test_folders_of_parts_and_parquet_stores_are_continued(folder, store):
     # A table that is none stays one.
     table = store.with_name("table.parquet")
     assert call("visual-hash", folder, "-o", table).output == ""
-    assert call("visual-hash", folder, "-o", table).output == ""
+    again = call("visual-hash", folder, "-o", table).output
+    assert again == f"{table} is there already: replaced when this run ends well\n"
     assert "path" in pl.read_parquet_schema(table)
 
 

@@ -1,7 +1,9 @@
 """From a validated request to the documented answer: sources to rows, rows through the verbs, rows to JSON."""
 
 import asyncio
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -10,20 +12,28 @@ import polars as pl
 
 from imgmatch_df import grouping, pairing, records
 from imgmatch_df.documented import Json, Method, ping_response
-from imgmatch_df.errors import Failure
+from imgmatch_df.errors import Failure, without_warnings
+from imgmatch_df.options import Options
 from imgmatch_df.records import RECORD, SOURCE, RequestRows
-from imgmatch_df.schema import DISTANCE, OK, REMOVED_RECORDS, STATUS, hash_kind
+from imgmatch_df.schema import DETAIL, DISTANCE, OK, REMOVED_RECORDS, STATUS, hash_kind
 from imgmatch_df.server.hasher import Hasher, Row
 from imgmatch_df.server.settings import Settings
 from imgmatch_df.sources import Source, describe, parse_source
 
 _ROW = "row"
+_DEFAULTS = Options()
 
 
 async def answer(
-    request: RequestRows, method: Method, hasher: Hasher, settings: Settings, request_id: str, started: float
-) -> tuple[Json, list[str]]:
-    """Return the documented answer, and the status of each picture.
+    request: RequestRows,
+    method: Method,
+    hasher: Hasher,
+    settings: Settings,
+    request_id: str,
+    started: float,
+    statuses: list[str],
+) -> Json:
+    """Return the documented answer.
 
     Parameters
     ----------
@@ -37,6 +47,8 @@ async def answer(
         Id that the answer carries.
     started
         When the request had arrived, by `time.monotonic`.
+    statuses
+        Gets the status of each image, also where the query of `rank_images` failed.
 
     Raises
     ------
@@ -45,11 +57,11 @@ async def answer(
     """
     asked = request.rows if request.query is None else [request.query, *request.rows]
     hashed = await hasher.hash([_source(row) for row in asked])
-    statuses = [row[STATUS] for row in hashed]
+    statuses += [row[STATUS] for row in hashed]
     if not settings.echo_base64:
         asked = [{**row, RECORD: {key: row[RECORD][key] for key in row[RECORD] if key != "_base64"}} for row in asked]
-    rows = [{**row, **result} for row, result in zip(asked, hashed, strict=True)]
-    common: dict[str, Any] = {"request_id": request_id, "attempts": settings.options.attempts}
+    rows = [{**row, **result, DETAIL: _public_detail(result)} for row, result in zip(asked, hashed, strict=True)]
+    common: dict[str, Any] = {"request_id": request_id, "attempts": settings.options.attempts, "reasons": True}
     if method == "visual_hash":
         response = partial(records.visual_hash_response, rows, hash_types=request.hash_types)
     elif method == "remove_duplicates":
@@ -59,7 +71,7 @@ async def answer(
         query, *others = rows
         ranked = await asyncio.to_thread(_rank, query, others, request.hash_type)
         response = partial(records.rank_images_response, [query], ranked, hash_type=request.hash_type)
-    return response(seconds=monotonic() - started, **common), statuses
+    return response(seconds=monotonic() - started, **common)
 
 
 def _source(row: Row) -> str | Failure | None:
@@ -78,9 +90,29 @@ def _source(row: Row) -> str | Failure | None:
 _ALLOWED = ("http://", "https://")
 
 
+def _public_detail(row: Row) -> str | None:
+    """Return the detail of a row without what only those who run the service may know, or could use.
+
+    A client must not learn which private addresses the names of a network stand for.
+    """
+    detail: str | None = row[DETAIL]
+    if detail is None or row[STATUS] != "fetch_blocked":
+        return detail
+    hidden, n_hidden = _RESOLVED.subn(" is", detail)
+    if not n_hidden:
+        hidden = _IS_IP.sub("blocked: the address is", detail)
+    return _PYTHON_HINT.sub("; imgmatch serve --allow-private-networks allows it", hidden)
+
+
+_RESOLVED = re.compile(r" is [0-9A-Fa-f:.]+(%\S+)?,")
+_IS_IP = re.compile(r"^blocked: [0-9A-Fa-f:.]+(%\S+)? is")
+_PYTHON_HINT = re.compile("; pass allow_private_networks=True to allow it$")
+
+
 def _remove_duplicates(rows: Sequence[Row], request: RequestRows) -> list[Row]:
     frame = _frame(rows, request.hash_type)
-    kept = grouping.remove_duplicates(frame, request.radius, request.hash_type)
+    with without_warnings():  # the client chose the range, and does not see the log
+        kept = grouping.remove_duplicates(frame, request.radius, request.hash_type)
     return [
         {**rows[row], REMOVED_RECORDS: [rows[other[_ROW]] for other in removed]}
         for row, removed in kept.select(_ROW, REMOVED_RECORDS).iter_rows()
@@ -105,7 +137,7 @@ def ping() -> Json:
     return ping_response()
 
 
-def warm_up(hasher_options: Any) -> None:
+def warm_up(options: Options) -> None:
     """Hash, compare and rank once, so that every kernel is compiled and loaded before the first request."""
     from io import BytesIO
 
@@ -119,7 +151,8 @@ def warm_up(hasher_options: Any) -> None:
             stream = BytesIO()
             Image.linear_gradient("L").resize((300, 280)).convert(mode).save(stream, image_format)
             pictures.append(stream.getvalue())
-    hashed = hash_batch(pl.Series(pictures, dtype=pl.Binary), hasher_options).struct.unnest()
+    options = replace(options, max_pixels=_DEFAULTS.max_pixels, max_bytes=_DEFAULTS.max_bytes)
+    hashed = hash_batch(pl.Series(pictures, dtype=pl.Binary), options).struct.unnest()
     for hash_type, radius in (("bmh1", 0), ("bmh1", 48), ("phash", 0), ("phash", 6)):
         grouping.remove_duplicates(hashed, radius, hash_type)
         pairing.rank_images(hashed, hashed[hash_type][0], hash_type)

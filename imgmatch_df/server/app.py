@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import hmac
 import logging
+from collections import Counter as Tally
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from math import isinf
 from time import monotonic
@@ -17,9 +18,11 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from imgmatch_df.documented import Method
+from imgmatch_df.documented import Json, Method
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.server import answers, openapi
+from imgmatch_df.records import read_rows
+from imgmatch_df.schema import OK
+from imgmatch_df.server import answers, openapi, page
 from imgmatch_df.server.envelope import UNREADABLE, Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
 from imgmatch_df.server.hasher import Hasher, Known, nothing_known
 from imgmatch_df.server.models import read_body, request_models
@@ -72,6 +75,7 @@ class Service:
         self._n_under_way = 0
         self._n_held = 0
         self._ready = False
+        self._examples: dict[Method, tuple[Json, Json]] = {}
         self._hasher: Hasher
         posts: list[tuple[str, Callable[[Call, Receive, Send], Awaitable[None]]]] = [
             (f"{openapi.PREFIX}{method}", self._answer) for method in get_args(Method)
@@ -83,6 +87,7 @@ class Service:
             ("/metrics", self._show_metrics),
             ("/openapi.json", self._show_api),
             ("/docs", self._show_page),
+            ("/", self._lead_to_page),
         ]
         self._router = Router(
             [
@@ -133,7 +138,7 @@ class Service:
         seconds = monotonic() - call.started
         self.metrics.count(call.method, call.code, seconds, call.n_bytes, call.statuses)
         client = call.scope.get("client")
-        n_failed = sum(status != "ok" for status in call.statuses)
+        reasons = Tally(status for status in call.statuses if status != OK)
         log(
             "request",
             request_id=call.request_id,
@@ -144,7 +149,8 @@ class Service:
             seconds=round(seconds, 6),
             bytes=call.n_bytes,
             records=len(call.statuses),
-            failed=n_failed,
+            failed=reasons.total(),
+            reasons=dict(reasons),
         )
 
     @asynccontextmanager
@@ -163,6 +169,13 @@ class Service:
         except Exception as error:
             log("cannot hash", level=logging.CRITICAL, exc_info=error)
             raise
+        for method, body in page.example_requests(self.settings.max_hashed_records, self.settings.max_records).items():
+            with suppress(ArgumentError):  # limits under which not even the example's query has a hash
+                rows, request_id = read_rows(body, method), str(uuid4())
+                response = await answers.answer(
+                    rows, method, self._hasher, self.settings, request_id, monotonic(), statuses=[]
+                )
+                self._examples[method] = body, response
         self._ready = True
         log("ready", seconds=round(monotonic() - started, 3))
 
@@ -267,10 +280,9 @@ class Service:
             arrived = monotonic()
             request = read_body(_parse(body), method, self._models[method])
             del body  # the photos are held once, not twice
-            work = answers.answer(request, method, self._hasher, self.settings, call.request_id, arrived)
+            work = answers.answer(request, method, self._hasher, self.settings, call.request_id, arrived, call.statuses)
             with _Presence(receive):
-                response, call.statuses = await work
-                return response
+                return await work
             return None  # the client has gone
         finally:
             self._n_under_way -= 1
@@ -297,12 +309,16 @@ class Service:
     async def _show_api(self, _call: Call, _receive: Receive, send: Send) -> None:
         await send_json(send, 200, self._api, [])
 
-    async def _show_page(self, _call: Call, _receive: Receive, send: Send) -> None:
+    async def _lead_to_page(self, _call: Call, _receive: Receive, send: Send) -> None:
+        await send_bytes(send, 307, b"", [(b"location", b"/docs")])
+
+    async def _show_page(self, call: Call, _receive: Receive, send: Send) -> None:
         headers: Headers = [
             (b"content-type", b"text/html; charset=utf-8"),
             (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
         ]
-        await send_bytes(send, 200, openapi.page(self._api), headers)
+        host = call.headers.get(b"host", b"").decode("latin-1")
+        await send_bytes(send, 200, page.page(self._api, self._examples, host), headers)
 
 
 def _is_loopback_address(name: str) -> bool:

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 
 import typer
 
+from imgmatch_df.arguments import split_names
 from imgmatch_df.errors import MissingExtraError
 from imgmatch_df.options import make_options
-from imgmatch_df.server.settings import Settings, read_tokens
+from imgmatch_df.server.settings import FORMATS, Settings, read_tokens
 
 _DEFAULTS = Settings()
 _OPTIONS = _DEFAULTS.options
@@ -33,6 +34,13 @@ def serve(
     decode: Annotated[
         str, typer.Option(metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
     ] = _OPTIONS.decode,
+    alpha: Annotated[
+        str, typer.Option(metavar="drop|white|black", help="Ignore transparency, or show it over a colour.")
+    ] = _OPTIONS.alpha,
+    formats: Annotated[str, typer.Option(metavar="NAMES", help="Which formats are read.")] = ",".join(FORMATS),
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Decode in processes of their own: a broken image costs its own record.")
+    ] = False,
     max_pixels: Annotated[int, _number("Largest width x height to decode.")] = _OPTIONS.max_pixels,
     max_bytes: Annotated[int, _number("Largest picture, in bytes.")] = _OPTIONS.max_bytes,
     timeout_s: Annotated[float, _number("Longest time of one attempt to fetch.", "S")] = _OPTIONS.timeout_s,
@@ -41,7 +49,7 @@ def serve(
     n_connections_per_host: Annotated[int, _number("Most fetches from one host.")] = _OPTIONS.n_connections_per_host,
     store: Annotated[
         str | None,
-        typer.Option(metavar="STORE", show_default=False, help="Stored hashes: addresses in it are not fetched."),
+        typer.Option(metavar="STORE", show_default=False, help="Stored hashes: URLs in it are not fetched."),
     ] = None,
     max_hashed_records: Annotated[int, _number("Most records for visual_hash.")] = _DEFAULTS.max_hashed_records,
     max_records: Annotated[int, _number("Most records for the other methods.")] = _DEFAULTS.max_records,
@@ -72,6 +80,9 @@ def serve(
         tokens=read_tokens(token_file),
         options=make_options(
             decode=decode,  # type: ignore[arg-type]  # checked, with a hint
+            alpha=alpha,  # type: ignore[arg-type]
+            formats=split_names([formats]),
+            isolate=isolate,
             max_pixels=max_pixels,
             max_bytes=max_bytes,
             timeout_s=timeout_s,

@@ -8,7 +8,6 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -22,12 +21,12 @@ from imgmatch_df.sources import Fetched, url_of
 from imgmatch_df.threads import n_threads, pool
 
 Row: TypeAlias = Mapping[str, Any]
-# Hashed rows of those addresses that are known already; what is not known is fetched. Called in a thread.
+# Hashed rows of those URLs that are known already; what is not known is fetched. Called in the event loop: it must not
+# wait for anything.
 Known: TypeAlias = Callable[[Sequence[str]], Mapping[str, Row]]
 
 # How long a thread of the pool hashes before it lets in others, such as the comparisons of a request.
 _TURN_S: Final = 0.02
-_N_LOOKUPS: Final = 64  # requests that look into the store at a time
 
 
 def nothing_known(_urls: Sequence[str]) -> Mapping[str, Row]:
@@ -93,7 +92,6 @@ class Hasher:
         self._waiting: deque[_Job] = deque()
         self._hashed: list[tuple[_Job, list[int], Row | BaseException]] = []
         self._n_workers = 0
-        self._lookups = ThreadPoolExecutor(_N_LOOKUPS, thread_name_prefix="imgmatch-lookup")
 
     async def hash(self, sources: Sequence[str | Failure | None]) -> list[Row]:
         """Return a row of `schema.visual_hash_fields()` for each source, in order.
@@ -119,7 +117,7 @@ class Hasher:
         try:
             self._add(job, local)
             if addresses:
-                places = await self._look_up(job, addresses)
+                places = self._look_up(job, addresses)
                 download = self._fetch(job, places)
             if job.n_open:
                 await job.done
@@ -142,14 +140,10 @@ class Hasher:
             self._waiting.clear()
         for job in waiting:
             job.settle([], RuntimeError("the service has ended"))
-        self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    async def _look_up(self, job: _Job, addresses: list[tuple[int, str, str]]) -> dict[str, list[int]]:
+    def _look_up(self, job: _Job, addresses: list[tuple[int, str, str]]) -> dict[str, list[int]]:
         """Settle the addresses that are known; return the others, each once, with the rows that it stands in."""
-        known: Mapping[str, Row] = {}
-        if self._known is not nothing_known:
-            asked = [source for _, source, _ in addresses]
-            known = await self._loop.run_in_executor(self._lookups, self._known, asked)
+        known = self._known([source for _, source, _ in addresses])
         places: dict[str, list[int]] = {}
         for position, source, url in addresses:
             if source in known:

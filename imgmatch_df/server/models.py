@@ -9,6 +9,14 @@ from imgmatch_df.records import RequestRows, read_rows
 from imgmatch_df.server.envelope import Refusal
 from imgmatch_df.server.settings import Settings
 
+# The unit of distances and the rule of `range`, for the description of the API and its page.
+DISTANCE_UNIT: Final = (
+    "Distances are percent of differing bits, with one decimal: 100 x bits / 968 for bmh1, 100 x bits / 64 for phash."
+)
+RANGE_RULE: Final = (
+    "A pair is within the range if its distance, rounded to one decimal as rank_images shows it, is at most the range."
+)
+
 HashType = Literal["bmh1", "phash"]
 
 
@@ -17,9 +25,9 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    url: str | None = Field(None, alias="_url", description="http or https address of the picture.")
-    base64: str | None = Field(None, alias="_base64", description="The picture itself; taken where both are given.")
-    id: str | int | None = Field(None, alias="_id", description="Kept, as a string; made where it is absent.")
+    url: str | None = Field(None, alias="_url", description="http or https URL of the image.")
+    base64: str | None = Field(None, alias="_base64", description="The image file in base64; goes before _url.")
+    id: str | int | None = Field(None, alias="_id", description="Comes back as a string; made where absent.")
 
 
 class _Body(BaseModel):
@@ -28,14 +36,15 @@ class _Body(BaseModel):
 
 def request_models(settings: Settings) -> dict[Method, TypeAdapter[Any]]:
     """Return the model of each method's body."""
-    hashed = Annotated[list[Record], Field(max_length=settings.max_hashed_records, description="The pictures.")]
-    compared = Annotated[list[Record], Field(max_length=settings.max_records, description="The pictures.")]
+    hashed = Annotated[list[Record], Field(max_length=settings.max_hashed_records, description="The images.")]
+    compared = Annotated[list[Record], Field(max_length=settings.max_records, description="The images.")]
     several = HashType | Annotated[list[HashType], Field(min_length=1)] | None
     one = HashType | Annotated[list[HashType], Field(min_length=1, max_length=1)] | None
-    which = Field(None, description="Kinds of hash; default both.")
+    which = Field(None, description="Kinds of hash to compute; default both.")
     by_which = Field(None, description="Kind of hash to compare by; default bmh1.")
+    query = Annotated[Record, Field(description="The image to compare the others with.")]
     percent = Annotated[float, Field(ge=0, le=100)] | None
-    threshold = Field(None, description="Largest distance of duplicates, in percent of differing bits; default 0.")
+    threshold = Field(None, description=f"Largest distance of duplicates; default 0, equal hashes only. {RANGE_RULE}")
     fields: dict[Method, dict[str, Any]] = {
         "visual_hash": {"records": (hashed, ...), "hash_type": (several, which)},
         "remove_duplicates": {
@@ -43,7 +52,7 @@ def request_models(settings: Settings) -> dict[Method, TypeAdapter[Any]]:
             "hash_type": (one, by_which),
             "range": (percent, threshold),
         },
-        "rank_images": {"query_record": (Record, ...), "records": (compared, ...), "hash_type": (one, by_which)},
+        "rank_images": {"query_record": (query, ...), "records": (compared, ...), "hash_type": (one, by_which)},
     }
     return {
         method: TypeAdapter(create_model(_model_name(method), __base__=_Body, **own)) for method, own in fields.items()

@@ -15,6 +15,8 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from imgmatch_df.schema import OK
+
 LOGGER: Final = logging.getLogger("imgmatch_df.server")
 MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -107,6 +109,7 @@ class Metrics:
             "imgmatch_request_seconds", "Time from head to answer.", ["method"], buckets=_BUCKETS, registry=registry
         )
         self._pictures = Counter("imgmatch_pictures", "Pictures looked at, by outcome.", ["status"], registry=registry)
+        self._failed = Counter("imgmatch_failed_records", "Failed records, by reason.", ["reason"], registry=registry)
         self._bytes = Counter("imgmatch_body_bytes", "Bytes of bodies that arrived.", registry=registry)
         self.under_way = Gauge(
             "imgmatch_requests_under_way", "Requests being worked on.", multiprocess_mode="livesum", registry=registry
@@ -122,6 +125,8 @@ class Metrics:
         self._bytes.inc(n_bytes)
         for status, n_pictures in Tally(statuses).items():
             self._pictures.labels(status).inc(n_pictures)
+            if status != OK:
+                self._failed.labels(status).inc(n_pictures)
 
     def text(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""

@@ -1,68 +1,98 @@
-"""The OpenAPI description, made of the models, and a page of it that needs no network."""
+"""The OpenAPI description, made of the models."""
 
-from html import escape
 from importlib.metadata import version
-from json import dumps
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
 from imgmatch_df.documented import Json, Method
-from imgmatch_df.server.models import describe_models
+from imgmatch_df.schema import OK, STATUSES
+from imgmatch_df.server.models import DISTANCE_UNIT, RANGE_RULE, describe_models
 from imgmatch_df.server.settings import Settings
 
 PREFIX: Final = "/image_matching/v2/"
 
 _SUMMARIES: Final = {
-    "ping": ("Test the service", "Answers with its name."),
-    "visual_hash": ("Hash pictures", "bmh1 and phash of each picture, as strings of 0 and 1, its width and height."),
-    "remove_duplicates": ("Merge near-duplicates", "Records that match move into `removed_records` of the first."),
-    "rank_images": ("Rank pictures", "Nearest to `query_record` first, with distances in percent of differing bits."),
+    "ping": ("Test the service", "Returns its name."),
+    "visual_hash": (
+        "Hash images",
+        "Returns bmh1 and phash of each image as strings of 0 and 1, and its width and height in pixels.",
+    ),
+    "remove_duplicates": (
+        "Merge near-duplicates",
+        f"Records that match move into removed_records of the first of them. {DISTANCE_UNIT} {RANGE_RULE}",
+    ),
+    "rank_images": ("Rank images", f"Returns the records, nearest to query_record first. {DISTANCE_UNIT}"),
 }
 _REFUSALS: Final = {
-    "400": "The body is no JSON.",
+    "400": "The body is not JSON.",
     "401": "No token, or a wrong one.",
     "408": "The body took too long to arrive.",
     "413": "The body is too large.",
     "415": "The body is not application/json.",
     "422": "A field is wrong; the text names it, and what is allowed.",
     "500": "A bug. The log has the request's id.",
-    "503": "Overloaded, or it took too long; try again after `Retry-After` seconds.",
+    "503": "Overloaded, or it took too long; try again after Retry-After seconds.",
 }
 _STATUS: Final = {
     "type": "object",
     "required": ["code", "text"],
     "properties": {
-        "code": {"type": "integer"},
-        "text": {"type": "string"},
-        "request_id": {"type": "string"},
+        "code": {
+            "type": "integer",
+            "description": "200: OK. 300: some records failed. 400 in a record's _status: it failed.",
+        },
+        "text": {"type": "string", "description": "What happened."},
+        "request_id": {"type": "string", "description": "Also in the header X-Request-Id, and in the log."},
         "proc_id": {"type": "string"},
+        "reason": {
+            "type": "string",
+            "enum": [status for status in STATUSES if status != OK],
+            "description": "Why a record failed, in one word.",
+        },
+        "detail": {"type": "string", "description": "Why a record failed, in one line."},
     },
 }
-_LIST: Final = {"type": "array", "items": {"$ref": "#/components/schemas/AnswerRecord"}}
+
+
+def _list_of(description: str) -> Json:
+    return {"type": "array", "items": {"$ref": "#/components/schemas/AnswerRecord"}, "description": description}
+
+
+_STATISTICS: Final = {"type": "object", "description": "processing time, in seconds."}
 _ANSWERS: Final[dict[str, Json]] = {
-    "ping": {"_service_info": {"type": "object"}},
-    "visual_hash": {"records": _LIST, "statistics": {"type": "object"}},
-    "remove_duplicates": {"records": _LIST, "statistics": {"type": "object"}},
+    "ping": {"_service_info": {"type": "object", "description": "_name and _info of the service."}},
+    "visual_hash": {"records": _list_of("The records with their hashes, in order."), "statistics": _STATISTICS},
+    "remove_duplicates": {
+        "records": _list_of("One record of each group of duplicates, the first; and those that failed."),
+        "statistics": _STATISTICS,
+    },
     "rank_images": {
-        "query_records": _LIST,
-        "answer_records": _LIST,
-        "answer_distances": {"type": "array", "items": {"type": "number", "minimum": 0, "maximum": 100}},
-        "skipped_records": _LIST,
-        "statistics": {"type": "object"},
+        "query_records": _list_of("The query record."),
+        "answer_records": _list_of("The records, nearest first."),
+        "answer_distances": {
+            "type": "array",
+            "items": {"type": "number", "minimum": 0, "maximum": 100},
+            "description": f"The distance of each of answer_records. {DISTANCE_UNIT}",
+        },
+        "skipped_records": _list_of("The records that failed."),
+        "statistics": _STATISTICS,
     },
 }
 _RECORD: Final = {
     "type": "object",
-    "description": "The record's own fields, and the answer's.",
+    "description": "The record's own fields, and those of the response.",
     "properties": {
         "_id": {"type": "string"},
-        "_width": {"type": "integer"},
-        "_height": {"type": "integer"},
-        "_status": {"$ref": "#/components/schemas/Status"},
-        "bmh1": {"type": "string", "pattern": "^[01]{968}$"},
-        "phash": {"type": "string", "pattern": "^[01]{64}$"},
-        "removed_records": _LIST,
+        "_width": {"type": "integer", "description": "In pixels, as the image is seen."},
+        "_height": {"type": "integer", "description": "In pixels, as the image is seen."},
+        "_status": {
+            "$ref": "#/components/schemas/Status",
+            "description": "Of every record of remove_duplicates, and of those that failed: code 400, reason, detail.",
+        },
+        "bmh1": {"type": "string", "pattern": "^[01]{968}$", "description": "Block mean hash: 968 characters."},
+        "phash": {"type": "string", "pattern": "^[01]{64}$", "description": "Perceptual hash: 64 characters."},
+        "removed_records": _list_of("The records that were merged with this one."),
     },
 }
 
@@ -80,7 +110,7 @@ def describe_api(settings: Settings, models: dict[Method, TypeAdapter[Any]]) -> 
             "summary": summary,
             "description": details,
             "responses": {
-                "200": _content("OK, or code 300 in `status` where some records failed.", f"{method}_answer"),
+                "200": _content("OK, or code 300 in status where some records failed.", f"{method}_answer"),
                 **{code: _content(text, "Refusal") for code, text in _REFUSALS.items() if _may(method, code)},
             },
         }
@@ -93,7 +123,7 @@ def describe_api(settings: Settings, models: dict[Method, TypeAdapter[Any]]) -> 
         "info": {
             "title": "Image matching service",
             "version": version("imgmatch-df"),
-            "description": "Get visual hashes, find (near-)duplicate images and rank them.",
+            "description": f"Get visual hashes, find (near-)duplicate images and rank them. {DISTANCE_UNIT}",
         },
         "paths": paths,
         "components": {"schemas": schemas},
@@ -114,37 +144,10 @@ def _may(method: str, code: str) -> bool:
 
 
 def _envelope(properties: Json) -> Json:
-    status = {"status": {"$ref": "#/components/schemas/Status"}}
+    status = {"status": {"$ref": "#/components/schemas/Status", "description": "Of the whole response."}}
     return {"type": "object", "required": ["status", *properties], "properties": {**properties, **status}}
 
 
 def _content(description: str, schema: str) -> Json:
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     return {"description": description, "content": content}
-
-
-def page(description: Json) -> bytes:
-    """Return the description as a page without scripts, which works offline and runs nothing."""
-    parts = []
-    for path, operations in description["paths"].items():
-        operation = operations["post"]
-        schema = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-        name = schema.get("$ref", "").rpartition("/")[2]
-        answers = "".join(
-            f"<tr><td>{code}<td>{escape(answer['description'])}" for code, answer in operation["responses"].items()
-        )
-        body = f"<pre>{escape(dumps(description['components']['schemas'][name], indent=2))}</pre>" if name else ""
-        parts.append(
-            f"<h2>POST <code>{escape(path)}</code></h2><p><b>{escape(operation['summary'])}.</b> "
-            f"{escape(operation['description'])}</p>{body}<table>{answers}</table>"
-        )
-    info = description["info"]
-    return (
-        f"<!DOCTYPE html><html lang=en><meta charset=utf-8><title>{escape(info['title'])}</title>"
-        "<style>body{font:16px/1.5 system-ui;max-width:50em;margin:2em auto;padding:0 1em}"
-        "pre{background:#f4f4f4;padding:1em;overflow:auto;max-height:20em}td{padding-right:1em}</style>"
-        f"<h1>{escape(info['title'])} <small>imgmatch-df {escape(info['version'])}</small></h1>"
-        f"<p>{escape(info['description'])} <a href=/openapi.json>openapi.json</a></p>"
-        "<p>Send <code>Authorization: Token YOUR_API_TOKEN</code> and <code>Content-Type: application/json</code>.</p>"
-        f"{''.join(parts)}"
-    ).encode()

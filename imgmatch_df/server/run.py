@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +22,7 @@ from imgmatch_df.server.connection import Connection
 from imgmatch_df.server.hasher import Known, nothing_known
 from imgmatch_df.server.observe import MULTIPROCESS_DIR, forget_worker, log, start_logging
 from imgmatch_df.server.settings import Settings
-from imgmatch_df.server.stored import StoredRows
+from imgmatch_df.server.stored import StoredRows, check_store
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -31,6 +31,8 @@ _BACKLOG: Final = 2048
 # A client that has a connection open may be sending its next request while the service is told to stop.
 _LINGER_S: Final = 1.0
 _SETTLE_S: Final = 0.25
+# OPEN_MAX of macOS: setrlimit(2) refuses more, although the limit that it tells is infinity.
+_MACOS_FILES: Final = 10_240
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -97,19 +99,38 @@ def run(settings: Settings) -> None:
     StoreError
         If the store cannot be used.
     """
-    _known(settings)  # a wrong store is said before a socket is opened
+    lines = start_logging()
+    try:
+        # The store first: what is wrong with it is said before a socket is opened.
+        if settings.workers == 1:
+            with ExitStack() as stack:
+                known = _open_known(settings, stack, needed=True)
+                _serve(settings, _start_listening(settings), known)
+            return
+        if settings.store is not None:
+            check_store(settings.store, settings.options.recipe)
+        listener = _start_listening(settings)
+        # On Windows, files that are mapped into memory cannot be removed.
+        with tempfile.TemporaryDirectory(prefix="imgmatch-metrics-", ignore_cleanup_errors=True) as folder:
+            os.environ[MULTIPROCESS_DIR] = folder  # before the workers import prometheus_client
+            Supervisor(settings, listener).run()
+    finally:
+        lines.stop()
+
+
+def _open_known(settings: Settings, stack: ExitStack, *, needed: bool) -> Known:
+    """Return what gives the hashes of URLs that are stored, kept up to date until `stack` ends."""
+    if settings.store is None:
+        return nothing_known
+    rows = StoredRows(settings.store, settings.options.recipe, needed=needed)
+    stack.callback(rows.close)
+    return rows
+
+
+def _start_listening(settings: Settings) -> socket.socket:
     listener = _listen(settings)
     _allow_many_files()
-    if settings.workers == 1:
-        _serve(settings, listener)
-        return
-    with tempfile.TemporaryDirectory(prefix="imgmatch-metrics-") as folder:
-        os.environ[MULTIPROCESS_DIR] = folder  # before the workers import prometheus_client
-        Supervisor(settings, listener).run()
-
-
-def _known(settings: Settings) -> Known:
-    return nothing_known if settings.store is None else StoredRows(settings.store, settings.options.decode)
+    return listener
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -122,29 +143,49 @@ def _listen(settings: Settings) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no host name"
         raise ArgumentError(
-            f"cannot listen at {settings.host} port {settings.port}: {error.strerror}\nHint: --port 0 takes a free one."
+            f"cannot listen at {settings.host} port {settings.port}: {reason}\nHint: --port 0 takes a free one."
         ) from error
     listener.setblocking(False)
     return listener
 
 
 def _allow_many_files() -> None:
-    """Raise the number of open files, and so of connections, to what the system allows."""
-    if sys.platform != "win32":
+    """Raise the number of open files, and so of connections, as far as the system allows."""
+    try:
         import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    # Not beyond the system's own limit; no limit at all is one that macOS names but refuses, and Linux too.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_endless = hard == resource.RLIM_INFINITY
+    wanted = _MACOS_FILES if is_endless else hard
+    if sys.platform == "darwin":
+        wanted = min(wanted, _MACOS_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    with suppress(ValueError, OSError):  # then the limit stays, which is enough for some hundred connections
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
-
-def _serve(settings: Settings, listener: socket.socket) -> None:
-    """Be a worker, in the main thread of its process."""
+def _work(settings: Settings, listener: socket.socket) -> None:
+    """Be one of several workers, in the main thread of its process."""
     lines = start_logging()
+    try:
+        with ExitStack() as stack:
+            # A worker that takes the place of a dead one serves also while the store is gone.
+            _serve(settings, listener, _open_known(settings, stack, needed=False))
+    finally:
+        lines.stop()
+
+
+def _serve(settings: Settings, listener: socket.socket, known: Known) -> None:
+    """Serve in this process until it is told to stop."""
     host, port, *_ = listener.getsockname()
     log("listening", host=host, port=port, pid=os.getpid())
-    service = create_app(settings, _known(settings))
+    service = create_app(settings, known)
     connection = type(
         "Connection",
         (Connection,),
@@ -166,10 +207,7 @@ def _serve(settings: Settings, listener: socket.socket) -> None:
     )
     for number in _STOPS:
         signal.signal(number, _ignore)  # uvicorn raises again what it has dealt with
-    try:
-        Server(config, service).run(sockets=[listener])
-    finally:
-        lines.stop()
+    Server(config, service).run(sockets=[listener])
 
 
 def _ignore(_number: int, _frame: object) -> None:
@@ -188,7 +226,6 @@ class Supervisor:
 
     def run(self) -> None:
         """Supervise until a signal."""
-        lines = start_logging()
         for number in _STOPS:
             signal.signal(number, lambda *_: self._stopping.set())
         try:
@@ -205,10 +242,9 @@ class Supervisor:
         finally:
             self._listener.close()
             self._end()
-            lines.stop()
 
     def _start(self) -> None:
-        worker = self._context.Process(target=_serve, args=(self._settings, self._listener))
+        worker = self._context.Process(target=_work, args=(self._settings, self._listener))
         worker.start()
         self._workers[worker] = monotonic()
 

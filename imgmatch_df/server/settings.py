@@ -15,6 +15,10 @@ TOKEN_VARIABLE: Final = "IMGMATCH_TOKEN"  # noqa: S105  # the name of a variable
 MIB: Final = 1 << 20
 
 
+# Those that are documented, and what browsers show and cameras write besides. JPEG 2000 and PNM are on request.
+FORMATS: Final = ("jpeg", "png", "tiff", "webp", "gif", "bmp", "avif")
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """How the service runs. Limits are those of one worker.
@@ -57,7 +61,9 @@ class Settings:
     port: int = 8000
     workers: int = 1
     tokens: tuple[str, ...] = field(default=(), repr=False)
-    options: Options = field(default_factory=lambda: Options(max_bytes=64 * MIB, timeout_s=10.0))
+    options: Options = field(
+        default_factory=lambda: Options(max_bytes=64 * MIB, timeout_s=10.0, formats=frozenset(FORMATS))
+    )
     store: str | None = None
     max_hashed_records: int = 10
     max_records: int = 1000

@@ -1,0 +1,76 @@
+"""Circuit breaker for hosts: the rows of a host that does not respond fail at once instead of after a timeout each."""
+
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+from imgmatch_df.errors import Failure
+from imgmatch_df.sources import describe
+
+N_SILENT: Final = 8
+SILENT_S: Final = 10.0
+OPEN_S: Final = 30.0
+_MAX_HOSTS: Final = 4096
+
+
+class _Silence(NamedTuple):
+    n_requests: int
+    since: float
+    open_until: float  # 0 while the circuit is closed
+    last: Failure
+
+
+class CircuitBreaker:
+    """The hosts that sent no response lately. Belongs to one thread.
+
+    The circuit of a host opens when its last 8 requests or more, over at least 10 seconds, had no response: no
+    connection, or not one byte before the timeout. While it is open, for 30 seconds, the host is not asked. Then one
+    request is let through while the others wait: a response closes the circuit, another silence opens it again.
+    """
+
+    def __init__(self) -> None:
+        self._silences: OrderedDict[str, _Silence] = OrderedDict()
+
+    def respond(self, host: str) -> None:
+        """Note a response of `host`, of whatever status."""
+        self._silences.pop(host, None)
+
+    def fail(self, host: str, failure: Failure, started: float, now: float) -> None:
+        """Note a request to `host` that had no response.
+
+        Parameters
+        ----------
+        host
+            Scheme, host and port.
+        failure
+            What the row of the request would become.
+        started, now
+            When the request was started, and the time, in seconds.
+        """
+        before = self._silences.pop(host, None)
+        n_requests = 1 if before is None else before.n_requests + 1
+        since = started if before is None else min(before.since, started)
+        is_open = n_requests >= N_SILENT and now - since >= SILENT_S
+        self._silences[host] = _Silence(n_requests, since, now + OPEN_S if is_open else 0.0, failure)
+        if len(self._silences) > _MAX_HOSTS:
+            self._silences.popitem(last=False)
+
+    def is_open(self, host: str, now: float) -> bool:
+        """Return whether `host` is not to be asked."""
+        silence = self._silences.get(host)
+        return silence is not None and now < silence.open_until
+
+    def is_half_open(self, host: str, now: float) -> bool:
+        """Return whether `host` is to be asked by one request at a time."""
+        silence = self._silences.get(host)
+        return silence is not None and 0 < silence.open_until <= now
+
+    def refuse(self, host: str, now: float) -> Failure | None:
+        """Return why a row of `host` fails at once, None where its request may start."""
+        silence = self._silences.get(host)
+        if silence is None or now >= silence.open_until:
+            return None
+        return Failure(
+            silence.last.status,
+            f"not requested: {describe(host)} did not respond to the last {silence.n_requests:,} requests"
+            f" ({silence.last.detail})",
+        )

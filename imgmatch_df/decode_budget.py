@@ -1,0 +1,179 @@
+"""Files whose decoder would take far more time or memory than their pixels need, told from their headers.
+
+The decoders have no limits of their own: a JPEG 2000 file of 134 bytes may ask for 1.7 GB a megapixel (a tree for every
+sample), and a progressive JPEG of 300 KB for minutes (hundreds of scans over all pixels).
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+Data = bytes | memoryview
+
+# Photos have 1 to 10 scans, the longest legal progression of an 8-bit grey image 882. A scan of nothing takes 0.4 s of
+# 88 megapixels.
+MAX_SCANS: Final = 100
+# What the structures of OpenJPEG may add: one code-block for 256 samples is 16 x 16, the usual ones are 64 x 64.
+_SAMPLES_OF_BLOCK: Final = 256
+_FREE_BLOCKS: Final = 16_384
+_FREE_TILES: Final = 1024
+_MAX_COMPONENTS: Final = 5
+_FREE_PACKETS: Final = 1_000_000
+
+_JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  "
+_SIZ: Final = 0x51
+_COD, _COC, _POC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x5F, 0x90, 0x93, 0xD9
+
+
+def jpeg_budget(data: Data) -> str | None:
+    """Return why a JPEG is not decoded, None where it is.
+
+    Parameters
+    ----------
+    data
+        The file, from its SOI marker on.
+
+    Notes
+    -----
+    The markers of scans are counted wherever one may begin: in entropy-coded data FF is followed by 00 or a restart
+    marker, so nothing there looks like one. Images without several scans are not searched.
+    """
+    at, end, n_components = 2, len(data) - 4, 0
+    progressive = False
+    while at < end and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+            continue
+        if marker == 0xDA:
+            break
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 < len(data):
+            progressive |= marker in (0xC2, 0xC6, 0xCA, 0xCE)
+            n_components = data[at + 9]
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
+    has_one_scan = not progressive and at < end and data[at + 1] == 0xDA and data[at + 4] >= n_components
+    if has_one_scan:
+        return None
+    n_scans = bytes(data).count(b"\xff\xda")
+    return None if n_scans <= MAX_SCANS else f"{n_scans:,} scans, at most {MAX_SCANS} are decoded"
+
+
+class _Coding(NamedTuple):
+    """The coding style of a component: exponents of the code-blocks, and of the precincts from the lowest level on."""
+
+    n_layers: int
+    n_levels: int
+    block: tuple[int, int]
+    precincts: list[tuple[int, int]]
+
+
+def jpeg2000_budget(data: Data) -> str | None:
+    """Return why a JPEG 2000 file is not decoded, None where it is.
+
+    Parameters
+    ----------
+    data
+        The file, or the codestream alone. What is not one is left to the decoder to refuse.
+    """
+    start = _codestream(data)
+    try:
+        return None if start is None else _judge(bytes(data[start:]))
+    except (struct.error, IndexError):
+        return None  # cut off within its headers
+
+
+def _judge(data: bytes) -> str | None:
+    width, height, x0, y0, tile_width, tile_height, n_components = struct.unpack_from(">6I8xH", data, 8)
+    width, height = width - x0, height - y0
+    if width <= 0 or height <= 0 or not tile_width or not tile_height:
+        return None
+    if n_components > _MAX_COMPONENTS:
+        return f"{n_components:,} components, at most {_MAX_COMPONENTS} are decoded"
+    n_samples = width * height * n_components
+    tile_width, tile_height = min(tile_width, width), min(tile_height, height)
+    n_tiles = -(-width // tile_width) * -(-height // tile_height)
+    if n_tiles > _FREE_TILES + n_samples // 4096:
+        return f"{n_tiles:,} tiles of {tile_width}x{tile_height} pixels"
+    for coding in _codings(data):
+        n_blocks = n_packets = 0.0
+        for level, (precinct_x, precinct_y) in enumerate(coding.precincts):
+            shift = coding.n_levels - level
+            columns = max(1, tile_width >> shift)
+            rows = max(1, tile_height >> shift)
+            inner = level > 0  # of three bands of half the size, to which the precinct is halved as well
+            block_x = min(coding.block[0], max(0, precinct_x - inner))
+            block_y = min(coding.block[1], max(0, precinct_y - inner))
+            n_precincts = -(-columns // (1 << precinct_x)) * -(-rows // (1 << precinct_y))
+            n_blocks += (columns * rows) / (1 << block_x + block_y) + n_precincts
+            n_packets += n_precincts * coding.n_layers
+        n_blocks, n_packets = n_blocks * n_tiles * n_components, n_packets * n_tiles * n_components
+        if n_blocks > _FREE_BLOCKS + n_samples / _SAMPLES_OF_BLOCK * 2:
+            return f"{n_blocks:,.0f} code-blocks and precincts for {n_samples:,} samples"
+        if n_packets > _FREE_PACKETS + n_samples:
+            return f"{n_packets:,.0f} packets for {n_samples:,} samples"
+    return None
+
+
+def _codings(data: bytes) -> Iterator[_Coding]:
+    """Yield every coding style that a codestream gives, in its main header and in those of its tiles."""
+    n_components = struct.unpack_from(">H", data, 40)[0]
+    n_layers = 1
+    for marker, at, length in _segments(data):
+        if marker == _COD:
+            n_layers = struct.unpack_from(">H", data, at + 2)[0]
+            yield _coding(data, at + 5, n_layers, has_precincts=bool(data[at] & 1))
+        elif marker == _COC:
+            at += 1 if n_components < 257 else 2
+            yield _coding(data, at + 1, n_layers, has_precincts=bool(data[at] & 1))
+        del length
+
+
+def _coding(data: bytes, at: int, n_layers: int, *, has_precincts: bool) -> _Coding:
+    n_levels = min(data[at], 32)
+    block = (data[at + 1] & 15) + 2, (data[at + 2] & 15) + 2
+    sizes = data[at + 5 : at + 6 + n_levels] if has_precincts else b"\xff" * (n_levels + 1)
+    return _Coding(n_layers, n_levels, block, [(size & 15, size >> 4) for size in sizes])
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker, the place and the length of each segment of the main header and the headers of tile-parts."""
+    at = 2
+    tile_end = 0
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == _EOC:
+            return
+        if marker == _SOD:
+            if tile_end <= at:  # until the end of the file
+                return
+            at = tile_end
+            continue
+        length = struct.unpack_from(">H", data, at + 2)[0]
+        if length < 2:
+            return
+        if marker == _SOT:
+            n_bytes = struct.unpack_from(">I", data, at + 6)[0]
+            tile_end = at + n_bytes if n_bytes else 0
+        yield marker, at + 4, length - 2
+        at += 2 + length
+
+
+def _codestream(data: Data) -> int | None:
+    """Return where the codestream begins."""
+    head = bytes(data[:12])
+    if head.startswith(b"\xff\x4f\xff\x51"):
+        return 0
+    if not head.startswith(_JP2_SIGNATURE):
+        return None
+    at = 0
+    while at + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[at : at + 8])
+        header = 8
+        if length == 1 and at + 16 <= len(data):
+            length, header = struct.unpack(">Q", data[at + 8 : at + 16])[0], 16
+        if kind == b"jp2c":
+            return at + header
+        if length < header:  # 0: until the end of the file
+            return None
+        at += length
+    return None

@@ -1,0 +1,294 @@
+"""Files below folders and globs, and counts of what is left out, so that no image is missing without a word."""
+
+import fnmatch
+import glob
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from imgmatch_df.sources import describe, path_as_text
+
+# Suffixes of the files that a folder gives, in any case.
+IMAGE_SUFFIXES: Final = frozenset(
+    (
+        *(".apng", ".avif", ".bmp", ".btf", ".dib", ".gif", ".j2c", ".j2k", ".jfi", ".jfif", ".jif", ".jp2", ".jpc"),
+        *(".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".mpo", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tf8", ".tif"),
+        *(".tiff", ".webp"),
+    )
+)
+# Suffixes of images that cannot be read here: a folder leaves them out, and warns.
+UNREAD_SUFFIXES: Final = frozenset(
+    (
+        *(".avci", ".avcs", ".avifs", ".hdp", ".heic", ".heics", ".heif", ".heifs", ".hif", ".jxl", ".jxr", ".wdp"),
+        # Raw files of cameras.
+        *(".3fr", ".arw", ".bay", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25"),
+        *(".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".r3d", ".raf", ".raw", ".rw2", ".rwl"),
+        *(".rwz", ".sr2", ".srf", ".srw", ".x3f"),
+        *(".cur", ".dcm", ".dds", ".dpx", ".exr", ".fit", ".fits", ".hdr", ".icns", ".ico", ".jls", ".jng", ".mng"),
+        *(".pam", ".pcx", ".pfm", ".psb", ".psd", ".qoi", ".ras", ".sgi", ".svg", ".svgz", ".tga", ".xbm", ".xcf"),
+        ".xpm",
+    )
+)
+
+# Reasons why something is left out.
+UNREAD_FORMAT: Final = "unread_format"
+OTHER_FILE: Final = "other_file"
+BROKEN_LINK: Final = "broken_link"
+LINKED_FOLDER: Final = "linked_folder"
+HIDDEN_FOLDER: Final = "hidden_folder"
+HIDDEN_FILE: Final = "hidden_file"
+UNLISTED_FOLDER: Final = "unlisted_folder"
+
+# What is left out: the reason, and the lower-case suffix of a file, None for a folder.
+LeftOut = tuple[str, str | None]
+
+_SUFFIXES_SHOWN: Final = 8
+_MAX_SUFFIX_CHARS: Final = 16
+
+
+class Finder:
+    """Lists the files of several sources, each path once, and counts what they leave out."""
+
+    def __init__(self) -> None:
+        # The files in the order of the sources, those of one source sorted. The values are None.
+        self.paths: dict[str, None] = {}
+        # Folders that cannot be listed, with the reason of the system.
+        self.unlisted: dict[str, str] = {}
+        self._counts: Counter[LeftOut] = Counter()
+        self._walked: set[str] = set()
+        # By path, because several parts of a glob pass the same folder.
+        self._passed: dict[str, LeftOut] = {}
+
+    def add(self, source: str, *, recursive: bool = True) -> bool:
+        """List one source, and return whether it has any file.
+
+        Parameters
+        ----------
+        source
+            A file, a folder (its files with an image suffix), or a glob (the files that match).
+        recursive
+            Whether a folder is listed with its subfolders.
+        """
+        found: Iterator[str]
+        # A folder whose own name holds [ or * is still a folder.
+        if os.path.isfile(source):  # noqa: PTH113  # a Path raises without permission to look
+            found = iter([source])
+        elif os.path.isdir(source):  # noqa: PTH112
+            found = self._list_folder(source, recursive=recursive)
+        else:
+            found = self.match(source)
+        # Sorted, so that row order does not depend on the file system.
+        listed = [_plain(path) for path in sorted(found)]
+        self.paths.update(dict.fromkeys(listed))
+        return bool(listed)
+
+    def left_out(self) -> Counter[LeftOut]:
+        """Return how many files and folders are left out, by reason and suffix."""
+        counts = self._counts.copy()
+        # What one source passes may be listed by another.
+        listed = self.paths.keys() | self._walked
+        counts.update(what for path, what in self._passed.items() if path not in listed)
+        if self.unlisted:
+            counts[UNLISTED_FOLDER, None] = len(self.unlisted)
+        return counts
+
+    def match(self, pattern: str) -> Iterator[str]:
+        """Yield the files that match a glob, as `glob.iglob` does with ``recursive=True``, and in no order.
+
+        Two things differ: an image suffix matches in any case, and ``**`` does not follow a link to a folder that
+        holds the link. What is no glob is no match.
+        """
+        if not glob.has_magic(pattern):
+            return
+        head, tail = os.path.split(pattern)
+        folders = self._folders(head)
+        if tail == "**":
+            folders, tail = self._below_all(folders), "*"
+        is_match = _matcher(tail)
+        if is_match is None:
+            paths = (os.path.join(folder, tail) for folder in folders)  # noqa: PTH118  # "./a" is to stay "./a"
+            yield from (path for path in paths if os.path.lexists(path) and not os.path.isdir(path))  # noqa: PTH112
+            return
+        for folder in folders:
+            for entry in self._entries(folder):
+                if not is_match(entry.name) or _is_folder(entry):
+                    continue
+                path = os.path.join(folder, entry.name)  # noqa: PTH118
+                if _is_hidden(entry.name) and not _is_hidden(tail):
+                    self._passed[path] = (HIDDEN_FILE, suffix_of(entry.name))
+                else:
+                    yield path
+
+    def _list_folder(self, top: str, *, recursive: bool) -> Iterator[str]:
+        top = str(Path(top))
+        waiting = ["" if top == os.curdir else top]
+        while waiting:
+            folder = waiting.pop()
+            is_counted = folder in self._walked  # by an earlier source
+            self._walked.add(folder)
+            for entry in self._entries(folder):
+                path = os.path.join(folder, entry.name)  # noqa: PTH118
+                suffix = suffix_of(entry.name)
+                if _is_folder(entry):
+                    if recursive and _is_link(entry):
+                        self._passed[path] = (LINKED_FOLDER, None)
+                    elif recursive:
+                        waiting.append(path)
+                elif suffix in IMAGE_SUFFIXES:
+                    yield path
+                elif not is_counted:
+                    self._counts[_reason(entry, path, suffix), suffix] += 1
+
+    def _folders(self, pattern: str) -> Iterator[str]:
+        """Yield the folders that the part of a glob before its last component matches; some may not exist."""
+        head, tail = os.path.split(pattern)
+        if not glob.has_magic(pattern):
+            yield pattern
+        elif not tail:
+            yield from self._folders(head)
+        elif tail == "**":
+            yield from self._below_all(self._folders(head))
+        elif not glob.has_magic(tail):
+            yield from (os.path.join(folder, tail) for folder in self._folders(head))  # noqa: PTH118
+        else:
+            for folder in self._folders(head):
+                for entry in self._entries(folder):
+                    if not fnmatch.fnmatch(entry.name, tail) or not _is_folder(entry):
+                        continue
+                    path = os.path.join(folder, entry.name)  # noqa: PTH118
+                    if _is_hidden(entry.name) and not _is_hidden(tail):
+                        self._passed[path] = (HIDDEN_FOLDER, None)
+                    else:
+                        yield path
+
+    def _below_all(self, tops: Iterator[str]) -> Iterator[str]:
+        """Yield folders and all that is below them, each once."""
+        seen = set()
+        for top in tops:
+            for folder in self._below(top):
+                if folder not in seen:
+                    seen.add(folder)
+                    yield folder
+
+    def _below(self, top: str) -> Iterator[str]:
+        # Beside each folder, the true paths of the folders with the links that led to it.
+        waiting: list[tuple[str, tuple[str, ...]]] = [(top, ())]
+        while waiting:
+            folder, left = waiting.pop()
+            yield folder
+            for entry in self._entries(folder):
+                if not _is_folder(entry):
+                    continue
+                path = os.path.join(folder, entry.name)  # noqa: PTH118
+                if _is_hidden(entry.name):
+                    self._passed[path] = (HIDDEN_FOLDER, None)
+                elif not _is_link(entry):
+                    waiting.append((path, left))
+                else:
+                    target, here = os.path.realpath(path), (*left, os.path.realpath(folder))
+                    if any(_holds(target, one) for one in here):
+                        self._passed[path] = (LINKED_FOLDER, None)
+                    else:
+                        waiting.append((path, here))
+
+    def _entries(self, folder: str) -> list["os.DirEntry[str]"]:
+        try:
+            with os.scandir(folder or os.curdir) as entries:
+                return list(entries)
+        except (FileNotFoundError, NotADirectoryError):  # gone since its own folder was listed, or never there
+            return []
+        except OSError as error:
+            self.unlisted[folder or os.curdir] = error.strerror or type(error).__name__
+            return []
+
+
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file name in lower case, with its dot; empty where there is none."""
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  # a tenth of the time of a Path
+    return "" if suffix == "." else path_as_text(suffix)
+
+
+def left_out_text(left_out: Mapping[LeftOut, int], *, only_warned: bool = False) -> str:
+    """Return in one line what is left out, such as ``2 .heic, 1 .cr2; 3 linked folders``; empty for nothing.
+
+    Folders that cannot be listed are not in it: each is named, with the reason.
+
+    Parameters
+    ----------
+    left_out
+        As `Finder.left_out` gives it.
+    only_warned
+        Whether to name only what `scan_images` warns of: images of formats that are not read, and linked folders.
+    """
+    of_reason: dict[str, Counter[str]] = {}
+    for (reason, suffix), n in left_out.items():
+        of_reason.setdefault(reason, Counter())[suffix or ""] += n
+    parts = [_suffixes_text(of_reason.get(UNREAD_FORMAT, Counter()))]
+    names = {LINKED_FOLDER: "linked folder"}
+    if not only_warned:
+        others = of_reason.get(OTHER_FILE, Counter())
+        if others:
+            parts.append(f"{_count(others.total(), 'other file')} ({_suffixes_text(others)})")
+        names |= {HIDDEN_FOLDER: "hidden folder", HIDDEN_FILE: "hidden file", BROKEN_LINK: "broken link"}
+    parts += [_count(of_reason[reason].total(), name) for reason, name in names.items() if reason in of_reason]
+    return "; ".join(part for part in parts if part)
+
+
+def _suffixes_text(counts: Counter[str]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{n:,} {describe(suffix, _MAX_SUFFIX_CHARS) or 'without a suffix'}" for suffix, n in ordered]
+    n_more = len(shown) - _SUFFIXES_SHOWN
+    if n_more > 1:
+        n_files = sum(n for _, n in ordered[_SUFFIXES_SHOWN:])
+        shown[_SUFFIXES_SHOWN:] = [f"{n_files:,} of {n_more:,} more suffixes"]
+    return ", ".join(shown)
+
+
+def _count(n: int, name: str) -> str:
+    return f"{n:,} {name}{'s' * (n != 1)}"
+
+
+def _reason(entry: "os.DirEntry[str]", path: str, suffix: str) -> str:
+    if suffix in UNREAD_SUFFIXES:
+        return UNREAD_FORMAT
+    # A folder on a disk that is not mounted is a broken link.
+    return BROKEN_LINK if entry.is_symlink() and not os.path.exists(path) else OTHER_FILE  # noqa: PTH110
+
+
+def _matcher(pattern: str) -> Callable[[str], bool] | None:
+    """Return whether a file name matches the last component of a glob; None where it is the name itself."""
+    stem, suffix = os.path.splitext(pattern)  # noqa: PTH122
+    suffix = suffix.lower()
+    if suffix in IMAGE_SUFFIXES or suffix in UNREAD_SUFFIXES:
+        n = len(suffix)
+        return lambda name: name[-n:].lower() == suffix and fnmatch.fnmatch(name[:-n], stem)
+    if not glob.has_magic(pattern):
+        return None
+    return lambda name: fnmatch.fnmatch(name, pattern)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that nobody may follow, or that leads to itself
+        return False
+
+
+def _is_link(entry: "os.DirEntry[str]") -> bool:
+    is_junction = getattr(entry, "is_junction", None)  # of Windows, since Python 3.12
+    return entry.is_symlink() or (is_junction is not None and is_junction())
+
+
+def _holds(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(os.path.join(folder, ""))  # noqa: PTH118
+
+
+def _plain(path: str) -> str:
+    """Return the same path in the same words, so that a folder and a glob list a file once."""
+    return str(Path(path)) if "./" in path or "//" in path else path

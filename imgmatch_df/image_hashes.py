@@ -1,0 +1,53 @@
+"""One encoded image to its hashes: decode, then hash, in the calling thread."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from imgmatch_df import pixel_budget
+from imgmatch_df.errors import Failure
+from imgmatch_df.options import Options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class ImageHashes(NamedTuple):
+    """What an image gives beside its bmh1.
+
+    Parameters
+    ----------
+    width, height
+        Its size as seen, in pixels.
+    phash
+        64 bits.
+    """
+
+    width: int
+    height: int
+    phash: int
+
+
+def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> ImageHashes | Failure:
+    """Return the hashes of an encoded image, or why it has none.
+
+    Parameters
+    ----------
+    data
+        The file, whole, with the buffer protocol.
+    options
+        How to decode.
+    bmh1_out
+        uint8[121], gets the bmh1.
+    """
+    from imgmatch_df._kernels.pictures import hash_picture
+    from imgmatch_df.decode import decode_picture
+
+    with pixel_budget.PIXELS.image():
+        try:
+            image = decode_picture(data, options)
+        except MemoryError:
+            return Failure("decode_failed", "not enough memory to decode it")
+        if isinstance(image, Failure):
+            return image
+        phash = hash_picture(image.pixels, image.orientation, bmh1_out)
+        return ImageHashes(image.width, image.height, int(phash))

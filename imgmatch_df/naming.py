@@ -1,0 +1,62 @@
+"""Short names of rows for people: a path or a URL in one line, never the image itself."""
+
+from typing import Final
+
+import polars as pl
+
+from imgmatch_df.schema import SOURCE
+from imgmatch_df.sources import Source, describe, parse_source
+
+# The column of row numbers beside the names of rows; no column of a user has this name.
+ROW: Final = "imgmatch row"
+
+# Longer text is no path, and enough to see that it is base64.
+_MAX_TEXT: Final = 4200
+_MAX_CHARS: Final = 200
+_PATH_FIELD: Final = "path"  # of Struct{bytes, path}, as Hugging Face writes images
+
+
+def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
+    """Return the text that names each row, as the column ``source``; null where only the row number does.
+
+    Parameters
+    ----------
+    schema
+        Of the frame with the rows.
+    source
+        The column of sources; None or a column that is not in `schema` where there is none.
+    """
+    for name in () if source is None else (source, source.rpartition(".")[0]):
+        dtype = schema.get(name)
+        if isinstance(dtype, pl.Struct) and dtype.to_schema().get(_PATH_FIELD) == pl.String:
+            return _text(pl.col(name).struct.field(_PATH_FIELD))
+    if source is None or schema.get(source) in (None, pl.Binary) or schema[source].is_nested():
+        return pl.lit(None, pl.String).alias(SOURCE)
+    return _text(pl.col(source).cast(pl.String))
+
+
+def row_name(text: str | None, row: int) -> str:
+    """Return one line that names a row: its path or URL, shortened; its number where the image is in the text.
+
+    Control characters are replaced and credentials removed.
+
+    Parameters
+    ----------
+    text
+        What `source_text` gives.
+    row
+        Row number, from 0.
+    """
+    start = "" if text is None else text.strip()
+    if text is None or not start:
+        return f"row {row:,}"
+    if start[:5].lower() == "data:":
+        return f"row {row:,} (a data: URI)"
+    found = parse_source(text)
+    if isinstance(found, Source) and found.kind == "base64":
+        return f"row {row:,} (base64)"
+    return describe(text, _MAX_CHARS)
+
+
+def _text(values: pl.Expr) -> pl.Expr:
+    return values.str.slice(0, _MAX_TEXT).alias(SOURCE)

@@ -1,0 +1,122 @@
+"""Hashes of a store, packed in memory and found by key: 153 bytes a row, and the key itself."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from imgmatch_df.schema import BMH1, DETAIL, HASH_KINDS, HEIGHT, OK, PHASH, STATUS, WIDTH
+from imgmatch_df.server.hasher import Row
+
+# What is read of a store besides its key.
+COLUMNS: Final = (WIDTH, HEIGHT, *HASH_KINDS, STATUS)
+
+
+class _Part(NamedTuple):
+    """The rows of one batch. Arrays, because Polars' String and Binary columns take 16 more bytes a row each."""
+
+    keys: npt.NDArray[np.uint8]  # UTF-8, one behind the other
+    ends: npt.NDArray[np.uint32 | np.int64]  # of each key, after a zero
+    bmh1: npt.NDArray[np.uint8]  # (n, 121)
+    phash: npt.NDArray[np.uint64]
+    width: npt.NDArray[np.uint32]  # 0 where the store has none
+    height: npt.NDArray[np.uint32]
+
+    def key(self, row: int) -> bytes:
+        return self.keys[self.ends[row] : self.ends[row + 1]].tobytes()
+
+    def row(self, row: int) -> dict[str, Any]:
+        return {
+            WIDTH: int(self.width[row]) or None,
+            HEIGHT: int(self.height[row]) or None,
+            BMH1.name: self.bmh1[row].tobytes(),
+            PHASH.name: int(self.phash[row]),
+            STATUS: OK,
+            DETAIL: None,
+        }
+
+
+class Snapshot:
+    """The rows of a store that have hashes, as they were at one time. Never changes, so threads share it.
+
+    A key is found by its 64-bit digest and then compared as a whole.
+    """
+
+    def __init__(self, batches: Iterable[pl.DataFrame], key: str) -> None:
+        """Pack `batches`, which have the String column `key` and `COLUMNS`."""
+        self._parts: list[_Part] = []
+        self._starts: list[int] = []
+        self._n_rows = 0
+        digests = []
+        for batch in batches:
+            hashed = batch.filter(
+                pl.col(STATUS) == OK,
+                pl.col(PHASH.name).is_not_null(),
+                pl.col(BMH1.name).bin.size() == BMH1.n_bytes,
+            )
+            if hashed.is_empty():
+                continue
+            digests.append(_digest(hashed[key]))
+            self._parts.append(_pack(hashed, key))
+            self._starts.append(self._n_rows)
+            self._n_rows += hashed.height
+        unsorted = np.concatenate([np.empty(0, np.uint64), *digests])
+        digests.clear()
+        self._order = np.argsort(unsorted, kind="stable").astype(np.uint32 if self._n_rows < 1 << 32 else np.int64)
+        self._digests = unsorted[self._order]
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    @property
+    def n_bytes(self) -> int:
+        """The size in memory, in bytes."""
+        arrays = [self._digests, self._order, *(array for part in self._parts for array in part)]
+        return sum(array.nbytes for array in arrays)
+
+    def find(self, keys: Sequence[str]) -> Mapping[str, Row]:
+        """Return the rows of those `keys` that are there, with the columns of `schema.visual_hash_fields`."""
+        wanted = list(dict.fromkeys(keys))
+        digests = _digest(pl.Series(wanted, dtype=pl.String))
+        starts = np.searchsorted(self._digests, digests, "left").tolist()
+        ends = np.searchsorted(self._digests, digests, "right").tolist()
+        found = {}
+        for key, start, end in zip(wanted, starts, ends, strict=True):
+            if start < end and (row := self._row(key, start, end)) is not None:
+                found[key] = row
+        return found
+
+    def _row(self, key: str, start: int, end: int) -> Row | None:
+        wanted = key.encode()
+        for place in range(end - 1, start - 1, -1):  # the last one of equal keys, which only others can have written
+            position = int(self._order[place])
+            number = bisect_right(self._starts, position) - 1
+            part, row = self._parts[number], position - self._starts[number]
+            if part.key(row) == wanted:
+                return part.row(row)
+        return None
+
+
+def _digest(keys: pl.Series) -> npt.NDArray[np.uint64]:
+    return keys.hash(seed=0).to_numpy()
+
+
+def _pack(hashed: pl.DataFrame, key: str) -> _Part:
+    keys, ends = _flatten(hashed[key])
+    bmh1, _ = _flatten(hashed[BMH1.name])
+    width, height = (hashed[name].fill_null(0).to_numpy().astype(np.uint32) for name in (WIDTH, HEIGHT))
+    phash = hashed[PHASH.name].to_numpy().astype(np.uint64)
+    return _Part(keys, ends, bmh1.reshape(-1, BMH1.n_bytes), phash, width, height)
+
+
+def _flatten(values: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32 | np.int64]]:
+    """Return the bytes of all values one behind the other, and where each ends, after a zero; copies both."""
+    array = values.rechunk().to_arrow()
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)
+    first, last = int(ends[0]), int(ends[-1])
+    flat = np.frombuffer(data, np.uint8, last - first, first).copy() if last > first else np.empty(0, np.uint8)
+    return flat, (ends - first).astype(np.uint32 if last - first < 1 << 32 else np.int64)

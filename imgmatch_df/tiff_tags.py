@@ -1,0 +1,265 @@
+"""Tags of a TIFF's first image, with the types, defaults and repairs that libtiff has for them.
+
+OpenCV reads TIFF with libtiff, so what a file means here is what its tif_dirread.c makes of it.
+"""
+
+import struct
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Data = bytes | memoryview
+
+_KINDS: Final = {
+    1: "u1",
+    2: "u1",
+    3: "u2",
+    4: "u4",
+    5: "u4",
+    6: "i1",
+    7: "u1",
+    8: "i2",
+    9: "i4",
+    10: "i4",
+    11: "f4",
+    12: "f8",
+    13: "u4",
+    16: "u8",
+    17: "i8",
+    18: "u8",
+}  # the types of a tag's values by their number; 5 and 10 are fractions of two integers
+_INTEGERS: Final = frozenset((1, 3, 4, 6, 8, 9, 16, 17))
+_MAX_TAGS: Final = 4096  # libtiff's own limit for BigTIFF
+
+# The largest number of samples that are colours, by photometric interpretation. Any further one is an extra sample.
+_COLOURS: Final = {0: 1, 1: 1, 2: 3, 3: 1, 4: 4, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3, 32845: 3}
+
+
+class UnreadTiffError(ValueError):
+    """The file may be sound, but is of a kind that is not read."""
+
+
+class Tags:
+    """Tags of the first image.
+
+    Parameters
+    ----------
+    data
+        A file that begins as a TIFF does. Classic TIFF, BigTIFF, both byte orders.
+    """
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+        self.order = "<" if data[:2] == b"II" else ">"
+        big = 43 in (data[2], data[3])
+        place, count, entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
+        if big and struct.unpack_from(self.order + "HH", data, 4) != (8, 0):
+            raise ValueError("offsets of a BigTIFF have 8 bytes")
+        (at,) = struct.unpack_from(self.order + place, data, 8 if big else 4)
+        (n_tags,) = self._unpack(count, at)
+        if n_tags > _MAX_TAGS:
+            raise ValueError(f"{n_tags:,} tags announced, at most {_MAX_TAGS:,} are read")
+        if n_tags == 0:
+            raise ValueError("it has no tags")
+        at += struct.calcsize("<" + count)
+        size = struct.calcsize("<" + entry)
+        if at + n_tags * size > len(data):
+            raise EOFError(f"{n_tags} tags announced at byte {at:,}, the file ends at byte {len(data):,}")
+        inline = 8 if big else 4
+        self._entries: dict[int, tuple[int, int, int]] = {}
+        for start in range(at, at + n_tags * size, size):
+            tag, kind, n_values, value = struct.unpack_from(self.order + entry, data, start)
+            if tag in self._entries:  # the first one counts
+                continue
+            n_bytes = n_values * np.dtype(_KINDS.get(kind, "u1")).itemsize * (2 if kind in (5, 10) else 1)
+            where = start + size - inline if n_bytes <= inline else struct.unpack(self.order + place, value)[0]
+            self._entries[tag] = (kind, n_values, where)
+
+    def _unpack(self, kind: str, at: int) -> tuple[int, ...]:
+        if at + struct.calcsize("<" + kind) > len(self.data):
+            raise EOFError(f"the tags begin at byte {at:,}, the file ends at byte {len(self.data):,}")
+        return struct.unpack_from(self.order + kind, self.data, at)
+
+    def __contains__(self, tag: int) -> bool:
+        return tag in self._entries
+
+    def raw(self, tag: int) -> bytes:
+        """Return the bytes of a tag's values, as they are stored; none where there is no such tag."""
+        kind, n_values, at = self._entries.get(tag, (1, 0, 0))
+        n_bytes = n_values * np.dtype(_KINDS.get(kind, "u1")).itemsize
+        if at + n_bytes > len(self.data):
+            raise EOFError(f"tag {tag} ends at byte {at + n_bytes:,}, the file at byte {len(self.data):,}")
+        return bytes(self.data[at : at + n_bytes])
+
+    def integers(self, tag: int, limit: int) -> npt.NDArray[np.int64]:
+        """Return the first values of a tag, at most `limit`; none where it is missing."""
+        kind, n_values, at = self._entries.get(tag, (1, 0, 0))
+        if kind not in _INTEGERS:
+            raise ValueError(f"tag {tag} has values of type {kind}, which is not a type of integers")
+        values = self._values(tag, kind, min(n_values, limit), at)
+        if values.dtype.itemsize == 8:  # what lies beyond 63 bits lies beyond any file
+            values = np.minimum(values, np.array(np.iinfo(np.int64).max, values.dtype))
+        return values.astype(np.int64)
+
+    def integer(self, tag: int, default: int, low: int = 0, high: int = 0xFFFF) -> int:
+        """Return the first value of a tag without which the file cannot be read."""
+        values = self.integers(tag, 1)
+        value = int(values[0]) if values.size else default
+        if not low <= value <= high:
+            raise ValueError(f"tag {tag} is {value:,}, not {low:,} to {high:,}")
+        return value
+
+    def hint(self, tag: int, default: int, low: int = 0, high: int = 0xFFFF) -> int:
+        """Return the one value of a tag, or `default` where it is missing or not sound, as libtiff does."""
+        kind, n_values, at = self._entries.get(tag, (0, 0, 0))
+        if kind not in _INTEGERS or n_values != 1 or at >= len(self.data):
+            return default
+        value = int(self._values(tag, kind, 1, at)[0])
+        return value if low <= value <= high else default
+
+    def hints(self, tag: int, n_values: int) -> list[int]:
+        """Return the values of a tag; none where they are not so many integers, as libtiff takes it."""
+        kind, found, at = self._entries.get(tag, (0, 0, 0))
+        return self._values(tag, kind, found, at).tolist() if kind in _INTEGERS and found == n_values else []
+
+    def floats(self, tag: int, default: tuple[Any, ...]) -> npt.NDArray[np.float32]:
+        """Return as many values as `default` has, or `default` where they are missing or of another number."""
+        kind, n_values, at = self._entries.get(tag, (0, 0, 0))
+        if n_values != len(default) or kind not in _KINDS:
+            return np.array(default, np.float32)
+        values = self._values(tag, kind, n_values * (2 if kind in (5, 10) else 1), at).astype(np.float64)
+        if kind in (5, 10):
+            values = np.divide(values[0::2], values[1::2], out=np.zeros(n_values), where=values[1::2] != 0)
+        return values.astype(np.float32)
+
+    def same(self, tag: int, default: int, n_samples: int) -> int:
+        """Return a value that is stored once, or for every sample."""
+        values = self.integers(tag, n_samples)
+        if values.size and (values != values[0]).any():
+            raise UnreadTiffError(f"samples of different kinds ({', '.join(map(str, values))} in tag {tag})")
+        return int(values[0]) if values.size else default
+
+    def _values(self, tag: int, kind: int, n_values: int, at: int) -> npt.NDArray[Any]:
+        dtype = np.dtype(self.order + _KINDS[kind])
+        if at + n_values * dtype.itemsize > len(self.data):
+            raise EOFError(f"tag {tag} ends at byte {at + n_values * dtype.itemsize:,}, the file at {len(self.data):,}")
+        return np.frombuffer(self.data, dtype, n_values, at)
+
+
+class Layout(NamedTuple):
+    """How a TIFF stores its pixels. Sizes are in pixels, offsets and counts in bytes."""
+
+    order: str
+    width: int
+    height: int
+    bits: int
+    n_samples: int
+    sample_format: int  # 1 unsigned, 2 signed, 3 float, 4 undefined
+    photometric: int
+    planes: bool
+    compression: int
+    predictor: int
+    reversed_bits: bool
+    extra: tuple[int, ...]
+    alpha: int  # 0 none, 1 associated, 2 unassociated
+    orientation: int
+    subsampling: tuple[int, ...]  # columns and rows of YCbCr that share a colour
+    tiled: bool
+    block_width: int
+    block_height: int
+
+    @property
+    def across(self) -> int:
+        """Number of blocks (strips or tiles) beside each other."""
+        return -(-self.width // self.block_width)
+
+    @property
+    def down(self) -> int:
+        """Number of blocks below each other."""
+        return -(-self.height // self.block_height)
+
+
+def layout_of(tags: Tags) -> Layout:
+    """Return how the pixels are stored, without a look at any of them."""
+    width, height = tags.integer(256, 0, 1, 0x7FFFFFFF), tags.integer(257, 0, 1, 0x7FFFFFFF)
+    tiled = 322 in tags or 323 in tags
+    if tiled:
+        block_width, block_height = tags.integer(322, 0, 1, 0x7FFFFFFF), tags.integer(323, 0, 1, 0x7FFFFFFF)
+    else:
+        block_width, block_height = width, min(height, tags.integer(278, height, 1, 0xFFFFFFFF))
+    compression = tags.integer(259, 1)
+    old_jpeg = compression == 6
+    photometric = tags.hint(262, -1)
+    if old_jpeg and photometric in (-1, 2):
+        photometric = 6
+    n_samples = tags.integer(277, 3 if old_jpeg and photometric == 6 else 1, 1)
+    bits = tags.same(258, 8 if old_jpeg else 1, n_samples)
+    extra = tuple(tags.integers(338, n_samples).tolist())
+    if photometric == -1:  # OpenCV refuses these; libtiff's guess
+        photometric = {1: 0 if compression in (2, 3, 4, 32771) else 1, 3: 2}.get(n_samples - len(extra), -1)
+    colours = _COLOURS.get(photometric, 0)
+    if colours and n_samples - len(extra) > colours:
+        extra += (0,) * (n_samples - colours - len(extra))
+    alpha = extra[0] if extra else 0
+    alpha = {0: 1 if extra and n_samples > 3 else 0, 1: 1, 2: 2, 999: 2}.get(alpha, 0)
+    if photometric == 3 and 8 <= bits <= 16 and not tags.hints(320, 3 << bits):
+        photometric = 2 if n_samples == 3 else 1
+    return Layout(
+        order=tags.order,
+        width=width,
+        height=height,
+        bits=bits,
+        n_samples=n_samples,
+        sample_format=tags.same(339, 1, n_samples),
+        photometric=photometric,
+        planes=tags.integer(284, 1, 1, 2) == 2 and n_samples > 1,
+        compression=compression,
+        predictor=tags.hint(317, 1) if compression in (5, 8, 32946, 34925, 50000) else 1,
+        reversed_bits=tags.hint(266, 1) == 2,
+        extra=extra,
+        alpha=alpha,
+        orientation=tags.hint(274, 1, 1, 8),
+        subsampling=tuple(tags.hints(530, 2) or (2, 2)),
+        tiled=tiled,
+        block_width=block_width,
+        block_height=block_height,
+    )
+
+
+def blocks_of(tags: Tags, layout: Layout, n_bytes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the offsets and byte counts of all blocks, plane after plane, checked against the end of the file.
+
+    Parameters
+    ----------
+    tags, layout
+        Of the file.
+    n_bytes
+        Size of a whole block that is not compressed, as libtiff estimates it.
+    """
+    n_blocks = layout.across * layout.down * (layout.n_samples if layout.planes else 1)
+    name = "tiles" if layout.tiled else "strips"
+    offsets = tags.integers(324 if 324 in tags else 273, n_blocks)
+    counts = tags.integers(325 if 325 in tags else 279, n_blocks)
+    if offsets.size < n_blocks:
+        raise ValueError(f"{n_blocks:,} {name} announced, offsets of {offsets.size:,} found")
+    plain, end = layout.compression == 1, len(tags.data)
+    alone = n_blocks == 1 and not layout.tiled
+    missing = counts.size == 0 and (n_blocks == 1 or (plain and layout.planes and n_blocks == layout.n_samples))
+    bad = alone and (not counts.any() or (plain and not n_bytes <= counts[0] <= end - offsets[0]))
+    wrong = plain and not layout.planes and n_blocks > 2 and len({*counts[:2].tolist()} - {0}) == 2
+    if missing or bad or wrong:  # as libtiff repairs them
+        estimate = n_bytes
+        if wrong and not layout.tiled:
+            estimate = n_bytes // layout.block_height * (layout.height // n_blocks)
+        counts = np.full(n_blocks, estimate) if plain else np.maximum(end - offsets, 0)
+    if counts.size < n_blocks:
+        raise ValueError(f"{n_blocks:,} {name} announced, byte counts of {counts.size:,} found")
+    if (offsets < 0).any() or (counts <= 0).any():
+        raise ValueError(f"one of its {name} has an offset or byte count that is not positive")
+    ends = np.minimum(offsets, end) + np.minimum(counts, end + 1)  # no sum of two large ones
+    last = int(np.argmax(ends))
+    if ends[last] > end:
+        where = int(offsets[last]) + int(counts[last])
+        raise EOFError(f"{name[:-1]} {last} ends at byte {where:,}, the file at byte {end:,}")
+    return offsets, counts

@@ -1,0 +1,125 @@
+"""Decoder processes: what one image does to its decoder costs its own row."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import monotonic, sleep
+
+import numpy as np
+import polars as pl
+import pytest
+from pictures import draw, jpeg
+from polars.testing import assert_frame_equal, assert_series_equal
+
+import imgmatch_df
+from imgmatch_df import isolation
+from imgmatch_df.errors import Failure
+from imgmatch_df.image_hashes import hash_image
+from imgmatch_df.isolation import Decoders
+from imgmatch_df.options import Options
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="decoder processes are forked")
+OPTIONS = Options()
+
+
+@pytest.fixture(scope="module")
+def decoders():
+    running = Decoders()
+    yield running
+    running.close()
+    assert running._process.returncode == 0
+
+
+def both(decoders, data, options=OPTIONS):
+    bmh1, isolated_bmh1 = np.zeros(121, np.uint8), np.zeros(121, np.uint8)
+    return (
+        (hash_image(data, options, bmh1), bmh1.tobytes()),
+        (decoders.hash_image(data, options, isolated_bmh1), isolated_bmh1.tobytes()),
+    )
+
+
+def test_the_hashes_are_those_of_this_process(decoders, encoded):
+    broken = [b"", b"\xff\xd8\xff", encoded[0][:200], "não é imagem".encode(), b"\x89PNG\r\n\x1a\n"]
+    for data in [*encoded[:10], memoryview(encoded[0]), *broken, jpeg(draw(3, 3000, 2000))]:
+        here, there = both(decoders, data)
+        assert here == there
+    here, there = both(decoders, encoded[0], Options(max_pixels=10))
+    assert here == there
+    assert here[0].status == "too_many_pixels"
+
+
+def test_threads_have_a_process_each(decoders, encoded):
+    def hash_one(number):
+        here, there = both(decoders, encoded[number % len(encoded)])
+        return here == there
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(hash_one, range(100)))
+    assert 1 <= len(decoders._free) <= 5
+
+
+def test_a_killed_decoder_costs_one_row(decoders, encoded):
+    both(decoders, encoded[0])
+    for decoder in decoders._free:
+        os.kill(decoder._pid, signal.SIGKILL)
+    n_killed = len(decoders._free)
+    out = np.zeros(121, np.uint8)
+    results = [decoders.hash_image(encoded[0], OPTIONS, out) for _ in range(n_killed + 2)]
+    assert [isinstance(result, Failure) for result in results] == [True] * n_killed + [False] * 2
+    assert results[0] == Failure("decode_failed", "the decoder crashed, or ran out of memory")
+
+
+def test_a_decoder_that_takes_too_long_is_killed(decoders, encoded, monkeypatch):
+    both(decoders, encoded[0])
+    decoder = decoders._free[-1]
+    os.kill(decoder._pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(isolation, "DEADLINE_S", 0.3)
+        failure = decoders.hash_image(encoded[0], OPTIONS, np.zeros(121, np.uint8))
+    assert failure == Failure("decode_failed", "not decoded within 0.3 s")
+    assert decoder not in decoders._free
+    assert both(decoders, encoded[0])[0] == both(decoders, encoded[0])[1]
+
+
+def test_processes_end_with_this_one(encoded):
+    running = Decoders()
+    running.warm_up(2)
+    pids = [decoder._pid for decoder in running._free]
+    running.close()
+    deadline = monotonic() + 20  # each ends by itself, soon
+    while any(Path(f"/proc/{pid}").exists() for pid in pids) and monotonic() < deadline:
+        sleep(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_isolate_is_an_option_of_every_call(encoded, tmp_path):
+    frame = pl.DataFrame({"image": [*encoded[:8], b"", None, encoded[0][:200]]})
+    expected = frame.imgmatch.visual_hash("image")
+    assert_frame_equal(frame.imgmatch.visual_hash("image", isolate=True), expected)
+    lazy = frame.lazy().with_columns(pl.col("image").imgmatch.phash(isolate=True))
+    for engine in ("in-memory", "streaming"):
+        assert_series_equal(lazy.collect(engine=engine)["phash"], expected["phash"])
+    with pytest.raises(imgmatch_df.DecodeError):
+        frame.tail(1).imgmatch.visual_hash("image", isolate=True, on_error="raise")
+
+
+def test_a_lack_of_memory_costs_the_row(encoded, monkeypatch):
+    from imgmatch_df import decode, fetch
+
+    frame = pl.DataFrame({"image": [encoded[0], b"huge", encoded[1]]})
+
+    def huge(function):
+        def call(data, *rest):
+            if bytes(data) == b"huge":
+                raise MemoryError
+            return function(data, *rest)
+
+        return call
+
+    for module, name, status in ((decode, "decode_picture", "decode_failed"), (fetch, "read_source", "fetch_failed")):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, huge(getattr(module, name)))
+            out = frame.imgmatch.visual_hash("image")
+        assert out["status"].to_list() == ["ok", status, "ok"]
+        assert "not enough memory" in out["detail"][1]
