@@ -182,8 +182,6 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
 
 def check_columns(frame: Frame, kind: HashKind, id_column: str | None = None) -> pl.Schema:
     """Return the schema of `frame`, which has the hash column and the id column that a verb needs."""
-    if id_column is not None:
-        check_name("id", id_column)
     schema = frame.collect_schema()
     if kind.name not in schema:
         raise ColumnError(
@@ -202,6 +200,8 @@ def check_columns(frame: Frame, kind: HashKind, id_column: str | None = None) ->
 
 def check_id(schema: pl.Schema, id_column: str | None) -> None:
     """Refuse a column of ids that is absent, or that Polars cannot gather."""
+    if id_column is not None:
+        check_name("id", id_column)
     if id_column is not None and id_column not in schema:
         raise ColumnError(
             f"no column {id_column!r} in the frame, it has {shown_names(schema)}\nHint: id=None names rows by number."

@@ -149,6 +149,7 @@ def cluster(
     [(0, 0, 0, True), (1, 1, 0, True), (0, 0, 1, False), (2, 3, None, True)]
     """
     kind, radius = check_radius(radius, hash_type)
+    check_flag("diameter", diameter, "True adds the largest distance in each cluster.")
     absent = {DIAMETER: not diameter, REFERENCE_ID: against is None}
     new = [name for name in CLUSTER_COLUMNS if not absent.get(name)]
     affixes = Affixes.make(prefix, suffix)
@@ -305,7 +306,6 @@ class _Grouping:
     def __init__(self, call: Call[FrameT], radius: int, linkage: Linkage, keep: Keep, *, diameter: bool) -> None:
         check_choice("linkage", linkage, get_args(Linkage), "'connected' chains near-duplicates, 'star' does not.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
-        check_flag("diameter", diameter, "True adds the largest distance in each cluster.")
         # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
         self.kind, self.hash, self.progress = call.kind, call.hash, call.progress
         self.width, self.height = call.column(WIDTH), call.column(HEIGHT)

@@ -1,5 +1,6 @@
 """A bar on the terminal, or in a notebook, that counts finished rows. One for the process: expressions share it."""
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -199,6 +200,14 @@ def _notebook_bar(columns: tuple[Any, ...]) -> "Progress":
 
 
 METER = Meter()
+
+
+def _forget_bar_of_parent() -> None:
+    METER.__init__()  # type: ignore[misc]  # in place: others have imported it, and its lock may be held
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_bar_of_parent)
 
 
 @contextmanager

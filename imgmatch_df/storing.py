@@ -155,7 +155,7 @@ def write_hashes(
     """
     call = _Call.make(frame, target, source, key, hash_types, make_options(**options))
     check_flag("retry_failed", retry_failed, "True hashes again what failed.")
-    if prune != "all":
+    if not (isinstance(prune, str) and prune == "all"):
         check_flag("prune", prune, "True drops what is not in the frame, 'all' also more than half of what is stored.")
     if source is None and (idle := [name for name in options if name not in ("decode", "alpha", "progress")]):
         raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of pictures.")

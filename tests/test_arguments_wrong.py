@@ -93,6 +93,7 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "read_hashes": {"target": str(folder / "store.parquet")},
         "scan_hashes": {"target": str(folder / "store.parquet")},
         "scan_images": {"source": str(folder)},
+        "count_left_out": {"source": str(folder)},
         "write_hashes": written,
         "sink_hashes": {**written, "frame": written["frame"].lazy()},
     }.get(name, {})

@@ -37,7 +37,7 @@ def hashed_rows(monkeypatch):
         sizes.append(len(values))
         return real(values, options)
 
-    monkeypatch.setattr(sharing, "hash_batch", counting)
+    monkeypatch.setattr(batches, "hash_batch", counting)
     return sizes
 
 
@@ -104,7 +104,7 @@ def test_a_statement_that_starts_while_another_runs_reads_again(paths, monkeypat
         assert inside[1].wait(60)
         return real(values, options)
 
-    monkeypatch.setattr(sharing, "hash_batch", meeting)
+    monkeypatch.setattr(batches, "hash_batch", meeting)
     phash, bmh1 = two()
     with ThreadPoolExecutor(2) as users:
         first = users.submit(paths.select, phash)
@@ -142,7 +142,7 @@ real = batches.hash_batch
 def counting(values, options):
     sizes.append(len(values))
     return real(values, options)
-sharing.hash_batch = counting
+batches.hash_batch = counting
 
 frame = pl.DataFrame({"url": sys.argv[1:]})
 column = pl.col("url").imgmatch
@@ -259,7 +259,7 @@ def counting(values, options):
     global n_rows
     n_rows += len(values)
     return real(values, options)
-sharing.hash_batch = counting
+batches.hash_batch = counting
 frame, exprs, query = pickle.loads(sys.stdin.buffer.read())
 out = [frame.select(*exprs), frame.lazy().select(*exprs).collect()]
 out.append(pl.LazyFrame.deserialize(io.BytesIO(query)).collect())

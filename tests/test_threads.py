@@ -212,11 +212,11 @@ import os, signal, sys, warnings
 import numpy as np
 import polars as pl
 import imgmatch_df
-from imgmatch_df import batches, join, options, threads
+from imgmatch_df import batches, join, options, progress, threads
 
 warnings.simplefilter("ignore", DeprecationWarning)  # forking a process that has threads
 warnings.simplefilter("ignore", RuntimeWarning)
-chosen = options.make_options(allow_private_networks=True)
+chosen = options.make_options(allow_private_networks=True, progress=True)
 sources = pl.Series("url", sys.argv[1:])
 words = np.arange(50_000, dtype=np.uint64).reshape(-1, 1)
 
@@ -227,7 +227,7 @@ def work():
 
 expected = work()
 pl.DataFrame({"url": sources}).lazy().imgmatch.visual_hash(allow_private_networks=True).collect(engine="streaming")
-with threads._lock:  # as when another thread of the parent has it
+with threads._lock, progress.METER._lock:  # as when other threads of the parent have them
     child = os.fork()
     if child == 0:
         signal.alarm(100)
