@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 # Frames of these folders are not the line that a warning is about.
 _INNER = tuple(os.path.dirname(path) + os.sep for path in (__file__, pl.__file__))  # noqa: PTH120  # compared as text
 _is_silent: ContextVar[bool] = ContextVar("is_silent", default=False)
+
+
+NEEDS_COMPILER: Final = (
+    "the environment variable NUMBA_DISABLE_JIT is set, and the kernels run only when compiled\n"
+    "Hint: unset NUMBA_DISABLE_JIT."
+)
 
 
 class ImgMatchError(Exception):

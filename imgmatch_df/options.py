@@ -9,7 +9,7 @@ from numbers import Integral, Number, Real
 from os import PathLike, fspath
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError
 from imgmatch_df.threads import max_threads
 
 Decode = Literal["full", "scaled"]
@@ -178,7 +178,10 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
     ArgumentError
         If an option is unknown or has a value that is not allowed.
     """
-    max_threads()  # not after an hour of fetching
+    # What the environment forbids is said now, not after an hour of fetching.
+    max_threads()
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
+        raise ArgumentError(NEEDS_COMPILER)
     names = [field.name for field in fields(Options)]
     for name in options:
         if name not in names:

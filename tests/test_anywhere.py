@@ -216,6 +216,9 @@ def test_eight_processes_start_on_a_cold_cache(place):
         assert [one.stderr for one in done] == [""] * 8
 
 
-def test_without_a_compiler_one_error_says_so(place):
-    done = start(place, HASH_AND_JOIN, *images(place), NUMBA_DISABLE_JIT="1")
-    assert "NUMBA_DISABLE_JIT is set\nHint: unset NUMBA_DISABLE_JIT." in done.stderr
+@pytest.mark.parametrize("code", [HASH_AND_JOIN, DISTANCE], ids=["a call", "a kernel"])
+def test_without_a_compiler_one_error_says_so(place, code):
+    done = start(place, code, *images(place), NUMBA_DISABLE_JIT="1")
+    assert "ArgumentError: the environment variable NUMBA_DISABLE_JIT is set, " in done.stderr
+    assert done.stderr.endswith("\nHint: unset NUMBA_DISABLE_JIT.\n")
+    assert start(place, DISTANCE, NUMBA_DISABLE_JIT="0").stdout.strip() == "6"

@@ -24,7 +24,7 @@ from typing import Any, Final
 import numba
 from numba.core import caching, config
 
-from imgmatch_df.errors import ImgMatchError, ImgMatchWarning
+from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ImgMatchWarning
 
 
 def _release() -> str:
@@ -42,9 +42,7 @@ def kernel(function: Callable[..., Any] | None = None, /, *, signatures: Any = N
     if function is None:
         return partial(kernel, signatures=signatures, **options)
     if config.DISABLE_JIT:
-        raise ImgMatchError(
-            "the kernels run only when compiled, and NUMBA_DISABLE_JIT is set\nHint: unset NUMBA_DISABLE_JIT."
-        )
+        raise ArgumentError(NEEDS_COMPILER)
     function.__qualname__ = f"{function.__qualname__}-{_RELEASE}"
     dispatcher = numba.njit(nogil=True, **options)(function)
     dispatcher._cache = _Cache(function)  # what cache=True does, with another cache
