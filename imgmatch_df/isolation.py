@@ -5,6 +5,7 @@ hashes come out. The processes are forked from one that has everything imported 
 milliseconds, so a killed one is replaced at once.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -191,6 +192,14 @@ def decoders() -> Decoders:
         return _decoders
 
 
+def _close_at_exit() -> None:
+    global _decoders
+    with _lock:
+        closing, _decoders = _decoders, None
+    if closing is not None:
+        closing.close()
+
+
 def _leave_to_parent() -> None:
     global _lock, _decoders
     _lock = threading.Lock()
@@ -199,5 +208,6 @@ def _leave_to_parent() -> None:
     _decoders = None
 
 
+atexit.register(_close_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_to_parent)

@@ -59,7 +59,7 @@ def test_wrong_tokens(service):
 
 def test_other_paths_methods_and_types(service):
     check_refusal(service.ask("nothing", GOOD), 404)
-    check_refusal(service.get("/"), 404)
+    check_refusal(service.get("/nothing"), 404)
     check_refusal(service.get("/image_matching/v2/../../etc/passwd"), 404)
     answer = service.get(PREFIX + "visual_hash")
     check_refusal(answer, 405)
