@@ -562,6 +562,7 @@ def test_keys_are_found_as_in_a_dict(digest, table, others, n_parts):
         made = Snapshot(batches_of(table, n_parts), "source")
         found = made.find([*others, *table, *table])
     assert len(made) == len(table)
+    assert all(row.keys() == schema.visual_hash_fields().keys() for row in found.values())
     assert found == {
         key: {"width": width, "height": width, "bmh1": bmh1, "phash": number, "status": "ok", "detail": None}
         for key, (width, bmh1, number) in table.items()
