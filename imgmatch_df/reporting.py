@@ -150,8 +150,10 @@ def failed_in_store(target: Path, frame: pl.LazyFrame, source: str | None) -> li
     keys = frame.select(pl.col(column).cast(stored.collect_schema()[key]).alias(key))
     text = pl.col(SOURCE) if manifest is not None and manifest.has_source else pl.lit(None, pl.String)
     name = pl.coalesce(text, pl.format(f"{key} {{}}", pl.col(key)))
-    failed = stored.filter(pl.col(STATUS) != OK).join(keys, on=key, how="semi").sort(key).head(_NAMES_SHOWN)
-    return [FailedRow(0, *values) for values in failed.select(name, STATUS, DETAIL).collect().iter_rows()]
+    # Collected before the join: Polars 1.40 panics on a semi-join of a scan that ends in a head.
+    failed = stored.filter(pl.col(STATUS) != OK).collect().join(keys.collect(), on=key, how="semi")
+    rows = failed.sort(key).head(_NAMES_SHOWN).select(name, STATUS, DETAIL)
+    return [FailedRow(0, *values) for values in rows.iter_rows()]
 
 
 def say_failed(failed: Iterable[FailedRow], n_failed: int) -> None:
