@@ -284,12 +284,10 @@ def nest_duplicates(
         found = grouping.find(rows.select(columns), known)
         kept = found.kept
         numbered = rows.with_columns(pl.Series(label, found.representative))
-        removed = (
-            numbered.filter(~kept & pl.Series(found.is_new))
-            .select(label, removed_record)
-            .group_by(label, maintain_order=True)
-            .agg(removed_name)
-        )
+        removed = numbered.filter(~kept & pl.Series(found.is_new))
+        if removed.is_empty():  # Polars 1.40 panics on a conditional struct of no rows
+            return numbered.filter(kept).with_columns(pl.lit([], dtype=removed_dtype).alias(removed_name)).select(order)
+        removed = removed.select(label, removed_record).group_by(label, maintain_order=True).agg(removed_name)
         return (
             numbered.filter(kept)
             .join(removed, on=label, how="left", maintain_order="left")
