@@ -190,7 +190,7 @@ class Machine(RuleBasedStateMachine):
             imgmatch_df.write_hashes(frame, self.target)
 
 
-# Killed by the system: before a commit, or before the store is closed.
+# Killed by the system: before a commit, or after the last one.
 _KILLED = """
 import os, sys
 import polars as pl
@@ -210,7 +210,7 @@ def stop(of):
     return commit
 for store in (duckdb_store.DuckDBStore, parquet_store.ParquetStore):
     store.commit = stop(store.commit)
-duckdb_store.DuckDBStore._finish = parquet_store.ParquetStore.close = lambda *_, **__: os.kill(os.getpid(), 9)
+storing._Run.finish = lambda _: os.kill(os.getpid(), 9)
 imgmatch_df.write_hashes(pl.read_parquet(sys.argv[1]), sys.argv[2])
 """
 
