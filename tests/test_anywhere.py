@@ -61,7 +61,9 @@ def place():
 
 def start(place: Path, code: str, *arguments: str, uid: int | None = None, before: str = "", **environment: str):
     """Run code with the copied package, with no environment but the one given, and return the finished process."""
-    command = [] if uid is None else ["setpriv", f"--reuid={uid}", "--clear-groups"]
+    # To read, also where the environment lies in a folder of root's alone, as tox makes it; not to write.
+    reads = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    command = [] if uid is None else ["setpriv", f"--reuid={uid}", "--clear-groups", *reads]
     code = f"import sys; sys.path.insert(0, {str(place / 'site')!r})\n{before}\n{code}"
     environment = {"TMPDIR": str(place / "tmp"), "PATH": os.environ["PATH"], **environment}
     return subprocess.run(
