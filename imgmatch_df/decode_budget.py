@@ -21,8 +21,7 @@ _MAX_COMPONENTS: Final = 5
 _FREE_PACKETS: Final = 1_000_000
 
 _JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  "
-_SIZ: Final = 0x51
-_COD, _COC, _POC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x5F, 0x90, 0x93, 0xD9
+_COD, _COC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x90, 0x93, 0xD9
 
 
 def jpeg_budget(data: Data) -> str | None:
@@ -118,14 +117,13 @@ def _codings(data: bytes) -> Iterator[_Coding]:
     """Yield every coding style that a codestream gives, in its main header and in those of its tiles."""
     n_components = struct.unpack_from(">H", data, 40)[0]
     n_layers = 1
-    for marker, at, length in _segments(data):
+    for marker, at in _segments(data):
         if marker == _COD:
             n_layers = struct.unpack_from(">H", data, at + 2)[0]
             yield _coding(data, at + 5, n_layers, has_precincts=bool(data[at] & 1))
         elif marker == _COC:
             at += 1 if n_components < 257 else 2
             yield _coding(data, at + 1, n_layers, has_precincts=bool(data[at] & 1))
-        del length
 
 
 def _coding(data: bytes, at: int, n_layers: int, *, has_precincts: bool) -> _Coding:
@@ -135,8 +133,8 @@ def _coding(data: bytes, at: int, n_layers: int, *, has_precincts: bool) -> _Cod
     return _Coding(n_layers, n_levels, block, [(size & 15, size >> 4) for size in sizes])
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker, the place and the length of each segment of the main header and the headers of tile-parts."""
+def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the marker and the place of the body of each segment of the main header and the headers of tile-parts."""
     at = 2
     tile_end = 0
     while at + 4 <= len(data) and data[at] == 0xFF:
@@ -154,7 +152,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == _SOT:
             n_bytes = struct.unpack_from(">I", data, at + 6)[0]
             tile_end = at + n_bytes if n_bytes else 0
-        yield marker, at + 4, length - 2
+        yield marker, at + 4
         at += 2 + length
 
 

@@ -87,17 +87,22 @@ class _Decoder:
         self._connection.close()
 
     def _receive(self, n_bytes: int) -> bytearray:
-        out = bytearray(n_bytes)
-        view, at = memoryview(out), 0
-        while at < n_bytes:
-            try:
-                n_more = self._connection.recv_into(view[at:])
-            except ConnectionResetError as error:
-                raise DecoderLostError from error
-            if not n_more:
-                raise DecoderLostError
-            at += n_more
-        return out
+        try:
+            return receive(self._connection, n_bytes)
+        except (EOFError, ConnectionResetError) as error:
+            raise DecoderLostError from error
+
+
+def receive(connection: socket.socket, n_bytes: int) -> bytearray:
+    """Return the next bytes of a connection; raise EOFError where it ends before."""
+    out = bytearray(n_bytes)
+    view, at = memoryview(out), 0
+    while at < n_bytes:
+        n_more = connection.recv_into(view[at:])
+        if not n_more:
+            raise EOFError
+        at += n_more
+    return out
 
 
 class Decoders:

@@ -9,7 +9,7 @@ from typing import Final
 
 from imgmatch_df.errors import Failure
 from imgmatch_df.image_hashes import hash_image
-from imgmatch_df.isolation import PID, REQUEST, RESPONSE
+from imgmatch_df.isolation import PID, REQUEST, RESPONSE, receive
 from imgmatch_df.options import Options
 
 # Beside what the process has mapped when it starts: the memory of one image.
@@ -54,12 +54,12 @@ def _serve_images(connection: socket.socket) -> None:
     options_bytes, options = b"", Options()
     with suppress(EOFError, ConnectionError):
         while True:
-            n_options, n_data = REQUEST.unpack(_receive(connection, REQUEST.size))
-            given = bytes(_receive(connection, n_options))
+            n_options, n_data = REQUEST.unpack(receive(connection, REQUEST.size))
+            given = bytes(receive(connection, n_options))
             if given != options_bytes:
                 options_bytes, options = given, loads(given)  # noqa: S301  # of the process that started this one
             try:
-                data = _receive(connection, n_data)
+                data = receive(connection, n_data)
                 result = hash_image(memoryview(data), options, bmh1)
             except MemoryError:
                 result = Failure("decode_failed", "not enough memory to decode it")
@@ -86,14 +86,3 @@ def _limit_memory() -> None:
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))
-
-
-def _receive(connection: socket.socket, n_bytes: int) -> bytearray:
-    out = bytearray(n_bytes)
-    view, at = memoryview(out), 0
-    while at < n_bytes:
-        n_more = connection.recv_into(view[at:])
-        if not n_more:
-            raise EOFError
-        at += n_more
-    return out
