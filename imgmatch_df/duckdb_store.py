@@ -103,6 +103,9 @@ class DuckDBStore:
                 connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(about.items()))  # noqa: S608
                 install(connection, key=manifest.key)
                 connection.execute("CHECKPOINT")
+            # Of a file that was removed: nothing can read it, and DuckDB would take it for that of the new file.
+            with explained(path):
+                log_of(path).unlink(missing_ok=True)
             appear(temporary, path, replace=False)
 
     def __enter__(self) -> Self:

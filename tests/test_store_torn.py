@@ -220,3 +220,18 @@ def test_a_repair_that_is_interrupted_is_made_again(tmp_path, monkeypatch):
 
 def interrupt(*_, **__):
     raise KeyboardInterrupt
+
+
+def test_the_log_of_a_file_that_was_removed(tmp_path):
+    """A writer that was killed before its log was gone, and a user who removed the file: a new store begins."""
+    for older in (random_hashes(5), random_hashes(50)):
+        store = tmp_path / "store.duckdb"
+        imgmatch_df.write_hashes(older.clear(), store)
+        kill_writer(older, store)
+        assert log_of(store).stat().st_size > 0
+        store.unlink()
+        rows = random_hashes(20, seed=1)
+        assert imgmatch_df.write_hashes(rows, store) == summary(new=20)
+        assert_frame_equal(imgmatch_df.read_hashes(store).select(rows.columns), rows)
+        assert not log_of(store).exists()
+        store.unlink()
