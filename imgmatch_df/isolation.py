@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 # 88 megapixels, the default of `max_pixels`, take 3 to 27 s in the slowest formats.
 DEADLINE_S: Final = 30.0
 _START_S: Final = 120.0  # importing and compiling, on a busy machine
+_BUFFER_BYTES: Final = 1 << 20  # which most images fit in; systems may allow less
 _END_S: Final = 10.0
 _PAUSES_S: Final = (0.05, 0.5)  # before a process that could not be started is tried again
 
 REQUEST: Final = Struct("<IQ")  # bytes of the options, bytes of the image
 RESPONSE: Final = Struct("<BIIQI")  # kind, width, height, phash or pixels, bytes of what follows
+_RESPONSE_BYTES: Final = 512
 # The kinds: `Failure`, `ImageHashes`, or how many pixels the image has, which one byte grants or declines.
 FAILED: Final = 0
 HASHED: Final = 1
@@ -114,10 +116,10 @@ class _Decoder:
         """
         within_s = DEADLINE_S if lane.max_s is None else lane.max_s
         self._connection.settimeout(within_s)
-        self._send(REQUEST.pack(len(options), memoryview(data).nbytes) + options)
-        self._send(data)
+        self._send_image(REQUEST.pack(len(options), memoryview(data).nbytes) + options, memoryview(data).cast("B"))
         while True:
-            kind, width, height, number, n_bytes = RESPONSE.unpack(self._receive(RESPONSE.size))
+            response = self._receive_start()
+            kind, width, height, number, n_bytes = RESPONSE.unpack_from(response)
             if kind != NEEDS_PIXELS:
                 break
             if number > lane.max_pixels:
@@ -125,7 +127,8 @@ class _Decoder:
                 raise DeclinedError
             (lane.pixels or pixel_budget.PIXELS).take(number)
             self._send(GRANTED)
-        rest = self._receive(n_bytes)
+        rest = response[RESPONSE.size :]
+        rest += self._receive(n_bytes - len(rest))
         if kind == HASHED:
             bmh1_out[:] = memoryview(rest)
             return ImageHashes(width, height, number)
@@ -143,11 +146,35 @@ class _Decoder:
         """Let the process end by itself."""
         self._connection.close()
 
-    def _send(self, data: Any) -> None:
+    def _send_image(self, head: bytes, data: memoryview) -> None:
+        """Send a request: all that fits at once, so that the process is woken once."""
+        try:
+            n_sent = self._connection.sendmsg([head, data]) - len(head)
+            if n_sent < 0:  # it does not read
+                raise DecoderLostError
+            self._connection.sendall(data[n_sent:])
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise DecoderLostError from error
+
+    def _send(self, data: bytes) -> None:
         try:
             self._connection.sendall(data)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise DecoderLostError from error
+
+    def _receive_start(self) -> bytearray:
+        """Return at least the head of a response, which nearly always is all of it."""
+        out = bytearray(_RESPONSE_BYTES)
+        try:
+            n_bytes = self._connection.recv_into(out)
+        except ConnectionResetError as error:
+            raise DecoderLostError from error
+        if not n_bytes:
+            raise DecoderLostError
+        del out[n_bytes:]
+        if n_bytes < RESPONSE.size:
+            out += self._receive(RESPONSE.size - n_bytes)
+        return out
 
     def _receive(self, n_bytes: int) -> bytearray:
         try:
@@ -218,6 +245,7 @@ class _ForkServer:
         """Return a new decoder."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
             with theirs:
                 socket.send_fds(self._control, [priority], [theirs.fileno()])
             return _Decoder(ours)
