@@ -283,8 +283,9 @@ def cpu_s(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """Return the ids of the processes that a process has started. Linux only."""
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Return the ids of the processes that a process has started, in any of its threads. Linux only."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
 
 
 def describe_machine(n_cpus: int, packages: Iterable[str]) -> str:

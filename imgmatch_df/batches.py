@@ -5,12 +5,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
 from imgmatch_df.errors import ColumnError, Failure, row_error
-from imgmatch_df.image_hashes import hash_image
+from imgmatch_df.image_hashes import ImageHashes, hash_image
 from imgmatch_df.isolation import decoders
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
@@ -21,6 +21,9 @@ from imgmatch_df.threads import n_threads, pool
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+# As `image_hashes.hash_image`.
+HashOne: TypeAlias = "Callable[[Any, Options, NDArray[np.uint8]], ImageHashes | Failure]"
 
 # How soon Ctrl-C is noticed where no lock is interrupted by it: on Windows, and in the threads of Polars.
 _POLL_S = 0.05
@@ -86,12 +89,13 @@ def hash_sources(sources: Sequence[Any], options: Options) -> "HashedRows":
     return rows
 
 
-def hash_source(source: Any, options: Options) -> dict[str, Any]:
+def hash_source(source: Any, options: Options, hash_one: "HashOne | None" = None) -> dict[str, Any]:
     """Return the visual hashes of a source, of an address what it gave, as `HashedRows.row` does, in this thread.
 
-    For callers with threads of their own: sharing out a batch of one row takes 0.1 ms.
+    For callers with threads of their own: sharing out a batch of one row takes 0.1 ms. Such a caller may also have
+    images hashed by `hash_one`.
     """
-    rows = HashedRows(1)
+    rows = HashedRows(1, hash_one)
     failure = rows.read(0, source, options)
     if failure is not None:
         rows.fail(0, failure)
@@ -101,9 +105,10 @@ def hash_source(source: Any, options: Options) -> dict[str, Any]:
 class HashedRows:
     """The columns of a batch; while it is under way, each row is written once, by the thread that has it."""
 
-    def __init__(self, n_rows: int) -> None:
+    def __init__(self, n_rows: int, hash_one: "HashOne | None" = None) -> None:
         import numpy as np
 
+        self._hash_one = hash_one
         self.width = np.zeros(n_rows, np.uint32)
         self.height = np.zeros(n_rows, np.uint32)
         self.bmh1 = np.zeros((n_rows, BMH1.n_bytes), np.uint8)
@@ -128,7 +133,7 @@ class HashedRows:
 
     def fill(self, row: int, data: Any, options: Options) -> Failure | None:
         """Write the hashes of an encoded picture into a row; return why it has none."""
-        hash_one = decoders().hash_image if options.isolate else hash_image
+        hash_one = self._hash_one or (decoders().hash_image if options.isolate else hash_image)
         hashes = hash_one(data, options, self.bmh1[row])
         if isinstance(hashes, Failure):
             return hashes

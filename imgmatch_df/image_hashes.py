@@ -1,6 +1,6 @@
 """One encoded image to its hashes: decode, then hash, in the calling thread."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from imgmatch_df import pixel_budget
 from imgmatch_df.errors import Failure
@@ -51,3 +51,30 @@ def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> Im
             return image
         phash = hash_picture(image.pixels, image.orientation, bmh1_out)
         return ImageHashes(image.width, image.height, int(phash))
+
+
+def sample_images() -> list[bytes]:
+    """Return one small image of each kind: hashing them compiles and loads all that decoding needs."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    grey = Image.linear_gradient("L").resize((300, 280))
+    images = []
+    for file_format, modes in _SAMPLES.items():
+        for mode in modes:
+            stream = BytesIO()
+            grey.convert(mode).save(stream, file_format)
+            images.append(stream.getvalue())
+    return images
+
+
+_SAMPLES: Final = {
+    "JPEG": ("RGB", "L", "CMYK"),
+    "PNG": ("RGB", "L", "P", "RGBA"),
+    "TIFF": ("RGB", "L", "CMYK"),
+    "WEBP": ("RGB",),
+    "GIF": ("P",),
+    "BMP": ("RGB", "P"),
+    "PPM": ("L",),
+}

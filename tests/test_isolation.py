@@ -28,7 +28,7 @@ def decoders():
     running = Decoders()
     yield running
     running.close()
-    assert running._process.returncode == 0
+    assert running._server.process.returncode == 0
 
 
 def both(decoders, data, options=OPTIONS):

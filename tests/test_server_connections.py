@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from hostile_server import HostileServer
 from pictures import draw, jpeg
-from service import PREFIX, PROGRAM, TOKEN, Service, read_all
+from service import PREFIX, TOKEN, Service, read_all
 
 PHOTO = base64.b64encode(jpeg(draw(1, 64, 48))).decode()
 BODY = json.dumps({"records": [{"_base64": PHOTO}]}).encode()
@@ -87,13 +87,10 @@ def test_who_sent_too_much_ahead_may_read_the_answers_late(service):
     assert received.endswith(b"}")
 
 
-PATIENT = "from imgmatch_df.server import connection; connection._WRITE_WITHIN_S = 2.0; "
-
-
 @pytest.fixture(scope="module")
 def impatient():
     """A service that waits for two seconds where others wait for a minute."""
-    with Service(*LIMITS, program=[*PROGRAM[:-2], PATIENT + PROGRAM[-2], PROGRAM[-1]]) as running:
+    with Service(*LIMITS, "--response-timeout-s", "2") as running:
         yield running
 
 

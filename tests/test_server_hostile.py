@@ -396,3 +396,24 @@ def test_a_thousand_clients_at_once():
 
         answers = asyncio.run(all_of_them())
         assert [code for codes in answers for code in codes] == [(200, 200, 64)] * 2000
+
+
+@pytest.mark.parametrize("name", ["Host", "Authorization", "Content-Type", "Content-Encoding"])
+def test_a_header_of_which_one_counts_stands_once(service, name):
+    values = {"Host": "localhost", "Authorization": f"Token {TOKEN}", "Content-Type": "application/json"}
+    line = f"{name}: {values.get(name, 'identity')}\r\n"
+    body = json.dumps(GOOD).encode()
+    head = service.head(content_length=len(body), connection="close").decode()
+    for lines, code in ((line * 2, b"400"), (line, b"200")):
+        others = "".join(one for one in head.splitlines(keepends=True)[:-1] if not one.lower().startswith(name.lower()))
+        with service.connect() as connection:
+            connection.sendall(f"{others}{lines}\r\n".encode() + body)
+            received = read_all(connection)
+        assert received.split(b" ", 2)[1] == code, received
+        if code == b"400":
+            assert f"the header {name.lower()} must stand once" in received.decode()
+
+
+def test_the_page_is_not_framed(service):
+    policy = service.get("/docs").headers["content-security-policy"]
+    assert {"default-src 'none'", "frame-ancestors 'none'"} <= set(policy.split("; "))

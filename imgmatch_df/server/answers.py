@@ -3,25 +3,25 @@
 import asyncio
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from imgmatch_df import grouping, pairing, records
 from imgmatch_df.documented import Json, Method, ping_response
 from imgmatch_df.errors import Failure, without_warnings
+from imgmatch_df.image_hashes import hash_image, sample_images
 from imgmatch_df.options import Options
 from imgmatch_df.records import RECORD, SOURCE, RequestRows
-from imgmatch_df.schema import DETAIL, DISTANCE, OK, REMOVED_RECORDS, STATUS, hash_kind
+from imgmatch_df.schema import BMH1, DETAIL, DISTANCE, OK, PHASH, REMOVED_RECORDS, STATUS, hash_kind
 from imgmatch_df.server.hasher import Hasher, Row
 from imgmatch_df.server.settings import Settings
 from imgmatch_df.sources import Source, describe, parse_source
 
 _ROW = "row"
-_DEFAULTS = Options()
 
 
 async def answer(
@@ -138,21 +138,17 @@ def ping() -> Json:
 
 
 def warm_up(options: Options) -> None:
-    """Hash, compare and rank once, so that every kernel is compiled and loaded before the first request."""
-    from io import BytesIO
+    """Hash, compare and rank once, so that every kernel is compiled and loaded before the first request.
 
-    from PIL import Image
-
-    from imgmatch_df.batches import hash_batch
-
-    pictures = []
-    for mode in ("RGB", "L", "CMYK"):
-        for image_format in ("JPEG", "PNG" if mode != "CMYK" else "TIFF"):
-            stream = BytesIO()
-            Image.linear_gradient("L").resize((300, 280)).convert(mode).save(stream, image_format)
-            pictures.append(stream.getvalue())
-    options = replace(options, max_pixels=_DEFAULTS.max_pixels, max_bytes=_DEFAULTS.max_bytes)
-    hashed = hash_batch(pl.Series(pictures, dtype=pl.Binary), options).struct.unnest()
+    What decoder processes do is left to them.
+    """
+    if not options.isolate:
+        for sample in sample_images():
+            hash_image(sample, Options(decode=options.decode, alpha=options.alpha), np.empty(BMH1.n_bytes, np.uint8))
+    hashed = pl.DataFrame(
+        {"bmh1": [bytes([number]) * BMH1.n_bytes for number in range(6)], "phash": range(6)},
+        schema={"bmh1": BMH1.dtype, "phash": PHASH.dtype},
+    )
     for hash_type, radius in (("bmh1", 0), ("bmh1", 48), ("phash", 0), ("phash", 6)):
         grouping.remove_duplicates(hashed, radius, hash_type)
         pairing.rank_images(hashed, hashed[hash_type][0], hash_type)

@@ -19,20 +19,27 @@ from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
 from imgmatch_df.documented import Json, Method
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import ArgumentError, ImgMatchError
+from imgmatch_df.isolation import DecodersUnavailableError
 from imgmatch_df.records import read_rows
 from imgmatch_df.schema import OK
 from imgmatch_df.server import answers, openapi, page
 from imgmatch_df.server.envelope import UNREADABLE, Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
 from imgmatch_df.server.hasher import Hasher, Known, nothing_known
+from imgmatch_df.server.held import Held
 from imgmatch_df.server.models import read_body, request_models
 from imgmatch_df.server.observe import Metrics, log
 from imgmatch_df.server.settings import Settings
 
 _METHODS: Final = frozenset({*get_args(Method), "ping"})
 _JSON_TYPES: Final = ("application/json",)
+# Those that are read here: of two, a proxy may have looked at the other one (RFC 9112, 3.2 and 11.2).
+_SINGLE_HEADERS: Final = frozenset({b"host", b"authorization", b"content-type", b"content-encoding"})
 # How long an answer is waited for before the connection is looked at: nearly all are there by then.
 _LOOK_AFTER_S: Final = 1.0
+
+
+_CANNOT_HASH: Final = "no image can be hashed at present"
 
 
 class Call:
@@ -67,13 +74,14 @@ class Service:
     def __init__(self, settings: Settings, known: Known = nothing_known) -> None:
         self.settings = settings
         self.metrics = Metrics()
+        self.held = Held(settings.max_held_bytes)
         self.draining = False
+        self.failed = False  # it cannot hash, and has to end
         self._known = known
         self._digests = [hashlib.sha256(token.encode()).digest() for token in settings.tokens]
         self._models = request_models(settings)
         self._api = openapi.describe_api(settings, self._models)
         self._n_under_way = 0
-        self._n_held = 0
         self._ready = False
         self._examples: dict[Method, tuple[Json, Json]] = {}
         self._hasher: Hasher
@@ -117,10 +125,14 @@ class Service:
 
         scope["app"], scope["imgmatch"] = self, call
         try:
+            _check_headers(scope["headers"])
             self._check_host(call)
             await self._router(scope, receive, send_noted)
         except (Refusal, ArgumentError, HTTPException) as error:
             await self._refuse(call, _as_refusal(error), receive, send_noted)
+        except DecodersUnavailableError as error:
+            log("cannot hash", level=logging.ERROR, reason=str(error), request_id=call.request_id)
+            await self._refuse(call, overloaded(_CANNOT_HASH), receive, send_noted)
         except Exception as error:  # the last line: a bug is logged, and the client learns its number
             log("bug", level=logging.ERROR, exc_info=error, request_id=call.request_id, method=call.method)
             if not call.code:
@@ -165,10 +177,19 @@ class Service:
     async def _warm_up(self) -> None:
         started = monotonic()
         try:
-            await asyncio.to_thread(answers.warm_up, self.settings.options)
-        except Exception as error:
-            log("cannot hash", level=logging.CRITICAL, exc_info=error)
-            raise
+            await asyncio.gather(
+                asyncio.to_thread(self._hasher.warm_up), asyncio.to_thread(answers.warm_up, self.settings.options)
+            )
+            await self._make_examples()
+        except Exception as error:  # noqa: BLE001  # whatever it is, the process ends
+            bug = None if isinstance(error, ImgMatchError) else error
+            log("cannot hash", level=logging.CRITICAL, reason=str(error), exc_info=bug)
+            self.failed = True
+            return
+        self._ready = True
+        log("ready", seconds=round(monotonic() - started, 3))
+
+    async def _make_examples(self) -> None:
         for method, body in page.example_requests(self.settings.max_hashed_records, self.settings.max_records).items():
             with suppress(ArgumentError):  # limits under which not even the example's query has a hash
                 rows, request_id = read_rows(body, method), str(uuid4())
@@ -176,8 +197,6 @@ class Service:
                     rows, method, self._hasher, self.settings, request_id, monotonic(), statuses=[]
                 )
                 self._examples[method] = body, response
-        self._ready = True
-        log("ready", seconds=round(monotonic() - started, 3))
 
     # --- who may ask -------------------------------------------------------------------------------------------------
 
@@ -218,16 +237,20 @@ class Service:
                         return  # the client has gone
                     await send_json(send, 200, response, [])
                 finally:
-                    self._hold(-call.n_bytes)
+                    self.held.hold(-call.n_bytes)
         except TimeoutError:
             if call.code:
                 return  # the client reads too slowly, and is left
             text = f"not done within {settings.deadline_s:g} seconds"
             raise Refusal(503, text, retry_after="1") from None
 
-    def _hold(self, n_bytes: int) -> None:
-        self._n_held += n_bytes
-        self.metrics.held_bytes.set(self._n_held)
+    def count_held(self) -> None:
+        """Tell the metrics how many bytes are held."""
+        self.metrics.held_bytes.set(self.held.count())
+
+    def _check_room(self) -> None:
+        if self.held.is_full:
+            raise overloaded("too many bytes of requests, and of responses that are not read")
 
     async def _read_body(self, call: Call, receive: Receive) -> bytes:
         """Return the body; refuse it as soon as it is known to be too much."""
@@ -249,11 +272,10 @@ class Service:
                         raise Refusal(400, "the body ended early")
                     part = message.get("body", b"")
                     call.n_bytes += len(part)
-                    self._hold(len(part))
+                    self.held.hold(len(part))
                     if call.n_bytes > settings.max_body_bytes:
                         raise too_large
-                    if self._n_held > settings.max_held_bytes:
-                        raise Refusal(503, "too many bodies at a time", retry_after="1")
+                    self._check_room()
                     # What parsing costs besides the photos, counted before it is done.
                     n_values += _count_values(part, settings.max_values)
                     if n_values > settings.max_values:
@@ -300,25 +322,38 @@ class Service:
     async def _show_ready(self, _call: Call, _receive: Receive, send: Send) -> None:
         if not self._ready or self.draining:
             raise overloaded("stopping" if self.draining else "warming up")
+        if not await self._hasher.can_hash():
+            raise overloaded(_CANNOT_HASH)
         await send_json(send, 200, {"status": {"code": 200, "text": "OK"}}, [])
 
     async def _show_metrics(self, call: Call, _receive: Receive, send: Send) -> None:
         self._check_token(call)
+        self.count_held()
         await send_bytes(send, 200, self.metrics.text(), [(b"content-type", b"text/plain; version=0.0.4")])
 
     async def _show_api(self, _call: Call, _receive: Receive, send: Send) -> None:
+        self._check_room()
         await send_json(send, 200, self._api, [])
 
     async def _lead_to_page(self, _call: Call, _receive: Receive, send: Send) -> None:
         await send_bytes(send, 307, b"", [(b"location", b"/docs")])
 
     async def _show_page(self, call: Call, _receive: Receive, send: Send) -> None:
-        headers: Headers = [
-            (b"content-type", b"text/html; charset=utf-8"),
-            (b"content-security-policy", b"default-src 'none'; style-src 'unsafe-inline'"),
-        ]
+        self._check_room()
+        policy = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+        headers: Headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", policy)]
         host = call.headers.get(b"host", b"").decode("latin-1")
         await send_bytes(send, 200, page.page(self._api, self._examples, host), headers)
+
+
+def _check_headers(headers: Headers) -> None:
+    """Refuse a request that has two of a header of which one counts."""
+    seen = set()
+    for name, _ in headers:
+        if name in _SINGLE_HEADERS:
+            if name in seen:
+                raise Refusal(400, f"the header {name.decode()} must stand once")
+            seen.add(name)
 
 
 def _is_loopback_address(name: str) -> bool:

@@ -39,8 +39,12 @@ def serve(
     ] = _OPTIONS.alpha,
     formats: Annotated[str, typer.Option(metavar="NAMES", help="Which formats are read.")] = ",".join(FORMATS),
     isolate: Annotated[
-        bool, typer.Option("--isolate", help="Decode in processes of their own: a broken image costs its own record.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--isolate/--no-isolate",
+            help="Decode in processes of their own: an image that takes too long or too much memory fails alone.",
+        ),
+    ] = _OPTIONS.isolate,
     max_pixels: Annotated[int, _number("Largest width x height to decode.")] = _OPTIONS.max_pixels,
     max_bytes: Annotated[int, _number("Largest picture, in bytes.")] = _OPTIONS.max_bytes,
     timeout_s: Annotated[float, _number("Longest time of one attempt to fetch.", "S")] = _OPTIONS.timeout_s,
@@ -55,13 +59,16 @@ def serve(
     max_records: Annotated[int, _number("Most records for the other methods.")] = _DEFAULTS.max_records,
     max_body_bytes: Annotated[int, _number("Largest body.")] = _DEFAULTS.max_body_bytes,
     max_values: Annotated[int, _number("Most JSON values in a body.")] = _DEFAULTS.max_values,
-    max_held_bytes: Annotated[int, _number("Bytes of bodies held at a time.")] = _DEFAULTS.max_held_bytes,
+    max_held_bytes: Annotated[int, _number("Bytes of bodies and unread responses.")] = _DEFAULTS.max_held_bytes,
     max_requests: Annotated[int, _number("Requests under way at a time.")] = _DEFAULTS.max_requests,
     max_connections: Annotated[int, _number("Open connections.")] = _DEFAULTS.max_connections,
     deadline_s: Annotated[float, _number("Longest time of a request.", "S")] = _DEFAULTS.deadline_s,
     body_timeout_s: Annotated[float, _number("Longest time of its body.", "S")] = _DEFAULTS.body_timeout_s,
     header_timeout_s: Annotated[float, _number("Longest time of its head.", "S")] = _DEFAULTS.header_timeout_s,
     keep_alive_s: Annotated[float, _number("How long idle connections stay.", "S")] = _DEFAULTS.keep_alive_s,
+    response_timeout_s: Annotated[
+        float, _number("Longest time to read a response.", "S")
+    ] = _DEFAULTS.response_timeout_s,
     grace_s: Annotated[float, _number("How long a stop waits for requests.", "S")] = _DEFAULTS.grace_s,
     echo_base64: Annotated[
         bool, typer.Option("--echo-base64/--no-echo-base64", help="Whether answers repeat the photos.")
@@ -103,6 +110,7 @@ def serve(
         body_timeout_s=body_timeout_s,
         header_timeout_s=header_timeout_s,
         keep_alive_s=keep_alive_s,
+        response_timeout_s=response_timeout_s,
         grace_s=grace_s,
         echo_base64=echo_base64,
     )

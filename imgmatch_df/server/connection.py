@@ -2,6 +2,9 @@
 
 import asyncio
 import logging
+import socket
+import struct
+import sys
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
@@ -11,14 +14,17 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from imgmatch_df.server.envelope import DISCARD_S, UNREADABLE, Refusal, encode
+from imgmatch_df.server.held import Held
 from imgmatch_df.server.observe import log
 
 # Up to where a write is held back for the next one, and from where on the next one is not worth a copy.
 _SMALL_BYTES: Final = 4096
 _LARGE_BYTES: Final = 1 << 20
-_WRITE_WITHIN_S: Final = 60.0
+# From where on a transport that the client does not read takes no further response.
+_MAX_UNSENT_BYTES: Final = 1 << 14
 # Requests that may wait for the answer to the one before; each takes some kilobytes, and clients send a few ahead.
 _MAX_QUEUED: Final = 16
+_LINGER_NOT: Final = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)  # struct linger: on, for 0 s
 _MAX_HEAD_BYTES: Final = 1 << 16
 
 
@@ -29,8 +35,9 @@ class _JoinedWrites:
     interpreter's lock to another thread: 1.05 times the requests a second with 16 connections.
     """
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, held: Held) -> None:
         self.lingers = False  # when it is closed
+        self._count = held
         self._transport = transport
         self._held = b""
         self._n_written = 0
@@ -76,13 +83,16 @@ class _JoinedWrites:
     def _write(self, data: bytes) -> None:
         self._n_written += len(data)
         self._transport.write(data)
+        self._count.note(self._transport, self._transport.get_write_buffer_size())
 
 
 class Connection(HttpToolsProtocol):
     """A connection of uvicorn that has no patience: neither for heads that never end nor for unread answers."""
 
+    held: Held
     max_connections: int
     header_timeout_s: float
+    response_timeout_s: float
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection on, or turn it away."""
@@ -93,7 +103,8 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._is_over = False  # nothing more is read
         self._last: Refusal | None = None  # the last answer, after those under way
-        self._writer = _JoinedWrites(transport)
+        transport.set_write_buffer_limits(_MAX_UNSENT_BYTES)
+        self._writer = _JoinedWrites(transport, self.held)
         joined: Any = self._writer
         super().connection_made(joined)
         if len(self.connections) > self.max_connections:
@@ -232,9 +243,16 @@ class Connection(HttpToolsProtocol):
         if not unread and self.timeout_keep_alive_task is not None:
             return  # between two requests, where uvicorn has a clock
         is_idle = self.cycle is None or self.cycle.response_complete  # else the application has its own clocks
-        patience_s = _WRITE_WITHIN_S if unread else self.header_timeout_s
-        if now - self._taken_at > _WRITE_WITHIN_S or (is_idle and now - self.since > patience_s):
-            self.transport.abort()
+        patience_s = self.response_timeout_s if unread else self.header_timeout_s
+        if now - self._taken_at > self.response_timeout_s or (is_idle and now - self.since > patience_s):
+            self._reset()
+
+    def _reset(self) -> None:
+        """End the connection; the system, too, forgets what it has not sent."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        self.transport.abort()
 
 
 def _too_large() -> Refusal:

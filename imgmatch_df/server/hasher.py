@@ -6,16 +6,20 @@ once, those of addresses as they arrive. No thread waits for an address, so that
 
 import asyncio
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from imgmatch_df.batches import hash_source
 from imgmatch_df.errors import Failure
+from imgmatch_df.isolation import LOW, DeclinedError, Decoders, DecodersUnavailableError, Lane
 from imgmatch_df.network import Download, network
 from imgmatch_df.options import Options
+from imgmatch_df.pixel_budget import PixelBudget
 from imgmatch_df.schema import BMH1, DETAIL, HEIGHT, PHASH, STATUS, WIDTH
 from imgmatch_df.sources import Fetched, url_of
 from imgmatch_df.threads import n_threads, pool
@@ -27,6 +31,14 @@ Known: TypeAlias = Callable[[Sequence[str]], Mapping[str, Row]]
 
 # How long a thread of the pool hashes before it lets in others, such as the comparisons of a request.
 _TURN_S: Final = 0.02
+# With decoder processes, large and slow images wait for others of their kind, and never for long hold up small ones.
+# A decoder takes up to 24 bytes a pixel: both lanes together stay under 4 GB.
+_FAST: Final = Lane(PixelBudget(64_000_000), max_pixels=16_000_000, max_s=0.5)
+_SLOW: Final = Lane(PixelBudget(96_000_000), priority=LOW)
+# An image whose hashing shows that images are hashed, and for how long an other one has shown it.
+_SAMPLE: Final = "data:;base64,UDUgMiAyIDI1NSAAAAAA"
+_SHOWN_FOR_S: Final = 5.0
+_SHOW_WITHIN_S: Final = 3.0
 
 
 def nothing_known(_urls: Sequence[str]) -> Mapping[str, Row]:
@@ -47,14 +59,12 @@ class _Picture(NamedTuple):
 
 
 class _Job:
-    """The pictures of one request that wait to be hashed, and the rows that are done.
+    """The rows of one request.
 
-    `waiting` and `ended` are shared with the threads that hash and fetch, and touched under the lock of the `Hasher`
-    only.
+    `ended` is shared with the threads that hash and fetch, and touched under the lock of the `Hasher` only.
     """
 
     def __init__(self, n_rows: int) -> None:
-        self.waiting: deque[_Picture] = deque()
         self.ended = False
         self.n_open = n_rows
         self.rows: list[Row | None] = [None] * n_rows
@@ -73,6 +83,47 @@ class _Job:
             self.done.set_result(None)
 
 
+class _Queue:
+    """Images that wait to be hashed, and the threads that hash them. Touched under the lock of the `Hasher` only.
+
+    Parameters
+    ----------
+    executor
+        Gives the threads, `n_threads` at most.
+    arguments
+        Of `hash_source`, beside the source.
+    """
+
+    def __init__(self, executor: Callable[[], Executor], *arguments: Any) -> None:
+        self.executor = executor
+        self.arguments = arguments
+        self.n_workers = 0
+        self._waiting: OrderedDict[_Job, deque[_Picture]] = OrderedDict()
+
+    def add(self, job: _Job, pictures: Sequence[_Picture]) -> None:
+        if pictures:
+            self._waiting.setdefault(job, deque()).extend(pictures)
+
+    def take(self) -> tuple[_Job, _Picture] | None:
+        """Return the next image, one of each request in turn."""
+        for job, pictures in self._waiting.items():
+            picture = pictures.popleft()
+            if pictures:
+                self._waiting.move_to_end(job)
+            else:
+                del self._waiting[job]
+            return job, picture
+        return None
+
+    def remove(self, job: _Job) -> Sequence[_Picture]:
+        return self._waiting.pop(job, ())
+
+    def clear(self) -> list[_Job]:
+        jobs = list(self._waiting)
+        self._waiting.clear()
+        return jobs
+
+
 class Hasher:
     """Hashes for one event loop.
 
@@ -89,9 +140,20 @@ class Hasher:
         self._known = known
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._waiting: deque[_Job] = deque()
         self._hashed: list[tuple[_Job, list[int], Row | BaseException]] = []
-        self._n_workers = 0
+        self._hashed_at = 0.0
+        self._showing: asyncio.Task[bool] | None = None
+        self._decoders = Decoders() if options.isolate else None
+        if self._decoders is None:
+            self._fast = _Queue(pool, options)
+            self._queues = [self._fast]
+        else:
+            self._queues = []
+            for lane in (_FAST, _SLOW):
+                threads = ThreadPoolExecutor(n_threads(), thread_name_prefix="imgmatch-decoding")
+                hash_one = partial(self._decoders.hash_image, lane=lane)
+                self._queues.append(_Queue(lambda threads=threads: threads, options, hash_one))  # type: ignore[misc]
+            self._fast, self._slow = self._queues
 
     async def hash(self, sources: Sequence[str | Failure | None]) -> list[Row]:
         """Return a row of `schema.visual_hash_fields()` for each source, in order.
@@ -115,7 +177,7 @@ class Hasher:
                 local.append(_Picture([position], source))
         download = None
         try:
-            self._add(job, local)
+            self._add(self._fast, job, local)
             if addresses:
                 places = self._look_up(job, addresses)
                 download = self._fetch(job, places)
@@ -124,7 +186,7 @@ class Hasher:
         finally:
             with self._lock:
                 job.ended = True
-                left, job.waiting = job.waiting, deque()
+                left = [picture for queue in self._queues for picture in queue.remove(job)]
             for picture in left:
                 picture.release()
             if download is not None and job.n_open:
@@ -136,10 +198,44 @@ class Hasher:
     def close(self) -> None:
         """Give up what waits."""
         with self._lock:
-            waiting = [*self._waiting]
-            self._waiting.clear()
+            waiting = [job for queue in self._queues for job in queue.clear()]
         for job in waiting:
             job.settle([], RuntimeError("the service has ended"))
+        if self._decoders is not None:
+            self._decoders.close()
+
+    def warm_up(self) -> None:
+        """Start the decoder processes.
+
+        Raises
+        ------
+        DecodersUnavailableError
+            If they cannot be started, or cannot decode.
+        """
+        if self._decoders is not None:
+            for lane in (_FAST, _SLOW):
+                self._decoders.warm_up(n_threads(), lane.priority)
+
+    async def can_hash(self) -> bool:
+        """Return whether images are hashed at present; where none was for a while, hash one."""
+        if monotonic() - self._last_hashed_at() < _SHOWN_FOR_S:
+            return True
+        if self._showing is None:
+            self._showing = asyncio.create_task(self._show())
+        return await asyncio.shield(self._showing)
+
+    async def _show(self) -> bool:
+        began = monotonic()
+        try:
+            with suppress(TimeoutError, DecodersUnavailableError):
+                async with asyncio.timeout(_SHOW_WITHIN_S):
+                    await self.hash([_SAMPLE])
+            return self._last_hashed_at() >= began
+        finally:
+            self._showing = None
+
+    def _last_hashed_at(self) -> float:
+        return self._hashed_at if self._decoders is None else self._decoders.responded_at
 
     def _look_up(self, job: _Job, addresses: list[tuple[int, str, str]]) -> dict[str, list[int]]:
         """Settle the addresses that are known; return the others, each once, with the rows that it stands in."""
@@ -160,7 +256,7 @@ class Hasher:
 
         def arrived(number: int, answer: Any, release: Callable[[], None]) -> None:
             if isinstance(answer, Fetched):
-                self._add(job, [_Picture(positions[number], answer, release)])
+                self._add(self._fast, job, [_Picture(positions[number], answer, release)])
             elif answer is not None:  # else it has been stopped
                 self._put(job, positions[number], _failed_row(answer) if isinstance(answer, Failure) else answer)
 
@@ -168,50 +264,46 @@ class Hasher:
         network().start(download)
         return download
 
-    def _add(self, job: _Job, pictures: Sequence[_Picture]) -> None:
+    def _add(self, queue: _Queue, job: _Job, pictures: Sequence[_Picture]) -> None:
         """Let pictures wait, and have as many more threads hash as there are pictures, unless all do."""
         with self._lock:
             ended = job.ended
-            if not ended and pictures:
-                if not job.waiting:
-                    self._waiting.append(job)
-                job.waiting.extend(pictures)
-            n_more = 0 if ended else min(len(pictures), n_threads() - self._n_workers)
-            self._n_workers += n_more
+            if not ended:
+                queue.add(job, pictures)
+            n_more = 0 if ended else min(len(pictures), n_threads() - queue.n_workers)
+            queue.n_workers += n_more
         for picture in pictures if ended else ():
             picture.release()
         for _ in range(n_more):
-            pool().submit(self._work)
+            queue.executor().submit(self._work, queue)
 
-    def _work(self) -> None:
-        """Hash, in a thread of the pool, until no picture waits or somebody else's turn has come."""
+    def _work(self, queue: _Queue) -> None:
+        """Hash, in a thread of the queue, until no picture waits or somebody else's turn has come."""
         ends = monotonic() + _TURN_S
-        while (taken := self._next()) is not None:
+        while (taken := self._next(queue)) is not None:
             job, picture = taken
             row: Row | BaseException
             try:
-                row = hash_source(picture.source, self._options)
+                row = hash_source(picture.source, *queue.arguments)
+                self._hashed_at = monotonic()
+            except DeclinedError:
+                self._add(self._slow, job, [picture])
+                continue
             except BaseException as error:  # noqa: BLE001  # raised again in the request
                 row = error
             picture.release()
             self._put(job, picture.positions, row)
             if monotonic() > ends:
-                pool().submit(self._work)
+                queue.executor().submit(self._work, queue)
                 return
 
-    def _next(self) -> tuple[_Job, _Picture] | None:
-        """Return the next picture, one of each request in turn; where there is none, the thread counts no more."""
+    def _next(self, queue: _Queue) -> tuple[_Job, _Picture] | None:
+        """Return the next picture; where there is none, the thread counts no more."""
         with self._lock:
-            while self._waiting:
-                job = self._waiting.popleft()
-                if not job.waiting:
-                    continue  # given up
-                picture = job.waiting.popleft()
-                if job.waiting:
-                    self._waiting.append(job)
-                return job, picture
-            self._n_workers -= 1
-            return None
+            taken = queue.take()
+            if taken is None:
+                queue.n_workers -= 1
+            return taken
 
     def _put(self, job: _Job, positions: list[int], row: Row | BaseException) -> None:
         """Have a row that is done given to its request, from any thread."""

@@ -22,6 +22,7 @@ MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 _GATHER_S: Final = 0.02
 _MAX_LINES: Final = 10_000
+_MAX_FOREIGN: Final = 20  # lines a minute of each library
 
 _BUCKETS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -82,10 +83,32 @@ class LineWriter(logging.Handler):
                 sys.stderr.flush()
 
 
+class _Seldom(logging.Filter):
+    """Lets through some records a minute, and counts the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = 0.0
+        self._n_records = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is written."""
+        if record.created - self._began > 60:
+            n_left_out = max(0, self._n_records - _MAX_FOREIGN)
+            if n_left_out:
+                record.fields = {"left_out_before": n_left_out}
+            self._began, self._n_records = record.created, 0
+        self._n_records += 1
+        return self._n_records <= _MAX_FOREIGN
+
+
 def start_logging() -> LineWriter:
     """Log JSON lines to standard error; stop what is returned at the end."""
     lines = LineWriter()
-    for logger, level in ((LOGGER, logging.INFO), (logging.getLogger("uvicorn.error"), logging.WARNING)):
+    foreign = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+    for logger in foreign:  # whatever makes them log may do so thousands of times a second
+        logger.filters[:] = [_Seldom()]
+    for logger, level in ((LOGGER, logging.INFO), *((logger, logging.WARNING) for logger in foreign)):
         logger.handlers[:] = [lines]
         logger.setLevel(level)
         logger.propagate = False
@@ -115,7 +138,10 @@ class Metrics:
             "imgmatch_requests_under_way", "Requests being worked on.", multiprocess_mode="livesum", registry=registry
         )
         self.held_bytes = Gauge(
-            "imgmatch_held_bytes", "Bytes of bodies held.", multiprocess_mode="livesum", registry=registry
+            "imgmatch_held_bytes",
+            "Bytes held of requests and unread responses.",
+            multiprocess_mode="livesum",
+            registry=registry,
         )
 
     def count(self, method: str, code: int, seconds: float, n_bytes: int, statuses: Iterable[str]) -> None:

@@ -7,22 +7,27 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from contextlib import ExitStack, suppress
-from time import monotonic
+from dataclasses import replace
+from multiprocessing.connection import wait
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import ArgumentError, ImgMatchError
+from imgmatch_df.options import Options
+from imgmatch_df.server.accepting import Acceptor
 from imgmatch_df.server.answers import warm_up
 from imgmatch_df.server.app import Service, create_app
 from imgmatch_df.server.connection import Connection
 from imgmatch_df.server.hasher import Known, nothing_known
+from imgmatch_df.server.metrics_folder import metrics_folder, remove_unused_folders, using_folder
 from imgmatch_df.server.observe import MULTIPROCESS_DIR, forget_worker, log, start_logging
 from imgmatch_df.server.settings import Settings
 from imgmatch_df.server.stored import StoredRows, check_store
+from imgmatch_df.threads import n_threads
 
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
@@ -33,6 +38,9 @@ _LINGER_S: Final = 1.0
 _SETTLE_S: Final = 0.25
 # OPEN_MAX of macOS: setrlimit(2) refuses more, although the limit that it tells is infinity.
 _MACOS_FILES: Final = 10_240
+# Open files that are no connection of a client, beside the fetches and the two sockets of each decoder process.
+_OTHER_FILES: Final = 64
+CANNOT_HASH: Final = 3  # exit code
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -42,25 +50,35 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
         self._service = service
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        if sys.platform == "win32":  # whose event loop cannot watch a listener
+            await super().startup(sockets)
+            return
+        await super().startup([])
+        self._acceptors = [Acceptor(listener, self._connect) for listener in sockets or []]
 
     async def on_tick(self, counter: int) -> bool:
         """Look after the connections once a second."""
+        self._service.count_held()
         if counter % 10 == 0:
             now = monotonic()
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
                     connection.abort_if_stuck(now)
-        return await super().on_tick(counter)
+        return await super().on_tick(counter) or self._service.failed
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take on no more connections, answer what those there are still ask, then end."""
         self._service.draining = True
         log("stopping", connections=len(self.server_state.connections))
-        waiting = [one for listener in sockets or [] for one in _accept_all(listener)]
         for server in self.servers:
-            server.close()  # at once: whoever the kernel accepts in between is reset
-        for connection in waiting:
-            await asyncio.get_running_loop().connect_accepted_socket(self._connect, connection)
+            server.close()
+        for acceptor in self._acceptors:
+            for connection in acceptor.stop():
+                await acceptor.connect(connection)
         began = monotonic()
         # Never at once: what has been accepted is among the connections a moment later.
         while not self.force_exit and (passed := monotonic() - began) < _LINGER_S:
@@ -78,17 +96,6 @@ class Server(uvicorn.Server):
         return made
 
 
-def _accept_all(listener: socket.socket) -> list[socket.socket]:
-    """Return the connections that the kernel has accepted and nobody has taken yet."""
-    accepted = []
-    with suppress(OSError):  # no more, or the listener's own end
-        while True:
-            connection, _ = listener.accept()
-            connection.setblocking(False)
-            accepted.append(connection)
-    return accepted
-
-
 def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way.
 
@@ -98,6 +105,8 @@ def run(settings: Settings) -> None:
         If the address cannot be listened at.
     StoreError
         If the store cannot be used.
+    SystemExit
+        With a code other than 0, if images cannot be hashed here. The log says why.
     """
     lines = start_logging()
     try:
@@ -110,8 +119,7 @@ def run(settings: Settings) -> None:
         if settings.store is not None:
             check_store(settings.store, settings.options.recipe)
         listener = _start_listening(settings)
-        # On Windows, files that are mapped into memory cannot be removed.
-        with tempfile.TemporaryDirectory(prefix="imgmatch-metrics-", ignore_cleanup_errors=True) as folder:
+        with metrics_folder() as folder:
             os.environ[MULTIPROCESS_DIR] = folder  # before the workers import prometheus_client
             Supervisor(settings, listener).run()
     finally:
@@ -170,13 +178,61 @@ def _allow_many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def _max_connections(settings: Settings) -> int:
+    """Return how many connections there may be: at most as many as the limit of open files leaves."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return settings.max_connections
+    n_files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if n_files == resource.RLIM_INFINITY:
+        return settings.max_connections
+    n_others = _OTHER_FILES + settings.options.n_connections + 4 * n_threads()
+    n_left = max(n_files - n_others, n_files // 2)
+    if n_left < settings.max_connections:
+        log("fewer connections", level=logging.WARNING, max_connections=n_left, open_files=n_files)
+    return min(settings.max_connections, n_left)
+
+
 def _work(settings: Settings, listener: socket.socket) -> None:
     """Be one of several workers, in the main thread of its process."""
     lines = start_logging()
     try:
         with ExitStack() as stack:
+            stack.callback(remove_unused_folders)  # the supervisor may have been killed
+            stack.enter_context(using_folder(os.environ[MULTIPROCESS_DIR]))
+            _end_with_supervisor(settings.grace_s + _LINGER_S + 5)
             # A worker that takes the place of a dead one serves also while the store is gone.
             _serve(settings, listener, _open_known(settings, stack, needed=False))
+    finally:
+        lines.stop()
+
+
+def _end_with_supervisor(within_s: float) -> None:
+    """Stop this worker, as SIGTERM does, when its supervisor has ended; end it if that takes too long."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None:
+        raise RuntimeError("this process is not a worker")
+
+    def watch() -> None:
+        wait([supervisor.sentinel])
+        log("supervisor died", level=logging.CRITICAL, pid=supervisor.pid)
+        os.kill(os.getpid(), signal.SIGTERM)
+        sleep(within_s)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="imgmatch-supervisor").start()
+
+
+def _compile(options: Options) -> None:
+    """Compile all kernels for the workers; the exit code says whether that worked."""
+    lines = start_logging()
+    try:
+        warm_up(replace(options, isolate=False))
+    except Exception as error:  # noqa: BLE001  # whatever it is, no worker is started
+        bug = None if isinstance(error, ImgMatchError) else error
+        log("cannot hash", level=logging.CRITICAL, reason=str(error), exc_info=bug)
+        raise SystemExit(CANNOT_HASH) from None
     finally:
         lines.stop()
 
@@ -189,7 +245,12 @@ def _serve(settings: Settings, listener: socket.socket, known: Known) -> None:
     connection = type(
         "Connection",
         (Connection,),
-        {"max_connections": settings.max_connections, "header_timeout_s": settings.header_timeout_s},
+        {
+            "held": service.held,
+            "max_connections": _max_connections(settings),
+            "header_timeout_s": settings.header_timeout_s,
+            "response_timeout_s": settings.response_timeout_s,
+        },
     )
     config = uvicorn.Config(
         service,
@@ -208,6 +269,8 @@ def _serve(settings: Settings, listener: socket.socket, known: Known) -> None:
     for number in _STOPS:
         signal.signal(number, _ignore)  # uvicorn raises again what it has dealt with
     Server(config, service).run(sockets=[listener])
+    if service.failed:
+        raise SystemExit(CANNOT_HASH)
 
 
 def _ignore(_number: int, _frame: object) -> None:
@@ -230,10 +293,13 @@ class Supervisor:
             signal.signal(number, lambda *_: self._stopping.set())
         try:
             # Compile once, not in all workers at a time; and not here, where it would stay in memory.
-            compiling = self._context.Process(target=warm_up, args=(self._settings.options,))
+            compiling = self._context.Process(target=_compile, args=(self._settings.options,))
             compiling.start()
             while compiling.is_alive() and not self._stopping.wait(0.05):
                 pass
+            if not self._stopping.is_set() and compiling.exitcode:
+                log("not started", level=logging.CRITICAL, exit_code=compiling.exitcode)
+                raise SystemExit(CANNOT_HASH)
             compiling.terminate()
             for _ in range(0 if self._stopping.is_set() else self._settings.workers):
                 self._start()
@@ -255,6 +321,8 @@ class Supervisor:
             del self._workers[worker]
             forget_worker(worker.pid)
             log("worker died", level=logging.ERROR, pid=worker.pid, exit_code=worker.exitcode)
+            if worker.exitcode == CANNOT_HASH:  # nor could the next one
+                raise SystemExit(CANNOT_HASH)
             self._stopping.wait(max(0.0, 1.0 - (monotonic() - started)))  # not in a hurry where it dies at once
             if not self._stopping.is_set():
                 self._start()

@@ -32,7 +32,7 @@ class Settings:
     tokens
         Any of them opens the service. None: everybody who reaches it may use it.
     options
-        How pictures are fetched and decoded.
+        How pictures are fetched and decoded: with `isolate`, the default, in decoder processes.
     store
         A store of hashes: addresses in it are not fetched. None for none.
     max_hashed_records, max_records
@@ -42,15 +42,18 @@ class Settings:
     max_values
         Most objects, lists and fields in a body: what bounds the time that parsing takes.
     max_held_bytes
-        Bodies that may be held at a time, in bytes; beyond that requests are answered with 503.
+        Bodies, and responses that clients have not read, that may be held at a time, in bytes; beyond that requests
+        are answered with 503.
     max_requests
         Requests under way at a time, their bodies arrived; beyond that 503.
     max_connections
-        Open connections; beyond that 503.
+        Open connections; beyond that 503. Fewer where the system allows few open files.
     deadline_s
         Longest time from the first to the last byte of a request's life, in seconds.
     body_timeout_s, header_timeout_s, keep_alive_s
         Longest time that a body, and a head, may take to arrive, and that an idle connection stays, in seconds.
+    response_timeout_s
+        Longest time that a client may take to read a response, in seconds; then its connection is closed.
     grace_s
         How long a stop waits for what is under way, in seconds.
     echo_base64
@@ -62,7 +65,9 @@ class Settings:
     workers: int = 1
     tokens: tuple[str, ...] = field(default=(), repr=False)
     options: Options = field(
-        default_factory=lambda: Options(max_bytes=64 * MIB, timeout_s=10.0, formats=frozenset(FORMATS))
+        default_factory=lambda: Options(
+            max_bytes=64 * MIB, timeout_s=10.0, formats=frozenset(FORMATS), isolate=hasattr(os, "fork")
+        )
     )
     store: str | None = None
     max_hashed_records: int = 10
@@ -76,6 +81,7 @@ class Settings:
     body_timeout_s: float = 30.0
     header_timeout_s: float = 10.0
     keep_alive_s: float = 15.0
+    response_timeout_s: float = 60.0
     grace_s: float = 30.0
     echo_base64: bool = True
 
@@ -86,7 +92,14 @@ class Settings:
             check_positive(name, getattr(self, name))
         for name in ("max_requests", "max_connections"):
             check_positive(name, getattr(self, name))
-        for name in ("deadline_s", "body_timeout_s", "header_timeout_s", "keep_alive_s", "grace_s"):
+        for name in (
+            "deadline_s",
+            "body_timeout_s",
+            "header_timeout_s",
+            "keep_alive_s",
+            "grace_s",
+            "response_timeout_s",
+        ):
             check_seconds(name, getattr(self, name))
         check_flag("echo_base64", self.echo_base64, "False saves the bandwidth.")
         if not self.tokens and not is_loopback(self.host):
