@@ -2,12 +2,13 @@
 
 import errno
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 from imgmatch_df.errors import StoreError
 
@@ -20,6 +21,14 @@ _LONGEST_PAUSE_S: Final = 0.1
 _mutex = threading.Lock()
 _written: set[str] = set()
 _lock_files: set[int] = set()
+
+# The owner of a temporary file may read and write it, and nobody else, until it has the access of the file it replaces.
+PRIVATE: Final = 0o600
+_PUBLIC: Final = 0o666  # less the umask
+_NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+# What the systems, DuckDB and Polars say where a disk is full.
+NO_ROOM: Final = ("No space left", "File too large", "Disk quota", "out of disk")
 
 T = TypeVar("T")
 
@@ -124,6 +133,55 @@ def appear(temporary: Path, final: Path, *, replace: bool) -> None:
     sync_folder(final.parent)
 
 
+def real_path(path: Path) -> Path:
+    """Return the path that a link leads to, whether there is anything or not; of another path, the path itself.
+
+    Raises
+    ------
+    OSError
+        If a link leads to itself.
+    """
+    if not path.is_symlink():
+        return path
+    real = Path(os.path.realpath(path))
+    if real.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return real
+
+
+def open_new(path: Path, *, like: Path | None = None) -> BinaryIO:
+    """Create a file that does not exist yet, and open it for reading and writing. A link is never followed.
+
+    Parameters
+    ----------
+    path
+        The file.
+    like
+        A file whose access it will get from `copy_access`; until then, only its owner may open it.
+
+    Raises
+    ------
+    FileExistsError
+        If there is a file or a link of that name.
+    """
+    mode = PRIVATE if like is not None and like.exists() else _PUBLIC
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, mode), "rb+")
+
+
+def copy_access(path: Path, copy: Path) -> None:
+    """Give `copy` the owner, the group and the permissions of `path`, where the system allows it; never more access."""
+    found = path.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    if hasattr(os, "chown"):
+        with suppress(OSError):
+            os.chown(copy, found.st_uid, -1)
+        try:
+            os.chown(copy, -1, found.st_gid)
+        except OSError:  # another group has it now, which gets what everybody has
+            mode = mode & ~stat.S_IRWXG | (mode & stat.S_IRWXO) << 3
+    copy.chmod(mode)
+
+
 def sync(path: Path) -> None:
     """Make the content of a file last through a power cut."""
     with path.open("rb+") as file:
@@ -150,8 +208,12 @@ def _lock(lock: Path, target: Path) -> int:
     """Return the descriptor of the lock file, which is locked."""
     while True:
         try:
-            file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            file = os.open(lock, os.O_RDWR | os.O_CREAT | _NO_FOLLOW, _PUBLIC)
         except OSError as error:
+            if lock.is_symlink():
+                raise StoreError(
+                    f"{str(lock)!r} is a link, where the lock of the store has to be\nHint: remove the link."
+                ) from error
             raise StoreError(
                 f"cannot write into {str(lock.parent)!r}: {error.strerror}\nHint: choose another folder for the store."
             ) from error
@@ -180,7 +242,7 @@ def _unlock(lock: Path, file: int) -> None:
 
 def _is_at(file: int, lock: Path) -> bool:
     try:
-        found = lock.stat()
+        found = lock.lstat()
     except FileNotFoundError:
         return False
     ours = os.fstat(file)

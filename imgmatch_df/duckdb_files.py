@@ -1,5 +1,8 @@
 """DuckDB files as a store needs them: any number of readers and one writer at a time, of which none waits for another.
 
+A file may come from anybody. DuckDB opens it without access to other files, to the network and to extensions, beside a
+database in memory: the functions that a query names are those of DuckDB, and never macros of the file.
+
 A writer changes a copy of the file, and the log (``.wal``) of the copy is the log of the file too, by a hard link. So
 what is committed is in the file and its log at once, for whoever reads them. When the writer is done, DuckDB puts the
 log into the copy, and the copy takes the place of the file. No file is changed while it has the name of the store:
@@ -19,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 from uuid import uuid4
 
-from imgmatch_df.atomic import busy, sync, sync_folder, when_free
+from imgmatch_df.atomic import NO_ROOM, busy, copy_access, sync, sync_folder, when_free
 from imgmatch_df.errors import StoreError
+from imgmatch_df.sources import describe
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -33,9 +37,15 @@ _WRITE: Final[dict[str, Any]] = {
     "auto_checkpoint_skip_wal_threshold": (1 << 63) - 1,
     "checkpoint_threshold": "1000TB",
 }
+# Whatever a file says, no extension is loaded for it, and none is downloaded.
+_READ: Final[dict[str, Any]] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+# What DuckDB opens of a file, by what follows its name.
+_ENDINGS: Final = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
+
 # DuckDB writes larger commits into the file, past the log: a row group has 122,880 rows.
 MAX_COMMIT_ROWS: Final = 1 << 16
 _COPIED_BYTES: Final = 1 << 22
+_PRIVATE_FOLDER: Final = 0o700
 
 
 def log_of(path: Path) -> Path:
@@ -103,10 +113,9 @@ def _cursor(path: Path, key: tuple[object, ...]) -> Iterator["DuckDBPyConnection
     try:
         with instance.lock:
             if instance.connection is None:
-                instance.connection = _attached(path)
+                instance.connection = attach(path)
             cursor = instance.connection.cursor()
         with closing(cursor):
-            cursor.execute(f"USE {ATTACHED}")
             yield cursor
     finally:
         _release(key, instance)
@@ -121,21 +130,43 @@ def _release(key: tuple[object, ...], instance: _Instance) -> None:
                 instance.connection.close()
 
 
-def _attached(path: Path) -> "DuckDBPyConnection":
+def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
+    """Return a connection to a database in memory that has a DuckDB file attached, and can open no other file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    write
+        Whether it may be changed: then commits go to its log alone, until ``CHECKPOINT`` is executed.
+    """
     import duckdb
 
     # Not connect(path): DuckDB keeps one instance for each path, and would give that of a file that was replaced.
     # What does not fit into memory goes to the temporary folder, not beside the file or into the working directory.
     spilled = Path(tempfile.gettempdir(), f"imgmatch-df-{uuid4().hex}")
-    connection = duckdb.connect(":memory:", config={"temp_directory": str(spilled)})
+    config = {**_READ, **(_WRITE if write else {}), "temp_directory": str(spilled)}
+    connection = duckdb.connect(":memory:", config=config)
     try:
         hide_progress(connection)
-        name = os.path.realpath(path).replace("'", "''")
-        connection.execute(f"ATTACH '{name}' AS {ATTACHED} (TYPE duckdb, READ_ONLY)")
+        if write:
+            connection.execute("PRAGMA disable_checkpoint_on_shutdown")
+        name = os.path.realpath(path)
+        if log_of(Path(name)).is_symlink():
+            raise StoreError(f"{str(log_of(path))!r} is a link, and no log of {path.name!r}\nHint: remove the link.")
+        # Before the file is opened, so that nothing of it is looked at with more access.
+        connection.execute(f"SET allowed_paths = [{', '.join(_text(name + ending) for ending in _ENDINGS)}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute(f"ATTACH {_text(name)} AS {ATTACHED} (TYPE duckdb{'' if write else ', READ_ONLY'})")
+        connection.execute("SET lock_configuration = true")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _leave_to_parent() -> None:
@@ -171,20 +202,22 @@ class Draft:
 
     def __init__(self, path: Path, *, mend: Callable[[Path], None] | None = None) -> None:
         self._path, self._log = path, log_of(path)
-        self._copy, self._copied_log, self._link = _temporaries(path)
         with ExitStack() as stack, explained(path):
             stack.callback(clear, path)
+            folder = new_folder(path)
+            self._copy, self._link = folder / path.name, folder / "link"
+            self._copied_log = log_of(self._copy)
             # Open to the end: to close it would drop the lock of the readers in this process.
             self._file = stack.enter_context(path.open("rb"))
             _lock(self._file, path)
             self._stamp = _file_stamp(path)
-            with self._copy.open("wb") as copy:
+            with self._copy.open("xb") as copy:
                 shutil.copyfileobj(self._file, copy, _COPIED_BYTES)
-            if self._log.exists():
+            if self._log.exists() and not self._log.is_symlink():
                 os.link(self._log, self._copied_log)
             if mend is not None:
                 mend(self._copy)
-            self.connection = stack.enter_context(closing(open_for_writing(self._copy)))
+            self.connection = stack.enter_context(closing(attach(self._copy, write=True)))
             self._held = stack.pop_all()
 
     def log_bytes(self) -> int:
@@ -196,6 +229,7 @@ class Draft:
         with explained(self._path):
             if not self._copied_log.exists() or self._has_log():
                 return
+            copy_access(self._path, self._copied_log)
             # A log that is there belongs to an older state of the file: DuckDB passed over it.
             os.link(self._copied_log, self._link)
             self._link.replace(self._log)
@@ -213,9 +247,9 @@ class Draft:
             if not self._copied_log.exists():  # nothing was committed
                 self._log.unlink(missing_ok=True)
                 return
-            self.connection.execute("CHECKPOINT")
+            self.connection.execute(f"CHECKPOINT {ATTACHED}")
             self.connection.close()
-            _copy_access(self._path, self._copy)
+            copy_access(self._path, self._copy)
             sync(self._copy)
             if _file_stamp(self._path) != self._stamp:
                 raise busy(self._path, "another program, which has changed it")
@@ -248,7 +282,7 @@ class InPlace:
 
         def opened() -> "DuckDBPyConnection":
             with explained(path):
-                return open_for_writing(path)
+                return attach(path, write=True)
 
         self.connection = when_free(opened)
 
@@ -268,7 +302,7 @@ class InPlace:
             If there is no room.
         """
         with explained(self._path), closing(self.connection):
-            self.connection.execute("CHECKPOINT")
+            self.connection.execute(f"CHECKPOINT {ATTACHED}")
 
     def discard(self) -> None:
         """Close it. What was committed stays in the log."""
@@ -277,18 +311,25 @@ class InPlace:
 
 def clear(path: Path) -> None:
     """Remove what a killed writer of `path` left beside its log."""
-    copy, *others = _temporaries(path)
-    for temporary in (copy, *others):
+    folder = _folder(path)
+    if folder.is_symlink() or not folder.is_dir():
+        folder.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(folder)
+    # What earlier releases left.
+    old = path.with_name(f".{path.name}.partial")
+    for temporary in (old, log_of(old), old.with_name(f"{old.name}.wal.link")):
         temporary.unlink(missing_ok=True)
-    shutil.rmtree(copy.with_name(f"{copy.name}.tmp"), ignore_errors=True)
+    shutil.rmtree(old.with_name(f"{old.name}.tmp"), ignore_errors=True)
 
 
 def has_links(path: Path) -> bool:
     """Return whether a file beside `path` can have two names."""
-    copy, _, link = _temporaries(path)
     try:
-        copy.touch()
-        os.link(copy, link)
+        folder = new_folder(path)
+        one = folder / path.name
+        one.touch()
+        os.link(one, folder / "link")
     except OSError:
         return False
     finally:
@@ -297,20 +338,18 @@ def has_links(path: Path) -> bool:
     return True
 
 
-def _temporaries(path: Path) -> tuple[Path, Path, Path]:
-    """Return where a writer of `path` makes a copy, the log of that, and another name for the log."""
-    copy = path.with_name(f".{path.name}.partial")
-    return copy, log_of(copy), copy.with_name(f"{copy.name}.link")
+def new_folder(path: Path) -> Path:
+    """Make the folder beside `path` where a writer has a copy and its log, and return it.
+
+    DuckDB opens files by their names and follows links: so they are where nobody else can put any.
+    """
+    folder = _folder(path)
+    folder.mkdir(mode=_PRIVATE_FOLDER)
+    return folder
 
 
-def open_for_writing(path: Path) -> "DuckDBPyConnection":
-    """Return a connection that commits to the log of a DuckDB file alone, until ``CHECKPOINT`` is executed."""
-    import duckdb
-
-    connection = duckdb.connect(str(path), config=_WRITE)
-    connection.execute("PRAGMA disable_checkpoint_on_shutdown")
-    hide_progress(connection)
-    return connection
+def _folder(path: Path) -> Path:
+    return path.with_name(f".{path.name}.draft")
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
@@ -331,15 +370,6 @@ def _n_bytes(path: Path) -> int:
 def _file_stamp(path: Path) -> tuple[int, ...]:
     found = path.stat()
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _copy_access(path: Path, copy: Path) -> None:
-    """Give the copy the permissions and the owner of the file, where the system allows it."""
-    shutil.copymode(path, copy)
-    if hasattr(os, "chown"):
-        found = path.stat()
-        with suppress(OSError):
-            os.chown(copy, found.st_uid, found.st_gid)
 
 
 def hide_progress(connection: "DuckDBPyConnection") -> None:
@@ -407,7 +437,7 @@ def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
 
 def store_error(path: Path, said: str) -> StoreError:
     """Return the error for what DuckDB says of a file."""
-    shown, reason = repr(str(path)), said.splitlines()[0][:300] if said else "no reason"
+    shown, reason = repr(str(path)), describe(said.splitlines()[0], 300) if said else "no reason"
     if "Could not set lock" in said:
         holder = re.search(r"PID (\d+)", said)
         return busy(path, "another process" if holder is None else f"process {holder[1]}")
@@ -419,8 +449,7 @@ def store_error(path: Path, said: str) -> StoreError:
         )
     if "not a valid DuckDB database file" in said:
         return StoreError(f"{shown} is no DuckDB file\nHint: choose another name for the store; nothing was changed.")
-    full = ("No space left", "File too large", "Disk quota", "out of disk")
-    if any(words in said for words in full):
+    if any(words in said for words in NO_ROOM):
         return StoreError(
             f"there is no room for {shown}: {reason}\n"
             "Hint: what was committed stays; make room, and the same call goes on where it stopped."

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -11,28 +11,30 @@ import polars as pl
 
 from imgmatch_df.atomic import appear, sole_writer
 from imgmatch_df.duckdb_files import (
+    ATTACHED,
     MAX_COMMIT_ROWS,
     Draft,
     InPlace,
     TornError,
+    attach,
     clear,
     explained,
     has_links,
     log_of,
-    open_for_writing,
+    new_folder,
     reading,
 )
 from imgmatch_df.errors import ImgMatchWarning, StoreError
 from imgmatch_df.macros import digest, install
-from imgmatch_df.manifest import Manifest, made_by
+from imgmatch_df.manifest import Manifest, check_columns, made_by
 from imgmatch_df.schema import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
 from imgmatch_df.torn import repair
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-TABLE: Final = "hashes"
-_ABOUT: Final = "imgmatch_store"
+TABLE: Final = f"{ATTACHED}.main.hashes"
+_ABOUT: Final = f"{ATTACHED}.main.imgmatch_store"
 _MACROS: Final = "macros"
 _BATCH: Final = "__imgmatch_batch"
 
@@ -50,6 +52,8 @@ _SQL_TYPES: Final[dict[pl.DataType, str]] = {
     MODIFIED_DTYPE: "TIMESTAMP",  # UTC, without a zone: one with a zone comes out in that of the reader
 }
 _READ_ROWS: Final = 65_536
+_MAX_ENTRIES: Final = 1_000
+_OF_TABLE: Final = "concat_ws('.', database_name, schema_name, table_name) = ?"
 
 
 class DuckDBStore:
@@ -63,8 +67,7 @@ class DuckDBStore:
         StoreError
             If it is no store, damaged, of a later format, or in use.
         """
-        # A link to a file stays one: what it names is replaced.
-        self.path = Path(os.path.realpath(path)) if write else path
+        self.path = path
         self._is_writer = write
         self._draft: Draft | InPlace | None = None
         self._connection: DuckDBPyConnection
@@ -81,14 +84,15 @@ class DuckDBStore:
                     raise
                 repair(self.path, TABLE, _ABOUT)
                 self.manifest, macros = self._open()
+            if write:
+                self._check_writable()
             if write and macros != _macros():
-                self._execute(self._renew_macros, pl.DataFrame())
+                self._execute(self._renew_macros)
             self._held = stack.pop_all()
 
     @classmethod
     def create(cls, path: Path, manifest: Manifest) -> None:
         """Make an empty store. It appears whole or not at all, and never in the place of another file."""
-        temporary = path.with_name(f".{path.name}.partial")
         columns = [f"{_quoted(name)} {_SQL_TYPES[dtype]}" for name, dtype in manifest.columns.items()]
         columns[0] += " NOT NULL"
         with sole_writer(path), ExitStack() as stack:
@@ -96,13 +100,15 @@ class DuckDBStore:
                 return
             clear(path)
             stack.callback(clear, path)
-            with explained(path), closing(open_for_writing(temporary)) as connection:
+            with explained(path):
+                temporary = new_folder(path) / path.name
+            with explained(path), closing(attach(temporary, write=True)) as connection:
                 connection.execute(f"CREATE TABLE {TABLE} ({', '.join(columns)})")
                 connection.execute(f"CREATE TABLE {_ABOUT} (name VARCHAR, value VARCHAR)")
                 about = {**manifest.entries, _MACROS: _macros()}
                 connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(about.items()))  # noqa: S608
-                install(connection, key=manifest.key)
-                connection.execute("CHECKPOINT")
+                _install(connection, manifest.key)
+                connection.execute(f"CHECKPOINT {ATTACHED}")
             # Of a file that was removed: nothing can read it, and DuckDB would take it for that of the new file.
             with explained(path):
                 log_of(path).unlink(missing_ok=True)
@@ -158,31 +164,28 @@ class DuckDBStore:
             self._execute(self._delete_others, keys.alias(self.manifest.key).to_frame())
         return n_dropped
 
-    def _insert(self, rows: pl.DataFrame) -> None:
+    def _insert(self) -> None:
         names = _listed(self.manifest.columns)
-        with self._batch(rows):
-            self._connection.execute(f"INSERT INTO {TABLE} ({names}) SELECT {names} FROM {_BATCH}")  # noqa: S608
+        self._connection.execute(f"INSERT INTO {TABLE} ({names}) SELECT {names} FROM {_BATCH}")  # noqa: S608
 
-    def _update(self, rows: pl.DataFrame) -> None:
+    def _update(self) -> None:
         key, *others = map(_quoted, self.manifest.columns)
         values = ", ".join(f"{name} = {_BATCH}.{name}" for name in others)
-        with self._batch(rows):
-            self._connection.execute(
-                f"UPDATE {TABLE} SET {values} FROM {_BATCH} WHERE {TABLE}.{key} = {_BATCH}.{key}"  # noqa: S608
-            )
+        self._connection.execute(
+            f"UPDATE {TABLE} AS stored SET {values} FROM {_BATCH} WHERE stored.{key} = {_BATCH}.{key}"  # noqa: S608
+        )
 
-    def _delete_others(self, keys: pl.DataFrame) -> None:
+    def _delete_others(self) -> None:
         key = _quoted(self.manifest.key)
-        with self._batch(keys):
-            self._connection.execute(f"DELETE FROM {TABLE} WHERE {key} NOT IN (SELECT {key} FROM {_BATCH})")  # noqa: S608
+        self._connection.execute(f"DELETE FROM {TABLE} WHERE {key} NOT IN (SELECT {key} FROM {_BATCH})")  # noqa: S608
 
-    def _execute(self, change: Callable[[pl.DataFrame], None], rows: pl.DataFrame) -> None:
-        """Make a change: whole, or not at all."""
+    def _execute(self, change: Callable[[], None], rows: pl.DataFrame | None = None) -> None:
+        """Make a change, which sees `rows` as `_BATCH`: whole, or not at all."""
         draft = self._draft or self._begin()
-        with explained(self.path):
+        with explained(self.path), nullcontext() if rows is None else self._batch(rows):
             self._connection.execute("BEGIN")
             try:
-                change(rows)
+                change()
             except BaseException:
                 with suppress(StoreError), explained(self.path):
                     self._connection.execute("ROLLBACK")
@@ -245,35 +248,68 @@ class DuckDBStore:
         self._connection.register(_BATCH, plain.to_arrow())
         try:
             yield
-        finally:
-            self._connection.unregister(_BATCH)
+        except BaseException:
+            with suppress(StoreError), explained(self.path):  # what failed before is what counts
+                self._connection.unregister(_BATCH)
+            raise
+        self._connection.unregister(_BATCH)
 
-    def _renew_macros(self, _: pl.DataFrame) -> None:
+    def _renew_macros(self) -> None:
         """Put the macros of this version in the place of another's."""
-        install(self._connection, key=self.manifest.key)
+        _install(self._connection, self.manifest.key)
         self._connection.execute(f"DELETE FROM {_ABOUT} WHERE name = ?", [_MACROS])  # noqa: S608
         self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, _macros()])  # noqa: S608
 
     def _open(self) -> tuple[Manifest, str | None]:
         """Open the file for reading; return what the store says about itself, and whose macros it has."""
-        from duckdb import CatalogException
-
         self._reader.close()
         self._connection = self._reader.enter_context(reading(self.path))
         shown = repr(str(self.path))
         with explained(self.path, opening=True):
             if log_of(self.path).exists():  # a writer may have been killed: look at all metadata, read late elsewhere
                 self._connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [TABLE]).fetchall()
-            try:
-                entries = dict(self._connection.execute(f"SELECT name, value FROM {_ABOUT}").fetchall())  # noqa: S608
-                manifest = Manifest.parse(entries, shown)
-                self._connection.execute(f"SELECT {_listed(manifest.columns)} FROM {TABLE} LIMIT 0").fetchall()  # noqa: S608
-            except CatalogException as error:
+            is_table = f"SELECT count(*) FROM duckdb_tables() WHERE {_OF_TABLE}"  # noqa: S608
+            # A view would be a query of whoever made the file.
+            if any(self._connection.execute(is_table, [name]).fetchall() != [(1,)] for name in (TABLE, _ABOUT)):
                 raise StoreError(
                     f"{shown} is a DuckDB file that holds no hashes of imgmatch-df\n"
                     "Hint: choose another name for the store; nothing was changed."
-                ) from error
+                )
+            check_columns(self._columns(_ABOUT), {"name": "VARCHAR", "value": "VARCHAR"}, shown)
+            about = self._connection.execute(f"SELECT name, value FROM {_ABOUT} LIMIT {_MAX_ENTRIES}").fetchall()  # noqa: S608
+            entries = dict(about)
+            manifest = Manifest.parse(entries, shown)
+            found, wanted = self._columns(TABLE), {name: _SQL_TYPES[dtype] for name, dtype in manifest.columns.items()}
+            check_columns({name: dtype for name, dtype in found.items() if name in wanted}, wanted, shown)
         return manifest, entries.get(_MACROS)
+
+    def _columns(self, table: str) -> dict[str, str]:
+        """Return the columns of a table that hold values of their own, and their SQL types."""
+        found = self._connection.execute("SELECT name, type, dflt_value FROM pragma_table_info(?)", [table]).fetchall()
+        return {name: dtype for name, dtype, computed in found if computed is None}
+
+    def _check_writable(self) -> None:
+        """Refuse a table of which a writer would run what is in the file."""
+        about = {
+            "a column that is computed": "pragma_table_info(?) WHERE dflt_value IS NOT NULL",
+            "a CHECK": f"duckdb_constraints() WHERE {_OF_TABLE} AND constraint_type = 'CHECK'",
+            "an index of expressions": f"duckdb_indexes() WHERE {_OF_TABLE} AND contains(expressions::VARCHAR, '(')",
+            "a trigger": f"duckdb_triggers() WHERE {_OF_TABLE}",
+        }
+        for what, which in about.items():
+            with explained(self.path):
+                if self._connection.execute(f"SELECT count(*) FROM {which}", [TABLE]).fetchall() != [(0,)]:  # noqa: S608
+                    raise StoreError(
+                        f"the table of hashes in {str(self.path)!r} has {what}, which a writer would run\n"
+                        "Hint: drop it in the duckdb shell; nothing was changed."
+                    )
+
+
+def _install(connection: "DuckDBPyConnection", key: str) -> None:
+    """Put the macros into the file that is attached."""
+    connection.execute(f"USE {ATTACHED}")
+    install(connection, key=key)
+    connection.execute("USE memory")
 
 
 def _macros() -> str:

@@ -43,4 +43,6 @@ def install(connection: "DuckDBPyConnection", *, key: str = "source") -> None:
     """
     default = "id := '{}'".format(key.replace("'", "''"))
     for name in FILES:
-        connection.execute(read_sql(name).replace(_DEFAULT_KEY, default))
+        # Without comments, which a key with a line break would end.
+        lines = [line for line in read_sql(name).splitlines() if not line.lstrip().startswith("--")]
+        connection.execute("\n".join(lines).replace(_DEFAULT_KEY, default))

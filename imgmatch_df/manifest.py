@@ -1,5 +1,6 @@
 """What a store of hashes says about itself: its columns, and how the hashes in it were made."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +10,7 @@ from typing import Final
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError, StoreError
-from imgmatch_df.options import make_recipe
+from imgmatch_df.options import make_recipe, shown
 from imgmatch_df.schema import (
     DETAIL,
     ETAG,
@@ -31,7 +32,12 @@ FORMAT: Final = 1
 _HASH: Final = "hash."
 _TEXT: Final = "String"
 _NUMBER: Final = "Int64"
-_KEY_DTYPES: Final[dict[str, pl.DataType]] = {_TEXT: pl.String(), _NUMBER: pl.Int64()}
+_UNSIGNED: Final = "UInt64"
+_KEY_DTYPES: Final[dict[str, pl.DataType]] = {_TEXT: pl.String(), _NUMBER: pl.Int64(), _UNSIGNED: pl.UInt64()}
+# The columns of a store besides its key and its source.
+_OTHERS: Final = (*HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG)
+# Columns that the SQL macros and the writers of stores add for a time begin with these.
+_OWN_NAMES: Final = ("imgmatch_row", "imgmatch_none", "__imgmatch_")
 
 
 @cache
@@ -49,7 +55,7 @@ class Manifest:
     key
         Name of the column that tells rows apart.
     key_dtype
-        ``"String"`` or ``"Int64"``.
+        ``"String"``, ``"Int64"`` or ``"UInt64"``.
     has_source
         Whether there is a column ``source``.
     decode
@@ -79,41 +85,47 @@ class Manifest:
         Raises
         ------
         ArgumentError
-            If `key` is the name of another column of a store.
+            If `key` is the name of another column of a store, or cannot be the name of a column.
         """
+        if "\0" in key or key.lower().startswith(_OWN_NAMES):
+            raise ArgumentError(
+                f"key must not contain NUL, or begin with {' or '.join(map(repr, _OWN_NAMES))}, got {shown(key)}\n"
+                "Hint: rename it in the frame."
+            )
         versions = tuple((name, hash_kind(name).version) for name in HASH_KINDS if name in hash_types)
         decode, _, alpha = recipe.partition("+")
         manifest = cls(
             key=key,
-            key_dtype=_TEXT if dtype == pl.String else _NUMBER,
+            key_dtype=next((name for name, own in _KEY_DTYPES.items() if own == dtype), _NUMBER),
             has_source=has_source or key == SOURCE,
             decode=decode,
             versions=versions,
             alpha=alpha or "drop",
             created_by=made_by(),
         )
-        taken = [*HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG]
-        if key.lower() in taken or (key.lower() == SOURCE and key != SOURCE):
+        if key.lower() in _OTHERS or (key.lower() == SOURCE and key != SOURCE):
             raise ArgumentError(
                 f"key must be the name of no other column of a store, got {key!r}\nHint: rename it in the frame."
             )
         return manifest
 
     @classmethod
-    def parse(cls, entries: Mapping[str, str], where: str) -> "Manifest":
+    def parse(cls, entries: object, where: str) -> "Manifest":
         """Return the manifest that a store's own `entries` are.
 
         Raises
         ------
         StoreError
-            If the store has another format than this version of imgmatch-df knows.
+            If the store has another format than this version of imgmatch-df knows, or they are no entries at all.
         """
         try:
+            if not isinstance(entries, Mapping) or not all(isinstance(part, str) for pair in entries.items() for part in pair):
+                raise TypeError("not all entries are text")
             format_ = int(entries["format"])
             if format_ > FORMAT:
+                made = shown(entries.get("created_by", "a later imgmatch-df"))[1:-1]
                 raise StoreError(
-                    f"{where} has format {format_}, made by {entries.get('created_by', 'a later imgmatch-df')}; this "
-                    f"is {made_by()}, which knows formats up to {FORMAT}\n"
+                    f"{where} has format {format_}, made by {made}; this is {made_by()}, which knows formats up to {FORMAT}\n"
                     "Hint: install a newer imgmatch-df; nothing was changed."
                 )
             versions = tuple((name.removeprefix(_HASH), entries[name]) for name in entries if name.startswith(_HASH))
@@ -130,11 +142,10 @@ class Manifest:
             unknown = [name for name in manifest.hash_types if name not in HASH_KINDS]
             if unknown or not versions or manifest.key_dtype not in _KEY_DTYPES:
                 raise ValueError(unknown or manifest.key_dtype)
-        except (KeyError, ValueError) as error:
-            raise StoreError(
-                f"{where} says of itself what {made_by()} does not understand: {error}\n"
-                "Hint: was it written by another version, or changed by hand? Nothing was changed."
-            ) from error
+            if "\0" in manifest.key or manifest.key.lower() in _OTHERS:
+                raise ValueError(manifest.key)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _not_understood(where, str(error)) from error
         return manifest
 
     @property
@@ -237,3 +248,44 @@ class Manifest:
                 f"{where} holds other hashes than these: {'; '.join(differing)}\n"
                 "Hint: call with what it has, or write to another target; nothing was changed."
             )
+
+
+def parse_entries(text: str, where: str) -> object:
+    """Return the entries that JSON holds, for `Manifest.parse`.
+
+    Raises
+    ------
+    StoreError
+        If it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _not_understood(where, str(error)) from error
+
+
+def check_columns(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> None:
+    """Refuse a table that has other columns than a store, or columns of other dtypes.
+
+    Raises
+    ------
+    StoreError
+        If it has.
+    """
+    if found.keys() != wanted.keys():
+        raise StoreError(
+            f"{where} has the columns {str(list(found))[:400]}, not those of a store\nHint: was it changed by hand?"
+        )
+    for name, dtype in wanted.items():
+        if found[name] != dtype:
+            raise StoreError(
+                f"{where} has the column {name!r} of dtype {shown(str(found[name]))}, in a store it is {dtype}\n"
+                "Hint: was it changed by hand?"
+            )
+
+
+def _not_understood(where: str, what: str) -> StoreError:
+    return StoreError(
+        f"{where} says of itself what {made_by()} does not understand: {shown(what)}\n"
+        "Hint: was it written by another version, or changed by hand? Nothing was changed."
+    )

@@ -6,16 +6,18 @@ moment that a reader may look, and a killed run leaves whole parts alone.
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, BinaryIO, Final, Self
 
 import polars as pl
 
-from imgmatch_df.atomic import appear, sole_writer, sync_folder
+from imgmatch_df.atomic import NO_ROOM, appear, copy_access, open_new, sole_writer, sync_folder
 from imgmatch_df.errors import StoreError
-from imgmatch_df.manifest import Manifest
+from imgmatch_df.manifest import Manifest, check_columns, parse_entries
+from imgmatch_df.parquet_checksums import SAYS_CHECKSUMS, ChecksumError, Footer, add_checksums
+from imgmatch_df.sources import describe
 
 _ABOUT: Final = "imgmatch_store"
 
@@ -52,14 +54,14 @@ class ParquetStore:
         self._wait_s = _COMMIT_S
 
     @classmethod
-    def create(cls, path: Path, manifest: Manifest) -> None:
-        """Make an empty store: a file where `path` ends in ``.parquet``, else a folder with one part."""
-        empty, is_file = pl.DataFrame(schema=manifest.columns), path.suffix.lower() == ".parquet"
+    def create(cls, path: Path, manifest: Manifest, *, is_file: bool) -> None:
+        """Make an empty store: a file, or a folder with one part."""
+        empty = pl.DataFrame(schema=manifest.columns)
         with sole_writer(path):
             if not is_file:
                 path.mkdir(exist_ok=True)
             if not (path.exists() if is_file else any(path.iterdir())):
-                _write(empty, path if is_file else _part(path, 0), path, manifest, replace=False)
+                _write(empty, path if is_file else _part(path, 0), path, manifest)
 
     def __enter__(self) -> Self:
         return self
@@ -77,13 +79,14 @@ class ParquetStore:
     def count(self) -> int:
         """Return the number of rows."""
         with explained(self.path):
-            return sum(int(rows.select(pl.len()).collect().item()) for rows in self._scans())
+            return sum(int(rows.select(pl.len()).collect().item()) for rows in self._scans(()))
 
     def read(
         self, columns: Sequence[str], n_rows: int | None = None, predicate: pl.Expr | None = None
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows in order, in batches: of the first `n_rows` those that `predicate` is true of."""
-        for rows in self._scans():
+        needed = {*columns, *(() if predicate is None else predicate.meta.root_names())}
+        for rows in self._scans(needed, lambda: n_rows):
             found = rows if n_rows is None else rows.head(n_rows)
             found = found if predicate is None else found.filter(predicate)
             with explained(self.path):
@@ -98,7 +101,7 @@ class ParquetStore:
         key = self.manifest.key
         wanted = keys.alias(key).to_frame().lazy()
         found = [pl.DataFrame(schema={name: self.manifest.columns[name] for name in columns})]
-        for rows in self._scans():
+        for rows in self._scans({key, *columns}):
             with explained(self.path):
                 found.append(rows.join(wanted, on=key, how="semi").select(columns).collect())
         return pl.concat(found)
@@ -143,8 +146,9 @@ class ParquetStore:
 
     def _append(self, rows: pl.DataFrame) -> None:
         last = self._parts[-1]
-        n_last = pl.scan_parquet(last, glob=False).select(pl.len()).collect().item()
         is_file = last == self.path
+        with self._opened([last], ()) as parts:
+            n_last = pl.scan_parquet(parts, glob=False).select(pl.len()).collect().item()
         if is_file or n_last < _PART_ROWS:
             taken = rows if is_file else rows.head(_PART_ROWS - n_last)
             self._write_part(pl.concat([self._read_part(last), taken]), last)
@@ -153,14 +157,14 @@ class ParquetStore:
             if part_rows.is_empty():
                 continue
             part = _part(self.path, int(self._parts[-1].stem.removeprefix("part-")) + 1)
-            _write(part_rows, part, self.path, self.manifest, replace=False)
+            _write(part_rows, part, self.path, self.manifest, like=self._parts[-1])
             self._parts.append(part)
 
     def _change(self, changed: pl.DataFrame) -> None:
         key = self.manifest.key
         for part in self._parts:
-            keys = pl.scan_parquet(part, glob=False).select(key)
-            with explained(part):
+            with self._opened([part], {key}) as files:
+                keys = pl.scan_parquet(files, glob=False).select(key)
                 found = keys.join(changed.lazy().select(key), on=key, how="semi").head(1).collect()
             if found.is_empty():
                 continue
@@ -171,33 +175,49 @@ class ParquetStore:
             self._write_part(merged, part)
 
     def _write_part(self, rows: pl.DataFrame, part: Path) -> None:
-        _write(rows, part, self.path, self.manifest, replace=True)
+        _write(rows, part, self.path, self.manifest, like=part)
 
     def _read_part(self, part: Path) -> pl.DataFrame:
-        with explained(part):
-            return pl.read_parquet(part, glob=False).select(list(self.manifest.columns))
+        columns = list(self.manifest.columns)
+        with self._opened([part], columns) as files:
+            return pl.scan_parquet(files, glob=False).select(columns).collect()
 
-    def _scans(self) -> Iterator[pl.LazyFrame]:
-        """Yield the rows of some parts after those of others.
-
-        The parts are open meanwhile: Polars would open each of them more than once, and take what it had read of one
-        for what it finds in the part that has taken its place.
-        """
+    def _scans(
+        self, columns: Collection[str], n_rows: Callable[[], int | None] = lambda: None
+    ) -> Iterator[pl.LazyFrame]:
+        """Yield the rows of some parts after those of others; `columns`, and of them `n_rows`, are read."""
         for first in range(0, len(self._parts), _OPEN_PARTS):
-            with explained(self.path), ExitStack() as stack:
-                parts: list[IO[bytes]] = []
-                for part in self._parts[first : first + _OPEN_PARTS]:
-                    with suppress(FileNotFoundError) if part != self.path else nullcontext():  # pruned meanwhile
-                        parts.append(stack.enter_context(part.open("rb")))
+            with self._opened(self._parts[first : first + _OPEN_PARTS], columns, n_rows()) as parts:
                 if parts:
                     yield pl.scan_parquet(parts, glob=False).select(list(self.manifest.columns))
+
+    @contextmanager
+    def _opened(
+        self, parts: Sequence[Path], columns: Collection[str], n_rows: int | None = None
+    ) -> Iterator[list[IO[bytes]]]:
+        """Give open parts, of which the first `n_rows` of `columns` have the right checksums.
+
+        Polars would open each of them more than once, and take what it had read of one for what it finds in the part
+        that has taken its place.
+        """
+        with explained(self.path), ExitStack() as stack:
+            files: list[IO[bytes]] = []
+            for part in parts:
+                with suppress(FileNotFoundError) if part != self.path else nullcontext():  # pruned meanwhile
+                    file = stack.enter_context(part.open("rb"))
+                    footer = Footer.read(file)
+                    footer.check(file, columns, n_rows)
+                    n_rows = None if n_rows is None else max(0, n_rows - footer.n_rows)
+                    files.append(file)
+            yield files
 
 
 def says_store(part: Path) -> bool:
     """Return whether a file says of itself that it holds stored hashes."""
     try:
-        return _ABOUT in pl.read_parquet_metadata(part)
-    except (pl.exceptions.PolarsError, OSError):
+        with part.open("rb") as file:
+            return _ABOUT in Footer.read(file).metadata
+    except (pl.exceptions.PolarsError, ChecksumError, OSError):
         return False
 
 
@@ -245,42 +265,56 @@ def explained(path: Path) -> Iterator[None]:
     """Turn what Polars says of a file that it cannot read into what a person can do."""
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except ChecksumError as error:
         raise StoreError(
-            f"{str(path)!r} is no whole Parquet file: {str(error).splitlines()[0][:200]}\n"
+            f"{str(path)!r} is damaged, or was changed by another program: {error}\n"
+            "Hint: restore a copy, or hash the images again into a new store; nothing was changed."
+        ) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise StoreError(
+            f"{str(path)!r} is no whole Parquet file: {describe(str(error).splitlines()[0], 200)}\n"
             "Hint: is it damaged, or another format? Choose another name for the store; nothing was changed."
         ) from error
 
 
 def _read_manifest(part: Path) -> Manifest:
     shown = repr(str(part))
-    with explained(part):
-        about = pl.read_parquet_metadata(part).get(_ABOUT)
-        names = list(pl.read_parquet_schema(part))
-    if about is None:
+    with explained(part), part.open("rb") as file:
+        footer = Footer.read(file)
+    if _ABOUT not in footer.metadata:
         raise StoreError(
             f"{shown} is a Parquet file, but no store of hashes\n"
             "Hint: pl.scan_parquet reads it; a store needs another name. Nothing was changed."
         )
-    manifest = Manifest.parse(json.loads(about), shown)
-    if set(names) != set(manifest.columns):
-        raise StoreError(f"{shown} has the columns {names}, not those of a store\nHint: was it changed by hand?")
+    manifest = Manifest.parse(parse_entries(footer.metadata[_ABOUT], shown), shown)
+    check_columns(footer.schema, manifest.columns, shown)
     return manifest
 
 
-def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, replace: bool) -> None:
-    # Beside a folder, not in it: readers take every file there for a part. One name, so that a killed run's is reused.
+def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, like: Path | None = None) -> None:
+    """Write a part whole: in the place of `like` if that is the part, else as a new one with the access of `like`."""
+    # Beside a folder, not in it: readers take every file there for a part. One name, so that a killed run's is removed.
     temporary = target.with_name(f".{target.name}.partial")
     try:
-        rows.write_parquet(
-            temporary, row_group_size=_ROW_GROUP, metadata={_ABOUT: json.dumps(manifest.entries)}, compression="zstd"
-        )
-        appear(temporary, part, replace=replace)
-    except FileExistsError:
-        raise
+        temporary.unlink(missing_ok=True)
+        with open_new(temporary, like=like) as file:
+            rows.write_parquet(
+                file,
+                row_group_size=_ROW_GROUP,
+                metadata={_ABOUT: json.dumps(manifest.entries), **SAYS_CHECKSUMS},
+                compression="zstd",
+            )
+            add_checksums(file)
+        if like is not None:
+            copy_access(like, temporary)
+        appear(temporary, part, replace=like == part)
     except (OSError, pl.exceptions.PolarsError) as error:
+        if like is None and isinstance(error, FileExistsError):
+            raise
+        reason = str(error).splitlines()[0][:200]
+        what = "there is no room for" if any(words in reason for words in NO_ROOM) else "cannot write"
         raise StoreError(
-            f"cannot write {str(part)!r}: {str(error).splitlines()[0][:200]}\n"
+            f"{what} {str(part)!r}: {reason}\n"
             "Hint: is there room, and permission? What was stored stays, and the same call goes on where it stopped."
         ) from error
     finally:

@@ -1,5 +1,6 @@
 """Stored hashes by the name of their store: opened, made and read, whatever form they have."""
 
+import os
 from collections.abc import Iterator
 from os import PathLike, fspath
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from imgmatch_df.atomic import real_path
 from imgmatch_df.duckdb_files import TornError
 from imgmatch_df.duckdb_store import DuckDBStore
 from imgmatch_df.errors import ArgumentError, StoreError
@@ -117,10 +119,10 @@ def open_store(target: Target, *, write: bool = False) -> Store:
     """
     path = _path(target)
     try:
-        form = _form(path)
-        if not path.exists():
-            raise StoreError(f"no such store: {str(path)!r}\nHint: write_hashes makes one.")
-        return form(path, write=write)
+        form, real = _form(path), real_path(path)
+        if not real.exists():
+            raise StoreError(f"no such store: {str(path)!r}{_leads_to(path)}\nHint: write_hashes makes one.")
+        return form(real, write=write)
     except OSError as error:
         raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}\nHint: may its folder be read?") from error
 
@@ -135,12 +137,15 @@ def make_store(target: Target, manifest: Manifest) -> None:
     """
     path = _path(target)
     try:
-        _form(path).create(path, manifest)
+        if _form(path) is DuckDBStore:
+            DuckDBStore.create(real_path(path), manifest)
+        else:
+            ParquetStore.create(real_path(path), manifest, is_file=path.suffix.lower() == _PARQUET_SUFFIX)
     except FileExistsError:
         return
     except OSError as error:
         raise StoreError(
-            f"cannot make {str(path)!r}: {error.strerror}\nHint: is there such a folder, with permission to write?"
+            f"cannot make {str(path)!r}{_leads_to(path)}: {error.strerror}\nHint: is there such a folder, with permission to write?"
         ) from error
 
 
@@ -174,9 +179,18 @@ def is_store(path: Path) -> bool:
     return suffix == DUCKDB_SUFFIX or (suffix == _PARQUET_SUFFIX and path.is_file() and says_store(path))
 
 
+def _leads_to(path: Path) -> str:
+    return f", a link to {os.path.realpath(path)!r}" if path.is_symlink() else ""
+
+
 def _form(path: Path) -> type[DuckDBStore] | type[ParquetStore]:
     suffix = path.suffix.lower()
     if suffix == DUCKDB_SUFFIX and not path.is_dir():
+        if "?" in os.path.realpath(path):
+            raise ArgumentError(
+                f"a .duckdb must not have a '?' in its path, where DuckDB cuts it off, got {os.path.realpath(path)!r}\n"
+                "Hint: rename the file or its folder, or choose a .parquet."
+            )
         return DuckDBStore
     if path.is_dir() or suffix in (_PARQUET_SUFFIX, ""):
         return ParquetStore

@@ -257,12 +257,13 @@ class _Call(NamedTuple):
                 "Hint: rename the column of keys."
             )
         manifest = Manifest.make(
-            name, _key_dtype(schema, key_column), kinds, options.recipe, has_source=own_source not in (None, key_column)
+            name, _key_dtype(schema, key_column, stored), kinds, options.recipe, has_source=own_source not in (None, key_column)
         )
         if stored is not None:
             stored.check_same(manifest, repr(str(target)))
             manifest = stored
-        columns = [pl.col(key_column).cast(manifest.columns[name]).alias(name)]
+        # A number that does not fit becomes null, which no key may be.
+        columns = [pl.col(key_column).cast(manifest.columns[name], strict=False).alias(name)]
         if SOURCE in manifest.columns and name != SOURCE:
             text = pl.lit(None) if own_source is None else pl.col(own_source)
             columns.append(text.cast(pl.String).alias(SOURCE))
@@ -306,8 +307,12 @@ def _key_column(schema: pl.Schema, source: str | None, name: str) -> str:
     return found
 
 
-def _key_dtype(schema: pl.Schema, column: str) -> pl.DataType:
+def _key_dtype(schema: pl.Schema, column: str, stored: Manifest | None) -> pl.DataType:
     dtype = schema[column]
+    if dtype.is_integer() and stored is not None and stored.columns[stored.key].is_integer():
+        return stored.columns[stored.key]
+    if dtype == pl.UInt64:
+        return pl.UInt64()
     if dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         return pl.String()
     if dtype.is_integer():
@@ -353,8 +358,11 @@ class _Run:
         """Store what is new or changed in a chunk."""
         n_null = chunk[self._key].null_count()
         if n_null:
+            dtype = chunk.schema[self._key]
+            what = f"null, or does not fit into {dtype}," if dtype.is_integer() else "null"
             raise ColumnError(
-                f"the key {self._key!r} is null in {n_null:,} rows\nHint: filter them, or give them a key of their own."
+                f"the key {self._key!r} is {what} in {n_null:,} rows\n"
+                "Hint: filter them, or give them a key of their own; text holds numbers of any size."
             )
         rows = self._without_duplicates(chunk)
         if self._call.hashes:

@@ -11,8 +11,9 @@ from typing import IO, Final, TypeVar
 
 import polars as pl
 
+from imgmatch_df.atomic import NO_ROOM, copy_access, open_new, real_path
 from imgmatch_df.documented import Json, to_json
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.formats import byte_columns
 from imgmatch_df.pipeline import to_bits
 from imgmatch_df.renaming import PLAIN, Naming
@@ -59,8 +60,9 @@ def check_target(path: Path | None, *, stores: bool = False) -> None:
             f"unknown output ending {path.suffix!r} of {path.name!r}, known are {', '.join(known)}\n"
             f"Hint: {'.duckdb is continued by the next run' if stores else '.parquet keeps everything'}."
         )
-    if not path.parent.is_dir():
-        raise ArgumentError(f"no such folder: {str(path.parent)!r}\nHint: make it first.")
+    folder = _final(path).parent
+    if not folder.is_dir():
+        raise ArgumentError(f"no such folder: {str(folder)!r}\nHint: make it first.")
     if path.is_dir():
         raise ArgumentError(f"{str(path)!r} is a folder\nHint: name a file in it.")
 
@@ -69,24 +71,58 @@ def check_target(path: Path | None, *, stores: bool = False) -> None:
 def written_whole(path: Path | None, otherwise: IO[bytes]) -> Iterator[Path | IO[bytes]]:
     """Give a temporary path beside `path` that takes its place when the block ends well, and is removed if not.
 
-    A run that fails or is interrupted leaves what was there before. Where there is no `path`, it is `otherwise`.
+    A run that fails or is interrupted leaves what was there before. A file that is replaced keeps its owner and its
+    permissions, and a link stays a link. Where there is no `path`, it is `otherwise`.
+
+    Raises
+    ------
+    ArgumentError
+        If the folder cannot be written.
+    ImgMatchError
+        If there is no room.
     """
     if path is None:
-        yield otherwise
+        with _room_explained("the output"):
+            yield otherwise
         return
-    final = Path(os.path.realpath(path))  # a link stays a link
+    final = _final(path)
     temporary = final.with_name(f".imgmatch-{token_hex(4)}.partial")
     try:
-        temporary.open("xb").close()  # now, so that a folder without permission is known before anything is hashed
+        # Now, so that a folder without permission is known before anything is hashed.
+        open_new(temporary, like=final).close()
     except OSError as error:
         raise ArgumentError(
             f"cannot write into {str(final.parent)!r}: {error.strerror}\nHint: choose another folder for the output."
         ) from error
     try:
-        yield temporary
-        temporary.replace(final)
+        with _room_explained(repr(str(path))):
+            yield temporary
+            if final.exists():
+                copy_access(final, temporary)
+            temporary.replace(final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _final(path: Path) -> Path:
+    try:
+        return real_path(path)
+    except OSError as error:
+        raise ArgumentError(f"{str(path)!r} is a link that leads to itself\nHint: remove the link.") from error
+
+
+@contextmanager
+def _room_explained(shown: str) -> Iterator[None]:
+    """Name what there is no room for, where the system or Polars says that a disk is full."""
+    try:
+        yield
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else ""
+        if not any(words in reason for words in NO_ROOM):
+            raise
+        raise ImgMatchError(
+            f"there is no room for {shown}: {reason}\nHint: make room, or choose another place, and run it again."
+        ) from error
 
 
 def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], suffix: str, naming: Naming = PLAIN) -> None:

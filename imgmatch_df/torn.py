@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from imgmatch_df.duckdb_files import MAX_COMMIT_ROWS, Draft, hide_progress, torn_block
+from imgmatch_df.duckdb_files import ATTACHED, MAX_COMMIT_ROWS, Draft, attach, torn_block
 from imgmatch_df.errors import ImgMatchWarning, StoreError
 from imgmatch_df.manifest import Manifest
 from imgmatch_df.schema import OK, STATUS, STATUSES, hash_kind
@@ -25,7 +25,7 @@ from imgmatch_df.schema import OK, STATUS, STATUSES, hash_kind
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_ANEW: Final = "imgmatch_anew"
+_ANEW: Final = f"{ATTACHED}.main.imgmatch_anew"
 _CHECKED_ROWS: Final = 1 << 16
 _FIRST_BLOCK: Final = 3 * 4096  # after the headers
 
@@ -38,7 +38,7 @@ def repair(path: Path, table: str, about: str) -> None:
     path
         The file, of which the caller is the only writer. Its torn blocks are kept in files beside it.
     table, about
-        The names of the tables of hashes, and of what the store says about itself.
+        The whole names of the tables of hashes, and of what the store says about itself.
 
     Raises
     ------
@@ -75,7 +75,8 @@ def _mend(path: Path, copy: Path, table: str, about: str) -> dict[int, bytes]:
     blocks: dict[int, bytes] = {}
     try:
         with closing(_opened(copy, table, blocks)) as connection:
-            block_bytes = connection.execute("SELECT block_size FROM pragma_database_size()").fetchall()[0][0]
+            sizes = connection.execute("SELECT database_name, block_size FROM pragma_database_size()").fetchall()
+            block_bytes = dict(sizes)[ATTACHED]
             if _are_of_metadata(connection, {(at - _FIRST_BLOCK) // block_bytes for at in blocks}, table):
                 wrong = _find_wrong(connection, str(path), table, about)
             else:
@@ -101,8 +102,7 @@ def _opened(copy: Path, table: str, blocks: dict[int, bytes]) -> "DuckDBPyConnec
     while True:
         with ExitStack() as stack:
             try:
-                connection = stack.enter_context(closing(duckdb.connect(str(copy), read_only=True)))
-                hide_progress(connection)
+                connection = stack.enter_context(closing(attach(copy)))
                 connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [table]).fetchall()
             except duckdb.Error as error:
                 torn = torn_block(str(error))
@@ -120,7 +120,7 @@ def _opened(copy: Path, table: str, blocks: dict[int, bytes]) -> "DuckDBPyConnec
 
 def _are_of_metadata(connection: "DuckDBPyConnection", blocks: set[int], table: str) -> bool:
     """Return whether blocks hold nothing but metadata. DuckDB 1.5 reads some blocks of rows to tell where they are."""
-    metadata = connection.execute("SELECT block_id FROM pragma_metadata_info()").fetchall()
+    metadata = connection.execute("SELECT block_id FROM pragma_metadata_info(?)", [ATTACHED]).fetchall()
     places = connection.execute("SELECT block_id, additional_block_ids FROM pragma_storage_info(?)", [table]).fetchall()
     of_rows = {block for first, others in places for block in (first, *(others or ()))}
     return blocks <= {block for (block,) in metadata} and not blocks & of_rows
@@ -195,7 +195,7 @@ def _make_anew(draft: Draft, table: str) -> int:
         raise StoreError(f"the table has {n_rows:,} rows, of which {made:,} can be read\nHint: restore a copy.")
     execute(
         f"DROP TABLE {table}",
-        f"ALTER TABLE {_ANEW} RENAME TO {table}",
+        f"ALTER TABLE {_ANEW} RENAME TO {table.rpartition('.')[2]}",
         f'ALTER TABLE {table} ALTER COLUMN "{key}" SET NOT NULL',
     )
     return int(n_rows)

@@ -24,6 +24,7 @@ ROWS = [
         "manifest",
         "memory",
         "options",
+        "parquet_checksums",
         "pixels",
         "png",
         "progress",

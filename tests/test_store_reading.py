@@ -372,7 +372,7 @@ def check_after_a_kill(store, rows):
     return found.height
 
 
-STEPS = ["sync", "sync_folder", "_copy_access", "_file_stamp"]
+STEPS = ["sync", "sync_folder", "copy_access", "_file_stamp"]
 
 
 def test_what_lies_there_at_any_step_of_a_run_is_whole(tmp_path, monkeypatch):
