@@ -35,7 +35,9 @@ from imgmatch_df.jpeg import jpeg_orientation
 from imgmatch_df.options import Options
 from imgmatch_df.pixels import SCRATCH as _SCRATCH
 from imgmatch_df.pixels import stored as _stored
+from imgmatch_df.pixels import strips
 from imgmatch_df.quiet import no_warnings
+from imgmatch_df.rows import row_slices
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
@@ -167,9 +169,10 @@ def _decode_odd_jpeg(data: Data, options: Options) -> Picture | Failure:
 
 def _ink_to_rgb(pixels: Pixels) -> None:
     # OpenCV's `icvCvt_CMYK2BGR`.
-    ink = pixels.astype(np.int32)
-    key = ink[..., 3:]
-    pixels[..., :3] = key - ((255 - ink[..., :3]) * key >> 8)
+    for rows in row_slices(*pixels.shape[:2]):
+        ink = pixels[rows].astype(np.uint16)
+        key = ink[..., 3:]
+        pixels[rows, :, :3] = key - ((255 - ink[..., :3]) * key >> 8)
 
 
 # --- everything else, through Pillow ---------------------------------------------------------------------------------
@@ -302,7 +305,7 @@ def _decode_png(data: Data, options: Options) -> Picture | Failure:
             raise EOFError("rows of pixels are missing")
         alpha = None
         if options.alpha != "drop" and chunks.transparency:
-            alpha = png.transparent(chunks, _samples(image, chunks))
+            alpha = _transparency(image, chunks)
         pixels = _stored(image)
         if options.alpha != "drop":
             _put_over_background(pixels, _alpha(image, pixels) if alpha is None else alpha, options)
@@ -317,16 +320,24 @@ def _is_untouched(image: Image.Image, row: int) -> bool:
     return bool(last.all() if image.mode == "1" else (last.view(np.uint8) == _UNTOUCHED).all())
 
 
-def _samples(image: Image.Image, chunks: png.Png) -> npt.NDArray[Any]:
-    samples = np.asarray(image.convert("L") if image.mode == "1" else image)
-    if chunks.bits < 16 or samples.ndim == 2:
-        return samples
-    # Pillow reads the high bytes of 16 bits a channel, so the low ones are a second reading.
-    with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as again:
-        again.tile = [tile._replace(args=_low_bytes(tile.args)) for tile in again.tile]
-        again.load()
-        deep: npt.NDArray[Any] = samples.astype(np.uint16) * np.uint16(256) + np.asarray(again)
-        return deep
+def _transparency(image: Image.Image, chunks: png.Png) -> Pixels | None:
+    """Return how opaque the pixels of a loaded PNG are by its chunk `tRNS`, None where all are."""
+    low = None
+    if chunks.bits == 16 and image.mode == "RGB":  # Pillow reads the high bytes, so the low ones are a second reading
+        with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as low:
+            low.tile = [tile._replace(args=_low_bytes(tile.args)) for tile in low.tile]
+            low.load()
+    alpha = np.empty((image.height, image.width), np.uint8)
+    for rows, strip in strips(image):
+        samples: npt.NDArray[Any] = np.asarray(strip.convert("L") if strip.mode == "1" else strip)
+        if low is not None:
+            low_bytes = np.asarray(low.crop((0, rows.start, image.width, rows.stop)))
+            samples = samples.astype(np.uint16) * np.uint16(256) + low_bytes
+        some = png.transparent(chunks, samples)
+        if some is None:
+            return None
+        alpha[rows] = some
+    return alpha
 
 
 def _low_bytes(args: Any) -> Any:
@@ -369,8 +380,11 @@ def _load_gif(image: GifImagePlugin.GifImageFile, data: Data) -> Pixels:
     colours[:, 3] = 255  # opaque; what is behind is not
     if transparent is not None:
         colours[transparent] = behind
-    pixels = np.full((image.height, image.width), behind.view(np.uint32))
-    pixels[top:bottom, left:right] = colours.view(np.uint32)[:, 0][np.asarray(image)[top:bottom, left:right]]
+    pixels = _SCRATCH.take(4 * image.width * image.height).view(np.uint32).reshape(image.height, image.width)
+    pixels[...] = behind.view(np.uint32)
+    frame = pixels[top:bottom, left:right]
+    for rows, strip in strips(image.crop((left, top, right, bottom))):
+        frame[rows] = colours.view(np.uint32)[:, 0][np.asarray(strip)]
     return pixels.view(np.uint8).reshape(*pixels.shape, 4)
 
 

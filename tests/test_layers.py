@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
-    ["errors", "incomplete", "schema", "statements", "threads"],
+    ["errors", "incomplete", "rows", "schema", "statements", "threads"],
     [
         "addresses",
         "alpha",
@@ -31,6 +31,7 @@ ROWS = [
         "quiet",
         "seen",
         "sources",
+        "tiff_streams",
         "tiff_tags",
         "webp",
         "_kernels",
