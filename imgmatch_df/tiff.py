@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from imgmatch_df import tiff_colours
 from imgmatch_df.pixels import memory, strips
@@ -66,7 +66,7 @@ _MAX_BITS: Final = 320  # of a pixel: five numbers of 64 bits. A small file coul
 _SPARE: Final = 4  # how many times `max_pixels` all tiles of an image may hold, since they stand out at its edges
 _BAND_BYTES: Final = 8 << 20  # of stored rows at a time, but at least one strip or row of tiles
 _FREE_BLOCKS: Final = 65_536
-_PIXELS_OF_BLOCK: Final = {True: 256, False: 16}  # at least, where there are more blocks: compressed ones and plain ones
+_PIXELS_OF_BLOCK: Final = {True: 256, False: 16}  # at least, where there are more: compressed blocks and plain ones
 
 
 class TooManyPixelsError(Exception):
@@ -92,7 +92,7 @@ def decode(
     take: Callable[[int], Pixels],
     background: int | None = None,
     *,
-    admit: Callable[[int], object] = lambda _: None,
+    admit: Callable[[int, int, int], object] = lambda *_: None,
 ) -> Tiff:
     """Return the first image of a TIFF.
 
@@ -107,7 +107,7 @@ def decode(
     background
         The grey that transparent pixels are put over, 0 to 255; None drops the transparency.
     admit
-        Called with the number of pixels before any memory is used.
+        Called with the width, the height and the bytes that decoding takes, before any memory is used.
 
     Raises
     ------
@@ -129,7 +129,6 @@ def decode(
         if columns * rows > limit:
             raise TooManyPixelsError(columns, rows)
     _check(tags, layout)
-    admit(width * height)
     if layout.compression in (6, 7) and layout.photometric == 6 and not layout.planes:
         layout = layout._replace(photometric=2)  # libjpeg gives red, green and blue
     elif layout.compression in _FAX and layout.photometric != 3:
@@ -137,6 +136,7 @@ def decode(
     grid = _grid(layout)
     shows_alpha = background is not None and tiff_colours.has_alpha(layout)
     n_planes = tiff_colours.planes_wanted(layout, with_alpha=shows_alpha) if layout.planes else 1
+    admit(width, height, _n_bytes(layout, grid, n_planes, len(data)))
     offsets, counts = blocks_of(tags, layout, grid.estimate)
     bands: Iterable[Band] = _Bands(tags, layout, grid, offsets, counts, n_planes)
     if n_planes * grid.n_rows * grid.row_bytes <= _BAND_BYTES:
@@ -198,6 +198,20 @@ def _grid(layout: Layout) -> _Grid:
     if layout.across > 1 and layout.block_width * bits % 8:
         raise UnreadTiffError("tiles of a width that does not fill whole bytes")
     return _Grid(layout.height, row_bytes, layout.block_height, block_bytes, layout.block_height * block_bytes)
+
+
+def _n_bytes(layout: Layout, grid: _Grid, n_planes: int, n_data: int) -> int:
+    """Return how many bytes it takes to decode an image."""
+    block = grid.block_rows * grid.block_bytes
+    blocks = grid.block_rows * grid.row_bytes  # beside each other
+    whole = grid.n_rows * grid.row_bytes
+    in_bands = layout.compression == 1 or layout.compression in _BYTES
+    rows = min(whole, max(_BAND_BYTES, blocks)) if in_bands else whole
+    if layout.compression in STREAMED and blocks > _BAND_BYTES:
+        rows, block = 4 * _BAND_BYTES, 0
+    elif layout.compression != 1:  # Pillow's pixels of three samples have 4 bytes
+        rows += rows // 3 + min(n_data, 4 * rows if in_bands else n_data)
+    return 4 * layout.width * layout.height + n_planes * (rows + block)
 
 
 class _Bands:

@@ -37,8 +37,8 @@ ROWS = [
         "_kernels",
     ],
     [
-        *("answers", "bmp", "circuit_breaker", "connections", "documented", "duckdb_files", "folders", "jpeg"),
-        *("naming", "pnm", "tiff_colours"),
+        *("answers", "bmp", "circuit_breaker", "connections", "decode_costs", "documented", "duckdb_files"),
+        *("folders", "jpeg", "naming", "pnm", "tiff_colours"),
     ],
     ["cloud", "tiff", "torn", "web"],
     ["network"],
