@@ -112,7 +112,7 @@ def _stretched(image: Image.Image) -> Pixels:
     for _, strip in strips(image):
         values = _finite(strip)
         low, high = min(low, values.min()), max(high, values.max())
-    scale = 255 / max(high - low, np.finfo(float).tiny)
+    scale = 255 / max(high - low, 1e-300)  # no division by zero
     grey = SCRATCH.take(image.height * image.width).reshape(image.height, image.width)
     for rows, strip in strips(image):
         grey[rows] = np.rint((_finite(strip) - low) * scale)

@@ -256,9 +256,9 @@ class _Bands:
         for rows, predicted in read(tags, layout, grid, offsets, counts):
             if layout.predictor != 1 and not predicted:
                 undo = tiff_colours.undo_differences if layout.predictor == 2 else tiff_colours.undo_float_differences
-                for left in range(0, grid.row_bytes, grid.block_bytes):  # every tile for itself
+                for left in range(0, rows.shape[1], grid.block_bytes):  # every tile for itself
                     undo(rows[:, left : left + grid.block_bytes], layout, step)
-            yield rows
+            yield rows[:, : grid.row_bytes] if layout.predictor == 3 else rows
 
 
 def _joined(parts: list[Pixels]) -> Pixels:
@@ -297,7 +297,8 @@ def _stream(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) 
     for top in range(0, grid.n_rows, step):
         n_rows = min(step, grid.n_rows - top)
         blocks = [read(n_rows * grid.block_bytes).reshape(n_rows, grid.block_bytes) for read in reads]
-        yield (blocks[0] if len(blocks) == 1 else np.hstack(blocks))[:, : grid.row_bytes], False
+        rows = blocks[0] if len(blocks) == 1 else np.hstack(blocks)
+        yield rows if layout.predictor == 3 else rows[:, : grid.row_bytes], False
 
 
 def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Iterator[tuple[Pixels, bool]]:
@@ -306,6 +307,8 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
     compression = layout.compression
     mode, photometric, bits, predictor = "L", 1, 8, 1
     width, height, block_width = grid.row_bytes, grid.n_rows, grid.block_bytes
+    if layout.predictor == 3:  # which needs whole rows of a tile
+        width = layout.across * grid.block_bytes
     more: dict[int, tuple[int, Any]] = {}
     if compression in _FAX:
         mode, bits = "1", 1

@@ -277,7 +277,7 @@ def _stretch_of(layout: Layout, bands: Iterable[Band]) -> Make:
             target[...] = 255 - grey if layout.photometric == 0 else grey
 
     _fill(np.empty((layout.height, 0), np.uint8), layout, bands, look)
-    scale = 255 / max(high - low, np.finfo(float).tiny)
+    scale = 255 / max(high - low, 1e-300)  # no division by zero
     return fill
 
 
