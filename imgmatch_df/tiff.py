@@ -17,7 +17,7 @@ from PIL import TiffImagePlugin
 from imgmatch_df import tiff_colours
 from imgmatch_df.pixels import memory, strips
 from imgmatch_df.tiff_colours import Band
-from imgmatch_df.tiff_streams import STREAMED, open_stream
+from imgmatch_df.tiff_streams import open_stream
 from imgmatch_df.tiff_tags import Layout, Tags, UnreadTiffError, blocks_of, layout_of
 
 __all__ = ["SIGNATURES", "Tiff", "TooManyPixelsError", "UnreadTiffError", "decode"]
@@ -207,7 +207,7 @@ def _n_bytes(layout: Layout, grid: _Grid, n_planes: int, n_data: int) -> int:
     whole = grid.n_rows * grid.row_bytes
     in_bands = layout.compression == 1 or layout.compression in _BYTES
     rows = min(whole, max(_BAND_BYTES, blocks)) if in_bands else whole
-    if layout.compression in STREAMED and blocks > _BAND_BYTES:
+    if layout.compression in _BYTES and blocks > _BAND_BYTES:  # streams, and what is kept for them
         rows, block = 4 * _BAND_BYTES, 0
     elif layout.compression != 1:  # Pillow's pixels of three samples have 4 bytes
         rows += rows // 3 + min(n_data, 4 * rows if in_bands else n_data)
@@ -251,9 +251,9 @@ class _Bands:
             rows = _read_plain(tags.data, layout, grid, offsets, counts)
             yield tiff_colours.REVERSED[rows] if layout.reversed_bits else rows
             return
-        streamed = layout.compression in STREAMED and grid.block_rows * grid.row_bytes > _BAND_BYTES
-        read = _stream if streamed else _decompress
-        for rows, predicted in read(tags, layout, grid, offsets, counts):
+        reads = _open_streams(tags, layout, offsets, counts) if grid.block_rows * grid.row_bytes > _BAND_BYTES else []
+        bands = _stream(layout, grid, reads) if reads else _decompress(tags, layout, grid, offsets, counts)
+        for rows, predicted in bands:
             if layout.predictor != 1 and not predicted:
                 undo = tiff_colours.undo_differences if layout.predictor == 2 else tiff_colours.undo_float_differences
                 for left in range(0, rows.shape[1], grid.block_bytes):  # every tile for itself
@@ -285,14 +285,20 @@ def _read_plain(data: Data, layout: Layout, grid: _Grid, offsets: Any, counts: A
     return rows
 
 
-def _stream(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Iterator[tuple[Pixels, bool]]:
+def _open_streams(tags: Tags, layout: Layout, offsets: Any, counts: Any) -> list[Callable[[int], Pixels]]:
+    """Return a stream for each of some blocks, none where they cannot be read so."""
+    reads = []
+    for offset, count in zip(offsets.tolist(), counts.tolist(), strict=True):
+        block = np.frombuffer(tags.data, np.uint8, count, offset)
+        read = open_stream(layout.compression, tiff_colours.REVERSED[block] if layout.reversed_bits else block)
+        if read is None:
+            return []
+        reads.append(read)
+    return reads
+
+
+def _stream(layout: Layout, grid: _Grid, reads: list[Callable[[int], Pixels]]) -> Iterator[tuple[Pixels, bool]]:
     """Yield the rows of a strip, or of tiles beside each other, a few at a time, and that their predictor is left."""
-    view = memoryview(tags.data)
-    reverse = tiff_colours.REVERSED if layout.reversed_bits else None
-    reads = [
-        open_stream(layout.compression, view[offset : offset + count], reverse)
-        for offset, count in zip(offsets.tolist(), counts.tolist(), strict=True)
-    ]
     step = max(1, _BAND_BYTES // (len(reads) * grid.block_bytes))
     for top in range(0, grid.n_rows, step):
         n_rows = min(step, grid.n_rows - top)
