@@ -209,7 +209,9 @@ def _n_bytes(layout: Layout, grid: _Grid, n_planes: int, n_data: int) -> int:
     rows = min(whole, max(_BAND_BYTES, blocks)) if in_bands else whole
     if layout.compression in _BYTES and blocks > _BAND_BYTES:  # streams, and what is kept for them
         rows, block = 4 * _BAND_BYTES, 0
-    elif layout.compression != 1:  # Pillow's pixels of three samples have 4 bytes
+    elif layout.compression == 1:
+        block = 0
+    else:  # Pillow's pixels of three samples have 4 bytes
         rows += rows // 3 + min(n_data, 4 * rows if in_bands else n_data)
     return 4 * layout.width * layout.height + n_planes * (rows + block)
 
