@@ -20,7 +20,7 @@ from tiff_writer import Spec, file_of, tags_of
 WIDTH, HEIGHT = 4000, 2500
 N_PIXELS = WIDTH * HEIGHT
 MAX_BYTES_A_PIXEL = 24
-MAX_SECONDS = 5 * 3  # the machine may be busy
+MAX_SECONDS = 3 * 3  # of CPU time; the machine may be busy
 
 pytestmark = [
     pytest.mark.slow,
@@ -45,14 +45,14 @@ def measure(path, alpha, n_threads):
     with open(path, "rb") as file:
         data = file.read()
     open("/proc/self/clear_refs", "w").write("5")
-    before, started = status("VmRSS"), time.perf_counter()
+    before, started = status("VmRSS"), time.process_time()
     if n_threads == 1:
         results = [hash_one(data, Options(alpha=alpha))]
     else:
         from concurrent.futures import ThreadPoolExecutor
         with ThreadPoolExecutor(n_threads) as threads:
             results = list(threads.map(hash_one, [data] * n_threads, [Options(alpha=alpha)] * n_threads))
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     result = {"bytes": status("VmHWM") - before, "seconds": seconds, "all": status("VmHWM")}
     print(json.dumps({"results": [list(map(str, found)) for found in results], **result}), flush=True)
 
@@ -129,7 +129,8 @@ def tiff_by_pillow(mode, compression):
 
 
 def by_opencv(suffix, dtype, channels, *options):
-    return cv2.imencode(suffix, samples(channels, dtype), options)[1].tobytes()
+    pixels = samples(channels, dtype) >> (4 if suffix == ".avif" else 0)
+    return cv2.imencode(suffix, pixels, options)[1].tobytes()
 
 
 ROWS_LZW = (cv2.IMWRITE_TIFF_COMPRESSION, 5, cv2.IMWRITE_TIFF_ROWSPERSTRIP, HEIGHT)
@@ -155,7 +156,6 @@ FILES = {
     "BMP 32 bits": lambda: save(image("RGBA"), "BMP"),
     "PPM": lambda: b"P6 %d %d 255\n" % (WIDTH, HEIGHT) + samples(3).tobytes(),
     "PPM 16 bits": lambda: b"P6 %d %d 65535\n" % (WIDTH, HEIGHT) + samples(3, np.uint16).tobytes(),
-    "PGM by Pillow": lambda: b"P5#c\n%d %d 65535\n" % (WIDTH, HEIGHT) + samples(1, np.uint16).tobytes(),
     "PBM": lambda: b"P4 %d %d\n" % (WIDTH, HEIGHT) + bytes(WIDTH // 8 * HEIGHT),
     "AVIF 4:4:4": lambda: save(image("RGBA"), "AVIF", speed=10, subsampling="4:4:4"),
     "AVIF 12 bits": lambda: by_opencv(".avif", np.uint16, 4, *AVIF_12),
