@@ -5,6 +5,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from imgmatch_df.rows import row_slices
+
 Pixels = npt.NDArray[np.uint8]
 
 BACKGROUNDS: Final[dict[str, int | None]] = {"drop": None, "white": 255, "black": 0}
@@ -23,11 +25,9 @@ def composite(pixels: Pixels, alpha: npt.NDArray[Any], background: int) -> None:
     background
         0 to 255.
     """
-    opaque = alpha.astype(np.uint16)
-    behind = (255 - opaque) * np.uint16(background) + np.uint16(127)  # the sum stays below 65,536
-    if pixels.ndim == 2:
-        pixels[...] = (pixels * opaque + behind) // np.uint16(255)
-        return
-    for channel in range(3):
-        plane = pixels[..., channel]
-        plane[...] = (plane * opaque + behind) // np.uint16(255)
+    for rows in row_slices(*alpha.shape):
+        opaque = alpha[rows].astype(np.uint16)
+        behind = (255 - opaque) * np.uint16(background) + np.uint16(127)  # the sum stays below 65,536
+        part = pixels[rows]
+        for plane in [part] if part.ndim == 2 else [part[..., channel] for channel in range(3)]:
+            plane[...] = (plane * opaque + behind) // np.uint16(255)

@@ -26,7 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from imgmatch_df import bmp, foreign, gif, jp2, jpeg, pixel_budget, png, pnm, tiff, webp
+from imgmatch_df import bmp, decode_costs, foreign, gif, jp2, jpeg, pixel_budget, png, pnm, tiff, webp
 from imgmatch_df.alpha import BACKGROUNDS, composite
 from imgmatch_df.decode_budget import jpeg2000_budget, jpeg_budget
 from imgmatch_df.errors import Failure
@@ -35,12 +35,15 @@ from imgmatch_df.jpeg import jpeg_orientation
 from imgmatch_df.options import Options
 from imgmatch_df.pixels import SCRATCH as _SCRATCH
 from imgmatch_df.pixels import stored as _stored
+from imgmatch_df.pixels import strips
 from imgmatch_df.quiet import no_warnings
+from imgmatch_df.rows import row_slices
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
 _SCALED_SIDE: Final = 256  # the larger of the two sizes that the hashes shrink a picture to
+_MOST_BYTES_A_PIXEL: Final = 24  # that decoding takes
 _UNTOUCHED: Final = 0xA5  # what a line holds before it is decoded, where it may be missing
 
 
@@ -108,11 +111,25 @@ def _refused(name: str, budget: str | None, options: Options) -> Failure | None:
     return None if budget is None else Failure("decode_failed", f"{name} that asks for too much: {budget}")
 
 
-def _admit(width: int, height: int, options: Options) -> Failure | None:
+def _admit(name: str, data: Data, width: int, height: int, options: Options) -> Failure | None:
     """Return why an image of that size is not decoded; wait until there is room for one that is."""
-    if width * height > options.max_pixels:
+    n_pixels = width * height
+    if n_pixels > options.max_pixels:
         return _too_many_pixels(width, height, options)
-    pixel_budget.PIXELS.take(width * height)
+    if n_pixels * _MOST_BYTES_A_PIXEL <= pixel_budget.SMALL:  # nearly every image
+        return None
+    return _admit_bytes(name, width, height, decode_costs.n_bytes(name, data, n_pixels), options)
+
+
+def _admit_bytes(name: str, width: int, height: int, n_bytes: int, options: Options) -> Failure | None:
+    limit = decode_costs.max_bytes(options.max_pixels)
+    if n_bytes > limit:
+        return Failure(
+            "too_many_pixels",
+            f"{name} of {width}x{height} pixels takes {n_bytes / 1e9:.2f} GB to decode, more than the "
+            f"{limit / 1e9:.2f} GB of max_pixels={options.max_pixels:,}; raise max_pixels to allow it",
+        )
+    pixel_budget.PIXELS.take(n_bytes)
     return None
 
 
@@ -129,7 +146,7 @@ def _decode_jpeg(data: Data, options: Options, *, damaged: bool = False) -> Pict
     """Return the image of a sound JPEG, or of a `damaged` one as far as it goes; None where that is not enough."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=not damaged)
-        if (refused := _admit(width, height, options)) is not None:
+        if (refused := _admit("JPEG", data, width, height, options)) is not None:
             return refused
         if colours not in ("YCbCr", "RGB", "Gray", "CMYK", "YCCK"):
             return None
@@ -167,9 +184,10 @@ def _decode_odd_jpeg(data: Data, options: Options) -> Picture | Failure:
 
 def _ink_to_rgb(pixels: Pixels) -> None:
     # OpenCV's `icvCvt_CMYK2BGR`.
-    ink = pixels.astype(np.int32)
-    key = ink[..., 3:]
-    pixels[..., :3] = key - ((255 - ink[..., :3]) * key >> 8)
+    for rows in row_slices(*pixels.shape[:2]):
+        ink = pixels[rows].astype(np.uint16)
+        key = ink[..., 3:]
+        pixels[rows, :, :3] = key - ((255 - ink[..., :3]) * key >> 8)
 
 
 # --- everything else, through Pillow ---------------------------------------------------------------------------------
@@ -243,7 +261,7 @@ def _open_with_pillow(data: Data, format_: _Format, options: Options) -> Picture
     # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
     with format_.plugin(io.BytesIO(data)) as image:
         width, height = image.size
-        if (refused := _admit(width, height, options)) is not None:
+        if (refused := _admit(format_.name, data, width, height, options)) is not None:
             return refused
         pixels = format_.load(image, data)
         if options.alpha != "drop":
@@ -275,8 +293,9 @@ def _picture(pixels: Pixels, orientation: int, width: int, height: int) -> Pictu
     return Picture(pixels, orientation, *((height, width) if orientation > 4 else (width, height)))
 
 
-def _load(image: ImageFile.ImageFile, _: Data) -> Pixels:
+def _load(image: Any, _: Data) -> Pixels:
     image.load()
+    image._decoder = None  # of WebP and AVIF: it holds up to 8 bytes a pixel
     return _stored(image)
 
 
@@ -290,7 +309,7 @@ def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: Data) -> Pixels:
 
 def _decode_png(data: Data, options: Options) -> Picture | Failure:
     chunks = png.read_chunks(data)
-    if (refused := _admit(chunks.width, chunks.height, options)) is not None:
+    if (refused := _admit("PNG", data, chunks.width, chunks.height, options)) is not None:
         return refused
     with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as image:
         ImageFile.ImageFile.load_prepare(image)
@@ -302,7 +321,7 @@ def _decode_png(data: Data, options: Options) -> Picture | Failure:
             raise EOFError("rows of pixels are missing")
         alpha = None
         if options.alpha != "drop" and chunks.transparency:
-            alpha = png.transparent(chunks, _samples(image, chunks))
+            alpha = _transparency(image, chunks)
         pixels = _stored(image)
         if options.alpha != "drop":
             _put_over_background(pixels, _alpha(image, pixels) if alpha is None else alpha, options)
@@ -317,16 +336,24 @@ def _is_untouched(image: Image.Image, row: int) -> bool:
     return bool(last.all() if image.mode == "1" else (last.view(np.uint8) == _UNTOUCHED).all())
 
 
-def _samples(image: Image.Image, chunks: png.Png) -> npt.NDArray[Any]:
-    samples = np.asarray(image.convert("L") if image.mode == "1" else image)
-    if chunks.bits < 16 or samples.ndim == 2:
-        return samples
-    # Pillow reads the high bytes of 16 bits a channel, so the low ones are a second reading.
-    with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as again:
-        again.tile = [tile._replace(args=_low_bytes(tile.args)) for tile in again.tile]
-        again.load()
-        deep: npt.NDArray[Any] = samples.astype(np.uint16) * np.uint16(256) + np.asarray(again)
-        return deep
+def _transparency(image: Image.Image, chunks: png.Png) -> Pixels | None:
+    """Return how opaque the pixels of a loaded PNG are by its chunk `tRNS`, None where all are."""
+    low = None
+    if chunks.bits == 16 and image.mode == "RGB":  # Pillow reads the high bytes, so the low ones are a second reading
+        with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as low:
+            low.tile = [tile._replace(args=_low_bytes(tile.args)) for tile in low.tile]
+            low.load()
+    alpha = np.empty((image.height, image.width), np.uint8)
+    for rows, strip in strips(image):
+        samples: npt.NDArray[Any] = np.asarray(strip.convert("L") if strip.mode == "1" else strip)
+        if low is not None:
+            low_bytes = np.asarray(low.crop((0, rows.start, image.width, rows.stop)))
+            samples = samples.astype(np.uint16) * np.uint16(256) + low_bytes
+        some = png.transparent(chunks, samples)
+        if some is None:
+            return None
+        alpha[rows] = some
+    return alpha
 
 
 def _low_bytes(args: Any) -> Any:
@@ -335,7 +362,7 @@ def _low_bytes(args: Any) -> Any:
 
 def _decode_bmp(data: Data, options: Options) -> Picture | Failure:
     header = bmp.read_header(data)
-    if (refused := _admit(header.width, header.height, options)) is not None:
+    if (refused := _admit("BMP", data, header.width, header.height, options)) is not None:
         return refused
     pixels, alpha = bmp.read_pixels(data, header, _SCRATCH.take)
     _put_over_background(pixels, alpha, options)
@@ -344,7 +371,7 @@ def _decode_bmp(data: Data, options: Options) -> Picture | Failure:
 
 def _decode_pnm(data: Data, options: Options) -> Picture | Failure:
     header = pnm.read_header(data)
-    if (refused := _admit(header.width, header.height, options)) is not None:
+    if (refused := _admit("PNM", data, header.width, header.height, options)) is not None:
         return refused
     return _picture(pnm.read_pixels(data, header), 1, header.width, header.height)
 
@@ -369,16 +396,30 @@ def _load_gif(image: GifImagePlugin.GifImageFile, data: Data) -> Pixels:
     colours[:, 3] = 255  # opaque; what is behind is not
     if transparent is not None:
         colours[transparent] = behind
-    pixels = np.full((image.height, image.width), behind.view(np.uint32))
-    pixels[top:bottom, left:right] = colours.view(np.uint32)[:, 0][np.asarray(image)[top:bottom, left:right]]
+    pixels = _SCRATCH.take(4 * image.width * image.height).view(np.uint32).reshape(image.height, image.width)
+    pixels[...] = behind.view(np.uint32)
+    frame = pixels[top:bottom, left:right]
+    for rows, strip in strips(image.crop((left, top, right, bottom))):
+        frame[rows] = colours.view(np.uint32)[:, 0][np.asarray(strip)]
     return pixels.view(np.uint8).reshape(*pixels.shape, 4)
 
 
+class _RefusedError(Exception):
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure)
+        self.failure = failure
+
+
 def _decode_tiff(data: Data, options: Options) -> Picture | Failure:
+    def admit(width: int, height: int, n_bytes: int) -> None:
+        if (failure := _admit_bytes("TIFF", width, height, n_bytes, options)) is not None:
+            raise _RefusedError(failure)
+
     try:
-        admit = pixel_budget.PIXELS.take
         image = tiff.decode(data, options.max_pixels, _SCRATCH.take, BACKGROUNDS[options.alpha], admit=admit)
         return _picture(*image)
+    except _RefusedError as error:
+        return error.failure
     except tiff.TooManyPixelsError as error:
         return _too_many_pixels(*error.size, options)
     except tiff.UnreadTiffError as error:

@@ -1,4 +1,7 @@
-"""How many pixels the process decodes at a time: the memory of decoding does not grow with the number of threads."""
+"""How much memory decoding takes in the process at a time: it does not grow with the number of threads.
+
+What an image takes depends on its format and on its header more than on its pixels: `decode_costs` has the figures.
+"""
 
 import os
 import threading
@@ -7,24 +10,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-# A decoder takes up to 24 bytes a pixel: 3 GB. One image alone may exceed it.
-MAX_PIXELS_IN_FLIGHT: Final = 128_000_000
-# Smaller images are not counted: a lock for each would cost more than it bounds.
-SMALL: Final = 1_000_000
+# Of all images together. Each thread keeps up to 64 MB beside, and smaller images are not counted: 16 threads stay
+# below 4 GB.
+MAX_BYTES_IN_FLIGHT: Final = 2_000_000_000
+# Images that take less are not counted: a lock for each would cost more than it bounds.
+SMALL: Final = 16_000_000
 
 
 class PixelBudget:
-    """Pixels that are being decoded; who would exceed the limit waits, first come, first served.
+    """Bytes of images that are being decoded; who would exceed the limit waits, first come, first served.
 
     Parameters
     ----------
-    max_pixels
-        The limit.
+    max_bytes
+        The limit. An image that takes more is decoded while no other is.
     """
 
-    def __init__(self, max_pixels: int) -> None:
-        self._max_pixels = max_pixels
-        self._n_pixels = 0
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._n_bytes = 0
         self._tickets: deque[object] = deque()
         self._changed = threading.Condition()
         self._held = threading.local()
@@ -32,51 +36,51 @@ class PixelBudget:
     @contextmanager
     def image(self) -> Iterator[None]:
         """Give back at the end what this thread takes within."""
-        self._held.n_pixels = 0
+        self._held.n_bytes = 0
         try:
             yield
         finally:
             self._release()
-            self._held.n_pixels = None
+            self._held.n_bytes = None
 
-    def take(self, n_pixels: int) -> None:
-        """Take the pixels of the image that this thread is about to decode; wait until there is room for them.
+    def take(self, n_bytes: int) -> None:
+        """Take the bytes of the image that this thread is about to decode; wait until there is room for them.
 
         Nothing is taken outside of `image`, and nothing more for an image that is decoded a second time.
         """
-        held: int | None = getattr(self._held, "n_pixels", None)
-        if held is None or n_pixels <= max(SMALL, held):
+        held: int | None = getattr(self._held, "n_bytes", None)
+        if held is None or n_bytes <= max(SMALL, held):
             return
         self._release()  # who waits holds nothing, so nobody waits for ever
         ticket = object()
         with self._changed:
             self._tickets.append(ticket)
             try:
-                while self._tickets[0] is not ticket or not self._fits(n_pixels):
+                while self._tickets[0] is not ticket or not self._fits(n_bytes):
                     self._changed.wait()
-                self._n_pixels += n_pixels
-                self._held.n_pixels = n_pixels
+                self._n_bytes += n_bytes
+                self._held.n_bytes = n_bytes
             finally:
                 self._tickets.remove(ticket)
                 self._changed.notify_all()
 
-    def _fits(self, n_pixels: int) -> bool:
-        return self._n_pixels == 0 or self._n_pixels + n_pixels <= self._max_pixels
+    def _fits(self, n_bytes: int) -> bool:
+        return self._n_bytes == 0 or self._n_bytes + n_bytes <= self._max_bytes
 
     def _release(self) -> None:
-        n_pixels, self._held.n_pixels = self._held.n_pixels, 0
-        if n_pixels:
+        n_bytes, self._held.n_bytes = self._held.n_bytes, 0
+        if n_bytes:
             with self._changed:
-                self._n_pixels -= n_pixels
+                self._n_bytes -= n_bytes
                 self._changed.notify_all()
 
 
-PIXELS: PixelBudget = PixelBudget(MAX_PIXELS_IN_FLIGHT)
+PIXELS: PixelBudget = PixelBudget(MAX_BYTES_IN_FLIGHT)
 
 
 def _forget_threads_of_parent() -> None:
     global PIXELS
-    PIXELS = PixelBudget(MAX_PIXELS_IN_FLIGHT)
+    PIXELS = PixelBudget(MAX_BYTES_IN_FLIGHT)
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,6 +1,10 @@
-"""The pixels of images that Pillow has loaded, as the hashes read them, and the buffer that a thread keeps for them."""
+"""The pixels of images that Pillow has loaded, as the hashes read them, and the buffer that a thread keeps for them.
+
+Large images are converted a few rows at a time, so that nothing but the result has the size of the image.
+"""
 
 import threading
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +15,8 @@ from PIL import Image
 Pixels = npt.NDArray[np.uint8]
 
 MAX_KEPT_BYTES: Final = 64 << 20  # of the buffer that a thread keeps: an image of 16 megapixels
+_STRIP_BYTES: Final = 4 << 20  # of Pillow's memory that are converted at a time
+_WHOLE_BYTES: Final = 16 << 20  # what Pillow keeps in one block of memory, which needs no strips
 
 
 class _Scratch(threading.local):
@@ -29,28 +35,46 @@ class _Scratch(threading.local):
 SCRATCH: Final = _Scratch()
 
 
+def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yield which rows of a loaded image, and these rows as an image of a few MB; a small image as it is."""
+    row_bytes = 4 * image.width  # at most
+    if row_bytes * image.height <= _WHOLE_BYTES:
+        yield slice(0, image.height), image
+        return
+    step = max(1, _STRIP_BYTES // row_bytes)
+    for top in range(0, image.height, step):
+        rows = slice(top, min(top + step, image.height))
+        yield rows, image.crop((0, rows.start, image.width, rows.stop))
+
+
+def memory(image: Image.Image) -> Pixels:
+    """Return the bytes of a loaded image as Pillow has them, read-only; red, green and blue have a fourth byte."""
+    # Arrow sees Pillow's memory as it is: 14 us for 0.1 megapixels, where `tobytes` takes 40 to 400. Only images
+    # above 16 MiB, which Pillow keeps in several blocks, cannot be seen so.
+    try:
+        return np.frombuffer(pa.array(image).buffers()[-1], np.uint8)
+    except ValueError:
+        return np.frombuffer(image.tobytes("raw", "RGBX" if image.mode == "RGB" else image.mode), np.uint8)
+
+
 def stored(image: Image.Image) -> Pixels:
-    """Return the pixels of a loaded image of any mode, in the thread's buffer or their own.
+    """Return the pixels of a loaded image of any mode, in the thread's buffer.
 
     Returns
     -------
     ndarray
         uint8, (rows, columns) grey, or (rows, columns, 4): of mode RGBA the fourth channel is alpha.
     """
-    match image.mode:
-        case "RGB" | "RGBA" | "RGBX" | "CMYK" | "YCbCr" | "L":
-            shape = (image.height, image.width) if image.mode == "L" else (image.height, image.width, 4)
-            return _copy_out(image, shape)
-        case "1":
-            return np.array(image.convert("L"))
-        case "LA" | "La":
-            return stored(image.getchannel(0))
-        case "I" | "F":
-            return _stretched(np.asarray(image))
-        case mode if mode.startswith("I;16"):
-            return (np.asarray(image) >> 8).astype(np.uint8)
-    image.info.pop("transparency", None)
-    return stored(image.convert("RGB"))
+    if image.mode in ("I", "F"):
+        return _stretched(image)
+    if is_grey := image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16"):
+        shape: tuple[int, ...] = image.height, image.width
+    else:
+        shape = image.height, image.width, 4
+    out = SCRATCH.take(int(np.prod(shape))).reshape(shape)
+    for rows, strip in strips(image):
+        out[rows] = _grey(strip) if is_grey else _colours(strip)
+    return out
 
 
 def unpack(
@@ -63,22 +87,38 @@ def unpack(
     return stored(image)
 
 
-def _copy_out(image: Image.Image, shape: tuple[int, ...]) -> Pixels:
-    # Arrow sees Pillow's memory as it is: 14 us for 0.1 megapixels, where `tobytes` takes 40 to 400. Only images
-    # above 16 MiB, which Pillow keeps in several blocks, cannot be seen so.
-    values: Pixels
-    try:
-        values = np.frombuffer(pa.array(image).buffers()[-1], np.uint8)
-    except ValueError:
-        values = np.frombuffer(image.tobytes("raw", "RGBX" if image.mode == "RGB" else image.mode), np.uint8)
-    out = SCRATCH.take(values.size).reshape(shape)
-    out[...] = values.reshape(shape)
-    return out
+def _grey(image: Image.Image) -> npt.NDArray[Any]:
+    match image.mode:
+        case "L":
+            return memory(image).reshape(image.height, image.width)
+        case "1":
+            return np.asarray(image.convert("L"))
+        case "LA" | "La":
+            return memory(image).reshape(image.height, image.width, 4)[..., 0]
+    high: npt.NDArray[Any] = np.asarray(image) >> 8
+    return high
 
 
-def _stretched(values: npt.NDArray[Any]) -> Pixels:
+def _colours(image: Image.Image) -> Pixels:
+    if image.mode not in ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+        image.info.pop("transparency", None)
+        image = image.convert("RGB")
+    return memory(image).reshape(image.height, image.width, 4)
+
+
+def _stretched(image: Image.Image) -> Pixels:
     """Return 32-bit integers or floats as grey, from the least at 0 to the largest at 255: they have no white."""
-    values = np.where(np.isfinite(values), values, 0).astype(np.float64)
-    low, high = values.min(), values.max()
-    grey: Pixels = np.rint((values - low) * (255 / max(high - low, np.finfo(float).tiny))).astype(np.uint8)
+    low, high = np.inf, -np.inf
+    for _, strip in strips(image):
+        values = _finite(strip)
+        low, high = min(low, values.min()), max(high, values.max())
+    scale = 255 / max(high - low, 1e-300)  # no division by zero
+    grey = SCRATCH.take(image.height * image.width).reshape(image.height, image.width)
+    for rows, strip in strips(image):
+        grey[rows] = np.rint((_finite(strip) - low) * scale)
     return grey
+
+
+def _finite(image: Image.Image) -> npt.NDArray[np.float64]:
+    values = np.asarray(image)
+    return np.where(np.isfinite(values), values, 0).astype(np.float64)

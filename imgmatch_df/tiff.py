@@ -1,20 +1,23 @@
 """TIFF, read as OpenCV reads it: through libtiff, and by the rules of its tif_getimage.c.
 
 Pillow reads TIFF too, but as modes of its own, of which it has too few. So only its decompressors are used: a file's
-strips or tiles are presented to it once more, under tags of which Pillow makes plain bytes.
+strips or tiles are presented to it once more, under tags of which Pillow makes plain bytes. Large images are presented
+band by band, so that beside the pixels only a few MB are held, whatever the bits of a sample.
 """
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from imgmatch_df import tiff_colours
+from imgmatch_df.pixels import memory, strips
+from imgmatch_df.tiff_colours import Band
+from imgmatch_df.tiff_streams import open_stream
 from imgmatch_df.tiff_tags import Layout, Tags, UnreadTiffError, blocks_of, layout_of
 
 __all__ = ["SIGNATURES", "Tiff", "TooManyPixelsError", "UnreadTiffError", "decode"]
@@ -61,6 +64,9 @@ _IMAGES: Final = (6, 7, 32909, 50001)  # compressions of 8-bit samples, which kn
 _MODES: Final = {1: ("L", 1), 3: ("RGB", 2), 4: ("RGBA", 2)}  # of Pillow, and its photometric interpretation
 _MAX_BITS: Final = 320  # of a pixel: five numbers of 64 bits. A small file could announce 65,535 samples
 _SPARE: Final = 4  # how many times `max_pixels` all tiles of an image may hold, since they stand out at its edges
+_BAND_BYTES: Final = 8 << 20  # of stored rows at a time, but at least one strip or row of tiles
+_FREE_BLOCKS: Final = 65_536
+_PIXELS_OF_BLOCK: Final = {True: 256, False: 16}  # at least, where there are more: compressed blocks and plain ones
 
 
 class TooManyPixelsError(Exception):
@@ -86,7 +92,7 @@ def decode(
     take: Callable[[int], Pixels],
     background: int | None = None,
     *,
-    admit: Callable[[int], object] = lambda _: None,
+    admit: Callable[[int, int, int], object] = lambda *_: None,
 ) -> Tiff:
     """Return the first image of a TIFF.
 
@@ -101,7 +107,7 @@ def decode(
     background
         The grey that transparent pixels are put over, 0 to 255; None drops the transparency.
     admit
-        Called with the number of pixels before any memory is used.
+        Called with the width, the height and the bytes that decoding takes, before any memory is used.
 
     Raises
     ------
@@ -123,7 +129,6 @@ def decode(
         if columns * rows > limit:
             raise TooManyPixelsError(columns, rows)
     _check(tags, layout)
-    admit(width * height)
     if layout.compression in (6, 7) and layout.photometric == 6 and not layout.planes:
         layout = layout._replace(photometric=2)  # libjpeg gives red, green and blue
     elif layout.compression in _FAX and layout.photometric != 3:
@@ -131,15 +136,14 @@ def decode(
     grid = _grid(layout)
     shows_alpha = background is not None and tiff_colours.has_alpha(layout)
     n_planes = tiff_colours.planes_wanted(layout, with_alpha=shows_alpha) if layout.planes else 1
+    admit(width, height, _n_bytes(layout, grid, n_planes, len(data)))
     offsets, counts = blocks_of(tags, layout, grid.estimate)
-    n_blocks = layout.across * layout.down
-    planes = [
-        _read_plane(tags, layout, grid, offsets[first : first + n_blocks], counts[first : first + n_blocks])
-        for first in range(0, n_planes * n_blocks, n_blocks)
-    ]
-    pixels = tiff_colours.pixels_of(tags, layout, planes, take)
+    bands: Iterable[Band] = _Bands(tags, layout, grid, offsets, counts, n_planes)
+    if n_planes * grid.n_rows * grid.row_bytes <= _BAND_BYTES:
+        bands = list(bands)  # they may be wanted twice
+    pixels = tiff_colours.pixels_of(tags, layout, bands, take)
     if background is not None and shows_alpha:
-        tiff_colours.put_over(pixels, layout, planes, background)
+        tiff_colours.put_over(pixels, layout, bands, background)
     return Tiff(pixels, layout.orientation, width, height)
 
 
@@ -161,6 +165,10 @@ def _check(tags: Tags, layout: Layout) -> None:
         raise UnreadTiffError(f"predictor 2 of {bits}-bit samples")
     if layout.predictor == 3 and (layout.sample_format != 3 or bits not in (16, 32, 64)):
         raise UnreadTiffError(f"predictor 3 of {bits}-bit samples that are not floats")
+    n_blocks = layout.across * layout.down
+    if n_blocks > _FREE_BLOCKS + layout.width * layout.height // _PIXELS_OF_BLOCK[compression != 1]:
+        kind = "tiles" if layout.tiled else "strips"
+        raise UnreadTiffError(f"{n_blocks:,} {kind} of {layout.block_width}x{layout.block_height} pixels")
     if tags.hint(32997, 1) != 1 or tags.hint(32998, 1) != 1:
         raise UnreadTiffError("a volume of several slices")
     tiff_colours.check(tags, layout)
@@ -192,18 +200,71 @@ def _grid(layout: Layout) -> _Grid:
     return _Grid(layout.height, row_bytes, layout.block_height, block_bytes, layout.block_height * block_bytes)
 
 
-def _read_plane(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Pixels:
-    """Return the stored rows of a plane, (rows, bytes), decompressed."""
-    if layout.compression == 1:
-        rows = _read_plain(tags.data, layout, grid, offsets, counts)
-        return tiff_colours.REVERSED[rows] if layout.reversed_bits else rows
-    rows, predicted = _decompress(tags, layout, grid, offsets, counts)
-    if layout.predictor != 1 and not predicted:
+def _n_bytes(layout: Layout, grid: _Grid, n_planes: int, n_data: int) -> int:
+    """Return how many bytes it takes to decode an image."""
+    block = grid.block_rows * grid.block_bytes
+    blocks = grid.block_rows * grid.row_bytes  # beside each other
+    whole = grid.n_rows * grid.row_bytes
+    in_bands = layout.compression == 1 or layout.compression in _BYTES
+    rows = min(whole, max(_BAND_BYTES, blocks)) if in_bands else whole
+    if layout.compression in _BYTES and blocks > _BAND_BYTES:  # streams, and what is kept for them
+        rows, block = 4 * _BAND_BYTES, 0
+    elif layout.compression == 1:
+        block = 0
+    else:  # Pillow's pixels of three samples have 4 bytes
+        rows += rows // 3 + min(n_data, 4 * rows if in_bands else n_data)
+    return 4 * layout.width * layout.height + n_planes * (rows + block)
+
+
+class _Bands:
+    """The stored rows of an image, decompressed anew whenever they are iterated over."""
+
+    def __init__(self, tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any, n_planes: int) -> None:
+        self._tags = tags
+        self._layout = layout
+        self._grid = grid
+        self._offsets = offsets.reshape(-1, layout.down, layout.across)[:n_planes]
+        self._counts = counts.reshape(-1, layout.down, layout.across)[:n_planes]
+
+    def __iter__(self) -> Iterator[Band]:
+        layout, grid = self._layout, self._grid
+        in_bands = layout.compression == 1 or layout.compression in _BYTES
+        step = max(1, _BAND_BYTES // (grid.block_rows * grid.row_bytes)) if in_bands else layout.down
+        for first in range(0, layout.down, step):
+            last = min(first + step, layout.down)
+            n_rows = min(last * grid.block_rows, grid.n_rows) - first * grid.block_rows
+            planes = [
+                self._read(offsets[first:last].ravel(), counts[first:last].ravel(), grid._replace(n_rows=n_rows))
+                for offsets, counts in zip(self._offsets, self._counts, strict=True)
+            ]
+            top, bottom = first * layout.block_height, min(last * layout.block_height, layout.height)
+            if tiff_colours.is_subsampled(layout):
+                yield Band(slice(top, bottom), [_joined(list(parts)) for parts in planes])
+                continue
+            for parts in zip(*planes, strict=True):
+                yield Band(slice(top, top + len(parts[0])), list(parts))
+                top += len(parts[0])
+
+    def _read(self, offsets: Any, counts: Any, grid: _Grid) -> Iterator[Pixels]:
+        """Yield the stored rows of some blocks of a plane, (rows, bytes), decompressed."""
+        tags, layout = self._tags, self._layout
         step = 1 if layout.planes else layout.n_samples
-        undo = tiff_colours.undo_differences if layout.predictor == 2 else tiff_colours.undo_float_differences
-        for left in range(0, grid.row_bytes, grid.block_bytes):  # every tile for itself
-            undo(rows[:, left : left + grid.block_bytes], layout, step)
-    return rows
+        if layout.compression == 1:
+            rows = _read_plain(tags.data, layout, grid, offsets, counts)
+            yield tiff_colours.REVERSED[rows] if layout.reversed_bits else rows
+            return
+        reads = _open_streams(tags, layout, offsets, counts) if grid.block_rows * grid.row_bytes > _BAND_BYTES else []
+        bands = _stream(layout, grid, reads) if reads else _decompress(tags, layout, grid, offsets, counts)
+        for rows, predicted in bands:
+            if layout.predictor != 1 and not predicted:
+                undo = tiff_colours.undo_differences if layout.predictor == 2 else tiff_colours.undo_float_differences
+                for left in range(0, rows.shape[1], grid.block_bytes):  # every tile for itself
+                    undo(rows[:, left : left + grid.block_bytes], layout, step)
+            yield rows[:, : grid.row_bytes] if layout.predictor == 3 else rows
+
+
+def _joined(parts: list[Pixels]) -> Pixels:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _read_plain(data: Data, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Pixels:
@@ -226,12 +287,36 @@ def _read_plain(data: Data, layout: Layout, grid: _Grid, offsets: Any, counts: A
     return rows
 
 
-def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> tuple[Pixels, bool]:
-    """Return the rows (rows, bytes) that Pillow's libtiff makes of some blocks, and whether it undid the predictor."""
+def _open_streams(tags: Tags, layout: Layout, offsets: Any, counts: Any) -> list[Callable[[int], Pixels]]:
+    """Return a stream for each of some blocks, none where they cannot be read so."""
+    reads = []
+    for offset, count in zip(offsets.tolist(), counts.tolist(), strict=True):
+        block = np.frombuffer(tags.data, np.uint8, count, offset)
+        read = open_stream(layout.compression, tiff_colours.REVERSED[block] if layout.reversed_bits else block)
+        if read is None:
+            return []
+        reads.append(read)
+    return reads
+
+
+def _stream(layout: Layout, grid: _Grid, reads: list[Callable[[int], Pixels]]) -> Iterator[tuple[Pixels, bool]]:
+    """Yield the rows of a strip, or of tiles beside each other, a few at a time, and that their predictor is left."""
+    step = max(1, _BAND_BYTES // (len(reads) * grid.block_bytes))
+    for top in range(0, grid.n_rows, step):
+        n_rows = min(step, grid.n_rows - top)
+        blocks = [read(n_rows * grid.block_bytes).reshape(n_rows, grid.block_bytes) for read in reads]
+        rows = blocks[0] if len(blocks) == 1 else np.hstack(blocks)
+        yield rows if layout.predictor == 3 else rows[:, : grid.row_bytes], False
+
+
+def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Iterator[tuple[Pixels, bool]]:
+    """Yield the rows (rows, bytes) that Pillow's libtiff makes of some blocks, and whether it undid the predictor."""
     n_samples = 1 if layout.planes else layout.n_samples
     compression = layout.compression
     mode, photometric, bits, predictor = "L", 1, 8, 1
     width, height, block_width = grid.row_bytes, grid.n_rows, grid.block_bytes
+    if layout.predictor == 3:  # which needs whole rows of a tile
+        width = layout.across * grid.block_bytes
     more: dict[int, tuple[int, Any]] = {}
     if compression in _FAX:
         mode, bits = "1", 1
@@ -246,6 +331,9 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
             photometric = 6 if tags.hint(262, 6) == 6 and mode == "RGB" else photometric
     else:
         n_samples = 1
+    data = tags.data
+    if compression in _BYTES:
+        data, offsets, counts = _only(data, offsets, counts, grid.block_rows * grid.block_bytes)
     entries = {
         256: (4, [width]),
         257: (4, [height]),
@@ -262,20 +350,32 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
         325 if layout.tiled else 279: (4, counts),
         **more,
     }
-    data = tags.data
     if layout.reversed_bits and compression not in (6, 7):  # libjpeg wants none of it
         data = tiff_colours.REVERSED[np.frombuffer(data, np.uint8)].tobytes()
     try:
         with TiffImagePlugin.TiffImageFile(io.BytesIO(_with_tags(data, entries))) as image:
+            del data
             image.load()
-            stored = _bytes_of(image.convert("L") if mode == "1" else image)
-            step = 4 if mode in ("RGB", "RGBA") else 1  # bytes of a pixel in Pillow's memory
     except OSError as error:
         raise ValueError(f"its {_NAMES[compression]} data are damaged or end early") from error
-    rows = stored.reshape(height, width * step)
-    if layout.predictor != 1 and predictor == 1:
-        rows = rows.copy()  # to be changed
-    return np.packbits(rows, axis=1) if layout.bits == 1 and mode == "1" else rows, predictor != 1
+    step = 4 if mode in ("RGB", "RGBA") else 1  # bytes of a pixel in Pillow's memory
+    for _, strip in strips(image):
+        rows = memory(strip.convert("L") if mode == "1" else strip).reshape(strip.height, width * step)
+        if layout.predictor != 1 and predictor == 1:
+            rows = rows.copy()  # to be changed
+        yield np.packbits(rows, axis=1) if layout.bits == 1 and mode == "1" else rows, predictor != 1
+
+
+def _only(data: Data, offsets: Any, counts: Any, n_bytes: int) -> tuple[bytes, Any, Any]:
+    """Return a file of the compressed bytes of some blocks alone, and where they lie in it.
+
+    `n_bytes` is the size of a block. A block of more than four times as many is cut: blocks may share their bytes.
+    """
+    counts = np.minimum(counts, 4 * n_bytes + 1024)
+    ends = 8 + np.cumsum(counts)
+    view = memoryview(data)
+    blocks = [view[at : at + count] for at, count in zip(offsets.tolist(), counts.tolist(), strict=True)]
+    return b"".join([bytes(8), *blocks]), ends - counts, counts
 
 
 def _jpeg_tags(tags: Tags) -> dict[int, tuple[int, Any]]:
@@ -305,11 +405,3 @@ def _with_tags(data: Data, entries: dict[int, tuple[int, Any]]) -> bytes:
         else:
             table += body.ljust(4, b"\0")
     return b"".join((b"II*\0", struct.pack("<I", at), data[8:], bytes(len(data) % 2), table, bytes(4), after))
-
-
-def _bytes_of(image: Image.Image) -> Pixels:
-    # Arrow sees Pillow's memory as it is. Only what is above 16 MiB lies in several blocks, and has to be copied.
-    try:
-        return np.frombuffer(pa.array(image).buffers()[-1], np.uint8)
-    except ValueError:
-        return np.frombuffer(image.tobytes("raw", "RGBX" if image.mode == "RGB" else image.mode), np.uint8)

@@ -1,12 +1,13 @@
 """Stored samples of a TIFF to grey or to red, green and blue, by the rules of libtiff's tif_getimage.c."""
 
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from imgmatch_df.alpha import composite
+from imgmatch_df.rows import row_slices
 from imgmatch_df.tiff_tags import Layout, Tags, UnreadTiffError
 
 Pixels = npt.NDArray[np.uint8]
@@ -15,7 +16,6 @@ Floats = npt.NDArray[np.float32]
 Make = Callable[[Pixels, Layout, list[Samples]], None]  # fills rows of pixels from one array for each sample
 
 REVERSED: Final = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
-_AT_ONCE: Final = 1 << 16  # pixels: sums of several numbers a pixel then stay in the cache, and need no memory
 _PHOTOMETRIC: Final = {
     0: "grey",
     1: "grey",
@@ -33,6 +33,22 @@ _PHOTOMETRIC: Final = {
     34892: "linear raw",
 }
 _SUBSAMPLINGS: Final = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4))
+
+
+class Band(NamedTuple):
+    """Some rows of an image.
+
+    Parameters
+    ----------
+    rows
+        Which rows of the image they are.
+    planes
+        The stored rows, (rows, bytes): one plane, or one for each sample. Pixels of three 8-bit samples may have 4
+        bytes. Rows of subsampled YCbCr are rows of blocks of pixels, and a band is of whole strips or tiles.
+    """
+
+    rows: slice
+    planes: list[Pixels]
 
 
 def check(tags: Tags, layout: Layout) -> None:
@@ -79,33 +95,32 @@ def has_alpha(layout: Layout) -> bool:
     return layout.alpha != 0 and layout.photometric in known and layout.bits in (8, 16) and not _is_stretched(layout)
 
 
-def put_over(pixels: Pixels, layout: Layout, planes: list[Pixels], background: int) -> None:
+def put_over(pixels: Pixels, layout: Layout, bands: Iterable[Band], background: int) -> None:
     """Put the pixels of an image that has an alpha over a grey, in place; see `alpha.composite`."""
-    alpha = np.empty((layout.height, layout.width), np.uint8)
     n_colours = 3 if layout.photometric == 2 else 1
-
-    def fill(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
-        out[...] = _bytes_of(samples[n_colours], layout)
-
-    _fill(alpha, layout, planes, fill)
     is_multiplied = layout.alpha == 1 or layout.photometric == 2 or (layout.photometric in (0, 1) and layout.planes)
-    if not is_multiplied:
-        composite(pixels, alpha, background)
-        return
-    behind = ((255 - alpha.astype(np.uint16)) * background + 127) // 255
-    for plane in [pixels] if pixels.ndim == 2 else [pixels[..., channel] for channel in range(3)]:
-        plane[...] = np.minimum(plane + behind, 255)
+
+    def put(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
+        alpha = _bytes_of(samples[n_colours], layout)
+        if not is_multiplied:
+            composite(out, alpha, background)
+            return
+        behind = ((255 - alpha.astype(np.uint16)) * background + 127) // 255
+        for plane in [out] if out.ndim == 2 else [out[..., channel] for channel in range(3)]:
+            plane[...] = np.minimum(plane + behind, 255)
+
+    _fill(pixels, layout, bands, put)
 
 
-def pixels_of(tags: Tags, layout: Layout, planes: list[Pixels], take: Callable[[int], Pixels]) -> Pixels:
+def pixels_of(tags: Tags, layout: Layout, bands: Iterable[Band], take: Callable[[int], Pixels]) -> Pixels:
     """Return the pixels of stored rows.
 
     Parameters
     ----------
     tags, layout
         Of the file.
-    planes
-        Stored rows, (rows, bytes): one plane, or one for each sample. Pixels of three 8-bit samples may have 4 bytes.
+    bands
+        All rows, in order; they may be iterated over twice.
     take
         Gives a buffer of so many bytes.
     """
@@ -114,28 +129,30 @@ def pixels_of(tags: Tags, layout: Layout, planes: list[Pixels], take: Callable[[
     if layout.photometric in (0, 1) and not (layout.planes and layout.alpha == 2):
         grey = take(n_pixels).reshape(shape)
         if layout.bits == 8:  # the one step of all plain files
-            stored = _eight_bits(planes[0], layout)[..., 0]
-            if layout.photometric == 0 and not layout.planes:  # libtiff takes planes of grey as they are
-                np.subtract(255, stored, out=grey)
-            else:
-                np.copyto(grey, stored)
+            for rows, planes in bands:
+                stored = _eight_bits(planes[0], layout)[..., 0]
+                if layout.photometric == 0 and not layout.planes:  # libtiff takes planes of grey as they are
+                    np.subtract(255, stored, out=grey[rows])
+                else:
+                    np.copyto(grey[rows], stored)
         else:
-            _fill(grey, layout, planes, _grey_of(layout, planes))
+            _fill(grey, layout, bands, _grey_of(layout, bands))
         return grey
     pixels = take(4 * n_pixels).reshape(*shape, 4)
     if is_subsampled(layout):
-        _fill_subsampled(pixels, layout, planes[0], _ycbcr_of(tags))
+        _fill_subsampled(pixels, layout, bands, _ycbcr_of(tags))
         return pixels
-    if layout.photometric == 2 and layout.bits == 8 and layout.alpha != 2 and len(planes) == 1:
-        stored = _eight_bits(planes[0], layout)
-        if stored.shape[-1] == 4 and stored.flags.c_contiguous:
-            pixels[...] = stored
-        else:
-            for channel in range(3):
-                pixels[..., channel] = stored[..., channel]
+    if layout.photometric == 2 and layout.bits == 8 and layout.alpha != 2 and not layout.planes:
+        for rows, planes in bands:
+            stored = _eight_bits(planes[0], layout)
+            if stored.shape[-1] == 4 and stored.flags.c_contiguous:
+                pixels[rows] = stored
+            else:
+                for channel in range(3):
+                    pixels[rows, :, channel] = stored[..., channel]
         return pixels
     if _is_stretched(layout):
-        _fill(pixels, layout, planes, _stretch_of(layout, planes))
+        _fill(pixels, layout, bands, _stretch_of(layout, bands))
         return pixels
     make: Make
     match layout.photometric:
@@ -151,7 +168,7 @@ def pixels_of(tags: Tags, layout: Layout, planes: list[Pixels], take: Callable[[
             make = _ycbcr_of(tags)
         case _:
             make = _lab_of(tags)
-    _fill(pixels, layout, planes, make)
+    _fill(pixels, layout, bands, make)
     return pixels
 
 
@@ -159,7 +176,7 @@ def pixels_of(tags: Tags, layout: Layout, planes: list[Pixels], take: Callable[[
 
 
 def _eight_bits(rows: Pixels, layout: Layout) -> Pixels:
-    return rows.reshape(layout.height, layout.width, -1)
+    return rows.reshape(len(rows), layout.width, -1)
 
 
 def _dtype(layout: Layout) -> np.dtype[Any]:
@@ -182,32 +199,31 @@ def _samples(rows: Pixels, layout: Layout, n_samples: int) -> Samples:
     return values
 
 
-def _fill(out: Pixels, layout: Layout, planes: list[Pixels], make: Make) -> None:
+def _fill(out: Pixels, layout: Layout, bands: Iterable[Band], make: Make) -> None:
     """Let `make` fill the rows of an image, a few at a time, from lists of one array for each sample."""
     n_samples = 1 if layout.planes else layout.n_samples
-    step = max(1, _AT_ONCE // layout.width)
-    for top in range(0, layout.height, step):
-        some = [_samples(rows[top : top + step], layout, n_samples) for rows in planes]
-        each = [plane[..., 0] for plane in some] if layout.planes else list(np.moveaxis(some[0], -1, 0))
-        make(out[top : top + step], layout, each)
+    for band in bands:
+        target = out[band.rows]
+        for rows in row_slices(len(target), layout.width):
+            some = [_samples(plane[rows], layout, n_samples) for plane in band.planes]
+            each = [plane[..., 0] for plane in some] if layout.planes else list(np.moveaxis(some[0], -1, 0))
+            make(target[rows], layout, each)
 
 
 def undo_differences(rows: Pixels, layout: Layout, step: int) -> None:
     """Add to each sample, in place, the same sample of the pixel before it."""
     values = rows.view(np.dtype(f"{layout.order}u{layout.bits // 8}"))
     pixels = values.reshape(len(values), -1, step)
-    some = max(1, _AT_ONCE * 4 // max(1, values.shape[1]))
-    for top in range(0, len(pixels), some):
-        part = pixels[top : top + some]
+    for some in row_slices(*values.shape):
+        part = pixels[some]
         part[...] = np.cumsum(part, axis=1, dtype=part.dtype.newbyteorder("="))
 
 
 def undo_float_differences(rows: Pixels, layout: Layout, step: int) -> None:
     """Undo predictor 3, in place: differences of bytes, the first bytes of all samples of a row before the second."""
     size = layout.bits // 8
-    some = max(1, _AT_ONCE * 4 // max(1, rows.shape[1]))
-    for top in range(0, len(rows), some):
-        part = rows[top : top + some]
+    for some in row_slices(*rows.shape):
+        part = rows[some]
         sums = np.cumsum(part.reshape(len(part), -1, step), axis=1, dtype=np.uint8).reshape(len(part), size, -1)
         part[...] = (sums if layout.order == ">" else sums[:, ::-1]).swapaxes(1, 2).reshape(part.shape)
 
@@ -224,10 +240,10 @@ def _bytes_of(values: Samples, layout: Layout) -> Pixels:
     return (values.astype(np.uint32) * 255 // ((1 << layout.bits) - 1)).astype(np.uint8)
 
 
-def _grey_of(layout: Layout, planes: list[Pixels]) -> Make:
+def _grey_of(layout: Layout, bands: Iterable[Band]) -> Make:
     white_is_zero = layout.photometric == 0 and not layout.planes
     if _is_stretched(layout):
-        return _stretch_of(layout, planes)
+        return _stretch_of(layout, bands)
 
     def fill(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
         high = layout.bits == 16 and not layout.planes  # libtiff rounds grey in planes alone
@@ -244,7 +260,7 @@ def _is_stretched(layout: Layout) -> bool:
     return layout.bits > 16 or layout.sample_format == 3
 
 
-def _stretch_of(layout: Layout, planes: list[Pixels]) -> Make:
+def _stretch_of(layout: Layout, bands: Iterable[Band]) -> Make:
     """Return the conversion of numbers that have no white of their own: the least to 0, the largest to 255."""
     low, high = np.inf, -np.inf
 
@@ -260,8 +276,8 @@ def _stretch_of(layout: Layout, planes: list[Pixels]) -> Make:
             target = out[..., channel] if out.ndim == 3 else out
             target[...] = 255 - grey if layout.photometric == 0 else grey
 
-    _fill(np.empty((layout.height, 0), np.uint8), layout, planes, look)
-    scale = 255 / max(high - low, np.finfo(float).tiny)
+    _fill(np.empty((layout.height, 0), np.uint8), layout, bands, look)
+    scale = 255 / max(high - low, 1e-300)  # no division by zero
     return fill
 
 
@@ -339,20 +355,19 @@ def _ycbcr_of(tags: Tags) -> Make:
     return fill
 
 
-def _fill_subsampled(out: Pixels, layout: Layout, rows: Pixels, make: Make) -> None:
+def _fill_subsampled(out: Pixels, layout: Layout, bands: Iterable[Band], make: Make) -> None:
     across, down = layout.subsampling
-    blocks = rows.reshape(len(rows), -1, across * down + 2)
-    x, y = np.arange(layout.width), np.arange(layout.height)
-    tile_x, in_x = np.divmod(x, layout.block_width)
-    tile_y, in_y = np.divmod(y, layout.block_height)
+    tile_x, in_x = np.divmod(np.arange(layout.width), layout.block_width)
     column = tile_x * -(-layout.block_width // across) + in_x // across
-    row = tile_y * -(-layout.block_height // down) + in_y // down
-    step = max(1, _AT_ONCE // layout.width)
-    for top in range(0, layout.height, step):
-        some = slice(top, top + step)
-        inside = (in_y[some, None] % down) * across + in_x % across
-        at = row[some, None], column
-        make(out[some], layout, [blocks[(*at, inside)], blocks[(*at, -2)], blocks[(*at, -1)]])
+    for band in bands:
+        blocks = band.planes[0].reshape(len(band.planes[0]), -1, across * down + 2)
+        target = out[band.rows]
+        tile_y, in_y = np.divmod(np.arange(len(target)), layout.block_height)
+        row = tile_y * -(-layout.block_height // down) + in_y // down
+        for some in row_slices(len(target), layout.width):
+            inside = (in_y[some, None] % down) * across + in_x % across
+            at = row[some, None], column
+            make(target[some], layout, [blocks[(*at, inside)], blocks[(*at, -2)], blocks[(*at, -1)]])
 
 
 _SRGB: Final = np.array([[3.2410, -1.5374, -0.4986], [-0.9692, 1.8760, 0.0416], [0.0556, -0.2040, 1.0570]], np.float32)

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
-    ["errors", "incomplete", "schema", "statements", "threads"],
+    ["errors", "incomplete", "rows", "schema", "statements", "threads"],
     [
         "addresses",
         "alpha",
@@ -32,13 +32,14 @@ ROWS = [
         "quiet",
         "seen",
         "sources",
+        "tiff_streams",
         "tiff_tags",
         "webp",
         "_kernels",
     ],
     [
-        *("answers", "bmp", "circuit_breaker", "connections", "documented", "duckdb_files", "folders", "jpeg"),
-        *("naming", "pnm", "tiff_colours"),
+        *("answers", "bmp", "circuit_breaker", "connections", "decode_costs", "documented", "duckdb_files"),
+        *("folders", "jpeg", "naming", "pnm", "tiff_colours"),
     ],
     ["cloud", "tiff", "torn", "web"],
     ["network"],

@@ -1,4 +1,4 @@
-"""How many pixels are decoded at a time."""
+"""How much memory decoding takes at a time."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -27,30 +27,30 @@ def test_no_more_than_the_limit_is_held(n_threads):
     budget, gauge = PixelBudget(10 * SMALL), Gauge()
 
     def decode(number):
-        n_pixels = SMALL * (2 + number % 5)
+        n_bytes = SMALL * (2 + number % 5)
         with budget.image():
-            budget.take(n_pixels)
-            gauge.add(n_pixels)
+            budget.take(n_bytes)
+            gauge.add(n_bytes)
             sleep(0.001)
-            gauge.add(-n_pixels)
+            gauge.add(-n_bytes)
 
     with ThreadPoolExecutor(n_threads) as threads:
         list(threads.map(decode, range(200)))
     assert 0 < gauge.most <= 10 * SMALL
-    assert budget._n_pixels == 0
+    assert budget._n_bytes == 0
 
 
 def test_one_image_may_exceed_it_alone_and_is_not_overtaken_for_ever():
     budget, gauge = PixelBudget(4 * SMALL), Gauge()
     done = []
 
-    def decode(n_pixels):
+    def decode(n_bytes):
         with budget.image():
-            budget.take(n_pixels)
-            gauge.add(n_pixels)
+            budget.take(n_bytes)
+            gauge.add(n_bytes)
             sleep(0.002)
-            gauge.add(-n_pixels)
-        done.append(n_pixels)
+            gauge.add(-n_bytes)
+        done.append(n_bytes)
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(decode, [2 * SMALL] * 20 + [9 * SMALL] + [2 * SMALL] * 100))
@@ -71,7 +71,7 @@ def test_what_an_image_takes_twice_does_not_wait_for_itself():
     with budget.image():
         budget.take(2 * SMALL)
         budget.take(9 * SMALL)
-    assert budget._n_pixels == 0
+    assert budget._n_bytes == 0
 
 
 def test_images_that_are_decoded_twice_do_not_wait_for_each_other():
@@ -85,7 +85,7 @@ def test_images_that_are_decoded_twice_do_not_wait_for_each_other():
 
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(decode, range(2), timeout=20))
-    assert budget._n_pixels == 0
+    assert budget._n_bytes == 0
 
 
 def test_nothing_is_taken_outside_of_an_image():
@@ -94,7 +94,7 @@ def test_nothing_is_taken_outside_of_an_image():
     with budget.image():
         budget.take(9 * SMALL)
     budget.take(9 * SMALL)
-    assert budget._n_pixels == 0
+    assert budget._n_bytes == 0
 
 
 def test_an_error_gives_it_back():
@@ -106,6 +106,6 @@ def test_an_error_gives_it_back():
     take_within(budget, 2 * SMALL)
 
 
-def take_within(budget, n_pixels):
+def take_within(budget, n_bytes):
     with budget.image():
-        budget.take(n_pixels)
+        budget.take(n_bytes)

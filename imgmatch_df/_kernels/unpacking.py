@@ -1,0 +1,102 @@
+"""LZW and PackBits of a TIFF, decoded a piece at a time: libtiff decodes a strip or tile only as a whole.
+
+Source: libtiff's tif_lzw.c and tif_packbits.c.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from imgmatch_df._kernels.compiled import kernel
+
+Array = np.ndarray[Any, Any]
+
+N_CODES: Final = 5119  # libtiff's: some writers go on behind the 4096th
+_CLEAR: Final = 256
+_END: Final = 257
+_FIRST: Final = 258
+_MAX_BITS: Final = 12
+
+
+@kernel
+def decode_lzw(
+    data: Array, state: Array, prefixes: Array, lasts: Array, firsts: Array, lengths: Array, out: Array, n_bytes: int
+) -> Any:
+    """Write at least `n_bytes` bytes to `out` and return how many; fewer if the codes end, -1 if they are damaged.
+
+    data uint8[n]; state int64[4]: the bit that follows, the bits of a code, how many codes there are, and the code
+    before, -1 behind a clear code, at first 0, 9, 0 and 0; prefixes, lasts, firsts and lengths of each code, uint16,
+    uint8, uint8 and uint16 of [N_CODES]; out uint8[n_bytes + N_CODES].
+    """
+    at, n_bits, n_codes, before = state
+    n_data_bits = 8 * len(data)
+    written = 0
+    while written < n_bytes and at + n_bits <= n_data_bits:
+        code = 0
+        first = at >> 3
+        for i in range(first, min(first + 3, len(data))):
+            code |= int(data[i]) << (16 - 8 * (i - first))
+        code = (code >> (24 - (at & 7) - n_bits)) & ((1 << n_bits) - 1)
+        at += n_bits
+        if code == _CLEAR:
+            n_bits, n_codes, before = 9, _FIRST, -1
+            continue
+        if code == _END:
+            at = n_data_bits
+            break
+        if n_codes == 0:  # there was no clear code
+            return -1
+        if before < 0:
+            if code > _CLEAR:
+                return -1
+        else:
+            if n_codes >= N_CODES or code > n_codes:
+                return -1
+            prefixes[n_codes] = before
+            firsts[n_codes] = firsts[before]
+            lengths[n_codes] = lengths[before] + 1
+            lasts[n_codes] = firsts[code] if code < n_codes else firsts[before]
+            n_codes += 1
+            if n_codes > (1 << n_bits) - 2 and n_bits < _MAX_BITS:
+                n_bits += 1
+        length = int(lengths[code])
+        link = code
+        for i in range(written + length - 1, written - 1, -1):
+            out[i] = lasts[link]
+            link = int(prefixes[link])
+        written += length
+        before = code
+    state[0], state[1], state[2], state[3] = at, n_bits, n_codes, before
+    return written
+
+
+@kernel
+def decode_packbits(data: Array, state: Array, out: Array, n_bytes: int) -> Any:
+    """Write at least `n_bytes` bytes to `out` and return how many; fewer if the codes end.
+
+    data uint8[n]; state int64[1]: the byte that follows; out uint8[n_bytes + 128].
+    """
+    at = state[0]
+    written = 0
+    while written < n_bytes and at < len(data):
+        count = int(data[at])
+        at += 1
+        if count == 128:
+            continue
+        if count > 128:
+            if at >= len(data):
+                break
+            for i in range(257 - count):
+                out[written + i] = data[at]
+            written += 257 - count
+            at += 1
+        else:
+            if at + count >= len(data):
+                at = len(data)
+                break
+            for i in range(count + 1):
+                out[written + i] = data[at + i]
+            written += count + 1
+            at += count + 1
+    state[0] = at
+    return written

@@ -1,0 +1,13 @@
+"""Rows of an image in pieces, so that what arithmetic needs beside the image stays small."""
+
+from collections.abc import Iterator
+from typing import Final
+
+_PIXELS_AT_ONCE: Final = 1 << 16  # temporary arrays of so many pixels stay in the processor's cache
+
+
+def row_slices(n_rows: int, n_columns: int) -> Iterator[slice]:
+    """Yield slices of rows, in order, of some 65,000 pixels each."""
+    step = max(1, _PIXELS_AT_ONCE // max(1, n_columns))
+    for top in range(0, n_rows, step):
+        yield slice(top, min(top + step, n_rows))
