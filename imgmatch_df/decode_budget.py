@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from imgmatch_df.jpeg import Segments
+
 Data = bytes | memoryview
 
 # Photos have 1 to 10 scans, the longest legal progression of an 8-bit grey image 882. A scan of nothing takes 0.4 s of
@@ -20,40 +22,30 @@ _FREE_TILES: Final = 1024
 _MAX_COMPONENTS: Final = 5
 _FREE_PACKETS: Final = 1_000_000
 
+_SOS: Final = b"\xff\xda"
 _JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  "
 _COD, _COC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x90, 0x93, 0xD9
 
 
-def jpeg_budget(data: Data) -> str | None:
+def jpeg_budget(data: Data, segments: Segments) -> str | None:
     """Return why a JPEG is not decoded, None where it is.
 
     Parameters
     ----------
     data
         The file, from its SOI marker on.
+    segments
+        What its segments say.
 
     Notes
     -----
     The markers of scans are counted wherever one may begin: in entropy-coded data FF is followed by 00 or a restart
     marker, so nothing there looks like one. Images without several scans are not searched.
     """
-    at, end, n_components = 2, len(data) - 4, 0
-    progressive = False
-    while at < end and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0xDA:
-            break
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 < len(data):
-            progressive |= marker in (0xC2, 0xC6, 0xCA, 0xCE)
-            n_components = data[at + 9]
-        at += 2 + (data[at + 2] << 8 | data[at + 3])
-    has_one_scan = not progressive and at < end and data[at + 1] == 0xDA and data[at + 4] >= n_components
-    if has_one_scan:
+    scan = bytes(data[segments.end : segments.end + 5])
+    if not segments.is_progressive and scan.startswith(_SOS) and scan[4:] >= bytes([segments.n_components]):
         return None
-    n_scans = bytes(data).count(b"\xff\xda")
+    n_scans = bytes(data).count(_SOS, segments.end)
     return None if n_scans <= MAX_SCANS else f"{n_scans:,} scans, at most {MAX_SCANS} are decoded"
 
 
