@@ -26,7 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from imgmatch_df import bmp, foreign, gif, jp2, jpeg, pixel_budget, png, pnm, tiff, webp
+from imgmatch_df import avif, bmp, foreign, gif, jp2, jpeg, pixel_budget, png, pnm, tiff, webp
 from imgmatch_df.alpha import BACKGROUNDS, composite
 from imgmatch_df.decode_budget import jpeg2000_budget, jpeg_budget
 from imgmatch_df.errors import Failure
@@ -201,6 +201,7 @@ class _Format(NamedTuple):
     load: Callable[[Any, Data], Pixels]
     reduce: Callable[[Data], Data] | None = None  # leaves out what does not count for the pixels
     always: bool = False  # reduce every file, not only one that fails
+    largest: Callable[[Data], tuple[int, int]] | None = None  # what is decoded where that is not the image's size
 
     def accept(self, head: bytes) -> bool | str:
         """Return whether a file may begin with `head`."""
@@ -242,6 +243,8 @@ def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Pictu
 
 def _open_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
     # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
+    if format_.largest is not None and (refused := _admit(*format_.largest(data), options)) is not None:
+        return refused
     with format_.plugin(io.BytesIO(data)) as image:
         width, height = image.size
         if (refused := _admit(width, height, options)) is not None:
@@ -390,7 +393,7 @@ _FORMATS: Final = (
     _Format("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg, jpeg.only_pixels, always=True),
     _Format("WEBP", WebPImagePlugin.WebPImageFile, _load, webp.only_pixels),
     _Format("GIF", GifImagePlugin.GifImageFile, _load_gif, gif.first_frame, always=True),
-    _Format("AVIF", AvifImagePlugin.AvifImageFile, _load),
+    _Format("AVIF", AvifImagePlugin.AvifImageFile, _load, largest=avif.largest_frame),
     _Format("PPM", PpmImagePlugin.PpmImageFile, _load),
     _Format("JPEG2000", Jpeg2KImagePlugin.Jpeg2KImageFile, _load, jp2.only_pixels),
 )

@@ -13,6 +13,7 @@ ROWS = [
         "addresses",
         "alpha",
         "atomic",
+        "avif",
         "columns",
         "foreign",
         "jp2",
