@@ -87,54 +87,58 @@ def _jpeg_orientation(data: Array, at: int, end: int) -> int:
 
 
 @kernel
-def read_jpeg_segments(data: Array) -> tuple[int, int, bool, int]:
+def _counts(data: Array, at: int, end: int) -> bool:
+    """Return whether a segment of a JPEG counts for its pixels."""
+    marker = data[at + 1]
+    if 0xE0 <= marker <= 0xEF:  # of these, two tell the colours
+        name = _integer(data, at + 4, 4) if at + 16 <= min(end, len(data)) else 0
+        is_jfif = marker == 0xE0 and name == _JFIF and data[at + 8] == 0
+        return is_jfif or (marker == 0xEE and name == _ADOBE and data[at + 8] == 0x65)
+    return marker != _JPEG_COMMENT and end > at + 2
+
+
+@kernel
+def read_jpeg_segments(data: Array) -> tuple[int, int, int, bool, int]:
     """Read the segments of a JPEG up to its first scan.
 
-    data uint8[n]. Returns where they end, the number of components, whether a frame is progressive, and the orientation
-    of the first EXIF block that has one, 0 where none has.
+    data uint8[n]. Returns where they end, how many count for the pixels, the number of components, whether a frame is
+    progressive, and the orientation of the first EXIF block that has one, 0 where none has.
     """
-    n_components = orientation = 0
+    n_segments = n_components = orientation = 0
     is_progressive = False
     at, end = _jpeg_segment(data, 2)
     while at < end:
         marker = data[at + 1]
+        n_segments += _counts(data, at, end)
         if 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC and at + 9 < len(data):
             is_progressive |= marker & 3 == 2
             n_components = int(data[at + 9])
         elif orientation == 0:
             orientation = _jpeg_orientation(data, at, end)
         at, end = _jpeg_segment(data, end)
-    return at, n_components, is_progressive, orientation
+    return at, n_segments, n_components, is_progressive, orientation
 
 
 @kernel
-def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int, int]:
+def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int]:
     """Copy the segments of a JPEG up to its first scan that count for its pixels, and the first orientation.
 
-    data uint8[n], out uint8[n]. Returns how many bytes and segments were copied, and where the scan begins, or where
-    the file ends.
+    data uint8[n], out uint8[n]. Returns how many bytes were copied, and where the scan begins, or the file ends.
     """
     out[:2] = data[:2]
-    n_kept, n_segments, orientation = 2, 0, 0
+    n_kept, orientation = 2, 0
     at, end = _jpeg_segment(data, 2)
     while at < end:
-        marker = data[at + 1]
-        counts = marker != _JPEG_COMMENT and end > at + 2
-        if 0xE0 <= marker <= 0xEF:  # of these, two tell the colours
-            name = _integer(data, at + 4, 4) if at + 16 <= min(end, len(data)) else 0
-            counts = (marker == 0xE0 and name == _JFIF and data[at + 8] == 0) or (
-                marker == 0xEE and name == _ADOBE and data[at + 8] == 0x65
-            )
-            if orientation == 0:
-                orientation = _jpeg_orientation(data, at, end)
-                counts |= orientation != 0
+        counts = _counts(data, at, end)
+        if orientation == 0:
+            orientation = _jpeg_orientation(data, at, end)
+            counts |= orientation != 0
         if counts:
-            n_segments += 1
             for i in range(at, min(end, len(data))):
                 out[n_kept] = data[i]
                 n_kept += 1
         at, end = _jpeg_segment(data, end)
-    return n_kept, n_segments, at
+    return n_kept, at
 
 
 @kernel
