@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from imgmatch_df._kernels import codecs
 from imgmatch_df.pixels import unpack
 
 Pixels = npt.NDArray[np.uint8]
@@ -66,16 +67,16 @@ def read_header(data: Data) -> Header:
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
         (n_used,) = struct.unpack_from("<I", data, 46)
     else:
-        raise ValueError(f"header of {size} bytes")
-    if width <= 0 or height == 0:
-        raise ValueError(f"{width}x{abs(height)} pixels")
+        raise ValueError("an unknown header")
     if bits not in _DEPTHS.get(compression, ()) or (size == 12 and bits == 16):
-        raise ValueError(f"compression {compression} with {bits} bits a pixel")
+        raise ValueError("a compression, or a number of bits a pixel, that is not read")
+    if width <= 0 or height == 0:
+        raise ValueError("no pixels")
     after, palette, masks = 14 + size, np.zeros((256, 3), np.uint8), (0, 0, 0, 0)
     if bits <= 8:
         entry, n_colours = (3, 1 << bits) if size == 12 else (4, n_used or 1 << bits)
         if n_colours > 256:
-            raise ValueError(f"palette of {n_colours:,} colours")
+            raise ValueError("palette of more than 256 colours")
         if after + n_colours * entry > len(data):
             raise EOFError(f"palette of {n_colours} colours announced")
         palette[:n_colours] = np.frombuffer(data, np.uint8, n_colours * entry, after).reshape(-1, entry)[:, :3]
@@ -88,7 +89,7 @@ def read_header(data: Data) -> Header:
             alpha = struct.unpack_from("<I", data, at + 12)[0] if size >= 56 else 0
             masks = (red, green, blue, alpha) if red | green | blue else masks
     if bits == 16 and masks[:3] not in ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F)):
-        raise ValueError(f"16 bits a pixel with the masks {', '.join(f'{mask:#x}' for mask in masks[:3])}")
+        raise ValueError("16 bits a pixel with masks that are not read")
     return Header(width, abs(height), bits, compression, height < 0, palette, masks, offset or after)
 
 
@@ -119,14 +120,18 @@ def read_pixels(data: Data, header: Header, take: Callable[[int], Pixels]) -> tu
         pixels = unpack(data, header.offset, (width, height), rawmode, pitch, top_down=header.top_down)
         return pixels, pixels[..., 3] if header.masks[3] else None
     if header.compression in (_RLE8, _RLE4):
-        codes = bytes(data[header.offset :])
-        indices = _run_lengths(codes, header) or _run_lengths(codes, header, lines=False)
-        if indices is None:
-            raise EOFError(f"{height} rows announced")
-        return _look_up(header, np.frombuffer(indices, np.uint8).reshape(height, width), take), None
+        codes, indices = codecs.as_bytes(data), np.empty((height, width), np.uint8)
+        has_nibbles = header.compression == _RLE4
+        # Some writers leave out the codes for the end of a row; some code the bytes that fill up a row too.
+        if not any(
+            codecs.decode_run_lengths(codes, header.offset, has_nibbles, has_lines, indices)
+            for has_lines in (True, False)
+        ):
+            raise EOFError(f"{height:,} rows announced")
+        return _look_up(header, indices, take), None
     rows = np.frombuffer(data, np.uint8, n_bytes, header.offset).reshape(height, pitch)
     if bits <= 8:
-        return _look_up(header, _unpacked(rows, bits)[:, :width], take), None
+        return _look_up(header, _unpacked(rows, bits), take), None
     pixels = take(width * height * 4).reshape(height, width, 4)
     out = pixels if header.top_down else pixels[::-1]
     words = rows.view("<u2" if bits == 16 else "<u4")[:, :width]
@@ -160,64 +165,16 @@ def _unpacked(rows: Pixels, bits: int) -> Pixels:
     return rows
 
 
-def _look_up(header: Header, indices: Pixels, take: Callable[[int], Pixels]) -> Pixels:
-    """Return the colours of `indices`, grey where all colours are."""
-    colours = header.palette[:, ::-1]
-    is_grey = bool((colours == colours[:, :1]).all())
-    table = np.zeros((256, 4), np.uint8)
-    table[:, :3] = colours
-    rows = indices if header.top_down else indices[::-1]
-    height, width = rows.shape
-    if is_grey:
-        grey = take(rows.size).reshape(height, width)
-        is_ramp = bool((table[:, 0] == np.arange(256)).all())
-        grey[...] = rows if is_ramp else table[:, 0][rows]
+def _look_up(header: Header, rows: Pixels, take: Callable[[int], Pixels]) -> Pixels:
+    """Return the colours of the indices in `rows`, grey where all colours are."""
+    width, height = header.width, header.height
+    rows.flags.writeable = False  # one type for the kernel
+    colours = np.zeros((256, 4), np.uint8)
+    colours[:, :3] = header.palette[:, ::-1]
+    if (colours[:, :3] == colours[:, :1]).all():
+        grey = take(width * height).reshape(height, width)
+        codecs.look_up(rows, colours[:, 0].copy(), header.top_down, grey)
         return grey
-    pixels = take(rows.size * 4).reshape(height, width, 4)
-    pixels.view(np.uint32)[..., 0] = table.view(np.uint32)[:, 0][rows]
+    pixels = take(width * height * 4).reshape(height, width, 4)
+    codecs.look_up(rows, colours.view(np.uint32)[:, 0], header.top_down, pixels.view(np.uint32)[..., 0])
     return pixels
-
-
-def _run_lengths(codes: bytes, header: Header, *, lines: bool = True) -> bytearray | None:
-    """Return the indices of the palette that `codes` stand for, 0 for what they leave out; None if they end too early.
-
-    Parameters
-    ----------
-    codes
-        What the file has for pixels.
-    header
-        Its header.
-    lines
-        Whether each row ends with a code. Some writers leave these out; some code the bytes that fill up a row too.
-    """
-    width, height, fours = header.width, header.height, header.compression == _RLE4
-    indices = bytearray(width * height)
-    at = x = y = 0
-    while at + 2 <= len(codes) and y < height:
-        count, value = codes[at], codes[at + 1]
-        at += 2
-        if count or value > 2:
-            n_pixels = count or value
-            if count:
-                run = bytes([value >> 4, value & 15]) * ((count + 1) // 2) if fours else bytes([value]) * count
-            else:
-                n_bytes = (value + 1) // 2 if fours else value
-                run = codes[at : at + n_bytes]
-                if len(run) < n_bytes:
-                    return None
-                run = bytes(half for byte in run for half in (byte >> 4, byte & 15)) if fours else run
-                at += n_bytes + n_bytes % 2
-            start = y * width + x
-            n_kept = min(n_pixels, (width - x if lines else len(indices) - start))
-            if n_kept > 0:
-                indices[start : start + n_kept] = run[:n_kept]
-            x += n_pixels
-            if lines and x >= 2 * width and y == 0:
-                return None  # no row has an end
-        elif value == 0:
-            x, y = 0, y + 1
-        elif value == 1:
-            return indices
-        elif at + 2 <= len(codes):
-            x, y, at = x + codes[at], y + codes[at + 1], at + 2
-    return indices if (y, x) >= (height - 1, width) or (not lines and x >= len(indices)) else None

@@ -26,12 +26,11 @@ from PIL import (
     WebPImagePlugin,
 )
 
-from imgmatch_df import bmp, decode_costs, foreign, gif, jp2, jpeg, pixel_budget, png, pnm, tiff, webp
+from imgmatch_df import avif, bmp, decode_costs, foreign, gif, jp2, jpeg, pixel_budget, png, pnm, tiff, webp
 from imgmatch_df.alpha import BACKGROUNDS, composite
 from imgmatch_df.decode_budget import jpeg2000_budget, jpeg_budget
 from imgmatch_df.errors import Failure
 from imgmatch_df.exif import exif_orientation
-from imgmatch_df.jpeg import jpeg_orientation
 from imgmatch_df.options import Options
 from imgmatch_df.pixels import SCRATCH as _SCRATCH
 from imgmatch_df.pixels import stored as _stored
@@ -91,9 +90,11 @@ def decode_picture(data: Data, options: Options) -> Picture | Failure:
     """
     head = bytes(data[:32])
     if head.startswith(b"\xff\xd8\xff"):
-        if (refused := _refused("JPEG", jpeg_budget(data), options)) is not None:
+        segments = jpeg.read_segments(data)
+        if (refused := _refused("JPEG", jpeg_budget(data, segments), options)) is not None:
             return refused
-        return _decode_jpeg(data, options) or _decode_odd_jpeg(data, options)
+        orientation = segments.orientation
+        return _decode_jpeg(data, options, orientation) or _decode_odd_jpeg(data, options, orientation)
     for name, accept, decode in _READERS:
         if accept(head):
             return _refused(name, None, options) or _named(_guarded(name, decode, data, options), data)
@@ -142,7 +143,7 @@ def _named(result: Picture | Failure, data: Data) -> Picture | Failure:
 # --- JPEG, the fast path ---------------------------------------------------------------------------------------------
 
 
-def _decode_jpeg(data: Data, options: Options, *, damaged: bool = False) -> Picture | Failure | None:
+def _decode_jpeg(data: Data, options: Options, orientation: int, *, damaged: bool = False) -> Picture | Failure | None:
     """Return the image of a sound JPEG, or of a `damaged` one as far as it goes; None where that is not enough."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=not damaged)
@@ -171,14 +172,14 @@ def _decode_jpeg(data: Data, options: Options, *, damaged: bool = False) -> Pict
         return None
     if ink:
         _ink_to_rgb(pixels)
-    return _picture(pixels[..., 0] if grey else pixels, jpeg_orientation(data), width, height)
+    return _picture(pixels[..., 0] if grey else pixels, orientation, width, height)
 
 
-def _decode_odd_jpeg(data: Data, options: Options) -> Picture | Failure:
+def _decode_odd_jpeg(data: Data, options: Options, orientation: int) -> Picture | Failure:
     result = _FORMATS[0].decode(data, options)
     if isinstance(result, Failure) and result.status == "decode_failed" and not result.detail.startswith("truncated"):
         # All lines are decoded, then the end of the file is not as it should be: OpenCV does not mind.
-        return _decode_jpeg(data, options, damaged=True) or result
+        return _decode_jpeg(data, options, orientation, damaged=True) or result
     return result
 
 
@@ -218,6 +219,7 @@ class _Format(NamedTuple):
     load: Callable[[Any, Data], Pixels]
     reduce: Callable[[Data], Data] | None = None  # leaves out what does not count for the pixels
     always: bool = False  # reduce every file, not only one that fails
+    largest: Callable[[Data], tuple[int, int]] | None = None  # what is decoded where that is not the image's size
 
     def accept(self, head: bytes) -> bool | str:
         """Return whether a file may begin with `head`."""
@@ -259,6 +261,8 @@ def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Pictu
 
 def _open_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
     # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
+    if format_.largest is not None and (refused := _admit(format_.name, data, *format_.largest(data), options)) is not None:
+        return refused
     with format_.plugin(io.BytesIO(data)) as image:
         width, height = image.size
         if (refused := _admit(format_.name, data, width, height, options)) is not None:
@@ -285,7 +289,7 @@ def _put_over_background(pixels: Pixels, alpha: Pixels | None, options: Options)
 def _orientation(image: ImageFile.ImageFile, data: Data) -> int:
     """Return the orientation that is still to be applied to a loaded image."""
     if image.format == "JPEG":
-        return jpeg_orientation(data)
+        return jpeg.read_segments(data).orientation
     return exif_orientation(image.info.get("exif", b"").removeprefix(b"Exif\0\0")) or 1
 
 
@@ -427,10 +431,10 @@ def _decode_tiff(data: Data, options: Options) -> Picture | Failure:
 
 
 _FORMATS: Final = (
-    _Format("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg, jpeg.only_pixels),
+    _Format("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg, jpeg.only_pixels, always=True),
     _Format("WEBP", WebPImagePlugin.WebPImageFile, _load, webp.only_pixels),
     _Format("GIF", GifImagePlugin.GifImageFile, _load_gif, gif.first_frame, always=True),
-    _Format("AVIF", AvifImagePlugin.AvifImageFile, _load),
+    _Format("AVIF", AvifImagePlugin.AvifImageFile, _load, largest=avif.largest_frame),
     _Format("PPM", PpmImagePlugin.PpmImageFile, _load),
     _Format("JPEG2000", Jpeg2KImagePlugin.Jpeg2KImageFile, _load, jp2.only_pixels),
 )

@@ -4,56 +4,57 @@ The decoders have no limits of their own: a JPEG 2000 file of 134 bytes may ask 
 sample), and a progressive JPEG of 300 KB for minutes (hundreds of scans over all pixels).
 """
 
+import itertools
 import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
+
+from imgmatch_df.jpeg import Segments
 
 Data = bytes | memoryview
 
 # Photos have 1 to 10 scans, the longest legal progression of an 8-bit grey image 882. A scan of nothing takes 0.4 s of
 # 88 megapixels.
 MAX_SCANS: Final = 100
+# Before the first scan, without comments and metadata. Photos have up to 20; Pillow takes 3 us for each.
+MAX_SEGMENTS: Final = 10_000
 # What the structures of OpenJPEG may add: one code-block for 256 samples is 16 x 16, the usual ones are 64 x 64.
 _SAMPLES_OF_BLOCK: Final = 256
 _FREE_BLOCKS: Final = 16_384
 _FREE_TILES: Final = 1024
 _MAX_COMPONENTS: Final = 5
 _FREE_PACKETS: Final = 1_000_000
+_MAX_BOXES: Final = 10_000  # Pillow takes 3 us for each
+_MAX_MARKERS: Final = 100_000  # OpenJPEG keeps a list of them
 
+_SOS: Final = b"\xff\xda"
 _JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  "
+_CODESTREAM: Final = b"\xff\x4f\xff\x51"
+_SUPERBOXES: Final = (b"jp2h", b"res ")  # the second one inside of the first
 _COD, _COC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x90, 0x93, 0xD9
 
 
-def jpeg_budget(data: Data) -> str | None:
+def jpeg_budget(data: Data, segments: Segments) -> str | None:
     """Return why a JPEG is not decoded, None where it is.
 
     Parameters
     ----------
     data
         The file, from its SOI marker on.
+    segments
+        What its segments say.
 
     Notes
     -----
     The markers of scans are counted wherever one may begin: in entropy-coded data FF is followed by 00 or a restart
     marker, so nothing there looks like one. Images without several scans are not searched.
     """
-    at, end, n_components = 2, len(data) - 4, 0
-    progressive = False
-    while at < end and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-            continue
-        if marker == 0xDA:
-            break
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and at + 9 < len(data):
-            progressive |= marker in (0xC2, 0xC6, 0xCA, 0xCE)
-            n_components = data[at + 9]
-        at += 2 + (data[at + 2] << 8 | data[at + 3])
-    has_one_scan = not progressive and at < end and data[at + 1] == 0xDA and data[at + 4] >= n_components
-    if has_one_scan:
+    if segments.n_segments > MAX_SEGMENTS:
+        return f"{segments.n_segments:,} segments, at most {MAX_SEGMENTS:,} are read"
+    scan = bytes(data[segments.end : segments.end + 5])
+    if not segments.is_progressive and scan.startswith(_SOS) and scan[4:] >= bytes([segments.n_components]):
         return None
-    n_scans = bytes(data).count(b"\xff\xda")
+    n_scans = bytes(data).count(_SOS, segments.end)
     return None if n_scans <= MAX_SCANS else f"{n_scans:,} scans, at most {MAX_SCANS} are decoded"
 
 
@@ -74,25 +75,32 @@ def jpeg2000_budget(data: Data) -> str | None:
     data
         The file, or the codestream alone. What is not one is left to the decoder to refuse.
     """
-    start = codestream_start(data)
+    view = memoryview(data)
     try:
-        return None if start is None else _judge(bytes(data[start:]))
+        if view[:8] == _JP2_SIGNATURE:
+            n_boxes = sum(1 for _ in itertools.islice(_boxes(view, 0, len(view)), _MAX_BOXES + 1))
+            if n_boxes > _MAX_BOXES:
+                return f"more than {_MAX_BOXES:,} boxes"
+        start = codestream_start(view)
+        return None if start is None else _judge(view[start:])
     except (struct.error, IndexError):
         return None  # cut off within its headers
 
 
-def _judge(data: bytes) -> str | None:
+def _judge(data: memoryview) -> str | None:
     width, height, x0, y0, tile_width, tile_height, n_components = struct.unpack_from(">6I8xH", data, 8)
     width, height = width - x0, height - y0
     if width <= 0 or height <= 0 or not tile_width or not tile_height:
         return None
     if n_components > _MAX_COMPONENTS:
-        return f"{n_components:,} components, at most {_MAX_COMPONENTS} are decoded"
+        return f"more than {_MAX_COMPONENTS} components"
     n_samples = width * height * n_components
     tile_width, tile_height = min(tile_width, width), min(tile_height, height)
     n_tiles = -(-width // tile_width) * -(-height // tile_height)
     if n_tiles > _FREE_TILES + n_samples // 4096:
-        return f"{n_tiles:,} tiles of {tile_width}x{tile_height} pixels"
+        return f"{n_tiles:,} tiles"
+    if sum(1 for _ in itertools.islice(_segments(data), _MAX_MARKERS + 1)) > _MAX_MARKERS:
+        return f"more than {_MAX_MARKERS:,} segments"
     for coding in _codings(data):
         n_blocks = n_packets = 0.0
         for level, (precinct_x, precinct_y) in enumerate(coding.precincts):
@@ -113,7 +121,7 @@ def _judge(data: bytes) -> str | None:
     return None
 
 
-def _codings(data: bytes) -> Iterator[_Coding]:
+def _codings(data: memoryview) -> Iterator[_Coding]:
     """Yield every coding style that a codestream gives, in its main header and in those of its tiles."""
     n_components = struct.unpack_from(">H", data, 40)[0]
     n_layers = 1
@@ -126,14 +134,14 @@ def _codings(data: bytes) -> Iterator[_Coding]:
             yield _coding(data, at + 1, n_layers, has_precincts=bool(data[at] & 1))
 
 
-def _coding(data: bytes, at: int, n_layers: int, *, has_precincts: bool) -> _Coding:
+def _coding(data: memoryview, at: int, n_layers: int, *, has_precincts: bool) -> _Coding:
     n_levels = min(data[at], 32)
     block = (data[at + 1] & 15) + 2, (data[at + 2] & 15) + 2
-    sizes = data[at + 5 : at + 6 + n_levels] if has_precincts else b"\xff" * (n_levels + 1)
+    sizes = data[at + 5 : at + 6 + n_levels] if has_precincts else memoryview(b"\xff" * (n_levels + 1))
     return _Coding(n_layers, n_levels, block, [(size & 15, size >> 4) for size in sizes])
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, int]]:
+def _segments(data: memoryview) -> Iterator[tuple[int, int]]:
     """Yield the marker and the place of the body of each segment of the main header and the headers of tile-parts."""
     at = 2
     tile_end = 0
@@ -157,21 +165,23 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def codestream_start(data: Data) -> int | None:
-    """Return where the codestream begins."""
-    head = bytes(data[:12])
-    if head.startswith(b"\xff\x4f\xff\x51"):
+    """Return where the codestream of a JPEG 2000 begins."""
+    view = memoryview(data)
+    if view[:4] == _CODESTREAM:
         return 0
-    if not head.startswith(_JP2_SIGNATURE):
-        return None
-    at = 0
-    while at + 8 <= len(data):
-        length, kind = struct.unpack(">I4s", data[at : at + 8])
-        header = 8
-        if length == 1 and at + 16 <= len(data):
-            length, header = struct.unpack(">Q", data[at + 8 : at + 16])[0], 16
-        if kind == b"jp2c":
-            return at + header
-        if length < header:  # 0: until the end of the file
-            return None
+    return dict(_boxes(view, 0, len(view))).get(b"jp2c") if view[:8] == _JP2_SIGNATURE else None
+
+
+def _boxes(view: memoryview, at: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, int]]:
+    """Yield the name and the place of the body of each box up to the codestream, also of those inside of others."""
+    while at + 8 <= end:
+        length, name = struct.unpack_from(">I4s", view, at)
+        body = at + 8
+        if length == 1 and at + 16 <= end:
+            (length,), body = struct.unpack_from(">Q", view, body), at + 16
+        yield name, body
+        if name == b"jp2c" or length < body - at:  # 0: until the end of the file
+            return
+        if name in _SUPERBOXES[depth : depth + 1]:
+            yield from _boxes(view, body, min(at + length, end), depth + 1)
         at += length
-    return None

@@ -1,9 +1,6 @@
 """The orientation in an EXIF block, as OpenCV reads it."""
 
-import struct
-from typing import Final
-
-_ORIENTATION: Final = 0x0112
+from imgmatch_df._kernels import codecs
 
 
 def exif_orientation(exif: bytes) -> int | None:
@@ -14,14 +11,4 @@ def exif_orientation(exif: bytes) -> int | None:
     exif
         The block, from its byte order mark on.
     """
-    order = "<" if exif.startswith(b"II") else ">"  # as OpenCV, which takes any other mark for big endian
-    try:
-        mark, start = struct.unpack_from(order + "HI", exif, 2)
-        (n_entries,) = struct.unpack_from(order + "H", exif, start)
-        for at in range(start + 2, start + 2 + 12 * n_entries if mark == 42 else 0, 12):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", exif, at)
-            if tag == _ORIENTATION:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return None
+    return codecs.exif_orientation(codecs.as_bytes(exif), 0, len(exif)) or None if exif else None

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from imgmatch_df._kernels import codecs
 from imgmatch_df.pixels import unpack
 
 Pixels = npt.NDArray[np.uint8]
@@ -13,8 +14,6 @@ Data = bytes | memoryview
 
 _GAP: Final = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _NUMBERS: Final = {n: re.compile(_GAP + (rb"(\d+)" + _GAP) * (n - 1) + rb"(\d+)[^\d]", re.DOTALL) for n in (2, 3)}
-_COMMENT: Final = re.compile(rb"#[^\r\n]*")
-_VALUE: Final = re.compile(rb"(?:\s|#[^\r\n]*[\r\n])*(\d+)(?:[^\d]|$)")
 _MAX_HEADER: Final = 1 << 20  # of bytes with comments
 
 
@@ -56,7 +55,7 @@ def read_header(data: Data) -> Header:
     head, kind = bytes(data[:_MAX_HEADER]), data[1] - ord("0")
     found = _NUMBERS[2 if kind in (1, 4) else 3].match(head, 2)
     if found is None:
-        raise (ValueError if len(head) > 40 else EOFError)(f"header {head[:20]!r}")
+        raise (ValueError if len(head) > 40 else EOFError)("invalid header")
     width, height, largest = (int(number.lstrip(b"0")[:9] or b"0") for number in (*found.groups(), b"1")[:3])
     if not (width > 0 and height > 0 and 0 < largest < 65536):
         raise ValueError(f"{width}x{height} pixels of values up to {largest}")
@@ -77,7 +76,9 @@ def read_pixels(data: Data, header: Header) -> Pixels:
     if header.kind == 6 and header.largest < 256:
         _check_length(data, header, header.width * header.height * 3)
         return unpack(data, header.offset, (header.width, header.height), "RGB")
-    values = _eight_bits((_plain if header.kind <= 3 else _binary)(data, header, shape), header)
+    if header.kind <= 3:
+        return _plain(data, header)
+    values = _eight_bits(_binary(data, header, shape), header)
     if header.channels == 1:
         return values[..., 0].copy()
     pixels = np.empty((header.height, header.width, 4), np.uint8)
@@ -112,32 +113,19 @@ def _check_length(data: Data, header: Header, n_bytes: int) -> None:
         raise EOFError(f"{n_bytes:,} bytes of pixels announced, {max(0, len(data) - header.offset):,} found")
 
 
-def _plain(data: Data, header: Header, shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    text = _COMMENT.sub(b" ", bytes(data[header.offset :]))
-    n_values = int(np.prod(shape))
+def _plain(data: Data, header: Header) -> Pixels:
+    """Return the pixels of plain text."""
+    text, n_pixels = codecs.as_bytes(data), header.width * header.height
+    pixels = np.empty((n_pixels, 1 if header.channels == 1 else 4), np.uint8)
+    at = len(text)
     if header.kind == 1:
-        digits = np.frombuffer(text, np.uint8)
-        digits = digits[(digits >= ord("0")) & (digits <= ord("9"))][:n_values]
-        values: npt.NDArray[Any] = (digits == ord("0")).astype(np.uint16)
+        n_found = codecs.parse_bits(text, header.offset, pixels[:, 0])
     else:
-        values = _numbers(text, n_values).clip(0, header.largest)
-    if len(values) < n_values:
-        raise EOFError(f"{n_values:,} values announced, {len(values):,} found")
-    return values.reshape(shape)
-
-
-def _numbers(text: bytes, n_values: int) -> npt.NDArray[np.int64]:
-    words = text.split(None, n_values)[:n_values]
-    if len(words) == n_values and text[-1:].isdigit() and text.endswith(words[-1]):
-        raise EOFError("the last number may be cut")
-    try:
-        return np.array(words, dtype="S9").astype(np.uint64).astype(np.int64)
-    except ValueError:  # something else between the numbers: one character behind each does not count
-        at, values = 0, np.empty(n_values, np.int64)
-        for index in range(n_values):
-            found = _VALUE.match(text, at)
-            if found is None:
-                raise
-            values[index] = int(found[1][:9])
-            at = found.end()
-        return values
+        n_found, at = codecs.parse_values(text, header.offset, header.largest, header.channels, pixels)
+    n_values = n_pixels * header.channels
+    if n_found < n_values and at < len(text):
+        raise ValueError("something else than numbers")
+    if n_found < n_values:
+        raise EOFError(f"{n_values:,} values announced, {n_found:,} found")
+    shape = (header.height, header.width)
+    return pixels.reshape(shape if header.channels == 1 else (*shape, 4))

@@ -35,6 +35,7 @@ from imgmatch_df import pnm as pnm_module
 from imgmatch_df.decode import Picture, decode_picture
 from imgmatch_df.errors import Failure
 from imgmatch_df.exif import exif_orientation
+from imgmatch_df.jpeg import read_segments
 from imgmatch_df.options import Options
 
 OPTIONS = Options()
@@ -235,7 +236,7 @@ class TestFastPath:
     @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("JPEG/", "MPO/"))])
     def test_equals_pillow(self, name):
         data = next(data for found, data in every_file(5, 70, 51, kind=name) if found == name)
-        fast = decode._decode_jpeg(data, OPTIONS)
+        fast = decode._decode_jpeg(data, OPTIONS, read_segments(data).orientation)
         assert (fast is None) == (name == "JPEG/CMYK 4:2:0")  # libjpeg-turbo has no name for this sampling
         if fast is not None:
             seen = as_seen(fast)

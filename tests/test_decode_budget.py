@@ -8,13 +8,19 @@ import pytest
 from PIL import Image
 
 import imgmatch_df
-from imgmatch_df.decode_budget import MAX_SCANS, jpeg2000_budget, jpeg_budget
+from imgmatch_df.decode_budget import MAX_SCANS, jpeg2000_budget
+from imgmatch_df.decode_budget import jpeg_budget as budget_of_segments
+from imgmatch_df.jpeg import read_segments
 
 
 def encode(width, height, image_format, mode="RGB", **options):
     stream = io.BytesIO()
     Image.effect_noise((width, height), 60).convert(mode).save(stream, image_format, **options)
     return stream.getvalue()
+
+
+def jpeg_budget(data):
+    return budget_of_segments(data, read_segments(data))
 
 
 USUAL = [

@@ -13,6 +13,7 @@ from pictures import FORMATS, every_file
 from imgmatch_df import decode
 from imgmatch_df.decode import Picture, decode_picture
 from imgmatch_df.errors import Failure
+from imgmatch_df.jpeg import read_segments
 from imgmatch_df.options import Options
 from imgmatch_df.schema import STATUSES
 
@@ -120,7 +121,8 @@ def fast_path_keeps_its_promise(seed: int, n_files: int) -> int:
     accepted = 0
     for _ in range(n_files):
         data = mutate(rng, rng.choice(jpegs), rng.choice(jpegs))
-        fast = decode._decode_jpeg(data, OPTIONS) if data.startswith(b"\xff\xd8\xff") else None
+        orientation = read_segments(data).orientation
+        fast = decode._decode_jpeg(data, OPTIONS, orientation) if data.startswith(b"\xff\xd8\xff") else None
         if fast is None:
             continue
         if isinstance(fast, Picture):

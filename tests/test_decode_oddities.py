@@ -14,7 +14,6 @@ from imgmatch_df.decode import Picture, decode_picture
 from imgmatch_df.options import Options
 
 ROOT = Path(__file__).parent.parent
-NEW_PILLOW = int(pillow_version.split(".")[0]) >= 13
 OPENCV_5 = int(cv2.__version__.split(".")[0]) >= 5
 DRAWN_WITH = (cv2.__version__, pillow_version) == ("5.0.0", "13.0.0")
 
@@ -54,8 +53,6 @@ def test_every_class_is_equal_or_listed(kind):
     assert not wrong, "\n".join(list(wrong)[:60])
     for class_, verdicts in seen.items():
         known = KNOWN[class_]
-        if not NEW_PILLOW:  # some differences came with Pillow 13
-            continue
         assert (known.opencv, known.here, False) in verdicts, f"{class_} is listed and does not differ: {verdicts}"
         others = verdicts - {(known.opencv, known.here, False)}
         assert all(equal or (opencv, here) == (REFUSED, REFUSED) for opencv, here, equal in others), (class_, others)

@@ -1,0 +1,333 @@
+"""Bytes of image files that are read one after another: values, run lengths, and the parts around the pixels.
+
+A file of 64 MiB may have 30 million comments, chunks or codes. In Python each one takes 0.1 to 3 us and holds the
+interpreter's lock; here a few nanoseconds, without it.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from imgmatch_df._kernels.compiled import kernel
+
+Array = Any
+
+_COMMENT, _LF, _CR, _SPACE, _ZERO, _NINE = 0x23, 0x0A, 0x0D, 0x20, 0x30, 0x39  # of PNM
+_APP1, _SCAN, _JPEG_COMMENT = 0xE1, 0xDA, 0xFE
+_EXIF = 0x45786966  # also of WebP, there in capitals
+_JFIF, _ADOBE = 0x4A464946, 0x41646F62
+_ORIENTATION = 0x0112
+_IDAT, _TRNS, _PNG_EXIF = 0x49444154, 0x74524E53, 0x65584966
+_WEBP_PIXELS = (0x56503858, 0x414E494D, 0x414E4D46, 0x414C5048, 0x56503820, 0x5650384C)  # VP8X ANIM ANMF ALPH VP8 VP8L
+_WEBP_EXIF, _WEBP_HEADER, _WEBP_FLAGS = 0x45584946, 0x56503858, 0x1A  # flags: alpha, animation, EXIF
+_GIF_EXTENSION, _GIF_FRAME, _GIF_END, _GIF_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
+
+
+def as_bytes(data: bytes | bytearray | memoryview) -> Array:
+    """Return encoded bytes as the kernels take them: uint8[n], read-only."""
+    values = np.frombuffer(data, np.uint8)
+    values.flags.writeable = False  # of one type, for which the kernels are compiled once
+    return values
+
+
+@kernel
+def _integer(data: Array, at: int, n_bytes: int, is_little: bool = False) -> int:
+    value = 0
+    for i in range(n_bytes):
+        value = value << 8 | int(data[at + n_bytes - 1 - i if is_little else at + i])
+    return value
+
+
+@kernel
+def exif_orientation(data: Array, start: int, stop: int) -> int:
+    """Return the orientation, 1 to 8, in an EXIF block, 1 where it is invalid, 0 where there is none.
+
+    data uint8[n]; the block is data[start:stop], from its byte order mark on.
+    """
+    stop = min(stop, len(data))
+    if start + 8 > stop:
+        return 0
+    is_little = data[start] == 0x49 and data[start + 1] == 0x49  # OpenCV takes any other mark for big endian
+    at = start + _integer(data, start + 4, 4, is_little)
+    if at + 2 > stop or _integer(data, start + 2, 2, is_little) != 42:
+        return 0
+    n_entries = _integer(data, at, 2, is_little)
+    at += 2
+    for _ in range(n_entries):
+        if at + 10 > stop:
+            return 0
+        if _integer(data, at, 2, is_little) == _ORIENTATION:
+            value = _integer(data, at + 8, 2, is_little)
+            return value if 1 <= value <= 8 else 1
+        at += 12
+    return 0
+
+
+@kernel
+def _jpeg_segment(data: Array, at: int) -> tuple[int, int]:
+    """Return where the next segment of a JPEG begins and ends, as libjpeg finds it: behind padding and other bytes.
+
+    The first scan is the last segment: it and the end of the file end where they begin.
+    """
+    while at + 4 <= len(data) and not (data[at] == 0xFF and data[at + 1] != 0 and data[at + 1] != 0xFF):
+        at += 1
+    if at + 4 > len(data) or data[at + 1] == _SCAN:
+        return at, at
+    if data[at + 1] == 0x01 or 0xD0 <= data[at + 1] <= 0xD7:  # they have no body
+        return at, at + 2
+    return at, at + 2 + max(2, _integer(data, at + 2, 2))
+
+
+@kernel
+def _jpeg_orientation(data: Array, at: int, end: int) -> int:
+    """Return the orientation in a segment of a JPEG, 0 where there is none."""
+    if data[at + 1] != _APP1 or at + 10 > len(data) or data[at + 8] != 0 or data[at + 9] != 0:
+        return 0
+    return exif_orientation(data, at + 10, end) if _integer(data, at + 4, 4) == _EXIF else 0
+
+
+@kernel
+def _counts(data: Array, at: int, end: int) -> bool:
+    """Return whether a segment of a JPEG counts for its pixels."""
+    marker = data[at + 1]
+    if 0xE0 <= marker <= 0xEF:  # of these, two tell the colours
+        name = _integer(data, at + 4, 4) if at + 16 <= min(end, len(data)) else 0
+        is_jfif = marker == 0xE0 and name == _JFIF and data[at + 8] == 0
+        return is_jfif or (marker == 0xEE and name == _ADOBE and data[at + 8] == 0x65)
+    return marker != _JPEG_COMMENT and end > at + 2
+
+
+@kernel
+def read_jpeg_segments(data: Array) -> tuple[int, int, int, bool, int]:
+    """Read the segments of a JPEG up to its first scan.
+
+    data uint8[n]. Returns where they end, how many count for the pixels, the number of components, whether a frame is
+    progressive, and the orientation of the first EXIF block that has one, 0 where none has.
+    """
+    n_segments = n_components = orientation = 0
+    is_progressive = False
+    at, end = _jpeg_segment(data, 2)
+    while at < end:
+        marker = data[at + 1]
+        n_segments += _counts(data, at, end)
+        if 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC and at + 9 < len(data):
+            is_progressive |= marker & 3 == 2
+            n_components = int(data[at + 9])
+        elif orientation == 0:
+            orientation = _jpeg_orientation(data, at, end)
+        at, end = _jpeg_segment(data, end)
+    return at, n_segments, n_components, is_progressive, orientation
+
+
+@kernel
+def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int]:
+    """Copy the segments of a JPEG up to its first scan that count for its pixels, and the first orientation.
+
+    data uint8[n], out uint8[n]. Returns how many bytes were copied, and where the scan begins, or the file ends.
+    """
+    out[:2] = data[:2]
+    n_kept, orientation = 2, 0
+    at, end = _jpeg_segment(data, 2)
+    while at < end:
+        counts = _counts(data, at, end)
+        if orientation == 0:
+            orientation = _jpeg_orientation(data, at, end)
+            counts |= orientation != 0
+        if counts:
+            for i in range(at, min(end, len(data))):
+                out[n_kept] = data[i]
+                n_kept += 1
+        at, end = _jpeg_segment(data, end)
+    return n_kept, at
+
+
+@kernel
+def skip_png_chunks(data: Array, at: int) -> int:
+    """Return where the next chunk of a PNG begins that counts: critical, `tRNS`, `eXIf`, cut off or without a name."""
+    while at + 8 <= len(data):
+        end = at + 12 + _integer(data, at, 4)
+        name = _integer(data, at + 4, 4)
+        if end > len(data) or not data[at + 4] & 0x20 or name in (_TRNS, _PNG_EXIF):
+            return at
+        for i in range(at + 4, at + 8):
+            if not 0x41 <= data[i] & 0xDF <= 0x5A:
+                return at
+        at = end
+    return at
+
+
+@kernel
+def join_png_pixels(data: Array, at: int, out: Array) -> tuple[int, int, int]:
+    """Copy the bodies of the chunks `IDAT` that stand one behind the other.
+
+    data uint8[n]; at: of the first one; out uint8[m], m as large as all bodies, or 0 to copy none. Returns where they
+    end, their number, and the bytes of their bodies; behind the end of `data` where the last one is cut off.
+    """
+    n_chunks = n_bytes = 0
+    while at + 8 <= len(data) and _integer(data, at + 4, 4) == _IDAT:
+        length = _integer(data, at, 4)
+        if len(out) > 0:
+            n_found = min(length, len(data) - at - 8)
+            out[n_bytes : n_bytes + n_found] = data[at + 8 : at + 8 + n_found]
+        n_bytes += length
+        n_chunks += 1
+        at += 12 + length
+    return at, n_chunks, n_bytes
+
+
+@kernel
+def first_gif_frame(data: Array, start: int) -> tuple[int, int]:
+    """Return where the first frame of a GIF begins, and the last control extension before it; -1 where there is none.
+
+    data uint8[n]; start: behind the header and its palette.
+    """
+    at, control = start, -1
+    while True:
+        while at < len(data) and data[at] != _GIF_EXTENSION and data[at] != _GIF_FRAME and data[at] != _GIF_END:
+            at += 1
+        if at >= len(data) or data[at] == _GIF_END:
+            return -1, control
+        if data[at] == _GIF_FRAME:
+            return at, control
+        if at + 2 < len(data) and data[at + 1] == _GIF_CONTROL and data[at + 2] == 4:
+            control = at
+        at += 2
+        while at < len(data) and data[at]:
+            at += 1 + int(data[at])
+        at += 1
+
+
+@kernel
+def keep_webp_chunks(data: Array, out: Array) -> tuple[int, bool]:
+    """Copy the chunks of a WebP that count for its pixels, and its EXIF block.
+
+    data uint8[n], out uint8[n + 1]. Returns how many bytes were copied, and whether a chunk that counts is cut off.
+    """
+    at, n_kept = 12, 0
+    is_cut = _integer(data, 4, 4, True) + 8 > len(data)
+    while at + 8 <= len(data):
+        name, length = _integer(data, at, 4), _integer(data, at + 4, 4, True)
+        end = at + 8 + length
+        are_pixels = False
+        for known in _WEBP_PIXELS:
+            are_pixels |= name == known
+        # Without its EXIF block a file that is cut may be the image unturned.
+        if end > len(data) and (are_pixels or (name == _WEBP_EXIF and is_cut)):
+            return n_kept, True
+        if are_pixels or (name == _WEBP_EXIF and end <= len(data)):
+            for i in range(at, end):
+                out[n_kept] = data[i]
+                n_kept += 1
+            if name == _WEBP_HEADER and length >= 10:
+                out[n_kept - length] &= _WEBP_FLAGS
+            if length % 2:
+                out[n_kept] = 0
+                n_kept += 1
+        at = end + length % 2
+    return n_kept, False
+
+
+@kernel
+def parse_values(text: Array, at: int, largest: int, n_channels: int, out: Array) -> tuple[int, int]:
+    """Read the values of a PGM or PPM in plain text, as OpenCV's reader does, and scale them to bytes.
+
+    text uint8[n]; at: where to begin; largest: the value of white, larger ones count as it; out uint8[m, k], of which
+    the first n_channels columns are written. Returns how many values were read and where that ended: m * n_channels, or
+    fewer where the text ends, also right behind a value, which may be cut off, or holds anything else.
+    """
+    n_bytes = len(text)
+    for pixel in range(len(out)):
+        for channel in range(n_channels):
+            while at < n_bytes and (text[at] == _COMMENT or text[at] == _SPACE or 9 <= text[at] <= 13):
+                if text[at] == _COMMENT:
+                    while at < n_bytes and text[at] != _LF and text[at] != _CR:
+                        at += 1
+                else:
+                    at += 1
+            start, value = at, 0
+            while at < n_bytes and _ZERO <= text[at] <= _NINE:
+                value = min(10 * value + int(text[at]) - _ZERO, 1 << 31)
+                at += 1
+            if at in (start, n_bytes):
+                return pixel * n_channels + channel, at
+            if text[at] != _COMMENT:
+                at += 1  # one byte behind a value does not count, whatever it is
+            value = min(value, largest)
+            out[pixel, channel] = value >> 8 if largest > 255 else value * 255 // largest
+    return len(out) * n_channels, at
+
+
+@kernel
+def parse_bits(text: Array, at: int, out: Array) -> int:
+    """Read the values of a PBM in plain text, each of one digit: 0 is white, 255.
+
+    text uint8[n]; at: where to begin; out uint8[m]. Returns how many there are, at most m.
+    """
+    n_values = 0
+    while at < len(text) and n_values < len(out):
+        if text[at] == _COMMENT:
+            while at < len(text) and text[at] != _LF and text[at] != _CR:
+                at += 1
+        else:
+            if _ZERO <= text[at] <= _NINE:
+                out[n_values] = 255 if text[at] == _ZERO else 0
+                n_values += 1
+            at += 1
+    return n_values
+
+
+@kernel
+def decode_run_lengths(data: Array, at: int, has_nibbles: bool, has_lines: bool, out: Array) -> bool:
+    """Decode RLE8 or RLE4 of a BMP, and return whether the codes reach the end of the image.
+
+    data uint8[n]; at: where the codes begin; has_nibbles: RLE4; has_lines: each row ends with a code. out uint8[height,
+    width] gets indices of the palette, the first row of the file first, 0 where the codes leave pixels out.
+    """
+    height, width = out.shape
+    indices = out.reshape(height * width)
+    indices[:] = 0
+    x = y = 0
+    while at + 2 <= len(data) and y < height:
+        count, value = int(data[at]), int(data[at + 1])
+        at += 2
+        if count > 0 or value > 2:
+            n_pixels = count if count > 0 else value
+            n_bytes = 0  # of pixels that are stored one by one
+            if count == 0:
+                n_bytes = (value + 1) // 2 if has_nibbles else value
+                if at + n_bytes > len(data):
+                    return False
+            start = y * width + x
+            for i in range(min(n_pixels, width - x if has_lines else len(indices) - start)):
+                byte = value
+                if count == 0:
+                    byte = int(data[at + i // 2] if has_nibbles else data[at + i])
+                if has_nibbles:
+                    byte = byte & 15 if i % 2 else byte >> 4
+                indices[start + i] = byte
+            at += n_bytes + n_bytes % 2
+            x += n_pixels
+            if has_lines and y == 0 and x >= 2 * width:
+                return False  # no row has an end
+        elif value == 0:
+            x, y = 0, y + 1
+        elif value == 1:
+            return True
+        elif at + 2 <= len(data):
+            x, y, at = x + int(data[at]), y + int(data[at + 1]), at + 2
+    is_last = y > height - 1 or (y == height - 1 and x >= width)
+    return is_last or (not has_lines and x >= len(indices))
+
+
+@kernel
+def look_up(rows: Array, table: Array, top_down: bool, out: Array) -> None:
+    """Write the colours of indices.
+
+    rows uint8[height, at least width]; table uint8[256] or uint32[256]; top_down: the first row is the topmost; out
+    [height, width] of the table's type.
+    """
+    height, width = out.shape
+    for y in range(height):
+        row = rows[y if top_down else height - 1 - y]
+        for x in range(width):
+            out[y, x] = table[row[x]]
