@@ -1,7 +1,6 @@
 """The command `imgmatch`: parse, make one call, show."""
 
 import os
-import signal
 import sys
 from pathlib import Path
 from time import monotonic
@@ -43,6 +42,7 @@ from imgmatch_df.arguments import (
 from imgmatch_df.documented import ping_response, to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.files import SourceTable
+from imgmatch_df.interrupts import end_on_signals
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.reporting import (
@@ -50,7 +50,6 @@ from imgmatch_df.reporting import (
     Tally,
     check_streams,
     failed_in_store,
-    raise_signal,
     reported,
     say,
     say_failed,
@@ -89,7 +88,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
-    signal.signal(signal.SIGTERM, raise_signal)
+    end_on_signals()
     check_streams()
     app()
 

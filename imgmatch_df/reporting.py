@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Final, NamedTuple, NoReturn, TextIO
 
 import polars as pl
 import typer
 
 from imgmatch_df.errors import ImgMatchError, ImgMatchWarning, RowError
+from imgmatch_df.interrupts import keeping
 from imgmatch_df.naming import ROW, row_name, source_text
 from imgmatch_df.schema import DETAIL, OK, SOURCE, STATUS, STATUS_DTYPE, STATUSES, HashKind
 from imgmatch_df.sources import describe
@@ -202,7 +202,7 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
         What an interrupted run leaves.
     """
     try:
-        with _warnings_said():
+        with _warnings_said(), keeping(kept):
             yield
     except RowError as error:
         _fail(error, SOME_FAILED)
@@ -210,9 +210,9 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
         if isinstance(error, OSError) and "Broken pipe" in str(error):  # Polars gives no errno
             _leave(128 + _SIGPIPE)  # the reader has seen enough, as `head` does
         _fail(error, WRONG_CALL)
-    except KeyboardInterrupt as interrupt:
+    except KeyboardInterrupt:  # where nobody has called `end_on_signals`
         say(f"interrupted, {kept}")
-        _leave(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+        _leave(128 + signal.SIGINT)
 
 
 def _fail(error: Exception, code: int) -> NoReturn:
@@ -233,11 +233,6 @@ def _leave(code: int) -> NoReturn:
         Console(stderr=True).show_cursor()  # a bar that was under way had hidden it
     sys.stderr.flush()
     os._exit(code)
-
-
-def raise_signal(number: int, _frame: FrameType | None) -> NoReturn:
-    """End a run as Ctrl-C does."""
-    raise KeyboardInterrupt(number)
 
 
 def check_streams() -> None:

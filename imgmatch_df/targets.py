@@ -14,6 +14,7 @@ import polars as pl
 from imgmatch_df.documented import Json, to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.formats import byte_columns
+from imgmatch_df.interrupts import half_written
 from imgmatch_df.pipeline import to_bits
 from imgmatch_df.renaming import PLAIN, Naming
 from imgmatch_df.schema import HASH_KINDS, REMOVED_RECORDS
@@ -76,17 +77,19 @@ def written_whole(path: Path | None, otherwise: IO[bytes]) -> Iterator[Path | IO
         return
     final = Path(os.path.realpath(path))  # a link stays a link
     temporary = final.with_name(f".imgmatch-{token_hex(4)}.partial")
-    try:
-        temporary.open("xb").close()  # now, so that a folder without permission is known before anything is hashed
-    except OSError as error:
-        raise ArgumentError(
-            f"cannot write into {str(final.parent)!r}: {error.strerror}\nHint: choose another folder for the output."
-        ) from error
-    try:
-        yield temporary
-        temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with half_written(temporary):
+        try:
+            temporary.open("xb").close()  # now, so that a folder without permission is known before anything is hashed
+        except OSError as error:
+            raise ArgumentError(
+                f"cannot write into {str(final.parent)!r}: {error.strerror}\n"
+                "Hint: choose another folder for the output."
+            ) from error
+        try:
+            yield temporary
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], suffix: str, naming: Naming = PLAIN) -> None:
