@@ -125,6 +125,7 @@ def visual_hash(
         started, form = monotonic(), _check_target(out, stores=True)
         options = source_options(given)
         table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
+        inputs.say_blocked(table, options)
         if form == ".json":
             inputs.check_documented(table)
         if out is not None and stores:
@@ -195,6 +196,7 @@ def remove_duplicates(
                 "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
+        inputs.say_blocked(table, options)
         if form == ".json":
             inputs.check_documented(table)
         kind = table.kind(hash_type)
@@ -306,6 +308,7 @@ def rank_images(
             table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
         else:
             table = inputs.open_ranking(query, source, given["base_dir"])
+        inputs.say_blocked(table, options)
         if form == ".json":
             inputs.check_documented(table)
         kind = table.kind(wanted_kind)
@@ -413,7 +416,7 @@ def _store(
             hash_types=asked,
             retry_failed=retry_failed,
             prune=prune,
-            **options,
+            **inputs.allowed_options(table, options),
         )
     )
     say(screen.stored_text(out, done), err=False)

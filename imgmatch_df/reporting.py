@@ -1,5 +1,6 @@
 """How a command ends: what failed, what went wrong, and the exit code for each."""
 
+import errno
 import heapq
 import os
 import signal
@@ -26,6 +27,7 @@ SOME_FAILED: Final = 1
 WRONG_CALL: Final = 2
 
 _SIGPIPE: Final = 13  # `signal` has no such name on Windows
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _NAMES_SHOWN: Final = 10
 _MAX_CHARS: Final = 200
 
@@ -113,12 +115,13 @@ def say(text: str, *, err: bool = True, indent: int = 0) -> None:
     Parameters
     ----------
     text
-        Without control characters.
+        What a terminal would not print is replaced: names and messages of files may hold anything.
     err
         Whether to print it on standard error.
     indent
         Spaces before each line.
     """
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     lines = [text]
     if (sys.stderr if err else sys.stdout).isatty():
         from rich.console import Console
@@ -210,19 +213,31 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
         if isinstance(error, OSError) and "Broken pipe" in str(error):  # Polars gives no errno
             _leave(128 + _SIGPIPE)  # the reader has seen enough, as `head` does
         _fail(error, WRONG_CALL)
+    except pl.exceptions.PanicException as error:  # not an `Exception`
+        _fail(error, WRONG_CALL)
     except KeyboardInterrupt:  # where nobody has called `end_on_signals`
         say(f"interrupted, {kept}")
         _leave(128 + signal.SIGINT)
 
 
-def _fail(error: Exception, code: int) -> NoReturn:
+def _fail(error: BaseException, code: int) -> NoReturn:
     # Polars tells in which expression an error occurred; it is ours, and says nothing to the user.
     message = str(error).split("\n\nThis error occurred", 1)[0]
     if "Hint:" not in message:
-        message += "\nHint: is the file whole, and of the kind that its ending says?"
+        message += f"\nHint: {_hint(error, message)}"
     for line in f"imgmatch: {message}".split("\n"):
         say(line)
     raise typer.Exit(code) from None
+
+
+def _hint(error: BaseException, message: str) -> str:
+    if (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in message:
+        return "the disk is full, or a quota is used up; free some space, or choose another target."
+    if isinstance(error, pl.exceptions.PanicException):
+        return "Polars failed on this input; is the file whole, and of the kind that its ending says?"
+    if "utf-8" in message.lower():
+        return "save the file as UTF-8."
+    return "is the file whole, and of the kind that its ending says?"
 
 
 def _leave(code: int) -> NoReturn:
