@@ -2,7 +2,7 @@
 
 FROM python:3.13-slim AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE imgmatch_df_command.py ./
 COPY imgmatch_df ./imgmatch_df
 COPY sql ./sql
 RUN python -m venv /opt/imgmatch && /opt/imgmatch/bin/pip install --no-cache-dir ".[server]"

@@ -136,7 +136,10 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "base_dir": Annotated[
         str | None,
         typer.Option(
-            "--base-dir", metavar="DIR", show_default="working directory", help="Where relative paths of a table start."
+            "--base-dir",
+            metavar="DIR",
+            show_default="working directory",
+            help="Where relative paths of a table start; none leaves it. A request needs it for paths.",
         ),
     ],
     "on_error": Annotated[

@@ -1,7 +1,6 @@
 """The command `imgmatch`: parse, make one call, show."""
 
 import os
-import signal
 import sys
 from pathlib import Path
 from time import monotonic
@@ -43,6 +42,7 @@ from imgmatch_df.arguments import (
 from imgmatch_df.documented import ping_response, to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.files import SourceTable
+from imgmatch_df.interrupts import end_on_signals
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.reporting import (
@@ -50,7 +50,6 @@ from imgmatch_df.reporting import (
     Tally,
     check_streams,
     failed_in_store,
-    raise_signal,
     reported,
     say,
     say_failed,
@@ -89,7 +88,7 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
-    signal.signal(signal.SIGTERM, raise_signal)
+    end_on_signals()
     check_streams()
     app()
 
@@ -126,6 +125,7 @@ def visual_hash(
         started, form = monotonic(), _check_target(out, stores=True)
         options = source_options(given)
         table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
+        inputs.say_blocked(table, options)
         if form == ".json":
             inputs.check_documented(table)
         if out is not None and stores:
@@ -196,6 +196,7 @@ def remove_duplicates(
                 "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
+        inputs.say_blocked(table, options)
         if form == ".json":
             inputs.check_documented(table)
         kind = table.kind(hash_type)
@@ -307,6 +308,7 @@ def rank_images(
             table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
         else:
             table = inputs.open_ranking(query, source, given["base_dir"])
+        inputs.say_blocked(table, options)
         if form == ".json":
             inputs.check_documented(table)
         kind = table.kind(wanted_kind)
@@ -414,7 +416,7 @@ def _store(
             hash_types=asked,
             retry_failed=retry_failed,
             prune=prune,
-            **options,
+            **inputs.allowed_options(table, options),
         )
     )
     say(screen.stored_text(out, done), err=False)

@@ -17,6 +17,8 @@ _MAX_LOOK_UPS: Final = 64
 
 # Told in the loop's thread how a request ended: libcurl's code, 0 for a whole answer, and its words.
 Ended = Callable[[int, str], None]
+# IP address of the server and of this machine, port of the server and of this machine.
+Ends = tuple[str | int, ...]
 
 
 class BlockedAddressError(OSError):
@@ -47,6 +49,8 @@ class Connections:
         self._due: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
         self._places: dict[tuple[str, int], tuple[asyncio.Task[str], float]] = {}
+        self._socket_of: dict[Ends, int] = {}
+        self._ends_of: dict[int, Ends] = {}
 
     def find(self, host: str, port: int) -> asyncio.Task[str]:
         """Return a task that finds where the name `host` leads, in the words of libcurl's option RESOLVE.
@@ -68,6 +72,26 @@ class Connections:
     def refuse(self, ip: str) -> str | None:
         """Return why no connection may be made to `ip`, None where one may."""
         return _blocked(ip) if self._check and blocked_reason(ip) is not None else None
+
+    def is_quiet(self, ends: Ends, opened: list[int]) -> bool:
+        """Return whether a request may be sent on a connection: not where the server has sent what nobody asked for.
+
+        It would be taken for the response to this request, and each response for that to the next one.
+
+        Parameters
+        ----------
+        ends
+            IP address of the server and of this machine, port of the server and of this machine.
+        opened
+            Descriptors of the sockets that were opened for this request. A connection that has not been used is not
+            looked at: TLS may have left something there.
+        """
+        fd = next((fd for fd in opened if _ports(fd) == ends[2:]), None)
+        if fd is None:
+            return ends not in self._socket_of or not _has_bytes(self._socket_of[ends])
+        self._socket_of.pop(self._ends_of.get(fd, ()), None)  # of a connection that is closed
+        self._ends_of[fd], self._socket_of[ends] = ends, fd
+        return True
 
     def keep(self, n_connections: int) -> None:
         """Keep so many connections for what comes, if not more already."""
@@ -153,6 +177,31 @@ class Connections:
         if ended is not None:  # not stopped meanwhile, by one that ended before it
             self._multi.remove_handle(curl)
             ended(code, words)
+
+
+def _ports(fd: int) -> tuple[int, int] | None:
+    """Return the ports of both ends of a connection, None where there is none."""
+    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd)
+    try:
+        return opened.getpeername()[1], opened.getsockname()[1]
+    except OSError:
+        return None
+    finally:
+        opened.detach()
+
+
+def _has_bytes(fd: int) -> bool:
+    """Return whether there is something to read, or the connection has ended."""
+    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd)
+    try:
+        opened.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    finally:
+        opened.detach()
+    return True
 
 
 # --- where a connection may go ---------------------------------------------------------------------------------------

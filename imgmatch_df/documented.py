@@ -191,8 +191,10 @@ def load_document(document: Document, what: str) -> Mapping[str, Any]:
     try:
         body = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        message = f"{what} must be JSON, but: {error}"
-        raise ArgumentError(f"{message}\nHint: a str is JSON text; for a file pass a pathlib.Path.") from error
+        hint = "a str is JSON text; for a file pass a pathlib.Path."
+        if isinstance(document, PathLike):
+            what, hint = f"{what} {fspath(document)!r}", "is the file whole? It is JSON, saved as UTF-8."
+        raise ArgumentError(f"{what} must be JSON, but: {error}\nHint: {hint}") from error
     if not isinstance(body, dict):
         raise refused(what, body, "a JSON object", 'the documented body starts with {"records": […')
     return body

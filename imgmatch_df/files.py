@@ -33,9 +33,10 @@ from imgmatch_df.schema import (
 )
 from imgmatch_df.sources import url_of
 from imgmatch_df.store import DUCKDB_SUFFIX, manifest_of, scan_hashes
-from imgmatch_df.table_files import count_nulls, is_list, scan_table
+from imgmatch_df.table_files import check_encoding, count_nulls, is_list, scan_table
 
 TABLE_SUFFIXES: Final = (DUCKDB_SUFFIX, ".parquet", ".csv", ".ndjson", ".jsonl", ".json")
+_TEXT_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".json")
 
 # Names that hold images in tables as people write them, the surest first.
 _SOURCE_NAMES: Final = (
@@ -198,6 +199,9 @@ def open_sources(
                 raise ArgumentError(f"{option} is for tables, the sources are pictures\nHint: leave {option} out.")
         frame, unlisted, left_out = list_images(paths)
         return SourceTable(frame.lazy(), PATH, unlisted=unlisted, left_out=left_out)
+    if kinds[0] in _TEXT_SUFFIXES:
+        for path in paths:
+            check_encoding(path, kinds[0])
     if kinds == [".json"] and not all(map(is_list, paths)):
         return _open_requests(paths, source, method)
     roots = {root for root, part in zip(map(_root, sources), found, strict=True) if part[1]}

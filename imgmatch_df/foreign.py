@@ -58,6 +58,7 @@ _MAGIC: Final = (
     ("JSON", re.compile(rb"(\xef\xbb\xbf)?\s*[{\[]")),
 )
 HEAD_BYTES: Final = 512
+_BEGINNING: Final = re.compile(r":? starts with b['\"].*", re.DOTALL)
 
 
 def brands(data: Data) -> tuple[bytes, ...]:
@@ -80,6 +81,11 @@ def describe(data: Data) -> str:
         return "not an image: the file is empty"
     name = _name(head)
     return f"not an image: {f'{name}, which is not read: ' if name else ''}starts with {head[:16]!r}"
+
+
+def without_bytes(detail: str) -> str:
+    """Return the detail of a failure without how the data begins: it may be of a file that is not meant to be shown."""
+    return _BEGINNING.sub("", detail)
 
 
 def camera_raw(data: Data) -> str:

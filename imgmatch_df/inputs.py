@@ -38,7 +38,7 @@ from imgmatch_df.schema import (
     WIDTH,
     HashKind,
 )
-from imgmatch_df.sources import path_as_text
+from imgmatch_df.sources import is_path, path_as_text
 from imgmatch_df.store import DUCKDB_SUFFIX, is_store, manifest_of
 from imgmatch_df.targets import interruptible
 
@@ -183,7 +183,11 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
     """Return the rows of --against, hashed where they are not."""
     try:
         table = open_table([against], None, None, "remove_duplicates", kind.name, of=" of --against")
-        hashed = hash_table(table, (kind.name,), {**options, "base_dir": None})
+        # Relative paths of a table of stored hashes start from the working directory.
+        base_dir = None if table.request is None else options["base_dir"]
+        options = {**options, "base_dir": base_dir}
+        say_blocked(table, options)
+        hashed = hash_table(table, (kind.name,), options)
     except ColumnError as error:
         what = str(error).split("\nHint: ", 1)[0]
         raise ColumnError(
@@ -228,14 +232,38 @@ def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOption
             f"the table has {' and '.join(table.stored)}, but no {kinds[0]}, and no column that is surely of images\n"
             f"Hint: --hash-type {table.stored[0]} takes the hashes that it has, --source names a column of images."
         )
-    return pipeline.visual_hash(table.frame, table.source, hash_types=kinds, **options)
+    return pipeline.visual_hash(table.frame, table.source, hash_types=kinds, **allowed_options(table, options))
+
+
+def allowed_options(table: SourceTable, options: SourceOptions) -> SourceOptions:
+    """Return the options that the images of a table are read with.
+
+    A documented request may come from somebody else: its ``_url`` is of http or https, as in the service, and names a
+    file only with --base-dir. --schemes allows anything else.
+    """
+    if table.request is None or options["schemes"] is not None:
+        return options
+    files = () if options["base_dir"] is None else ("file",)
+    return {**options, "schemes": ("http", "https", "data", *files)}
+
+
+def say_blocked(table: SourceTable, options: SourceOptions) -> None:
+    """Say how many records of a documented request name a file, where none is read."""
+    if table.request is None or options["schemes"] is not None or options["base_dir"] is not None:
+        return
+    sources = [*table.request.frame[records.SOURCE]]
+    if table.request.query is not None:
+        sources += [*table.request.query[records.SOURCE]]
+    n_files = sum(map(is_path, sources))
+    if n_files:
+        say(f"{n_files:,} records of a request name a file, which --base-dir or --schemes must allow")
 
 
 def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOptions) -> pl.DataFrame:
     """Return the query as one hashed row."""
     name, options = "query_record", {**options, "on_error": "null", "progress": False}
     if table.request is not None and table.request.query is not None:
-        asked = table.request.query
+        asked, options = table.request.query, allowed_options(table, options)
     elif query_kind(query, kind.name) == kind.name:
         value = parse_text(query, kind)
         hashed = pl.DataFrame({kind.name: pl.Series([value], dtype=kind.dtype)})

@@ -1,5 +1,6 @@
 """How a command ends: what failed, what went wrong, and the exit code for each."""
 
+import errno
 import heapq
 import os
 import signal
@@ -10,13 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Final, NamedTuple, NoReturn, TextIO
 
 import polars as pl
 import typer
 
 from imgmatch_df.errors import ImgMatchError, ImgMatchWarning, RowError
+from imgmatch_df.interrupts import keeping
 from imgmatch_df.naming import ROW, row_name, source_text
 from imgmatch_df.schema import DETAIL, OK, SOURCE, STATUS, STATUS_DTYPE, STATUSES, HashKind
 from imgmatch_df.sources import describe
@@ -26,6 +27,7 @@ SOME_FAILED: Final = 1
 WRONG_CALL: Final = 2
 
 _SIGPIPE: Final = 13  # `signal` has no such name on Windows
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _NAMES_SHOWN: Final = 10
 _MAX_CHARS: Final = 200
 
@@ -113,12 +115,13 @@ def say(text: str, *, err: bool = True, indent: int = 0) -> None:
     Parameters
     ----------
     text
-        Without control characters.
+        What a terminal would not print is replaced: names and messages of files may hold anything.
     err
         Whether to print it on standard error.
     indent
         Spaces before each line.
     """
+    text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     lines = [text]
     if (sys.stderr if err else sys.stdout).isatty():
         from rich.console import Console
@@ -202,7 +205,7 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
         What an interrupted run leaves.
     """
     try:
-        with _warnings_said():
+        with _warnings_said(), keeping(kept):
             yield
     except RowError as error:
         _fail(error, SOME_FAILED)
@@ -210,19 +213,31 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
         if isinstance(error, OSError) and "Broken pipe" in str(error):  # Polars gives no errno
             _leave(128 + _SIGPIPE)  # the reader has seen enough, as `head` does
         _fail(error, WRONG_CALL)
-    except KeyboardInterrupt as interrupt:
+    except pl.exceptions.PanicException as error:  # not an `Exception`
+        _fail(error, WRONG_CALL)
+    except KeyboardInterrupt:  # where nobody has called `end_on_signals`
         say(f"interrupted, {kept}")
-        _leave(128 + (interrupt.args[0] if interrupt.args else signal.SIGINT))
+        _leave(128 + signal.SIGINT)
 
 
-def _fail(error: Exception, code: int) -> NoReturn:
+def _fail(error: BaseException, code: int) -> NoReturn:
     # Polars tells in which expression an error occurred; it is ours, and says nothing to the user.
     message = str(error).split("\n\nThis error occurred", 1)[0]
     if "Hint:" not in message:
-        message += "\nHint: is the file whole, and of the kind that its ending says?"
+        message += f"\nHint: {_hint(error, message)}"
     for line in f"imgmatch: {message}".split("\n"):
         say(line)
     raise typer.Exit(code) from None
+
+
+def _hint(error: BaseException, message: str) -> str:
+    if (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in message:
+        return "the disk is full, or a quota is used up; free some space, or choose another target."
+    if isinstance(error, pl.exceptions.PanicException):
+        return "Polars failed on this input; is the file whole, and of the kind that its ending says?"
+    if "utf-8" in message.lower():
+        return "save the file as UTF-8."
+    return "is the file whole, and of the kind that its ending says?"
 
 
 def _leave(code: int) -> NoReturn:
@@ -233,11 +248,6 @@ def _leave(code: int) -> NoReturn:
         Console(stderr=True).show_cursor()  # a bar that was under way had hidden it
     sys.stderr.flush()
     os._exit(code)
-
-
-def raise_signal(number: int, _frame: FrameType | None) -> NoReturn:
-    """End a run as Ctrl-C does."""
-    raise KeyboardInterrupt(number)
 
 
 def check_streams() -> None:

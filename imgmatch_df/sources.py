@@ -161,6 +161,12 @@ def url_of(value: object) -> str | None:
     return str(source.value) if isinstance(source, Source) and source.kind == "url" else None
 
 
+def is_path(value: object) -> bool:
+    """Return whether one value of a column names a local file."""
+    source = parse_source(value) if isinstance(value, str) else None
+    return isinstance(source, Source) and source.kind == "path"
+
+
 def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
     """Return the bytes that the base64 `text` stands for.
 

@@ -1,5 +1,6 @@
 """Tables of files as lazy frames, with every column under its own name: Parquet, CSV, NDJSON, and lists in JSON."""
 
+import codecs
 import csv
 import json
 from collections import Counter
@@ -12,6 +13,15 @@ import polars as pl
 from imgmatch_df.errors import ArgumentError, ColumnError
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+# How text files of other encodings begin where they have a mark; that of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+_BYTES_LOOKED_AT = 4096
 
 
 def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFrame:
@@ -47,6 +57,48 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
     if suffix == ".json":
         return pl.concat([_read_list(path) for path in paths], how="diagonal_relaxed").lazy()
     return pl.scan_ndjson(list(paths), infer_schema_length=None)
+
+
+def check_encoding(path: str, suffix: str) -> None:
+    """Refuse a file of text that is UTF-16 or UTF-32, as spreadsheets save it ("Unicode text").
+
+    Raises
+    ------
+    ArgumentError
+        If the file begins with the mark of another encoding, or its zero bytes are at the places that they have in one.
+    """
+    with Path(path).open("rb") as file:
+        start = file.read(_BYTES_LOOKED_AT)
+    name = next((name for mark, name in _MARKS if start.startswith(mark)), None) or _encoding_by_zeros(start)
+    if name is not None:
+        raise ArgumentError(f"{path!r} is {name}, {suffix} is read as UTF-8\nHint: save the file as UTF-8.")
+    if suffix in (".ndjson", ".jsonl") and start.startswith(codecs.BOM_UTF8):
+        raise ArgumentError(
+            f"{path!r} begins with a byte order mark, which {suffix} has not\nHint: save the file as UTF-8 without it."
+        )
+
+
+def _encoding_by_zeros(start: bytes) -> str | None:
+    """Return the encoding of text without a mark, None where it may be UTF-8.
+
+    A character of this world's scripts has two zero bytes of four in UTF-32, and one of ASCII a zero byte in UTF-16.
+    """
+    start = start[: len(start) // 4 * 4]
+    places = [start[place::4] for place in range(4)]
+    is_zero = [bool(part) and not any(part) for part in places]
+    if (is_zero[0] and is_zero[1]) or (is_zero[2] and is_zero[3]):
+        return "UTF-32"
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    few, many = sorted((even, odd))
+    return "UTF-16" if few * 8 < many and (many > len(start) // 16 or not _is_utf8(start)) else None
+
+
+def _is_utf8(start: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def is_list(path: str) -> bool:
@@ -129,8 +181,8 @@ def _read_list(path: str) -> pl.DataFrame:
     data = Path(path).read_bytes()
     try:
         records = json.loads(data)
-    except ValueError as error:
-        raise ArgumentError(f"{path!r} is not JSON: {error}\nHint: is the file whole?") from error
+    except (ValueError, RecursionError) as error:
+        raise ArgumentError(f"{path!r} is not JSON that can be read: {error}\nHint: is the file whole?") from error
     if not all(isinstance(record, dict) for record in records):
         raise ArgumentError(f"{path!r} is a list of other things than objects\nHint: a table is a list of objects.")
     return pl.read_json(data, infer_schema_length=None) if records else pl.DataFrame()

@@ -15,6 +15,7 @@ from imgmatch_df.atomic import NO_ROOM, copy_access, open_new, real_path
 from imgmatch_df.documented import Json, to_json
 from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.formats import byte_columns
+from imgmatch_df.interrupts import half_written
 from imgmatch_df.pipeline import to_bits
 from imgmatch_df.renaming import PLAIN, Naming
 from imgmatch_df.schema import HASH_KINDS, REMOVED_RECORDS
@@ -87,21 +88,23 @@ def written_whole(path: Path | None, otherwise: IO[bytes]) -> Iterator[Path | IO
         return
     final = _final(path)
     temporary = final.with_name(f".imgmatch-{token_hex(4)}.partial")
-    try:
-        # Now, so that a folder without permission is known before anything is hashed.
-        open_new(temporary, like=final).close()
-    except OSError as error:
-        raise ArgumentError(
-            f"cannot write into {str(final.parent)!r}: {error.strerror}\nHint: choose another folder for the output."
-        ) from error
-    try:
-        with _room_explained(repr(str(path))):
-            yield temporary
-            if final.exists():
-                copy_access(final, temporary)
-            temporary.replace(final)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with half_written(temporary):
+        try:
+            # Now, so that a folder without permission is known before anything is hashed.
+            open_new(temporary, like=final).close()
+        except OSError as error:
+            raise ArgumentError(
+                f"cannot write into {str(final.parent)!r}: {error.strerror}\n"
+                "Hint: choose another folder for the output."
+            ) from error
+        try:
+            with _room_explained(repr(str(path))):
+                yield temporary
+                if final.exists():
+                    copy_access(final, temporary)
+                temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _final(path: Path) -> Path:

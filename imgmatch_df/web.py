@@ -170,6 +170,8 @@ class _Attempt:
         self._authorization: str | None = None
         self._lines: list[bytes] = []
         self._body = bytearray()
+        self._opened: list[int] = []
+        self._is_stray = False
         self._curl = pycurl.Curl()
         for option, value in {**_OPTIONS, **_trusted()}.items():
             if value is None:
@@ -177,6 +179,7 @@ class _Attempt:
             else:
                 self._curl.setopt(option, value)
         self._curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
+        self._curl.setopt(pycurl.PREREQFUNCTION, self._before_request)
         self._curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
         self._curl.setopt(pycurl.WRITEFUNCTION, self._take)
 
@@ -270,6 +273,8 @@ class _Attempt:
     def _send(self) -> None:
         self._lines.clear()
         self._body = bytearray()
+        self._opened.clear()
+        self._is_stray = False
         self._n_pieces = 0
         self._head: Head | None = None
         self._answer: Address | Outcome | BaseException | None = None
@@ -299,10 +304,19 @@ class _Attempt:
             self._refused = Failure("fetch_blocked", refused)
             return pycurl.SOCKET_BAD
         try:
-            return socket.socket(family, kind, protocol).detach()  # libcurl closes it
+            opened = socket.socket(family, kind, protocol).detach()  # libcurl closes it
         except OSError as error:
             self._refused = _no_connection(error)
             return pycurl.SOCKET_BAD
+        self._opened.append(opened)
+        return opened
+
+    def _before_request(self, *ends: str | int) -> Any:
+        """Return whether the request may be sent on the connection that libcurl has chosen for it."""
+        if self._pool.is_quiet(ends, self._opened):
+            return pycurl.PREREQFUNC_OK
+        self._is_stray = True
+        return pycurl.PREREQFUNC_ABORT
 
     # --- and back ----------------------------------------------------------------------------------------------------
 
@@ -372,6 +386,9 @@ class _Attempt:
     @_ends
     def _ended(self, code: int, words: str) -> None:
         self._is_sent = False
+        if self._is_stray:  # nothing was sent, and the connection is closed
+            self._send()
+            return
         answer = self._judge()
         if answer is None:
             answer = self._explain(code, words) if code else self._make_whole()

@@ -13,6 +13,7 @@ import pytest
 from pictures import draw, jpeg
 
 import imgmatch_df
+from imgmatch_df._kernels import compiled
 
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 NEEDS_ROOT = pytest.mark.skipif(
@@ -168,6 +169,51 @@ def test_what_was_compiled_before_is_read_where_it_cannot_be_written(place):
     done = start(place, DISTANCE, uid=STRANGER, NUMBA_CACHE_DIR=str(cache))
     assert (done.stdout.strip(), warnings_of(done)) == ("6", 1)
     assert kept(place / "tmp") == []
+
+
+@NEEDS_ROOT
+def test_a_configured_folder_that_others_may_write_is_not_used(place):
+    cache = place / "cache"
+    assert start(place, DISTANCE, NUMBA_CACHE_DIR=str(cache)).stdout.strip() == "6"
+    (folder,) = cache.iterdir()
+    folder.chmod(0o777)
+    for path in kept(cache):
+        path.write_bytes(b"\x80\x04cposix\n_exit\n(K\x07tR.")  # code that ends the process, were it loaded
+    before = {path: path.read_bytes() for path in kept(cache)}
+    done = start(place, DISTANCE, NUMBA_CACHE_DIR=str(cache))
+    assert (done.returncode, done.stdout.strip(), warnings_of(done)) == (0, "6", 1), done.stderr
+    assert "other users may write into" in done.stderr
+    assert {path: path.read_bytes() for path in kept(cache)} == before
+
+
+@NEEDS_ROOT
+def test_which_folders_are_private(tmp_path):
+    folder = tmp_path / "above" / "cache"
+    folder.mkdir(parents=True)
+    link = tmp_path / "link"
+    link.symlink_to(folder.parent)
+    for mode, above, user, group, private in (
+        (0o755, 0o755, 0, 0, True),
+        (0o775, 0o775, 0, 0, True),  # the group of root
+        (0o755, 0o1777, 0, 0, True),  # as /tmp
+        (0o755, 0o755, STRANGER, 0, False),
+        (0o775, 0o755, 0, 1, False),
+        (0o777, 0o755, 0, 0, False),
+        (0o1777, 0o755, 0, 0, False),
+        (0o755, 0o777, 0, 0, False),
+    ):
+        os.chown(folder, user, group)
+        folder.chmod(mode)
+        folder.parent.chmod(above)
+        for path in (folder, link / "cache"):
+            assert compiled._is_private(path) == private, (oct(mode), oct(above), user, group)
+    assert not compiled._is_private(tmp_path / "absent")
+
+
+@NEEDS_ROOT
+def test_what_is_kept_cannot_be_written_by_others_whatever_the_umask(place):
+    assert start(place, DISTANCE, NUMBA_CACHE_DIR=str(place / "cache"), before="import os; os.umask(0)").returncode == 0
+    assert {stat.S_IMODE(path.stat().st_mode) & 0o022 for path in kept(place)} == {0}
 
 
 def test_a_folder_that_can_be_written_is_taken_without_a_word(place):

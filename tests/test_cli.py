@@ -134,24 +134,29 @@ def test_tables_as_input(paths, empty, expected, ending):
         assert_frame_equal(hash_files(table, empty / f"out{out}"), expected)
 
 
-def test_documented_request_in_documented_response_out(paths, empty, expected):
+def test_documented_request_in_documented_response_out(paths, folder, empty, expected):
     request = {"records": [{"_url": url, "_id": row, "mine": [1]} for row, url in enumerate(paths["url"])]}
     (empty / "request.json").write_text(json.dumps(request))
-    assert_frame_equal(hash_files(empty / "request.json", empty / "response.json"), expected)
+    assert_frame_equal(hash_files(empty / "request.json", empty / "response.json", "--base-dir", folder), expected)
     response = json.loads((empty / "response.json").read_text())
     assert response["status"] == {"code": 200, "text": "OK"}
     assert response["statistics"]["processing time"] > 0
     assert [record["_id"] for record in response["records"]] == [str(row) for row in range(40)]
     assert response["records"][3]["mine"] == [1]
-    assert_frame_equal(hash_files(empty / "request.json", empty / "out.parquet"), expected)
+    assert_frame_equal(hash_files(empty / "request.json", empty / "out.parquet", "--base-dir", folder), expected)
 
 
-def test_a_request_says_which_hashes_unless_the_command_does(paths, empty):
+def test_a_request_says_which_hashes_unless_the_command_does(paths, folder, empty):
     request = {"records": [{"_url": paths["url"][0]}], "hash_type": "phash"}
     (empty / "request.json").write_text(json.dumps(request))
-    assert "bmh1" not in hash_files(empty / "request.json", empty / "out.parquet").columns
+    assert "bmh1" not in hash_files(empty / "request.json", empty / "out.parquet", "--base-dir", folder).columns
     assert "bmh1" not in json.loads((empty / "request.json").read_text())["records"][0]
-    assert "phash" not in hash_files(empty / "request.json", empty / "out.csv", "--hash-types", "bmh1").columns
+    assert (
+        "phash"
+        not in hash_files(
+            empty / "request.json", empty / "out.csv", "--base-dir", folder, "--hash-types", "bmh1"
+        ).columns
+    )
 
 
 def test_parts_of_a_table(paths, empty, expected):

@@ -1,12 +1,10 @@
 """What is kept of compiled kernels: each release finds its own, and no other's."""
 
-import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import pytest
 
 import imgmatch_df
@@ -58,21 +56,42 @@ def test_a_change_of_a_callee_in_another_file_is_seen(package):
     assert distance(package) == "6"
 
 
-def test_what_a_killed_process_left_of_another_numba_is_not_opened(package):
-    """An index in which this numba names the code, and code that another one wrote."""
-    distance(package)
-    (index,) = (package / "__pycache__").glob("*.nbi")
-    (code,) = (package / "__pycache__").glob("*.nbc")
-    assert pickle.loads(index.read_bytes()) == numba.__version__
-    code.write_bytes(b"\x80\x04\x8c\x0fnumba.gone.away\x94\x8c\x01x\x94\x93\x94.")  # a class of a module that is gone
-    with pytest.raises(ModuleNotFoundError):
-        pickle.loads(code.read_bytes())
-    # What this release left is what it opens: the check can fail.
-    with pytest.raises(subprocess.CalledProcessError):
-        distance(package)
-    # Another release, here by a space at the end of the file, has names of its own.
+@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+def test_a_damaged_file_is_not_opened(tmp_path, ending):
+    """What is kept is a pickle: whatever else stands there would run here."""
+    files = compiled._Files(str(tmp_path), "kernel-1", "stamp")
+    files.save("int8", "code")
+    (path,) = tmp_path.glob(f"*.{ending}")
+    whole = path.read_bytes()
+    flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(0, len(whole), 7)]
+    cut = [whole[:length] for length in range(0, len(whole), 5)]
+    for damaged in (*cut, *flipped, bytes(range(256)) * 9, b"\x80\x04cposix\n_exit\n(K\x07tR.", whole + b"."):
+        path.write_bytes(damaged)
+        assert files.load("int8") is None
+    files.save("int8", "code")
+    assert files.load("int8") == "code"
+    files.flush()
+    assert files.load("int8") is None
+
+
+def test_a_kernel_whose_files_are_damaged_is_compiled_again(package):
+    assert distance(package) == "6"
+    before = kept(package)
+    for path in (package / "__pycache__").glob("*.nb?"):
+        path.write_bytes(b"\x80\x04cposix\n_exit\n(K\x07tR.")
+    assert distance(package) == "6"
+    after = kept(package)
+    assert after.keys() == before.keys()
+    assert all(after[name] > before[name] for name in before)
+
+
+def test_another_release_opens_nothing_of_this_one(package):
+    """Another release, here by a line break at the end of a file, has names of its own."""
+    assert distance(package) == "6"
+    before = kept(package)
     (package / "tasks.py").write_text((package / "tasks.py").read_text() + "\n")
     assert distance(package) == "6"
+    assert len(kept(package)) == 2 * len(before)
 
 
 def test_two_processes_that_compile_one_kernel_for_two_types_keep_both_codes_apart(tmp_path, monkeypatch):

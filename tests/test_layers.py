@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
-    ["errors", "incomplete", "rows", "schema", "statements", "threads"],
+    ["errors", "incomplete", "interrupts", "rows", "schema", "statements", "threads"],
     [
         "addresses",
         "alpha",

@@ -123,7 +123,7 @@ def test_tables_with_keys_and_pictures(encoded, paths, store):
 def test_documented_requests_are_stored(paths, store):
     request = store.with_name("request.json")
     request.write_text(json.dumps({"records": [{"_url": url} for url in paths["url"]], "hash_type": "phash"}))
-    assert "40 new" in call("visual-hash", request, "-o", store).stdout
+    assert "40 new" in call("visual-hash", request, "--base-dir", "/", "-o", store).stdout
     assert "bmh1" not in imgmatch_df.read_hashes(store).columns
 
 

@@ -7,10 +7,14 @@ sees tells its version and all the sources of this package: no release opens wha
 
 numba refuses to compile where it finds no folder that it may write. Here that costs a warning: the machine code is
 then kept in a folder of this user below the temporary folder, or not at all.
+
+What is kept is a pickle, so whoever can write it runs code here. A folder that other users may write is not used, and
+each file begins with a digest: one that was cut or damaged is compiled again.
 """
 
 import hashlib
 import os
+import pickle
 import stat
 import tempfile
 import warnings
@@ -18,13 +22,16 @@ from collections.abc import Callable
 from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from pickle import UnpicklingError
+from secrets import token_hex
 from typing import Any, Final
 
 import numba
 from numba.core import caching, config
 
 from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ImgMatchWarning
+
+_DIGEST_BYTES: Final = hashlib.sha256().digest_size
+_NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def _release() -> str:
@@ -84,6 +91,49 @@ def _own_temporary_folder() -> str | None:
     return str(folder) if is_own and is_safe and above.st_uid in (0, os.geteuid()) else None
 
 
+def _check_private(folder: Path) -> None:
+    """Raise `PermissionError` where other users may write into a folder, or put another one into its place."""
+    if not hasattr(os, "geteuid"):
+        return
+    # Who owns the package may change the code that runs here.
+    trusted = {0, os.geteuid(), Path(__file__).stat().st_uid}
+    found = folder.stat()
+    if found.st_uid not in trusted or _others_may_write(found):
+        raise PermissionError(f"other users may write into {folder}")
+    for above in {*folder.absolute().parents, *folder.resolve().parents}:
+        found = above.stat()
+        if _others_may_write(found) and not found.st_mode & stat.S_ISVTX:
+            raise PermissionError(f"other users may write into {above}")
+
+
+def _is_private(folder: Path) -> bool:
+    try:
+        _check_private(folder)
+    except OSError:  # absent, too
+        return False
+    return True
+
+
+def _others_may_write(found: os.stat_result) -> bool:
+    if found.st_mode & stat.S_IWOTH:
+        return True
+    return bool(found.st_mode & stat.S_IWGRP) and found.st_gid != 0 and found.st_gid != _own_group()
+
+
+@cache
+def _own_group() -> int | None:
+    """Return the group that has this user as its only member, None where there is none."""
+    import grp
+    import pwd
+
+    try:
+        user = pwd.getpwuid(os.geteuid())
+        group = grp.getgrgid(user.pw_gid)
+    except KeyError:
+        return None
+    return user.pw_gid if group.gr_name == user.pw_name and not {*group.gr_mem} - {user.pw_name} else None
+
+
 class _Locator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):  # type: ignore[misc]
     """Where the machine code of a function is kept: below `_folder`."""
 
@@ -127,21 +177,31 @@ class _Nowhere(_Locator):
         _warn_once("no folder for compiled kernels can be written; each process compiles them, for up to a minute")
 
 
-def _is_absolute(locator: Any) -> Any:
-    """Return numba's locator, but without a folder where its path is relative: a home that is not known, as ``~``."""
+def _checked(locator: Any) -> Any:
+    """Return numba's locator, but without a folder where that is not private.
+
+    Nor where its path is relative: a home that is not known, as ``~``.
+    """
 
     def ensure_cache_path(self: Any) -> None:
-        if not Path(self.get_cache_path()).is_absolute():
-            raise FileNotFoundError(self.get_cache_path())
+        folder = Path(self.get_cache_path())
+        if not folder.is_absolute() and "UserWide" in locator.__name__:
+            raise FileNotFoundError(folder)
         locator.ensure_cache_path(self)
+        try:
+            _check_private(folder)
+        except PermissionError as error:
+            _warn_once(f"compiled kernels are not kept in {folder}: {error}")
+            raise
 
     return type(locator.__name__, (locator,), {"ensure_cache_path": ensure_cache_path})
 
 
 class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
+    # Beside the package nothing is checked: who may write there may change the code, too.
     _locator_classes: Final = [
         *(
-            _is_absolute(one) if "UserWide" in one.__name__ else one
+            _checked(one) if one.__name__.lstrip("_").startswith("User") else one
             for one in caching.CompileResultCacheImpl._locator_classes
         ),
         _Temporary,
@@ -157,12 +217,16 @@ class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
     types, and the file says what it is for. What cannot be read or written is compiled again.
     """
 
+    def flush(self) -> None:
+        """Forget what is kept."""
+        self._save_index({})
+
     def save(self, key: Any, data: Any) -> None:
         """Keep the machine code for `key`."""
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
         name = self._data_name_pattern.format(number=0).replace(".0.nbc", f".{digest}.nbc")
         try:
-            self._save_data(name, (key, data))
+            self._write(self._data_path(name), (key, data))
             self._save_index({**self._index(), key: name})
         except OSError as error:
             _warn_once(f"compiled kernels cannot be kept in {self._cache_path}: {error.strerror}")
@@ -170,20 +234,35 @@ class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
     def load(self, key: Any) -> Any:
         """Return the machine code for `key`, None where there is none."""
         name = self._index().get(key)
-        if name is None:
-            return None
-        try:
-            kept_for, data = self._load_data(name)
-        except (OSError, EOFError, UnpicklingError):
-            return None
+        kept_for, data = self._read(self._data_path(name) if name else "") or (None, None)
         return data if kept_for == key else None
 
     def _index(self) -> dict[Any, str]:
+        stamp, index = self._read(self._index_path) or (None, {})
+        return index if stamp == self._source_stamp else {}
+
+    def _save_index(self, index: dict[Any, str]) -> None:
+        self._write(self._index_path, (self._source_stamp, index))
+
+    def _read(self, path: str) -> Any:
+        """Return what a file holds, None where it is absent, cut or damaged."""
         try:
-            index: dict[Any, str] = self._load_index()
-        except (OSError, EOFError, UnpicklingError):
-            return {}
-        return index
+            content = Path(path).read_bytes()
+        except OSError:
+            return None
+        digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+        return pickle.loads(data) if hashlib.sha256(data).digest() == digest else None  # noqa: S301  # written here
+
+    def _write(self, path: str, content: Any) -> None:
+        """Write a file that others cannot change, whole or not at all."""
+        data = self._dump(content)
+        temporary = Path(f"{path}.tmp.{token_hex(8)}")
+        try:
+            with os.fdopen(os.open(temporary, _NEW_FILE, 0o644), "wb") as file:
+                file.write(hashlib.sha256(data).digest() + data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class _Cache(caching.FunctionCache):  # type: ignore[misc]
@@ -198,8 +277,9 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
         # What is there already may be read where it cannot be written: kernels compiled when an image was built.
         file = function.__code__.co_filename
         subpath = self._impl.locator.get_suitable_cache_subpath(file)
-        configured = [Path(config.CACHE_DIR, subpath)] if config.CACHE_DIR else []
-        folders = [str(folder) for folder in (*configured, Path(file).parent / "__pycache__")]
+        folders = [str(Path(file).parent / "__pycache__")]
+        if config.CACHE_DIR and _is_private(configured := Path(config.CACHE_DIR, subpath)):
+            folders.insert(0, str(configured))
         self._read_only = [_Files(folder, base, stamp) for folder in folders if folder != self._cache_path]
 
     def save_overload(self, signature: Any, result: Any) -> None:

@@ -1,0 +1,67 @@
+"""Signals that end a command: half-written files are removed, and the exit code names the signal.
+
+The process ends in the handler. An exception would have to come through what is running, and Polars and Click make
+other exceptions and other exit codes of it.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+_SIGNALS: Final = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+_SHOW_CURSOR: Final = b"\r\x1b[K\x1b[?25h"  # in the place of a bar, which hides the cursor
+
+_half_written: Final[set[Path]] = set()
+_kept = "nothing was written"
+
+
+def end_on_signals() -> None:
+    """Have signals end this process from now on, but for those that were ignored when it started (``nohup``, ``&``)."""
+    pid = os.getpid()
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        if os.getpid() == pid:  # a forked process has files of its own
+            _clean_up()
+        os._exit(128 + number)
+
+    for name in _SIGNALS:
+        if (number := getattr(signal, name, None)) is not None:
+            is_ignored = signal.getsignal(number) is signal.SIG_IGN
+            # Set again where it is ignored: Polars replaces what Python has not set itself.
+            signal.signal(number, signal.SIG_IGN if is_ignored else end)
+
+
+@contextmanager
+def half_written(path: Path) -> Iterator[None]:
+    """Have `path` removed if a signal ends the process within the block."""
+    _half_written.add(path)
+    try:
+        yield
+    finally:
+        _half_written.discard(path)
+
+
+@contextmanager
+def keeping(kept: str) -> Iterator[None]:
+    """Have the message of a signal say what an interrupted run leaves."""
+    global _kept
+    before, _kept = _kept, kept
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def _clean_up() -> None:
+    for path in list(_half_written):
+        with suppress(OSError):
+            path.unlink()
+    # Not through the buffer of `sys.stderr`, in which the program may just be writing; and a terminal may be closed.
+    with suppress(OSError, ValueError):
+        error = sys.stderr.fileno()
+        os.write(error, (_SHOW_CURSOR if os.isatty(error) else b"") + f"interrupted, {_kept}\n".encode())
