@@ -207,7 +207,7 @@ def _clean_origin(scheme: str, place: str) -> Address | Failure:
     """Return the address of what stands before the path, as far as that goes."""
     scheme = scheme.lower()
     if scheme not in _DEFAULT_PORTS:
-        return Failure("bad_source", f"no address of the web: the scheme is {scheme}:")
+        return Failure("bad_source", f"no address of the web: the scheme is {scheme[:20]}:")
     credentials, at, place = place.rpartition("@")
     host_text, port_text = _split_port(place)
     host = _clean_host(host_text)

@@ -105,16 +105,16 @@ class CloudClient:
 
 def _refuse(scheme: str, url: str, options: Options) -> Failure | None:
     if scheme in _NOT_REMOTE:
-        return Failure("fetch_blocked", f"blocked: {scheme}: leads to this machine or to another scheme")
+        return Failure("fetch_blocked", f"blocked: {scheme[:20]}: leads to this machine or to another scheme")
     if scheme not in _OBJECT_STORES and not options.allow_private_networks:
         return Failure(
             "fetch_blocked",
-            f"blocked: where {scheme}: leads is not checked; pass allow_private_networks=True to allow it",
+            f"blocked: where {scheme[:20]}: leads is not checked; pass allow_private_networks=True to allow it",
         )
     if options.storage_options is None:
         return Failure(
             "fetch_blocked",
-            f"blocked: {scheme}: uses the credentials of this machine; pass storage_options={{}} to allow it",
+            f"blocked: {scheme[:20]}: uses the credentials of this machine; pass storage_options={{}} to allow it",
         )
     if scheme in _OBJECT_STORES and ":" in url.split("/")[2].rpartition("@")[0]:
         return Failure("bad_source", "credentials do not belong into the address of an object; pass storage_options")
@@ -140,7 +140,7 @@ def _make_filesystem(scheme: str, url: str, storage_options: StorageOptions) -> 
 
 def _needs_extra(scheme: str, why: str = "") -> Failure:
     return Failure(
-        "fetch_failed", f"{scheme}: addresses need imgmatch-df[cloud]{why}: pip install 'imgmatch-df[cloud]'"
+        "fetch_failed", f"{scheme[:20]}: addresses need imgmatch-df[cloud]{why}: pip install 'imgmatch-df[cloud]'"
     )
 
 

@@ -94,11 +94,14 @@ class Setback(NamedTuple):
         How long the server asks to wait, in seconds, None where it does not say.
     responded
         Whether the server sent a response, or a part of one.
+    host
+        Scheme, host and port of the server, where a redirect led to another one than that of the URL.
     """
 
     failure: Failure
     wait_s: float | None = None
     responded: bool = True
+    host: str | None = None
 
 
 _ERROR_OF_STATUS: dict[str, type[RowError]] = {

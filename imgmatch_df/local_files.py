@@ -52,13 +52,15 @@ def stat_file(path: str, base_dir: str | None) -> os.stat_result | None:
     """Return what is known of a file, None where there is none or it lies outside of `base_dir`."""
     path = join_base(path, base_dir)
     try:
-        if base_dir is not None:
-            path = os.path.realpath(path)
-            if not _lies_within(path, base_dir):
-                return None
-        return os.stat(path, follow_symlinks=base_dir is None)  # noqa: PTH116  # a million times
+        if base_dir is None:
+            return os.stat(path)  # noqa: PTH116  # a million times
+        file = open_file(path, base_dir)
     except (OSError, ValueError):
         return None
+    try:
+        return os.fstat(file)
+    finally:
+        os.close(file)
 
 
 def _lies_within(real_path: str, folder: str) -> bool:

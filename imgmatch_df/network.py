@@ -36,6 +36,8 @@ _HTTP: Final = re.compile("https?:", re.IGNORECASE)
 # A batch whose requests all wait for slow hosts holds up no other: a quarter of the connections is for batches that
 # have fewer requests than these in flight.
 _N_RESERVED: Final = 4
+# Rows that fail at once take 20 us each: 100,000 of them would hold up all requests for 2 s.
+_REFUSED_AT_A_TIME: Final = 200
 # On Windows the loop watches at most 512 sockets (select), and it has some of its own.
 _MAX_OPEN: Final = 480 if sys.platform == "win32" else sys.maxsize
 _CLOSE_WITHIN_S: Final = 5.0  # milliseconds, unless the machine is busy
@@ -157,6 +159,7 @@ class Network:
         self._memory = Memory(self._call_back)
         self._circuits = CircuitBreaker()
         self._n_open = 0
+        self._goes_on = False
         self._n_open_to: Counter[str] = Counter()
         self._web: WebClient | None = None
         self._cloud: CloudClient | None = None
@@ -198,8 +201,14 @@ class Network:
 
     def _feed(self) -> None:
         """Start whatever may start now, one request of each batch in turn."""
-        n_idle = 0
+        if self._goes_on:
+            return
+        n_idle = n_refused = 0
         while n_idle < len(self._downloads):
+            if n_refused == _REFUSED_AT_A_TIME:
+                self._goes_on = True
+                self._loop.call_soon(self._go_on)
+                return
             download = self._downloads[0]
             self._downloads.rotate(-1)
             position = self._next(download)
@@ -207,7 +216,11 @@ class Network:
                 n_idle += 1
             else:
                 n_idle = 0
-                self._begin(download, position)
+                n_refused += not self._begin(download, position)
+
+    def _go_on(self) -> None:
+        self._goes_on = False
+        self._feed()
 
     def _next(self, download: Download) -> int | None:
         options = download.options
@@ -218,14 +231,15 @@ class Network:
             return None
         return download.take(self._n_open_to, self._circuits, self._loop.time())
 
-    def _begin(self, download: Download, position: int) -> None:
+    def _begin(self, download: Download, position: int) -> bool:
+        """Start a request, or let its row fail; return whether it was started."""
         url, host, now = download.url(position), download.host(position), self._loop.time()
         refused = refused_scheme(url.partition(":")[0], download.options.schemes)
         if refused is None and not download.was_attempted(position):
             refused = self._circuits.refuse(host, now)
         if refused is not None:
             self._answer(download, position, refused)
-            return
+            return False
         self._n_open += 1
         self._n_open_to[host] += 1
         download.n_in_flight += 1
@@ -236,6 +250,7 @@ class Network:
             download.under_way[position] = client.start(url, download.options, claim, landed)
         except Exception as error:  # noqa: BLE001  # a bug of ours, raised again where the batch is waited for
             self._loop.call_soon(landed, error)
+        return True
 
     def _cloud_client(self) -> "CloudClient":
         if self._cloud is None:
@@ -248,7 +263,7 @@ class Network:
         if self._web is None:
             from imgmatch_df.web import WebClient
 
-            self._web = WebClient(self._loop)
+            self._web = WebClient(self._loop, self._circuits)
         return self._web
 
     def _landed(
@@ -261,9 +276,11 @@ class Network:
     ) -> None:
         download.under_way.pop(position, None)
         host = download.host(position)
+        silent = None
         if isinstance(outcome, Setback) and not outcome.responded:
-            self._circuits.fail(host, outcome.failure, started, self._loop.time())
-        elif isinstance(outcome, Fetched | Failure | Setback):
+            silent = outcome.host or host
+            self._circuits.fail(silent, outcome.failure, started, self._loop.time())
+        if silent != host and isinstance(outcome, Fetched | Failure | Setback):
             self._circuits.respond(host)
         self._n_open -= 1
         download.n_in_flight -= 1
@@ -290,7 +307,7 @@ class Network:
             options = download.options
             longest_s = max(options.timeout_s, _BACKOFF_S)
             asked_s = outcome.wait_s or 0.0
-            is_silent = self._circuits.is_open(download.host(position), self._loop.time())
+            is_silent = self._circuits.is_open(outcome.host or download.host(position), self._loop.time())
             if n_attempts < options.attempts and asked_s <= longest_s and not is_silent:
                 # Jitter, or all that failed together come back together.
                 own_s = _BACKOFF_S * 2.0 ** min(n_attempts - 1, 16) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret

@@ -318,7 +318,7 @@ def _parse_file_uri(text: str) -> Source | Failure:
     if rest.startswith("//"):
         host, slash, rest = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):
-            return Failure("bad_source", f"a file: URI of another machine, {host!r}: {describe(text)}")
+            return Failure("bad_source", f"a file: URI of another machine: {describe(text)}")
         rest = slash + rest
     path = unquote(rest, errors="surrogateescape")
     if not path or "\0" in path:

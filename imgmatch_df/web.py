@@ -21,6 +21,7 @@ import pycurl
 
 from imgmatch_df.addresses import Address, clean_url, is_ip
 from imgmatch_df.answers import Head, inflater, judge_head, read_head, too_many_bytes
+from imgmatch_df.circuit_breaker import CircuitBreaker
 from imgmatch_df.connections import BlockedAddressError, Connections
 from imgmatch_df.errors import Failure, Setback
 from imgmatch_df.memory import Claim
@@ -74,10 +75,19 @@ _LOST: Final = (pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR
 
 
 class WebClient:
-    """The connections of the process to web servers. Made, used and closed in one event loop."""
+    """The connections of the process to web servers. Made, used and closed in one event loop.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Parameters
+    ----------
+    loop
+        Everything happens in its thread.
+    circuits
+        The hosts that no redirect is followed to.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, circuits: CircuitBreaker) -> None:
         self._loop = loop
+        self._circuits = circuits
         # Two pools, or a connection into a private network that one expression is allowed to make would serve another.
         self._pools = {allowed: Connections(loop, allow_private_networks=allowed) for allowed in (False, True)}
         self._idle: dict[bool, list[_Attempt]] = {allowed: [] for allowed in self._pools}
@@ -105,7 +115,8 @@ class WebClient:
         """
         idle = self._idle[options.allow_private_networks]
         if not idle:
-            idle.append(_Attempt(self._loop, self._pools[options.allow_private_networks], self._under_way, idle))
+            pool = self._pools[options.allow_private_networks]
+            idle.append(_Attempt(self._loop, pool, self._circuits, self._under_way, idle))
         attempt = idle.pop()
         attempt.start(url, options, claim, landed)
         if self._look_out is None:
@@ -148,6 +159,8 @@ class _Attempt:
         Everything happens in its thread.
     pool
         Makes the connections, and says which.
+    circuits
+        The hosts that no redirect is followed to.
     under_way, idle
         Where it stands while it is under way, and when it may be started again.
     """
@@ -156,12 +169,14 @@ class _Attempt:
         self,
         loop: asyncio.AbstractEventLoop,
         pool: Connections,
+        circuits: CircuitBreaker,
         under_way: "set[_Attempt]",
         idle: "list[_Attempt]",
     ) -> None:
         self.deadline = 0.0
         self._loop = loop
         self._pool = pool
+        self._circuits = circuits
         self._under_way = under_way
         self._idle = idle
         self._looking: asyncio.Task[str] | None = None
@@ -223,6 +238,8 @@ class _Attempt:
 
     def _land(self, outcome: Outcome | BaseException | None) -> None:
         self._stop_sending()
+        if isinstance(outcome, Setback) and self._n_redirects:
+            outcome = outcome._replace(host=self._address.origin)
         if self._looking is not None:
             self._looking.remove_done_callback(self._found)
         if self._soon is not None:
@@ -403,7 +420,10 @@ class _Attempt:
         if self._n_redirects > _MAX_REDIRECTS:
             what = f"more than {_MAX_REDIRECTS} redirects, the last one to {describe(answer.url)}"
             self._land(Failure("fetch_failed", what))
-        elif (refused := refused_scheme(answer.url.partition(":")[0], self._options.schemes)) is not None:
+            return
+        refused = refused_scheme(answer.url.partition(":")[0], self._options.schemes)
+        refused = refused or self._circuits.refuse(answer.origin, self._loop.time())
+        if refused is not None:
             self._land(refused)
         else:
             self._look_up(answer)

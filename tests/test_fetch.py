@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
+from imgmatch_df.batches import hash_sources
 from imgmatch_df.errors import ArgumentError, Failure
 from imgmatch_df.fetch import file_stamp, read_source
 from imgmatch_df.fingerprints import fingerprint
@@ -333,3 +334,56 @@ def test_schemes_say_what_a_column_may_name(value, scheme):
 def test_schemes_are_names(schemes):
     with pytest.raises(ArgumentError, match="schemes must be"):
         make_options(schemes=schemes)
+
+
+EVIL = "\x1b[2J\u202e\u2028\x07\x9b"
+NASTY_SOURCES = [
+    *("{}", "/no/{}.jpg", "file:///no/{}", "file:{}\0", "file://me:secret@{}/a.jpg", "file://" + "x" * 100_000 + "/a"),
+    *("data:{}", "data:{},", "data:{},x", "data:image/png;base64,{}", "data:image/png;base64," + "A" * 97 + "{}"),
+    *(
+        "{}://h/a.jpg",
+        "http://{}/",
+        "http://me:secret@{}/",
+        "http://me:secret@h:{}/",
+        "http://[{}]/",
+        "http://[::1%{}]/",
+    ),
+    *("http://127.0.0.1/{}", "http://me:secret@127.0.0.1/{}", "http://{}" + "x" * 5000 + "/", "http://h:secret/{}"),
+    *("s3://{}", "s3://me:secret@b/{}", "ftp://me:secret@h/{}", "git::{}", "x" * 100_000 + "://h/{}"),
+    *("nosuch+{}://h/", "nosuchscheme://me:secret@h/{}", "http://h" + "/{}" * 30_000),
+]
+
+
+@pytest.mark.parametrize("schemes", [None, ["file"], ["data", "https"]], ids=str)
+@pytest.mark.parametrize("storage_options", [None, {"key": "secret"}], ids=["", "storage_options"])
+def test_no_detail_has_control_characters_or_credentials_or_is_long(schemes, storage_options):
+    values = [
+        source.replace("{}", EVIL) for source in NASTY_SOURCES if not (storage_options and source.startswith("s3:"))
+    ]
+    options = make_options(schemes=schemes, storage_options=storage_options, timeout_s=2, attempts=1)
+    rows = hash_sources(values, options)
+    for row in range(len(values)):
+        found = rows.row(row)
+        assert found["status"] != "ok"
+        assert found["detail"].isprintable(), found
+        assert len(found["detail"]) < 300
+        assert "secret" not in found["detail"]
+
+
+@posix
+def test_a_folder_that_is_replaced_meanwhile_does_not_show_what_is_known_of_files_outside(tmp_path, monkeypatch):
+    (tmp_path / "in" / "folder").mkdir(parents=True)
+    (tmp_path / "in" / "folder" / "a.jpg").write_bytes(b"inside")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.jpg").write_bytes(b"larger outside")
+    real = os.path.realpath
+
+    def replace_and_tell(path):
+        told = real(path)
+        if str(path).endswith("a.jpg"):
+            (tmp_path / "in" / "folder").rename(tmp_path / "in" / "moved")
+            (tmp_path / "in" / "folder").symlink_to(tmp_path / "out")
+        return told
+
+    monkeypatch.setattr("imgmatch_df.local_files.os.path.realpath", replace_and_tell)
+    assert file_stamp("folder/a.jpg", Options(base_dir=str(tmp_path / "in"))) is None

@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
 from imgmatch_df import circuit_breaker, connections, network, web
+from imgmatch_df.options import make_options
 from imgmatch_df.records import visual_hash_response
 
 ENGINES = ["eager", "in-memory", "streaming"]
@@ -604,6 +605,35 @@ def test_rows_of_a_host_that_does_not_respond_fail_at_once(server, fresh_server,
     assert fresh_server.targets.total() == before
     sleep(1)
     assert hashed([fresh_server.url(f"/ok/{n}.jpg") for n in range(9)], **FAST)["status"].to_list() == ["ok"] * 9
+
+
+def test_a_redirect_to_a_host_that_does_not_respond_is_not_held_against_the_host_that_redirects(
+    server, fresh_server, monkeypatch
+):
+    monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.5)
+    urls = [server.url(f"/to?n={n}&u={fresh_server.url('/slow-headers')}") for n in range(400)]
+    live = [server.url(f"/ok/{n % 40}.jpg?beside={n}") for n in range(400)]
+    out = hashed([url for pair in zip(urls, live, strict=True) for url in pair], **{**FAST, "timeout_s": 0.6})
+    assert out["status"].to_list() == ["fetch_timeout", "ok"] * 400
+    assert out["detail"][-2].startswith(f"not requested: {fresh_server.url('')} did not respond to the last ")
+    assert fresh_server.targets.total() < 150
+
+
+def test_rows_that_fail_at_once_give_others_a_turn():
+    answered, seen, done = [], [], threading.Event()
+
+    def arrived(position, answer, release):
+        answered.append(answer.status)
+        if len(answered) == 5000:
+            done.set()
+
+    urls = [f"ftp://h{n}.example/a.jpg" for n in range(5000)]
+    the_network = network.network()
+    the_network.start(network.Download(urls, make_options(schemes=["http"]), arrived))
+    the_network._loop.call_soon_threadsafe(lambda: seen.append(len(answered)))
+    assert done.wait(20)
+    assert seen[0] < 1000
+    assert set(answered) == {"fetch_blocked"}
 
 
 def test_a_host_that_responds_to_some_is_asked_for_all(server, monkeypatch):

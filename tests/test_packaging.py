@@ -162,6 +162,6 @@ def test_the_license_is_whole():
 
 def test_the_source_archive_has_what_the_tests_and_the_readme_need():
     included = BUILD["sdist"]["include"]
-    for name in ("benchmarks", "notebooks", "sql", "tests", "LICENSE", "Dockerfile", ".dockerignore"):
+    for name in ("benchmarks", "notebooks", "sql", "tests", "LICENSE", "SECURITY.md", "Dockerfile", ".dockerignore"):
         assert any(fnmatch(name, pattern) for pattern in included)
         assert (ROOT / name).exists()

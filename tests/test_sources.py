@@ -69,7 +69,7 @@ def test_a_drive_of_a_file_uri_loses_its_slash_on_windows(monkeypatch):
         ("a\0.jpg", "bad_source", "NUL"),
         ("file:///a%00.jpg", "bad_source", "usable path"),
         ("file://", "bad_source", "usable path"),
-        ("file://server/share/a.jpg", "bad_source", "another machine, 'server'"),
+        ("file://server/share/a.jpg", "bad_source", "another machine: file://server/share"),
         ("http://", "bad_source", "host"),
         ("data:image/png;base64", "bad_source", "comma"),
         ("data:image/png;base64,", "missing", "without data"),
