@@ -256,7 +256,7 @@ class _Call(NamedTuple):
         names_other = key == SOURCE and SOURCE in schema and source not in (None, SOURCE)
         if names_other or (name == SOURCE and own_source not in (None, key_column)):
             raise ArgumentError(
-                f"key {name!r} is what the column of pictures is called in a store, and {source or own_source!r} is that\n"
+                f"key {name!r} is the name of the column of images in a store, and {source or own_source!r} is that\n"
                 "Hint: rename the column of keys."
             )
         manifest = Manifest.make(
