@@ -12,7 +12,7 @@
 -- Columns: left_id, right_id (the left row is the one that comes first), distance USMALLINT (bits). Sorted by the row
 -- numbers of left, then right; rows are numbered as the table gives them.
 --
---   FROM near_duplicates(16);
+--   FROM near_duplicates(24);
 --   FROM near_duplicates(4, 'phash', tbl := 'photos.parquet', id := 'path');
 --
 -- Equal hashes are compared once. The distinct ones meet in bands (Norouzi, Punjani, Fleet, Fast Search in Hamming
