@@ -59,6 +59,7 @@ _FAX: Final = (2, 3, 4, 32771)
 _BYTES: Final = (5, 8, 32946, 32773, 34925, 50000)  # compressions of bytes, whatever these mean
 _IMAGES: Final = (6, 7, 32909, 50001)  # compressions of 8-bit samples, which know their number
 _MODES: Final = {1: ("L", 1), 3: ("RGB", 2), 4: ("RGBA", 2)}  # of Pillow, and its photometric interpretation
+_IMAGE_MODES: Final = {**_MODES, 2: ("LA", 1)}  # Pillow keeps four bytes of each pixel, also of two samples
 _MAX_BITS: Final = 320  # of a pixel: five numbers of 64 bits. A small file could announce 65,535 samples
 _SPARE: Final = 4  # how many times `max_pixels` all tiles of an image may hold, since they stand out at its edges
 
@@ -153,7 +154,7 @@ def _check(tags: Tags, layout: Layout) -> None:
         raise UnreadTiffError(f"{layout.n_samples} samples of {bits} bits a pixel")
     if compression in _FAX and (bits, layout.n_samples) != (1, 1):
         raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
-    if compression in _IMAGES and (bits != 8 or (not layout.planes and layout.n_samples not in _MODES)):
+    if compression in _IMAGES and (bits != 8 or (not layout.planes and layout.n_samples not in _IMAGE_MODES)):
         raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
     if layout.predictor not in (1, 2, 3):
         raise UnreadTiffError(f"predictor {layout.predictor}")
@@ -230,6 +231,7 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
     """Return the rows (rows, bytes) that Pillow's libtiff makes of some blocks, and whether it undid the predictor."""
     n_samples = 1 if layout.planes else layout.n_samples
     compression = layout.compression
+    modes = _IMAGE_MODES if compression in _IMAGES else _MODES
     mode, photometric, bits, predictor = "L", 1, 8, 1
     width, height, block_width = grid.row_bytes, grid.n_rows, grid.block_bytes
     more: dict[int, tuple[int, Any]] = {}
@@ -238,8 +240,8 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
         width, block_width = layout.width, layout.block_width
         more = {tag: (4, [tags.hint(tag, 0, 0, 0xFFFFFFFF)]) for tag in (292, 293)}
         n_samples = 1
-    elif layout.bits == 8 and n_samples in _MODES and not tiff_colours.is_subsampled(layout):
-        mode, photometric = _MODES[n_samples]
+    elif layout.bits == 8 and n_samples in modes and not tiff_colours.is_subsampled(layout):
+        mode, photometric = modes[n_samples]
         width, block_width, predictor = layout.width, layout.block_width, layout.predictor
         if compression in (6, 7):
             more = _jpeg_tags(tags)
@@ -256,7 +258,7 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
         277: (3, [n_samples]),
         284: (3, [1]),
         317: (3, [predictor]),
-        **({338: (3, [2])} if mode == "RGBA" else {}),
+        **({338: (3, [2])} if mode in ("LA", "RGBA") else {}),
         **({322: (4, [block_width]), 323: (4, [grid.block_rows])} if layout.tiled else {278: (4, [grid.block_rows])}),
         324 if layout.tiled else 273: (4, offsets),
         325 if layout.tiled else 279: (4, counts),
@@ -269,10 +271,12 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
         with TiffImagePlugin.TiffImageFile(io.BytesIO(_with_tags(data, entries))) as image:
             image.load()
             stored = _bytes_of(image.convert("L") if mode == "1" else image)
-            step = 4 if mode in ("RGB", "RGBA") else 1  # bytes of a pixel in Pillow's memory
+            step = 4 if mode in ("LA", "RGB", "RGBA") else 1  # bytes of a pixel in Pillow's memory
     except OSError as error:
         raise ValueError(f"its {_NAMES[compression]} data are damaged or end early") from error
     rows = stored.reshape(height, width * step)
+    if mode == "LA":
+        rows = rows.reshape(height, width, step)[..., ::3].reshape(height, -1)  # grey is there three times
     if layout.predictor != 1 and predictor == 1:
         rows = rows.copy()  # to be changed
     return np.packbits(rows, axis=1) if layout.bits == 1 and mode == "1" else rows, predictor != 1
