@@ -77,7 +77,7 @@ def jpeg2000_budget(data: Data) -> str | None:
     """
     view = memoryview(data)
     try:
-        if view[:8] == _JP2_SIGNATURE:
+        if bytes(view[:8]) == _JP2_SIGNATURE:
             n_boxes = sum(1 for _ in itertools.islice(_boxes(view, 0, len(view)), _MAX_BOXES + 1))
             if n_boxes > _MAX_BOXES:
                 return f"more than {_MAX_BOXES:,} boxes"
@@ -167,9 +167,9 @@ def _segments(data: memoryview) -> Iterator[tuple[int, int]]:
 def codestream_start(data: Data) -> int | None:
     """Return where the codestream of a JPEG 2000 begins."""
     view = memoryview(data)
-    if view[:4] == _CODESTREAM:
+    if bytes(view[:4]) == _CODESTREAM:
         return 0
-    return dict(_boxes(view, 0, len(view))).get(b"jp2c") if view[:8] == _JP2_SIGNATURE else None
+    return dict(_boxes(view, 0, len(view))).get(b"jp2c") if bytes(view[:8]) == _JP2_SIGNATURE else None
 
 
 def _boxes(view: memoryview, at: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, int]]:

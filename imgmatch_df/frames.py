@@ -10,7 +10,7 @@ import polars as pl
 from imgmatch_df import hashing, pipeline
 from imgmatch_df.columns import PLAIN, Affixes, arranged
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
-from imgmatch_df.options import SourceOptions, check_name, make_options, shown, whole_number
+from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
 from imgmatch_df.schema import ROW_DTYPE, HashKind, hash_kind, visual_hash_fields
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ class Call(Generic[FrameT]):
             pipeline.check_source_column(frame, source)
         schema = frame.collect_schema() if source is not None else check_columns(frame, kind)
         check_id(schema, id)
+        if adds is not None:
+            check_no_patterns(schema)
         names = affixes.add(adds or (), schema)
         if source is None:
             return cls(frame, schema, kind, source, options, affixes, names, kind.name)

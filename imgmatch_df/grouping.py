@@ -193,7 +193,7 @@ def cluster(
         return described.to_struct(part.name)
 
     made = free_name({**schema, **fields})
-    columns = grouping.needs(schema, id, known)
+    columns = grouping.needs(id, known)
     answer = pl.struct(columns).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
     return hashed.with_columns(answer).unnest(made).select(call.order(new, schema))
 
@@ -267,7 +267,7 @@ def nest_duplicates(
     known = grouping.stored(against, None, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
-    columns, removed_name = grouping.needs(schema, None, known), call.names[REMOVED_RECORDS]
+    columns, removed_name = grouping.needs(None, known), call.names[REMOVED_RECORDS]
     record = {
         name: (pl.col(name), dtype)
         if with_bytes or name == call.hash or is_hash(name, dtype)
@@ -308,15 +308,16 @@ class _Grouping:
         self.kind, self.hash, self.progress = call.kind, call.hash, call.progress
         self.width, self.height = call.column(WIDTH), call.column(HEIGHT)
         self.radius, self.linkage, self.keep, self.diameter = radius, linkage, keep, diameter
+        # A column of the user's may be called size and hold "XL".
+        self.has_bytes = SIZE in call.schema and call.schema[SIZE].is_numeric()
         if keep == "largest" and call.source is None:
             self._check_sizes(call.schema)
 
-    def needs(self, schema: Mapping[str, Any], id_column: str | None, known: Stored | None) -> list[str]:
-        """Return the columns that clustering reads, of those that there are."""
+    def needs(self, id_column: str | None, known: Stored | None) -> list[str]:
+        """Return the columns that clustering reads."""
         others = [] if known is None else known.own
         if self.keep == "largest":
-            has_bytes = SIZE in schema and schema[SIZE].is_numeric()
-            others = [self.width, self.height, *([SIZE] if has_bytes else []), *others]
+            others = [self.width, self.height, *([SIZE] if self.has_bytes else []), *others]
         return needed_columns(self.hash, id_column, others)
 
     def stored(
@@ -430,7 +431,7 @@ class _Grouping:
         if self.keep != "largest":
             return []
         columns = [rows[self.width].cast(pl.Float64) * rows[self.height].cast(pl.Float64)]
-        if SIZE in rows.columns:
+        if self.has_bytes:
             columns.append(rows[SIZE].cast(pl.Float64))
         return [column.to_numpy()[side.rows] for column in columns]
 

@@ -304,6 +304,11 @@ def distances(left: pl.Series, right: pl.Series) -> pl.Series:
             f"cannot compare {left.name!r} ({left.dtype}) with {right.name!r} ({right.dtype})\n"
             "Hint: both sides must be phash (whole numbers) or both bmh1 (Binary)."
         )
+    if len(left) != len(right) and 1 not in (len(left), len(right)):
+        raise ColumnError(
+            f"cannot compare {left.name!r} ({len(left):,} rows) with {right.name!r} ({len(right):,} rows)\n"
+            "Hint: both sides must have the same number of rows, or one of them a single row."
+        )
     if pl.Null in (left.dtype, right.dtype):
         n_rows = 0 if 0 in (len(left), len(right)) else max(len(left), len(right))
         return pl.Series(DISTANCE, [None] * n_rows, dtype=DISTANCE_DTYPE)

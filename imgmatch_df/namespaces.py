@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, Unpack, over
 import polars as pl
 
 from imgmatch_df import grouping, pairing, pipeline, storing
+from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import FrameT
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store import Target
@@ -142,6 +143,11 @@ class ImgMatchSeries(_Namespace):
 
     def hamming(self, other: pl.Series | int | bytes | str) -> pl.Series:
         """See `imgmatch_df.hamming`."""
+        if isinstance(other, pl.Expr):
+            raise ArgumentError(
+                "a Series is compared with a Series or one hash, got an Expr\n"
+                "Hint: frame.select(pl.col('a').imgmatch.hamming(pl.col('b'))) compares two columns."
+            )
         return self._select(pipeline.hamming(pl.first(), other))
 
     def to_bits(self) -> pl.Series:

@@ -9,7 +9,7 @@ from numbers import Integral, Number, Real
 from os import PathLike, fspath
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
-from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError
+from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ColumnError
 from imgmatch_df.threads import max_threads
 
 Decode = Literal["full", "scaled"]
@@ -254,6 +254,17 @@ def check_name(name: str, value: object) -> None:
         raise ArgumentError(
             f"{name} must be the name of a column, got {shown(value)}\n"
             "Hint: with_columns makes a named column of an expression or of values."
+        )
+    check_no_patterns((value,))
+
+
+def check_no_patterns(names: Iterable[str]) -> None:
+    """Raise `ColumnError` for the name of a column that Polars takes for a pattern of names."""
+    patterns = [name for name in names if name == "*" or (name.startswith("^") and name.endswith("$"))]
+    if patterns:
+        raise ColumnError(
+            f"Polars reads the column name {shown(patterns[0])} as a pattern of names, not as one column\n"
+            "Hint: rename the column; a name is not * and does not both start with ^ and end with $."
         )
 
 

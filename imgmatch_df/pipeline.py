@@ -15,7 +15,7 @@ import polars as pl
 from imgmatch_df import hashing
 from imgmatch_df.columns import PLAIN, Affixes, arranged
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.options import Options, SourceOptions, check_name, make_options, shown
+from imgmatch_df.options import Options, SourceOptions, check_name, check_no_patterns, make_options, shown
 from imgmatch_df.schema import (
     BMH1,
     DISTANCE,
@@ -203,6 +203,7 @@ def visual_hash(
     if isinstance(data, (pl.DataFrame, pl.LazyFrame)):
         check_source_column(data, source)
         schema = data.collect_schema()
+        check_no_patterns(schema)
         names = affixes.add(fields, schema)
         batches = SharedBatches(checked, merged=True)
         base = _map(pl.col(source), batches, pl.Struct(batch_fields()))

@@ -241,6 +241,8 @@ class _Call(NamedTuple):
             )
         if key is not None:
             check_name("key", key)
+            if not key:
+                raise ArgumentError("key must be the name of a column, got ''\nHint: rename the column of keys.")
         schema = frame.collect_schema()
         if source is not None:
             check_source_column(frame, source)
@@ -251,13 +253,18 @@ class _Call(NamedTuple):
         is_text = source is not None and schema[source] != pl.Binary
         # What names the picture is kept beside another key: to see it, and to see that it is another one.
         own_source = source if is_text else SOURCE if source is None and schema.get(SOURCE) == pl.String else None
-        if name == SOURCE and own_source not in (None, key_column):
+        names_other = key == SOURCE and SOURCE in schema and source not in (None, SOURCE)
+        if names_other or (name == SOURCE and own_source not in (None, key_column)):
             raise ArgumentError(
-                f"key {name!r} is what the column of pictures is called in a store, and {own_source!r} is that\n"
+                f"key {name!r} is the name of the column of images in a store, and {source or own_source!r} is that\n"
                 "Hint: rename the column of keys."
             )
         manifest = Manifest.make(
-            name, _key_dtype(schema, key_column, stored), kinds, options.recipe, has_source=own_source not in (None, key_column)
+            name,
+            _key_dtype(schema, key_column, stored),
+            kinds,
+            options.recipe,
+            has_source=own_source not in (None, key_column),
         )
         if stored is not None:
             stored.check_same(manifest, repr(str(target)))
@@ -330,15 +337,30 @@ def _given(schema: pl.Schema, kinds: tuple[str, ...], source: str | None) -> lis
     if source is not None:
         dtype = pl.Binary if schema[source] == pl.Binary else pl.String
         return [pl.col(source).cast(dtype).alias(_PICTURE), *given]
+    rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
+    for name in (STATUS, *rest):
+        _check_given(name, schema.get(name, pl.Null()), is_number=name in (WIDTH, HEIGHT))
     has_hash = pl.all_horizontal(pl.col(name).is_not_null() for name in kinds)
     status = pl.col(STATUS).cast(STATUS_DTYPE, strict=False) if STATUS in schema else pl.lit(None, STATUS_DTYPE)
-    rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
     return [
         *(hash_expr(name, hash_kind(name)) for name in kinds),
         pl.when(has_hash).then(pl.lit(OK, STATUS_DTYPE)).when(status != OK).then(status).alias(STATUS),
-        *((pl.col(name) if name in schema else pl.lit(None)).cast(dtype).alias(name) for name, dtype in rest.items()),
+        *(
+            (pl.col(name) if name in schema else pl.lit(None)).cast(dtype, strict=False).alias(name)
+            for name, dtype in rest.items()
+        ),
         *given,
     ]
+
+
+def _check_given(name: str, dtype: pl.DataType, *, is_number: bool) -> None:
+    """Refuse a column of the user's that only has the name of a column that describes a hashed image."""
+    if dtype == pl.Null or (dtype.is_numeric() if is_number else dtype in (pl.String, pl.Categorical, pl.Enum)):
+        return
+    raise ColumnError(
+        f"column {name!r} has dtype {dtype}, the {name} of a stored image is {'a number' if is_number else 'text'}\n"
+        "Hint: rename or drop the column; a store keeps no column of that name but this one."
+    )
 
 
 class _Run:
@@ -347,6 +369,7 @@ class _Run:
     def __init__(self, call: _Call, store: Store, *, retry_failed: bool, prune: Prune) -> None:
         self._call, self._store, self._retry_failed, self._prune = call, store, retry_failed, prune
         self._key = store.manifest.key
+        self._beyond = "" if store.manifest.columns[self._key] == pl.String else " or does not fit into 64 bits"
         self._n_before = store.count() if prune is True else 0
         self._n_unlisted = n_unlisted()
         if prune is True and isinstance(call.frame, pl.DataFrame):
@@ -358,10 +381,8 @@ class _Run:
         """Store what is new or changed in a chunk."""
         n_null = chunk[self._key].null_count()
         if n_null:
-            dtype = chunk.schema[self._key]
-            what = f"null, or does not fit into {dtype}," if dtype.is_integer() else "null"
             raise ColumnError(
-                f"the key {self._key!r} is {what} in {n_null:,} rows\n"
+                f"the key {self._key!r} is null{self._beyond} in {n_null:,} rows\n"
                 "Hint: filter them, or give them a key of their own; text holds numbers of any size."
             )
         rows = self._without_duplicates(chunk)

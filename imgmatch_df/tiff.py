@@ -62,6 +62,7 @@ _FAX: Final = (2, 3, 4, 32771)
 _BYTES: Final = (5, 8, 32946, 32773, 34925, 50000)  # compressions of bytes, whatever these mean
 _IMAGES: Final = (6, 7, 32909, 50001)  # compressions of 8-bit samples, which know their number
 _MODES: Final = {1: ("L", 1), 3: ("RGB", 2), 4: ("RGBA", 2)}  # of Pillow, and its photometric interpretation
+_IMAGE_MODES: Final = {**_MODES, 2: ("LA", 1)}  # Pillow keeps four bytes of each pixel, also of two samples
 _MAX_BITS: Final = 320  # of a pixel: five numbers of 64 bits. A small file could announce 65,535 samples
 _SPARE: Final = 4  # how many times `max_pixels` all tiles of an image may hold, since they stand out at its edges
 _BAND_BYTES: Final = 8 << 20  # of stored rows at a time, but at least one strip or row of tiles
@@ -157,7 +158,7 @@ def _check(tags: Tags, layout: Layout) -> None:
         raise UnreadTiffError(f"{layout.n_samples} samples of {bits} bits a pixel")
     if compression in _FAX and (bits, layout.n_samples) != (1, 1):
         raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
-    if compression in _IMAGES and (bits != 8 or (not layout.planes and layout.n_samples not in _MODES)):
+    if compression in _IMAGES and (bits != 8 or (not layout.planes and layout.n_samples not in _IMAGE_MODES)):
         raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
     if layout.predictor not in (1, 2, 3):
         raise UnreadTiffError(f"predictor {layout.predictor}")
@@ -313,6 +314,7 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
     """Yield the rows (rows, bytes) that Pillow's libtiff makes of some blocks, and whether it undid the predictor."""
     n_samples = 1 if layout.planes else layout.n_samples
     compression = layout.compression
+    modes = _IMAGE_MODES if compression in _IMAGES else _MODES
     mode, photometric, bits, predictor = "L", 1, 8, 1
     width, height, block_width = grid.row_bytes, grid.n_rows, grid.block_bytes
     if layout.predictor == 3:  # which needs whole rows of a tile
@@ -323,8 +325,8 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
         width, block_width = layout.width, layout.block_width
         more = {tag: (4, [tags.hint(tag, 0, 0, 0xFFFFFFFF)]) for tag in (292, 293)}
         n_samples = 1
-    elif layout.bits == 8 and n_samples in _MODES and not tiff_colours.is_subsampled(layout):
-        mode, photometric = _MODES[n_samples]
+    elif layout.bits == 8 and n_samples in modes and not tiff_colours.is_subsampled(layout):
+        mode, photometric = modes[n_samples]
         width, block_width, predictor = layout.width, layout.block_width, layout.predictor
         if compression in (6, 7):
             more = _jpeg_tags(tags)
@@ -344,7 +346,7 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
         277: (3, [n_samples]),
         284: (3, [1]),
         317: (3, [predictor]),
-        **({338: (3, [2])} if mode == "RGBA" else {}),
+        **({338: (3, [2])} if mode in ("LA", "RGBA") else {}),
         **({322: (4, [block_width]), 323: (4, [grid.block_rows])} if layout.tiled else {278: (4, [grid.block_rows])}),
         324 if layout.tiled else 273: (4, offsets),
         325 if layout.tiled else 279: (4, counts),
@@ -360,7 +362,10 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
         raise ValueError(f"its {_NAMES[compression]} data are damaged or end early") from error
     step = 4 if mode in ("RGB", "RGBA") else 1  # bytes of a pixel in Pillow's memory
     for _, strip in strips(image):
-        rows = memory(strip.convert("L") if mode == "1" else strip).reshape(strip.height, width * step)
+        if mode == "LA":
+            rows = np.asarray(strip).reshape(strip.height, -1)
+        else:
+            rows = memory(strip.convert("L") if mode == "1" else strip).reshape(strip.height, width * step)
         if layout.predictor != 1 and predictor == 1:
             rows = rows.copy()  # to be changed
         yield np.packbits(rows, axis=1) if layout.bits == 1 and mode == "1" else rows, predictor != 1

@@ -14,7 +14,7 @@
 -- NULL distance. An error where the table has columns of these names. To keep another row of each cluster, give it a
 -- view that sorts the table: the first row is kept.
 --
---   FROM duplicate_clusters(16);
+--   FROM duplicate_clusters(24);
 --   SELECT cluster_id, list(source) FROM duplicate_clusters(4, 'phash') GROUP BY cluster_id HAVING count(*) > 1;
 --
 -- Needs the macros of near_duplicates.sql.

@@ -109,25 +109,25 @@ CREATE OR REPLACE MACRO imgmatch_check_bits(bits, n_bits) AS CASE
 END;
 
 CREATE OR REPLACE MACRO imgmatch_check_hash_type(hash_type) AS CASE
-    WHEN hash_type IN ('phash', 'bmh1') THEN hash_type
+    WHEN hash_type::VARCHAR IN ('phash', 'bmh1') THEN hash_type::VARCHAR
     ELSE error(format(
         'hash_type must be ''bmh1'' or ''phash'', got {}. Hint: bmh1 separates near-duplicates best, phash is the '
-        'compact 64-bit one.', coalesce('''' || hash_type || '''', 'NULL')))
+        'compact 64-bit one.', coalesce('''' || hash_type::VARCHAR || '''', 'NULL')))
 END;
 
 -- The field of a struct is chosen while the query is bound, so that each kind keeps its type.
 CREATE OR REPLACE MACRO from_bits(bits, hash_type) AS struct_extract({
-    'phash': CASE WHEN hash_type = 'phash' THEN imgmatch_check_bits(bits, 64)::BIT::UBIGINT END,
-    'bmh1': CASE WHEN hash_type = 'bmh1' THEN imgmatch_check_bits(bits, 968)::BIT::BLOB END,
+    'phash': CASE WHEN hash_type::VARCHAR = 'phash' THEN imgmatch_check_bits(bits, 64)::BIT::UBIGINT END,
+    'bmh1': CASE WHEN hash_type::VARCHAR = 'bmh1' THEN imgmatch_check_bits(bits, 968)::BIT::BLOB END,
     'other': imgmatch_check_hash_type(hash_type)
-}, CASE WHEN hash_type IN ('phash', 'bmh1') THEN hash_type ELSE 'other' END);
+}, CASE WHEN hash_type::VARCHAR IN ('phash', 'bmh1') THEN hash_type::VARCHAR ELSE 'other' END);
 
 -- The one column of a name, whatever its case; the last one of the table where there is none.
 CREATE OR REPLACE MACRO imgmatch_one(names, wanted) AS
     list_concat(list_filter(names, lambda name: lower(name) = lower(wanted)), names[-1:])[:1];
 
 CREATE OR REPLACE MACRO imgmatch_hash_column(names, hash_type) AS
-    imgmatch_one(names, CASE WHEN hash_type IN ('phash', 'bmh1') THEN hash_type ELSE names[-1] END);
+    imgmatch_one(names, CASE WHEN hash_type::VARCHAR IN ('phash', 'bmh1') THEN hash_type::VARCHAR ELSE names[-1] END);
 
 -- What makes a call on a table wrong: one row, zero 0, or an error.
 -- hash_columns, id_columns and taken_columns have no rows; their types tell what columns there are, and how they are
@@ -135,7 +135,7 @@ CREATE OR REPLACE MACRO imgmatch_hash_column(names, hash_type) AS
 CREATE OR REPLACE MACRO imgmatch_check_call(verb, hash_type, tbl, id, taken) AS TABLE
     WITH imgmatch_fields AS (SELECT *, NULL AS imgmatch_none FROM query_table(tbl) LIMIT 0),
     hash_columns AS (
-        SELECT COLUMNS(lambda name: lower(name) IN (hash_type, 'imgmatch_none')) FROM imgmatch_fields
+        SELECT COLUMNS(lambda name: lower(name) IN (hash_type::VARCHAR, 'imgmatch_none')) FROM imgmatch_fields
     ),
     id_columns AS (
         SELECT COLUMNS(lambda name: lower(name) IN (lower(id), 'imgmatch_none')) FROM imgmatch_fields

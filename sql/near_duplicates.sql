@@ -12,7 +12,7 @@
 -- Columns: left_id, right_id (the left row is the one that comes first), distance USMALLINT (bits). Sorted by the row
 -- numbers of left, then right; rows are numbered as the table gives them.
 --
---   FROM near_duplicates(16);
+--   FROM near_duplicates(24);
 --   FROM near_duplicates(4, 'phash', tbl := 'photos.parquet', id := 'path');
 --
 -- Equal hashes are compared once. The distinct ones meet in bands (Norouzi, Punjani, Fleet, Fast Search in Hamming
@@ -44,7 +44,7 @@ END;
 -- As imgmatch_check_call, for a verb that has a radius.
 CREATE OR REPLACE MACRO imgmatch_check_verb(verb, radius, hash_type, tbl, id, taken) AS TABLE
     SELECT CASE WHEN zero = 0 THEN
-        imgmatch_check_radius(radius, CASE hash_type WHEN 'phash' THEN 64 ELSE 968 END) * 0
+        imgmatch_check_radius(radius, CASE hash_type::VARCHAR WHEN 'phash' THEN 64 ELSE 968 END) * 0
     END AS zero
     FROM imgmatch_check_call(verb, hash_type, tbl, id, taken);
 
@@ -143,7 +143,7 @@ CREATE OR REPLACE MACRO near_duplicates(
     checked AS MATERIALIZED (
         SELECT CASE WHEN n_pairs > max_pairs THEN error(format(
             'near_duplicates: {} pairs, more than max_pairs {}. Hint: a smaller radius, or duplicate_clusters, which '
-            'makes no pairs of equal hashes.', n_pairs, max_pairs)) ELSE 0 END AS zero
+            'makes no pairs of equal hashes.', n_pairs, max_pairs)) ELSE imgmatch_checked.zero END AS zero
         FROM counted, imgmatch_checked
     ),
     members AS MATERIALIZED (

@@ -9,7 +9,7 @@
 -- there are none; and those of the table, hashes last. The first row of each cluster is kept; rows come in order. Rows
 -- whose hash is NULL are kept. An error where the table has a column named removed_records.
 --
---   FROM remove_duplicates(16);
+--   FROM remove_duplicates(24);
 --   CREATE TABLE unique_photos AS SELECT * EXCLUDE removed_records FROM remove_duplicates(4, 'phash');
 --
 -- Needs the macros of near_duplicates.sql and duplicate_clusters.sql.

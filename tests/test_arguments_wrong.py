@@ -232,3 +232,56 @@ def test_huge_numbers_are_allowed_or_refused_before_anything_is_fetched(name):
                     frame.imgmatch.visual_hash(**given)
             else:
                 assert frame.imgmatch.visual_hash(**given)["status"][0] == "ok"
+
+
+@pytest.mark.parametrize("column", ["phash", "bmh1"])
+@pytest.mark.parametrize("n_rows", [0, 3, 7])
+def test_columns_of_different_lengths_are_not_compared(column, n_rows):
+    other = pl.Series("other", [FRAME[column][0]] * n_rows, dtype=FRAME.schema[column])
+    for call in (
+        lambda: FRAME.select(imgmatch_df.hamming(column, other)),
+        lambda: FRAME.with_columns(pl.col(column).imgmatch.hamming(other)),
+        lambda: FRAME[column].imgmatch.hamming(other),
+    ):
+        with pytest.raises(imgmatch_df.ColumnError, match=rf"\(2 rows\) with 'other' \({n_rows} rows\)\nHint: "):
+            call()
+
+
+@pytest.mark.parametrize("other", [pl.col("phash"), pl.col("nothing"), pl.lit(5), pl.selectors.all()])
+def test_a_series_is_not_compared_with_an_expression(other):
+    with pytest.raises(imgmatch_df.ArgumentError, match="compared with a Series or one hash, got an Expr\nHint: "):
+        FRAME["phash"].imgmatch.hamming(other)
+
+
+WIDE = {"UInt64": pl.Series([2**63, 1], dtype=pl.UInt64), "Int128": pl.Series([2**64, 1], dtype=pl.Int128)}
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+def test_keys_beyond_64_bits_are_refused(dtype):
+    frame = FRAME.select("phash", WIDE[dtype].alias("sku"))
+    with pytest.raises(imgmatch_df.ColumnError, match="'sku' is null or does not fit into 64 bits in 1 rows\nHint: "):
+        imgmatch_df.write_hashes(frame, "a.duckdb", key="sku")
+
+
+@pytest.mark.parametrize(
+    ("source", "key"), [("url", "source"), ("url", "")], ids=["a key that has the name of sources", "no name"]
+)
+@pytest.mark.parametrize("dtype", [pl.String, pl.Binary])
+def test_keys_that_no_store_can_have_are_refused(source, key, dtype):
+    frame = pl.DataFrame({"url": pl.Series(["a.jpg"]).cast(dtype), key: ["one"]})
+    with pytest.raises(imgmatch_df.ArgumentError, match="\nHint: rename the column of keys"):
+        imgmatch_df.write_hashes(frame, "a.duckdb", source=source, key=key)
+
+
+@pytest.mark.parametrize("column", ["width", "height", "status", "detail", "etag"])
+@pytest.mark.parametrize("values", [pl.Series([[1], [2]]), pl.Series([b"a", b"b"]), pl.Series([True, False])])
+def test_columns_of_the_users_that_describe_no_image_are_not_stored_as_if_they_did(column, values):
+    frame = FRAME.select("phash", "id", values.alias(column))
+    with pytest.raises(imgmatch_df.ColumnError, match=f"column '{column}' has dtype .*\nHint: rename or drop"):
+        imgmatch_df.write_hashes(frame, "a.duckdb", key="id")
+
+
+def test_sizes_that_no_image_has_are_not_stored():
+    frame = FRAME.select("phash", "id", width=pl.Series([math.nan, 1e300]), height=pl.Series([-1, 7]))
+    imgmatch_df.write_hashes(frame, "a.duckdb", key="id")
+    assert imgmatch_df.read_hashes("a.duckdb").sort("id").select("width", "height").rows() == [(None, None), (None, 7)]

@@ -640,7 +640,16 @@ def test_documented_remove_duplicates(drawn, request_file, out):
     assert list(response["records"][0]) == ["_url", "_status", "_id", "_width", "_height", "removed_records"]
     # The request's range decides, unless the command does.
     for fields, words in (({"range": 4}, ()), ({}, ("--radius", RADIUS)), ({"range": 0}, ("--radius", RADIUS))):
-        succeed("remove-duplicates", request_file(**fields), "--base-dir", drawn, *words, "-o", out / "response.json", code=1)
+        succeed(
+            "remove-duplicates",
+            request_file(**fields),
+            "--base-dir",
+            drawn,
+            *words,
+            "-o",
+            out / "response.json",
+            code=1,
+        )
         records = json.loads((out / "response.json").read_text())["records"]
         assert [record["_id"] for record in records] == ["1", "4", "5"]
         assert [record["_id"] for record in records[0]["removed_records"]] == ["2", "3"]

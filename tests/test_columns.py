@@ -235,3 +235,41 @@ def test_removed_records_hold_no_image(images, engine):
     plain = hashed.drop("url").with_columns(tags=pl.lit(["x"]), at=pl.struct("name"))
     (removed,) = ask(plain, engine, lambda data: data.imgmatch.remove_duplicates(9))["removed_records"][0]
     assert removed == plain.row(1, named=True)
+
+
+PATTERNS = ["*", "^.*$", "^name$", "^$"]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_name_that_polars_takes_for_a_pattern_is_refused(hashed, images, tmp_path, pattern, lazy):
+    def made(frame):
+        return frame.lazy() if lazy else frame
+
+    known, unknown = hashed.with_columns(pl.lit("mine").alias(pattern)), images.with_columns(pl.lit("x").alias(pattern))
+    calls = [
+        *(lambda call=call: call(made(known)) for call, _ in VERBS.values()),
+        lambda: made(unknown).imgmatch.visual_hash("url"),
+        lambda: made(unknown).imgmatch.cluster(3, source="url"),
+        lambda: made(known).imgmatch.near_duplicates(3, "phash", id=pattern),
+        lambda: made(known).imgmatch.match(known, 3, "phash", id=pattern),
+        lambda: made(known).imgmatch.match(known, 3, "phash", stored_id=pattern),
+        lambda: made(unknown.drop("url").rename({pattern: "url"}).rename({"url": pattern})).imgmatch.visual_hash(
+            pattern
+        ),
+        lambda: imgmatch_df.write_hashes(made(unknown), tmp_path / "a.duckdb", source="url", key=pattern),
+        lambda: imgmatch_df.write_hashes(made(unknown), tmp_path / "a.duckdb", source=pattern),
+    ]
+    for call in calls:
+        with pytest.raises(imgmatch_df.ColumnError, match=r"as a pattern of names, not as one column\nHint: rename"):
+            call()
+    # What does not read the column does not mind its name.
+    assert ask(known, "streaming" if lazy else "eager", lambda data: data.imgmatch.near_duplicates(3, "phash")).height
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("size", [pl.Series(["XL", "S", "M", "L", "XS"]), pl.Series([[1]] * 5), pl.Series([b""] * 5)])
+def test_a_size_that_is_no_number_may_name_the_rows(hashed, engine, size):
+    frame = hashed.with_columns(size.alias("size"), width=pl.Series([1, 2, 1, 1, 1]), height=pl.lit(3))
+    out = ask(frame, engine, lambda data: data.imgmatch.cluster(3, "phash", keep="largest", id="size"))
+    assert out["representative_id"].to_list() == size.gather([1, 1, 1, 3, 1]).to_list()

@@ -539,3 +539,22 @@ def test_every_macro_file_says_what_it_is_and_is_installed():
         assert not re.search(r"\bif\(", re.sub("--.*", "", text))  # DuckDB 2.0 stores what 1.5 then does not know
         assert re.search(rf"^--   {'hamming' if name == 'hashes' else name}\(", text, re.MULTILINE)
         assert max(map(len, text.splitlines())) <= 120
+
+
+WRONG_KINDS = ["'dhash'", "'PHASH'", "''", "NULL", "5", "true", "['phash']"]
+
+
+@pytest.mark.parametrize("columns", ["*", "count(*)", "1"])
+@pytest.mark.parametrize("verb", ["near_duplicates", "duplicate_clusters", "remove_duplicates"])
+def test_a_small_store_refuses_wrong_calls_too(tmp_path, verb, columns):
+    """The optimizer drops what no column of the result needs: of a few rows without pairs, all checks."""
+    frame = pl.DataFrame({"source": ["a", "b"], "phash": pl.Series([0, 2**63 - 1], dtype=pl.UInt64)})
+    imgmatch_df.write_hashes(frame, tmp_path / "a.duckdb")
+    with duckdb.connect(tmp_path / "a.duckdb", read_only=True) as database:
+        calls = [(f"{verb}(1, {kind})", "hash_type must be 'bmh1' or 'phash', got .*Hint: ") for kind in WRONG_KINDS]
+        calls += [(f"{verb}({radius}, 'phash')", "radius must be a whole number of bits") for radius in (-1, 65, 1.5)]
+        if verb != "remove_duplicates":
+            calls.append((f"{verb}(1, 'phash', id := 'nowhere')", "no column nowhere in the table"))
+        for call, said in calls:
+            with pytest.raises(duckdb.Error, match=said):
+                database.execute(f"SELECT {columns} FROM {call}").fetchall()

@@ -370,6 +370,16 @@ class TestReported:
     def test_deep_grey_and_alpha(self):
         equal(tiff(Spec(1, 16, 2, None, (2,))))
 
+    @pytest.mark.parametrize("shape", [{}, {"rows": 8}, {"tile": (16, 16)}], ids=str)
+    def test_grey_and_alpha_as_jpeg(self, shape):
+        for photometric, extra in itertools.product((0, 1), ((2,), (1,), (0,), None)):
+            spec = Spec(photometric, 8, 2, None, extra, compression=7, **shape)
+            for width, height in ((32, 16), (48, 40)):
+                grey = equal(tiff(spec, 1, width, height)).pixels.astype(int)
+                over = decode_picture(tiff(spec, 1, width, height), Options(alpha="white")).pixels.astype(int)
+                assert (over >= grey).all()
+                assert ((over > grey).any() == (extra in ((1,), (2,)))).all()
+
     def test_grey_and_a_sample_without_a_name(self):
         equal(tiff(Spec(1, 8, 2)))
 

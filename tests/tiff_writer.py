@@ -120,9 +120,12 @@ def packbits(data: bytes) -> bytes:
 def _by_pillow(block: Array, spec: Spec) -> tuple[bytes, dict[int, Tag]]:
     """Return a block as Pillow's libtiff compresses it, and the tags that go with it."""
     samples = block.shape[-1]
-    mode = {1: "L", 3: "YCbCr" if spec.photometric == 6 else "RGB", 4: "CMYK" if spec.photometric == 5 else "RGBA"}[
-        samples
-    ]
+    mode = {
+        1: "L",
+        2: "LA",
+        3: "YCbCr" if spec.photometric == 6 else "RGB",
+        4: "CMYK" if spec.photometric == 5 else "RGBA",
+    }[samples]
     values = block.astype(np.uint8)
     image = Image.frombytes(mode, (block.shape[1], block.shape[0]), values.tobytes())
     if spec.bits == 1:
@@ -365,6 +368,9 @@ def codecs() -> Iterator[Spec]:
     more = (
         Spec(2, 8, 4, extra=(2,)),
         Spec(2, 8, 4, extra=(1,)),
+        Spec(1, 8, 2, extra=(2,)),
+        Spec(1, 8, 2, extra=(1,)),
+        Spec(0, 8, 2, extra=(2,)),
         Spec(2, 8, 3, planes=True),
         Spec(6, 8, 3, planes=True),
     )
