@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic, sleep
@@ -13,11 +15,12 @@ from pictures import draw, jpeg
 from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
-from imgmatch_df import isolation
+from imgmatch_df import isolation, pixel_budget
 from imgmatch_df.errors import Failure
 from imgmatch_df.image_hashes import hash_image
-from imgmatch_df.isolation import Decoders
+from imgmatch_df.isolation import LOW, DeclinedError, Decoders, DecodersUnavailableError, Lane
 from imgmatch_df.options import Options
+from imgmatch_df.pixel_budget import PixelBudget
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="decoder processes are forked")
 OPTIONS = Options()
@@ -91,6 +94,119 @@ def test_processes_end_with_this_one(encoded):
     while any(Path(f"/proc/{pid}").exists() for pid in pids) and monotonic() < deadline:
         sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+class NotedBudget(PixelBudget):
+    def __init__(self):
+        super().__init__(1 << 40)
+        self.taken = []
+
+    def take(self, n_pixels):
+        self.taken.append(n_pixels)
+        super().take(n_pixels)
+
+
+def test_pixels_are_taken_from_the_budget_of_this_process(decoders, encoded, monkeypatch):
+    noted = NotedBudget()
+    monkeypatch.setattr(pixel_budget, "PIXELS", noted)
+    both(decoders, jpeg(draw(3, 1500, 1000)))
+    del noted.taken[:]
+    out = np.zeros(121, np.uint8)
+    assert decoders.hash_image(jpeg(draw(3, 1500, 1000)), OPTIONS, out).width == 1500
+    assert noted.taken == [1_500_000]
+    assert decoders.hash_image(encoded[0], OPTIONS, out).width
+    assert noted.taken == [1_500_000], "small images are not counted"
+    assert noted._n_pixels == 0
+
+
+def test_a_lane_declines_what_is_too_large_and_the_next_one_takes_it(decoders):
+    out = np.zeros(121, np.uint8)
+    image = jpeg(draw(3, 1500, 1000))
+    small = Lane(NotedBudget(), max_pixels=1_400_000)
+    both(decoders, image)
+    pids = {decoder._pid for decoder in decoders._free}
+    with pytest.raises(DeclinedError):
+        decoders.hash_image(image, OPTIONS, out, small)
+    assert {decoder._pid for decoder in decoders._free} == pids, "its process goes on"
+    assert small.pixels.taken == []
+    assert decoders.hash_image(image, OPTIONS, out, Lane(NotedBudget(), priority=LOW)).width == 1500
+    low = decoders._free_low[-1]._pid
+    assert os.getpriority(os.PRIO_PROCESS, low) > os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_a_lane_declines_what_takes_too_long(decoders, encoded):
+    both(decoders, encoded[0])
+    victim = decoders._free[-1]
+    os.kill(victim._pid, signal.SIGSTOP)
+    with pytest.raises(DeclinedError):
+        decoders.hash_image(encoded[0], OPTIONS, np.zeros(121, np.uint8), Lane(max_s=0.2))
+    assert victim not in decoders._free
+    assert both(decoders, encoded[0])[0] == both(decoders, encoded[0])[1]
+
+
+def test_a_killed_fork_server_is_replaced(encoded):
+    running = Decoders()
+    out = np.zeros(121, np.uint8)
+    expected = running.hash_image(encoded[0], OPTIONS, out)
+    first = running._server.process
+    first.kill()
+    first.wait()
+    results = [running.hash_image(encoded[0], OPTIONS, out) for _ in range(3)]
+    assert results[-1] == expected
+    assert sum(isinstance(result, Failure) for result in results) <= 1
+    assert running._server.process.pid != first.pid
+    running.close()
+    with pytest.raises(DecodersUnavailableError, match="closed"):
+        running.hash_image(encoded[0], OPTIONS, out)
+
+
+def test_decoders_that_cannot_decode_say_why(encoded, monkeypatch, tmp_path):
+    text = "from imgmatch_df import image_hashes\nimage_hashes.sample_images = lambda: [b'no image']\n"
+    (tmp_path / "sitecustomize.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    running = Decoders()
+    with pytest.raises(DecodersUnavailableError, match="a sample image is not decoded") as error:
+        running.hash_image(encoded[0], OPTIONS, np.zeros(121, np.uint8))
+    assert "Hint:" in str(error.value)
+    running.close()
+
+
+OWNER = """
+import os, sys, threading, time
+import numpy as np
+from imgmatch_df.isolation import LOW, Decoders
+from imgmatch_df.options import Options
+running = Decoders()
+running.warm_up(2)
+running.warm_up(1, LOW)
+print(*[one._pid for one in running._free + running._free_low], running._server.process.pid, flush=True)
+for decoder in running._free:
+    os.kill(decoder._pid, 19)  # SIGSTOP: in the middle of an image
+threading.Thread(target=running.hash_image, args=(b"image", Options(), np.zeros(121, np.uint8))).start()
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("is_server_killed", [False, True])
+def test_no_process_is_left_when_the_owner_is_killed(is_server_killed):
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        pids = list(map(int, owner.stdout.readline().split()))
+        assert len(pids) == 4
+        if is_server_killed:
+            os.kill(pids[-1], signal.SIGKILL)
+        owner.kill()
+    deadline = monotonic() + 20
+    while any(map(is_running, pids)) and monotonic() < deadline:
+        sleep(0.05)
+    assert not any(map(is_running, pids))
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_isolate_is_an_option_of_every_call(encoded, tmp_path):

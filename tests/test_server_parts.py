@@ -2,11 +2,14 @@
 
 import asyncio
 import base64
+import errno
 import io
 import json
 import logging
+import socket
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from hostile_server import HostileServer
@@ -14,9 +17,11 @@ from pictures import draw, jpeg
 
 from imgmatch_df.batches import hash_sources
 from imgmatch_df.errors import Failure
+from imgmatch_df.isolation import DeclinedError, DecodersUnavailableError
 from imgmatch_df.options import Options
-from imgmatch_df.server import hasher, observe
+from imgmatch_df.server import accepting, hasher, observe
 from imgmatch_df.server.hasher import Hasher
+from imgmatch_df.server.held import Held
 from imgmatch_df.sources import Fetched
 from imgmatch_df.threads import n_threads, pool
 
@@ -211,7 +216,207 @@ def test_what_waits_at_the_end_is_told(monkeypatch):
     asyncio.run(closing(work))
 
 
+class Isolated:
+    """A Hasher with decoder processes that are none."""
+
+    def __init__(self, monkeypatch):
+        self.responded_at = 0.0
+        self.is_closed = False
+        monkeypatch.setattr(hasher, "Decoders", lambda: self)
+
+    def hash_image(self, data, options, out, lane):
+        raise NotImplementedError
+
+    def close(self):
+        self.is_closed = True
+
+
+async def isolating(work):
+    made = Hasher(replace(OPTIONS, isolate=True))
+    try:
+        return await work(made)
+    finally:
+        made.close()
+
+
+def test_what_a_lane_declines_waits_for_the_next_one(monkeypatch):
+    """And holds up nothing in its own."""
+    decoders = Isolated(monkeypatch)
+    seen, held = [], threading.Event()
+
+    def hash_in_lane(source, _, hash_one):
+        lane = hasher._LANES.index(hash_one.keywords["lane"])
+        seen.append((source, lane))
+        if source.startswith("data:large") and lane < 2:
+            raise DeclinedError
+        if lane == 2:
+            held.wait(10)
+        return {"status": f"{source} {lane}"}
+
+    async def work(made):
+        large = asyncio.ensure_future(made.hash([f"data:large{number}" for number in range(3 * n_threads())]))
+        await asyncio.sleep(0.05)
+        small = await made.hash(["data:small"] * 20)
+        assert not large.done()
+        held.set()
+        return small, await large
+
+    monkeypatch.setattr(hasher, "hash_source", hash_in_lane)
+    small, large = asyncio.run(isolating(work))
+    assert small == [{"status": "data:small 0"}] * 20
+    assert large == [{"status": f"data:large{number} 2"} for number in range(3 * n_threads())]
+    assert sorted(seen)[:3] == [("data:large0", 0), ("data:large0", 1), ("data:large0", 2)]
+    assert decoders.is_closed
+
+
+def test_what_a_lane_declines_of_a_request_given_up_is_dropped(monkeypatch):
+    Isolated(monkeypatch)
+    seen, began, held = [], threading.Event(), threading.Event()
+
+    def hash_in_lane(source, _, hash_one):
+        seen.append(source)
+        began.set()
+        held.wait(10)
+        raise DeclinedError
+
+    async def work(made):
+        given_up = asyncio.ensure_future(made.hash(["data:large"]))
+        await asyncio.to_thread(began.wait, 10)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        held.set()
+        await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(hasher, "hash_source", hash_in_lane)
+    asyncio.run(isolating(work))
+    assert seen == ["data:large"]
+
+
+def test_whether_images_can_be_hashed_is_tried(monkeypatch):
+    decoders = Isolated(monkeypatch)
+    n_calls = 0
+
+    def hash_or_fail(*_):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 1:
+            raise DecodersUnavailableError("no process")
+        if n_calls > 2:
+            decoders.responded_at = time.monotonic()
+        return {"status": "decode_failed"}
+
+    async def work(made):
+        answers = [await made.can_hash() for _ in range(2)]
+        answers += await asyncio.gather(*(made.can_hash() for _ in range(20)))
+        return answers + [await made.can_hash() for _ in range(20)]
+
+    monkeypatch.setattr(hasher, "hash_source", hash_or_fail)
+    answers = asyncio.run(isolating(work))
+    assert answers == [False, False] + [True] * 40
+    assert n_calls == 3, "one at a time, and none while others show it"
+
+
+# What is held
+
+
+class Transport:
+    def __init__(self, n_bytes):
+        self.n_bytes = n_bytes
+
+    def get_write_buffer_size(self):
+        return self.n_bytes
+
+
+def test_bytes_of_requests_and_responses_are_held(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("imgmatch_df.server.held.monotonic", lambda: now)
+    held = Held(100)
+    slow, other = Transport(60), Transport(30)
+    held.hold(10)
+    held.note(slow, 60)
+    held.note(other, 30)
+    assert not held.is_full
+    held.hold(1)
+    assert held.is_full
+    assert held.count() == 101
+    slow.n_bytes = 0
+    assert held.is_full, "counted a moment ago"
+    now += 1
+    assert not held.is_full
+    assert held.count() == 41
+    other.n_bytes = 5
+    held.note(other, 5)
+    held.hold(-11)
+    assert held.count() == 5
+    other.n_bytes = 0
+    assert held.count() == 0
+
+
+# Accepting
+
+
+def test_a_lack_of_open_files_is_waited_for_and_logged_once(monkeypatch, caplog):
+    class Listener(socket.socket):
+        n_tries = 0
+
+        def accept(self):
+            self.n_tries += 1
+            if self.n_tries <= 20:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.write(b"hello")
+            transport.close()
+
+    async def work():
+        listener = Listener()
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        acceptor = accepting.Acceptor(listener, Protocol)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        said = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return said, listener.n_tries, acceptor.stop()
+
+    monkeypatch.setattr(accepting, "_PAUSE_S", 0.01)
+    said, n_tries, waiting = asyncio.run(work())
+    assert said == b"hello"
+    assert n_tries >= 21
+    assert waiting == []
+    assert [record.message for record in caplog.records].count("cannot accept connections") == 1
+
+
 # The log
+
+
+def test_libraries_log_a_few_lines_a_minute(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    asyncio_logger = logging.getLogger("asyncio")
+    kept = [
+        (logger, logger.handlers[:], logger.filters[:], logger.propagate, logger.level)
+        for logger in (asyncio_logger, logging.getLogger("uvicorn.error"), observe.LOGGER)
+    ]
+    try:
+        lines = observe.start_logging()
+        for _ in range(1000):
+            asyncio_logger.error("socket.accept() out of system resource")
+        late = logging.makeLogRecord({"name": "asyncio", "msg": "later", "levelno": 40, "levelname": "ERROR"})
+        late.created += 100
+        asyncio_logger.handle(late)
+        lines.stop()
+    finally:
+        for logger, handlers, filters, propagate, level in kept:
+            logger.handlers[:], logger.filters[:] = handlers, filters
+            logger.propagate, logger.level = propagate, level
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert len(found) == 21
+    assert found[-1]["event"] == "later"
+    assert found[-1]["left_out_before"] == 980
 
 
 def log_lines(monkeypatch, stream, records):

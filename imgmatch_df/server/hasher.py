@@ -31,10 +31,14 @@ Known: TypeAlias = Callable[[Sequence[str]], Mapping[str, Row]]
 
 # How long a thread of the pool hashes before it lets in others, such as the comparisons of a request.
 _TURN_S: Final = 0.02
-# With decoder processes, large and slow images wait for others of their kind, and never for long hold up small ones.
-# A decoder takes up to 24 bytes a pixel: both lanes together stay under 4 GB.
-_FAST: Final = Lane(PixelBudget(64_000_000), max_pixels=16_000_000, max_s=0.5)
-_SLOW: Final = Lane(PixelBudget(96_000_000), priority=LOW)
+# With decoder processes, an image that is too large or too slow for a lane goes on to the next one, whose processes
+# leave the processors to those of the first: an image waits for others of its kind only. JPEG of 4 megapixels takes
+# 0.03 s. A decoder takes up to 24 bytes a pixel: all lanes together stay under 4 GB.
+_LANES: Final = (
+    Lane(PixelBudget(24_000_000), max_pixels=4_000_000, max_s=0.25),
+    Lane(PixelBudget(48_000_000), max_pixels=16_000_000, max_s=1.5, priority=LOW),
+    Lane(PixelBudget(90_000_000), priority=LOW),
+)
 # An image whose hashing shows that images are hashed, and for how long an other one has shown it.
 _SAMPLE: Final = "data:;base64,UDUgMiAyIDI1NSAAAAAA"
 _SHOWN_FOR_S: Final = 5.0
@@ -144,16 +148,13 @@ class Hasher:
         self._hashed_at = 0.0
         self._showing: asyncio.Task[bool] | None = None
         self._decoders = Decoders() if options.isolate else None
-        if self._decoders is None:
-            self._fast = _Queue(pool, options)
-            self._queues = [self._fast]
-        else:
+        self._queues = [_Queue(pool, options)]
+        if self._decoders is not None:
             self._queues = []
-            for lane in (_FAST, _SLOW):
+            for lane in _LANES:
                 threads = ThreadPoolExecutor(n_threads(), thread_name_prefix="imgmatch-decoding")
                 hash_one = partial(self._decoders.hash_image, lane=lane)
                 self._queues.append(_Queue(lambda threads=threads: threads, options, hash_one))  # type: ignore[misc]
-            self._fast, self._slow = self._queues
 
     async def hash(self, sources: Sequence[str | Failure | None]) -> list[Row]:
         """Return a row of `schema.visual_hash_fields()` for each source, in order.
@@ -177,7 +178,7 @@ class Hasher:
                 local.append(_Picture([position], source))
         download = None
         try:
-            self._add(self._fast, job, local)
+            self._add(self._queues[0], job, local)
             if addresses:
                 places = self._look_up(job, addresses)
                 download = self._fetch(job, places)
@@ -213,8 +214,7 @@ class Hasher:
             If they cannot be started, or cannot decode.
         """
         if self._decoders is not None:
-            for lane in (_FAST, _SLOW):
-                self._decoders.warm_up(n_threads(), lane.priority)
+            self._decoders.warm_up(n_threads())
 
     async def can_hash(self) -> bool:
         """Return whether images are hashed at present; where none was for a while, hash one."""
@@ -256,7 +256,7 @@ class Hasher:
 
         def arrived(number: int, answer: Any, release: Callable[[], None]) -> None:
             if isinstance(answer, Fetched):
-                self._add(self._fast, job, [_Picture(positions[number], answer, release)])
+                self._add(self._queues[0], job, [_Picture(positions[number], answer, release)])
             elif answer is not None:  # else it has been stopped
                 self._put(job, positions[number], _failed_row(answer) if isinstance(answer, Failure) else answer)
 
@@ -287,7 +287,7 @@ class Hasher:
                 row = hash_source(picture.source, *queue.arguments)
                 self._hashed_at = monotonic()
             except DeclinedError:
-                self._add(self._slow, job, [picture])
+                self._add(self._queues[self._queues.index(queue) + 1], job, [picture])
                 continue
             except BaseException as error:  # noqa: BLE001  # raised again in the request
                 row = error
