@@ -119,7 +119,9 @@ class Manifest:
             If the store has another format than this version of imgmatch-df knows, or they are no entries at all.
         """
         try:
-            if not isinstance(entries, Mapping) or not all(isinstance(part, str) for pair in entries.items() for part in pair):
+            if not isinstance(entries, Mapping) or not all(
+                isinstance(part, str) for pair in entries.items() for part in pair
+            ):
                 raise TypeError("not all entries are text")
             format_ = int(entries["format"])
             if format_ > FORMAT:

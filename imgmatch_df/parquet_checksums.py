@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
 from zlib import crc32
 
@@ -196,6 +197,15 @@ def add_checksums(file: BinaryIO) -> None:
     file.flush()
 
 
+def has_checksums(path: str) -> bool:
+    """Return whether a file has checksums, right or wrong."""
+    try:
+        with Path(path).open("rb") as file:
+            return _read_mark(file, _read_footer(file)[0]).endswith(_MARK)
+    except (ChecksumError, OSError):
+        return False
+
+
 def _read_footer(file: BinaryIO) -> tuple[int, bytes]:
     """Return where the footer of a file begins, and its bytes up to the end of the file."""
     n_bytes = os.fstat(file.fileno()).st_size  # Polars reads from where the file stands, so it is not moved
@@ -206,9 +216,14 @@ def _read_footer(file: BinaryIO) -> tuple[int, bytes]:
     return start, _read_at(file, start, n_bytes - start)
 
 
+def _read_mark(file: BinaryIO, footer: int) -> bytes:
+    """Return what stands before the footer, which begins at `footer`: two numbers and the mark."""
+    return _read_at(file, max(footer - _MARK_BYTES, 0), _MARK_BYTES)
+
+
 def _read_checksums(file: BinaryIO, footer: int) -> _Checksums | None:
     """Return the checksums that stand before the footer, which begins at `footer`; None where there are none."""
-    mark = _read_at(file, max(footer - _MARK_BYTES, 0), _MARK_BYTES)
+    mark = _read_mark(file, footer)
     if not mark.endswith(_MARK):
         return None
     checksum, n_bytes = (int.from_bytes(mark[at : at + _NUMBER_BYTES], "little") for at in (0, _NUMBER_BYTES))

@@ -257,7 +257,11 @@ class _Call(NamedTuple):
                 "Hint: rename the column of keys."
             )
         manifest = Manifest.make(
-            name, _key_dtype(schema, key_column, stored), kinds, options.recipe, has_source=own_source not in (None, key_column)
+            name,
+            _key_dtype(schema, key_column, stored),
+            kinds,
+            options.recipe,
+            has_source=own_source not in (None, key_column),
         )
         if stored is not None:
             stored.check_same(manifest, repr(str(target)))
