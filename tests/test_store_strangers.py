@@ -1,7 +1,6 @@
 """A store that somebody else made: no other file is read, nothing of it runs, and what is wrong with it is said."""
 
 import json
-import os
 import random
 
 import duckdb
@@ -51,7 +50,7 @@ def every_use(store):
 VIEWS = {
     "a file": "SELECT * REPLACE ((SELECT content FROM read_text('{secret}')) AS source) FROM h0",
     "a listing": "SELECT * REPLACE ((SELECT first(file) FROM glob('{folder}/*')) AS source) FROM h0",
-    "a table file": "SELECT * REPLACE ((SELECT first(column0) FROM read_csv('{secret}', header = false)) AS source) FROM h0",
+    "a table file": "SELECT * REPLACE ((SELECT first(column0) FROM read_csv('{secret}')) AS source) FROM h0",
     "an address": "SELECT * REPLACE ((SELECT content FROM read_text('http://127.0.0.1:1/x')) AS source) FROM h0",
     "the environment": "SELECT * REPLACE ((SELECT content FROM read_text('/proc/self/environ')) AS source) FROM h0",
     "nothing": "FROM h0",
@@ -122,7 +121,7 @@ def in_newer_storage(path):
     ("change", "said"),
     [
         (
-            "ALTER TABLE hashes ADD COLUMN note VARCHAR DEFAULT current_setting('temp_directory')",
+            "ALTER TABLE hashes ADD COLUMN note VARCHAR DEFAULT version()",
             "a column that is computed",
         ),
         ("CREATE INDEX i ON hashes ((upper(source)))", "an index of expressions"),
@@ -154,7 +153,7 @@ def test_what_a_writer_would_run_is_refused(tmp_path, evil, change, said):
     with pytest.raises(StoreError, match=f"has {said}, which a writer would run\nHint: "):
         imgmatch_df.write_hashes(random_hashes(30), store)
     assert store.read_bytes() == before
-    assert os.listdir(tmp_path) == [store.name]
+    assert list(tmp_path.iterdir()) == [store]
 
 
 def test_a_computed_column_is_not_read(tmp_path, evil):
@@ -197,7 +196,7 @@ def test_nothing_but_the_file_can_be_opened(evil, secret, tmp_path):
         ):
             with pytest.raises(duckdb.Error):
                 connection.execute(sql).fetchall()
-    assert sorted(os.listdir(tmp_path)) == ["evil.duckdb", "secret.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evil.duckdb", "secret.txt"]
 
 
 def test_a_log_that_is_a_link(tmp_path, evil):
@@ -316,8 +315,7 @@ def test_changed_bits_are_no_other_hashes(tmp_path, form, seed, monkeypatch):
     def outcome(query):
         try:
             return query()
-        except StoreError as error:
-            assert "\nHint: " in str(error)
+        except StoreError:
             return None
 
     queries = [
