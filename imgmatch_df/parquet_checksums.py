@@ -8,6 +8,7 @@ themselves, and the footer. CRC-32, which zlib computes without the interpreter'
 import json
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -55,6 +56,23 @@ class Chunk(NamedTuple):
     start: int
     n_bytes: int
     checksum: int
+
+
+class _State(NamedTuple):
+    """What changes with every change of a file."""
+
+    device: int
+    inode: int
+    n_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
+# Where the chunks begin that were right in a state of a file: they are checked once. A file that was changed less than
+# a tick of the kernel's clock ago may change once more, and keep its times.
+_checked: Final[dict[_State, frozenset[int]]] = {}
+_MAX_CHECKED: Final = 1024
+_TICK_NS: Final = 20_000_000
 
 
 class Footer(NamedTuple):
@@ -118,12 +136,22 @@ class Footer(NamedTuple):
             If a byte is not as it was written.
         """
         wanted, n_groups = {"", *columns}, self._n_groups(n_rows)
-        chunks = [chunk for chunk in self.chunks if chunk.column in wanted and chunk.row_group < n_groups]
+        started_ns, state = time.time_ns(), _state_of(file)
+        known = _checked.get(state, frozenset())
+        chunks = [
+            chunk
+            for chunk in self.chunks
+            if chunk.column in wanted and chunk.row_group < n_groups and chunk.start not in known
+        ]
         found = _checksums(file, [(chunk.start, chunk.n_bytes) for chunk in chunks])
         for chunk, checksum in zip(chunks, found, strict=True):
             if checksum != chunk.checksum:
                 what = f"the column {chunk.column!r}" if chunk.column else "what is between the columns"
                 raise ChecksumError(f"{what} has the wrong checksum")
+        if chunks and started_ns - state.changed_ns > _TICK_NS:
+            if len(_checked) >= _MAX_CHECKED:
+                _checked.clear()
+            _checked[state] = known.union(chunk.start for chunk in chunks)
 
     @property
     def n_rows(self) -> int:
@@ -248,6 +276,11 @@ def _checksums(file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> Iterator[in
         return
     with ThreadPoolExecutor(n_threads()) as pool:
         yield from pool.map(checksum, ranges)
+
+
+def _state_of(file: BinaryIO) -> _State:
+    found = os.fstat(file.fileno())
+    return _State(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _read_at(file: BinaryIO, start: int, n_bytes: int) -> bytes:

@@ -1,7 +1,9 @@
 """A store that somebody else made: no other file is read, nothing of it runs, and what is wrong with it is said."""
 
 import json
+import os
 import random
+import time
 
 import duckdb
 import polars as pl
@@ -76,8 +78,8 @@ def test_views_are_not_read(tmp_path, evil, secret, view):
 def test_a_view_of_what_the_store_says_of_itself(evil, secret):
     store = evil(
         "ALTER TABLE imgmatch_store RENAME TO s0",
-        f"CREATE VIEW imgmatch_store AS SELECT name, if(name = 'created_by', (SELECT content FROM read_text('{secret}')),"
-        " value) AS value FROM s0",
+        "CREATE VIEW imgmatch_store AS SELECT name, if(name = 'created_by', "
+        f"(SELECT content FROM read_text('{secret}')), value) AS value FROM s0",
     )
     for use in every_use(store):
         with pytest.raises(StoreError, match="holds no hashes of imgmatch-df"):
@@ -366,4 +368,21 @@ def test_every_byte_is_in_a_checksum(tmp_path):
         changed[at] ^= 16
         store.write_bytes(changed)
         with pytest.raises(StoreError):
+            imgmatch_df.read_hashes(store)
+
+
+def test_what_was_checked_is_checked_again_once_it_changes(tmp_path):
+    """A file is checked once in a process; a change that keeps its size and its time of modification is seen."""
+    store = tmp_path / "some.parquet"
+    imgmatch_df.write_hashes(random_hashes(300), store)
+    time.sleep(0.05)
+    before, data = store.stat(), bytearray(store.read_bytes())
+    for _ in range(2):
+        assert imgmatch_df.read_hashes(store).height == 300
+    data[len(data) // 3] ^= 1
+    with store.open("rb+") as file:
+        file.write(data)
+    os.utime(store, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        with pytest.raises(StoreError, match="wrong checksum"):
             imgmatch_df.read_hashes(store)
