@@ -152,8 +152,7 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
         if write:
             connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         name = os.path.realpath(path)
-        if log_of(Path(name)).is_symlink():
-            raise StoreError(f"{str(log_of(path))!r} is a link, and no log of {path.name!r}\nHint: remove the link.")
+        _refuse_linked_log(Path(name))
         # Before the file is opened, so that nothing of it is looked at with more access.
         connection.execute(f"SET allowed_paths = [{', '.join(_text(name + ending) for ending in _ENDINGS)}]")
         connection.execute("SET enable_external_access = false")
@@ -163,6 +162,12 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
         connection.close()
         raise
     return connection
+
+
+def _refuse_linked_log(path: Path) -> None:
+    """Raise `StoreError` if the log of a file is a link, which leads to another file."""
+    if log_of(path).is_symlink():
+        raise StoreError(f"{str(log_of(path))!r} is a link, and no log of {path.name!r}\nHint: remove the link.")
 
 
 def _text(value: str) -> str:
@@ -211,10 +216,11 @@ class Draft:
             self._file = stack.enter_context(path.open("rb"))
             _lock(self._file, path)
             self._stamp = _file_stamp(path)
+            _refuse_linked_log(path)
             with self._copy.open("xb") as copy:
                 shutil.copyfileobj(self._file, copy, _COPIED_BYTES)
-            if self._log.exists() and not self._log.is_symlink():
-                os.link(self._log, self._copied_log)
+            if self._log.exists():
+                shutil.copyfile(self._log, self._copied_log)
             if mend is not None:
                 mend(self._copy)
             self.connection = stack.enter_context(closing(attach(self._copy, write=True)))
@@ -230,7 +236,7 @@ class Draft:
             if not self._copied_log.exists() or self._has_log():
                 return
             copy_access(self._path, self._copied_log)
-            # A log that is there belongs to an older state of the file: DuckDB passed over it.
+            # What a log that is there has committed to the file is in the copy of the log, too.
             os.link(self._copied_log, self._link)
             self._link.replace(self._log)
             sync_folder(self._path.parent)

@@ -294,8 +294,9 @@ class DuckDBStore:
             "a column that is computed": "pragma_table_info(?) WHERE dflt_value IS NOT NULL",
             "a CHECK": f"duckdb_constraints() WHERE {_OF_TABLE} AND constraint_type = 'CHECK'",
             "an index of expressions": f"duckdb_indexes() WHERE {_OF_TABLE} AND contains(expressions::VARCHAR, '(')",
-            "a trigger": f"duckdb_triggers() WHERE {_OF_TABLE}",
         }
+        if self._connection.execute("SELECT version() >= 'v2'").fetchall() == [(True,)]:
+            about["a trigger"] = f"duckdb_triggers() WHERE {_OF_TABLE}"
         for what, which in about.items():
             with explained(self.path):
                 if self._connection.execute(f"SELECT count(*) FROM {which}", [TABLE]).fetchall() != [(0,)]:  # noqa: S608

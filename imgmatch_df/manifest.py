@@ -119,15 +119,14 @@ class Manifest:
             If the store has another format than this version of imgmatch-df knows, or they are no entries at all.
         """
         try:
-            if not isinstance(entries, Mapping) or not all(
-                isinstance(part, str) for pair in entries.items() for part in pair
-            ):
+            if not isinstance(entries, Mapping) or not all(map(_is_text, entries.values())):
                 raise TypeError("not all entries are text")
             format_ = int(entries["format"])
             if format_ > FORMAT:
                 made = shown(entries.get("created_by", "a later imgmatch-df"))[1:-1]
                 raise StoreError(
-                    f"{where} has format {format_}, made by {made}; this is {made_by()}, which knows formats up to {FORMAT}\n"
+                    f"{where} has format {format_}, made by {made}; this is {made_by()}, which knows formats up to "
+                    f"{FORMAT}\n"
                     "Hint: install a newer imgmatch-df; nothing was changed."
                 )
             versions = tuple((name.removeprefix(_HASH), entries[name]) for name in entries if name.startswith(_HASH))
@@ -250,6 +249,10 @@ class Manifest:
                 f"{where} holds other hashes than these: {'; '.join(differing)}\n"
                 "Hint: call with what it has, or write to another target; nothing was changed."
             )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def parse_entries(text: str, where: str) -> object:

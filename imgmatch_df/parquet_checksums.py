@@ -8,9 +8,11 @@ themselves, and the footer. CRC-32, which zlib computes without the interpreter'
 import json
 import os
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
 from zlib import crc32
 
@@ -54,6 +56,23 @@ class Chunk(NamedTuple):
     start: int
     n_bytes: int
     checksum: int
+
+
+class _State(NamedTuple):
+    """What changes with every change of a file."""
+
+    device: int
+    inode: int
+    n_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+
+# Where the chunks begin that were right in a state of a file: they are checked once. A file that was changed less than
+# a tick of the kernel's clock ago may change once more, and keep its times.
+_checked: Final[dict[_State, frozenset[int]]] = {}
+_MAX_CHECKED: Final = 1024
+_TICK_NS: Final = 20_000_000
 
 
 class Footer(NamedTuple):
@@ -117,12 +136,22 @@ class Footer(NamedTuple):
             If a byte is not as it was written.
         """
         wanted, n_groups = {"", *columns}, self._n_groups(n_rows)
-        chunks = [chunk for chunk in self.chunks if chunk.column in wanted and chunk.row_group < n_groups]
+        started_ns, state = time.time_ns(), _state_of(file)
+        known = _checked.get(state, frozenset())
+        chunks = [
+            chunk
+            for chunk in self.chunks
+            if chunk.column in wanted and chunk.row_group < n_groups and chunk.start not in known
+        ]
         found = _checksums(file, [(chunk.start, chunk.n_bytes) for chunk in chunks])
         for chunk, checksum in zip(chunks, found, strict=True):
             if checksum != chunk.checksum:
                 what = f"the column {chunk.column!r}" if chunk.column else "what is between the columns"
                 raise ChecksumError(f"{what} has the wrong checksum")
+        if chunks and started_ns - state.changed_ns > _TICK_NS:
+            if len(_checked) >= _MAX_CHECKED:
+                _checked.clear()
+            _checked[state] = known.union(chunk.start for chunk in chunks)
 
     @property
     def n_rows(self) -> int:
@@ -196,6 +225,15 @@ def add_checksums(file: BinaryIO) -> None:
     file.flush()
 
 
+def has_checksums(path: str) -> bool:
+    """Return whether a file has checksums, right or wrong."""
+    try:
+        with Path(path).open("rb") as file:
+            return _read_mark(file, _read_footer(file)[0]).endswith(_MARK)
+    except (ChecksumError, OSError):
+        return False
+
+
 def _read_footer(file: BinaryIO) -> tuple[int, bytes]:
     """Return where the footer of a file begins, and its bytes up to the end of the file."""
     n_bytes = os.fstat(file.fileno()).st_size  # Polars reads from where the file stands, so it is not moved
@@ -206,9 +244,14 @@ def _read_footer(file: BinaryIO) -> tuple[int, bytes]:
     return start, _read_at(file, start, n_bytes - start)
 
 
+def _read_mark(file: BinaryIO, footer: int) -> bytes:
+    """Return what stands before the footer, which begins at `footer`: two numbers and the mark."""
+    return _read_at(file, max(footer - _MARK_BYTES, 0), _MARK_BYTES)
+
+
 def _read_checksums(file: BinaryIO, footer: int) -> _Checksums | None:
     """Return the checksums that stand before the footer, which begins at `footer`; None where there are none."""
-    mark = _read_at(file, max(footer - _MARK_BYTES, 0), _MARK_BYTES)
+    mark = _read_mark(file, footer)
     if not mark.endswith(_MARK):
         return None
     checksum, n_bytes = (int.from_bytes(mark[at : at + _NUMBER_BYTES], "little") for at in (0, _NUMBER_BYTES))
@@ -233,6 +276,11 @@ def _checksums(file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> Iterator[in
         return
     with ThreadPoolExecutor(n_threads()) as pool:
         yield from pool.map(checksum, ranges)
+
+
+def _state_of(file: BinaryIO) -> _State:
+    found = os.fstat(file.fileno())
+    return _State(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _read_at(file: BinaryIO, start: int, n_bytes: int) -> bytes:

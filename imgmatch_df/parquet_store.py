@@ -6,10 +6,10 @@ moment that a reader may look, and a killed run leaves whole parts alone.
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, BinaryIO, Final, Self
+from typing import IO, Final, Self
 
 import polars as pl
 
@@ -86,7 +86,7 @@ class ParquetStore:
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows in order, in batches: of the first `n_rows` those that `predicate` is true of."""
         needed = {*columns, *(() if predicate is None else predicate.meta.root_names())}
-        for rows in self._scans(needed, lambda: n_rows):
+        for rows in self._scans(needed, n_rows):
             found = rows if n_rows is None else rows.head(n_rows)
             found = found if predicate is None else found.filter(predicate)
             with explained(self.path):
@@ -147,8 +147,8 @@ class ParquetStore:
     def _append(self, rows: pl.DataFrame) -> None:
         last = self._parts[-1]
         is_file = last == self.path
-        with self._opened([last], ()) as parts:
-            n_last = pl.scan_parquet(parts, glob=False).select(pl.len()).collect().item()
+        with self._opened([last], ()) as (files, _):
+            n_last = pl.scan_parquet(files, glob=False).select(pl.len()).collect().item()
         if is_file or n_last < _PART_ROWS:
             taken = rows if is_file else rows.head(_PART_ROWS - n_last)
             self._write_part(pl.concat([self._read_part(last), taken]), last)
@@ -163,7 +163,7 @@ class ParquetStore:
     def _change(self, changed: pl.DataFrame) -> None:
         key = self.manifest.key
         for part in self._parts:
-            with self._opened([part], {key}) as files:
+            with self._opened([part], {key}) as (files, _):
                 keys = pl.scan_parquet(files, glob=False).select(key)
                 found = keys.join(changed.lazy().select(key), on=key, how="semi").head(1).collect()
             if found.is_empty():
@@ -179,23 +179,22 @@ class ParquetStore:
 
     def _read_part(self, part: Path) -> pl.DataFrame:
         columns = list(self.manifest.columns)
-        with self._opened([part], columns) as files:
+        with self._opened([part], columns) as (files, _):
             return pl.scan_parquet(files, glob=False).select(columns).collect()
 
-    def _scans(
-        self, columns: Collection[str], n_rows: Callable[[], int | None] = lambda: None
-    ) -> Iterator[pl.LazyFrame]:
+    def _scans(self, columns: Collection[str], n_rows: int | None = None) -> Iterator[pl.LazyFrame]:
         """Yield the rows of some parts after those of others; `columns`, and of them `n_rows`, are read."""
         for first in range(0, len(self._parts), _OPEN_PARTS):
-            with self._opened(self._parts[first : first + _OPEN_PARTS], columns, n_rows()) as parts:
+            with self._opened(self._parts[first : first + _OPEN_PARTS], columns, n_rows) as (parts, n_rows_left):
                 if parts:
                     yield pl.scan_parquet(parts, glob=False).select(list(self.manifest.columns))
+            n_rows = n_rows_left
 
     @contextmanager
     def _opened(
         self, parts: Sequence[Path], columns: Collection[str], n_rows: int | None = None
-    ) -> Iterator[list[IO[bytes]]]:
-        """Give open parts, of which the first `n_rows` of `columns` have the right checksums.
+    ) -> Iterator[tuple[list[IO[bytes]], int | None]]:
+        """Give open parts, whose first `n_rows` of `columns` have the right checksums; and how many rows are left.
 
         Polars would open each of them more than once, and take what it had read of one for what it finds in the part
         that has taken its place.
@@ -209,7 +208,7 @@ class ParquetStore:
                     footer.check(file, columns, n_rows)
                     n_rows = None if n_rows is None else max(0, n_rows - footer.n_rows)
                     files.append(file)
-            yield files
+            yield files, n_rows
 
 
 def says_store(part: Path) -> bool:

@@ -145,7 +145,8 @@ def make_store(target: Target, manifest: Manifest) -> None:
         return
     except OSError as error:
         raise StoreError(
-            f"cannot make {str(path)!r}{_leads_to(path)}: {error.strerror}\nHint: is there such a folder, with permission to write?"
+            f"cannot make {str(path)!r}{_leads_to(path)}: {error.strerror}\n"
+            "Hint: is there such a folder, with permission to write?"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import glob
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from urllib.parse import unquote
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.parquet_checksums import has_checksums
+from imgmatch_df.store import scan_hashes
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
@@ -41,6 +44,8 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
     ------
     ArgumentError, ColumnError
         If a CSV has two columns of one name, or a JSON is no list of objects.
+    StoreError
+        If a Parquet file that a store has written is damaged.
 
     Notes
     -----
@@ -56,7 +61,8 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
         return frame.rename({name: own for name, own in names.items() if name != own})
     if suffix == ".json":
         return pl.concat([_read_list(path) for path in paths], how="diagonal_relaxed").lazy()
-    return pl.scan_ndjson(list(paths), infer_schema_length=None)
+    # Unlike the others, it takes every path for a glob.
+    return pl.scan_ndjson([glob.escape(path) for path in paths], infer_schema_length=None)
 
 
 def check_encoding(path: str, suffix: str) -> None:
@@ -156,6 +162,8 @@ def read_header(path: str) -> list[str]:
 def _scan_parquet(paths: list[str], root: str) -> pl.LazyFrame:
     parts = [dict(_partitions(path, root)) for path in paths]
     if not any(parts):
+        if all(map(has_checksums, paths)):  # what a store has written is checked when it is read
+            return pl.concat(map(scan_hashes, paths))
         return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
     frame = pl.scan_parquet(paths, glob=False, hive_partitioning=True)
     schema = frame.collect_schema()

@@ -1,6 +1,5 @@
 """Frames into files: what each ending of an output means, said once, and files that appear whole or not at all."""
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
