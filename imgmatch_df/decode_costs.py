@@ -63,7 +63,7 @@ def _has_several_scans(data: Data) -> bool:
 
 
 def _jpeg2000_bytes(data: Data, n_pixels: int) -> int:
-    """Return the samples of a tile as 32-bit integers and as bytes, and the pixels of the image twice."""
+    """Return what the samples of a tile take as 32-bit integers and as bytes, beside Pillow's pixels of the image."""
     at = codestream_start(data)
     if at is None or len(data) < at + 42:
         return 0  # cut off within its headers
@@ -73,4 +73,4 @@ def _jpeg2000_bytes(data: Data, n_pixels: int) -> int:
     n_tile = 0
     for depth, across, down in zip(*(components[i::3] for i in range(3)), strict=False):
         n_tile += (4 + (1 if depth & 0x7F < 8 else 2 if depth & 0x7F < 16 else 4)) * n_of_tile // max(1, across * down)
-    return 8 * n_pixels + n_tile
+    return max(8 * n_pixels, 4 * n_pixels + n_tile)

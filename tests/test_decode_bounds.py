@@ -159,7 +159,8 @@ FILES = {
     "PBM": lambda: b"P4 %d %d\n" % (WIDTH, HEIGHT) + bytes(WIDTH // 8 * HEIGHT),
     "AVIF 4:4:4": lambda: save(image("RGBA"), "AVIF", speed=10, subsampling="4:4:4"),
     "AVIF 12 bits": lambda: by_opencv(".avif", np.uint16, 4, *AVIF_12),
-    "JPEG 2000": lambda: save(image("RGBA"), "JPEG2000"),
+    "JPEG 2000": lambda: save(image("RGB"), "JPEG2000"),
+    "JPEG 2000 RGBA": lambda: save(image("RGBA"), "JPEG2000"),
     "JPEG 2000 tiled": lambda: save(image("RGB"), "JPEG2000", tile_size=(512, 512)),
     "TIFF RGB": lambda: tiff(np.uint8, 3),
     "TIFF RGB 16 bits": lambda: tiff(np.uint16, 3),
@@ -188,12 +189,13 @@ def test_bytes_and_seconds(name, alpha, measure):
     found = measure(data, alpha)
     (result,) = found["results"]
     assert result[0] == str(WIDTH), result
-    assert found["bytes"] < MAX_BYTES_A_PIXEL * N_PIXELS
+    limit = 25 if name == "JPEG 2000 RGBA" else MAX_BYTES_A_PIXEL  # 20 of OpenJPEG, 4 of Pillow, and its code-blocks
+    assert found["bytes"] < limit * N_PIXELS
     assert found["seconds"] < MAX_SECONDS
 
 
 def test_sixteen_threads_of_the_worst_files_stay_below_4_gb(measure):
-    data = save(image("CMYK", 6000, 4000), "JPEG", progressive=True, subsampling=0)
+    data = save(image("RGBA", 4300, 4200), "WEBP", lossless=True, method=0, quality=0)  # 290 MB each
     found = measure(data, n_threads=16)
-    assert all(result[0] == "6000" for result in found["results"])
+    assert all(result[0] == "4300" for result in found["results"])
     assert found["all"] < 4e9
