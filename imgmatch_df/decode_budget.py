@@ -74,7 +74,7 @@ def jpeg2000_budget(data: Data) -> str | None:
     data
         The file, or the codestream alone. What is not one is left to the decoder to refuse.
     """
-    start = codestream_start(data)
+    start = _codestream(data)
     try:
         return None if start is None else _judge(bytes(data[start:]))
     except (struct.error, IndexError):
@@ -156,7 +156,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
         at += 2 + length
 
 
-def codestream_start(data: Data) -> int | None:
+def _codestream(data: Data) -> int | None:
     """Return where the codestream begins."""
     head = bytes(data[:12])
     if head.startswith(b"\xff\x4f\xff\x51"):
