@@ -44,6 +44,7 @@ Data = bytes | memoryview
 
 _SCALED_SIDE: Final = 256  # the larger of the two sizes that the hashes shrink a picture to
 _MOST_BYTES_A_PIXEL: Final = 24  # that decoding takes
+_BYTES_OF_JPEG_BY_PILLOW: Final = 10  # a pixel; simplejpeg takes 4
 _UNTOUCHED: Final = 0xA5  # what a line holds before it is decoded, where it may be missing
 
 
@@ -311,6 +312,7 @@ def _load_webp(image: Any, data: Data) -> Pixels:
 
 
 def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: Data) -> Pixels:
+    pixel_budget.PIXELS.take(_BYTES_OF_JPEG_BY_PILLOW * image.width * image.height)
     pixels = _load(image, data)
     if image.mode == "CMYK":
         np.subtract(255, pixels, out=pixels)  # Pillow has turned the inverted values that Adobe writes
