@@ -81,7 +81,7 @@ def jpeg2000_budget(data: Data) -> str | None:
             n_boxes = sum(1 for _ in itertools.islice(_boxes(view, 0, len(view)), _MAX_BOXES + 1))
             if n_boxes > _MAX_BOXES:
                 return f"more than {_MAX_BOXES:,} boxes"
-        start = codestream_start(view)
+        start = _codestream(view)
         return None if start is None else _judge(view[start:])
     except (struct.error, IndexError):
         return None  # cut off within its headers
@@ -164,7 +164,7 @@ def _segments(data: memoryview) -> Iterator[tuple[int, int]]:
         at += 2 + length
 
 
-def codestream_start(data: Data) -> int | None:
+def _codestream(data: Data) -> int | None:
     """Return where the codestream of a JPEG 2000 begins."""
     view = memoryview(data)
     if bytes(view[:4]) == _CODESTREAM:

@@ -214,3 +214,11 @@ def test_blocks_of_few_pixels_are_refused(compression):
     failure = decode_picture(tiff(Spec(compression=compression), tags=tags), Options())
     assert failure.status == "decode_failed"
     assert "16,000,000 tiles of 1x1 pixels" in failure.detail
+
+
+def test_webp_without_what_is_not_public_in_pillow(monkeypatch):
+    for _, data in every_file(1, 40, 30, kind="WEBP/"):
+        expected = decoded(data, WHITE)
+        with monkeypatch.context() as patch:
+            patch.setattr(decode, "_FORMATS", [f._replace(load=decode._load) for f in decode._FORMATS])
+            assert_same(decoded(data, WHITE), expected, "WebP")
