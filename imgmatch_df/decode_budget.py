@@ -30,6 +30,9 @@ _MAX_MARKERS: Final = 100_000  # OpenJPEG keeps a list of them
 _SOS: Final = b"\xff\xda"
 _JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  "
 _SUPERBOXES: Final = (b"jp2h", b"res ")  # the second one inside of the first
+# With a body, and known to OpenJPEG.
+_MARKERS: Final = bytes.fromhex("50 51 52 53 55 57 58 59 5C 5D 5E 5F 60 61 63 64 74 75 77 78 90 93 D9")
+_UNKNOWN: Final = 0
 _COD, _COC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x90, 0x93, 0xD9
 
 
@@ -76,9 +79,10 @@ def jpeg2000_budget(data: Data) -> str | None:
     """
     view = memoryview(data)
     try:
-        if view[:4] == b"\xff\x4f\xff\x51":
+        head = bytes(view[:8])
+        if head.startswith(b"\xff\x4f\xff\x51"):
             return _judge(view)
-        if view[:8] != _JP2_SIGNATURE:
+        if head != _JP2_SIGNATURE:
             return None
         boxes = list(itertools.islice(_boxes(view, 0, len(view)), _MAX_BOXES + 1))
         if len(boxes) > _MAX_BOXES:
@@ -101,8 +105,11 @@ def _judge(data: memoryview) -> str | None:
     n_tiles = -(-width // tile_width) * -(-height // tile_height)
     if n_tiles > _FREE_TILES + n_samples // 4096:
         return f"{n_tiles:,} tiles"
-    if sum(1 for _ in itertools.islice(_segments(data), _MAX_MARKERS + 1)) > _MAX_MARKERS:
+    markers = [marker for marker, _ in itertools.islice(_segments(data), _MAX_MARKERS + 1)]
+    if len(markers) > _MAX_MARKERS:
         return f"more than {_MAX_MARKERS:,} segments"
+    if _UNKNOWN in markers and _SOT in markers[: markers.index(_UNKNOWN)]:
+        return "an unknown segment in the header of a tile"  # OpenJPEG refuses it too
     for coding in _codings(data):
         n_blocks = n_packets = 0.0
         for level, (precinct_x, precinct_y) in enumerate(coding.precincts):
@@ -145,9 +152,15 @@ def _coding(data: memoryview, at: int, n_layers: int, *, has_precincts: bool) ->
 
 def _segments(data: memoryview) -> Iterator[tuple[int, int]]:
     """Yield the marker and the place of the body of each segment of the main header and the headers of tile-parts."""
-    at = 2
-    tile_end = 0
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    at, tile_end, marker = 2, 0, _COD
+    while at + 4 <= len(data):
+        if data[at] != 0xFF or data[at + 1] not in _MARKERS:
+            if data[at] != 0xFF and marker != _UNKNOWN:
+                return
+            marker = _UNKNOWN  # OpenJPEG goes on in steps of two bytes to a segment that it knows
+            yield marker, at
+            at += 2
+            continue
         marker = data[at + 1]
         if marker == _EOC:
             return
