@@ -86,9 +86,10 @@ def test_the_orientation_is_found_behind_whatever_libjpeg_skips():
     for mode in ("RGB", "CMYK"):
         plain = encode("JPEG", mode)
         exif = EXIF.replace(b"\0\1\4\0\1\0\0\0\1", b"\x12\1\3\0\1\0\0\0\6")
-        turned = plain[:20] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[20:]
+        at = 4 + int.from_bytes(plain[4:6], "big")
+        block = b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif
         for part in (b"", b"junk", b"\xff\0", b"\xff", b"\xff\xd0", b"\xff\xfe\0\2"):
-            assert decode(turned[:20] + part + turned[20:]).orientation == 6
+            assert decode(plain[:at] + part + block + plain[at:]).orientation == 6
 
 
 PNG = encode("PNG")
