@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import polars as pl
 
 from imgmatch_df.errors import ColumnError, Failure, row_error
-from imgmatch_df.foreign import without_bytes
 from imgmatch_df.image_hashes import ImageHashes, hash_image
 from imgmatch_df.isolation import decoders
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
 from imgmatch_df.schema import BMH1, DETAIL, ETAG, HEIGHT, OK, PHASH, STATUS, STATUS_DTYPE, STATUSES, WIDTH
-from imgmatch_df.sources import Fetched, is_path, url_of
+from imgmatch_df.sources import Fetched, url_of
 from imgmatch_df.threads import n_threads, pool
 
 if TYPE_CHECKING:
@@ -130,10 +129,7 @@ class HashedRows:
             data = read_source(source, options)
         except MemoryError:
             return Failure("fetch_failed", "not enough memory to read it")
-        failure = data if isinstance(data, Failure) else self.fill(row, data, options)
-        if failure is not None and failure.status == "decode_failed" and is_path(source):
-            return failure._replace(detail=without_bytes(failure.detail))
-        return failure
+        return data if isinstance(data, Failure) else self.fill(row, data, options)
 
     def fill(self, row: int, data: Any, options: Options) -> Failure | None:
         """Write the hashes of an encoded picture into a row; return why it has none."""

@@ -173,7 +173,10 @@ def _look_up(header: Header, rows: Pixels, take: Callable[[int], Pixels]) -> Pix
     colours[:, :3] = header.palette[:, ::-1]
     if (colours[:, :3] == colours[:, :1]).all():
         grey = take(width * height).reshape(height, width)
-        codecs.look_up(rows, colours[:, 0].copy(), header.top_down, grey)
+        if (colours[:, 0] == np.arange(256)).all():
+            grey[...] = (rows if header.top_down else rows[::-1])[:, :width]
+        else:
+            codecs.look_up(rows, colours[:, 0].copy(), header.top_down, grey)
         return grey
     pixels = take(width * height * 4).reshape(height, width, 4)
     codecs.look_up(rows, colours.view(np.uint32)[:, 0], header.top_down, pixels.view(np.uint32)[..., 0])

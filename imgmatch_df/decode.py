@@ -464,6 +464,7 @@ _READERS: Final = (
 
 # --- what went wrong -------------------------------------------------------------------------------------------------
 
+_QUOTED: Final = re.compile("b?(?:'[^']*'?|\"[^\"]*\"?)")  # Pillow quotes what it has read
 _CUT: Final = re.compile("truncated|only got|not enough|EOF|missing dimensions", re.IGNORECASE)
 
 
@@ -476,7 +477,7 @@ def _too_many_pixels(width: int, height: int, options: Options) -> Failure:
 
 
 def _broken(name: str, error: BaseException) -> str:
-    reason = " ".join(str(error).split())[:160]
+    reason = " ".join(_QUOTED.sub("…", str(error)).split())[:160]
     if isinstance(error, EOFError | struct.error) or _CUT.search(reason):
         return f"truncated {name}: {reason}"
     if isinstance(error, OSError | SyntaxError | ValueError):

@@ -29,8 +29,10 @@ _MAX_MARKERS: Final = 100_000  # OpenJPEG keeps a list of them
 
 _SOS: Final = b"\xff\xda"
 _JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  "
-_CODESTREAM: Final = b"\xff\x4f\xff\x51"
 _SUPERBOXES: Final = (b"jp2h", b"res ")  # the second one inside of the first
+# With a body, and known to OpenJPEG.
+_MARKERS: Final = bytes.fromhex("50 51 52 53 55 57 58 59 5C 5D 5E 5F 60 61 63 64 74 75 77 78 90 93 D9")
+_UNKNOWN: Final = 0
 _COD, _COC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x90, 0x93, 0xD9
 
 
@@ -77,11 +79,15 @@ def jpeg2000_budget(data: Data) -> str | None:
     """
     view = memoryview(data)
     try:
-        if bytes(view[:8]) == _JP2_SIGNATURE:
-            n_boxes = sum(1 for _ in itertools.islice(_boxes(view, 0, len(view)), _MAX_BOXES + 1))
-            if n_boxes > _MAX_BOXES:
-                return f"more than {_MAX_BOXES:,} boxes"
-        start = _codestream(view)
+        head = bytes(view[:8])
+        if head.startswith(b"\xff\x4f\xff\x51"):
+            return _judge(view)
+        if head != _JP2_SIGNATURE:
+            return None
+        boxes = list(itertools.islice(_boxes(view, 0, len(view)), _MAX_BOXES + 1))
+        if len(boxes) > _MAX_BOXES:
+            return f"more than {_MAX_BOXES:,} boxes"
+        start = dict(boxes).get(b"jp2c")
         return None if start is None else _judge(view[start:])
     except (struct.error, IndexError):
         return None  # cut off within its headers
@@ -99,8 +105,11 @@ def _judge(data: memoryview) -> str | None:
     n_tiles = -(-width // tile_width) * -(-height // tile_height)
     if n_tiles > _FREE_TILES + n_samples // 4096:
         return f"{n_tiles:,} tiles"
-    if sum(1 for _ in itertools.islice(_segments(data), _MAX_MARKERS + 1)) > _MAX_MARKERS:
+    markers = [marker for marker, _ in itertools.islice(_segments(data), _MAX_MARKERS + 1)]
+    if len(markers) > _MAX_MARKERS:
         return f"more than {_MAX_MARKERS:,} segments"
+    if _UNKNOWN in markers and _SOT in markers[: markers.index(_UNKNOWN)]:
+        return "an unknown segment in the header of a tile"  # OpenJPEG refuses it too
     for coding in _codings(data):
         n_blocks = n_packets = 0.0
         for level, (precinct_x, precinct_y) in enumerate(coding.precincts):
@@ -143,9 +152,15 @@ def _coding(data: memoryview, at: int, n_layers: int, *, has_precincts: bool) ->
 
 def _segments(data: memoryview) -> Iterator[tuple[int, int]]:
     """Yield the marker and the place of the body of each segment of the main header and the headers of tile-parts."""
-    at = 2
-    tile_end = 0
-    while at + 4 <= len(data) and data[at] == 0xFF:
+    at, tile_end, marker = 2, 0, _COD
+    while at + 4 <= len(data):
+        if data[at] != 0xFF or data[at + 1] not in _MARKERS:
+            if data[at] != 0xFF and marker != _UNKNOWN:
+                return
+            marker = _UNKNOWN  # OpenJPEG goes on in steps of two bytes to a segment that it knows
+            yield marker, at
+            at += 2
+            continue
         marker = data[at + 1]
         if marker == _EOC:
             return
@@ -162,14 +177,6 @@ def _segments(data: memoryview) -> Iterator[tuple[int, int]]:
             tile_end = at + n_bytes if n_bytes else 0
         yield marker, at + 4
         at += 2 + length
-
-
-def _codestream(data: Data) -> int | None:
-    """Return where the codestream of a JPEG 2000 begins."""
-    view = memoryview(data)
-    if bytes(view[:4]) == _CODESTREAM:
-        return 0
-    return dict(_boxes(view, 0, len(view))).get(b"jp2c") if bytes(view[:8]) == _JP2_SIGNATURE else None
 
 
 def _boxes(view: memoryview, at: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, int]]:

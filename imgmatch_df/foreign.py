@@ -54,11 +54,19 @@ _MAGIC: Final = (
     ("Sigma RAW", re.compile(rb"FOVb")),
     ("Canon RAW", re.compile(rb"II\x1a\x00\x00\x00HEAPCCDR")),
     ("an archive", re.compile(rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd")),
+    ("a program", re.compile(rb"\x7fELF|MZ.{58}|\xca\xfe\xba\xbe|\xcf\xfa\xed\xfe", re.DOTALL)),
     ("Parquet", re.compile(rb"PAR1")),
     ("JSON", re.compile(rb"(\xef\xbb\xbf)?\s*[{\[]")),
 )
 HEAD_BYTES: Final = 512
-_BEGINNING: Final = re.compile(r":? starts with b['\"].*", re.DOTALL)
+_MAKERS: Final = frozenset(
+    {
+        *(b"CANON", b"EASTMAN KODAK COMPANY", b"EPSON", b"FUJIFILM", b"HASSELBLAD", b"KODAK", b"LEAF", b"LEICA"),
+        *(b"LEICA CAMERA AG", b"MAMIYA", b"NIKON", b"NIKON CORPORATION", b"OLYMPUS", b"PANASONIC", b"PENTAX"),
+        *(b"PENTAX CORPORATION", b"PHASE ONE", b"RICOH", b"SAMSUNG", b"SAMSUNG TECHWIN", b"SIGMA", b"SINAR", b"SONY"),
+    }
+)
+_BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def brands(data: Data) -> tuple[bytes, ...]:
@@ -75,17 +83,12 @@ def is_avif(data: Data) -> bool:
 
 
 def describe(data: Data) -> str:
-    """Return what `data`, which is not read, seems to be, and how it begins."""
+    """Return what `data`, which is not read, seems to be; none of its bytes, which may be a secret of this machine."""
     head = bytes(data[:HEAD_BYTES])
     if not head:
         return "not an image: the file is empty"
     name = _name(head)
-    return f"not an image: {f'{name}, which is not read: ' if name else ''}starts with {head[:16]!r}"
-
-
-def without_bytes(detail: str) -> str:
-    """Return the detail of a failure without how the data begins: it may be of a file that is not meant to be shown."""
-    return _BEGINNING.sub("", detail)
+    return f"not an image: {name}, which is not read" if name else f"not an image: {_kind(head)}"
 
 
 def camera_raw(data: Data) -> str:
@@ -108,9 +111,19 @@ def camera_raw(data: Data) -> str:
         return "RAW (DNG)"
     if _SUB_IFDS in tags and _MAKE in tags:
         count, value = tags[_MAKE]
-        make = bytes(data[value : value + min(count, 32)]).split(b"\0")[0].decode("ascii", "replace").strip()
-        return f"RAW ({make.title()})" if make.isprintable() and make else ""
+        make = bytes(data[value : value + min(count, 32)]).split(b"\0")[0].strip().upper()
+        return f"RAW ({make.decode().title()})" if make in _MAKERS else "RAW"
     return ""
+
+
+def _kind(head: bytes) -> str:
+    """Return whether bytes without a known beginning are text."""
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        if len(head) < HEAD_BYTES or error.start < HEAD_BYTES - 3:  # only the last character may be cut off
+            return "unknown data"
+    return "unknown data" if _BINARY.search(head) else "text"
 
 
 def _name(head: bytes) -> str:

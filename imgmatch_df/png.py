@@ -18,6 +18,7 @@ Data = bytes | memoryview
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
 _MAX_CHUNKS: Final = 10_000  # that count
+_MAX_PIXEL_CHUNKS: Final = 1000  # Pillow takes 2 us for each; more are joined
 _CHUNK: Final = struct.Struct(">I4s")
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _END: Final = b"\0\0\0\0IEND\xaeB`\x82"
@@ -38,8 +39,8 @@ class Png(NamedTuple):
         The first EXIF block, empty where there is none.
     transparency
         The body of the first chunk `tRNS` that is whole, empty where there is none.
-    pixels
-        Start and end in `data` of the compressed pixels, which are one chunk.
+    pixel_chunks
+        Start and end in `data` of the chunks of pixels.
     """
 
     data: Data
@@ -50,13 +51,13 @@ class Png(NamedTuple):
     interlaced: bool
     exif: bytes
     transparency: bytes
-    pixels: tuple[int, int]
+    pixel_chunks: tuple[int, int]
 
     def pixels_are_whole(self) -> bool:
         """Return whether there are as many pixels as the header announces: Pillow leaves missing rows as they were."""
         missing = self._n_bytes()
         stream = zlib.decompressobj()
-        rest: Data = memoryview(self.data)[slice(*self.pixels)]
+        rest: Data = _joined(codecs.as_bytes(self.data), *self.pixel_chunks)
         while rest and missing > 0:
             missing -= len(stream.decompress(rest, 1 << 16))
             rest = stream.unconsumed_tail
@@ -101,8 +102,8 @@ def read_chunks(data: Data) -> Png:
         length, name = _CHUNK.unpack_from(view, at)
         end = at + 12 + length
         if name == b"IDAT":
-            end, *_ = found = codecs.join_png_pixels(values, at, np.empty(0, np.uint8))
-            pixels = pixels or (at, *found)
+            end, n_chunks, _ = codecs.join_png_pixels(values, at, np.empty(0, np.uint8))
+            pixels = pixels or (at, end, n_chunks)
         elif name == b"IEND":
             break
         elif end > len(view) or not name.isalpha():
@@ -128,19 +129,17 @@ def read_chunks(data: Data) -> Png:
         raise EOFError("no pixels")
     if colour == PALETTE and not palette:
         raise SyntaxError("no palette")
-    start, end, n_chunks, n_bytes = pixels
-    chunks: list[Any] = [view[start:end]]
-    if n_chunks > 1:  # Pillow takes 2 us for each
-        joined = np.empty(min(end, len(view)) - start, np.uint8)
-        codecs.join_png_pixels(values, start, joined)
-        n_found = n_bytes - max(0, end - 4 - len(view))
-        chunks = [_CHUNK.pack(min(n_bytes, 0x7FFFFFFF), b"IDAT"), joined[:n_found], bytes(4)]  # nobody reads its CRC
-    if end <= len(view):
-        chunks.append(_END)  # not behind pixels that are cut off: it would be read as some
-    first = 33 + len(palette)
-    is_all = n_chunks == 1 and start == first and bytes(view[end : end + 13]) == _END
-    only = data if is_all else b"".join([view[:33], palette, *chunks])
-    place = first + 8, first + 8 + min(n_bytes, len(only) - first - 8)
+    start, end, n_chunks = pixels
+    first, is_cut, pixel_chunks = 33 + len(palette), end > len(view), view[start:end]
+    if n_chunks > _MAX_PIXEL_CHUNKS:
+        body = _joined(values, start, end)
+        length = min(len(body) + max(0, end - len(view)), 0x7FFFFFFF)
+        crc = b"" if is_cut else bytes(4)  # which nobody reads
+        pixel_chunks = memoryview(b"".join([_CHUNK.pack(length, b"IDAT"), body, crc]))
+    is_all = n_chunks <= _MAX_PIXEL_CHUNKS and start == first and bytes(view[end : end + 13]) == _END
+    # No end behind pixels that are cut off: it would be read as some.
+    only = data if is_all else b"".join([view[:33], palette, pixel_chunks, b"" if is_cut else _END])
+    place = first, first + len(pixel_chunks)
     return Png(only, width, height, bits, colour, interlaced != 0, exif, transparency, place)
 
 
@@ -165,6 +164,13 @@ def transparent(png: Png, samples: npt.NDArray[np.integer]) -> npt.NDArray[np.ui
     key = key * 255 // ((1 << png.bits) - 1) if png.bits < 8 else key
     is_key = samples == key[0] if png.colour == GREY else (samples == key).all(axis=-1)
     return np.where(is_key, 0, 255).astype(np.uint8)
+
+
+def _joined(values: Any, start: int, end: int) -> memoryview:
+    """Return the bodies of the chunks of pixels, as far as they are there."""
+    body = np.empty(min(end, len(values)) - start, np.uint8)
+    _, _, n_bytes = codecs.join_png_pixels(values, start, body)
+    return body[: n_bytes - max(0, end - 4 - len(values))].data
 
 
 def _is_sound(view: memoryview, at: int, end: int) -> bool:

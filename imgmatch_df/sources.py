@@ -93,9 +93,8 @@ class Fetched(NamedTuple):
         return self.content_type.startswith("image/") or self.content_type in ("", "application/octet-stream")
 
     def describe(self) -> str:
-        """Return what came, for a row whose bytes are no picture: type, size and how it starts."""
-        start = "".join(self.data[:64].decode("latin-1").split(maxsplit=1)[:1])[:16]
-        return f"got {describe(self.content_type) or 'no content type'}, {len(self.data):,} bytes, starting {start!r}"
+        """Return the type and size of what came, for a row whose bytes are not an image."""
+        return f"got {describe(self.content_type) or 'no content type'}, {len(self.data):,} bytes"
 
 
 def parse_source(value: str) -> Source | Failure:
