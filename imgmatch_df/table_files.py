@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import glob
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -56,7 +57,8 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
         return frame.rename({name: own for name, own in names.items() if name != own})
     if suffix == ".json":
         return pl.concat([_read_list(path) for path in paths], how="diagonal_relaxed").lazy()
-    return pl.scan_ndjson(list(paths), infer_schema_length=None)
+    # It has no option glob=.
+    return pl.scan_ndjson([glob.escape(path) for path in paths], infer_schema_length=None)
 
 
 def check_encoding(path: str, suffix: str) -> None:
@@ -141,10 +143,13 @@ def read_header(path: str) -> list[str]:
     Raises
     ------
     ColumnError
-        If two are equal: one of them would get another name.
+        If two are equal: one of them would get another name. Or if it cannot be read.
     """
     with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        names = next(csv.reader(file), [])
+        try:
+            names = next(csv.reader(file), [])
+        except csv.Error as error:
+            raise ColumnError(f"the first line of {path!r} cannot be read: {error}\nHint: is it a CSV?") from error
     twice = [name for name, n_times in Counter(names).items() if n_times > 1]
     if twice:
         raise ColumnError(
