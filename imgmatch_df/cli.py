@@ -90,7 +90,11 @@ def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
     end_on_signals()
     check_streams()
-    app()
+    try:
+        with reported():  # of what is printed before a command begins, as --help
+            app()
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
 
 
 @app.callback()
@@ -368,7 +372,8 @@ def ping() -> None:
 
     Example: imgmatch ping
     """
-    typer.echo(to_json(ping_response()))
+    with reported():
+        typer.echo(to_json(ping_response()))
 
 
 @app.command()

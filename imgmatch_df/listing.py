@@ -41,8 +41,8 @@ def removed_paths(
 ) -> Listing:
     """Return the paths of the rows that are not kept, in order, and how many are left out.
 
-    A path starts from the working directory, wherever that of its source started; a source that names no file is
-    returned as it is.
+    A path starts from the working directory, wherever that of its source started, and one that begins with a hyphen
+    as ``./-``; a source that names no file is returned as it is.
 
     What is done to the listed files must not harm a picture that is wanted: a removed row whose file is also that of a
     kept row or of a stored one is left out, under whatever name, link or relative path the two have it. Nobody knows
@@ -77,7 +77,7 @@ def removed_paths(
     removed = clustered.filter(~pl.col(KEPT))[source].drop_nulls().unique(maintain_order=True)
     unwanted = [value for value in removed if _file_of(value, base_dir) not in wanted]
     listed = [value for value in unwanted if not (endings and _ends_in(value, base_dir, endings))]
-    paths = list(dict.fromkeys(_path_of(value, base_dir) or value for value in listed))
+    paths = list(dict.fromkeys(_listed(value, base_dir) for value in listed))
     broken = [value for value in paths if "\n" in value or "\r" in value]
     if broken:
         raise ArgumentError(
@@ -85,6 +85,12 @@ def removed_paths(
             "Hint: -o writes them without mistake; or rename them."
         )
     return Listing(paths, len(removed) - len(unwanted), len(unwanted) - len(listed))
+
+
+def _listed(value: str, base_dir: str | None) -> str:
+    path = _path_of(value, base_dir)
+    # No program takes it for one of its options.
+    return value if path is None else f"{os.curdir}{os.sep}{path}" if path.startswith("-") else path
 
 
 def _path_of(value: str, base_dir: str | None = None) -> str | None:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, NoReturn, TextIO
 import polars as pl
 import typer
 
-from imgmatch_df.errors import ImgMatchError, ImgMatchWarning, RowError
+from imgmatch_df.errors import ArgumentError, ImgMatchError, ImgMatchWarning, RowError
 from imgmatch_df.interrupts import keeping
 from imgmatch_df.naming import ROW, row_name, source_text
 from imgmatch_df.schema import DETAIL, OK, SOURCE, STATUS, STATUS_DTYPE, STATUSES, HashKind
@@ -215,6 +215,10 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
         _fail(error, WRONG_CALL)
     except pl.exceptions.PanicException as error:  # not an `Exception`
         _fail(error, WRONG_CALL)
+    except RecursionError:
+        _fail(
+            ArgumentError("the input is nested too deeply\nHint: take out the columns that are not needed."), WRONG_CALL
+        )
     except KeyboardInterrupt:  # where nobody has called `end_on_signals`
         say(f"interrupted, {kept}")
         _leave(128 + signal.SIGINT)

@@ -61,7 +61,7 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
         return frame.rename({name: own for name, own in names.items() if name != own})
     if suffix == ".json":
         return pl.concat([_read_list(path) for path in paths], how="diagonal_relaxed").lazy()
-    # Unlike the others, it takes every path for a glob.
+    # It has no option glob=.
     return pl.scan_ndjson([glob.escape(path) for path in paths], infer_schema_length=None)
 
 
@@ -147,10 +147,13 @@ def read_header(path: str) -> list[str]:
     Raises
     ------
     ColumnError
-        If two are equal: one of them would get another name.
+        If two are equal: one of them would get another name. Or if it cannot be read.
     """
     with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        names = next(csv.reader(file), [])
+        try:
+            names = next(csv.reader(file), [])
+        except csv.Error as error:
+            raise ColumnError(f"the first line of {path!r} cannot be read: {error}\nHint: is it a CSV?") from error
     twice = [name for name, n_times in Counter(names).items() if n_times > 1]
     if twice:
         raise ColumnError(

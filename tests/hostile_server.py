@@ -123,6 +123,16 @@ class HostileServer:
         number = int(request.parts[1].partition(".")[0])
         return await request.send(self.pictures[number % len(self.pictures)], Content_Type="image/jpeg")
 
+    async def do_stray(self, request: Request) -> bool:
+        """Send a response as `ok` does, and to the first request one more: after so many seconds, or with the first."""
+        if request.n_before == 0 and request.query("after"):
+            stray = Request("", {}, request.writer, 0).send(self.pictures[-1], Content_Type="image/jpeg")
+            if request.query("after") == "0":
+                await asyncio.gather(self.do_ok(request), stray)
+                return True
+            self._loop.call_later(float(request.query("after")), self._loop.create_task, stray)
+        return await self.do_ok(request)
+
     async def do_tagged(self, request: Request) -> bool:
         told = {
             "tag": {"ETag": '"v1"', "Last_Modified": "never"},

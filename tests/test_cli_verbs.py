@@ -640,22 +640,15 @@ def test_documented_remove_duplicates(drawn, request_file, out):
     assert list(response["records"][0]) == ["_url", "_status", "_id", "_width", "_height", "removed_records"]
     # The request's range decides, unless the command does.
     for fields, words in (({"range": 4}, ()), ({}, ("--radius", RADIUS)), ({"range": 0}, ("--radius", RADIUS))):
-        succeed(
-            "remove-duplicates",
-            request_file(**fields),
-            "--base-dir",
-            drawn,
-            *words,
-            "-o",
-            out / "response.json",
-            code=1,
-        )
+        words = ("--base-dir", drawn, *words)
+        succeed("remove-duplicates", request_file(**fields), *words, "-o", out / "response.json", code=1)
         records = json.loads((out / "response.json").read_text())["records"]
         assert [record["_id"] for record in records] == ["1", "4", "5"]
         assert [record["_id"] for record in records[0]["removed_records"]] == ["2", "3"]
     # A range is a share of the bits of whichever kind is compared.
     request = request_file(range=4, hash_type="bmh1")
-    succeed("remove-duplicates", request, "--hash-type", "phash", "-o", out / "o.parquet", code=1)
+    words = ("--base-dir", drawn, "--hash-type", "phash")
+    succeed("remove-duplicates", request, *words, "-o", out / "o.parquet", code=1)
     assert "bmh1" not in pl.read_parquet(out / "o.parquet").columns
     frame = pl.DataFrame({"url": [str(drawn / "1.jpg")] * 2 + [str(drawn / "1 again.jpg")]})
     wanted = imgmatch_df.remove_duplicates(frame, 2, "phash", source="url").height

@@ -165,6 +165,17 @@ def test_what_goes_wrong_on_our_side_ends_the_batch_and_nothing_else(server, mon
         assert hashed([server.url("/ok/1.jpg")], n_connections=1)["status"].item() == "ok"
 
 
+@pytest.mark.parametrize("after_s", [0, 0.1])
+def test_a_response_that_nobody_asked_for_is_not_that_of_the_next_url(server, encoded, after_s):
+    """A broken server would shift the hashes of all rows that follow by one."""
+    before, expected = server.n_connections, pl.DataFrame({"url": encoded[:4]}).imgmatch.visual_hash("url")["phash"]
+    for row, path in enumerate((f"/stray/0.jpg?after={after_s}", "/ok/1.jpg", "/ok/2.jpg", "/ok/3.jpg")):
+        assert hashed([server.url(path)])["phash"][0] == expected[row]
+        if row == 0:
+            sleep(0.05 + 2 * after_s)
+    assert server.n_connections - before <= 2  # a new one, which is used again
+
+
 # --- answers that are no pictures ------------------------------------------------------------------------------------
 
 
