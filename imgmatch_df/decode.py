@@ -36,6 +36,7 @@ from imgmatch_df.options import Options
 from imgmatch_df.pixels import SCRATCH as _SCRATCH
 from imgmatch_df.pixels import stored as _stored
 from imgmatch_df.quiet import no_warnings
+from imgmatch_df.sources import describe
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
@@ -403,6 +404,8 @@ _READERS: Final = (
 
 # --- what went wrong -------------------------------------------------------------------------------------------------
 
+# What Pillow repeats of a file, which may be one that nobody is to see.
+_BYTES: Final = re.compile(r":?\s*b(['\"]).*\1")
 _CUT: Final = re.compile("truncated|only got|not enough|EOF|missing dimensions", re.IGNORECASE)
 
 
@@ -415,7 +418,7 @@ def _too_many_pixels(width: int, height: int, options: Options) -> Failure:
 
 
 def _broken(name: str, error: BaseException) -> str:
-    reason = " ".join(str(error).split())[:160]
+    reason = describe(_BYTES.sub("", " ".join(str(error).split())), 160)
     if isinstance(error, EOFError | struct.error) or _CUT.search(reason):
         return f"truncated {name}: {reason}"
     if isinstance(error, OSError | SyntaxError | ValueError):
