@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -85,14 +86,20 @@ def decode_with_pillow(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
     return _in_threads(lambda picture: Image.open(io.BytesIO(picture)).load(), pictures, n_threads)
 
 
-def _ours(decode: Literal["full", "scaled"]) -> Contender:
+def _ours(
+    decode: Literal["full", "scaled"] = "full", note: str = "", *, budgets: bool = True, isolate: bool = False
+) -> Contender:
     def ways(pictures: list[bytes], _n_threads: int) -> dict[str, Way]:
         import polars as pl
 
         import imgmatch_df
 
+        if not budgets:
+            remove_budgets()
+
         def expressions() -> list[pl.Expr]:
-            return [imgmatch_df.phash("data", decode=decode), imgmatch_df.bmh1("data", decode=decode)]
+            kinds = (imgmatch_df.phash, imgmatch_df.bmh1)
+            return [kind("data", decode=decode, isolate=isolate) for kind in kinds]
 
         return _frame_ways(pictures, expressions)
 
@@ -107,7 +114,22 @@ def _ours(decode: Literal["full", "scaled"]) -> Contender:
             "bmh1": [None if bmh1 is None else int.from_bytes(bmh1) for bmh1 in hashes["bmh1"]],
         }
 
-    return Contender(f'imgmatch-df, bmh1 + phash, `decode="{decode}"`', ("imgmatch-df",), ways, answer)
+    return Contender(f'imgmatch-df, bmh1 + phash, `decode="{decode}"`{note}', ("imgmatch-df",), ways, answer)
+
+
+def remove_budgets() -> None:
+    """Have this process decode without a look at what an image may take."""
+    from imgmatch_df import decode, pixel_budget
+
+    class NoBudget(pixel_budget.PixelBudget):
+        def image(self) -> AbstractContextManager[None]:
+            return nullcontext()
+
+        def take(self, *_: int) -> None:
+            pass
+
+    decode.jpeg_budget = decode.jpeg2000_budget = lambda *_: None
+    pixel_budget.PIXELS = NoBudget(1)
 
 
 def _frame_ways(pictures: list[bytes], expressions: Callable[[], Any]) -> dict[str, Way]:
@@ -201,6 +223,8 @@ CONTENDERS = {
     "pillow": Contender("decode only, Pillow", ("pillow",), decode_with_pillow),
     "full": _ours("full"),
     "scaled": _ours("scaled"),
+    "unbounded": _ours(note=", without budgets", budgets=False),
+    "isolated": _ours(note=", `isolate=True`", isolate=True),
     "opencv": Contender(
         "OpenCV decode + img_hash bmh1 + phash",
         ("opencv-contrib-python-headless",), hash_with_opencv, answer_of_opencv,
@@ -210,7 +234,8 @@ CONTENDERS = {
     "imagehash": Contender("imagehash, phash alone, processes", ("ImageHash",), hash_with_imagehash),
     "daft": Contender("Daft, phash alone", ("daft",), hash_with_daft),
 }  # fmt: skip
-JPEG_NAMES = [name for name in CONTENDERS if name != "pillow"]
+COST_NAMES = ["limit", "full", "unbounded", "isolated"]
+JPEG_NAMES = [name for name in CONTENDERS if name not in ("pillow", "unbounded", "isolated")]
 PNG_NAMES = ["pillow", "full", "opencv", "polars-cv", "imagehash", "daft"]
 
 
@@ -456,6 +481,8 @@ def main() -> None:
             "Photos": main_table,
             "12-megapixel photos": speed_section(bench, large, JPEG_NAMES, 96, 5),
             "Thumbnails": speed_section(bench, thumbnails, JPEG_NAMES, 40, 5),
+            "What the budgets cost": speed_section(bench, photos, COST_NAMES, 60, 9),
+            "What the budgets cost, thumbnails": speed_section(bench, thumbnails, COST_NAMES, 40, 9),
             "PNG": speed_section(bench, pngs, PNG_NAMES, 18, 5),
             "Differing bits": accuracy_section(bench, [photos, large, thumbnails, pngs]),
             "Threads": scaling_section(bench, photos),

@@ -37,6 +37,7 @@ from imgmatch_df.pixels import stored as _stored
 from imgmatch_df.pixels import strips
 from imgmatch_df.quiet import no_warnings
 from imgmatch_df.rows import row_slices
+from imgmatch_df.sources import describe
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
@@ -477,7 +478,7 @@ def _too_many_pixels(width: int, height: int, options: Options) -> Failure:
 
 
 def _broken(name: str, error: BaseException) -> str:
-    reason = " ".join(_QUOTED.sub("…", str(error)).split())[:160]
+    reason = describe(_QUOTED.sub("…", " ".join(str(error).split())), 160)
     if isinstance(error, EOFError | struct.error) or _CUT.search(reason):
         return f"truncated {name}: {reason}"
     if isinstance(error, OSError | SyntaxError | ValueError):

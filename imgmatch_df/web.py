@@ -56,9 +56,10 @@ _OPTIONS: Final[dict[int, Any]] = {
     pycurl.NOSIGNAL: 1,
 }
 _VAST: Final = 1 << 16  # bytes of a head; libcurl ends it at 300 KB, with the code of a lost connection
-# A callback costs 5 us: a server that sends two bytes at a time would keep the loop busy for all others.
-_MANY_PIECES: Final = 10_000
-_SMALL_PIECE: Final = 64
+# A callback costs 5 us, and libcurl makes 100,000 of them before it returns where a fast server sends small chunks.
+# After so many all others have a turn, and libcurl joins the chunks that it has.
+_SMALL_PIECE: Final = 4096
+_SMALL_AT_A_TIME: Final = 64
 _MAX_MS: Final = (1 << 31) - 1
 # Codes of libcurl: what comes of certificates, of servers that speak something else, and of connections that end early.
 _UNTRUSTED: Final = (
@@ -292,7 +293,7 @@ class _Attempt:
         self._body = bytearray()
         self._opened.clear()
         self._is_stray = False
-        self._n_pieces = 0
+        self._n_small = 0
         self._head: Head | None = None
         self._answer: Address | Outcome | BaseException | None = None
         self._refused: Failure | Setback | None = None
@@ -354,6 +355,11 @@ class _Attempt:
             if self._head is None:
                 self._answer = _NOT_HTTP
                 return _ABORT
+            if len(chunk) < _SMALL_PIECE:
+                self._n_small += 1
+                if self._n_small % _SMALL_AT_A_TIME == 0:
+                    self._soon = self._loop.call_soon(self._unpause)
+                    return pycurl.WRITEFUNC_PAUSE
             pieces = self._inflate(chunk[self._n_seen :]) if self._n_seen else self._inflate(chunk)
             if self._rest is not None:
                 pieces = chain(self._rest, pieces)
@@ -370,13 +376,7 @@ class _Attempt:
                 if self._left_s is not None:
                     self.deadline, self._left_s = self._loop.time() + self._left_s, None
                 self._n_bytes += len(piece)
-                self._n_pieces += 1
                 self._body += piece
-                if self._n_pieces > _MANY_PIECES and self._n_bytes < self._n_pieces * _SMALL_PIECE:
-                    self._answer = Failure(
-                        "fetch_failed", f"a body in pieces of {self._n_bytes / self._n_pieces:.0f} bytes"
-                    )
-                    return _ABORT
         except zlib.error as error:
             self._answer = Failure("fetch_failed", f"the body is no sound {self._head and self._head.coding}: {error}")
             return _ABORT

@@ -42,6 +42,7 @@ BYTES_A_PIXEL = 24
 FREE_BYTES = 24 << 20
 MAX_BYTES = 1_500_000_000  # beside what a child has mapped
 HANG_S = 60.0
+START_S = 300.0  # importing and compiling, on a busy machine
 
 USUAL_PIXELS = 4_000_000  # or 20,000 files would take an hour; large ones may have the default
 BATCH = 50
@@ -93,13 +94,13 @@ class Report:
 
 
 class _Meter(pixel_budget.PixelBudget):
-    """A budget of pixels that notes the largest image since it was reset."""
+    """A budget that notes whether an image was admitted: what is refused from its header must cost nothing."""
 
-    n_pixels = 0
+    admitted = False
 
-    def take(self, n_pixels: int) -> None:
-        self.n_pixels = max(self.n_pixels, n_pixels)
-        super().take(n_pixels)
+    def take(self, amount: int) -> None:
+        self.admitted = True
+        super().take(amount)
 
 
 def _memory(name: str) -> int:
@@ -110,11 +111,16 @@ def _memory(name: str) -> int:
 
 def _measure(data: bytes, options: Options, hash_one: HashOne, out: Any, meter: _Meter) -> tuple[Any, Cost]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
-    before, meter.n_pixels = _memory("VmRSS"), 0
+    before, meter.admitted = _memory("VmRSS"), False
     started = time.process_time()
     result = hash_one(data, options, out)
     cpu_s = time.process_time() - started
-    return result, Cost(cpu_s, _memory("VmHWM") - before, meter.n_pixels)
+    n_bytes = _memory("VmHWM") - before
+    # How many pixels a broken image claims is not known, but for the limit.
+    n_pixels = options.max_pixels if meter.admitted else 0
+    if isinstance(result, image_hashes.ImageHashes):
+        n_pixels = result.width * result.height
+    return result, Cost(cpu_s, n_bytes, n_pixels)
 
 
 def _judge(result: Any, options: Options) -> str | None:
@@ -134,7 +140,7 @@ def work(
 ) -> None:
     """Hash files in a child process: tell the number of each before, and the outcome after it."""
     ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: what is freed goes back, so the next file is measured
-    meter = pixel_budget.PIXELS = _Meter(pixel_budget.MAX_PIXELS_IN_FLIGHT)
+    meter = pixel_budget.PIXELS = _Meter(1 << 60)
     out = np.zeros(121, np.uint8)
     good = jpeg(draw(3))
     for data in (good, *chain(*files.values())):  # imports and compiles
@@ -142,6 +148,7 @@ def work(
     own = hash_sources([good], Options()).row(0)
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MAX_BYTES, mapped + MAX_BYTES))
+    connection.send(("ready",))
     for start in range(0, len(numbers), BATCH):
         batches: dict[Options, list[tuple[int, bytes, Any]]] = {}
         for number in numbers[start : start + BATCH]:
@@ -155,7 +162,7 @@ def work(
                 result, fault = None, f"raised {type(error).__name__}: {error}"
             row = _row(result, out)
             connection.send(("end", row[0] if row else "raised", fault))
-            if row is not None:
+            if row is not None and not is_large(number):  # two at a time take more than the limit of one
                 batches.setdefault(options, []).append((number, data, row))
         for options, rows in batches.items():
             for number, fault in _neighbours(rows, options, good, own, hash_one):
@@ -209,12 +216,12 @@ def _supervise(seed: int, numbers: Sequence[int], hash_one: HashOne, report: Rep
         child = get_context("spawn").Process(target=work, args=(theirs, seed, numbers, corpus(), hash_one), daemon=True)
         child.start()
         theirs.close()
-        number, kind, ended = numbers[0], "none", "did not start"
+        number, kind, max_s = numbers[0], "none", START_S
         while True:
             try:
-                if not ours.poll(HANG_S):
+                if not ours.poll(max_s):
                     child.kill()
-                    ended = f"took more than {HANG_S:g} s"
+                    ended = f"took more than {max_s:g} s"
                     break
                 what, *told = ours.recv()
             except EOFError:
@@ -224,13 +231,14 @@ def _supervise(seed: int, numbers: Sequence[int], hash_one: HashOne, report: Rep
             if what == "done":
                 ended = ""
                 break
+            max_s = HANG_S
             if what == "begin":
                 number, kind = told
             elif what == "end":
                 report.statuses[kind, told[0]] += 1
                 if told[1]:
                     report.faults.append(f"file {number} of seed {seed} ({kind}): {told[1]}")
-            else:
+            elif what == "fault":
                 report.faults.append(f"file {told[0]} of seed {seed}: {told[1]}")
         child.join()
         if not ended:

@@ -387,3 +387,63 @@ def test_a_folder_that_is_replaced_meanwhile_does_not_show_what_is_known_of_file
 
     monkeypatch.setattr("imgmatch_df.local_files.os.path.realpath", replace_and_tell)
     assert file_stamp("folder/a.jpg", Options(base_dir=str(tmp_path / "in"))) is None
+
+
+SECRET = b"Xq7#Zk9!Wv3@Yj5"
+BEGINNINGS = [
+    *(
+        b"",
+        b"root:*:",
+        b"\xff\xd8\xff",
+        b"\x89PNG\r\n\x1a\n",
+        b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        b"GIF89a",
+        b"BM",
+        b"BM" + bytes(16),
+    ),
+    *(
+        b"II*\0",
+        b"MM\0*",
+        b"II*\0\x08\0\0\0",
+        b"RIFF\0\0\0\0WEBP",
+        b"RIFF\0\0\0\0WEBPVP8 ",
+        b"\0\0\0\x1cftyp",
+        b"\0\0\0\x1cftypavif",
+    ),
+    *(
+        b"\0\0\0\x0cjP  \r\n\x87\n",
+        b"\xff\x4f\xff\x51",
+        b"qoif",
+        b"8BPS",
+        b"#?RADIANCE\n",
+        b"PAR1",
+        b"{",
+        b"<html>",
+        b"PK\3\4",
+    ),
+    *(bytes((0x50, digit, space)) for digit in b"1234567fF" for space in b" \n"),
+    *(
+        b"P5 4 ",
+        b"P6\n4 4 ",
+        b"P2 4 4 255\n",
+        b"P3 2 2 255 1 2 3 ",
+        b"P1 3 3 1 0 ",
+        b"PF\n1 1\n",
+        b"P6 4 4 255\n",
+        b"P5 # ",
+    ),
+]
+
+
+@pytest.mark.parametrize("isolate", [False, True], ids=["", "isolate"])
+def test_no_detail_shows_what_is_in_a_file(tmp_path, isolate):
+    paths = [tmp_path / str(number) for number in range(3 * len(BEGINNINGS))]
+    for path, data in zip(paths, [a + b for a in BEGINNINGS for b in (SECRET, SECRET * 50, SECRET[:12])], strict=True):
+        path.write_bytes(data)
+    rows = hash_sources([str(path) for path in paths], Options(isolate=isolate))
+    for row in range(len(paths)):
+        detail = rows.row(row)["detail"] or ""
+        shown = [
+            SECRET[at : at + 3].decode() for at in range(len(SECRET) - 2) if SECRET[at : at + 3].decode() in detail
+        ]
+        assert not shown, detail
