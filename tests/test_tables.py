@@ -673,3 +673,18 @@ def test_a_table_without_hashes_is_not_exported(images, tmp_path, no_hashing):
     result = call("export", tmp_path / "in.parquet")
     assert result.exit_code == 2
     assert "has no column bmh1 or phash\nHint: imgmatch visual-hash" in result.stderr
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.Int128, pl.Decimal(20, 0), pl.String])
+def test_hashes_in_a_foreign_form_are_exported_beside_others(images, tmp_path, dtype):
+    hashed = imgmatch_df.visual_hash(pl.DataFrame({"url": images}))
+    signed = hashed["phash"].reinterpret(signed=True) if dtype in (pl.Int64, pl.Int128) else hashed["phash"]
+    answers = []
+    for name, phash in (("ours", hashed["phash"]), ("foreign", signed.cast(dtype)), ("none", pl.Series(["a"] * N))):
+        hashed.with_columns(phash.alias("phash")).write_parquet(tmp_path / f"{name}.parquet")
+        result = call("export", tmp_path / f"{name}.parquet")
+        assert result.exit_code == 0, result.output
+        answers.append(json.loads(result.stdout)["records"])
+    assert answers[0] == answers[1]
+    assert "left out, because the documented .json has no place for it: phash" in result.stderr
+    assert [set(record) for record in answers[2]] == [{"_url", "_width", "_height", "bmh1"}] * N
