@@ -308,7 +308,7 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str, *, shown: bool
 
 
 def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
-    """Say which columns of a table are not in the documented JSON, which has records of its own; `unread` are hashes."""
+    """Say which columns of a table are not in the documented JSON; `unread` are columns of hashes that are not read."""
     if table.request is not None:
         return
     ours = {table.source, records.ID, records.RECORD, *HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
