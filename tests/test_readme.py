@@ -101,7 +101,7 @@ def help_text(*words: str) -> str:
 
 def test_the_table_of_options_is_whole():
     text = README.read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", text[text.index("## Options") :].split("\n**", 1)[0], re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\|", text[text.index("## Options") :].split("\n**", 1)[0], re.MULTILINE)
     shown = {name: default.strip("`").replace(",", "") for name, default in rows}
     for name, default in Options.defaults().items():
         value = f'"{default}"' if isinstance(default, str) else str(default)
