@@ -2,6 +2,7 @@
 
 import fnmatch
 import glob
+import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -266,7 +267,19 @@ def _matcher(pattern: str) -> Callable[[str], bool] | None:
         return lambda name: name[-n:].lower() == suffix and fnmatch.fnmatch(name[:-n], stem)
     if not glob.has_magic(pattern):
         return None
-    return lambda name: fnmatch.fnmatch(name, pattern)
+    patterns = (pattern, stem + suffix)
+
+    def is_match(name: str) -> bool:
+        if fnmatch.fnmatch(name, pattern):
+            return True
+        # The suffix may have wildcards (*.jp*g), or no dot before it in the pattern (*jpg).
+        own_stem, own = os.path.splitext(name)  # noqa: PTH122
+        if own.lower() not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+            return False
+        names = (own_stem + own.lower(), own_stem + own.upper())
+        return any(fnmatch.fnmatch(*pair) for pair in itertools.product(names, patterns))
+
+    return is_match
 
 
 def _is_hidden(name: str) -> bool:

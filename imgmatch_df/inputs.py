@@ -17,7 +17,7 @@ from imgmatch_df.files import SourceTable
 from imgmatch_df.folders import left_out_text
 from imgmatch_df.formats import byte_columns, byte_parts, fit_columns, float_leaves
 from imgmatch_df.frames import needed_columns
-from imgmatch_df.given_hashes import form_of, forms_text, parse_text
+from imgmatch_df.given_hashes import form_of, forms_text, parse_text, read_given
 from imgmatch_df.known import Stored, same_columns
 from imgmatch_df.options import SourceOptions, make_recipe
 from imgmatch_df.progress import METER
@@ -104,15 +104,23 @@ def open_hashed(path: Path) -> SourceTable:
         If it has none, or nothing that names its images.
     """
     table = open_table([str(path)], None, None, "remove_duplicates")
-    schema = table.frame.collect_schema()
-    kinds = tuple(name for name in table.stored if schema[name] == HASH_KINDS[name].dtype)
+    read, unread = {}, []
+    for name in table.stored:
+        try:
+            found = read_given(table.frame, HASH_KINDS[name])
+        except ColumnError:  # a column of the user's
+            unread.append(name)
+        else:
+            read[name] = pl.col(name) if found is None else found.expr
+    table = replace(table, frame=table.frame.with_columns(**read))
+    kinds = tuple(read)
     if not kinds:
         raise ColumnError(
             f"{str(path)!r} has no column {' or '.join(HASH_KINDS)}\n"
             f"Hint: imgmatch visual-hash {quote(str(path))} -o response.json hashes its images."
         )
     check_documented(table)
-    _say_not_in_json(table)
+    _say_not_in_json(table, unread)
     return replace(table, stored=kinds)
 
 
@@ -327,15 +335,15 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str, *, shown: bool
     return kept.select(list(fitted.columns.values()))
 
 
-def _say_not_in_json(table: SourceTable) -> None:
-    """Say which columns of a table are not in the documented JSON, which has records of its own."""
+def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
+    """Say which columns of a table are not in the documented JSON; `unread` are columns of hashes that are not read."""
     if table.request is not None:
         return
     ours = {table.source, records.ID, records.RECORD, *HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
     ours |= {name.removesuffix(".bytes") for name in table.made}
     if {PATH, SIZE, MODIFIED} <= set(table.columns):  # of a folder
         ours |= {PATH, SIZE, MODIFIED}
-    others = [own_name(name) for name in table.columns if name not in ours]
+    others = [own_name(name) for name in table.columns if name not in ours or name in unread]
     if others:
         say(f"left out, because the documented .json has no place for it: {', '.join(others)}")
 

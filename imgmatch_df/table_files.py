@@ -5,7 +5,7 @@ import csv
 import glob
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
@@ -163,29 +163,72 @@ def read_header(path: str) -> list[str]:
 
 
 def _scan_parquet(paths: list[str], root: str) -> pl.LazyFrame:
-    parts = [dict(_partitions(path, root)) for path in paths]
+    parts = [_partitions(path, root) for path in paths]
     if not any(parts):
         if all(map(has_checksums, paths)):  # what a store has written is checked when it is read
             return pl.concat(map(scan_hashes, paths))
         return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+    _check_partitions(paths, parts, root)
     frame = pl.scan_parquet(paths, glob=False, hive_partitioning=True)
     schema = frame.collect_schema()
-    dtypes = {name: schema[name] for path in paths for name, _ in _partitions(path, "") if name in schema}
+    dtypes = {name: schema[name] for path in paths for name in _partitions(path, "") if name in schema}
     # 007 is a name, and not a number.
     text = {
         name: pl.String()
         for name, dtype in dtypes.items()
-        if dtype.is_integer() and any(str(int(part[name])) != part[name] for part in parts if name in part)
+        if dtype.is_integer() and not all(_is_number(part[name]) for part in parts if name in part)
     }
     if not text:
         return frame
     return pl.scan_parquet(paths, glob=False, hive_partitioning=True, hive_schema={**dtypes, **text})
 
 
-def _partitions(path: str, root: str) -> list[tuple[str, str]]:
-    folders = PurePath(path).relative_to(root).parts[:-1] if root else PurePath(path).parts[:-1]
-    pairs = [folder.partition("=") for folder in folders]
-    return [(key, unquote(value)) for key, sign, value in pairs if key and sign and value != _NO_VALUE]
+def _partitions(path: str, root: str) -> dict[str, str | None]:
+    """Return the values of a file's partitions, by name; None is no value."""
+    pairs = [folder.partition("=") for folder in _folders(path, root)]
+    return {key: None if value == _NO_VALUE else unquote(value) for key, sign, value in pairs if key and sign}
+
+
+def _folders(path: str, root: str) -> tuple[str, ...]:
+    return (PurePath(path).relative_to(root) if root else PurePath(path)).parts[:-1]
+
+
+def _check_partitions(paths: Sequence[str], parts: Sequence[Mapping[str, str | None]], root: str) -> None:
+    """Refuse partitions that Polars would drop, or that would replace a column of the files.
+
+    Raises
+    ------
+    ColumnError
+        Before anything is read but the columns of such names.
+    """
+    names = set(parts[0])
+    for path, part in zip(paths, parts, strict=True):
+        if any(folder.count("=") > 1 for folder in _folders(path, root)):
+            raise ColumnError(
+                f"a folder of {path!r} has more than one =, so it is not a partition\nHint: write = in a value as %3D."
+            )
+        if set(part) != names:
+            one, other = (", ".join(sorted(found)) or "none" for found in (names, part))
+            raise ColumnError(
+                f"the partitions of {path!r} are {other}, those of {paths[0]!r} are {one}\n"
+                "Hint: run one command for each kind, such as a glob of the folders that are alike."
+            )
+        frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        for name in names.intersection(frame.collect_schema()):
+            same = pl.col(name).cast(pl.String, strict=False).eq_missing(pl.lit(part[name], pl.String))
+            if not frame.select(same.all()).collect().item():
+                raise ColumnError(
+                    f"{path!r} has a column {name!r} with other values than the partition of that name\n"
+                    "Hint: rename the folders or the column."
+                )
+
+
+def _is_number(text: str | None) -> bool:
+    """Return whether a partition's value comes out of a number as it went in."""
+    try:
+        return text is None or str(int(text)) == text
+    except ValueError:
+        return False
 
 
 def _read_list(path: str) -> pl.DataFrame:

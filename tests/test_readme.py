@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import imgmatch_df
 from imgmatch_df import demo
+from imgmatch_df.options import Options
 from imgmatch_df.schema import HASH_KINDS
 
 README = Path(__file__).parent.parent / "README.md"
@@ -96,6 +97,16 @@ def help_text(*words: str) -> str:
 
     shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "1000", "TERM": "dumb"}).stdout
     return re.sub(r"[│ ]+", " ", shown)
+
+
+def test_the_table_of_options_is_whole():
+    text = README.read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\|", text[text.index("## Options") :].split("\n**", 1)[0], re.MULTILINE)
+    shown = {name: default.strip("`").replace(",", "") for name, default in rows}
+    for name, default in Options.defaults().items():
+        value = f'"{default}"' if isinstance(default, str) else str(default)
+        assert shown.pop(name) in ({"", "all"} if default is None else {value, value.removesuffix(".0")}), name
+    assert shown == {}
 
 
 def test_one_radius_is_advised_for_each_kind():

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -331,6 +332,42 @@ def test_partitions_of_hive_are_columns(images, tmp_path, command, given, form):
     assert found["year"].cast(pl.String).to_list() == ["2023", "2023", "2024", "2024", None, None]
     assert found["cat"].to_list() == ["a b", "a b", "x/y", "x/y", "é", "é"]
     assert found["code"].to_list() == ["007", "007", "010", "010", "1", "1"]
+
+
+@pytest.mark.parametrize("given", ["folder", "glob"])
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [
+        (
+            ["plain", "year=1"],
+            r"the partitions of '.*year=1/a.parquet' are year, those of '.*plain/a.parquet' are none",
+        ),
+        (["year=1", "year=2/month=3"], r"are month, year, those of '.*' are year"),
+        (["Year=1", "year=2"], r"are year, those of '.*' are Year"),
+        (["year=a=b", "year=c"], r"a folder of '.*' has more than one =, .*\nHint: write = in a value as %3D"),
+        (["url=x", "url=y"], r"has a column 'url' with other values than the partition of that name"),
+    ],
+)
+def test_partitions_that_would_be_lost_or_replace_a_column_are_refused(images, tmp_path, folders, said, given):
+    for name in folders:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        pl.DataFrame({"url": images}).write_parquet(tmp_path / "data" / name / "a.parquet")
+    source = tmp_path / "data" if given == "folder" else tmp_path / "data" / "**" / "*.parquet"
+    result = call("visual-hash", source, "-o", tmp_path / "out.csv")
+    assert result.exit_code == 2
+    assert re.search(said, result.stderr)
+    assert "\nHint: " in result.stderr
+
+
+@pytest.mark.parametrize("values", [["", "1"], ["1", ""], ["x", ""]])
+def test_values_of_partitions_may_be_empty_or_a_column_too(images, tmp_path, values):
+    for value in values:
+        (tmp_path / "data" / f"code={value}").mkdir(parents=True)
+        frame = pl.DataFrame({"url": images, "code": value})
+        frame.write_parquet(tmp_path / "data" / f"code={value}" / "a.parquet")
+    run("visual-hash", tmp_path / "data", tmp_path / "out.csv", "--source", "url")
+    # A CSV has no way to tell an empty text from no value but quotes.
+    assert set(read(tmp_path / "out.csv")["code"]) == set(values)
 
 
 def test_a_folder_called_as_a_partition_adds_no_column_to_what_is_in_it(images, tmp_path):
@@ -673,3 +710,18 @@ def test_a_table_without_hashes_is_not_exported(images, tmp_path, no_hashing):
     result = call("export", tmp_path / "in.parquet")
     assert result.exit_code == 2
     assert "has no column bmh1 or phash\nHint: imgmatch visual-hash" in result.stderr
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.Int128, pl.Decimal(20, 0), pl.String])
+def test_hashes_in_a_foreign_form_are_exported_beside_others(images, tmp_path, dtype):
+    hashed = imgmatch_df.visual_hash(pl.DataFrame({"url": images}))
+    signed = hashed["phash"].reinterpret(signed=True) if dtype in (pl.Int64, pl.Int128) else hashed["phash"]
+    answers = []
+    for name, phash in (("ours", hashed["phash"]), ("foreign", signed.cast(dtype)), ("none", pl.Series(["a"] * N))):
+        hashed.with_columns(phash.alias("phash")).write_parquet(tmp_path / f"{name}.parquet")
+        result = call("export", tmp_path / f"{name}.parquet")
+        assert result.exit_code == 0, result.output
+        answers.append(json.loads(result.stdout)["records"])
+    assert answers[0] == answers[1]
+    assert "left out, because the documented .json has no place for it: phash" in result.stderr
+    assert [set(record) for record in answers[2]] == [{"_url", "_width", "_height", "bmh1"}] * N
