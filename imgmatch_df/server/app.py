@@ -129,6 +129,8 @@ class Service:
             self._check_host(call)
             await self._router(scope, receive, send_noted)
         except (Refusal, ArgumentError, HTTPException) as error:
+            # The frames of its traceback hold the body, which counts no more.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             await self._refuse(call, _as_refusal(error), receive, send_noted)
         except DecodersUnavailableError as error:
             log("cannot hash", level=logging.ERROR, reason=str(error), request_id=call.request_id)

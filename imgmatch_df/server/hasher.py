@@ -1,7 +1,8 @@
-"""The pictures of all requests, hashed one at a time and in turn, so that none waits for another's thousand.
+"""The images of all requests, hashed one at a time and in turn, so that none waits for another's thousand.
 
-They are taken by the threads of the pool themselves, which never wait for the event loop: photos that came in a body at
-once, those of addresses as they arrive. No thread waits for an address, so that a slow server holds up nobody else.
+Threads take them, which never wait for the event loop: images that came in a body at once, those of URLs as they
+arrive. No thread waits for a URL, so that a slow server delays no other image. The threads hash, or have decoder
+processes do it: then an image that is large or slow waits for others of its kind.
 """
 
 import asyncio
@@ -31,15 +32,15 @@ Known: TypeAlias = Callable[[Sequence[str]], Mapping[str, Row]]
 
 # How long a thread of the pool hashes before it lets in others, such as the comparisons of a request.
 _TURN_S: Final = 0.02
-# With decoder processes, an image that is too large or too slow for a lane goes on to the next one, whose processes
-# leave the processors to those of the first: an image waits for others of its kind only. JPEG of 4 megapixels takes
-# 0.03 s. A decoder takes up to 24 bytes a pixel: all lanes together stay under 4 GB.
+# With decoder processes, an image that is too large or too slow for a lane waits for the next one. The processes of the
+# later lanes have a low priority. A JPEG of 4 megapixels takes 0.03 s. A decoder takes up to 24 bytes a pixel, so that
+# all lanes together take less than 4 GB.
 _LANES: Final = (
     Lane(PixelBudget(24_000_000), max_pixels=4_000_000, max_s=0.25),
     Lane(PixelBudget(48_000_000), max_pixels=16_000_000, max_s=1.5, priority=LOW),
     Lane(PixelBudget(90_000_000), priority=LOW),
 )
-# An image whose hashing shows that images are hashed, and for how long an other one has shown it.
+# A small image, to find out whether images are hashed; not needed for some seconds after any other was.
 _SAMPLE: Final = "data:;base64,UDUgMiAyIDI1NSAAAAAA"
 _SHOWN_FOR_S: Final = 5.0
 _SHOW_WITHIN_S: Final = 3.0
