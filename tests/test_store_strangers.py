@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 from test_store import FORMS, random_hashes, summary
 
 import imgmatch_df
-from imgmatch_df import StoreError, duckdb_files, parquet_store
+from imgmatch_df import StoreError, duckdb_files, duckdb_store, parquet_store
 
 SECRET = "a secret of this machine"
 
@@ -204,12 +204,41 @@ def test_nothing_but_the_file_can_be_opened(evil, secret, tmp_path):
 def test_a_log_that_is_a_link(tmp_path, evil):
     victim = tmp_path / "victim"
     victim.write_bytes(b"keep me")
-    store = evil()
-    (tmp_path / "evil.duckdb.wal").symlink_to(victim)
+    store, log = evil(), tmp_path / "evil.duckdb.wal"
+    log.symlink_to(victim)
     for use in every_use(store):
-        with pytest.raises(StoreError, match="is a link"):
+        with pytest.raises(StoreError, match="is not a file"):
             use()
     assert victim.read_bytes() == b"keep me"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of Unix")
+@pytest.mark.parametrize("name", ["some.duckdb", "some.parquet", "some.duckdb.wal", "parts/part-000001.parquet"])
+def test_a_pipe_in_the_place_of_a_file(tmp_path, name):
+    """A reader would wait for it for ever."""
+    store = tmp_path / name.removesuffix(".wal").partition("/")[0]
+    if name.endswith(".wal") or "/" in name:
+        imgmatch_df.write_hashes(random_hashes(5), store)
+    os.mkfifo(tmp_path / name)
+    for use in every_use(store):
+        with pytest.raises(StoreError, match="\nHint: "):
+            use()
+
+
+def test_what_failed_in_a_commit_is_said(tmp_path, monkeypatch):
+    """And not that the transaction, in which it failed, is aborted."""
+    store = tmp_path / "some.duckdb"
+    imgmatch_df.write_hashes(random_hashes(5), store)
+
+    def fail(self):
+        self._connection.execute("INSERT INTO store.main.hashes (source) VALUES ('x')")
+        self._connection.execute("SELECT error('No space left on device')")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(duckdb_store.DuckDBStore, "_insert", fail)
+        with pytest.raises(StoreError, match=r"there is no room for .*No space left on device"):
+            imgmatch_df.write_hashes(random_hashes(8), store)
+    assert imgmatch_df.write_hashes(random_hashes(8), store) == summary(new=3, skipped=5)
 
 
 # What a Parquet store says of itself.
