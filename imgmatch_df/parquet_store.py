@@ -216,7 +216,7 @@ def says_store(part: Path) -> bool:
     try:
         with part.open("rb") as file:
             return _ABOUT in Footer.read(file).metadata
-    except (pl.exceptions.PolarsError, ChecksumError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ChecksumError, OSError):
         return False
 
 
