@@ -14,6 +14,7 @@ file beside it is passed over (`SingleFileCheckpointWriter::CreateCheckpoint` of
 import os
 import re
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -152,7 +153,7 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
         if write:
             connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         name = os.path.realpath(path)
-        _refuse_linked_log(Path(name))
+        _refuse_special_log(Path(name))
         # Before the file is opened, so that nothing of it is looked at with more access.
         connection.execute(f"SET allowed_paths = [{', '.join(_text(name + ending) for ending in _ENDINGS)}]")
         connection.execute("SET enable_external_access = false")
@@ -164,10 +165,11 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
     return connection
 
 
-def _refuse_linked_log(path: Path) -> None:
-    """Raise `StoreError` if the log of a file is a link, which leads to another file."""
-    if log_of(path).is_symlink():
-        raise StoreError(f"{str(log_of(path))!r} is a link, and no log of {path.name!r}\nHint: remove the link.")
+def _refuse_special_log(path: Path) -> None:
+    """Raise `StoreError` if the log of a file is a link, which leads to another file, or not a file at all."""
+    log = log_of(path)
+    if os.path.lexists(log) and not stat.S_ISREG(log.lstat().st_mode):
+        raise StoreError(f"{str(log)!r} is not a file, such as the log of {path.name!r}\nHint: remove it.")
 
 
 def _text(value: str) -> str:
@@ -216,7 +218,7 @@ class Draft:
             self._file = stack.enter_context(path.open("rb"))
             _lock(self._file, path)
             self._stamp = _file_stamp(path)
-            _refuse_linked_log(path)
+            _refuse_special_log(path)
             with self._copy.open("xb") as copy:
                 shutil.copyfileobj(self._file, copy, _COPIED_BYTES)
             if self._log.exists():

@@ -256,8 +256,8 @@ def _read_checksums(file: BinaryIO, footer: int) -> _Checksums | None:
         return None
     checksum, n_bytes = (int.from_bytes(mark[at : at + _NUMBER_BYTES], "little") for at in (0, _NUMBER_BYTES))
     end = footer - _MARK_BYTES - n_bytes
-    text = _read_at(file, max(end, 0), n_bytes)
-    if crc32(text) != checksum:
+    text = _read_at(file, end, n_bytes) if end >= 0 else b""
+    if end < 0 or crc32(text) != checksum:
         raise ChecksumError("the checksums are not as they were written")
     return _Checksums.parse(text, end)
 

@@ -216,7 +216,7 @@ def says_store(part: Path) -> bool:
     try:
         with part.open("rb") as file:
             return _ABOUT in Footer.read(file).metadata
-    except (pl.exceptions.PolarsError, ChecksumError, OSError):
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ChecksumError, OSError):
         return False
 
 
@@ -229,7 +229,7 @@ def _find_parts(path: Path) -> list[Path]:
         return [path]
     found = sorted(path.iterdir())
     parts = [part for part in found if part.match("part-*.parquet")]
-    others = [other.name for other in found if other not in parts]
+    others = [other.name for other in found if other not in parts or (other.exists() and not other.is_file())]
     if others or not parts:
         raise StoreError(
             f"the folder {str(path)!r} is no store of hashes{f', it holds {others[0]!r}' if others else ''}\n"

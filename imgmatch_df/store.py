@@ -122,6 +122,8 @@ def open_store(target: Target, *, write: bool = False) -> Store:
         form, real = _form(path), real_path(path)
         if not real.exists():
             raise StoreError(f"no such store: {str(path)!r}{_leads_to(path)}\nHint: write_hashes makes one.")
+        if not (real.is_file() or real.is_dir()):
+            raise StoreError(f"{str(path)!r} is neither a file nor a folder\nHint: choose another name for the store.")
         return form(real, write=write)
     except OSError as error:
         raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}\nHint: may its folder be read?") from error

@@ -275,6 +275,7 @@ def check_full(said, store, table):
     rows = pl.read_parquet(table)
     assert said.returncode == 0, said.stderr
     assert "Hint: " in said.stdout, said.stdout
+    assert "there is no room for" in said.stdout, said.stdout
     assert "goes on where it stopped" in said.stdout, said.stdout
     assert "Traceback" not in said.stderr
     found = imgmatch_df.read_hashes(store)

@@ -10,9 +10,11 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from test_store import FORMS, random_hashes, summary
+from typer.testing import CliRunner
 
 import imgmatch_df
-from imgmatch_df import StoreError, duckdb_files, parquet_store
+from imgmatch_df import StoreError, duckdb_files, duckdb_store, parquet_store
+from imgmatch_df.cli import app
 
 SECRET = "a secret of this machine"
 
@@ -52,7 +54,7 @@ def every_use(store):
 VIEWS = {
     "a file": "SELECT * REPLACE ((SELECT content FROM read_text('{secret}')) AS source) FROM h0",
     "a listing": "SELECT * REPLACE ((SELECT first(file) FROM glob('{folder}/*')) AS source) FROM h0",
-    "a table file": "SELECT * REPLACE ((SELECT first(column0) FROM read_csv('{secret}')) AS source) FROM h0",
+    "a table file": "SELECT * REPLACE ((FROM read_csv('{secret}', header = false)) AS source) FROM h0",
     "an address": "SELECT * REPLACE ((SELECT content FROM read_text('http://127.0.0.1:1/x')) AS source) FROM h0",
     "the environment": "SELECT * REPLACE ((SELECT content FROM read_text('/proc/self/environ')) AS source) FROM h0",
     "nothing": "FROM h0",
@@ -73,6 +75,34 @@ def test_views_are_not_read(tmp_path, evil, secret, view):
         with pytest.raises(StoreError, match="holds no hashes of imgmatch-df\nHint: ") as raised:
             use()
         assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize("command", [["export"], ["remove-duplicates", "--radius", "4"], ["visual-hash"]])
+def test_the_commands_read_no_view(tmp_path, evil, secret, command):
+    store = evil(
+        "ALTER TABLE hashes RENAME TO h0",
+        f"CREATE VIEW hashes AS SELECT * REPLACE ((SELECT content FROM read_text('{secret}')) AS source) FROM h0",
+    )
+    found = CliRunner().invoke(app, [command[0], str(store), *command[1:]])
+    assert found.exit_code == 2
+    assert "holds no hashes of imgmatch-df" in found.stderr
+    assert SECRET not in found.output
+
+
+@pytest.mark.parametrize("form", FORMS[1:])
+@pytest.mark.parametrize("command", [["export"], ["remove-duplicates", "--radius", "4"]])
+def test_the_commands_read_no_changed_bits(tmp_path, form, command):
+    """Though Parquet is a table like any other for them."""
+    store = tmp_path / form
+    imgmatch_df.write_hashes(random_hashes(300), store)
+    assert CliRunner().invoke(app, [command[0], str(store), *command[1:]]).exit_code == 0
+    part = store if store.is_file() else next(store.iterdir())
+    data = bytearray(part.read_bytes())
+    data[len(data) // 3] ^= 1
+    part.write_bytes(data)
+    found = CliRunner().invoke(app, [command[0], str(store), *command[1:]])
+    assert found.exit_code == 2
+    assert "is damaged, or was changed by another program" in found.stderr
 
 
 def test_a_view_of_what_the_store_says_of_itself(evil, secret):
@@ -204,12 +234,41 @@ def test_nothing_but_the_file_can_be_opened(evil, secret, tmp_path):
 def test_a_log_that_is_a_link(tmp_path, evil):
     victim = tmp_path / "victim"
     victim.write_bytes(b"keep me")
-    store = evil()
-    (tmp_path / "evil.duckdb.wal").symlink_to(victim)
+    store, log = evil(), tmp_path / "evil.duckdb.wal"
+    log.symlink_to(victim)
     for use in every_use(store):
-        with pytest.raises(StoreError, match="is a link"):
+        with pytest.raises(StoreError, match="is not a file"):
             use()
     assert victim.read_bytes() == b"keep me"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of Unix")
+@pytest.mark.parametrize("name", ["some.duckdb", "some.parquet", "some.duckdb.wal", "parts/part-000001.parquet"])
+def test_a_pipe_in_the_place_of_a_file(tmp_path, name):
+    """A reader would wait for it for ever."""
+    store = tmp_path / name.removesuffix(".wal").partition("/")[0]
+    if name.endswith(".wal") or "/" in name:
+        imgmatch_df.write_hashes(random_hashes(5), store)
+    os.mkfifo(tmp_path / name)
+    for use in every_use(store):
+        with pytest.raises(StoreError, match="\nHint: "):
+            use()
+
+
+def test_what_failed_in_a_commit_is_said(tmp_path, monkeypatch):
+    """And not that the transaction, in which it failed, is aborted."""
+    store = tmp_path / "some.duckdb"
+    imgmatch_df.write_hashes(random_hashes(5), store)
+
+    def fail(self):
+        self._connection.execute("INSERT INTO store.main.hashes (source) VALUES ('x')")
+        self._connection.execute("SELECT error('No space left on device')")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(duckdb_store.DuckDBStore, "_insert", fail)
+        with pytest.raises(StoreError, match=r"there is no room for .*No space left on device"):
+            imgmatch_df.write_hashes(random_hashes(8), store)
+    assert imgmatch_df.write_hashes(random_hashes(8), store) == summary(new=3, skipped=5)
 
 
 # What a Parquet store says of itself.
@@ -317,7 +376,7 @@ def test_changed_bits_are_no_other_hashes(tmp_path, form, seed, monkeypatch):
     def outcome(query):
         try:
             return query()
-        except StoreError:
+        except (StoreError, pl.exceptions.ComputeError):  # Polars 1 wraps what a source raises
             return None
 
     queries = [
