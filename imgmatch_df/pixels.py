@@ -90,7 +90,7 @@ def unpack(
 
 
 def ink_to_rgb(pixels: Pixels) -> None:
-    """Turn ink, (rows, columns, 4) with 255 for none, into red, green and blue, in place: OpenCV's `icvCvt_CMYK2BGR`."""
+    """Turn ink, (rows, columns, 4), 255 for none, into red, green, blue, in place; see `icvCvt_CMYK2BGR` of OpenCV."""
     for rows in row_slices(*pixels.shape[:2]):
         ink = pixels[rows].astype(np.uint16)
         key = ink[..., 3:]
