@@ -33,10 +33,9 @@ from imgmatch_df.errors import Failure
 from imgmatch_df.exif import exif_orientation
 from imgmatch_df.options import Options
 from imgmatch_df.pixels import SCRATCH as _SCRATCH
+from imgmatch_df.pixels import ink_to_rgb, strips
 from imgmatch_df.pixels import stored as _stored
-from imgmatch_df.pixels import strips
 from imgmatch_df.quiet import no_warnings
-from imgmatch_df.rows import row_slices
 from imgmatch_df.sources import describe
 
 Pixels = npt.NDArray[np.uint8]
@@ -121,7 +120,7 @@ def _admit(name: str, data: Data, width: int, height: int, options: Options) -> 
         return _too_many_pixels(width, height, options)
     if n_pixels * _MOST_BYTES_A_PIXEL <= pixel_budget.SMALL:  # nearly every image
         return None
-    return _admit_bytes(name, width, height, decode_costs.n_bytes(name, data, n_pixels), options)
+    return _admit_bytes(name, width, height, decode_costs.n_bytes(name, data, width, height), options)
 
 
 def _admit_bytes(name: str, width: int, height: int, n_bytes: int, options: Options) -> Failure | None:
@@ -173,7 +172,7 @@ def _decode_jpeg(data: Data, options: Options, orientation: int, *, damaged: boo
     if damaged and (pixels[-1] == _UNTOUCHED).all():  # not all lines are decoded
         return None
     if ink:
-        _ink_to_rgb(pixels)
+        ink_to_rgb(pixels)
     return _picture(pixels[..., 0] if grey else pixels, orientation, width, height)
 
 
@@ -183,14 +182,6 @@ def _decode_odd_jpeg(data: Data, options: Options, orientation: int) -> Picture 
         # All lines are decoded, then the end of the file is not as it should be: OpenCV does not mind.
         return _decode_jpeg(data, options, orientation, damaged=True) or result
     return result
-
-
-def _ink_to_rgb(pixels: Pixels) -> None:
-    # OpenCV's `icvCvt_CMYK2BGR`.
-    for rows in row_slices(*pixels.shape[:2]):
-        ink = pixels[rows].astype(np.uint16)
-        key = ink[..., 3:]
-        pixels[rows, :, :3] = key - ((255 - ink[..., :3]) * key >> 8)
 
 
 # --- everything else, through Pillow ---------------------------------------------------------------------------------
@@ -324,7 +315,7 @@ def _load_jpeg(image: JpegImagePlugin.JpegImageFile, data: Data) -> Pixels:
     pixels = _load(image, data)
     if image.mode == "CMYK":
         np.subtract(255, pixels, out=pixels)  # Pillow has turned the inverted values that Adobe writes
-        _ink_to_rgb(pixels)
+        ink_to_rgb(pixels)
     return pixels
 
 

@@ -27,7 +27,7 @@ def max_bytes(max_pixels: int) -> int:
     return MAX_BYTES * max(max_pixels, MAX_PIXELS) // MAX_PIXELS
 
 
-def n_bytes(name: str, data: Data, n_pixels: int) -> int:
+def n_bytes(name: str, data: Data, width: int, height: int) -> int:
     """Return how many bytes it takes to decode an image.
 
     Parameters
@@ -36,14 +36,17 @@ def n_bytes(name: str, data: Data, n_pixels: int) -> int:
         Of its format; TIFF has an account of its own.
     data
         The file.
-    n_pixels
-        Of the image.
+    width, height
+        Of the image, in pixels.
     """
+    n_pixels = width * height
     match name:
         case "JPEG":
             return n_pixels * (_JPEG_OF_SEVERAL_SCANS if _has_several_scans(data) else _JPEG)
         case "JPEG2000":
             return _jpeg2000_bytes(data, n_pixels)
+        case "PNG":  # two rows of up to 8 bytes a pixel
+            return n_pixels * _FORMATS[name] + 16 * width
         case "WEBP":  # libwebp's copy of the file
             return n_pixels * _FORMATS[name] + len(data)
     return n_pixels * _FORMATS[name]

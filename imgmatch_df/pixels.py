@@ -12,6 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
+from imgmatch_df.rows import row_slices
+
 Pixels = npt.NDArray[np.uint8]
 
 MAX_KEPT_BYTES: Final = 64 << 20  # of the buffer that a thread keeps: an image of 16 megapixels
@@ -85,6 +87,14 @@ def unpack(
     rows = memoryview(data)[offset:]
     image = Image.frombuffer(mode, size, rows, "raw", rawmode, pitch, 1 if top_down else -1)  # type: ignore[arg-type]
     return stored(image)
+
+
+def ink_to_rgb(pixels: Pixels) -> None:
+    """Turn ink, (rows, columns, 4), 255 for none, into red, green, blue, in place; see `icvCvt_CMYK2BGR` of OpenCV."""
+    for rows in row_slices(*pixels.shape[:2]):
+        ink = pixels[rows].astype(np.uint16)
+        key = ink[..., 3:]
+        pixels[rows, :, :3] = key - ((255 - ink[..., :3]) * key >> 8)
 
 
 def _grey(image: Image.Image) -> npt.NDArray[Any]:

@@ -66,6 +66,9 @@ _IMAGE_MODES: Final = {**_MODES, 2: ("LA", 1)}  # Pillow keeps four bytes of eac
 _MAX_BITS: Final = 320  # of a pixel: five numbers of 64 bits. A small file could announce 65,535 samples
 _SPARE: Final = 4  # how many times `max_pixels` all tiles of an image may hold, since they stand out at its edges
 _BAND_BYTES: Final = 8 << 20  # of stored rows at a time, but at least one strip or row of tiles
+_MAX_SUBSAMPLED_WIDTH: Final = 1 << 20  # OpenCV reads no wider image
+_MAX_ROW_BYTES: Final = 64 << 20  # nothing is decompressed in less than a row
+_MAX_OLD_LZW_BYTES: Final = 64 << 20  # of a strip or a row of tiles, which Pillow decompresses as a whole
 _FREE_BLOCKS: Final = 65_536
 _PIXELS_OF_BLOCK: Final = {True: 256, False: 16}  # at least, where there are more: compressed blocks and plain ones
 
@@ -167,6 +170,8 @@ def _check(tags: Tags, layout: Layout) -> None:
     if layout.predictor == 3 and (layout.sample_format != 3 or bits not in (16, 32, 64)):
         raise UnreadTiffError(f"predictor 3 of {bits}-bit samples that are not floats")
     n_blocks = layout.across * layout.down
+    if layout.width > _MAX_SUBSAMPLED_WIDTH and tiff_colours.is_subsampled(layout):
+        raise UnreadTiffError(f"subsampled YCbCr of {layout.width:,} columns")
     if n_blocks > _FREE_BLOCKS + layout.width * layout.height // _PIXELS_OF_BLOCK[compression != 1]:
         kind = "tiles" if layout.tiled else "strips"
         raise UnreadTiffError(f"{n_blocks:,} {kind} of {layout.block_width}x{layout.block_height} pixels")
@@ -198,6 +203,8 @@ def _grid(layout: Layout) -> _Grid:
     row_bytes, block_bytes = -(-layout.width * bits // 8), -(-layout.block_width * bits // 8)
     if layout.across > 1 and layout.block_width * bits % 8:
         raise UnreadTiffError("tiles of a width that does not fill whole bytes")
+    if row_bytes > _MAX_ROW_BYTES and layout.compression != 1:
+        raise UnreadTiffError(f"rows of {row_bytes:,} bytes")
     return _Grid(layout.height, row_bytes, layout.block_height, block_bytes, layout.block_height * block_bytes)
 
 
@@ -254,7 +261,10 @@ class _Bands:
             rows = _read_plain(tags.data, layout, grid, offsets, counts)
             yield tiff_colours.REVERSED[rows] if layout.reversed_bits else rows
             return
-        reads = _open_streams(tags, layout, offsets, counts) if grid.block_rows * grid.row_bytes > _BAND_BYTES else []
+        n_bytes = grid.block_rows * grid.row_bytes  # of blocks beside each other
+        reads = _open_streams(tags, layout, offsets, counts) if n_bytes > _BAND_BYTES else []
+        if not reads and layout.compression in _BYTES and n_bytes > _MAX_OLD_LZW_BYTES:
+            raise UnreadTiffError(f"LZW of before TIFF 5 in a strip or tiles of {n_bytes:,} bytes")
         bands = _stream(layout, grid, reads) if reads else _decompress(tags, layout, grid, offsets, counts)
         for rows, predicted in bands:
             if layout.predictor != 1 and not predicted:

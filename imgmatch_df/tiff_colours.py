@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgmatch_df.alpha import composite
-from imgmatch_df.rows import row_slices
+from imgmatch_df.rows import block_slices, row_slices
 from imgmatch_df.tiff_tags import Layout, Tags, UnreadTiffError
 
 Pixels = npt.NDArray[np.uint8]
@@ -184,14 +184,17 @@ def _dtype(layout: Layout) -> np.dtype[Any]:
     return np.dtype(f"{layout.order}{kind}{layout.bits // 8}")
 
 
-def _samples(rows: Pixels, layout: Layout, n_samples: int) -> Samples:
-    """Return rows of bytes as (rows, columns, samples)."""
-    bits, shape = layout.bits, (len(rows), layout.width, -1)
+def _samples(rows: Pixels, layout: Layout, n_samples: int, columns: slice) -> Samples:
+    """Return some columns of rows of bytes as (rows, columns, samples)."""
+    bits, n_columns = layout.bits, columns.stop - columns.start
+    shape = (len(rows), n_columns, -1)
+    n_bits = rows.shape[1] // layout.width * 8 if bits == 8 else bits * n_samples  # of a pixel
+    rows = rows[:, columns.start * n_bits // 8 : -(-columns.stop * n_bits // 8)]
     if bits == 8:
         return rows.reshape(shape)
     if bits in (16, 32, 64):
         return rows.view(_dtype(layout)).reshape(shape)
-    each = np.unpackbits(rows, axis=1, count=layout.width * n_samples * bits).reshape(*shape[:2], n_samples, bits)
+    each = np.unpackbits(rows, axis=1, count=n_columns * n_samples * bits).reshape(*shape[:2], n_samples, bits)
     values = np.zeros(each.shape[:3], np.uint16)
     for bit in range(bits):
         values <<= 1
@@ -204,10 +207,10 @@ def _fill(out: Pixels, layout: Layout, bands: Iterable[Band], make: Make) -> Non
     n_samples = 1 if layout.planes else layout.n_samples
     for band in bands:
         target = out[band.rows]
-        for rows in row_slices(len(target), layout.width):
-            some = [_samples(plane[rows], layout, n_samples) for plane in band.planes]
+        for rows, columns in block_slices(len(target), layout.width):
+            some = [_samples(plane[rows], layout, n_samples, columns) for plane in band.planes]
             each = [plane[..., 0] for plane in some] if layout.planes else list(np.moveaxis(some[0], -1, 0))
-            make(target[rows], layout, each)
+            make(target[rows, columns], layout, each)
 
 
 def undo_differences(rows: Pixels, layout: Layout, step: int) -> None:

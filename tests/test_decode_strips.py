@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pictures import FORMATS, draw, every_file
 from PIL import Image
-from tiff_writer import Spec, codecs, combined, file_of, kinds, layouts, packbits, tags_of, tiff
+from tiff_writer import Spec, codecs, combined, file_of, kinds, layouts, lzw, packbits, tags_of, tiff
 
 from imgmatch_df import decode, pixels, rows, tiff_streams
 from imgmatch_df import tiff as tiff_reader
@@ -93,14 +93,14 @@ def test_ink(width, height, seed, at_once):
     expected = wide[..., 3:] - ((255 - wide[..., :3]) * wide[..., 3:] >> 8)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rows, "_PIXELS_AT_ONCE", at_once)
-        decode._ink_to_rgb(ink)
+        pixels.ink_to_rgb(ink)
     np.testing.assert_array_equal(ink[..., :3], expected)
 
 
 def test_ink_of_every_value():
     value, key = np.mgrid[0:256, 0:256].astype(np.uint8)
     ink = np.dstack([value, value, value, key])
-    decode._ink_to_rgb(ink)
+    pixels.ink_to_rgb(ink)
     np.testing.assert_array_equal(ink[..., 0], key - ((255 - value.astype(int)) * key >> 8))
 
 
@@ -222,3 +222,26 @@ def test_webp_without_what_is_not_public_in_pillow(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(decode, "_FORMATS", [f._replace(load=decode._load) for f in decode._FORMATS])
             assert_same(decoded(data, WHITE), expected, "WebP")
+
+
+def test_old_lzw_is_read_in_small_strips_alone(monkeypatch):
+    data = bytearray(tiff(Spec(1, 16, rows=23, compression=5)))
+    offset = data.index(lzw(b"")[:1])  # the code that clears the table comes first
+    data[offset : offset + 2] = b"\0\1"
+    monkeypatch.setattr(tiff_reader, "_BAND_BYTES", 100)
+    assert "damaged" in decode_picture(bytes(data), Options()).detail
+    monkeypatch.setattr(tiff_reader, "_MAX_OLD_LZW_BYTES", 100)
+    assert "LZW of before TIFF 5 in a strip or tiles of 1,702 bytes" in decode_picture(bytes(data), Options()).detail
+
+
+@pytest.mark.parametrize("width", [9_000_000, 30_000_000])
+def test_one_row_may_be_as_long_as_an_image(width):
+    row = np.arange(width, dtype=np.uint64).astype(np.uint16)
+    spec = Spec(2, 16, 3, compression=8)
+    body = zlib.compress(np.repeat(row, 3).tobytes(), 1)
+    data = file_of(spec, [body], tags_of(spec, width, 1))
+    if 6 * width > 64 << 20:
+        assert "rows of 180,000,000 bytes" in decode_picture(data, Options()).detail
+        return
+    found = decode_picture(data, Options()).pixels[0, :, 2]
+    np.testing.assert_array_equal(found, (row.astype(np.uint32) + 128) // 257)
