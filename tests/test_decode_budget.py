@@ -141,6 +141,40 @@ def test_what_asks_for_too_much_is_a_row_and_its_neighbours_are_hashed():
     assert out["detail"][2].startswith("JPEG that asks for too much: ")
 
 
+def saying_another_size():
+    """Images of 1200 x 1000 pixels in containers that say 8 x 8."""
+    gif = encode(1200, 1000, "GIF", "P")
+    yield "GIF, frame beyond the screen", gif[:6] + struct.pack("<HH", 8, 8) + gif[10:]
+    webp = encode(1200, 1000, "WEBP")
+    canvas = b"VP8X\x0a\0\0\0\0\0\0\0" + b"\7\0\0" * 2
+    yield "WebP, canvas", b"RIFF" + struct.pack("<I", len(webp) + 10) + b"WEBP" + canvas + webp[12:]
+    jp2 = encode(1200, 1000, "JPEG2000")
+    at = jp2.index(b"ihdr") + 4
+    yield "JPEG 2000, ihdr", jp2[:at] + struct.pack(">II", 8, 8) + jp2[at + 8 :]
+    png, small = encode(1200, 1000, "PNG"), encode(8, 8, "PNG")
+    yield "PNG, two headers", small[:33] + png[8:]
+    jpeg, small = encode(1200, 1000, "JPEG"), encode(8, 8, "JPEG")
+    frame = small[small.index(b"\xff\xc0") : small.index(b"\xff\xc4")]
+    at = jpeg.index(b"\xff\xc0")
+    yield "JPEG, two frames", jpeg[:at] + frame + jpeg[at:]
+    yield "JPEG, two frames, the other way round", jpeg[: at + len(frame)] + frame + jpeg[at + len(frame) :]
+    tiff = encode(1200, 1000, "TIFF", compression="jpeg")
+    (start,) = struct.unpack_from("<I", tiff, 4)
+    data = bytearray(tiff)
+    for at in range(start + 2, start + 2 + 12 * tiff[start], 12):
+        if (tag := struct.unpack_from("<H", tiff, at)[0]) in (256, 257, 273, 278, 279):  # the first strip alone
+            kind, n_values, value = struct.unpack_from("<HII", tiff, at + 2)
+            value = struct.unpack_from("<I" if kind == 4 else "<H", tiff, value if n_values > 1 else at + 8)[0]
+            struct.pack_into("<HII", data, at + 2, 4, 1, value if tag in (273, 279) else 8)
+    yield "TIFF of JPEG", bytes(data)
+
+
+def test_max_pixels_holds_for_what_is_decoded():
+    names, images = zip(*saying_another_size(), strict=True)
+    out = pl.DataFrame({"name": names, "image": images}).imgmatch.visual_hash("image", max_pixels=1_000_000)
+    assert set(out["status"]) == {"too_many_pixels", "decode_failed"}
+
+
 @pytest.mark.parametrize("name", ["jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000"])
 def test_formats_says_which_are_read(name):
     image = {"pnm": "PPM"}.get(name, name.upper())

@@ -12,6 +12,9 @@ from imgmatch_df._kernels.compiled import kernel
 
 Array = Any
 
+# Called from compiled code alone: without the wrappers for Python they compile faster.
+_inner = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
 _COMMENT, _LF, _CR, _SPACE, _ZERO, _NINE = 0x23, 0x0A, 0x0D, 0x20, 0x30, 0x39  # of PNM
 _APP1, _SCAN, _JPEG_COMMENT = 0xE1, 0xDA, 0xFE
 _EXIF = 0x45786966  # also of WebP, there in capitals
@@ -30,8 +33,8 @@ def as_bytes(data: bytes | bytearray | memoryview) -> Array:
     return values
 
 
-@kernel
-def _integer(data: Array, at: int, n_bytes: int, is_little: bool = False) -> int:
+@_inner
+def _integer(data: Array, at: int, n_bytes: int, is_little: bool) -> int:
     value = 0
     for i in range(n_bytes):
         value = value << 8 | int(data[at + n_bytes - 1 - i if is_little else at + i])
@@ -63,7 +66,7 @@ def exif_orientation(data: Array, start: int, stop: int) -> int:
     return 0
 
 
-@kernel
+@_inner
 def _jpeg_segment(data: Array, at: int) -> tuple[int, int]:
     """Return where the next segment of a JPEG begins and ends, as libjpeg finds it: behind padding and other bytes.
 
@@ -75,23 +78,23 @@ def _jpeg_segment(data: Array, at: int) -> tuple[int, int]:
         return at, at
     if data[at + 1] == 0x01 or 0xD0 <= data[at + 1] <= 0xD7:  # they have no body
         return at, at + 2
-    return at, at + 2 + max(2, _integer(data, at + 2, 2))
+    return at, at + 2 + max(2, _integer(data, at + 2, 2, False))
 
 
-@kernel
+@_inner
 def _jpeg_orientation(data: Array, at: int, end: int) -> int:
     """Return the orientation in a segment of a JPEG, 0 where there is none."""
     if data[at + 1] != _APP1 or at + 10 > len(data) or data[at + 8] != 0 or data[at + 9] != 0:
         return 0
-    return exif_orientation(data, at + 10, end) if _integer(data, at + 4, 4) == _EXIF else 0
+    return exif_orientation(data, at + 10, end) if _integer(data, at + 4, 4, False) == _EXIF else 0
 
 
-@kernel
+@_inner
 def _counts(data: Array, at: int, end: int) -> bool:
     """Return whether a segment of a JPEG counts for its pixels."""
     marker = data[at + 1]
     if 0xE0 <= marker <= 0xEF:  # of these, two tell the colours
-        name = _integer(data, at + 4, 4) if at + 16 <= min(end, len(data)) else 0
+        name = _integer(data, at + 4, 4, False) if at + 16 <= min(end, len(data)) else 0
         is_jfif = marker == 0xE0 and name == _JFIF and data[at + 8] == 0
         return is_jfif or (marker == 0xEE and name == _ADOBE and data[at + 8] == 0x65)
     return marker != _JPEG_COMMENT and end > at + 2
@@ -125,7 +128,7 @@ def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int]:
 
     data uint8[n], out uint8[n]. Returns how many bytes were copied, and where the scan begins, or the file ends.
     """
-    out[:2] = data[:2]
+    out[0], out[1] = data[0], data[1]
     n_kept, orientation = 2, 0
     at, end = _jpeg_segment(data, 2)
     while at < end:
@@ -145,8 +148,8 @@ def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int]:
 def skip_png_chunks(data: Array, at: int) -> int:
     """Return where the next chunk of a PNG begins that counts: critical, `tRNS`, `eXIf`, cut off or without a name."""
     while at + 8 <= len(data):
-        end = at + 12 + _integer(data, at, 4)
-        name = _integer(data, at + 4, 4)
+        end = at + 12 + _integer(data, at, 4, False)
+        name = _integer(data, at + 4, 4, False)
         if end > len(data) or not data[at + 4] & 0x20 or name in (_TRNS, _PNG_EXIF):
             return at
         for i in range(at + 4, at + 8):
@@ -164,11 +167,11 @@ def join_png_pixels(data: Array, at: int, out: Array) -> tuple[int, int, int]:
     end, their number, and the bytes of their bodies; behind the end of `data` where the last one is cut off.
     """
     n_chunks = n_bytes = 0
-    while at + 8 <= len(data) and _integer(data, at + 4, 4) == _IDAT:
-        length = _integer(data, at, 4)
+    while at + 8 <= len(data) and _integer(data, at + 4, 4, False) == _IDAT:
+        length = _integer(data, at, 4, False)
         if len(out) > 0:
-            n_found = min(length, len(data) - at - 8)
-            out[n_bytes : n_bytes + n_found] = data[at + 8 : at + 8 + n_found]
+            for i in range(min(length, len(data) - at - 8)):
+                out[n_bytes + i] = data[at + 8 + i]
         n_bytes += length
         n_chunks += 1
         at += 12 + length
@@ -206,7 +209,7 @@ def keep_webp_chunks(data: Array, out: Array) -> tuple[int, bool]:
     at, n_kept = 12, 0
     is_cut = _integer(data, 4, 4, True) + 8 > len(data)
     while at + 8 <= len(data):
-        name, length = _integer(data, at, 4), _integer(data, at + 4, 4, True)
+        name, length = _integer(data, at, 4, False), _integer(data, at + 4, 4, True)
         end = at + 8 + length
         are_pixels = False
         for known in _WEBP_PIXELS:
