@@ -181,10 +181,13 @@ class Connections:
 
 def _ports(fd: int) -> tuple[int, int] | None:
     """Return the ports of both ends of a connection, None where there is none."""
-    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd)
+    try:
+        opened = socket.socket(fileno=fd)
+    except OSError:  # closed, as libcurl does with an address that it gives up
+        return None
     try:
         return opened.getpeername()[1], opened.getsockname()[1]
-    except OSError:
+    except OSError:  # not connected
         return None
     finally:
         opened.detach()
@@ -192,6 +195,7 @@ def _ports(fd: int) -> tuple[int, int] | None:
 
 def _has_bytes(fd: int) -> bool:
     """Return whether there is something to read, or the connection has ended."""
+    # With family and kind: to look these up takes as long as the rest, and this is done before each request.
     opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd)
     try:
         opened.recv(1, socket.MSG_PEEK)

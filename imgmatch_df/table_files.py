@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
@@ -25,6 +26,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
 _BYTES_LOOKED_AT = 4096
+_MAX_DEPTH = 100
 
 
 def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFrame:
@@ -96,7 +98,7 @@ def _encoding_by_zeros(start: bytes) -> str | None:
         return "UTF-32"
     even, odd = start[::2].count(0), start[1::2].count(0)
     few, many = sorted((even, odd))
-    return "UTF-16" if few * 8 < many and (many > len(start) // 16 or not _is_utf8(start)) else None
+    return "UTF-16" if few * 8 < many and (many > len(start) // 4 or not _is_utf8(start)) else None
 
 
 def _is_utf8(start: bytes) -> bool:
@@ -231,12 +233,25 @@ def _is_number(text: str | None) -> bool:
         return False
 
 
+def _is_deep(records: list[Any]) -> bool:
+    """Return whether values are nested so deeply that Polars takes minutes to tell their dtype."""
+    level: list[Any] = [records]
+    for _ in range(_MAX_DEPTH):
+        values = (value for one in level for value in (one.values() if isinstance(one, dict) else one))
+        level = [value for value in values if isinstance(value, dict | list)]
+    return bool(level)
+
+
 def _read_list(path: str) -> pl.DataFrame:
     data = Path(path).read_bytes()
     try:
         records = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ArgumentError(f"{path!r} is not JSON that can be read: {error}\nHint: is the file whole?") from error
+    if _is_deep(records):
+        raise ArgumentError(
+            f"{path!r} is nested more than {_MAX_DEPTH} levels deep\nHint: take out the fields that are not needed."
+        )
     if not all(isinstance(record, dict) for record in records):
         raise ArgumentError(f"{path!r} is a list of other things than objects\nHint: a table is a list of objects.")
     return pl.read_json(data, infer_schema_length=None) if records else pl.DataFrame()
