@@ -20,22 +20,23 @@ class _Silence(NamedTuple):
 
 
 class CircuitBreaker:
-    """The hosts that sent no response lately. Belongs to one thread.
+    """The hosts that sent no whole response lately. Belongs to one thread.
 
-    The circuit of a host opens when its last 8 requests or more, over at least 10 seconds, had no response: no
-    connection, or not one byte before the timeout. While it is open, for 30 seconds, the host is not asked. Then one
-    request is let through while the others wait: a response closes the circuit, another silence opens it again.
+    The circuit of a host opens when its last 8 requests or more, over at least 10 seconds, had no whole response: no
+    connection, or one that ended or timed out before the last byte. While it is open, for 30 seconds, the host is not
+    asked. Then one request is let through while the others wait: a response closes the circuit, another silence opens
+    it again.
     """
 
     def __init__(self) -> None:
         self._silences: OrderedDict[str, _Silence] = OrderedDict()
 
     def respond(self, host: str) -> None:
-        """Note a response of `host`, of whatever status."""
+        """Note a whole response of `host`, of whatever status."""
         self._silences.pop(host, None)
 
     def fail(self, host: str, failure: Failure, started: float, now: float) -> None:
-        """Note a request to `host` that had no response.
+        """Note a request to `host` that had no whole response.
 
         Parameters
         ----------

@@ -93,7 +93,7 @@ class Setback(NamedTuple):
     wait_s
         How long the server asks to wait, in seconds, None where it does not say.
     responded
-        Whether the server sent a response, or a part of one.
+        Whether the server sent a whole response, of whatever status.
     host
         Scheme, host and port of the server, where a redirect led to another one than that of the URL.
     """

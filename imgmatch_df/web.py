@@ -234,7 +234,7 @@ class _Attempt:
         else:
             self._stop_sending()
             what = f"no whole answer within {self._options.timeout_s:g} s"
-            late = Setback(Failure("fetch_timeout", what), responded=bool(self._lines))
+            late = Setback(Failure("fetch_timeout", what), responded=False)
             self._go_on(self._judge() or late)
 
     def _land(self, outcome: Outcome | BaseException | None) -> None:
@@ -451,11 +451,10 @@ class _Attempt:
         if self._head is None and sum(map(len, self._lines)) > _VAST:
             return Failure("fetch_failed", "the answer is no HTTP: its head has no end")
         if self._head is None:
-            return Setback(
-                Failure("fetch_failed", "the connection ended before the answer"), responded=bool(self._lines)
-            )
+            return Setback(Failure("fetch_failed", "the connection ended before the answer"), responded=False)
         of = "" if self._head.n_bytes is None else f" of {self._head.n_bytes:,}"
-        return Setback(Failure("fetch_failed", f"the connection ended with {self._n_bytes:,}{of} bytes"))
+        what = f"the connection ended with {self._n_bytes:,}{of} bytes"
+        return Setback(Failure("fetch_failed", what), responded=False)
 
 
 def _trusted() -> dict[int, Any]:

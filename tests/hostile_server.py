@@ -237,6 +237,14 @@ class HostileServer:
         await asyncio.sleep(float(request.query("s", "60")))
         return await request.send(self.pictures[0])
 
+    async def do_stalled(self, request: Request) -> bool:
+        """Send the first lines of a response, and end after some time."""
+        lines = [b"HTTP/1.1 200 OK\r\n", b"Content-Length: 1000\r\n\r\n", b"\xff\xd8"]
+        request.writer.write(b"".join(lines[: int(request.query("lines", "3"))]))
+        await request.writer.drain()
+        await asyncio.sleep(float(request.query("s", "60")))
+        return False
+
     async def do_drip(self, request: Request) -> bool:
         """One byte a second."""
         request.writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")

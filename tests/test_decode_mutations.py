@@ -106,9 +106,8 @@ def test_300_mutated_files():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [2, 3])
-def test_10_000_mutated_files(seed):
-    statuses = try_out(seed, 10_000)
+def test_10_000_mutated_files():
+    statuses = try_out(2, 10_000)  # `test_fuzz_decoders.py` has more files, and more ways to break them
     assert statuses.total() == 10_000
     assert min(statuses.values()) > 100
 

@@ -618,6 +618,16 @@ def test_rows_of_a_host_that_does_not_respond_fail_at_once(server, fresh_server,
     assert hashed([fresh_server.url(f"/ok/{n}.jpg") for n in range(9)], **FAST)["status"].to_list() == ["ok"] * 9
 
 
+@pytest.mark.parametrize("path", ["/slow-headers?", "/drip?", "/stalled?lines=1", "/stalled?", "/stalled?s=0.2"])
+def test_a_host_that_sends_a_part_of_each_response_is_given_up(fresh_server, monkeypatch, path):
+    monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.5)
+    urls = [fresh_server.url(f"{path}&n={n}") for n in range(2000)]
+    out = hashed(urls, **{**FAST, "timeout_s": 0.4})
+    assert set(out["status"]) <= {"fetch_timeout", "fetch_failed"}
+    assert out["detail"].str.starts_with("not requested: ").sum() > 1000
+    assert fresh_server.targets.total() < 400
+
+
 def test_a_redirect_to_a_host_that_does_not_respond_is_not_held_against_the_host_that_redirects(
     server, fresh_server, monkeypatch
 ):
