@@ -196,7 +196,8 @@ class ParquetStore:
 def says_store(part: Path) -> bool:
     """Return whether a file says of itself that it holds stored hashes."""
     try:
-        return _ABOUT in pl.read_parquet_metadata(part)
+        with part.open("rb") as file:  # a path would be read as a glob
+            return _ABOUT in pl.read_parquet_metadata(file)
     except (pl.exceptions.PolarsError, OSError):
         return False
 
@@ -254,9 +255,10 @@ def explained(path: Path) -> Iterator[None]:
 
 def _read_manifest(part: Path) -> Manifest:
     shown = repr(str(part))
-    with explained(part):
-        about = pl.read_parquet_metadata(part).get(_ABOUT)
-        names = list(pl.read_parquet_schema(part))
+    with explained(part), part.open("rb") as file:  # a path would be read as a glob
+        about = pl.read_parquet_metadata(file).get(_ABOUT)
+        file.seek(0)
+        names = list(pl.read_parquet_schema(file))
     if about is None:
         raise StoreError(
             f"{shown} is a Parquet file, but no store of hashes\n"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from os import PathLike, fspath
+from os.path import realpath
 from pathlib import Path
 from typing import Final
 
@@ -122,7 +123,7 @@ def open_store(target: Target, *, write: bool = False) -> Store:
             raise StoreError(f"no such store: {str(path)!r}\nHint: write_hashes makes one.")
         return form(path, write=write)
     except OSError as error:
-        raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}\nHint: may its folder be read?") from error
+        raise _not_opened(path, error) from error
 
 
 def make_store(target: Target, manifest: Manifest) -> None:
@@ -150,9 +151,12 @@ def manifest_of(target: Target, *, write: bool = False) -> Manifest | None:
     With `write`, a store that a killed writer left torn is repaired first.
     """
     path = _path(target)
-    _form(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return None
+    try:
+        _form(path)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return None
+    except OSError as error:
+        raise _not_opened(path, error) from error
     try:
         with open_store(path) as store:
             return store.manifest
@@ -168,15 +172,28 @@ def is_store(path: Path) -> bool:
 
     That is a ``.duckdb`` file; a folder that is empty or has parts; or a Parquet file that says so of itself.
     """
-    if path.is_dir():
-        return any(path.glob("part-*.parquet")) or not (path.suffix or any(path.iterdir()))
     suffix = path.suffix.lower()
-    return suffix == DUCKDB_SUFFIX or (suffix == _PARQUET_SUFFIX and path.is_file() and says_store(path))
+    try:
+        if path.is_dir():
+            return any(path.glob("part-*.parquet")) or not (path.suffix or any(path.iterdir()))
+        return suffix == DUCKDB_SUFFIX or (suffix == _PARQUET_SUFFIX and path.is_file() and says_store(path))
+    except OSError:  # whoever opens it says why
+        return suffix == DUCKDB_SUFFIX
+
+
+def _not_opened(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{str(path)!r:.300} cannot be opened: {error.strerror}\nHint: may its folder be read?")
 
 
 def _form(path: Path) -> type[DuckDBStore] | type[ParquetStore]:
     suffix = path.suffix.lower()
     if suffix == DUCKDB_SUFFIX and not path.is_dir():
+        if "?" in realpath(path):
+            # Its log would be of another name: DuckDB puts the ending before a question mark, as in a URL.
+            raise ArgumentError(
+                f"DuckDB cannot keep a file whose path has a question mark, got {str(path)!r}\n"
+                "Hint: choose another name."
+            )
         return DuckDBStore
     if path.is_dir() or suffix in (_PARQUET_SUFFIX, ""):
         return ParquetStore

@@ -4,6 +4,7 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from glob import escape
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
@@ -46,7 +47,7 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
         return frame.rename({name: own for name, own in names.items() if name != own})
     if suffix == ".json":
         return pl.concat([_read_list(path) for path in paths], how="diagonal_relaxed").lazy()
-    return pl.scan_ndjson(list(paths), infer_schema_length=None)
+    return pl.scan_ndjson([escape(path) for path in paths], infer_schema_length=None)
 
 
 def is_list(path: str) -> bool:
