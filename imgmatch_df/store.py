@@ -126,7 +126,7 @@ def open_store(target: Target, *, write: bool = False) -> Store:
             raise StoreError(f"{str(path)!r} is neither a file nor a folder\nHint: choose another name for the store.")
         return form(real, write=write)
     except OSError as error:
-        raise StoreError(f"{str(path)!r} cannot be opened: {error.strerror}\nHint: may its folder be read?") from error
+        raise _not_opened(path, error) from error
 
 
 def make_store(target: Target, manifest: Manifest) -> None:
@@ -158,9 +158,12 @@ def manifest_of(target: Target, *, write: bool = False) -> Manifest | None:
     With `write`, a store that a killed writer left torn is repaired first.
     """
     path = _path(target)
-    _form(path)
-    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return None
+    try:
+        _form(path)
+        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+            return None
+    except OSError as error:
+        raise _not_opened(path, error) from error
     try:
         with open_store(path) as store:
             return store.manifest
@@ -176,10 +179,17 @@ def is_store(path: Path) -> bool:
 
     That is a ``.duckdb`` file; a folder that is empty or has parts; or a Parquet file that says so of itself.
     """
-    if path.is_dir():
-        return any(path.glob("part-*.parquet")) or not (path.suffix or any(path.iterdir()))
     suffix = path.suffix.lower()
-    return suffix == DUCKDB_SUFFIX or (suffix == _PARQUET_SUFFIX and path.is_file() and says_store(path))
+    try:
+        if path.is_dir():
+            return any(path.glob("part-*.parquet")) or not (path.suffix or any(path.iterdir()))
+        return suffix == DUCKDB_SUFFIX or (suffix == _PARQUET_SUFFIX and path.is_file() and says_store(path))
+    except OSError:  # whoever opens it says why
+        return suffix == DUCKDB_SUFFIX
+
+
+def _not_opened(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"{str(path)!r:.300} cannot be opened: {error.strerror}\nHint: may its folder be read?")
 
 
 def _leads_to(path: Path) -> str:

@@ -47,7 +47,15 @@ def check_target(path: Path | None, *, stores: bool = False) -> None:
     ArgumentError
         If the ending is unknown, the folder absent, the target a folder, or a store that is not to be continued.
     """
-    if path is None or (stores and is_store(path)):
+    if path is None:
+        return
+    try:
+        path.exists()
+    except OSError as error:  # too long a name, or a folder that may not be read
+        raise ArgumentError(
+            f"cannot write {str(path)!r:.300}: {error.strerror}\nHint: choose another name or folder for the output."
+        ) from error
+    if stores and is_store(path):
         return
     if path.is_file() and is_store(path):
         raise ArgumentError(

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import settings
 from pictures import draw, jpeg
 
 import imgmatch_df  # noqa: F401  # registers the namespaces
+
+settings.register_profile("untimed", deadline=None)  # a loaded machine takes longer than 200 ms at times
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -271,3 +271,11 @@ def test_the_interesting_columns_are_on_a_narrow_screen(here):
     assert heading.split() == ["rank", "distance", "source", "size"]
     assert "".join(ranked).count("67 x 45") == 2
     assert "to hash once for many questions: imgmatch visual-hash 'a long name of" in " ".join(ranked)
+
+
+@pytest.mark.parametrize("ending", [".duckdb", ".parquet", ".csv"])
+def test_a_name_that_the_system_refuses_has_a_hint(here, ending):
+    (here / "a.jpg").write_bytes(jpeg(draw(1, 30, 30)))
+    result = CliRunner().invoke(app, ["visual-hash", "a.jpg", "-o", f"{'x' * 300}{ending}"])
+    assert result.exit_code == 2
+    assert "File name too long\nHint: " in result.stderr

@@ -423,3 +423,36 @@ def test_the_shell_finds_the_macros(tmp_path, monkeypatch):
     with duckdb.connect(str(store), read_only=True) as shell:
         assert shell.execute("SELECT to_bits(phash) FROM hashes LIMIT 1").fetchone() == (f"{rows['phash'][0]:064b}",)
         assert shell.execute("SELECT count(*) FROM imgmatch_store WHERE name = 'macros'").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("name", ["[x]", "a?", "**", "{ax,b}", "x[1]/sub"])
+@pytest.mark.parametrize("form", [".duckdb", ".parquet", ""])
+def test_a_name_that_looks_like_a_glob_is_a_name(tmp_path, name, form):
+    target = tmp_path / f"{name}{form}"
+    target.parent.mkdir(exist_ok=True)
+    if form != ".duckdb":
+        imgmatch_df.write_hashes(random_hashes(3, seed=1), tmp_path / f"ax{form}")
+    wanted = random_hashes(5, seed=2)
+    if "?" in name and form == ".duckdb":
+        # Its rows would be in a log of another name, which nobody finds again.
+        for call in (lambda: imgmatch_df.write_hashes(wanted, target), lambda: imgmatch_df.read_hashes(target)):
+            with pytest.raises(ArgumentError, match=r"must not have a '\?' in its path.*\nHint: rename"):
+                call()
+        return
+    assert imgmatch_df.write_hashes(wanted, target).n_new == 5
+    assert imgmatch_df.write_hashes(wanted, target).n_skipped == 5
+    assert_frame_equal(imgmatch_df.read_hashes(target).select(wanted.columns), wanted)
+    assert imgmatch_df.match(wanted, target, 0, "phash").height == 0
+
+
+@pytest.mark.parametrize("form", [".duckdb", ".parquet", ""])
+def test_a_name_that_the_system_refuses_is_our_error(tmp_path, form):
+    target = tmp_path / f"{'x' * 300}{form}"
+    rows = random_hashes(1)
+    for call in (
+        lambda: imgmatch_df.write_hashes(rows, target),
+        lambda: imgmatch_df.read_hashes(target),
+        lambda: rows.imgmatch.cluster(1, against=target),
+    ):
+        with pytest.raises(imgmatch_df.StoreError, match=r"File name too long\nHint: "):
+            call()
