@@ -55,7 +55,6 @@ VIEWS = {
     "a file": "SELECT * REPLACE ((SELECT content FROM read_text('{secret}')) AS source) FROM h0",
     "a listing": "SELECT * REPLACE ((SELECT first(file) FROM glob('{folder}/*')) AS source) FROM h0",
     "a table file": "SELECT * REPLACE ((FROM read_csv('{secret}', header = false)) AS source) FROM h0",
-    "an address": "SELECT * REPLACE ((SELECT content FROM read_text('http://127.0.0.1:1/x')) AS source) FROM h0",
     "the environment": "SELECT * REPLACE ((SELECT content FROM read_text('/proc/self/environ')) AS source) FROM h0",
     "nothing": "FROM h0",
 }
@@ -66,10 +65,7 @@ def test_views_are_not_read(tmp_path, evil, secret, view):
     sql = VIEWS[view].format(secret=secret, folder=tmp_path)
     with duckdb.connect(str(tmp_path / "evil.duckdb")) as connection:
         connection.execute("ALTER TABLE hashes RENAME TO h0")
-        try:
-            connection.execute(f"CREATE VIEW hashes AS {sql}")
-        except duckdb.Error as error:  # a DuckDB that looks at addresses already now
-            pytest.skip(str(error).splitlines()[0])
+        connection.execute(f"CREATE VIEW hashes AS {sql}")
     store = tmp_path / "evil.duckdb"
     for use in every_use(store):
         with pytest.raises(StoreError, match="holds no hashes of imgmatch-df\nHint: ") as raised:
@@ -361,7 +357,7 @@ def mutate(data, rng):
 
 
 @pytest.mark.parametrize("form", FORMS[1:])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_changed_bits_are_no_other_hashes(tmp_path, form, seed, monkeypatch):
     monkeypatch.setattr(parquet_store, "_PART_ROWS", 300)
     monkeypatch.setattr(parquet_store, "_ROW_GROUP", 100)
