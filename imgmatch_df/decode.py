@@ -254,11 +254,10 @@ def _decode_with_pillow(data: Data, format_: _Format, options: Options) -> Pictu
 
 def _open_with_pillow(data: Data, format_: _Format, options: Options) -> Picture | Failure:
     # The plugin itself, not `Image.open`, whose own limit is a global of the process and warns.
-    if (
-        format_.largest is not None
-        and (refused := _admit(format_.name, data, *format_.largest(data), options)) is not None
-    ):
-        return refused
+    if format_.largest is not None:
+        width, height = format_.largest(data)
+        if (refused := _admit(format_.name, data, width, height, options)) is not None:
+            return refused
     with format_.plugin(io.BytesIO(data)) as image:
         width, height = image.size
         if (refused := _admit(format_.name, data, width, height, options)) is not None:
