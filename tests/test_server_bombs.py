@@ -68,13 +68,16 @@ class Load:
         for task in self.background:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
+        await asyncio.sleep(0.2)  # the connections end
         return sorted(self.seconds)[int(0.99 * len(self.seconds))]
 
     async def good_client(self):
         reader, writer = await asyncio.open_connection("127.0.0.1", self.service.port, limit=1 << 20)
         while time.monotonic() < self.ends:
             if self.bombs and self.random.random() < 0.1:
-                task = asyncio.create_task(self.send_bomb())
+                streams = await asyncio.open_connection("127.0.0.1", self.service.port, limit=1 << 20)
+                task = asyncio.create_task(self.send_bomb(*streams))
+                task.add_done_callback(lambda _, writer=streams[1]: writer.close())
                 self.background.add(task)
                 task.add_done_callback(self.background.discard)
                 continue
@@ -84,14 +87,10 @@ class Load:
             self.seconds.append(time.monotonic() - began)
         writer.close()
 
-    async def send_bomb(self):
+    async def send_bomb(self, reader, writer):
         """Send a bomb over a connection of its own; nobody waits for what becomes of it."""
         self.n_bombs += 1
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.service.port, limit=1 << 20)
-        try:
-            assert await self.ask(reader, writer, self.random.choice(self.bombs)) in (200, 503)
-        finally:
-            writer.close()
+        assert await self.ask(reader, writer, self.random.choice(self.bombs)) in (200, 503)
 
     async def slow_client(self):
         """Send a body in many small parts."""

@@ -2,9 +2,6 @@
 
 import asyncio
 import logging
-import socket
-import struct
-import sys
 from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
@@ -24,7 +21,6 @@ _LARGE_BYTES: Final = 1 << 20
 _MAX_UNSENT_BYTES: Final = 1 << 14
 # Requests that may wait for the answer to the one before; each takes some kilobytes, and clients send a few ahead.
 _MAX_QUEUED: Final = 16
-_LINGER_NOT: Final = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)  # struct linger: on, for 0 s
 _MAX_HEAD_BYTES: Final = 1 << 16
 
 
@@ -245,14 +241,7 @@ class Connection(HttpToolsProtocol):
         is_idle = self.cycle is None or self.cycle.response_complete  # else the application has its own clocks
         patience_s = self.response_timeout_s if unread else self.header_timeout_s
         if now - self._taken_at > self.response_timeout_s or (is_idle and now - self.since > patience_s):
-            self._reset()
-
-    def _reset(self) -> None:
-        """End the connection; the system, too, forgets what it has not sent."""
-        connection = self.transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
-        self.transport.abort()
+            self.transport.abort()
 
 
 def _too_large() -> Refusal:
