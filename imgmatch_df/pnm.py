@@ -131,6 +131,8 @@ def _numbers(text: bytes, n_values: int) -> npt.NDArray[np.int64]:
     if len(words) == n_values and text[-1:].isdigit() and text.endswith(words[-1]):
         raise EOFError("the last number may be cut")
     try:
+        if b"_" in text:  # which numpy reads as part of a number
+            raise ValueError("an underscore between numbers")
         return np.array(words, dtype="S9").astype(np.uint64).astype(np.int64)
     except ValueError:  # something else between the numbers: one character behind each does not count
         at, values = 0, np.empty(n_values, np.int64)
