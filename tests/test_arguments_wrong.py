@@ -253,12 +253,8 @@ def test_a_series_is_not_compared_with_an_expression(other):
         FRAME["phash"].imgmatch.hamming(other)
 
 
-WIDE = {"UInt64": pl.Series([2**63, 1], dtype=pl.UInt64), "Int128": pl.Series([2**64, 1], dtype=pl.Int128)}
-
-
-@pytest.mark.parametrize("dtype", WIDE)
-def test_keys_beyond_64_bits_are_refused(dtype):
-    frame = FRAME.select("phash", WIDE[dtype].alias("sku"))
+def test_keys_beyond_64_bits_are_refused():
+    frame = FRAME.select("phash", pl.Series("sku", [2**64, 1], dtype=pl.Int128))
     with pytest.raises(imgmatch_df.ColumnError, match="'sku' is null or does not fit into 64 bits in 1 rows\nHint: "):
         imgmatch_df.write_hashes(frame, "a.duckdb", key="sku")
 

@@ -469,10 +469,10 @@ def test_words_that_the_parser_refuses():
 
 
 def test_an_output_that_cannot_be_written_is_known_before_hashing(folder, empty, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("imgmatch_df.targets.open_new", refuse)
     monkeypatch.setattr(batches, "hash_batch", lambda *_: pytest.fail("hashed"))
     result = call("visual-hash", folder, "-o", empty / "out.csv")
     assert result.exit_code == 2

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from oddities import KINDS, KNOWN, READ, REFUSED, odd_files
 from PIL import __version__ as pillow_version
@@ -68,3 +69,12 @@ def test_the_table_in_the_readme_is_the_one_that_is_drawn(monkeypatch):
     if not DRAWN_WITH:  # other encoders draw other files
         written, drawn = ([line.split("|")[1:4] + line.split("|")[5:] for line in table] for table in (written, drawn))
     assert written == drawn
+
+
+@pytest.mark.parametrize("sign", "_+-.e,x/'")
+@pytest.mark.parametrize("text", ["0 9 1{}08 4 5 6 7", "0 9 8{} 4 5 6 7"])
+def test_a_character_within_a_plain_number_ends_it(sign, text):
+    """Python and numpy read 1_08 as 108."""
+    data = f"P2 3 2 255 {text.format(sign)}\n".encode()
+    truth, ours = by_opencv(data), decode_picture(data, Options())
+    np.testing.assert_array_equal(as_seen(ours), truth)
