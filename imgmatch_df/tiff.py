@@ -344,7 +344,7 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
     else:
         n_samples = 1
     data = tags.data
-    if compression in _BYTES:
+    if compression in _BYTES and len(offsets) < layout.across * layout.down:  # a band
         data, offsets, counts = _only(data, offsets, counts, grid.block_rows * grid.block_bytes)
     entries = {
         256: (4, [width]),

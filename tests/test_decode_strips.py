@@ -86,6 +86,7 @@ def test_every_layout_of_tiff(seed, n_files, in_strips):
     assert n_read > n_files // 3
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**32), st.integers(1, 500))
 def test_ink(width, height, seed, at_once):
     ink = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
@@ -104,6 +105,7 @@ def test_ink_of_every_value():
     np.testing.assert_array_equal(ink[..., 0], key - ((255 - value.astype(int)) * key >> 8))
 
 
+@settings(deadline=None)
 @given(
     arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2, max_side=20), elements=st.floats(width=32)),
     st.integers(1, 200),
@@ -123,6 +125,7 @@ def test_floats_are_stretched_from_the_least_of_all_strips(values, n_bytes):
         np.testing.assert_array_equal(decode_picture(data, Options()).pixels, expected)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 255), st.integers(1, 300), st.sampled_from([1, 3, 4]))
 def test_composite(width, height, background, at_once, channels):
     values = draw(width * height + background, width, height, channels).reshape(height, width, channels)
