@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from itertools import cycle, islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -122,8 +121,11 @@ def remove_budgets() -> None:
     from imgmatch_df import decode, pixel_budget
 
     class NoBudget(pixel_budget.PixelBudget):
-        def image(self) -> AbstractContextManager[None]:
-            return nullcontext()
+        def __enter__(self) -> None:
+            pass
+
+        def __exit__(self, *_: object) -> None:
+            pass
 
         def take(self, *_: int) -> None:
             pass

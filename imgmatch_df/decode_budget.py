@@ -14,8 +14,8 @@ from imgmatch_df.jpeg import Segments
 Data = bytes | memoryview
 
 # Photos have 1 to 10 scans, the longest legal progression of an 8-bit grey image 882. A scan of nothing takes 0.4 s of
-# 88 megapixels.
-MAX_SCANS: Final = 100
+# 88 megapixels, so that 64 take 3 s for 10 megapixels.
+MAX_SCANS: Final = 64
 # Before the first scan, without comments and metadata. Photos have up to 20; Pillow takes 3 us for each.
 MAX_SEGMENTS: Final = 10_000
 # What the structures of OpenJPEG may add: one code-block for 256 samples is 16 x 16, the usual ones are 64 x 64.

@@ -42,7 +42,7 @@ def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> Im
     from imgmatch_df._kernels.pictures import hash_picture
     from imgmatch_df.decode import decode_picture
 
-    with pixel_budget.PIXELS.image():
+    with pixel_budget.PIXELS:
         try:
             image = decode_picture(data, options)
         except MemoryError:

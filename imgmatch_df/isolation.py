@@ -323,7 +323,7 @@ class Decoders:
             If no process can be started.
         """
         pickled = _pickled(options)
-        with (lane.pixels or pixel_budget.PIXELS).image():
+        with lane.pixels or pixel_budget.PIXELS:
             decoder = self._take(lane.priority)
             try:
                 result = decoder.hash(data, pickled, bmh1_out, lane)

@@ -6,8 +6,6 @@ What an image takes depends on its format and on its header more than on its pix
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 # Of all images together. Each thread keeps up to 64 MB beside, and smaller images are not counted: 16 threads stay
@@ -19,6 +17,8 @@ SMALL: Final = 16_000_000
 
 class PixelBudget:
     """Bytes of images that are being decoded; who would exceed the limit waits, first come, first served.
+
+    Each image is a block: ``with budget:``.
 
     Parameters
     ----------
@@ -33,20 +33,19 @@ class PixelBudget:
         self._changed = threading.Condition()
         self._held = threading.local()
 
-    @contextmanager
-    def image(self) -> Iterator[None]:
-        """Give back at the end what this thread takes within."""
+    def __enter__(self) -> None:
+        """Begin an image: what this thread takes from here on is given back at the end of the block."""
         self._held.n_bytes = 0
-        try:
-            yield
-        finally:
+
+    def __exit__(self, *_: object) -> None:
+        if self._held.n_bytes:
             self._release()
-            self._held.n_bytes = None
+        self._held.n_bytes = None
 
     def take(self, n_bytes: int) -> None:
         """Take the bytes of the image that this thread is about to decode; wait until there is room for them.
 
-        Nothing is taken outside of `image`, and nothing more for an image that is decoded a second time.
+        Nothing is taken outside of a block, and nothing more for an image that is decoded a second time.
         """
         held: int | None = getattr(self._held, "n_bytes", None)
         if held is None or n_bytes <= max(SMALL, held):

@@ -28,7 +28,7 @@ def test_no_more_than_the_limit_is_held(n_threads):
 
     def decode(number):
         n_bytes = SMALL * (2 + number % 5)
-        with budget.image():
+        with budget:
             budget.take(n_bytes)
             gauge.add(n_bytes)
             sleep(0.001)
@@ -45,7 +45,7 @@ def test_one_image_may_exceed_it_alone_and_is_not_overtaken_for_ever():
     done = []
 
     def decode(n_bytes):
-        with budget.image():
+        with budget:
             budget.take(n_bytes)
             gauge.add(n_bytes)
             sleep(0.002)
@@ -60,7 +60,7 @@ def test_one_image_may_exceed_it_alone_and_is_not_overtaken_for_ever():
 
 def test_small_images_do_not_wait():
     budget = PixelBudget(1)
-    with budget.image():
+    with budget:
         budget.take(9 * SMALL)
         with ThreadPoolExecutor(1) as threads:
             threads.submit(take_within, budget, SMALL).result(10)
@@ -68,7 +68,7 @@ def test_small_images_do_not_wait():
 
 def test_what_an_image_takes_twice_does_not_wait_for_itself():
     budget = PixelBudget(2 * SMALL)
-    with budget.image():
+    with budget:
         budget.take(2 * SMALL)
         budget.take(9 * SMALL)
     assert budget._n_bytes == 0
@@ -78,7 +78,7 @@ def test_images_that_are_decoded_twice_do_not_wait_for_each_other():
     budget, both = PixelBudget(4 * SMALL), threading.Barrier(2)
 
     def decode(_):
-        with budget.image():
+        with budget:
             budget.take(2 * SMALL)
             both.wait(10)
             budget.take(3 * SMALL)
@@ -91,7 +91,7 @@ def test_images_that_are_decoded_twice_do_not_wait_for_each_other():
 def test_nothing_is_taken_outside_of_an_image():
     budget = PixelBudget(2 * SMALL)
     budget.take(9 * SMALL)
-    with budget.image():
+    with budget:
         budget.take(9 * SMALL)
     budget.take(9 * SMALL)
     assert budget._n_bytes == 0
@@ -99,13 +99,13 @@ def test_nothing_is_taken_outside_of_an_image():
 
 def test_an_error_gives_it_back():
     budget = PixelBudget(2 * SMALL)
-    with pytest.raises(ZeroDivisionError), budget.image():
+    with pytest.raises(ZeroDivisionError), budget:
         budget.take(2 * SMALL + 1 // 0)
-    with budget.image():
+    with budget:
         budget.take(2 * SMALL)
     take_within(budget, 2 * SMALL)
 
 
 def take_within(budget, n_bytes):
-    with budget.image():
+    with budget:
         budget.take(n_bytes)
