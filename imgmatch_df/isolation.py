@@ -43,7 +43,7 @@ _N_WAITS: Final = 4  # for an image that has got little of the processors in the
 # The kinds: `Failure`, `ImageHashes`, or how many pixels the image has, which one byte grants or declines.
 FAILED: Final = 0
 HASHED: Final = 1
-NEEDS_PIXELS: Final = 2
+NEEDS_BYTES: Final = 2
 GRANTED: Final = b"y"
 DECLINED: Final = b"n"
 PID: Final = Struct("<i")  # or the error number of fork(2), negative
@@ -74,18 +74,18 @@ class Lane(NamedTuple):
 
     Parameters
     ----------
-    pixels
-        Limits the pixels that are decoded at a time; None stands for the budget of this process.
-    max_pixels
-        Larger images are declined.
+    budget
+        Limits the memory that decoding takes at a time; None stands for the budget of this process.
+    max_bytes
+        Images that take more memory are declined.
     max_s
         Images that take longer are declined, in seconds. None: they fail after `DEADLINE_S`.
     priority
         `NORMAL`, or `LOW` for processes that leave the processors to others.
     """
 
-    pixels: PixelBudget | None = None
-    max_pixels: float = float("inf")
+    budget: PixelBudget | None = None
+    max_bytes: float = float("inf")
     max_s: float | None = None
     priority: bytes = NORMAL
 
@@ -113,7 +113,7 @@ class _Decoder:
         TimeoutError
             If it does not respond by the deadline.
         DeclinedError
-            If the image has more pixels than the lane allows. The process can be used on.
+            If the image takes more memory than the lane allows. The process can be used on.
         """
         within_s = DEADLINE_S if lane.max_s is None else lane.max_s
         self._connection.settimeout(within_s)
@@ -122,12 +122,12 @@ class _Decoder:
         while True:
             response = self._receive_start(began_s, lane)
             kind, width, height, number, n_bytes = RESPONSE.unpack_from(response)
-            if kind != NEEDS_PIXELS:
+            if kind != NEEDS_BYTES:
                 break
-            if number > lane.max_pixels:
+            if number > lane.max_bytes:
                 self._send(DECLINED)
                 raise DeclinedError
-            (lane.pixels or pixel_budget.PIXELS).take(number)
+            (lane.budget or pixel_budget.PIXELS).take(number)
             self._send(GRANTED)
         rest = response[RESPONSE.size :]
         rest += self._receive(n_bytes - len(rest))
@@ -323,7 +323,7 @@ class Decoders:
             If no process can be started.
         """
         pickled = _pickled(options)
-        with lane.pixels or pixel_budget.PIXELS:
+        with lane.budget or pixel_budget.PIXELS:
             decoder = self._take(lane.priority)
             try:
                 result = decoder.hash(data, pickled, bmh1_out, lane)

@@ -21,7 +21,7 @@ from imgmatch_df.isolation import (
     HASHED,
     LENGTH,
     LOW,
-    NEEDS_PIXELS,
+    NEEDS_BYTES,
     PID,
     REQUEST,
     RESPONSE,
@@ -114,28 +114,28 @@ class _DeclinedError(BaseException):
     """The other side wants this image no longer; no decoder takes it for a broken image."""
 
 
-class _PixelsOfParent(PixelBudget):
-    """The pixel budget of the process that decodes for many, from which this one takes."""
+class _BudgetOfParent(PixelBudget):
+    """The budget of the process that decodes for many, from which this one takes."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(0)
         self._connection = connection
-        self.n_pixels = 0  # taken for the image that is being decoded
+        self.n_bytes = 0  # taken for the image that is being decoded
 
-    def take(self, n_pixels: int) -> None:
-        """Take the pixels of an image from the budget."""
-        if n_pixels <= max(pixel_budget.SMALL, self.n_pixels):
+    def take(self, n_bytes: int) -> None:
+        """Take the bytes of an image from the budget."""
+        if n_bytes <= max(pixel_budget.SMALL, self.n_bytes):
             return
-        self._connection.sendall(RESPONSE.pack(NEEDS_PIXELS, 0, 0, n_pixels, 0))
+        self._connection.sendall(RESPONSE.pack(NEEDS_BYTES, 0, 0, n_bytes, 0))
         if receive(self._connection, 1) != GRANTED:
             raise _DeclinedError
-        self.n_pixels = n_pixels
+        self.n_bytes = n_bytes
 
 
 def _serve_images(connection: socket.socket) -> None:
     import numpy as np
 
-    budget = pixel_budget.PIXELS = _PixelsOfParent(connection)
+    budget = pixel_budget.PIXELS = _BudgetOfParent(connection)
     connection.sendall(PID.pack(os.getpid()))
     bmh1 = np.empty(121, np.uint8)
     options_bytes, options = b"", Options()
@@ -144,7 +144,7 @@ def _serve_images(connection: socket.socket) -> None:
         given = bytes(receive(connection, n_options))
         if given != options_bytes:
             options_bytes, options = given, loads(given)  # noqa: S301  # of the process that started this one
-        budget.n_pixels = 0
+        budget.n_bytes = 0
         data = None
         try:
             data = receive(connection, n_data)

@@ -78,7 +78,7 @@ class Tags:
 
     def _unpack(self, kind: str, at: int) -> tuple[int, ...]:
         if at + struct.calcsize("<" + kind) > len(self.data):
-            raise EOFError("the tags begin behind the end of the file")
+            raise EOFError(f"the tags begin behind the end of the file, after {len(self.data):,} bytes")
         return struct.unpack_from(self.order + kind, self.data, at)
 
     def __contains__(self, tag: int) -> bool:

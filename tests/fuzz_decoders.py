@@ -34,7 +34,7 @@ from imgmatch_df.errors import Failure
 from imgmatch_df.options import MAX_PIXELS, Options
 from imgmatch_df.schema import STATUSES
 
-# The budget of issue 12: 3 s for 10 megapixels and 24 bytes a pixel beyond the input. What every file may take besides
+# The budget: 3 s for 10 megapixels and 24 bytes a pixel beyond the input. What every file may take besides
 # covers the first use of a code path, and the buffers of libraries.
 S_A_PIXEL = 3 / 10_000_000
 FREE_S = 1.0

@@ -174,7 +174,7 @@ def test_a_full_disk_is_not_the_fault_of_the_input(here, words):
     assert done.returncode == 2
     first, hint = done.stderr.splitlines()
     assert "No space left on device" in first
-    assert hint.startswith("Hint: the disk is full")
+    assert "make room" in hint or "the disk is full" in hint
 
 
 def test_without_a_compiler_the_command_says_so(here):
@@ -228,7 +228,7 @@ def test_a_request_reads_files_of_the_folder_that_is_allowed(here):
     rows = pl.read_parquet("out.parquet")
     blocked = ["fetch_blocked"] * 3
     assert rows["status"].to_list() == ["ok", "ok", *blocked, "decode_failed", "fetch_blocked", "ok"]
-    assert rows["detail"][5] == "not an image"
+    assert rows["detail"][5] == "not an image: text"
     assert "root:" not in result.stderr
     assert call("visual-hash", "in.json", "--schemes", "file,data", code=1).stderr.startswith("4 of 8 failed")
 

@@ -15,7 +15,7 @@ from pictures import draw, jpeg
 from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
-from imgmatch_df import isolation, pixel_budget
+from imgmatch_df import decode_costs, isolation, pixel_budget
 from imgmatch_df.errors import Failure
 from imgmatch_df.image_hashes import hash_image
 from imgmatch_df.isolation import LOW, DeclinedError, Decoders, DecodersUnavailableError, Lane
@@ -101,35 +101,37 @@ class NotedBudget(PixelBudget):
         super().__init__(1 << 40)
         self.taken = []
 
-    def take(self, n_pixels):
-        self.taken.append(n_pixels)
-        super().take(n_pixels)
+    def take(self, n_bytes):
+        self.taken.append(n_bytes)
+        super().take(n_bytes)
 
 
-def test_pixels_are_taken_from_the_budget_of_this_process(decoders, encoded, monkeypatch):
+def test_memory_is_taken_from_the_budget_of_this_process(decoders, encoded, monkeypatch):
     noted = NotedBudget()
     monkeypatch.setattr(pixel_budget, "PIXELS", noted)
-    both(decoders, jpeg(draw(3, 1500, 1000)))
+    image = jpeg(draw(3, 2400, 1600))
+    both(decoders, image)
     del noted.taken[:]
     out = np.zeros(121, np.uint8)
-    assert decoders.hash_image(jpeg(draw(3, 1500, 1000)), OPTIONS, out).width == 1500
-    assert noted.taken == [1_500_000]
+    assert decoders.hash_image(image, OPTIONS, out).width == 2400
+    assert noted.taken == [decode_costs.n_bytes("JPEG", image, 2400, 1600)]
+    n_taken = len(noted.taken)
     assert decoders.hash_image(encoded[0], OPTIONS, out).width
-    assert noted.taken == [1_500_000], "small images are not counted"
-    assert noted._n_pixels == 0
+    assert len(noted.taken) == n_taken, "small images are not counted"
+    assert noted._n_bytes == 0
 
 
 def test_a_lane_declines_what_is_too_large_and_the_next_one_takes_it(decoders):
     out = np.zeros(121, np.uint8)
-    image = jpeg(draw(3, 1500, 1000))
-    small = Lane(NotedBudget(), max_pixels=1_400_000)
+    image = jpeg(draw(3, 2400, 1600))
+    small = Lane(NotedBudget(), max_bytes=17_000_000)
     both(decoders, image)
     pids = {decoder._pid for decoder in decoders._free}
     with pytest.raises(DeclinedError):
         decoders.hash_image(image, OPTIONS, out, small)
     assert {decoder._pid for decoder in decoders._free} == pids, "its process goes on"
-    assert small.pixels.taken == []
-    assert decoders.hash_image(image, OPTIONS, out, Lane(NotedBudget(), priority=LOW)).width == 1500
+    assert small.budget.taken == []
+    assert decoders.hash_image(image, OPTIONS, out, Lane(NotedBudget(), priority=LOW)).width == 2400
     low = decoders._free_low[-1]._pid
     assert os.getpriority(os.PRIO_PROCESS, low) > os.getpriority(os.PRIO_PROCESS, 0)
 

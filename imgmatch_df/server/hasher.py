@@ -33,12 +33,11 @@ Known: TypeAlias = Callable[[Sequence[str]], Mapping[str, Row]]
 # How long a thread of the pool hashes before it lets in others, such as the comparisons of a request.
 _TURN_S: Final = 0.02
 # With decoder processes, an image that is too large or too slow for a lane waits for the next one. The processes of the
-# later lanes have a low priority. A JPEG of 4 megapixels takes 0.03 s. A decoder takes up to 24 bytes a pixel, so that
-# all lanes together take less than 4 GB.
+# later lanes have a low priority. A JPEG of 12 megapixels takes 64 MB and 0.1 s. All lanes together stay below 4 GB.
 _LANES: Final = (
-    Lane(PixelBudget(24_000_000), max_pixels=4_000_000, max_s=0.25),
-    Lane(PixelBudget(48_000_000), max_pixels=16_000_000, max_s=1.5, priority=LOW),
-    Lane(PixelBudget(90_000_000), priority=LOW),
+    Lane(PixelBudget(600_000_000), max_bytes=64_000_000, max_s=0.25),
+    Lane(PixelBudget(1_100_000_000), max_bytes=256_000_000, max_s=1.5, priority=LOW),
+    Lane(PixelBudget(2_100_000_000), priority=LOW),
 )
 # A small image, to find out whether images are hashed; not needed for some seconds after any other was.
 _SAMPLE: Final = "data:;base64,UDUgMiAyIDI1NSAAAAAA"
