@@ -231,7 +231,18 @@ def _fail(error: BaseException, code: int) -> NoReturn:
         message += f"\nHint: {_hint(error, message)}"
     for line in f"imgmatch: {message}".split("\n"):
         say(line)
+    _drop_unwritable()
     raise typer.Exit(code) from None
+
+
+def _drop_unwritable() -> None:
+    """Drop what standard output does not take: Python would try again at its end, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, sys.stdout.fileno())
+        os.close(nothing)
 
 
 def _hint(error: BaseException, message: str) -> str:

@@ -100,6 +100,9 @@ def look_up(host, *_, **__):
 look_up.n_calls = 0
 
 
+IN_NAMESPACE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import namespace; namespace.enter(); "
+
+
 def attack():
     """In the namespace: hash every column, and print what happened."""
     good = jpeg(draw(1))
@@ -130,11 +133,9 @@ def attack():
 
 @pytest.fixture(scope="module")
 def found():
-    code = "import namespace; namespace.enter(); import test_network_namespace; test_network_namespace.attack()"
+    code = f"{IN_NAMESPACE}import test_network_namespace; test_network_namespace.attack()"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parent, env=environment, timeout=120
-    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, timeout=120)
     if run.returncode == namespace.CANNOT:
         pytest.skip("no network namespace can be made here")
     assert run.returncode == 0, run.stderr.decode()
@@ -154,15 +155,15 @@ def test_every_redirect_was_sent(found):
 
 
 def test_the_canary_sees_what_is_allowed():
-    code = """
-import namespace; namespace.enter()
+    code = f"""
+{IN_NAMESPACE}
 import polars as pl, imgmatch_df
 canary = namespace.Canary(str)
-urls = [f"http://{ip}:8080/a" for ip in ("127.0.0.1", "[::1]", *namespace.PRIVATE)]
+urls = [f"http://{{ip}}:8080/a" for ip in ("127.0.0.1", "[::1]", *namespace.PRIVATE)]
 pl.Series(urls).imgmatch.phash(allow_private_networks=True, attempts=1, timeout_s=3)
 assert len(set(canary.hits)) == len(urls), canary.hits
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=Path(__file__).parent, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
     if run.returncode == namespace.CANNOT:
         pytest.skip("no network namespace can be made here")
     assert run.returncode == 0, run.stderr.decode()
