@@ -671,6 +671,7 @@ def test_a_host_that_responds_to_some_is_asked_for_all(server, monkeypatch):
     assert server.targets.total() == before + 60
 
 
+@pytest.mark.slow
 def test_one_call_with_silent_hosts_leaves_connections_to_others(server, monkeypatch):
     monkeypatch.setattr(connections, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
     urls = [server.url(f"/slow-headers?s=60&n={n}", f"silent{n % 8}.example") for n in range(160)]

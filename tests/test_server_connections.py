@@ -161,6 +161,7 @@ def test_who_reads_slowly_is_served(impatient):
         assert received.endswith(b'"text":"OK"}}') or b'"records":' in received
 
 
+@pytest.mark.slow
 def test_an_idle_connection_is_kept_as_long_as_told():
     """However soon a head has to be there, once it has begun."""
     with Service("--keep-alive-s", "4", "--header-timeout-s", "1") as running, running.connect() as connection:

@@ -111,6 +111,7 @@ def check_without_log(path):
     assert alone.read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 @ON_UNIX
 def test_flipped_bits_are_not_made_into_other_rows(tmp_path):
     """Of a store with a log, any bit of any block: the rows are the same, or nothing is changed."""
