@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
@@ -274,6 +273,8 @@ def _checksums(file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> Iterator[in
     if sum(n_bytes for _, n_bytes in ranges) < _BYTES_FOR_THREADS:
         yield from map(checksum, ranges)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(n_threads()) as pool:
         yield from pool.map(checksum, ranges)
 
