@@ -13,6 +13,6 @@ def main() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda number, _frame: os._exit(128 + number))
-    from imgmatch_df import cli
+    from imgmatch_df.cli import app
 
-    cli.main()
+    app.main()

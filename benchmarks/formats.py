@@ -20,7 +20,7 @@ README = ROOT / "README.md"
 SEEDS = (1, 2, 3)
 SIZE = (160, 120)
 
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests" / "support"))
 from oddities import KINDS, KNOWN, READ, odd_files  # noqa: E402
 
 

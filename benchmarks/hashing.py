@@ -119,7 +119,7 @@ def _ours(
 
 def remove_budgets() -> None:
     """Have this process decode without a look at what an image may take."""
-    from imgmatch_df import decode, pixel_budget
+    from imgmatch_df.images import decode, pixel_budget
 
     class NoBudget(pixel_budget.PixelBudget):
         def __enter__(self) -> None:

@@ -322,7 +322,7 @@ def time_lookups(path: str) -> None:
     """Print what a look-up costs inside of the service, and what the rows take, as JSON."""
     import numpy as np
 
-    from imgmatch_df.server.stored import StoredRows
+    from imgmatch_df.server.store_lookup import StoredRows
 
     started = time.perf_counter()
     rows = StoredRows(path, "full")

@@ -16,12 +16,12 @@ from imgmatch_df.errors import (
     SourceError,
     StoreError,
 )
-from imgmatch_df.grouping import cluster, remove_duplicates
-from imgmatch_df.pairing import match, near_duplicates, rank_images
-from imgmatch_df.pipeline import bmh1, from_bits, hamming, phash, to_bits, visual_hash
-from imgmatch_df.scan import count_left_out, scan_images
-from imgmatch_df.store import read_hashes, scan_hashes
-from imgmatch_df.storing import WriteSummary, sink_hashes, write_hashes
+from imgmatch_df.frames.clustering import cluster, remove_duplicates
+from imgmatch_df.frames.expressions import bmh1, from_bits, hamming, phash, to_bits, visual_hash
+from imgmatch_df.frames.pairs import match, near_duplicates, rank_images
+from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
+from imgmatch_df.images.scan import count_left_out, scan_images
+from imgmatch_df.store.open import read_hashes, scan_hashes
 
 __version__ = "0.1.0"
 
@@ -55,3 +55,7 @@ __all__ = [
     "visual_hash",
     "write_hashes",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,114 +1,166 @@
-"""The columns of a verb's result: names that collide with none of the user's, and one order for all verbs."""
+"""Every column name and dtype of the project, and the hash kinds. Nobody else spells a column name."""
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 
 import polars as pl
 
-from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.schema import HASH_KINDS
+from imgmatch_df.errors import ArgumentError
 
-_HINT = "prefix= or suffix= renames the new columns; or rename or drop yours."
+# Columns of a hashed frame.
+WIDTH: Final = "width"
+HEIGHT: Final = "height"
+STATUS: Final = "status"
+DETAIL: Final = "detail"
 
+# Columns of a scanned folder.
+PATH: Final = "path"
+SIZE: Final = "size"
+MODIFIED: Final = "modified"
 
-class Affixes(NamedTuple):
-    """What stands before and after the names of the columns that a call adds.
+# Columns of what a scan leaves out.
+REASON: Final = "reason"
+SUFFIX: Final = "suffix"
+N: Final = "n"
 
-    Parameters
-    ----------
-    prefix, suffix
-        Text; empty by default.
-    """
+# Columns of a store of hashes, besides those above.
+SOURCE: Final = "source"
+ETAG: Final = "etag"
 
-    prefix: str = ""
-    suffix: str = ""
+# Columns of joins, clusters and rankings.
+LEFT_ID: Final = "left_id"
+RIGHT_ID: Final = "right_id"
+QUERY_ID: Final = "query_id"
+REFERENCE_ID: Final = "reference_id"
+DISTANCE: Final = "distance"
+CLUSTER_ID: Final = "cluster_id"
+REPRESENTATIVE_ID: Final = "representative_id"
+KEPT: Final = "kept"
+DIAMETER: Final = "diameter"
+REMOVED_RECORDS: Final = "removed_records"
+RANK: Final = "rank"
+CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
 
-    @classmethod
-    def make(cls, prefix: object, suffix: object) -> "Affixes":
-        """Return the affixes of a call, checked.
-
-        Raises
-        ------
-        ArgumentError
-            If one is not a str.
-        """
-        for name, value in (("prefix", prefix), ("suffix", suffix)):
-            if not isinstance(value, str):
-                raise ArgumentError(f"{name} must be a str, got {value!r:.80}\nHint: leave it out for plain names.")
-        return cls(str(prefix), str(suffix))
-
-    def add(self, names: Iterable[str], schema: Mapping[str, Any], hint: str = _HINT) -> dict[str, str]:
-        """Return the names of new columns, by their plain names.
-
-        Raises
-        ------
-        ColumnError
-            If the frame has a column of such a name: a verb never replaces a column of the user's.
-        """
-        added = {name: f"{self.prefix}{name}{self.suffix}" for name in names}
-        taken = [name for name in added.values() if name in schema]
-        if taken:
-            shown = ", ".join(map(repr, taken))
-            raise ColumnError(
-                f"the frame already has {'a column' if len(taken) == 1 else 'columns'} {shown}, and this call adds "
-                f"{'one of that name' if len(taken) == 1 else 'columns of these names'}\nHint: {hint}"
-            )
-        return added
-
-
-PLAIN: Final = Affixes()
-
-
-def arranged(new: Iterable[str], schema: Mapping[str, Any], made: Collection[str] = ()) -> list[str]:
-    """Return the columns of a result in order: the new ones, those of the frame, and the hashes last.
-
-    A hash fills the width of a notebook or terminal: behind it, the new columns would not be seen.
-
-    Parameters
-    ----------
-    new
-        Columns that the verb adds, in order.
-    schema
-        Columns of the hashed frame, without `new`.
-    made
-        Those of them that are hashes under other names.
-    """
-    hashes = {name for name, dtype in schema.items() if name in made or is_hash(name, dtype)}
-    return [*new, *(name for name in schema if name not in hashes), *(name for name in schema if name in hashes)]
+OK: Final = "ok"
+STATUSES: Final = (
+    OK,
+    "missing",
+    "bad_source",
+    "not_found",
+    "fetch_blocked",
+    "fetch_timeout",
+    "fetch_failed",
+    "too_many_bytes",
+    "decode_failed",
+    "too_many_pixels",
+)
+STATUS_DTYPE: Final = pl.Enum(STATUSES)
+MODIFIED_DTYPE: Final = pl.Datetime("us", "UTC")
+DISTANCE_DTYPE: Final = pl.UInt16()
+ROW_DTYPE: Final = pl.UInt32()
 
 
-def is_hash(name: str, dtype: Any) -> bool:
-    """Return whether a column holds hashes, by its name and dtype."""
-    return name in HASH_KINDS and HASH_KINDS[name].holds(dtype)
-
-
-def without_bytes(expr: pl.Expr, dtype: Any) -> tuple[pl.Expr, Any] | None:
-    """Return an expression without its `Binary` parts, such as encoded images, and its dtype; None if nothing is left.
+@dataclass(frozen=True, slots=True)
+class HashKind:
+    """One kind of perceptual hash.
 
     Parameters
     ----------
-    expr
-        A column, or what it is nested in.
+    name
+        Name of the kind and of its column.
+    n_bits
+        Bits that carry information, and so the largest possible distance.
+    n_bytes
+        Bytes of one hash; the documented 0/1 string has eight characters for each.
     dtype
-        Its dtype.
+        Polars dtype of its column.
+    version
+        Name of the definition; hashes of different versions are not comparable.
+    near_radius
+        Advised radius for edited copies, in bits.
+    max_honest_radius
+        Largest radius that still separates copies from unrelated images, in bits; beyond it the verbs warn.
     """
-    if dtype in (pl.Binary, pl.Object):
-        return None
-    if isinstance(dtype, pl.Struct):
-        parts = {field.name: without_bytes(expr.struct.field(field.name), field.dtype) for field in dtype.fields}
-        left = {name: part for name, part in parts.items() if part is not None}
-        if len(left) == len(parts) and all(left[field.name][1] == field.dtype for field in dtype.fields):
-            return expr, dtype
-        if not left:
-            return None
-        struct = pl.struct(part.alias(name) for name, (part, _) in left.items())
-        # A null struct stays null, and does not become one of nulls.
-        inner = pl.Struct({name: part_dtype for name, (_, part_dtype) in left.items()})
-        return pl.when(expr.is_not_null()).then(struct), inner
-    if isinstance(dtype, pl.List | pl.Array):
-        found = without_bytes(pl.element(), dtype.inner)
-        if found is None or found[1] == dtype.inner:
-            return None if found is None else (expr, dtype)
-        values = expr.arr.to_list() if isinstance(dtype, pl.Array) else expr
-        return values.list.eval(found[0]), pl.List(found[1])
-    return expr, dtype
+
+    name: str
+    n_bits: int
+    n_bytes: int
+    dtype: pl.DataType
+    version: str
+    near_radius: int
+    max_honest_radius: int
+
+    @property
+    def n_chars(self) -> int:
+        """Length of the documented 0/1 string, padding included."""
+        return 8 * self.n_bytes
+
+    def holds(self, dtype: pl.DataType) -> bool:
+        """Return whether a column of `dtype` can hold hashes of this kind.
+
+        64 bits come from elsewhere as whole numbers of other dtypes, mostly as signed ones; a column without any hash
+        may be `Null`.
+        """
+        if dtype in (self.dtype, pl.Null):
+            return True
+        return self.n_bits == 64 and (dtype.is_integer() or (isinstance(dtype, pl.Decimal) and dtype.scale == 0))
+
+
+BMH1: Final = HashKind(
+    "bmh1",
+    n_bits=961,
+    n_bytes=121,
+    dtype=pl.Binary(),
+    version="opencv-block-mean-1",
+    near_radius=24,
+    max_honest_radius=128,
+)
+PHASH: Final = HashKind(
+    "phash",
+    n_bits=64,
+    n_bytes=8,
+    dtype=pl.UInt64(),
+    version="opencv-phash",
+    near_radius=4,
+    max_honest_radius=16,
+)
+HASH_KINDS: Final[dict[str, HashKind]] = {kind.name: kind for kind in (BMH1, PHASH)}
+
+
+def hash_kind(name: str) -> HashKind:
+    """Return the hash kind called `name`.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such kind.
+    """
+    if not isinstance(name, str) or name not in HASH_KINDS:
+        raise ArgumentError(
+            f"hash_type must be one of {', '.join(map(repr, HASH_KINDS))}, got {f'{name!r:.80}'.splitlines()[0]}\n"
+            "Hint: 'bmh1' separates near-duplicates best, 'phash' is the compact 64-bit one."
+        )
+    return HASH_KINDS[name]
+
+
+def batch_fields() -> dict[str, pl.DataType]:
+    """Return the columns of a batch of hashed sources: a visual hash, and what a server says to know it again by."""
+    return {
+        WIDTH: pl.UInt32(),
+        HEIGHT: pl.UInt32(),
+        **{name: kind.dtype for name, kind in HASH_KINDS.items()},
+        STATUS: STATUS_DTYPE,
+        DETAIL: pl.String(),
+        ETAG: pl.String(),
+    }
+
+
+def visual_hash_fields(hash_types: tuple[str, ...] = tuple(HASH_KINDS)) -> dict[str, pl.DataType]:
+    """Return the columns of a visual hash: width, height, status and detail, and last the hashes asked for."""
+    return {
+        WIDTH: pl.UInt32(),
+        HEIGHT: pl.UInt32(),
+        STATUS: STATUS_DTYPE,
+        DETAIL: pl.String(),
+        **{name: hash_kind(name).dtype for name in hash_types},
+    }

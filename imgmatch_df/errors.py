@@ -74,7 +74,7 @@ class Failure(NamedTuple):
     Parameters
     ----------
     status
-        One of `schema.STATUSES` other than ``"ok"``.
+        One of `columns.STATUSES` other than ``"ok"``.
     detail
         One line that a person can act on; no credentials, no more than 80 characters of the source.
     """

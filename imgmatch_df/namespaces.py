@@ -8,20 +8,27 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, Unpack, over
 
 import polars as pl
 
-from imgmatch_df import grouping, pairing, pipeline, storing
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import FrameT
+from imgmatch_df.frames import clustering, expressions, pairs, writing
+from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.options import SourceOptions
-from imgmatch_df.store import Target
+from imgmatch_df.store.open import Target
 
 T = TypeVar("T")
 
 _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     function.__name__: function
     for function in (
-        *(pipeline.phash, pipeline.bmh1, pipeline.visual_hash, pipeline.hamming, pipeline.to_bits, pipeline.from_bits),
-        *(pairing.near_duplicates, pairing.match, pairing.rank_images, grouping.cluster, grouping.remove_duplicates),
-        *(storing.write_hashes, storing.sink_hashes),
+        *(
+            expressions.phash,
+            expressions.bmh1,
+            expressions.visual_hash,
+            expressions.hamming,
+            expressions.to_bits,
+            expressions.from_bits,
+        ),
+        *(pairs.near_duplicates, pairs.match, pairs.rank_images, clustering.cluster, clustering.remove_duplicates),
+        *(writing.write_hashes, writing.sink_hashes),
     )
 }
 
@@ -80,34 +87,34 @@ class ImgMatchExpr(_Namespace):
 
     def phash(self, **options: Unpack[SourceOptions]) -> pl.Expr:
         """See `imgmatch_df.phash`."""
-        return pipeline.phash(self._expr, **options)
+        return expressions.phash(self._expr, **options)
 
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Expr:
         """See `imgmatch_df.bmh1`."""
-        return pipeline.bmh1(self._expr, **options)
+        return expressions.bmh1(self._expr, **options)
 
     def visual_hash(
         self,
         *,
-        hash_types: pipeline.HashTypes = ("bmh1", "phash"),
+        hash_types: expressions.HashTypes = ("bmh1", "phash"),
         prefix: str = "",
         suffix: str = "",
         **options: Unpack[SourceOptions],
     ) -> pl.Expr:
         """See `imgmatch_df.visual_hash`."""
-        return pipeline.visual_hash(self._expr, hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
+        return expressions.visual_hash(self._expr, hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
 
     def hamming(self, other: pl.Expr | pl.Series | int | bytes | str) -> pl.Expr:
         """See `imgmatch_df.hamming`."""
-        return pipeline.hamming(self._expr, other)
+        return expressions.hamming(self._expr, other)
 
     def to_bits(self) -> pl.Expr:
         """See `imgmatch_df.to_bits`."""
-        return pipeline.to_bits(self._expr)
+        return expressions.to_bits(self._expr)
 
     def from_bits(self, hash_type: str) -> pl.Expr:
         """See `imgmatch_df.from_bits`."""
-        return pipeline.from_bits(self._expr, hash_type)
+        return expressions.from_bits(self._expr, hash_type)
 
 
 @pl.api.register_series_namespace("imgmatch")
@@ -122,23 +129,23 @@ class ImgMatchSeries(_Namespace):
 
     def phash(self, **options: Unpack[SourceOptions]) -> pl.Series:
         """See `imgmatch_df.phash`."""
-        return self._select(pipeline.phash(pl.first(), **options))
+        return self._select(expressions.phash(pl.first(), **options))
 
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Series:
         """See `imgmatch_df.bmh1`."""
-        return self._select(pipeline.bmh1(pl.first(), **options))
+        return self._select(expressions.bmh1(pl.first(), **options))
 
     def visual_hash(
         self,
         *,
-        hash_types: pipeline.HashTypes = ("bmh1", "phash"),
+        hash_types: expressions.HashTypes = ("bmh1", "phash"),
         prefix: str = "",
         suffix: str = "",
         **options: Unpack[SourceOptions],
     ) -> pl.Series:
         """See `imgmatch_df.visual_hash`."""
         return self._select(
-            pipeline.visual_hash(pl.first(), hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
+            expressions.visual_hash(pl.first(), hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
         )
 
     def hamming(self, other: pl.Series | int | bytes | str) -> pl.Series:
@@ -148,15 +155,15 @@ class ImgMatchSeries(_Namespace):
                 "a Series is compared with a Series or one hash, got an Expr\n"
                 "Hint: frame.select(pl.col('a').imgmatch.hamming(pl.col('b'))) compares two columns."
             )
-        return self._select(pipeline.hamming(pl.first(), other))
+        return self._select(expressions.hamming(pl.first(), other))
 
     def to_bits(self) -> pl.Series:
         """See `imgmatch_df.to_bits`."""
-        return self._select(pipeline.to_bits(pl.first()))
+        return self._select(expressions.to_bits(pl.first()))
 
     def from_bits(self, hash_type: str) -> pl.Series:
         """See `imgmatch_df.from_bits`."""
-        return self._select(pipeline.from_bits(pl.first(), hash_type))
+        return self._select(expressions.from_bits(pl.first(), hash_type))
 
     def _select(self, expr: pl.Expr) -> pl.Series:
         return self._series.to_frame().select(expr).to_series()
@@ -173,13 +180,15 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         self,
         source: str = "url",
         *,
-        hash_types: pipeline.HashTypes = ("bmh1", "phash"),
+        hash_types: expressions.HashTypes = ("bmh1", "phash"),
         prefix: str = "",
         suffix: str = "",
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.visual_hash`."""
-        return pipeline.visual_hash(self._frame, source, hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
+        return expressions.visual_hash(
+            self._frame, source, hash_types=hash_types, prefix=prefix, suffix=suffix, **options
+        )
 
     @overload
     def near_duplicates(
@@ -214,12 +223,12 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         *,
         id: str | None = None,
         source: str | None = None,
-        max_pairs: int = pairing.MAX_PAIRS,
+        max_pairs: int = pairs.MAX_PAIRS,
         explain: Any = False,
         **options: Unpack[SourceOptions],
     ) -> Any:
         """See `imgmatch_df.near_duplicates`."""
-        return pairing.near_duplicates(
+        return pairs.near_duplicates(
             self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, explain=explain, **options
         )
 
@@ -232,11 +241,11 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         id: str | None = None,
         stored_id: str | None = None,
         source: str | None = None,
-        max_pairs: int = pairing.MAX_PAIRS,
+        max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.match`."""
-        return pairing.match(
+        return pairs.match(
             self._frame,
             stored,
             radius,
@@ -253,8 +262,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         radius: int = 0,
         hash_type: str = "bmh1",
         *,
-        linkage: grouping.Linkage = "connected",
-        keep: grouping.Keep = "first",
+        linkage: clustering.Linkage = "connected",
+        keep: clustering.Keep = "first",
         id: str | None = None,
         against: pl.DataFrame | pl.LazyFrame | Target | None = None,
         stored_id: str | None = None,
@@ -265,7 +274,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.cluster`."""
-        return grouping.cluster(
+        return clustering.cluster(
             self._frame,
             radius,
             hash_type,
@@ -286,8 +295,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         radius: int = 0,
         hash_type: str = "bmh1",
         *,
-        linkage: grouping.Linkage = "connected",
-        keep: grouping.Keep = "first",
+        linkage: clustering.Linkage = "connected",
+        keep: clustering.Keep = "first",
         against: pl.DataFrame | pl.LazyFrame | Target | None = None,
         source: str | None = None,
         prefix: str = "",
@@ -295,7 +304,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.remove_duplicates`."""
-        return grouping.remove_duplicates(
+        return clustering.remove_duplicates(
             self._frame,
             radius,
             hash_type,
@@ -320,7 +329,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
-        return pairing.rank_images(
+        return pairs.rank_images(
             self._frame, query, hash_type, k=k, source=source, prefix=prefix, suffix=suffix, **options
         )
 
@@ -338,13 +347,13 @@ class ImgMatchDataFrame(_FrameVerbs[pl.DataFrame]):
         *,
         source: str | None = None,
         key: str | None = None,
-        hash_types: pipeline.HashTypes | None = None,
+        hash_types: expressions.HashTypes | None = None,
         retry_failed: bool = False,
-        prune: storing.Prune = False,
+        prune: writing.Prune = False,
         **options: Unpack[SourceOptions],
-    ) -> storing.WriteSummary:
+    ) -> writing.WriteSummary:
         """See `imgmatch_df.write_hashes`."""
-        return storing.write_hashes(
+        return writing.write_hashes(
             self._frame,
             target,
             source=source,
@@ -369,13 +378,13 @@ class ImgMatchLazyFrame(_FrameVerbs[pl.LazyFrame]):
         *,
         source: str | None = None,
         key: str | None = None,
-        hash_types: pipeline.HashTypes | None = None,
+        hash_types: expressions.HashTypes | None = None,
         retry_failed: bool = False,
-        prune: storing.Prune = False,
+        prune: writing.Prune = False,
         **options: Unpack[SourceOptions],
-    ) -> storing.WriteSummary:
+    ) -> writing.WriteSummary:
         """See `imgmatch_df.sink_hashes`."""
-        return storing.sink_hashes(
+        return writing.sink_hashes(
             self._frame,
             target,
             source=source,

@@ -4,7 +4,7 @@ from typing import Final
 
 import polars as pl
 
-from imgmatch_df.schema import SOURCE
+from imgmatch_df.columns import SOURCE
 from imgmatch_df.sources import Source, describe, parse_source
 
 # The column of row numbers beside the names of rows; no column of a user has this name.
@@ -24,7 +24,7 @@ def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
     schema
         Of the frame with the rows.
     source
-        The column of sources; None or a column that is not in `schema` where there is none.
+        The column of sources; None or a column that is not in `columns` where there is none.
     """
     for name in () if source is None else (source, source.rpartition(".")[0]):
         dtype = schema.get(name)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from drawing import draw, jpeg
 from hypothesis import settings
-from pictures import draw, jpeg
 
 import imgmatch_df  # noqa: F401  # registers the namespaces
 

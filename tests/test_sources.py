@@ -8,9 +8,9 @@ import tracemalloc
 from urllib.parse import unquote_to_bytes
 
 import pytest
+from drawing import FORMATS, draw, every_file, jpeg
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import FORMATS, draw, every_file, jpeg
 
 from imgmatch_df.errors import Failure
 from imgmatch_df.sources import Source, decode_base64, describe, parse_source, redact

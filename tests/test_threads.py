@@ -212,7 +212,9 @@ import os, signal, sys, warnings
 import numpy as np
 import polars as pl
 import imgmatch_df
-from imgmatch_df import batches, join, options, progress, threads
+from imgmatch_df import options, progress, threads
+from imgmatch_df.batch import run as batches
+from imgmatch_df.matching import join
 
 warnings.simplefilter("ignore", DeprecationWarning)  # forking a process that has threads
 warnings.simplefilter("ignore", RuntimeWarning)

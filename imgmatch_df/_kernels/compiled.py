@@ -35,8 +35,10 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY"
 
 
 def _release() -> str:
+    package = resources.files("imgmatch_df")
+    folders = [package / "_kernels", *(package / room / "kernels" for room in ("hashes", "images", "matching"))]
     sources = sorted(
-        (file.name, file.read_bytes()) for file in resources.files(__package__).iterdir() if file.is_file()
+        (file.name, file.read_bytes()) for folder in folders for file in folder.iterdir() if file.is_file()
     )
     return hashlib.sha256(repr((numba.__version__, sources)).encode()).hexdigest()[:12]
 

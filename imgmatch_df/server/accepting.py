@@ -12,7 +12,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Final
 
-from imgmatch_df.server.observe import log
+from imgmatch_df.server.telemetry import log
 
 # Few at a time: those beyond `max_connections` are turned away in the loop's next turns, and give back what they took.
 _AT_ONCE: Final = 8

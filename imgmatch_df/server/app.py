@@ -18,18 +18,18 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import Message, Receive, Scope, Send
 
-from imgmatch_df.documented import Json, Method
+from imgmatch_df.batch.isolation import DecodersUnavailableError
+from imgmatch_df.columns import OK
+from imgmatch_df.documented.records import read_rows
+from imgmatch_df.documented.values import Json, Method
 from imgmatch_df.errors import ArgumentError, ImgMatchError
-from imgmatch_df.isolation import DecodersUnavailableError
-from imgmatch_df.records import read_rows
-from imgmatch_df.schema import OK
-from imgmatch_df.server import answers, openapi, page
-from imgmatch_df.server.envelope import UNREADABLE, Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
-from imgmatch_df.server.hasher import Hasher, Known, nothing_known
+from imgmatch_df.server import endpoints, openapi, page
+from imgmatch_df.server.hash_queue import Hasher, Known, nothing_known
 from imgmatch_df.server.held import Held
 from imgmatch_df.server.models import read_body, request_models
-from imgmatch_df.server.observe import Metrics, log
+from imgmatch_df.server.responses import UNREADABLE, Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
 from imgmatch_df.server.settings import Settings
+from imgmatch_df.server.telemetry import Metrics, log
 
 _METHODS: Final = frozenset({*get_args(Method), "ping"})
 _JSON_TYPES: Final = ("application/json",)
@@ -68,7 +68,7 @@ class Service:
     settings
         Who may ask, and how much.
     known
-        Gives the hashes of addresses that are stored already: see `hasher.Known`.
+        Gives the hashes of addresses that are stored already: see `hash_queue.Known`.
     """
 
     def __init__(self, settings: Settings, known: Known = nothing_known) -> None:
@@ -180,7 +180,7 @@ class Service:
         started = monotonic()
         try:
             await asyncio.gather(
-                asyncio.to_thread(self._hasher.warm_up), asyncio.to_thread(answers.warm_up, self.settings.options)
+                asyncio.to_thread(self._hasher.warm_up), asyncio.to_thread(endpoints.warm_up, self.settings.options)
             )
             await self._make_examples()
         except Exception as error:  # noqa: BLE001  # whatever it is, the process ends
@@ -195,7 +195,7 @@ class Service:
         for method, body in page.example_requests(self.settings.max_hashed_records, self.settings.max_records).items():
             with suppress(ArgumentError):  # limits under which not even the example's query has a hash
                 rows, request_id = read_rows(body, method), str(uuid4())
-                response = await answers.answer(
+                response = await endpoints.answer(
                     rows, method, self._hasher, self.settings, request_id, monotonic(), statuses=[]
                 )
                 self._examples[method] = body, response
@@ -304,7 +304,9 @@ class Service:
             arrived = monotonic()
             request = read_body(_parse(body), method, self._models[method])
             del body  # the photos are held once, not twice
-            work = answers.answer(request, method, self._hasher, self.settings, call.request_id, arrived, call.statuses)
+            work = endpoints.answer(
+                request, method, self._hasher, self.settings, call.request_id, arrived, call.statuses
+            )
             with _Presence(receive):
                 return await work
             return None  # the client has gone
@@ -314,7 +316,7 @@ class Service:
 
     async def _ping(self, call: Call, _receive: Receive, send: Send) -> None:
         self._check_token(call)
-        await send_json(send, 200, answers.ping(), [])
+        await send_json(send, 200, endpoints.ping(), [])
 
     # --- for those who run it ----------------------------------------------------------------------------------------
 

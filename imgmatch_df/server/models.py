@@ -4,9 +4,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from imgmatch_df.documented import Json, Method
-from imgmatch_df.records import RequestRows, read_rows
-from imgmatch_df.server.envelope import Refusal
+from imgmatch_df.documented.records import RequestRows, read_rows
+from imgmatch_df.documented.values import Json, Method
+from imgmatch_df.server.responses import Refusal
 from imgmatch_df.server.settings import Settings
 
 # The unit of distances and the rule of `range`, for the description of the API and its page.

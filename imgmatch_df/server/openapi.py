@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from imgmatch_df.documented import Json, Method
-from imgmatch_df.schema import OK, STATUSES
+from imgmatch_df.columns import OK, STATUSES
+from imgmatch_df.documented.values import Json, Method
 from imgmatch_df.server.models import DISTANCE_UNIT, RANGE_RULE, describe_models
 from imgmatch_df.server.settings import Settings
 

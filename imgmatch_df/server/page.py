@@ -11,7 +11,7 @@ from io import BytesIO
 from json import dumps
 from typing import Any, Final
 
-from imgmatch_df.documented import Json, Method
+from imgmatch_df.documented.values import Json, Method
 from imgmatch_df.server.models import DISTANCE_UNIT, RANGE_RULE
 
 _STYLE: Final = (

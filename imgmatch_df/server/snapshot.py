@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from imgmatch_df.schema import BMH1, DETAIL, HASH_KINDS, HEIGHT, OK, PHASH, STATUS, WIDTH
-from imgmatch_df.server.hasher import Row
+from imgmatch_df.columns import BMH1, DETAIL, HASH_KINDS, HEIGHT, OK, PHASH, STATUS, WIDTH
+from imgmatch_df.server.hash_queue import Row
 
 # What is read of a store besides its key.
 COLUMNS: Final = (WIDTH, HEIGHT, *HASH_KINDS, STATUS)
@@ -78,7 +78,7 @@ class Snapshot:
         return sum(array.nbytes for array in arrays)
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Row]:
-        """Return the rows of those `keys` that are there, with the columns of `schema.visual_hash_fields`."""
+        """Return the rows of those `keys` that are there, with the columns of `columns.visual_hash_fields`."""
         wanted = list(dict.fromkeys(keys))
         digests = _digest(pl.Series(wanted, dtype=pl.String))
         starts = np.searchsorted(self._digests, digests, "left").tolist()

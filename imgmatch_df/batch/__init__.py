@@ -1,0 +1,1 @@
+"""One batch of sources in, one batch of hashes out."""

@@ -1,0 +1,446 @@
+"""Decoder processes: an image that crashes its decoder, or takes too long or too much memory, costs one row.
+
+A thread cannot be stopped and shares its memory, so each thread that hashes talks to a process of its own: bytes go in,
+hashes come out. The processes are forked from a fork server, which has everything imported and no other threads: that
+takes milliseconds, so a killed one is replaced at once.
+"""
+
+import atexit
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from functools import lru_cache
+from pickle import dumps
+from struct import Struct
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from imgmatch_df.batch.image_hashes import ImageHashes
+from imgmatch_df.errors import ArgumentError, Failure, ImgMatchError
+from imgmatch_df.images import pixel_budget
+from imgmatch_df.images.pixel_budget import PixelBudget
+from imgmatch_df.options import Options
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# 88 megapixels, the default of `max_pixels`, take 3 to 27 s in the slowest formats.
+DEADLINE_S: Final = 30.0
+_START_S: Final = 120.0  # importing and compiling, on a busy machine
+_BUFFER_BYTES: Final = 1 << 20  # which most images fit in; systems may allow less
+_END_S: Final = 10.0
+_PAUSES_S: Final = (0.05, 0.5)  # before a process that could not be started is tried again
+
+REQUEST: Final = Struct("<IQ")  # bytes of the options, bytes of the image
+RESPONSE: Final = Struct("<BIIQI")  # kind, width, height, phash or pixels, bytes of what follows
+_RESPONSE_BYTES: Final = 512
+_N_WAITS: Final = 4  # for an image that has got little of the processors in the time of its lane
+# The kinds: `Failure`, `ImageHashes`, or how many pixels the image has, which one byte grants or declines.
+FAILED: Final = 0
+HASHED: Final = 1
+NEEDS_BYTES: Final = 2
+GRANTED: Final = b"y"
+DECLINED: Final = b"n"
+PID: Final = Struct("<i")  # or the error number of fork(2), negative
+LENGTH: Final = Struct("<I")  # of why the fork server cannot decode; 0 where it can
+# What the fork server is sent with a socket: the priority of the decoder.
+NORMAL: Final = b"n"
+LOW: Final = b"l"
+
+_MAIN: Final = (
+    "import sys; sys.path[:] = {path!r}; from imgmatch_df.batch.isolation_process import serve_forks; serve_forks({fd})"
+)
+
+
+class DecoderLostError(Exception):
+    """The decoder process ended in the middle of an image."""
+
+
+class DeclinedError(Exception):
+    """The image is larger, or takes longer, than its lane allows."""
+
+
+class DecodersUnavailableError(ImgMatchError):
+    """No decoder process can be started."""
+
+
+class Lane(NamedTuple):
+    """Which images are decoded, and what they may take.
+
+    Parameters
+    ----------
+    budget
+        Limits the memory that decoding takes at a time; None stands for the budget of this process.
+    max_bytes
+        Images that take more memory are declined.
+    max_s
+        Images that take longer are declined, in seconds. None: they fail after `DEADLINE_S`.
+    priority
+        `NORMAL`, or `LOW` for processes that leave the processors to others.
+    """
+
+    budget: PixelBudget | None = None
+    max_bytes: float = float("inf")
+    max_s: float | None = None
+    priority: bytes = NORMAL
+
+
+_ANY: Final = Lane()
+
+
+class _Decoder:
+    """A decoder process, for one image at a time."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        connection.settimeout(_START_S)
+        self._pid: int = PID.unpack(self._receive(PID.size))[0]
+        if self._pid < 0:
+            raise OSError(-self._pid, os.strerror(-self._pid))
+
+    def hash(self, data: Any, options: bytes, bmh1_out: "NDArray[np.uint8]", lane: Lane) -> ImageHashes | Failure:
+        """Have an image hashed.
+
+        Raises
+        ------
+        DecoderLostError
+            If the process ends before it responds.
+        TimeoutError
+            If it does not respond by the deadline.
+        DeclinedError
+            If the image takes more memory than the lane allows. The process can be used on.
+        """
+        within_s = DEADLINE_S if lane.max_s is None else lane.max_s
+        self._connection.settimeout(within_s)
+        self._send_image(REQUEST.pack(len(options), memoryview(data).nbytes) + options, memoryview(data).cast("B"))
+        began_s = self._used_s()
+        while True:
+            response = self._receive_start(began_s, lane)
+            kind, width, height, number, n_bytes = RESPONSE.unpack_from(response)
+            if kind != NEEDS_BYTES:
+                break
+            if number > lane.max_bytes:
+                self._send(DECLINED)
+                raise DeclinedError
+            (lane.budget or pixel_budget.PIXELS).take(number)
+            self._send(GRANTED)
+        rest = response[RESPONSE.size :]
+        rest += self._receive(n_bytes - len(rest))
+        if kind == HASHED:
+            bmh1_out[:] = memoryview(rest)
+            return ImageHashes(width, height, number)
+        status, _, detail = rest.decode().partition("\n")
+        return Failure(status, detail)
+
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        # Its end of the connection is open, so it has not ended, and its number is not another's.
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        self._connection.close()
+
+    def close(self) -> None:
+        """Let the process end by itself."""
+        self._connection.close()
+
+    def _send_image(self, head: bytes, data: memoryview) -> None:
+        """Send a request: all that fits at once, so that the process is woken once."""
+        try:
+            n_sent = self._connection.sendmsg([head, data]) - len(head)
+            if n_sent < 0:  # it does not read
+                raise DecoderLostError
+            self._connection.sendall(data[n_sent:])
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise DecoderLostError from error
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._connection.sendall(data)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise DecoderLostError from error
+
+    def _used_s(self) -> float:
+        """Return the processor time of the process, in seconds; where the system does not tell it, any time."""
+        if sys.platform != "linux":
+            return monotonic()
+        from time import clock_gettime
+
+        try:
+            return clock_gettime((~self._pid << 3) | 2)  # the clock of another process: clock_getcpuclockid(3)
+        except OSError as error:
+            raise DecoderLostError from error
+
+    def _receive_start(self, began_s: float, lane: Lane) -> bytearray:
+        """Return at least the head of a response, which nearly always is all of it."""
+        out = bytearray(_RESPONSE_BYTES)
+        n_bytes = 0
+        for n_left in reversed(range(_N_WAITS)):
+            try:
+                n_bytes = self._connection.recv_into(out)
+                break
+            except TimeoutError:
+                # On a busy machine the process may have waited for a processor rather than worked.
+                if lane.max_s is None or not n_left or self._used_s() - began_s > lane.max_s / 2:
+                    raise
+            except ConnectionResetError as error:
+                raise DecoderLostError from error
+        if not n_bytes:
+            raise DecoderLostError
+        del out[n_bytes:]
+        if n_bytes < RESPONSE.size:
+            out += self._receive(RESPONSE.size - n_bytes)
+        return out
+
+    def _receive(self, n_bytes: int) -> bytearray:
+        try:
+            return receive(self._connection, n_bytes)
+        except (EOFError, ConnectionResetError) as error:
+            raise DecoderLostError from error
+
+
+def receive(connection: socket.socket, n_bytes: int) -> bytearray:
+    """Return the next bytes of a connection; raise EOFError where it ends before."""
+    out = bytearray(n_bytes)
+    view, at = memoryview(out), 0
+    while at < n_bytes:
+        n_more = connection.recv_into(view[at:])
+        if not n_more:
+            raise EOFError
+        at += n_more
+    return out
+
+
+class _ForkServer:
+    """The process that decoders are forked from; all of them end with it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be started.
+    """
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with theirs:
+                code = _MAIN.format(path=sys.path, fd=theirs.fileno())
+                self.process = subprocess.Popen(  # noqa: S603  # our own interpreter
+                    [sys.executable, "-c", code],
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    start_new_session=True,  # Ctrl-C on the terminal is for the caller
+                )
+        except BaseException:
+            self._control.close()
+            raise
+        self._control.settimeout(_START_S)
+        self._is_ready = False
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has imported and compiled everything.
+
+        Raises
+        ------
+        DecodersUnavailableError
+            If it cannot decode.
+        OSError, EOFError
+            If it ends, or takes too long.
+        """
+        if self._is_ready:
+            return
+        (n_bytes,) = LENGTH.unpack(receive(self._control, LENGTH.size))
+        if n_bytes:
+            reason = receive(self._control, n_bytes).decode(errors="replace")
+            raise DecodersUnavailableError(_unavailable(reason))
+        self._is_ready = True
+
+    def fork(self, priority: bytes) -> _Decoder:
+        """Return a new decoder."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+            with theirs:
+                socket.send_fds(self._control, [priority], [theirs.fileno()])
+            return _Decoder(ours)
+        except BaseException:
+            ours.close()
+            raise
+
+    def close(self) -> None:
+        """End it."""
+        with suppress(OSError):  # it has ended
+            self._control.shutdown(socket.SHUT_RDWR)
+        try:
+            self.process.wait(_END_S if self._is_ready else 0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._control.close()
+
+    def forget(self) -> None:
+        """Close what a forked child has inherited."""
+        self._control.close()
+
+
+def _unavailable(reason: object) -> str:
+    return (
+        f"no decoder process can be started: {reason}\n"
+        "Hint: allow more processes, memory and open files, or decode in this process (isolate=False, --no-isolate)."
+    )
+
+
+class Decoders:
+    """The decoder processes of this process: as many as there are threads that hash at a time."""
+
+    def __init__(self) -> None:
+        if not hasattr(os, "fork"):
+            raise ArgumentError("isolate=True needs a system with fork\nHint: leave isolate out on Windows.")
+        self._lock = threading.Lock()
+        self._starting = threading.Lock()
+        self._free: list[_Decoder] = []
+        self._free_low: list[_Decoder] = []
+        self._server: _ForkServer | None = None
+        self._is_closed = False
+        self.responded_at = 0.0  # by `monotonic`: when an image was last decoded, or found to be broken
+
+    def hash_image(
+        self, data: Any, options: Options, bmh1_out: "NDArray[np.uint8]", lane: Lane = _ANY
+    ) -> ImageHashes | Failure:
+        """Return the hashes of an encoded image, or why it has none; as `image_hashes.hash_image`.
+
+        Raises
+        ------
+        DeclinedError
+            If the image is too large or too slow for the lane; then it can be hashed in another one.
+        DecodersUnavailableError
+            If no process can be started.
+        """
+        pickled = _pickled(options)
+        with lane.budget or pixel_budget.PIXELS:
+            decoder = self._take(lane.priority)
+            try:
+                result = decoder.hash(data, pickled, bmh1_out, lane)
+            except DeclinedError:
+                self._give_back(decoder, lane.priority)
+                raise
+            except TimeoutError:
+                decoder.kill()
+                if lane.max_s is not None:
+                    raise DeclinedError from None
+                return Failure("decode_failed", f"not decoded within {DEADLINE_S:g} s")
+            except DecoderLostError:
+                decoder.close()
+                return Failure("decode_failed", "the decoder crashed, or ran out of memory")
+            except BaseException:  # Ctrl-C: its next response would be that of this image
+                decoder.kill()
+                raise
+        self.responded_at = monotonic()
+        self._give_back(decoder, lane.priority)
+        return result
+
+    def warm_up(self, n_decoders: int, priority: bytes = NORMAL) -> None:
+        """Start so many processes now."""
+        for decoder in [self._take(priority) for _ in range(n_decoders)]:
+            self._give_back(decoder, priority)
+
+    def close(self) -> None:
+        """End the processes, also those that decode."""
+        with self._lock:
+            self._is_closed = True
+            for decoder in self._free + self._free_low:
+                decoder.close()
+            self._free.clear()
+            self._free_low.clear()
+            if self._server is not None:
+                self._server.close()
+
+    def forget(self) -> None:
+        """Close what a forked child has inherited."""
+        for decoder in self._free + self._free_low:
+            decoder.close()
+        if self._server is not None:
+            self._server.forget()
+
+    def _free_of(self, priority: bytes) -> list[_Decoder]:
+        return self._free if priority == NORMAL else self._free_low
+
+    def _give_back(self, decoder: _Decoder, priority: bytes) -> None:
+        with self._lock:
+            if not self._is_closed:
+                self._free_of(priority).append(decoder)
+                return
+        decoder.close()
+
+    def _take(self, priority: bytes) -> _Decoder:
+        with self._lock:
+            free = self._free_of(priority)
+            if free:
+                return free.pop()
+        error: Exception | None = None
+        for pause_s in (0.0, *_PAUSES_S):
+            sleep(pause_s)
+            try:
+                return self._started().fork(priority)
+            except (OSError, EOFError, DecoderLostError) as found:  # it may be a lack that passes
+                error = found
+        raise DecodersUnavailableError(_unavailable(str(error) or "its process ended")) from error
+
+    def _started(self) -> _ForkServer:
+        """Return the fork server, a new one where it has ended."""
+        with self._starting:
+            with self._lock:
+                if self._is_closed:
+                    raise DecodersUnavailableError(_unavailable("they have been closed"))
+                server = self._server
+                if server is None or server.process.poll() is not None:
+                    if server is not None:
+                        server.close()
+                    server = self._server = _ForkServer()
+            server.wait_until_ready()
+            return server
+
+
+@lru_cache(maxsize=16)
+def _pickled(options: Options) -> bytes:
+    return dumps(options)
+
+
+_lock = threading.Lock()
+_decoders: Decoders | None = None
+
+
+def decoders() -> Decoders:
+    """Return the decoder processes of this process, which are started when they are needed first."""
+    global _decoders
+    with _lock:
+        if _decoders is None:
+            _decoders = Decoders()
+        return _decoders
+
+
+def _close_at_exit() -> None:
+    global _decoders
+    with _lock:
+        closing, _decoders = _decoders, None
+    if closing is not None:
+        closing.close()
+
+
+def _leave_to_parent() -> None:
+    global _lock, _decoders
+    _lock = threading.Lock()
+    if _decoders is not None:
+        _decoders.forget()
+    _decoders = None
+
+
+atexit.register(_close_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

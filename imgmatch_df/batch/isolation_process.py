@@ -1,0 +1,185 @@
+"""What decoder processes run: the fork server, and its children that decode."""
+
+import ctypes
+import errno
+import gc
+import os
+import signal
+import socket
+import sys
+import warnings
+from contextlib import suppress
+from pickle import loads
+from typing import Final
+
+from imgmatch_df.batch.image_hashes import hash_image, sample_images
+from imgmatch_df.batch.isolation import (
+    FAILED,
+    GRANTED,
+    HASHED,
+    LENGTH,
+    LOW,
+    NEEDS_BYTES,
+    PID,
+    REQUEST,
+    RESPONSE,
+    receive,
+)
+from imgmatch_df.errors import Failure
+from imgmatch_df.images import pixel_budget
+from imgmatch_df.images.pixel_budget import PixelBudget
+from imgmatch_df.options import Options
+
+# Beside what the process has mapped when it starts: the memory of one image.
+MAX_BYTES: Final = 1_500_000_000
+_LOW_NICENESS: Final = 10  # a tenth of the processor time of a process of normal priority
+_PR_SET_PDEATHSIG: Final = 1  # prctl(2)
+
+
+def serve_forks(fd: int) -> None:
+    """Fork a decoder for every socket that comes over `fd`, until that is closed; then end them all."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # for the process that started this one, which ends in order
+        signal.signal(number, signal.SIG_IGN)
+    with socket.socket(fileno=fd) as control:
+        try:
+            _warm_up()
+        except Exception as error:  # noqa: BLE001  # said by the process that started this one
+            reason = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
+            control.sendall(LENGTH.pack(len(reason)) + reason)
+            return
+        control.sendall(LENGTH.pack(0))
+        children: set[int] = set()
+        try:
+            while _serve_fork(control, children):
+                pass
+        finally:
+            for child in children:  # none has been waited for, so no number is that of another process
+                os.kill(child, signal.SIGKILL)
+            for child in children:
+                os.waitpid(child, 0)
+
+
+def _serve_fork(control: socket.socket, children: set[int]) -> bool:
+    """Fork one decoder; return whether there may be more to fork."""
+    try:
+        priority, fds, _, _ = socket.recv_fds(control, 1, 1)
+    except ConnectionResetError:
+        return False
+    if not priority:
+        return False
+    for child in list(children):
+        if os.waitpid(child, os.WNOHANG)[0]:
+            children.remove(child)
+    for given in fds:
+        try:
+            child = os.fork()
+        except OSError as error:
+            with socket.socket(fileno=given) as connection, suppress(ConnectionError):
+                connection.sendall(PID.pack(-(error.errno or errno.EAGAIN)))
+            continue
+        if not child:
+            control.close()
+            try:
+                _be_decoder(given, priority)
+            finally:
+                os._exit(0)
+        os.close(given)
+        children.add(child)
+    return True
+
+
+def _warm_up() -> None:
+    """Import and compile what a decoder needs, so that every decoder shares it."""
+    import numpy as np
+
+    # Threads of libraries, which no decoder uses, make `os.fork` warn.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    hashed = [hash_image(sample, Options(), np.empty(121, np.uint8)) for sample in sample_images()]
+    for result in hashed:
+        if isinstance(result, Failure):
+            raise RuntimeError(f"a sample image is not decoded: {result.detail}")
+    gc.freeze()  # what is collected is written to, and no longer shared
+
+
+def _be_decoder(fd: int, priority: bytes) -> None:
+    _end_with_parent()
+    if priority == LOW:
+        os.nice(_LOW_NICENESS)
+    _limit_memory()
+    with socket.socket(fileno=fd) as connection, suppress(EOFError, ConnectionError):
+        _serve_images(connection)
+
+
+class _DeclinedError(BaseException):
+    """The other side wants this image no longer; no decoder takes it for a broken image."""
+
+
+class _BudgetOfParent(PixelBudget):
+    """The budget of the process that decodes for many, from which this one takes."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(0)
+        self._connection = connection
+        self.n_bytes = 0  # taken for the image that is being decoded
+
+    def take(self, n_bytes: int) -> None:
+        """Take the bytes of an image from the budget."""
+        if n_bytes <= max(pixel_budget.SMALL, self.n_bytes):
+            return
+        self._connection.sendall(RESPONSE.pack(NEEDS_BYTES, 0, 0, n_bytes, 0))
+        if receive(self._connection, 1) != GRANTED:
+            raise _DeclinedError
+        self.n_bytes = n_bytes
+
+
+def _serve_images(connection: socket.socket) -> None:
+    import numpy as np
+
+    budget = pixel_budget.PIXELS = _BudgetOfParent(connection)
+    connection.sendall(PID.pack(os.getpid()))
+    bmh1 = np.empty(121, np.uint8)
+    options_bytes, options = b"", Options()
+    while True:
+        n_options, n_data = REQUEST.unpack(receive(connection, REQUEST.size))
+        given = bytes(receive(connection, n_options))
+        if given != options_bytes:
+            options_bytes, options = given, loads(given)  # noqa: S301  # of the process that started this one
+        budget.n_bytes = 0
+        data = None
+        try:
+            data = receive(connection, n_data)
+            result = hash_image(memoryview(data), options, bmh1)
+        except MemoryError:
+            result = Failure("decode_failed", "not enough memory to decode it")
+        except _DeclinedError:
+            continue
+        finally:
+            del data
+        if isinstance(result, Failure):
+            rest = "\n".join(result).encode("utf-8", "replace")
+            response = RESPONSE.pack(FAILED, 0, 0, 0, len(rest))
+        else:
+            rest = bmh1.tobytes()
+            response = RESPONSE.pack(HASHED, result.width, result.height, result.phash, len(rest))
+        connection.sendall(response + rest)
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process when the fork server is killed, which then cannot do it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _limit_memory() -> None:
+    import resource
+
+    try:
+        with open("/proc/self/statm") as file:  # noqa: PTH123
+            mapped = int(file.read().split()[0]) * resource.getpagesize()
+    except OSError:  # not Linux
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = mapped + MAX_BYTES
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))

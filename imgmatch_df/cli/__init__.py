@@ -1,0 +1,5 @@
+"""The command line `imgmatch`."""
+
+from imgmatch_df.cli.app import main
+
+__all__ = ["main"]

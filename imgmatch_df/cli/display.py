@@ -1,0 +1,209 @@
+"""What a person sees on a terminal: tables of hashes, of what was removed, and of the nearest pictures."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from imgmatch_df.columns import (
+    BMH1,
+    DETAIL,
+    DISTANCE,
+    HEIGHT,
+    KEPT,
+    MODIFIED,
+    MODIFIED_DTYPE,
+    OK,
+    PHASH,
+    RANK,
+    REPRESENTATIVE_ID,
+    SIZE,
+    SOURCE,
+    STATUS,
+    WIDTH,
+)
+from imgmatch_df.frames.writing import WriteSummary
+from imgmatch_df.naming import ROW, row_name
+from imgmatch_df.sources import describe
+
+if TYPE_CHECKING:
+    from rich.table import Column, Table
+    from rich.text import Text
+
+_ROWS_SHOWN: Final = 20
+_CLUSTERS_SHOWN: Final = 10
+_MAX_CHARS: Final = 200
+
+
+def show_hashes(answer: pl.DataFrame, kinds: tuple[str, ...]) -> None:
+    """Print the first and the last rows: `source`, the hashes, and the columns that `visual_hash` makes."""
+    from rich.table import Column
+    from rich.text import Text
+
+    kind = PHASH.name if PHASH.name in kinds else BMH1.name
+    n_hidden = answer.height - _ROWS_SHOWN
+    shown = answer if n_hidden <= 1 else pl.concat([answer.head(_ROWS_SHOWN // 2), answer.tail(_ROWS_SHOWN // 2)])
+    grid = _grid(
+        Column(SOURCE, overflow="fold"),
+        Column("size", justify="right", no_wrap=True),
+        Column(kind, no_wrap=True),
+        Column(STATUS, overflow="fold"),
+    )
+    for row, values in enumerate(shown.iter_rows(named=True)):
+        is_tail = n_hidden > 1 and row >= _ROWS_SHOWN // 2
+        if is_tail and row == _ROWS_SHOWN // 2:
+            grid.add_row("…")
+        failed = values[STATUS] != OK
+        grid.add_row(
+            _name(values[SOURCE], row + n_hidden if is_tail else row),
+            "" if failed else _size(values[WIDTH], values[HEIGHT]),
+            "" if failed else _hex(values[kind]),
+            Text(f"{values[STATUS]}: {describe(values[DETAIL], _MAX_CHARS)}", "red") if failed else Text(OK, "green"),
+        )
+    _print(grid, f"{n_hidden:,} more rows; -o hashes.duckdb keeps them all" if n_hidden > 1 else None)
+
+
+def show_clusters(clustered: pl.DataFrame, radius: int) -> None:
+    """Print the largest clusters of two rows or more: the kept row, how many rows, the farthest copy and how far it is.
+
+    Parameters
+    ----------
+    clustered
+        `source`, and the columns of `cluster` with row numbers for representatives; of files, `size` and `modified`.
+    radius
+        Largest distance of neighbours in a cluster, in bits.
+    """
+    from rich.table import Column
+
+    clusters = (
+        clustered.with_row_index(ROW)
+        .filter(pl.col(REPRESENTATIVE_ID).is_not_null())
+        .group_by(REPRESENTATIVE_ID, maintain_order=True)
+        .agg(
+            pl.len().alias("n_rows"),
+            pl.col(ROW).sort_by(KEPT, DISTANCE, descending=[False, True], maintain_order=True).first(),
+            pl.col(DISTANCE).max(),
+        )
+        .filter(pl.col("n_rows") > 1)
+        .sort("n_rows", descending=True, maintain_order=True)
+    )
+    if clusters.is_empty():
+        return
+    grid = _grid(
+        Column("largest clusters: kept", overflow="fold"),
+        Column("rows", justify="right"),
+        Column("farthest copy", overflow="fold"),
+        Column("distance", justify="right", overflow="fold"),
+    )
+    for kept, n_rows, farthest, distance in clusters.head(_CLUSTERS_SHOWN).iter_rows():
+        names = (_name(clustered[SOURCE][row], row) for row in (kept, farthest))
+        # Copies of copies may be farther than the radius.
+        chained = " (chained)" * (distance > radius)
+        grid.add_row(next(names), f"{n_rows:,}", next(names), _bits(distance) + chained)
+    n_hidden = clusters.height - _CLUSTERS_SHOWN
+    _print(grid, f"{n_hidden:,} more clusters; -o kept.parquet keeps them all" if n_hidden > 0 else None)
+    if clustered.schema.get(SIZE) == pl.UInt64 and clustered.schema.get(MODIFIED) == MODIFIED_DTYPE:
+        n_bytes = int(clustered.filter(~pl.col(KEPT))[SIZE].sum())
+        _print(f"the files of the removed rows hold {bytes_text(n_bytes)}")
+
+
+def show_ranking(ranked: pl.DataFrame) -> None:
+    """Print the nearest rows: `source` and row numbers, width and height if known, and the columns of `rank_images`."""
+    from rich.table import Column
+
+    grid = _grid(
+        Column(RANK, justify="right"),
+        Column(DISTANCE, justify="right", no_wrap=True),
+        Column(SOURCE, overflow="fold"),
+        Column("size", justify="right", no_wrap=True),
+    )
+    found = ranked.filter(pl.col(RANK).is_not_null())
+    for values in found.head(_ROWS_SHOWN).iter_rows(named=True):
+        size = _size(values.get(WIDTH), values.get(HEIGHT))
+        grid.add_row(f"{values[RANK]:,}", _bits(values[DISTANCE]), _name(values[SOURCE], values[ROW]), size)
+    n_hidden = found.height - _ROWS_SHOWN
+    _print(grid, f"{n_hidden:,} more rows; -o ranked.csv keeps them all" if n_hidden > 0 else None)
+
+
+def show_next(sources: Sequence[str], *, is_folder: bool) -> None:
+    """Print how the next question needs no hashing, where the sources are files that were hashed for this one."""
+    if not is_folder:
+        return
+    shown = shlex.quote(describe(sources[0], _MAX_CHARS)) if len(sources) == 1 else "SOURCE…"
+    _print(f"to hash once for many questions: imgmatch visual-hash {shown} -o hashes.duckdb")
+
+
+def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: int) -> str:
+    """Return in one line how many rows were kept and removed, and how many of those match a stored row.
+
+    Parameters
+    ----------
+    n_rows
+        Rows before anything was removed.
+    n_kept
+        Rows that are left.
+    n_matched
+        Removed rows that match a stored one; None where there are no stored rows.
+    n_failed
+        Rows without a hash.
+    """
+    matched = "" if n_matched is None else f", {n_matched:,} of them match a stored row"
+    return f"kept {n_kept:,} of {n_rows:,} rows, removed {n_rows - n_kept:,}{matched}; failed {n_failed:,}"
+
+
+def stored_text(target: Path, done: WriteSummary) -> str:
+    """Return in one line what became of the rows that were to be stored; what did not happen is left out."""
+    counts = {
+        "new": done.n_new,
+        "changed": done.n_changed,
+        "tried again": done.n_retried,
+        "unchanged": done.n_skipped,
+        "duplicate": done.n_duplicates,
+        "pruned": done.n_pruned,
+        "failed": done.n_failed,
+    }
+    said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count or what == "new")
+    return f"{target}: {said}"
+
+
+def bytes_text(n_bytes: int) -> str:
+    """Return a number of bytes as people read it, in powers of 1,000."""
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:,.1f} {unit}"
+    return f"{n_bytes} bytes"
+
+
+def _grid(*columns: "Column") -> "Table":
+    from rich.table import Table
+
+    return Table(*columns, box=None, pad_edge=False)
+
+
+def _print(shown: "Table | str", note: str | None = None) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for part in (shown, note):
+        if part is not None:
+            console.print(part, style="dim" if isinstance(part, str) else "", highlight=False, markup=False)
+
+
+def _name(text: str | None, row: int) -> "Text":
+    from rich.text import Text
+
+    return Text(row_name(text, row))
+
+
+def _size(width: int | None, height: int | None) -> str:
+    return "" if width is None or height is None else f"{width} x {height}"
+
+
+def _bits(distance: int) -> str:
+    return f"{distance} bit{'s' * (distance != 1)}"
+
+
+def _hex(value: int | bytes) -> str:
+    return f"{value:016x}" if isinstance(value, int) else value[:8].hex() + "…"

@@ -1,0 +1,101 @@
+"""Names of columns on their way through a command: no column of the user's table is replaced by a new one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import polars as pl
+
+from imgmatch_df.columns import REMOVED_RECORDS
+from imgmatch_df.errors import ColumnError
+
+# What stands before a column of the user's, or of ours, while it must not be seen.
+ASIDE: Final = "__imgmatch_aside_"
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """How columns are called while a command computes, and how in its output.
+
+    Parameters
+    ----------
+    prefix, suffix
+        Of the new columns in the output.
+    added
+        The new columns, by their plain names.
+    given
+        Columns of hashes in a foreign form: their name meanwhile, and that of the hashes read from them, whose place
+        they take in the output.
+    dropped
+        Columns that are not for the output.
+    """
+
+    prefix: str = ""
+    suffix: str = ""
+    added: tuple[str, ...] = ()
+    given: Mapping[str, str] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def has_affixes(self) -> bool:
+        """Whether the new columns have other names in the output."""
+        return bool(self.prefix or self.suffix)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Refuse new columns that would have the name of a column of the user's.
+
+        Raises
+        ------
+        ColumnError
+            Before anything is hashed.
+        """
+        names = set(names)
+        taken = [name for name in map(self._output_name, self.added) if name in names]
+        if taken:
+            several = len(taken) > 1
+            raise ColumnError(
+                f"the table has {'columns' if several else 'a column'} {', '.join(map(repr, taken))} already, and this "
+                f"command adds {'columns of these names' if several else 'one of that name'}\n"
+                "Hint: --prefix or --suffix renames the new columns, as in --prefix imgmatch_."
+            )
+
+    def aside(self, name: str) -> str:
+        """Return how a column of the user's is called meanwhile: otherwise, if a new one has that name."""
+        return f"{ASIDE}{name}" if name in self.added else name
+
+    def restore(self, frame: pl.LazyFrame) -> pl.LazyFrame:
+        """Return a result with the names of the output, also in the rows inside its rows."""
+        schema = frame.collect_schema()
+        removed = schema.get(REMOVED_RECORDS)
+        fields = self._fields(schema)
+        exprs = [pl.col(source).alias(name) for name, source in fields.items()]
+        nested = self._output_name(REMOVED_RECORDS)
+        if REMOVED_RECORDS in self.added and isinstance(removed, pl.List) and isinstance(removed.inner, pl.Struct):
+            inner = self._fields(removed.inner.to_schema())
+            if any(name != source for name, source in inner.items()) or len(inner) < len(removed.inner.fields):
+                record = pl.struct(pl.element().struct.field(source).alias(name) for name, source in inner.items())
+                exprs = [
+                    pl.col(REMOVED_RECORDS).list.eval(record).alias(name) if name == nested else expr
+                    for name, expr in zip(fields, exprs, strict=True)
+                ]
+        return frame.select(exprs)
+
+    def _fields(self, schema: Mapping[str, Any]) -> dict[str, str]:
+        """Return the columns of the output: their names there, and here."""
+        given = {name: other for other, name in self.given.items() if other in schema}
+        return {
+            own_name(self._output_name(name)): given.get(name, name)
+            for name in schema
+            if name not in self.given and name not in self.dropped
+        }
+
+    def _output_name(self, name: str) -> str:
+        return f"{self.prefix}{name}{self.suffix}" if name in self.added else name
+
+
+def own_name(name: str) -> str:
+    """Return how a column of the user's is called in the table, whatever its name meanwhile."""
+    return name.removeprefix(ASIDE)
+
+
+PLAIN: Final = Naming()

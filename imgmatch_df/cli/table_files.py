@@ -1,0 +1,257 @@
+"""Tables of files as lazy frames, with every column under its own name: Parquet, CSV, NDJSON, and lists in JSON."""
+
+import codecs
+import csv
+import glob
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+from urllib.parse import unquote
+
+import polars as pl
+
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.store.open import scan_hashes
+from imgmatch_df.store.parquet_checksums import has_checksums
+
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+
+# How text files of other encodings begin where they have a mark; that of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+_BYTES_LOOKED_AT = 4096
+_MAX_DEPTH = 100
+
+
+def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFrame:
+    """Return the rows of files of one kind.
+
+    Parameters
+    ----------
+    paths
+        At least one.
+    suffix
+        ``".parquet"``, ``".csv"``, ``".ndjson"``, ``".jsonl"``, or ``".json"`` for a list of objects.
+    root
+        The folder that `paths` are in: what stands behind it in a path, as ``year=2024``, is a column (Hive's
+        partitions) of Parquet.
+
+    Raises
+    ------
+    ArgumentError, ColumnError
+        If a CSV has two columns of one name, or a JSON is no list of objects.
+    StoreError
+        If a Parquet file that a store has written is damaged.
+
+    Notes
+    -----
+    Columns of a CSV are text, so that ``007`` comes out as it went in, and no late row fails for its type.
+    """
+    if suffix == ".parquet":
+        return _scan_parquet(list(paths), root)
+    if suffix == ".csv":
+        headers = [read_header(path) for path in paths]
+        frame = pl.scan_csv(list(paths), glob=False, infer_schema=False)
+        # Polars leaves doubled quotes in the names of columns as they are.
+        names = dict(zip(frame.collect_schema(), headers[0], strict=False))
+        return frame.rename({name: own for name, own in names.items() if name != own})
+    if suffix == ".json":
+        return pl.concat([_read_list(path) for path in paths], how="diagonal_relaxed").lazy()
+    # It has no option glob=.
+    return pl.scan_ndjson([glob.escape(path) for path in paths], infer_schema_length=None)
+
+
+def check_encoding(path: str, suffix: str) -> None:
+    """Refuse a file of text that is UTF-16 or UTF-32, as spreadsheets save it ("Unicode text").
+
+    Raises
+    ------
+    ArgumentError
+        If the file begins with the mark of another encoding, or its zero bytes are at the places that they have in one.
+    """
+    with Path(path).open("rb") as file:
+        start = file.read(_BYTES_LOOKED_AT)
+    name = next((name for mark, name in _MARKS if start.startswith(mark)), None) or _encoding_by_zeros(start)
+    if name is not None:
+        raise ArgumentError(f"{path!r} is {name}, {suffix} is read as UTF-8\nHint: save the file as UTF-8.")
+    if suffix in (".ndjson", ".jsonl") and start.startswith(codecs.BOM_UTF8):
+        raise ArgumentError(
+            f"{path!r} begins with a byte order mark, which {suffix} has not\nHint: save the file as UTF-8 without it."
+        )
+
+
+def _encoding_by_zeros(start: bytes) -> str | None:
+    """Return the encoding of text without a mark, None where it may be UTF-8.
+
+    A character of this world's scripts has two zero bytes of four in UTF-32, and one of ASCII a zero byte in UTF-16.
+    """
+    start = start[: len(start) // 4 * 4]
+    places = [start[place::4] for place in range(4)]
+    is_zero = [bool(part) and not any(part) for part in places]
+    if (is_zero[0] and is_zero[1]) or (is_zero[2] and is_zero[3]):
+        return "UTF-32"
+    even, odd = start[::2].count(0), start[1::2].count(0)
+    few, many = sorted((even, odd))
+    return "UTF-16" if few * 8 < many and (many > len(start) // 4 or not _is_utf8(start)) else None
+
+
+def _is_utf8(start: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_list(path: str) -> bool:
+    """Return whether a JSON file holds a list, and so no documented request."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+    except OSError:
+        return False
+
+
+def count_nulls(paths: Sequence[str], column: str) -> int | None:
+    """Return how many values of a column of Parquet files are null; None where the files do not say.
+
+    Parameters
+    ----------
+    paths
+        At least one.
+    column
+        A field of a struct is ``struct.field``.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    n_nulls = 0
+    for path in paths:
+        with ParquetFile(path) as file:
+            about = file.metadata
+        places = [place for place in range(about.num_columns) if about.schema.column(place).path == column]
+        for group in range(about.num_row_groups) if places else ():
+            statistics = about.row_group(group).column(places[0]).statistics
+            if statistics is None or not statistics.has_null_count:
+                return None
+            n_nulls += statistics.null_count
+    return n_nulls
+
+
+def read_header(path: str) -> list[str]:
+    """Return the names of the columns of a CSV.
+
+    Raises
+    ------
+    ColumnError
+        If two are equal: one of them would get another name. Or if it cannot be read.
+    """
+    with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        try:
+            names = next(csv.reader(file), [])
+        except csv.Error as error:
+            raise ColumnError(f"the first line of {path!r} cannot be read: {error}\nHint: is it a CSV?") from error
+    twice = [name for name, n_times in Counter(names).items() if n_times > 1]
+    if twice:
+        raise ColumnError(
+            f"{path!r} has more than one column named {twice[0]!r}\nHint: rename one of them in the first line."
+        )
+    return names
+
+
+def _scan_parquet(paths: list[str], root: str) -> pl.LazyFrame:
+    parts = [_partitions(path, root) for path in paths]
+    if not any(parts):
+        if all(map(has_checksums, paths)):  # what a store has written is checked when it is read
+            return pl.concat(map(scan_hashes, paths))
+        return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
+    _check_partitions(paths, parts, root)
+    frame = pl.scan_parquet(paths, glob=False, hive_partitioning=True)
+    schema = frame.collect_schema()
+    dtypes = {name: schema[name] for path in paths for name in _partitions(path, "") if name in schema}
+    # 007 is a name, and not a number.
+    text = {
+        name: pl.String()
+        for name, dtype in dtypes.items()
+        if dtype.is_integer() and not all(_is_number(part[name]) for part in parts if name in part)
+    }
+    if not text:
+        return frame
+    return pl.scan_parquet(paths, glob=False, hive_partitioning=True, hive_schema={**dtypes, **text})
+
+
+def _partitions(path: str, root: str) -> dict[str, str | None]:
+    """Return the values of a file's partitions, by name; None is no value."""
+    pairs = [folder.partition("=") for folder in _folders(path, root)]
+    return {key: None if value == _NO_VALUE else unquote(value) for key, sign, value in pairs if key and sign}
+
+
+def _folders(path: str, root: str) -> tuple[str, ...]:
+    return (PurePath(path).relative_to(root) if root else PurePath(path)).parts[:-1]
+
+
+def _check_partitions(paths: Sequence[str], parts: Sequence[Mapping[str, str | None]], root: str) -> None:
+    """Refuse partitions that Polars would drop, or that would replace a column of the files.
+
+    Raises
+    ------
+    ColumnError
+        Before anything is read but the columns of such names.
+    """
+    names = set(parts[0])
+    for path, part in zip(paths, parts, strict=True):
+        if any(folder.count("=") > 1 for folder in _folders(path, root)):
+            raise ColumnError(
+                f"a folder of {path!r} has more than one =, so it is not a partition\nHint: write = in a value as %3D."
+            )
+        if set(part) != names:
+            one, other = (", ".join(sorted(found)) or "none" for found in (names, part))
+            raise ColumnError(
+                f"the partitions of {path!r} are {other}, those of {paths[0]!r} are {one}\n"
+                "Hint: run one command for each kind, such as a glob of the folders that are alike."
+            )
+        frame = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        for name in names.intersection(frame.collect_schema()):
+            same = pl.col(name).cast(pl.String, strict=False).eq_missing(pl.lit(part[name], pl.String))
+            if not frame.select(same.all()).collect().item():
+                raise ColumnError(
+                    f"{path!r} has a column {name!r} with other values than the partition of that name\n"
+                    "Hint: rename the folders or the column."
+                )
+
+
+def _is_number(text: str | None) -> bool:
+    """Return whether a partition's value comes out of a number as it went in."""
+    try:
+        return text is None or str(int(text)) == text
+    except ValueError:
+        return False
+
+
+def _is_deep(records: list[Any]) -> bool:
+    """Return whether values are nested so deeply that Polars takes minutes to tell their dtype."""
+    level: list[Any] = [records]
+    for _ in range(_MAX_DEPTH):
+        values = (value for one in level for value in (one.values() if isinstance(one, dict) else one))
+        level = [value for value in values if isinstance(value, dict | list)]
+    return bool(level)
+
+
+def _read_list(path: str) -> pl.DataFrame:
+    data = Path(path).read_bytes()
+    try:
+        records = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ArgumentError(f"{path!r} is not JSON that can be read: {error}\nHint: is the file whole?") from error
+    if _is_deep(records):
+        raise ArgumentError(
+            f"{path!r} is nested more than {_MAX_DEPTH} levels deep\nHint: take out the fields that are not needed."
+        )
+    if not all(isinstance(record, dict) for record in records):
+        raise ArgumentError(f"{path!r} is a list of other things than objects\nHint: a table is a list of objects.")
+    return pl.read_json(data, infer_schema_length=None) if records else pl.DataFrame()

@@ -1,0 +1,399 @@
+"""Files, folders and globs into lazy frames of sources or of stored hashes: what each ending of an input means."""
+
+import glob
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from imgmatch_df.cli.table_files import check_encoding, count_nulls, is_list, scan_table
+from imgmatch_df.columns import (
+    BMH1,
+    DETAIL,
+    ETAG,
+    HASH_KINDS,
+    HEIGHT,
+    PATH,
+    SIZE,
+    SOURCE,
+    STATUS,
+    WIDTH,
+    HashKind,
+    hash_kind,
+)
+from imgmatch_df.documented import records
+from imgmatch_df.documented.values import Method, radius_from_range
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.frames.given_hashes import read_given
+from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
+from imgmatch_df.images.scan import holds_images, list_images
+from imgmatch_df.sources import url_of
+from imgmatch_df.store.manifest import Manifest
+from imgmatch_df.store.open import DUCKDB_SUFFIX, manifest_of, scan_hashes
+
+TABLE_SUFFIXES: Final = (DUCKDB_SUFFIX, ".parquet", ".csv", ".ndjson", ".jsonl", ".json")
+_TEXT_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".json")
+
+# Names that hold images in tables as people write them, the surest first.
+_SOURCE_NAMES: Final = (
+    *(records.SOURCE, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
+    *("image_path", "image_url", "img", "photo", "picture", "source", "src", "uri"),
+)
+_NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, ETAG, records.ID, records.RECORD)
+_PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
+_DATA_URI: Final = pl.lit("data:;base64,")
+_NAME_FIELD: Final = "path"
+_NAME: Final = "__imgmatch_name"  # the names of such images
+_GIVEN: Final = "__imgmatch_given_"
+
+# Rows hashed at a time. Polars ends a run only between batches: this many bound the wait after an error or a closed
+# pipe to about a second, and cost nothing (the pool of threads is fed by several batches at once).
+BATCH_ROWS: Final = 256
+# Rows with addresses are more at a time: a batch ends when its slowest server has answered.
+_BATCH_ROWS_OF_ADDRESSES: Final = 8192
+_ROWS_LOOKED_AT: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """Sources, or hashes, read from files.
+
+    Parameters
+    ----------
+    frame
+        One row per source, with every column of the input.
+    source
+        Name of the column of sources; None only where there are stored hashes and no such column.
+    made
+        Columns of `frame` that the input does not have, to be dropped before it is written.
+    stored
+        The hash kinds whose columns the input holds already, where they are asked for.
+    request
+        The documented request that the rows come from, else None.
+    batch_rows
+        How many rows are to be hashed at a time.
+    manifest
+        What the store says of itself that the rows come from, else None.
+    unlisted
+        Folders whose pictures are missing, because they cannot be listed, each with the reason.
+    left_out
+        How many files and folders are left out, by reason and suffix.
+    name
+        Column of `frame` that the input does not have and that names the pictures of `source`, else None.
+    given
+        Columns of `frame` that hold hashes as the input has them, in a foreign form, by the names of the columns that
+        were read from them.
+    """
+
+    frame: pl.LazyFrame
+    source: str | None
+    made: tuple[str, ...] = ()
+    stored: tuple[str, ...] = ()
+    request: records.Request | None = None
+    batch_rows: int = BATCH_ROWS
+    manifest: Manifest | None = None
+    unlisted: tuple[str, ...] = ()
+    left_out: Mapping[LeftOut, int] = field(default_factory=dict)
+    name: str | None = None
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the input has."""
+        hidden = {*self.made, *self.given, self.name}
+        return [name for name in self.frame.collect_schema() if name not in hidden]
+
+    @property
+    def label(self) -> str | None:
+        """The column of `frame` that tells a person which image a row is, if there is one."""
+        return self.name or self.source
+
+    @property
+    def carrier(self) -> str:
+        """The column of sources, or the name that one would have."""
+        return records.SOURCE if self.source is None else self.source
+
+    @property
+    def id_column(self) -> str | None:
+        """The column that names a row to a person; None where its number does."""
+        if self.request is not None:
+            return records.ID
+        if self.made or self.source is None:
+            return self.name
+        return self.source if self.frame.collect_schema()[self.source] == pl.String else None
+
+    def kind(self, name: str | None) -> HashKind:
+        """Return the hash kind to compare by: `name`, else that of the request, of the stored hashes, or bmh1."""
+        if name is None and self.request is not None:
+            name = self.request.hash_type
+        return hash_kind(name or (*self.stored, BMH1.name)[0])
+
+    def decode(self, kind: HashKind, wanted: str) -> str | None:
+        """Return the decode path of hashes of `kind`, if they are made in the way `wanted` where they are not there.
+
+        None where a table has them that does not say.
+        """
+        if kind.name not in self.stored:
+            return wanted
+        return None if self.manifest is None else self.manifest.recipe
+
+    def radius(self, kind: HashKind) -> int:
+        """Return the radius that a request's `range` means, in bits of `kind`; 0 where there is none."""
+        range_ = None if self.request is None else self.request.range
+        return 0 if range_ is None else radius_from_range(range_, kind.name)
+
+
+def open_sources(
+    sources: Sequence[str],
+    source: str | None = None,
+    *,
+    base_dir: str | None = None,
+    method: Method = "visual_hash",
+    hash_type: str | None = None,
+) -> SourceTable:
+    """Return the sources that files, folders or globs hold, as a lazy frame.
+
+    Pictures are listed at once, so that nothing matching is known before anything is hashed; tables are read lazily.
+
+    Parameters
+    ----------
+    sources
+        Folders, pictures and globs of them; or tables of one kind (``.duckdb``, ``.parquet``, ``.csv``, ``.ndjson``,
+        ``.jsonl``, ``.json`` for documented requests), globs of them, or a folder with Parquet files and no pictures.
+    source
+        Name of the column of sources in a table; found by its name or dtype where None.
+    base_dir
+        Only to refuse it where there is no table that it could apply to.
+    method
+        What the sources are for. ``"visual_hash"`` hashes them, and takes no notice of hashes in a table; the others
+        take them, also in the forms of `given_hashes`.
+    hash_type
+        The hash kind to compare by; None for the first that a table has. A column of the other kind may hold anything.
+
+    Raises
+    ------
+    ArgumentError
+        If nothing matches, an ending is unknown, kinds are mixed, or an option does not apply.
+    ColumnError
+        If there is no such column, or none that is surely the one of sources.
+
+    Notes
+    -----
+    Columns of a CSV stay text, so that ``007`` comes out as it went in and no late row fails for its type; but beside
+    hashes the width, height and size of a picture are numbers, if they are in every row.
+    """
+    found = [_expand(given) for given in sources]
+    kinds = sorted({kind for kind, _ in found})
+    if len(kinds) > 1:
+        raise ArgumentError(
+            f"sources must be of one kind, got {', '.join(kinds)}\nHint: run one command for each kind."
+        )
+    paths = [path for _, part in found for path in part]
+    if kinds == ["pictures"]:
+        for option, value in (("--source", source), ("--base-dir", base_dir)):
+            if value is not None:
+                raise ArgumentError(f"{option} is for tables, the sources are pictures\nHint: leave {option} out.")
+        frame, unlisted, left_out = list_images(paths)
+        return SourceTable(frame.lazy(), PATH, unlisted=unlisted, left_out=left_out)
+    if kinds[0] in _TEXT_SUFFIXES:
+        for path in paths:
+            check_encoding(path, kinds[0])
+    if kinds == [".json"] and not all(map(is_list, paths)):
+        return _open_requests(paths, source, method)
+    roots = {root for root, part in zip(map(_root, sources), found, strict=True) if part[1]}
+    root = roots.pop() if len(roots) == 1 else ""
+    return _open_tables(kinds[0], paths, source, hash_type, root, takes_hashes=method != "visual_hash")
+
+
+def _root(given: str) -> str:
+    """Return the folder below which the folders of an input say something of its rows."""
+    return given if Path(given).is_dir() else ""
+
+
+def _expand(given: str) -> tuple[str, list[str]]:
+    """Return the kind of what the user gave, ``"pictures"`` or a table's ending, and the paths that it stands for."""
+    given = os.path.expanduser(given)  # noqa: PTH111  # a Path drops a leading "./"
+    path = Path(given)
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        parts = _sorted_glob(os.path.join(glob.escape(given), "**", "*.parquet"))  # noqa: PTH118  # glob takes a str
+        if parts and not holds_images(given):
+            return ".parquet", parts
+        return "pictures", [given]
+    if suffix in TABLE_SUFFIXES:
+        paths = [given] if path.is_file() else _sorted_glob(given)
+        if not paths:
+            raise _nothing_found(given)
+        return suffix, paths
+    if path.is_file() and suffix and suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+        raise _unknown_ending(path)
+    return "pictures", [given]
+
+
+def _sorted_glob(pattern: str) -> list[str]:
+    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
+
+
+def _open_tables(
+    suffix: str, paths: list[str], source: str | None, hash_type: str | None, root: str, *, takes_hashes: bool
+) -> SourceTable:
+    if suffix == DUCKDB_SUFFIX:
+        return _open_stores(paths, source, takes_hashes=takes_hashes)
+    frame = scan_table(paths, suffix, root)
+    schema = frame.collect_schema()
+    stored = tuple(name for name in HASH_KINDS if takes_hashes and name in schema)
+    name = _find_source(schema, source, needed=not stored)
+    batch_rows = _batch_rows(frame, name)
+    if suffix != ".parquet":
+        frame = _in_batches(frame, batch_rows)
+    frame, given = _with_hashes(frame, stored, hash_type)
+    if name is None or not _holds_pictures(schema[name]):
+        return SourceTable(frame, name, stored=stored, batch_rows=batch_rows, given=given)
+    made = f"{name}.{_PICTURE_FIELD}"
+    image = pl.col(name).struct.field(_PICTURE_FIELD)
+    if schema[name].to_schema().get(_NAME_FIELD) != pl.String:  # type: ignore[attr-defined]  # it is a Struct
+        return SourceTable(frame.with_columns(image.alias(made)), made, (made,), stored, given=given)
+    path = pl.col(name).struct.field(_NAME_FIELD)
+    if suffix != ".parquet" or count_nulls(paths, made) != 0:
+        # Some images are not in the table, but where their path leads to: one column of text is both.
+        image = pl.when(image.is_not_null()).then(_DATA_URI + image.bin.encode("base64")).otherwise(path)
+    columns = image.alias(made), path.alias(_NAME)
+    return SourceTable(frame.with_columns(columns), made, (made,), stored, name=_NAME, given=given)
+
+
+def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:
+    if len(paths) > 1:
+        raise ArgumentError(f"one store at a time, got {len(paths)}\nHint: run one command for each.")
+    frame = scan_hashes(paths[0])
+    schema = frame.collect_schema()
+    stored = tuple(name for name in HASH_KINDS if takes_hashes and name in schema)
+    # Hashes of pictures that came without a name have none here: what else is text names no picture.
+    name = SOURCE if source is None and SOURCE in schema else source
+    return SourceTable(
+        frame,
+        name if stored and name is None else _find_source(schema, name, needed=not stored),
+        stored=stored,
+        manifest=manifest_of(paths[0]),
+    )
+
+
+def _with_hashes(
+    frame: pl.LazyFrame, stored: tuple[str, ...], hash_type: str | None
+) -> tuple[pl.LazyFrame, dict[str, str]]:
+    """Return the table with its hashes in the dtype of their kind, and what it has in a foreign form.
+
+    The hashes that are compared must be readable. A shop's size may be "XL", and the hashes of the other kind anything:
+    what cannot be read in every row is a column of the user's, and stays as it is.
+    """
+    schema = frame.collect_schema()
+    compared = hash_type or (*stored, None)[0]
+    read, given = [], {}
+    for name in stored:
+        try:
+            found = read_given(frame, HASH_KINDS[name])
+        except ColumnError:
+            if name == compared:
+                raise
+            continue
+        if found is None or not (found.is_ours or name == compared):
+            continue
+        read.append(found.expr)
+        if not found.is_ours:
+            given[f"{_GIVEN}{name}"] = name
+    numbers = {
+        name: pl.col(name).cast(dtype, strict=False)
+        for name, dtype in ((WIDTH, pl.UInt32), (HEIGHT, pl.UInt32), (SIZE, pl.UInt64))
+        if any(schema[kind] == pl.String for kind in stored) and schema.get(name) == pl.String
+    }
+    if numbers:
+        readable = {name: (number.is_not_null() | pl.col(name).is_null()).all() for name, number in numbers.items()}
+        is_read = frame.select(**readable).collect(engine="streaming").row(0, named=True)
+        read += [number for name, number in numbers.items() if is_read[name]]
+    originals = [pl.col(name).alias(other) for other, name in given.items()]
+    return frame.with_columns(*read, *originals), given
+
+
+def _batch_rows(frame: pl.LazyFrame, source: str | None) -> int:
+    if source is None or frame.collect_schema()[source] != pl.String:
+        return BATCH_ROWS
+    first = frame.select(source).head(_ROWS_LOOKED_AT).collect().to_series()
+    return _BATCH_ROWS_OF_ADDRESSES if any(url_of(value) for value in first) else BATCH_ROWS
+
+
+def _in_batches(frame: pl.LazyFrame, batch_rows: int) -> pl.LazyFrame:
+    """Return the same rows in batches of `batch_rows`: text is read in megabytes, which may be 100,000 paths."""
+
+    def batches(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        query = frame if n_rows is None else frame.head(n_rows)
+        for part in query.collect_batches(chunk_size=batch_rows, maintain_order=True):
+            for batch in part.iter_slices(batch_rows):
+                found = batch if predicate is None else batch.filter(predicate)
+                yield found if with_columns is None else found.select(with_columns)
+
+    return register_io_source(batches, schema=frame.collect_schema(), is_pure=True)
+
+
+def _open_requests(paths: list[str], source: str | None, method: Method) -> SourceTable:
+    if source is not None:
+        raise ArgumentError("--source is for tables, a request names its images itself\nHint: leave --source out.")
+    requests = [records.read_request(Path(path), method) for path in paths]
+    if len(requests) == 1:
+        return SourceTable(requests[0].frame.lazy(), records.SOURCE, request=requests[0])
+    if method != "visual_hash":
+        raise ArgumentError(
+            f"one request at a time, got {len(paths)}\nHint: each has its own hash_type and range; put their records "
+            "into one."
+        )
+    hash_types = tuple(dict.fromkeys(name for request in requests for name in request.hash_types))
+    joined = replace(requests[0], frame=pl.concat([request.frame for request in requests]), hash_types=hash_types)
+    return SourceTable(joined.frame.lazy(), records.SOURCE, request=joined)
+
+
+def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str | None:
+    if source is not None:
+        if source not in schema:
+            raise ColumnError(
+                f"no column {source!r}, the table has {_shown(schema)}\nHint: --source names one of them."
+            )
+        return source
+    usable = [
+        name
+        for name, dtype in schema.items()
+        if name not in _NOT_SOURCES and (dtype in (pl.String, pl.Binary) or _holds_pictures(dtype))
+    ]
+    named = [name for name in _SOURCE_NAMES if name in usable]
+    if named:
+        return named[0]
+    if len(usable) == 1:
+        return usable[0]
+    if not needed:
+        return None
+    raise ColumnError(
+        f"which column holds the images is not clear, the table has {_shown(schema)}\nHint: name it with --source."
+    )
+
+
+def _shown(schema: pl.Schema, n_columns: int = 20) -> str:
+    shown = [f"{name} ({dtype})" for name, dtype in list(schema.items())[:n_columns]]
+    return ", ".join(shown) + ", …" * (len(schema) > n_columns) if shown else "no columns"
+
+
+def _holds_pictures(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.Struct) and dtype.to_schema().get(_PICTURE_FIELD) == pl.Binary
+
+
+def _nothing_found(source: str) -> ArgumentError:
+    return ArgumentError(f"nothing matches {source!r}\nHint: the working directory is {str(Path.cwd())!r}.")
+
+
+def _unknown_ending(path: Path) -> ArgumentError:
+    return ArgumentError(
+        f"unknown input ending {path.suffix!r} of {path.name!r}, known are {', '.join(TABLE_SUFFIXES)}, folders, globs "
+        "and pictures\nHint: a glob takes pictures of any ending."
+    )

@@ -1,0 +1,1 @@
+"""The JSON of the documented image-matching API."""

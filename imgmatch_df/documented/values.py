@@ -1,0 +1,328 @@
+"""The documented JSON's values and records, one at a time: hashes as 0/1 strings, distances as percent, statuses.
+
+No frame is touched here; `records` puts the values into rows and back.
+"""
+
+import json
+import re
+from base64 import b64encode
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+from uuid import uuid4
+
+import polars as pl
+
+from imgmatch_df.columns import (
+    BMH1,
+    DETAIL,
+    DISTANCE,
+    HASH_KINDS,
+    HEIGHT,
+    OK,
+    REMOVED_RECORDS,
+    STATUS,
+    STATUSES,
+    WIDTH,
+    HashKind,
+    hash_kind,
+)
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.sources import redact
+
+Json: TypeAlias = dict[str, Any]
+Document: TypeAlias = Mapping[str, Any] | str | bytes | PathLike[str]
+Method: TypeAlias = Literal["visual_hash", "remove_duplicates", "rank_images"]
+
+# Columns of a frame that came from the documented JSON, besides those of `columns`.
+ID: Final = "_id"
+SOURCE: Final = "url"
+RECORD: Final = "_record"
+
+ATTEMPTS: Final = 3
+_ANSWERED: Final = frozenset({"_id", "_status", "_width", "_height"})
+_PREFIX: Final = "Error Loading Image: "
+_NO_IMAGE: Final = "Record has no image in '_url' or '_base64'"
+_DOWNLOAD: Final = "Unable to download image from "
+_UNREACHABLE: Final = frozenset({"not_found", "fetch_blocked", "fetch_timeout", "fetch_failed"})
+_MAX_SIDE: Final = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWriter:
+    """What turns hashed rows into the records of one response, one row at a time.
+
+    Parameters
+    ----------
+    method, hash_types, request_id, source, attempts, reasons
+        As for `records.iter_records`.
+    """
+
+    method: Method
+    hash_types: tuple[str, ...]
+    request_id: str
+    source: str
+    attempts: int
+    reasons: bool = False
+
+    def record(self, row: Mapping[str, Any]) -> Json:
+        """Return the documented record of one row."""
+        record = self._own_fields(row)
+        ok = self._is_ok(row)
+        if not ok:
+            reason = read_reason(row.get(STATUS))
+            detail = None if reason is None else row.get(DETAIL)
+            text = failure_text(reason, detail, redact(record.get("_url")), self.attempts)
+            record["_status"] = format_status(400, text, request_id=self.request_id)
+            if self.reasons and reason is not None:
+                record["_status"] |= {"reason": reason, "detail": detail or reason}
+        elif self.method == "remove_duplicates":
+            record["_status"] = format_status(200, "OK", request_id=self.request_id)
+        if row.get(ID) is not None:
+            record["_id"] = str(row[ID])
+        if not ok:
+            return record
+        for key, name in (("_width", WIDTH), ("_height", HEIGHT)):
+            if row.get(name) is not None:
+                record[key] = row[name]
+        if self.method == "visual_hash":
+            record.update((name, format_bits(row[name], hash_kind(name))) for name in self.hash_types)
+        elif row.get(REMOVED_RECORDS):
+            record["removed_records"] = [self.record(removed) for removed in row[REMOVED_RECORDS]]
+        return record
+
+    def _own_fields(self, row: Mapping[str, Any]) -> Json:
+        if RECORD not in row:
+            value = row[self.source]
+            return {"_base64": b64encode(value).decode()} if isinstance(value, bytes) else {"_url": value}
+        replaced: Sequence[str] = {
+            "visual_hash": self.hash_types,
+            "remove_duplicates": ("removed_records",),
+            "rank_images": (),
+        }[self.method]
+        own = row[RECORD]
+        fields = (own if isinstance(own, Mapping) else json.loads(own)).items()
+        return {key: value for key, value in fields if key not in _ANSWERED and key not in replaced}
+
+    def _is_ok(self, row: Mapping[str, Any]) -> bool:
+        # Of the others, and of the rows nested in them, a column of that name is the user's own.
+        if self.method == "rank_images" and DISTANCE in row:
+            return row[DISTANCE] is not None
+        if any(name in row for name in self.hash_types):
+            return all(row.get(name, 0) is not None for name in self.hash_types)
+        return read_reason(row.get(STATUS)) is None
+
+
+def ping_response() -> Json:
+    """Return the documented `ping` response."""
+    return {
+        "status": {"code": 200, "text": "OK"},
+        "_service_info": {
+            "_name": "Image matching service",
+            "_info": "Get visual hashes, find (near-)duplicate images and rank them",
+        },
+    }
+
+
+def to_json(response: Mapping[str, Any]) -> str:
+    """Return a response as JSON text, never with NaN or Infinity."""
+    return json.dumps(response, allow_nan=False)
+
+
+def radius_from_range(range_: float, hash_type: str = BMH1.name) -> int:
+    """Return the largest Hamming distance, in bits, that the documented `range` includes.
+
+    A pair is within `range` when its distance as it is shown is: a distance from a response, sent as `range`, includes
+    the pair that it was shown for.
+
+    Parameters
+    ----------
+    range_
+        Percent of the characters of the documented 0/1 string (968 of bmh1, 64 of phash), 0 to 100, inclusive. The
+        unit is inferred from the documented sample, where 0.1 stands for 1 bit of 968.
+    hash_type
+        Name of the hash kind.
+
+    Raises
+    ------
+    ArgumentError
+        If `range_` is not a number from 0 to 100.
+
+    Examples
+    --------
+    >>> radius_from_range(0), radius_from_range(0.2), radius_from_range(1), radius_from_range(12.5, "phash")
+    (0, 2, 10, 8)
+    """
+    kind = hash_kind(hash_type)
+    if isinstance(range_, bool) or not isinstance(range_, int | float) or not 0 <= range_ <= 100:
+        hint = "range is a percentage of differing bits, 0 for equal hashes; a distance in bits is a radius."
+        raise refused("range", range_, "a number from 0 to 100", hint)
+    distances = range(kind.n_bits + 1)
+    return bisect_right(distances, range_, key=lambda bits: percent_from_bits(bits, kind.name)) - 1
+
+
+def percent_from_bits(bits: int, hash_type: str = BMH1.name) -> float:
+    """Return a Hamming distance in bits as the documented percentage, with one decimal.
+
+    Examples
+    --------
+    >>> percent_from_bits(1), percent_from_bits(252), percent_from_bits(1, "phash")
+    (0.1, 26.0, 1.6)
+    """
+    return round(100 * bits / hash_kind(hash_type).n_chars, 1)
+
+
+def load_document(document: Document, what: str) -> Mapping[str, Any]:
+    """Return the JSON object that `document` is, holds or names."""
+    if isinstance(document, Mapping):
+        return document
+    text: object = document
+    if isinstance(document, PathLike):
+        try:
+            text = Path(document).read_bytes()
+        except OSError as error:
+            message = f"{what} {fspath(document)!r} cannot be read: {error.strerror}"
+            raise ArgumentError(f"{message}\nHint: pass the path of a JSON file.") from error
+    if not isinstance(text, str | bytes):
+        raise refused(what, document, "a mapping, JSON text or a path", "a pathlib.Path is read, a str is parsed.")
+    try:
+        body = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        hint = "a str is JSON text; for a file pass a pathlib.Path."
+        if isinstance(document, PathLike):
+            what, hint = f"{what} {fspath(document)!r}", "is the file whole? It is JSON, saved as UTF-8."
+        raise ArgumentError(f"{what} must be JSON, but: {error}\nHint: {hint}") from error
+    if not isinstance(body, dict):
+        raise refused(what, body, "a JSON object", 'the documented body starts with {"records": […')
+    return body
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def read_records(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the body's `records`, each of them an object."""
+    records = body.get("records")
+    if not isinstance(records, list | tuple):
+        hint = f"the body has the fields {', '.join(map(repr, body)) or 'none'}."
+        raise refused("records", records, "a list of objects", hint)
+    return [read_record(record, f"records[{row}]") for row, record in enumerate(records)]
+
+
+def read_record(record: object, field: str) -> Mapping[str, Any]:
+    """Return `record` if it is an object."""
+    if not isinstance(record, Mapping):
+        raise refused(field, record, "an object", 'write {"_url": "…"} or {"_base64": "…"}.')
+    return record
+
+
+def read_hash_types(value: object, method: Method) -> tuple[str, ...]:
+    """Return the names in the request's `hash_type`, a string or a list, or the method's default."""
+    several = method == "visual_hash"
+    if value is None:
+        return tuple(HASH_KINDS) if several else (BMH1.name,)
+    given: Sequence[str] = value if isinstance(value, list | tuple) else (value,)
+    names = tuple(dict.fromkeys(hash_kind(name).name for name in given))
+    if not names or (len(names) > 1 and not several):
+        allowed = "one or more kinds" if several else "one kind"
+        allowed += f" of {', '.join(map(repr, HASH_KINDS))}"
+        raise refused("hash_type", value, allowed, "leave it out for the documented default.")
+    return names
+
+
+def read_source(record: Mapping[str, Any]) -> str | None:
+    """Return the reference to the record's image, null where it holds none."""
+    encoded, url = record.get("_base64"), record.get("_url")
+    if isinstance(encoded, str) and encoded and is_text(encoded):
+        return encoded if encoded[:5].lower() == "data:" else f"data:;base64,{encoded}"
+    return url if isinstance(url, str) and url and is_text(url) else None
+
+
+def read_id(value: object, field: str) -> str:
+    """Return a record's `_id` as a string."""
+    if (isinstance(value, str) and is_text(value)) or (isinstance(value, int) and not isinstance(value, bool)):
+        return str(value)
+    raise refused(field, value, "a string or a whole number", "write other ids as strings.")
+
+
+def read_side(value: object, field: str) -> int | None:
+    """Return `_width` or `_height` in pixels."""
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SIDE):
+        return value
+    raise refused(field, value, "a whole number of pixels", "leave it out where it is not known.")
+
+
+def read_bits(text: object, kind: HashKind, field: str, *, needed: bool) -> int | bytes | None:
+    """Return the hash that a 0/1 string stands for: int for UInt64 kinds, else bytes."""
+    if text is None and not needed:
+        return None
+    # The pattern, because int(text, 2) also takes signs, spaces and underscores.
+    if not isinstance(text, str) or not re.fullmatch(f"[01]{{{kind.n_chars}}}", text):
+        hint = f"the documented {kind.name} string has {kind.n_chars} of them."
+        raise refused(field, text, f"{kind.n_chars} characters 0 or 1", hint)
+    number = int(text, 2)
+    return number if kind.dtype == pl.UInt64 else number.to_bytes(kind.n_bytes)
+
+
+def read_status(status: object, field: str) -> tuple[str, str | None, str | None]:
+    """Return status, detail and request id of a record's `_status`."""
+    if status is None:
+        return OK, None, None
+    if not isinstance(status, Mapping) or not isinstance(status.get("code"), int):
+        raise refused(f"{field}._status", status, "an object with code and text", "leave it out where all is well.")
+    if status["code"] == 200:
+        return OK, None, None
+    detail = str(status.get("text", "")).removeprefix(_PREFIX)
+    request_id = None if status.get("request_id") is None else str(status["request_id"])
+    reason = read_reason(status.get("reason"))
+    if reason is not None:  # a response with reasons
+        return reason, str(status.get("detail", detail)), request_id
+    if detail == _NO_IMAGE:
+        return "missing", detail, request_id
+    return "fetch_failed" if detail.startswith(_DOWNLOAD) else "decode_failed", detail, request_id
+
+
+def read_reason(status: object) -> str | None:
+    """Return why a row failed, None where it did not or its `status` is none of ours: tables have their own."""
+    return status if isinstance(status, str) and status in STATUSES and status != OK else None
+
+
+def is_text(value: str) -> bool:
+    """Return whether a String column can hold `value`: no lone surrogates."""
+    return value.isascii() or not re.search("[\ud800-\udfff]", value)
+
+
+def format_bits(value: int | bytes, kind: HashKind) -> str:
+    """Return a hash as its 0/1 string."""
+    number = value if isinstance(value, int) else int.from_bytes(value)
+    return f"{number:0{kind.n_chars}b}"
+
+
+def failure_text(status: str | None, detail: str | None, url: object, attempts: int) -> str:
+    """Return the documented text of a failed record; that of a failed download is exact, and not cut."""
+    if status == "missing":
+        return _PREFIX + _NO_IMAGE
+    if status in _UNREACHABLE and url is not None:
+        return f"{_PREFIX}{_DOWNLOAD}'{url}', Attempts: {attempts}"
+    return _PREFIX + (detail or status or "Record has no hash")
+
+
+def format_status(code: int, text: str, **ids: str) -> Json:
+    """Return a status object."""
+    return {"code": code, "text": text, **ids}
+
+
+def format_overall_status(mixed: bool, request_id: str | None = None, proc_id: str | None = None) -> Json:
+    """Return the status of a whole response."""
+    ids = {} if request_id is None else {"request_id": request_id, "proc_id": proc_id or str(uuid4())}
+    return format_status(300, "MIXED_RESULT", **ids) if mixed else format_status(200, "OK", **ids)
+
+
+def refused(field: str, value: object, allowed: str, hint: str) -> ArgumentError:
+    """Return the error for a field whose value is not allowed."""
+    shown = repr(value)
+    return ArgumentError(f"{field} must be {allowed}, got {shown[:80]}{'…' * (len(shown) > 80)}\nHint: {hint}")

@@ -1,0 +1,1 @@
+"""Sources to bytes: local files, http and https, object stores."""

@@ -1,0 +1,1 @@
+"""Expressions and verbs on Polars frames."""

@@ -1,0 +1,457 @@
+"""Frame verbs that group: every row with its cluster of near-duplicates, or one row of each cluster.
+
+Each takes a frame that has a hash column, or hashes its ``source=`` column first. A `DataFrame` is answered at once, a
+`LazyFrame` by a `LazyFrame`; the answers are equal, whatever the chunks, the number of threads and the engine.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_args
+
+import polars as pl
+
+from imgmatch_df.columns import (
+    BMH1,
+    CLUSTER_COLUMNS,
+    CLUSTER_ID,
+    DIAMETER,
+    DISTANCE,
+    DISTANCE_DTYPE,
+    HEIGHT,
+    KEPT,
+    REFERENCE_ID,
+    REMOVED_RECORDS,
+    REPRESENTATIVE_ID,
+    ROW_DTYPE,
+    SIZE,
+    WIDTH,
+)
+from imgmatch_df.errors import ArgumentError, ColumnError, warn
+from imgmatch_df.frames.checks import (
+    Call,
+    Frame,
+    FrameT,
+    Side,
+    apply,
+    check_radius,
+    free_name,
+    needed_columns,
+    shown_names,
+)
+from imgmatch_df.frames.layout import PLAIN, Affixes, is_hash, without_bytes
+from imgmatch_df.frames.reference import Stored, find_nearest
+from imgmatch_df.options import SourceOptions, check_choice, check_flag
+from imgmatch_df.progress import steps
+from imgmatch_df.store.open import Target
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Linkage = Literal["connected", "star"]
+Keep = Literal["first", "last", "largest"]
+
+# A cluster of more than a tenth of the rows is probably a mistake, where there are enough rows to say so.
+_FEW_ROWS: Final = 50
+_LARGE_SHARE: Final = 10
+
+
+def cluster(
+    frame: FrameT,
+    radius: int = 0,
+    hash_type: str = BMH1.name,
+    *,
+    linkage: Linkage = "connected",
+    keep: Keep = "first",
+    id: str | None = None,
+    against: Frame | Target | None = None,
+    stored_id: str | None = None,
+    source: str | None = None,
+    diameter: bool = False,
+    prefix: str = "",
+    suffix: str = "",
+    **options: Unpack[SourceOptions],
+) -> FrameT:
+    """Return every row with the cluster of near-duplicates that it belongs to.
+
+    Parameters
+    ----------
+    frame
+        Has a column named `hash_type`, or `source`.
+    radius
+        Largest Hamming distance between two rows that are near-duplicates, in bits. Inclusive. 0 finds equal hashes
+        alone; 24 of bmh1 or 4 of phash finds edited copies.
+    hash_type
+        ``"bmh1"`` or ``"phash"``.
+    linkage
+        ``"connected"``: near-duplicates of near-duplicates are in one cluster, whose ends may be farther apart than
+        the radius (`diameter` shows it). ``"star"``: row by row, a row joins the first representative within the
+        radius or becomes one itself, so that no row is farther than the radius from its representative.
+    keep
+        Which row of a cluster is its representative: the ``"first"``, the ``"last"``, or the ``"largest"``: most
+        pixels (columns ``width`` and ``height``), then most bytes (column ``size``, where there is one), then first.
+        With ``"star"``, the order in which rows become representatives.
+    id
+        Column whose values name the representatives; None names them by row number.
+    against
+        Rows that are known: the path of a store, of which only hashes and keys are read; or a frame that has a column
+        named `hash_type`. A row within the radius of a known row is not kept and takes no part in clusters; the others
+        are clustered among themselves, as without it. A row never matches itself in a store that it is already in.
+    stored_id
+        Column whose values name the known rows; None names them by row number, those of a store by its key.
+    source
+        Column of pictures to hash first; None where the frame has the hashes.
+    diameter
+        Whether to add the largest distance between two rows of each cluster.
+    prefix, suffix
+        Put before and after the names of the new columns, those of `source` included.
+    **options
+        See `Options`; only with `source`, but for `progress`.
+
+    Returns
+    -------
+    DataFrame or LazyFrame
+        All rows, in order. New columns come first: ``cluster_id: UInt32`` (clusters are numbered from 0 by their first
+        row), ``kept: Boolean`` (is the representative), ``distance: UInt16`` to the representative, with `diameter`
+        ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes, and the columns
+        of the frame; hashes come last. A row without a hash is a cluster of its own, kept, with null distance. With
+        `against` also ``reference_id``, null but for a row that matches a known one: it names the nearest known row
+        (the first of several), ``distance`` is the one to that, ``kept`` is false, and the other new columns are null.
+
+    Raises
+    ------
+    ArgumentError, ColumnError
+        If an argument is not allowed, a column is absent or has a dtype that is not allowed, or the frame has a column
+        already of a name that a new one would have.
+    StoreError
+        If a store cannot be read, or its hashes are made in another way than those of `source`.
+
+    Warns
+    -----
+    ImgMatchWarning
+        If the radius is beyond what the kind of hash can tell apart (bmh1 128, phash 16), or one cluster has more than
+        a tenth of over 50 rows.
+
+    Notes
+    -----
+    A row is itself in a store where their keys are equal as text, and their sources where the store has another key: a
+    relative and an absolute path of one file are two rows. The key of a row is the column that `write_hashes` takes.
+    Two rows of the frame that are both stored are compared with each other here, and not with their stored selves, so
+    that the first copy is kept.
+
+    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. `diameter` takes
+    longest: at worst quadratic in the different hashes of a cluster.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"phash": [0, 255, 1, None]}, schema={"phash": pl.UInt64})
+    >>> imgmatch_df.cluster(frame, 1, "phash").select("cluster_id", "representative_id", "distance", "kept").rows()
+    [(0, 0, 0, True), (1, 1, 0, True), (0, 0, 1, False), (2, 3, None, True)]
+    """
+    kind, radius = check_radius(radius, hash_type)
+    check_flag("diameter", diameter, "True adds the largest distance in each cluster.")
+    absent = {DIAMETER: not diameter, REFERENCE_ID: against is None}
+    new = [name for name in CLUSTER_COLUMNS if not absent.get(name)]
+    affixes = Affixes.make(prefix, suffix)
+    call: Call[FrameT] = Call.check(frame, kind, source, options, id=id, adds=new, affixes=affixes)
+    grouping = _Grouping(call, radius, linkage, keep, diameter=diameter)
+    known = grouping.stored(against, stored_id, call)
+    hashed = call.hashed()
+    schema = hashed.collect_schema()
+    dtypes: dict[str, Any] = {
+        CLUSTER_ID: ROW_DTYPE,
+        KEPT: pl.Boolean(),
+        DISTANCE: DISTANCE_DTYPE,
+        DIAMETER: DISTANCE_DTYPE,
+        REPRESENTATIVE_ID: ROW_DTYPE if id is None else schema[id],
+        REFERENCE_ID: None if known is None else known.id_dtype,
+    }
+    fields = {call.names[name]: dtypes[name] for name in new}
+
+    def describe(part: pl.Series) -> pl.Series:
+        rows = part.struct.unnest()
+        found = grouping.find(rows, known)
+        ids = pl.Series(found.representative, dtype=ROW_DTYPE) if id is None else rows[id].gather(found.representative)
+        numbers = pl.DataFrame(
+            {
+                CLUSTER_ID: pl.Series(found.cluster, dtype=ROW_DTYPE),
+                REPRESENTATIVE_ID: ids,
+                DISTANCE: pl.Series(found.distance, dtype=DISTANCE_DTYPE),
+                DIAMETER: pl.Series(found.diameter, dtype=DISTANCE_DTYPE),
+                KEPT: found.kept,
+                **({} if found.reference is None else {REFERENCE_ID: found.reference}),
+            }
+        )
+        has_hash, is_new = pl.when(pl.Series(found.has_hash)), pl.when(pl.Series(found.is_new))
+        described = numbers.with_columns(
+            has_hash.then(DISTANCE),
+            pl.when(pl.Series(found.has_hash & found.is_new)).then(DIAMETER),
+            is_new.then(CLUSTER_ID),
+            is_new.then(REPRESENTATIVE_ID),
+        ).select(new)
+        described.columns = list(fields)
+        return described.to_struct(part.name)
+
+    made = free_name({**schema, **fields})
+    columns = grouping.needs(id, known)
+    answer = pl.struct(columns).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
+    return hashed.with_columns(answer).unnest(made).select(call.order(new, schema))
+
+
+def remove_duplicates(
+    frame: FrameT,
+    radius: int = 0,
+    hash_type: str = BMH1.name,
+    *,
+    linkage: Linkage = "connected",
+    keep: Keep = "first",
+    against: Frame | Target | None = None,
+    source: str | None = None,
+    prefix: str = "",
+    suffix: str = "",
+    **options: Unpack[SourceOptions],
+) -> FrameT:
+    """Return one row of each cluster of near-duplicates, with the others of its cluster.
+
+    Parameters
+    ----------
+    frame, radius, hash_type, linkage, keep, against, source, prefix, suffix, **options
+        As `cluster`. With `against`, what is left is new: rows near a known one are in no row of the answer.
+
+    Returns
+    -------
+    DataFrame or LazyFrame
+        The kept rows, in order, and before their columns ``removed_records: List(Struct)``, the other rows of the
+        cluster, in order; an empty list where there are none. Hashes come last. Rows without a hash are kept.
+        Removed records have all columns but bytes that are no hashes, such as encoded images, in a column or in a field
+        of a struct: `cluster` gives the removed rows whole.
+
+    Raises
+    ------
+    ArgumentError, ColumnError, StoreError
+        As `cluster`.
+
+    Warns
+    -----
+    ImgMatchWarning
+        As `cluster`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"phash": [0, 255, 1, None]}, schema={"phash": pl.UInt64})
+    >>> imgmatch_df.remove_duplicates(frame, 1, "phash").rows()
+    [([{'phash': 1}], 0), ([], 255), ([], None)]
+    """
+    affixes = Affixes.make(prefix, suffix)
+    return nest_duplicates(frame, radius, hash_type, linkage, keep, against, source, affixes, options)
+
+
+def nest_duplicates(
+    frame: FrameT,
+    radius: int,
+    hash_type: str,
+    linkage: Linkage = "connected",
+    keep: Keep = "first",
+    against: Frame | Target | Stored | None = None,
+    source: str | None = None,
+    affixes: Affixes = PLAIN,
+    options: SourceOptions | None = None,
+    *,
+    with_bytes: bool = False,
+) -> FrameT:
+    """Return what `remove_duplicates` does, on demand `with_bytes`: the documented JSON has images in its records."""
+    kind, radius = check_radius(radius, hash_type)
+    call: Call[FrameT] = Call.check(frame, kind, source, options or {}, adds=[REMOVED_RECORDS], affixes=affixes)
+    grouping = _Grouping(call, radius, linkage, keep, diameter=False)
+    known = grouping.stored(against, None, call)
+    hashed = call.hashed()
+    schema = hashed.collect_schema()
+    columns, removed_name = grouping.needs(None, known), call.names[REMOVED_RECORDS]
+    record = {
+        name: (pl.col(name), dtype)
+        if with_bytes or name == call.hash or is_hash(name, dtype)
+        else without_bytes(pl.col(name), dtype)
+        for name, dtype in schema.items()
+    }
+    fields = {name: found for name, found in record.items() if found is not None}
+    removed_dtype = pl.List(pl.Struct({name: dtype for name, (_, dtype) in fields.items()}))
+    removed_record = pl.struct(expr.alias(name) for name, (expr, _) in fields.items()).alias(removed_name)
+    label = free_name({**schema, removed_name: None})
+    order = call.order([REMOVED_RECORDS], schema)
+
+    def remove(rows: pl.DataFrame) -> pl.DataFrame:
+        found = grouping.find(rows.select(columns), known)
+        kept = found.kept
+        numbered = rows.with_columns(pl.Series(label, found.representative))
+        removed = numbered.filter(~kept & pl.Series(found.is_new))
+        if removed.is_empty():  # Polars 1.40 panics on a conditional struct of no rows
+            return numbered.filter(kept).with_columns(pl.lit([], dtype=removed_dtype).alias(removed_name)).select(order)
+        removed = removed.select(label, removed_record).group_by(label, maintain_order=True).agg(removed_name)
+        return (
+            numbered.filter(kept)
+            .join(removed, on=label, how="left", maintain_order="left")
+            .with_columns(pl.col(removed_name).fill_null(pl.lit([], dtype=removed_dtype)))
+            .select(order)
+        )
+
+    return apply(hashed, list(schema), remove, {name: schema.get(name, removed_dtype) for name in order})
+
+
+class _Grouping:
+    """How rows are put into clusters: the arguments of `cluster`, checked."""
+
+    def __init__(self, call: Call[FrameT], radius: int, linkage: Linkage, keep: Keep, *, diameter: bool) -> None:
+        check_choice("linkage", linkage, get_args(Linkage), "'connected' chains near-duplicates, 'star' does not.")
+        check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
+        # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
+        self.kind, self.hash, self.progress = call.kind, call.hash, call.progress
+        self.width, self.height = call.column(WIDTH), call.column(HEIGHT)
+        self.radius, self.linkage, self.keep, self.diameter = radius, linkage, keep, diameter
+        # A column of the user's may be called size and hold "XL".
+        self.has_bytes = SIZE in call.schema and call.schema[SIZE].is_numeric()
+        if keep == "largest" and call.source is None:
+            self._check_sizes(call.schema)
+
+    def needs(self, id_column: str | None, known: Stored | None) -> list[str]:
+        """Return the columns that clustering reads."""
+        others = [] if known is None else known.own
+        if self.keep == "largest":
+            others = [self.width, self.height, *([SIZE] if self.has_bytes else []), *others]
+        return needed_columns(self.hash, id_column, others)
+
+    def stored(
+        self, against: Frame | Target | Stored | None, id_column: str | None, call: Call[FrameT]
+    ) -> Stored | None:
+        """Return the known rows of a call, checked, if it has some."""
+        if against is None:
+            if id_column is not None:
+                raise ArgumentError("stored_id has no effect without against=\nHint: name the known rows.")
+            return None
+        return Stored.of(against, call, id_column)
+
+    def find(self, rows: pl.DataFrame, known: Stored | None) -> "_Clusters":
+        """Return the clusters of the rows, given the columns that it needs; what is known takes no part in them."""
+        import numpy as np
+
+        if known is None:
+            return self._cluster(rows)
+        nearest = find_nearest(rows, self.hash, known, self.radius, self.kind, progress=self.progress)
+        is_new = np.ones(rows.height, np.bool_)
+        is_new[nearest.rows] = False
+        new = np.flatnonzero(is_new)
+        among = self._cluster(rows.filter(pl.Series(is_new)))
+        places = np.zeros(rows.height, np.uint32)
+        places[nearest.rows] = np.arange(1, len(nearest.rows) + 1)
+        whole = _Clusters(
+            np.zeros(rows.height, np.uint32),
+            np.zeros(rows.height, np.uint32),
+            np.zeros(rows.height, np.uint16),
+            np.zeros(rows.height, np.uint16),
+            has_hash=np.ones(rows.height, np.bool_),
+            is_new=is_new,
+            reference=pl.Series([None], dtype=known.id_dtype).extend(nearest.ids).gather(places),
+        )
+        whole.cluster[new], whole.representative[new] = among.cluster, new[among.representative]
+        whole.distance[new], whole.diameter[new], whole.has_hash[new] = among.distance, among.diameter, among.has_hash
+        whole.distance[nearest.rows] = nearest.distance
+        return whole
+
+    def _cluster(self, rows: pl.DataFrame) -> "_Clusters":
+        """Return the clusters of rows among themselves."""
+        import numpy as np
+
+        from imgmatch_df.matching import clusters, join
+
+        side = Side(rows[self.hash], self.kind)
+        order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side))
+        with steps("clustering", shown=self.progress) as step:
+            labels = join.connect(side.words, self.radius, self.kind.n_bits, progress=step)
+        if self.linkage == "star":
+            labels = clusters.star(side.words, self.radius, labels, order)
+        else:
+            labels = clusters.representatives(labels, order)
+        # From positions among the rows that have a hash to rows; a row without one is its own cluster.
+        representative = np.arange(side.n_rows, dtype=np.uint32)
+        representative[side.rows] = side.rows[labels]
+        _, cluster = np.unique(clusters.first_rows(representative), return_inverse=True)
+        distance = np.zeros(side.n_rows, np.uint16)
+        distance[side.rows] = to_representative = clusters.distances(side.words, labels)
+        self._warn_of_large(labels, to_representative)
+        diameter = np.zeros(side.n_rows, np.uint16)
+        if self.diameter:
+            diameter[side.rows] = clusters.diameters(side.words, labels, join.first_equal(side.words))
+        has_hash = np.zeros(side.n_rows, np.bool_)
+        has_hash[side.rows] = True
+        every = np.ones(side.n_rows, np.bool_)
+        return _Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash, every)
+
+    def _warn_of_large(self, labels: "NDArray[np.uint32]", distance: "NDArray[np.uint16]") -> None:
+        """Warn where one cluster has so many of the rows that it is probably a mistake."""
+        import numpy as np
+
+        n_rows = len(labels)
+        if n_rows <= _FEW_ROWS:
+            return
+        sizes = np.bincount(labels)
+        largest = int(sizes.argmax())
+        n_large = int(sizes[largest])
+        if n_large * _LARGE_SHARE <= n_rows:
+            return
+        of_it = distance[labels == largest]
+        n_equal = int((of_it == 0).sum())
+        if n_equal * _LARGE_SHARE > n_rows:
+            alike = "have equal hashes" if n_equal == n_large else f"are one cluster, {n_equal:,} with equal hashes"
+            warn(
+                f"{n_large:,} of {n_rows:,} rows {alike}: images with little to see, such as blank ones, or one image "
+                "many times\nHint: look at some of them before you remove any."
+            )
+            return
+        hints = {
+            f"radius={self.kind.near_radius} finds edited copies.": self.radius > self.kind.near_radius,
+            "linkage='star' does not chain.": self.linkage != "star",
+            "near_duplicates gives the distance of every pair.": True,
+        }
+        warn(
+            f"{n_large:,} of {n_rows:,} rows are one cluster, farthest {of_it.max()} bits: a radius of {self.radius} "
+            f"of {self.kind.n_bits} bits may join unrelated images\n"
+            f"Hint: {next(hint for hint, applies in hints.items() if applies)}"
+        )
+
+    def _check_sizes(self, schema: Mapping[str, Any]) -> None:
+        for name in (self.width, self.height):
+            # Null: every row failed, and the file that says so has no types.
+            if name not in schema or not (schema[name].is_numeric() or schema[name] == pl.Null):
+                raise ColumnError(
+                    f"keep='largest' needs a numeric column {name!r}, the frame has {shown_names(schema)}\n"
+                    "Hint: visual_hash makes width and height."
+                )
+
+    def _sizes(self, rows: pl.DataFrame, side: Side) -> "list[NDArray[np.float64]]":
+        if self.keep != "largest":
+            return []
+        columns = [rows[self.width].cast(pl.Float64) * rows[self.height].cast(pl.Float64)]
+        if self.has_bytes:
+            columns.append(rows[SIZE].cast(pl.Float64))
+        return [column.to_numpy()[side.rows] for column in columns]
+
+
+class _Clusters(NamedTuple):
+    """Clusters as arrays, one value a row: uint32 numbers and rows, uint16 bits, and whether there is a hash at all.
+
+    What matches a known row is not new: `reference` names that, `distance` is the one to it, and the rest is nothing.
+    """
+
+    cluster: "NDArray[np.uint32]"
+    representative: "NDArray[np.uint32]"
+    distance: "NDArray[np.uint16]"
+    diameter: "NDArray[np.uint16]"
+    has_hash: "NDArray[np.bool_]"
+    is_new: "NDArray[np.bool_]"
+    reference: pl.Series | None = None
+
+    @property
+    def kept(self) -> pl.Series:
+        """Whether the row is the representative of its cluster."""
+        rows = pl.Series(self.representative)
+        return (rows == pl.int_range(len(rows), dtype=ROW_DTYPE, eager=True)) & pl.Series(self.is_new)

@@ -1,0 +1,418 @@
+"""Sources to hashes to answers: the expression builders and frame verbs, as plain typed functions.
+
+The only place that knows the order of the steps; the namespaces and the command line make one call into it.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Unpack, overload
+
+import polars as pl
+
+from imgmatch_df.batch.sharing import Field, SharedBatches, Whole, shared_batches
+from imgmatch_df.columns import (
+    BMH1,
+    DISTANCE,
+    DISTANCE_DTYPE,
+    HASH_KINDS,
+    PHASH,
+    HashKind,
+    batch_fields,
+    hash_kind,
+    visual_hash_fields,
+)
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.frames.layout import PLAIN, Affixes, arranged
+from imgmatch_df.hashes import codec
+from imgmatch_df.options import Options, SourceOptions, check_name, check_no_patterns, make_options, shown
+
+HashTypes = str | Iterable[str]
+
+_BOTH = tuple(HASH_KINDS)
+_SOURCE_DTYPES = (pl.String, pl.Binary, pl.Null, pl.Categorical, pl.Enum)
+
+# Polars merges equal subexpressions only when they carry the same function *object*, so expressions on the same source
+# and options share one base expression. Few are in use at once; an evicted one costs a second decode, nothing else.
+_MAX_SHARED = 16
+_shared: OrderedDict[tuple[bytes, Options], tuple[SharedBatches, pl.Expr]] = OrderedDict()
+_lock = threading.Lock()
+
+
+def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
+    """Return the 64-bit perceptual hash of each picture.
+
+    Compact, and fast to join; `bmh1` separates near-duplicates better. Equal, bit for bit, to OpenCV's `PHash` of the
+    picture that `imdecode` gives. A row that fails is null; `visual_hash` says why.
+
+    Parameters
+    ----------
+    source
+        Column of paths, base64 strings, data URIs or encoded pictures (`String` or `Binary`), by name or expression.
+    **options
+        See `Options`.
+
+    Returns
+    -------
+    Expr
+        ``phash: UInt64``. ``f"{value:064b}"`` is the documented string.
+
+    Raises
+    ------
+    ArgumentError
+        If an option is unknown or has a value that is not allowed.
+
+    Notes
+    -----
+    `phash`, `bmh1` and `visual_hash` of one column in one statement read and decode each picture once.
+    Source: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010); OpenCV `phash.cpp`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.phash(pl.lit("no-such-file.jpg"))).to_series().to_list()
+    [None]
+    """
+    return hash_column(source, PHASH, make_options(**options))
+
+
+def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
+    """Return the 961-bit block mean hash of each picture.
+
+    The one to find near-duplicates with: a 31 x 31 picture of what is lighter than the mean. Equal, bit for bit, to
+    OpenCV's `BlockMeanHash` mode 1. A row that fails is null; `visual_hash` says why.
+
+    Parameters
+    ----------
+    source
+        Column of paths, base64 strings, data URIs or encoded pictures (`String` or `Binary`), by name or expression.
+    **options
+        See `Options`.
+
+    Returns
+    -------
+    Expr
+        ``bmh1: Binary`` of 121 bytes: 961 bits and 7 of padding.
+
+    Raises
+    ------
+    ArgumentError
+        If an option is unknown or has a value that is not allowed.
+
+    Notes
+    -----
+    `phash`, `bmh1` and `visual_hash` of one column in one statement read and decode each picture once.
+    Source: Yang, Gu, Niu, Block Mean Value Based Image Perceptual Hashing (2006); OpenCV `block_mean_hash.cpp`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.bmh1(pl.lit("no-such-file.jpg"))).to_series().to_list()
+    [None]
+    """
+    return hash_column(source, BMH1, make_options(**options))
+
+
+@overload
+def visual_hash(
+    data: pl.DataFrame,
+    source: str = "url",
+    *,
+    hash_types: HashTypes = _BOTH,
+    prefix: str = "",
+    suffix: str = "",
+    **options: Unpack[SourceOptions],
+) -> pl.DataFrame: ...
+
+
+@overload
+def visual_hash(
+    data: pl.LazyFrame,
+    source: str = "url",
+    *,
+    hash_types: HashTypes = _BOTH,
+    prefix: str = "",
+    suffix: str = "",
+    **options: Unpack[SourceOptions],
+) -> pl.LazyFrame: ...
+
+
+@overload
+def visual_hash(
+    data: pl.Expr | str,
+    *,
+    hash_types: HashTypes = _BOTH,
+    prefix: str = "",
+    suffix: str = "",
+    **options: Unpack[SourceOptions],
+) -> pl.Expr: ...
+
+
+def visual_hash(
+    data: pl.DataFrame | pl.LazyFrame | pl.Expr | str,
+    source: str = "url",
+    *,
+    hash_types: HashTypes = _BOTH,
+    prefix: str = "",
+    suffix: str = "",
+    **options: Unpack[SourceOptions],
+) -> pl.DataFrame | pl.LazyFrame | pl.Expr:
+    """Return the hashes of each picture, its size, and what went wrong where it failed.
+
+    Parameters
+    ----------
+    data
+        A frame that has a source column; or the source column itself, by name or expression.
+    source
+        Name of the source column, when `data` is a frame.
+    hash_types
+        ``"bmh1"``, ``"phash"`` or both.
+    prefix, suffix
+        Put before and after the names of the new columns, or of the fields.
+    **options
+        See `Options`.
+
+    Returns
+    -------
+    DataFrame, LazyFrame or Expr
+        A frame comes back with the new columns ``width: UInt32``, ``height: UInt32`` (pixels, as seen),
+        ``status: Enum`` and ``detail: String`` (null where ok) before its own, and with the hashes last, rows in order.
+        An expression gives them as one ``visual_hash: Struct``.
+
+    Raises
+    ------
+    ArgumentError
+        If a hash type or an option is unknown or has a value that is not allowed.
+    ColumnError
+        If the frame has no such column, its dtype is no source dtype, or the frame has a column already of a name that
+        a new one would have.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = imgmatch_df.visual_hash(pl.DataFrame({"url": ["no-such-file.jpg"]}))
+    >>> frame.columns
+    ['width', 'height', 'status', 'detail', 'url', 'bmh1', 'phash']
+    >>> frame.select("phash", "status", "detail").row(0)
+    (None, 'not_found', 'no such file: no-such-file.jpg')
+    """
+    fields = visual_hash_fields(check_hash_types(hash_types))
+    checked, affixes = make_options(**options), Affixes.make(prefix, suffix)
+    if isinstance(data, (pl.DataFrame, pl.LazyFrame)):
+        check_source_column(data, source)
+        schema = data.collect_schema()
+        check_no_patterns(schema)
+        names = affixes.add(fields, schema)
+        batches = SharedBatches(checked, merged=True)
+        base = _map(pl.col(source), batches, pl.Struct(batch_fields()))
+        columns = [_stack(base, Field(batches, name), dtype).alias(names[name]) for name, dtype in fields.items()]
+        new = [names[name] for name in fields if name not in HASH_KINDS]
+        hashes = {names[name]: fields[name] for name in fields if name in HASH_KINDS}
+        order = arranged(new, {**schema, **hashes}, hashes)
+        hashed = data.with_columns(columns) if isinstance(data, pl.LazyFrame) else _run(data, columns)
+        return hashed.select(order)
+    batches, base = _shared_base(_expr(data), checked)
+    whole = _stack(base, Whole(batches, fields), pl.Struct(fields))
+    names = affixes.add(fields, {})
+    return (
+        whole if affixes == PLAIN else whole.struct.rename_fields(list(names.values())).alias(whole.meta.output_name())
+    )
+
+
+def hash_expr(hashes: pl.Expr | str, kind: HashKind) -> pl.Expr:
+    """Return a column of hashes in the dtype of their kind; see `codec.as_hashes`."""
+    return _map(_expr(hashes), partial(codec.as_hashes, kind=kind), kind.dtype)
+
+
+def hash_column(source: pl.Expr | str, kind: HashKind, options: Options) -> pl.Expr:
+    """Return the hashes of one kind of each picture, as the expression of that name does."""
+    batches, base = _shared_base(_expr(source), options)
+    return _stack(base, Field(batches, kind.name), kind.dtype)
+
+
+def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | str) -> pl.Expr:
+    """Return the Hamming distance between hashes, in bits.
+
+    Parameters
+    ----------
+    hashes
+        Hash column, `Binary` or whole numbers, by name or expression. Signed numbers stand for the same 64 bits.
+    other
+        A hash column, as an expression or a series; or one hash value, as `rank_images` takes it: a whole number
+        (phash), bytes (bmh1) or a documented 0/1 string.
+
+    Returns
+    -------
+    Expr
+        ``distance: UInt16``, 0 to the number of bits, null where either hash is null.
+
+    Raises
+    ------
+    ArgumentError
+        If `other` is no hash value.
+    ColumnError
+        When the query runs, if the two sides are no hash columns or of different kinds.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"phash": [0, 255, None]}, schema={"phash": pl.UInt64})
+    >>> frame.select(imgmatch_df.hamming("phash", 1)).to_series().to_list()
+    [1, 7, None]
+    """
+    if isinstance(other, pl.Series):
+        other = pl.lit(other)
+    if isinstance(other, pl.Expr):
+        return pl.map_batches(
+            [_expr(hashes), other], _distances, return_dtype=DISTANCE_DTYPE, is_elementwise=True
+        ).alias(DISTANCE)
+    value = codec.parse_hash(other)
+    constant = pl.Series("the given hash", [value], dtype=PHASH.dtype if isinstance(value, int) else BMH1.dtype)
+    return _map(_expr(hashes), partial(codec.distances, right=constant), DISTANCE_DTYPE).alias(DISTANCE)
+
+
+def to_bits(hashes: pl.Expr | str) -> pl.Expr:
+    """Return hashes as the documented strings of 0 and 1.
+
+    Parameters
+    ----------
+    hashes
+        Hash column, whole numbers (64 characters, of signed ones too) or `Binary` (8 a byte, 968 for bmh1), by name
+        or expression.
+
+    Returns
+    -------
+    Expr
+        `String` under the column's own name, null where the hash is null.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.to_bits(pl.lit(2**63, dtype=pl.UInt64))).item()[:8]
+    '10000000'
+    """
+    return _map(_expr(hashes), codec.to_bits, pl.String())
+
+
+def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
+    """Return the hashes that documented strings of 0 and 1 stand for.
+
+    Parameters
+    ----------
+    bits
+        `String` column of 64 (phash) or 968 (bmh1) characters, by name or expression.
+    hash_type
+        ``"bmh1"`` or ``"phash"``.
+
+    Returns
+    -------
+    Expr
+        The hash column's dtype under the column's own name, null where the string is null.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such hash type.
+    ColumnError
+        When the query runs, if a value is no such string.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.from_bits(pl.lit("1" + "0" * 63), "phash")).item() == 2**63
+    True
+    """
+    kind = hash_kind(hash_type)
+    return _map(_expr(bits), partial(codec.from_bits, kind=kind), kind.dtype)
+
+
+# Functions of a module and not lambdas: expressions that hold them can be pickled.
+def _distances(sides: Sequence[pl.Series]) -> pl.Series:
+    return codec.distances(*sides)
+
+
+def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.Expr]:
+    """Return the expression under every hash of `source`: one object for equal sources and options."""
+    batches = shared_batches(options)
+    made = batches, _map(source, batches, pl.Struct(batch_fields()))
+    fingerprint = _fingerprint(source)
+    if fingerprint is None:
+        return made
+    key = fingerprint, options
+    with _lock:
+        shared = _shared.setdefault(key, made)
+        _shared.move_to_end(key)
+        if len(_shared) > _MAX_SHARED:
+            _shared.popitem(last=False)
+    return shared
+
+
+def _fingerprint(source: pl.Expr) -> bytes | None:
+    from pickle import PicklingError
+
+    try:
+        return source.meta.serialize()
+    except (pl.exceptions.PolarsError, PicklingError, TypeError, AttributeError):
+        return None  # the user's own function cannot be pickled: the expression shares with no other
+
+
+def _stack(base: pl.Expr, field: Field, dtype: pl.DataType) -> pl.Expr:
+    # Another map, not `.struct.field`: that one would clone the base and end the sharing.
+    return _map(base, field, dtype).alias(field.name)
+
+
+def _map(expr: pl.Expr, function: Callable[[pl.Series], pl.Series], dtype: pl.DataType) -> pl.Expr:
+    return expr.map_batches(function, return_dtype=dtype, is_elementwise=True)
+
+
+def _expr(column: pl.Expr | str) -> pl.Expr:
+    if isinstance(column, pl.Expr):
+        return column
+    if isinstance(column, str):
+        return pl.col(column)
+    raise ArgumentError(
+        f"a column is needed, got {type(column).__name__}\n"
+        "Hint: pass a column name or an expression; a Series has the namespace series.imgmatch."
+    )
+
+
+def check_hash_types(hash_types: HashTypes) -> tuple[str, ...]:
+    """Return the names of the hash kinds, each of which there is, and once."""
+    if not isinstance(hash_types, Iterable) or isinstance(hash_types, bytes | pl.Series | pl.DataFrame):
+        raise ArgumentError(f"hash_types must be names of kinds, got {shown(hash_types)}\nHint: leave it out for both.")
+    names = (hash_types,) if isinstance(hash_types, str) else tuple(hash_types)
+    for name in names:
+        hash_kind(name)
+    if not names or len(set(names)) < len(names):
+        raise ArgumentError(f"hash_types must name each kind once, got {names!r}\nHint: leave it out for both.")
+    return names
+
+
+def check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None:
+    """Refuse a column that is absent, or has no dtype of sources."""
+    check_name("source", source)
+    schema = frame.collect_schema()
+    if source not in schema:
+        shown = ", ".join(map(repr, schema.names()[:12]))
+        raise ColumnError(f"no column {source!r} in the frame, it has {shown}\nHint: source='name of the column'.")
+    if schema[source] not in _SOURCE_DTYPES:
+        raise ColumnError(
+            f"column {source!r} has dtype {schema[source]}, sources are String (paths, URLs, base64) or Binary "
+            "(pictures)\nHint: cast the column, or name another with source=."
+        )
+
+
+def _run(frame: pl.DataFrame, columns: list[pl.Expr]) -> pl.DataFrame:
+    # Through a lazy frame, whose engine merges the equal subexpressions; an eager one would not.
+    return frame.lazy().with_columns(columns).collect(engine="in-memory")
+
+
+def _forget_lock_of_parent() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_lock_of_parent)

@@ -1,0 +1,494 @@
+"""Frames into stores: what is new or changed is hashed and stored, batch by batch, and nothing is hashed twice."""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, fields
+from typing import Final, Literal, NamedTuple, Unpack
+
+import polars as pl
+
+from imgmatch_df.batch import run as batches
+from imgmatch_df.columns import (
+    DETAIL,
+    ETAG,
+    HASH_KINDS,
+    HEIGHT,
+    MODIFIED,
+    MODIFIED_DTYPE,
+    OK,
+    SIZE,
+    SOURCE,
+    STATUS,
+    STATUS_DTYPE,
+    WIDTH,
+    hash_kind,
+)
+from imgmatch_df.errors import ArgumentError, ColumnError, StoreError
+from imgmatch_df.frames.checks import Frame, shown_names
+from imgmatch_df.frames.chunks import CHUNK_ROWS_OF_HASHES, chunks_of
+from imgmatch_df.frames.expressions import HashTypes, check_hash_types, check_source_column, hash_expr
+from imgmatch_df.frames.reference import key_column
+from imgmatch_df.frames.seen import SeenKeys
+from imgmatch_df.hashes.codec import dtype_hint
+from imgmatch_df.images.fingerprints import fingerprint, has_changed
+from imgmatch_df.incomplete import n_unlisted
+from imgmatch_df.options import Options, SourceOptions, check_flag, check_name, make_options
+from imgmatch_df.progress import METER
+from imgmatch_df.sources import url_of
+from imgmatch_df.store.manifest import Manifest
+from imgmatch_df.store.open import Store, Target, make_store, manifest_of, open_store
+
+# Whether to drop stored rows whose key is not in the frame: no, if it is at most half of them, or however many.
+Prune = Literal[False, True, "all"]
+
+# Rows hashed and committed at a time: a second or two of work, which is what a killed run loses.
+_BATCH_ROWS: Final = 1 << 11
+_BATCH_ROWS_OF_ADDRESSES: Final = 1 << 13  # a batch ends when its slowest server has answered
+
+_PICTURE: Final = "__imgmatch_picture"
+_THEN: Final = "__imgmatch_then_"
+_NOW: Final = "__imgmatch_now_"
+_STATE: Final = "__imgmatch_state"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSummary:
+    """How many rows of a frame went which way; what is stored is the sum of all runs.
+
+    Parameters
+    ----------
+    n_new
+        Rows whose key was not stored.
+    n_changed
+        Rows whose key was stored, of another picture.
+    n_retried
+        Rows that had failed, tried again.
+    n_skipped
+        Rows that are stored, and have not changed.
+    n_duplicates
+        Rows whose key came before in the frame.
+    n_pruned
+        Stored rows that were dropped, because their key is not in the frame.
+    n_failed
+        Rows of the frame that have no hash now: of the new, changed, retried and skipped ones.
+    """
+
+    n_new: int = 0
+    n_changed: int = 0
+    n_retried: int = 0
+    n_skipped: int = 0
+    n_duplicates: int = 0
+    n_pruned: int = 0
+    n_failed: int = 0
+
+    def __add__(self, other: "WriteSummary") -> "WriteSummary":
+        return WriteSummary(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+
+
+def write_hashes(
+    frame: Frame,
+    target: Target,
+    *,
+    source: str | None = None,
+    key: str | None = None,
+    hash_types: HashTypes | None = None,
+    retry_failed: bool = False,
+    prune: Prune = False,
+    **options: Unpack[SourceOptions],
+) -> WriteSummary:
+    """Store the hashes of a frame; of a column of pictures, hash what is new or changed.
+
+    Call it again, with the same frame or a longer one, and it does what is left: rows that are stored and have not
+    changed are neither read nor hashed. What is hashed is stored every second or two, in Parquet every five seconds or
+    more, so a run that is killed loses that much, and goes on there when it is called again.
+
+    Parameters
+    ----------
+    frame
+        Has a column `source`, or hash columns. A `LazyFrame` is streamed.
+    target
+        The store: ``.duckdb`` for a DuckDB file, ``.parquet`` for a Parquet file, or a folder for Parquet files. It is
+        made where there is none.
+    source
+        Column of pictures to hash; None where the frame has the hashes.
+    key
+        Column whose values tell rows apart, text or whole numbers, and its name in the store. None takes that of the
+        store; in a new one it is ``source``, which holds `source`, or else the column ``source``, ``path`` or ``url``.
+    hash_types
+        ``"bmh1"``, ``"phash"`` or both; None takes those of the store, in a new one those of the frame, else both.
+    retry_failed
+        Whether to hash rows again that failed before.
+    prune
+        Whether to drop stored rows whose key is not in the frame. True refuses to drop more than half of them, or any
+        by a frame without rows or by a listing that left out folders: such a frame is seldom whole. ``"all"`` drops
+        them all the same.
+    **options
+        See `Options`; with hashes in the frame, only ``decode`` and ``alpha``, to say how they were made.
+
+    Returns
+    -------
+    WriteSummary
+        How many rows are new, changed, skipped …
+
+    Raises
+    ------
+    ArgumentError, ColumnError
+        If an argument is not allowed, a column absent or of a dtype that is not allowed, or a key null.
+    StoreError
+        If the store cannot be used, is in use, or holds hashes that were made in another way: then nothing is changed.
+        If ``prune=True`` refuses: nothing is dropped, and of a `DataFrame` nothing is stored.
+    RowError
+        With ``on_error="raise"``, for the first row that fails; what came before it is stored.
+
+    Notes
+    -----
+    A file has changed when its size or time of modification is another one; a picture in the frame when its bytes are.
+    Where the frame has the columns ``size`` and ``modified`` of `scan_images`, those count. An address has not changed:
+    no request is made for what is stored. A file that is gone keeps its hashes. Of rows with one key, the first counts.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> photos = imgmatch_df.scan_images("photos")
+    >>> imgmatch_df.write_hashes(photos, "hashes.duckdb", source="path").n_new
+    0
+    """
+    call = _Call.make(frame, target, source, key, hash_types, make_options(**options))
+    check_flag("retry_failed", retry_failed, "True hashes again what failed.")
+    if not (isinstance(prune, str) and prune == "all"):
+        check_flag("prune", prune, "True drops what is not in the frame, 'all' also more than half of what is stored.")
+    if source is None and (idle := [name for name in options if name not in ("decode", "alpha", "progress")]):
+        raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of pictures.")
+    make_store(target, call.manifest)
+    with open_store(target, write=True) as store:
+        store.manifest.check_same(call.manifest, repr(str(target)))
+        run = _Run(call, store, retry_failed=retry_failed, prune=prune)
+        for chunk in chunks_of(call.frame, hashes=not call.hashes):
+            run.add(chunk)
+        return run.finish()
+
+
+def sink_hashes(
+    frame: pl.LazyFrame,
+    target: Target,
+    *,
+    source: str | None = None,
+    key: str | None = None,
+    hash_types: HashTypes | None = None,
+    retry_failed: bool = False,
+    prune: Prune = False,
+    **options: Unpack[SourceOptions],
+) -> WriteSummary:
+    """Run a query and store its hashes as they come, never all of them in memory.
+
+    Parameters
+    ----------
+    frame, target, source, key, hash_types, retry_failed, prune, **options
+        As `write_hashes`. With `source`, nothing is hashed twice; a query that hashes by itself has done so before its
+        rows are looked up in the store.
+
+    Returns
+    -------
+    WriteSummary
+        As `write_hashes`.
+
+    Raises
+    ------
+    ArgumentError, ColumnError, StoreError, RowError
+        As `write_hashes`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> photos = imgmatch_df.scan_images("photos")
+    >>> imgmatch_df.sink_hashes(photos, "hashes.duckdb", source="path").n_skipped
+    0
+    """
+    return write_hashes(
+        frame,
+        target,
+        source=source,
+        key=key,
+        hash_types=hash_types,
+        retry_failed=retry_failed,
+        prune=prune,
+        **options,
+    )
+
+
+class _Call(NamedTuple):
+    """A call of `write_hashes`, checked: the frame with the columns of the store, and with the pictures to hash."""
+
+    frame: Frame
+    manifest: Manifest
+    options: Options
+    hashes: bool  # whether there are images to hash
+
+    @classmethod
+    def make(
+        cls,
+        frame: Frame,
+        target: Target,
+        source: str | None,
+        key: str | None,
+        hash_types: HashTypes | None,
+        options: Options,
+    ) -> "_Call":
+        if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+            raise ArgumentError(
+                f"frame must be a Polars DataFrame or LazyFrame, got {type(frame).__name__}\n"
+                "Hint: pl.from_arrow and pl.scan_parquet make one."
+            )
+        if key is not None:
+            check_name("key", key)
+            if not key:
+                raise ArgumentError("key must be the name of a column, got ''\nHint: rename the column of keys.")
+        schema = frame.collect_schema()
+        if source is not None:
+            check_source_column(frame, source)
+        stored = manifest_of(target, write=True)
+        kinds = _kinds(schema, source, hash_types, stored)
+        name = key or (SOURCE if stored is None else stored.key)
+        key_column = _key_column(schema, source, name)
+        is_text = source is not None and schema[source] != pl.Binary
+        # What names the picture is kept beside another key: to see it, and to see that it is another one.
+        own_source = source if is_text else SOURCE if source is None and schema.get(SOURCE) == pl.String else None
+        names_other = key == SOURCE and SOURCE in schema and source not in (None, SOURCE)
+        if names_other or (name == SOURCE and own_source not in (None, key_column)):
+            raise ArgumentError(
+                f"key {name!r} is the name of the column of images in a store, and {source or own_source!r} is that\n"
+                "Hint: rename the column of keys."
+            )
+        manifest = Manifest.make(
+            name,
+            _key_dtype(schema, key_column, stored),
+            kinds,
+            options.recipe,
+            has_source=own_source not in (None, key_column),
+        )
+        if stored is not None:
+            stored.check_same(manifest, repr(str(target)))
+            manifest = stored
+        # A number that does not fit becomes null, which no key may be.
+        columns = [pl.col(key_column).cast(manifest.columns[name], strict=False).alias(name)]
+        if SOURCE in manifest.columns and name != SOURCE:
+            text = pl.lit(None) if own_source is None else pl.col(own_source)
+            columns.append(text.cast(pl.String).alias(SOURCE))
+        columns += _given(schema, kinds, source)
+        return cls(frame.select(columns), manifest, options, source is not None)
+
+
+def _kinds(
+    schema: pl.Schema, source: str | None, hash_types: HashTypes | None, stored: Manifest | None
+) -> tuple[str, ...]:
+    """Return the hash kinds to store, which the frame has where nothing is to be hashed."""
+    if hash_types is not None:
+        names = check_hash_types(hash_types)
+    elif stored is not None:
+        names = stored.hash_types
+    else:
+        names = tuple(name for name in HASH_KINDS if source is not None or name in schema)
+    if source is None:
+        absent = [name for name in names if name not in schema]
+        if absent or not names:
+            raise ColumnError(
+                f"no column {(absent or list(HASH_KINDS))[0]!r} in the frame, it has {shown_names(schema)}\n"
+                "Hint: source='column of pictures' hashes first."
+            )
+        for name in names:
+            if not hash_kind(name).holds(schema[name]):
+                raise ColumnError(
+                    f"column {name!r} has dtype {schema[name]}, a {name} is {hash_kind(name).dtype}\n"
+                    f"Hint: {dtype_hint(schema[name], hash_kind(name))}"
+                )
+    return names
+
+
+def _key_column(schema: pl.Schema, source: str | None, name: str) -> str:
+    found = key_column(schema, source, name)
+    if found is None:
+        raise ColumnError(
+            f"no column {name!r} in the frame, it has {shown_names(schema)}\n"
+            "Hint: key= names the column that tells rows apart."
+        )
+    return found
+
+
+def _key_dtype(schema: pl.Schema, column: str, stored: Manifest | None) -> pl.DataType:
+    dtype = schema[column]
+    if dtype.is_integer() and stored is not None and stored.columns[stored.key].is_integer():
+        return stored.columns[stored.key]
+    if dtype == pl.UInt64:
+        return pl.UInt64()
+    if dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
+        return pl.String()
+    if dtype.is_integer():
+        return pl.Int64()
+    raise ColumnError(
+        f"column {column!r} has dtype {dtype}, a key is text or whole numbers\n"
+        "Hint: key= names another column; pictures need one beside them."
+    )
+
+
+def _given(schema: pl.Schema, kinds: tuple[str, ...], source: str | None) -> list[pl.Expr]:
+    """Return what the frame knows: the pictures, or the hashes; and the fingerprint, if it is that of `scan_images`."""
+    stamped = schema.get(SIZE) == pl.UInt64 and schema.get(MODIFIED) == MODIFIED_DTYPE
+    given = [pl.col(SIZE), pl.col(MODIFIED)] if stamped and (source is None or schema[source] != pl.Binary) else []
+    if source is not None:
+        dtype = pl.Binary if schema[source] == pl.Binary else pl.String
+        return [pl.col(source).cast(dtype).alias(_PICTURE), *given]
+    rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
+    for name in (STATUS, *rest):
+        _check_given(name, schema.get(name, pl.Null()), is_number=name in (WIDTH, HEIGHT))
+    has_hash = pl.all_horizontal(pl.col(name).is_not_null() for name in kinds)
+    status = pl.col(STATUS).cast(STATUS_DTYPE, strict=False) if STATUS in schema else pl.lit(None, STATUS_DTYPE)
+    return [
+        *(hash_expr(name, hash_kind(name)) for name in kinds),
+        pl.when(has_hash).then(pl.lit(OK, STATUS_DTYPE)).when(status != OK).then(status).alias(STATUS),
+        *(
+            (pl.col(name) if name in schema else pl.lit(None)).cast(dtype, strict=False).alias(name)
+            for name, dtype in rest.items()
+        ),
+        *given,
+    ]
+
+
+def _check_given(name: str, dtype: pl.DataType, *, is_number: bool) -> None:
+    """Refuse a column of the user's that only has the name of a column that describes a hashed image."""
+    if dtype == pl.Null or (dtype.is_numeric() if is_number else dtype in (pl.String, pl.Categorical, pl.Enum)):
+        return
+    raise ColumnError(
+        f"column {name!r} has dtype {dtype}, the {name} of a stored image is {'a number' if is_number else 'text'}\n"
+        "Hint: rename or drop the column; a store keeps no column of that name but this one."
+    )
+
+
+class _Run:
+    """A run of `write_hashes`: what became of the rows so far."""
+
+    def __init__(self, call: _Call, store: Store, *, retry_failed: bool, prune: Prune) -> None:
+        self._call, self._store, self._retry_failed, self._prune = call, store, retry_failed, prune
+        self._key = store.manifest.key
+        self._beyond = "" if store.manifest.columns[self._key] == pl.String else " or does not fit into 64 bits"
+        self._n_before = store.count() if prune is True else 0
+        self._n_unlisted = n_unlisted()
+        if prune is True and isinstance(call.frame, pl.DataFrame):
+            self._check_prune(call.frame[self._key].drop_nulls().unique(), "nothing was changed")
+        self._seen = SeenKeys(store.manifest.columns[self._key])
+        self._summary = WriteSummary()
+
+    def add(self, chunk: pl.DataFrame) -> None:
+        """Store what is new or changed in a chunk."""
+        n_null = chunk[self._key].null_count()
+        if n_null:
+            raise ColumnError(
+                f"the key {self._key!r} is null{self._beyond} in {n_null:,} rows\n"
+                "Hint: filter them, or give them a key of their own; text holds numbers of any size."
+            )
+        rows = self._without_duplicates(chunk)
+        if self._call.hashes:
+            rows = self._with_fingerprints(rows)
+        states = self._states(rows)
+        counts = dict(states[_STATE].value_counts().iter_rows())
+        n_lost = states.filter(pl.col(_STATE) == "skipped", pl.col(f"{_THEN}{STATUS}").ne_missing(OK)).height
+        self._summary += WriteSummary(
+            n_new=counts.get("new", 0),
+            n_changed=counts.get("changed", 0),
+            n_retried=counts.get("retried", 0),
+            n_skipped=counts.get("skipped", 0),
+            n_duplicates=chunk.height - rows.height,
+            n_failed=n_lost,
+        )
+        is_open = pl.Series(states[_STATE] != "skipped")
+        to_do = rows.filter(is_open).with_columns(states[_STATE].filter(is_open))
+        for batch in self._hashed(to_do):
+            is_new = batch[_STATE] == "new"
+            stored = batch.select(list(self._store.manifest.columns))
+            self._summary += WriteSummary(n_failed=int((stored[STATUS].ne_missing(pl.Series([OK]))).sum()))
+            self._store.commit(stored.filter(is_new), stored.filter(~is_new))
+
+    def finish(self) -> WriteSummary:
+        """Write what waits, drop what is not in the frame, and return what became of all rows."""
+        self._store.flush()
+        if self._prune is not False:
+            keys = self._seen.keys
+            if self._prune is True:
+                self._check_prune(keys, "nothing was dropped")
+            self._summary += WriteSummary(n_pruned=self._store.prune(keys))
+        return self._summary
+
+    def _check_prune(self, keys: pl.Series, outcome: str) -> None:
+        """Refuse to drop what is not among `keys` where the frame is probably not whole."""
+        shown, hint = repr(str(self._store.path)), f"prune='all' drops them all the same; {outcome}."
+        if self._n_unlisted != n_unlisted():
+            raise StoreError(
+                f"prune=True drops nothing of {shown}, since the frame is of folders that could not all be listed\n"
+                f"Hint: may they be read? {hint}"
+            )
+        n_dropped = self._store.count() - self._store.stored(keys, [self._key]).height
+        if n_dropped and (2 * n_dropped > self._n_before or keys.is_empty()):
+            raise StoreError(
+                f"prune=True would drop {n_dropped:,} of the {self._n_before:,} rows stored in {shown}: the frame has "
+                f"{len(keys):,} rows\nHint: is it whole? {hint}"
+            )
+
+    def _without_duplicates(self, chunk: pl.DataFrame) -> pl.DataFrame:
+        rows = chunk.unique(self._key, keep="first", maintain_order=True)
+        rows = rows.filter(~self._seen.find(rows[self._key]))
+        self._seen.add(rows[self._key])
+        return rows
+
+    def _with_fingerprints(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Add what is known of the sources, now: before they are read, so that a change while they are is seen."""
+        if MODIFIED in rows.columns and not rows[MODIFIED].has_nulls():
+            return rows.with_columns(pl.lit(None, pl.String).alias(ETAG))
+        return rows.drop(SIZE, MODIFIED, strict=False).hstack(fingerprint(rows[_PICTURE], self._call.options.base_dir))
+
+    def _states(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return, for each row, what is to be done, and what its status was."""
+        columns = self._store.manifest.checked_columns
+        then = self._store.stored(rows[self._key], columns)
+        known = then.rename({name: f"{_THEN}{name}" for name in columns[1:]}).with_columns(
+            pl.lit(value=True).alias(_STATE)
+        )
+        now = [pl.col(name) if name in rows.columns else pl.lit(None).alias(name) for name in (SIZE, MODIFIED, ETAG)]
+        sides = rows.select(self._key, *(name.name.prefix(_NOW) for name in now), *self._own_source(rows)).join(
+            known, on=self._key, how="left", maintain_order="left"
+        )
+        failed = pl.col(f"{_THEN}{STATUS}").ne_missing(OK)
+        changed = has_changed(_NOW, _THEN, failed)
+        if SOURCE in columns[1:]:
+            changed = changed | pl.col(SOURCE).ne_missing(pl.col(f"{_THEN}{SOURCE}"))
+        state = (
+            pl.when(pl.col(_STATE).is_null())
+            .then(pl.lit("new"))
+            .when(changed)
+            .then(pl.lit("changed"))
+            .when(failed if self._retry_failed else pl.lit(value=False))
+            .then(pl.lit("retried"))
+            .otherwise(pl.lit("skipped"))
+        )
+        return sides.select(state.alias(_STATE), f"{_THEN}{STATUS}")
+
+    def _own_source(self, rows: pl.DataFrame) -> list[str]:
+        return [SOURCE] if SOURCE in rows.columns and self._key != SOURCE else []
+
+    def _hashed(self, rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield the rows with all columns of the store, in batches to commit."""
+        absent = {name: dtype for name, dtype in self._store.manifest.columns.items() if name not in rows.columns}
+        if not self._call.hashes:
+            filled = rows.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in absent.items())
+            yield from filled.iter_slices(CHUNK_ROWS_OF_HASHES) if not filled.is_empty() else ()
+            return
+        options = self._call.options
+        with METER.run(rows.height) if options.progress and not rows.is_empty() else nullcontext():
+            for batch in rows.iter_slices(self._batch_rows(rows[_PICTURE])):
+                if batch.is_empty():
+                    continue
+                hashed = batches.hash_batch(batch[_PICTURE], options).struct.unnest()
+                known = [hashed.get_column(name) for name in hashed.columns if name in absent]
+                yield batch.with_columns(*known, pl.coalesce(pl.col(ETAG), hashed.get_column(ETAG)))
+
+    def _batch_rows(self, sources: pl.Series) -> int:
+        has_addresses = sources.dtype == pl.String and any(url_of(value) for value in sources.head(64))
+        return _BATCH_ROWS_OF_ADDRESSES if has_addresses else _BATCH_ROWS

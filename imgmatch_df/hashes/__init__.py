@@ -1,0 +1,1 @@
+"""The hash kinds: pixels to hashes, hashes to columns and back."""

@@ -1,0 +1,1 @@
+"""The numba kernels that hash pixels."""

@@ -1,0 +1,194 @@
+"""Files whose decoder would take far more time or memory than their pixels need, told from their headers.
+
+The decoders have no limits of their own: a JPEG 2000 file of 134 bytes may ask for 1.7 GB a megapixel (a tree for every
+sample), and a progressive JPEG of 300 KB for minutes (hundreds of scans over all pixels).
+"""
+
+import itertools
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from imgmatch_df.images.jpeg import Segments
+
+Data = bytes | memoryview
+
+# Photos have 1 to 10 scans, the longest legal progression of an 8-bit grey image 882. A scan of nothing takes 0.4 s of
+# 88 megapixels, so that 64 take 3 s for 10 megapixels.
+MAX_SCANS: Final = 64
+# Before the first scan, without comments and metadata. Photos have up to 20; Pillow takes 3 us for each.
+MAX_SEGMENTS: Final = 10_000
+# What the structures of OpenJPEG may add: one code-block for 256 samples is 16 x 16, the usual ones are 64 x 64.
+_SAMPLES_OF_BLOCK: Final = 256
+_FREE_BLOCKS: Final = 16_384
+_FREE_TILES: Final = 1024
+_MAX_COMPONENTS: Final = 5
+_FREE_PACKETS: Final = 1_000_000
+_MAX_BOXES: Final = 10_000  # Pillow takes 3 us for each
+_MAX_MARKERS: Final = 100_000  # OpenJPEG keeps a list of them
+
+_SOS: Final = b"\xff\xda"
+_JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  "
+_SUPERBOXES: Final = (b"jp2h", b"res ")  # the second one inside of the first
+# With a body, and known to OpenJPEG.
+_MARKERS: Final = bytes.fromhex("50 51 52 53 55 57 58 59 5C 5D 5E 5F 60 61 63 64 74 75 77 78 90 93 D9")
+_UNKNOWN: Final = 0
+_COD, _COC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x90, 0x93, 0xD9
+
+
+def jpeg_budget(data: Data, segments: Segments) -> str | None:
+    """Return why a JPEG is not decoded, None where it is.
+
+    Parameters
+    ----------
+    data
+        The file, from its SOI marker on.
+    segments
+        What its segments say.
+
+    Notes
+    -----
+    The markers of scans are counted wherever one may begin: in entropy-coded data FF is followed by 00 or a restart
+    marker, so nothing there looks like one. Images without several scans are not searched.
+    """
+    if segments.n_segments > MAX_SEGMENTS:
+        return f"{segments.n_segments:,} segments, at most {MAX_SEGMENTS:,} are read"
+    scan = bytes(data[segments.end : segments.end + 5])
+    if not segments.is_progressive and scan.startswith(_SOS) and scan[4:] >= bytes([segments.n_components]):
+        return None
+    n_scans = bytes(data).count(_SOS, segments.end)
+    return None if n_scans <= MAX_SCANS else f"{n_scans:,} scans, at most {MAX_SCANS} are decoded"
+
+
+class _Coding(NamedTuple):
+    """The coding style of a component: exponents of the code-blocks, and of the precincts from the lowest level on."""
+
+    n_layers: int
+    n_levels: int
+    block: tuple[int, int]
+    precincts: list[tuple[int, int]]
+
+
+def jpeg2000_budget(data: Data) -> str | None:
+    """Return why a JPEG 2000 file is not decoded, None where it is.
+
+    Parameters
+    ----------
+    data
+        The file, or the codestream alone. What is not one is left to the decoder to refuse.
+    """
+    view = memoryview(data)
+    try:
+        head = bytes(view[:8])
+        if head.startswith(b"\xff\x4f\xff\x51"):
+            return _judge(view)
+        if head != _JP2_SIGNATURE:
+            return None
+        boxes = list(itertools.islice(_boxes(view, 0, len(view)), _MAX_BOXES + 1))
+        if len(boxes) > _MAX_BOXES:
+            return f"more than {_MAX_BOXES:,} boxes"
+        start = dict(boxes).get(b"jp2c")
+        return None if start is None else _judge(view[start:])
+    except (struct.error, IndexError):
+        return None  # cut off within its headers
+
+
+def _judge(data: memoryview) -> str | None:
+    width, height, x0, y0, tile_width, tile_height, n_components = struct.unpack_from(">6I8xH", data, 8)
+    width, height = width - x0, height - y0
+    if width <= 0 or height <= 0 or not tile_width or not tile_height:
+        return None
+    if n_components > _MAX_COMPONENTS:
+        return f"more than {_MAX_COMPONENTS} components"
+    n_samples = width * height * n_components
+    tile_width, tile_height = min(tile_width, width), min(tile_height, height)
+    n_tiles = -(-width // tile_width) * -(-height // tile_height)
+    if n_tiles > _FREE_TILES + n_samples // 4096:
+        return f"{n_tiles:,} tiles"
+    markers = [marker for marker, _ in itertools.islice(_segments(data), _MAX_MARKERS + 1)]
+    if len(markers) > _MAX_MARKERS:
+        return f"more than {_MAX_MARKERS:,} segments"
+    if _UNKNOWN in markers and _SOT in markers[: markers.index(_UNKNOWN)]:
+        return "an unknown segment in the header of a tile"  # OpenJPEG refuses it too
+    for coding in _codings(data):
+        n_blocks = n_packets = 0.0
+        for level, (precinct_x, precinct_y) in enumerate(coding.precincts):
+            shift = coding.n_levels - level
+            columns = max(1, tile_width >> shift)
+            rows = max(1, tile_height >> shift)
+            inner = level > 0  # of three bands of half the size, to which the precinct is halved as well
+            block_x = min(coding.block[0], max(0, precinct_x - inner))
+            block_y = min(coding.block[1], max(0, precinct_y - inner))
+            n_precincts = -(-columns // (1 << precinct_x)) * -(-rows // (1 << precinct_y))
+            n_blocks += (columns * rows) / (1 << block_x + block_y) + n_precincts
+            n_packets += n_precincts * coding.n_layers
+        n_blocks, n_packets = n_blocks * n_tiles * n_components, n_packets * n_tiles * n_components
+        if n_blocks > _FREE_BLOCKS + n_samples / _SAMPLES_OF_BLOCK * 2:
+            return f"{n_blocks:,.0f} code-blocks and precincts for {n_samples:,} samples"
+        if n_packets > _FREE_PACKETS + n_samples:
+            return f"{n_packets:,.0f} packets for {n_samples:,} samples"
+    return None
+
+
+def _codings(data: memoryview) -> Iterator[_Coding]:
+    """Yield every coding style that a codestream gives, in its main header and in those of its tiles."""
+    n_components = struct.unpack_from(">H", data, 40)[0]
+    n_layers = 1
+    for marker, at in _segments(data):
+        if marker == _COD:
+            n_layers = struct.unpack_from(">H", data, at + 2)[0]
+            yield _coding(data, at + 5, n_layers, has_precincts=bool(data[at] & 1))
+        elif marker == _COC:
+            at += 1 if n_components < 257 else 2
+            yield _coding(data, at + 1, n_layers, has_precincts=bool(data[at] & 1))
+
+
+def _coding(data: memoryview, at: int, n_layers: int, *, has_precincts: bool) -> _Coding:
+    n_levels = min(data[at], 32)
+    block = (data[at + 1] & 15) + 2, (data[at + 2] & 15) + 2
+    sizes = data[at + 5 : at + 6 + n_levels] if has_precincts else memoryview(b"\xff" * (n_levels + 1))
+    return _Coding(n_layers, n_levels, block, [(size & 15, size >> 4) for size in sizes])
+
+
+def _segments(data: memoryview) -> Iterator[tuple[int, int]]:
+    """Yield the marker and the place of the body of each segment of the main header and the headers of tile-parts."""
+    at, tile_end, marker = 2, 0, _COD
+    while at + 4 <= len(data):
+        if data[at] != 0xFF or data[at + 1] not in _MARKERS:
+            if data[at] != 0xFF and marker != _UNKNOWN:
+                return
+            marker = _UNKNOWN  # OpenJPEG goes on in steps of two bytes to a segment that it knows
+            yield marker, at
+            at += 2
+            continue
+        marker = data[at + 1]
+        if marker == _EOC:
+            return
+        if marker == _SOD:
+            if tile_end <= at:  # until the end of the file
+                return
+            at = tile_end
+            continue
+        length = struct.unpack_from(">H", data, at + 2)[0]
+        if length < 2:
+            return
+        if marker == _SOT:
+            n_bytes = struct.unpack_from(">I", data, at + 6)[0]
+            tile_end = at + n_bytes if n_bytes else 0
+        yield marker, at + 4
+        at += 2 + length
+
+
+def _boxes(view: memoryview, at: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, int]]:
+    """Yield the name and the place of the body of each box up to the codestream, also of those inside of others."""
+    while at + 8 <= end:
+        length, name = struct.unpack_from(">I4s", view, at)
+        body = at + 8
+        if length == 1 and at + 16 <= end:
+            (length,), body = struct.unpack_from(">Q", view, body), at + 16
+        yield name, body
+        if name == b"jp2c" or length < body - at:  # 0: until the end of the file
+            return
+        if name in _SUPERBOXES[depth : depth + 1]:
+            yield from _boxes(view, body, min(at + length, end), depth + 1)
+        at += length

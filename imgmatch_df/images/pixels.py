@@ -1,0 +1,134 @@
+"""The pixels of images that Pillow has loaded, as the hashes read them, and the buffer that a thread keeps for them.
+
+Large images are converted a few rows at a time, so that nothing but the result has the size of the image.
+"""
+
+import threading
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image
+
+from imgmatch_df.images.rows import row_slices
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_KEPT_BYTES: Final = 64 << 20  # of the buffer that a thread keeps: an image of 16 megapixels
+_STRIP_BYTES: Final = 4 << 20  # of Pillow's memory that are converted at a time
+_WHOLE_BYTES: Final = 16 << 20  # what Pillow keeps in one block of memory, which needs no strips
+
+
+class _Scratch(threading.local):
+    """The buffer that a thread decodes into: fresh memory costs a page fault for every 4 KiB of every image."""
+
+    buffer: Pixels = np.empty(0, np.uint8)
+
+    def take(self, n_bytes: int) -> Pixels:
+        if n_bytes > MAX_KEPT_BYTES:
+            return np.empty(n_bytes, np.uint8)
+        if n_bytes > self.buffer.size:
+            self.buffer = np.empty(n_bytes, np.uint8)
+        return self.buffer[:n_bytes]
+
+
+SCRATCH: Final = _Scratch()
+
+
+def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
+    """Yield which rows of a loaded image, and these rows as an image of a few MB; a small image as it is."""
+    row_bytes = 4 * image.width  # at most
+    if row_bytes * image.height <= _WHOLE_BYTES:
+        yield slice(0, image.height), image
+        return
+    step = max(1, _STRIP_BYTES // row_bytes)
+    for top in range(0, image.height, step):
+        rows = slice(top, min(top + step, image.height))
+        yield rows, image.crop((0, rows.start, image.width, rows.stop))
+
+
+def memory(image: Image.Image) -> Pixels:
+    """Return the bytes of a loaded image as Pillow has them, read-only; red, green and blue have a fourth byte."""
+    # Arrow sees Pillow's memory as it is: 14 us for 0.1 megapixels, where `tobytes` takes 40 to 400. Only images
+    # above 16 MiB, which Pillow keeps in several blocks, cannot be seen so.
+    try:
+        return np.frombuffer(pa.array(image).buffers()[-1], np.uint8)
+    except ValueError:
+        return np.frombuffer(image.tobytes("raw", "RGBX" if image.mode == "RGB" else image.mode), np.uint8)
+
+
+def stored(image: Image.Image) -> Pixels:
+    """Return the pixels of a loaded image of any mode, in the thread's buffer.
+
+    Returns
+    -------
+    ndarray
+        uint8, (rows, columns) grey, or (rows, columns, 4): of mode RGBA the fourth channel is alpha.
+    """
+    if image.mode in ("I", "F"):
+        return _stretched(image)
+    if is_grey := image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I;16"):
+        shape: tuple[int, ...] = image.height, image.width
+    else:
+        shape = image.height, image.width, 4
+    out = SCRATCH.take(int(np.prod(shape))).reshape(shape)
+    for rows, strip in strips(image):
+        out[rows] = _grey(strip) if is_grey else _colours(strip)
+    return out
+
+
+def unpack(
+    data: bytes | memoryview, offset: int, size: tuple[int, int], rawmode: str, pitch: int = 0, *, top_down: bool = True
+) -> Pixels:
+    """Return the pixels of 24 or 32 bits in `data` from `offset` on; `rawmode` names their layout in Pillow."""
+    mode = "RGBA" if rawmode.endswith("A") else "RGB"
+    rows = memoryview(data)[offset:]
+    image = Image.frombuffer(mode, size, rows, "raw", rawmode, pitch, 1 if top_down else -1)  # type: ignore[arg-type]
+    return stored(image)
+
+
+def ink_to_rgb(pixels: Pixels) -> None:
+    """Turn ink, (rows, columns, 4), 255 for none, into red, green, blue, in place; see `icvCvt_CMYK2BGR` of OpenCV."""
+    for rows in row_slices(*pixels.shape[:2]):
+        ink = pixels[rows].astype(np.uint16)
+        key = ink[..., 3:]
+        pixels[rows, :, :3] = key - ((255 - ink[..., :3]) * key >> 8)
+
+
+def _grey(image: Image.Image) -> npt.NDArray[Any]:
+    match image.mode:
+        case "L":
+            return memory(image).reshape(image.height, image.width)
+        case "1":
+            return np.asarray(image.convert("L"))
+        case "LA" | "La":
+            return memory(image).reshape(image.height, image.width, 4)[..., 0]
+    high: npt.NDArray[Any] = np.asarray(image) >> 8
+    return high
+
+
+def _colours(image: Image.Image) -> Pixels:
+    if image.mode not in ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr"):
+        image.info.pop("transparency", None)
+        image = image.convert("RGB")
+    return memory(image).reshape(image.height, image.width, 4)
+
+
+def _stretched(image: Image.Image) -> Pixels:
+    """Return 32-bit integers or floats as grey, from the least at 0 to the largest at 255: they have no white."""
+    low, high = np.inf, -np.inf
+    for _, strip in strips(image):
+        values = _finite(strip)
+        low, high = min(low, values.min()), max(high, values.max())
+    scale = 255 / max(high - low, 1e-300)  # no division by zero
+    grey = SCRATCH.take(image.height * image.width).reshape(image.height, image.width)
+    for rows, strip in strips(image):
+        grey[rows] = np.rint((_finite(strip) - low) * scale)
+    return grey
+
+
+def _finite(image: Image.Image) -> npt.NDArray[np.float64]:
+    values = np.asarray(image)
+    return np.where(np.isfinite(values), values, 0).astype(np.float64)

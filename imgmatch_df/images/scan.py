@@ -1,0 +1,275 @@
+"""A folder or a glob of images as a lazy frame of path, size and modification time."""
+
+import glob
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SIZE, SUFFIX, N
+from imgmatch_df.errors import ArgumentError, ImgMatchWarning
+from imgmatch_df.images.folders import IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
+from imgmatch_df.incomplete import note_unlisted
+from imgmatch_df.options import check_flag, shown
+from imgmatch_df.sources import path_as_text
+
+_SCHEMA = pl.Schema({PATH: pl.String(), SIZE: pl.UInt64(), MODIFIED: MODIFIED_DTYPE})
+_RAW = {**_SCHEMA, MODIFIED: pl.Int64()}
+_BATCH_ROWS = 10_000
+
+ImageSource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+
+
+class Listing(NamedTuple):
+    """What sources list.
+
+    Parameters
+    ----------
+    frame
+        As `scan_images` gives it, collected.
+    unlisted
+        Folders that cannot be listed, each with the reason.
+    left_out
+        How many files and folders are left out, by reason and suffix.
+    """
+
+    frame: pl.DataFrame
+    unlisted: tuple[str, ...]
+    left_out: Counter[LeftOut]
+
+
+def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
+    """List the images of folders and globs, lazily.
+
+    Use it as the start of a query; nothing is listed before the query runs, and a query for paths alone asks the file
+    system for no sizes. Files are not opened: whether a file is an image shows when it is hashed.
+
+    Parameters
+    ----------
+    source
+        A folder (its files with an image suffix, in any case), one file, or a glob such as ``"photos/**/*.jpg"``; or
+        several of these. Relative paths start from the working directory, ``~`` is the home directory.
+    recursive
+        Whether a folder is listed with its subfolders.
+
+    Returns
+    -------
+    LazyFrame
+        ``path: String``, ``size: UInt64`` (bytes), ``modified: Datetime("us", "UTC")``; the files of each source
+        sorted by path, each path once. A file that vanishes between listing and asking has null size and time. A name
+        that is not UTF-8 is shown with those bytes escaped; such a file fails when it is hashed, and says so.
+
+    Raises
+    ------
+    ArgumentError
+        If `source` is empty or does not exist, or is a glob that matches no file: at once, and again when the query
+        runs. A folder without images gives no rows.
+
+    Warns
+    -----
+    ImgMatchWarning
+        When the query runs: if images are left out because their format is not read (``.heic``, ``.cr2`` …), if links
+        to folders are left out, and for each folder that cannot be listed. Do not `prune` a store by such a listing.
+
+    Notes
+    -----
+    In a glob, ``*`` does not match a leading dot, ``**`` stands for any number of folders, and an image suffix matches
+    in any case: ``*.jpg`` lists ``IMG_1.JPG``, too. Everything else matches in its own case. ``**`` follows links to
+    folders, except a link to a folder that it is in; a folder as `source` is listed without the links in it, and with
+    its hidden files and folders. `count_left_out` counts what is left out.
+
+    Examples
+    --------
+    >>> import imgmatch_df
+    >>> imgmatch_df.scan_images("photos").collect_schema().names()
+    ['path', 'size', 'modified']
+    """
+    patterns = _check_sources(source, recursive=recursive)
+
+    def batches(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        names = _SCHEMA.names() if with_columns is None else with_columns
+        finder = _find(patterns, recursive=recursive)
+        _warn(finder)
+        paths = list(finder.paths)[:n_rows]
+        for start in range(0, len(paths), _BATCH_ROWS):
+            frame = _describe_files(paths[start : start + _BATCH_ROWS], names)
+            yield frame if predicate is None else frame.filter(predicate)
+
+    return register_io_source(batches, schema=_SCHEMA, is_pure=False)
+
+
+def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFrame:
+    """Count the files and folders that `scan_images` leaves out, by reason and suffix.
+
+    Parameters
+    ----------
+    source, recursive
+        As `scan_images`.
+
+    Returns
+    -------
+    DataFrame
+        ``reason: String``, ``suffix: String`` (lower case with its dot, ``""`` for none, null for folders),
+        ``n: UInt32``; the largest count first, then by reason and suffix. Reasons:
+
+        - ``"unread_format"``: an image of a format that is not read, such as ``.heic``.
+        - ``"other_file"``: any other file without an image suffix.
+        - ``"broken_link"``: a link to nothing, without an image suffix; it may be a folder of a disk that is absent.
+        - ``"linked_folder"``: a link to a folder.
+        - ``"unlisted_folder"``: a folder that the system does not let us list.
+        - ``"hidden_folder"``, ``"hidden_file"``: what ``*`` and ``**`` of a glob pass over.
+
+        A glob asks for files by name, so files that do not match it are not counted.
+
+    Raises
+    ------
+    ArgumentError
+        As `scan_images`.
+
+    Examples
+    --------
+    >>> import imgmatch_df
+    >>> imgmatch_df.count_left_out("photos").columns
+    ['reason', 'suffix', 'n']
+    """
+    counts = _find(_check_sources(source, recursive=recursive), recursive=recursive).left_out()
+    rows = [(reason, suffix, n) for (reason, suffix), n in counts.items()]
+    schema = {REASON: pl.String(), SUFFIX: pl.String(), N: pl.UInt32()}
+    return pl.DataFrame(rows, schema, orient="row").sort(
+        N, REASON, SUFFIX, descending=[True, False, False], nulls_last=True
+    )
+
+
+def list_images(sources: Sequence[str]) -> Listing:
+    """List the images of folders and globs now, and what is left out.
+
+    Raises
+    ------
+    ArgumentError
+        As `scan_images`; also if a folder has no images.
+    """
+    finder = Finder()
+    for source in _check_sources(sources, recursive=True):
+        if not _add(finder, source, recursive=True):
+            raise _no_images(source)
+    paths = list(finder.paths)
+    starts = range(0, max(1, len(paths)), _BATCH_ROWS)
+    parts = [_describe_files(paths[start : start + _BATCH_ROWS], _SCHEMA.names()) for start in starts]
+    return Listing(pl.concat(parts), _unlisted_texts(finder), finder.left_out())
+
+
+def holds_images(folder: str) -> bool:
+    """Return whether a folder, with its subfolders, has a file with an image suffix."""
+    return Finder().add(folder)
+
+
+def _check_sources(source: ImageSource, *, recursive: bool) -> list[str]:
+    """Return the sources as text, with the home directory in the place of ``~``."""
+    check_flag("recursive", recursive, "False lists a folder without its subfolders.")
+    sources = [source] if isinstance(source, str | os.PathLike) or not isinstance(source, Iterable) else list(source)
+    patterns = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in sources]
+    wrong = [one for one in patterns if not isinstance(one, str) or "\0" in one]
+    if wrong:
+        raise ArgumentError(
+            f"source must be a path or several, as text or Path, got {shown(wrong[0])}\n"
+            "Hint: a folder such as 'photos', or a glob such as 'photos/**/*.jpg'."
+        )
+    patterns = [os.path.expanduser(pattern) for pattern in patterns]  # noqa: PTH111  # a Path drops a leading "./"
+    for pattern in patterns:
+        if not pattern:
+            raise ArgumentError(
+                "source is empty, a folder, a file or a glob is needed\nHint: '.' is the working directory."
+            )
+        # A glob is tried up to its first match.
+        if not os.path.exists(pattern) and not any(True for _ in Finder().match(pattern)):  # noqa: PTH110
+            raise _nothing_found(pattern)
+    return patterns
+
+
+def _find(patterns: list[str], *, recursive: bool) -> Finder:
+    finder = Finder()
+    for pattern in patterns:
+        _add(finder, pattern, recursive=recursive)
+    return finder
+
+
+def _add(finder: Finder, pattern: str, *, recursive: bool) -> bool:
+    """List one source, and return whether it has a file; only a folder may have none."""
+    is_found = finder.add(pattern, recursive=recursive)
+    if not is_found and not os.path.isdir(pattern):  # noqa: PTH112  # a Path raises without permission to look
+        raise _nothing_found(pattern)
+    return is_found
+
+
+def _warn(finder: Finder) -> None:
+    for folder in _unlisted_texts(finder):
+        note_unlisted()
+        warnings.warn(f"cannot list {folder}, its images are missing", ImgMatchWarning, stacklevel=2)
+    if text := left_out_text(finder.left_out(), only_warned=True):
+        warnings.warn(
+            f"scan_images left out {text}\n"
+            "Hint: count_left_out counts everything; convert such images, and name linked folders as sources.",
+            ImgMatchWarning,
+            stacklevel=2,
+        )
+
+
+def _unlisted_texts(finder: Finder) -> tuple[str, ...]:
+    return tuple(f"{path_as_text(folder)!r} ({reason})" for folder, reason in finder.unlisted.items())
+
+
+def _nothing_found(pattern: str) -> ArgumentError:
+    finder = Finder()
+    finder.add(pattern)
+    shown, is_glob = path_as_text(pattern), glob.has_magic(pattern)
+    what = f"nothing matches {shown!r}" if is_glob else f"no such file or folder: {shown!r}"
+    if finder.unlisted:
+        return ArgumentError(f"{what}; {_cannot_list(finder)}\nHint: ask for permission to read the folder.")
+    hint = f"the working directory is {str(Path.cwd())!r}."
+    if "{" in pattern and "}" in pattern:
+        hint = "braces are not expanded here; give several globs, such as ['*.jpg', '*.png']."
+    elif is_glob and any(map(os.path.isdir, glob.iglob(pattern, recursive=True))):  # noqa: PTH207
+        hint = f"it matches folders only; end it with '{os.sep}**{os.sep}*.jpg' for the files in them."
+    return ArgumentError(f"{what}\nHint: {hint}")
+
+
+def _no_images(folder: str) -> ArgumentError:
+    finder = Finder()
+    finder.add(folder)
+    if finder.unlisted:
+        return ArgumentError(f"{_cannot_list(finder)}\nHint: ask for permission to read the folder.")
+    text = left_out_text(finder.left_out())
+    return ArgumentError(
+        f"no images in {path_as_text(folder)!r}{', left out: ' * bool(text)}{text}\n"
+        f"Hint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}; a glob takes files of any suffix."
+    )
+
+
+def _cannot_list(finder: Finder) -> str:
+    return f"cannot list {_unlisted_texts(finder)[0]}"
+
+
+def _describe_files(paths: list[str], names: list[str]) -> pl.DataFrame:
+    columns: dict[str, list[object]] = {PATH: [path_as_text(path) for path in paths]}
+    if SIZE in names or MODIFIED in names:
+        stats = [_stat(path) for path in paths]
+        columns[SIZE] = [None if stat is None else stat.st_size for stat in stats]
+        # Whole nanoseconds: seconds as a float are off by a microsecond for some.
+        columns[MODIFIED] = [None if stat is None else stat.st_mtime_ns // 1000 for stat in stats]
+    return pl.DataFrame({name: pl.Series(columns[name], dtype=_RAW[name]) for name in names}).cast(
+        {name: _SCHEMA[name] for name in names}
+    )
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return Path(path).stat()
+    except OSError:  # gone since it was listed; hashing it will say not_found
+        return None

@@ -1,0 +1,422 @@
+"""TIFF, read as OpenCV reads it: through libtiff, and by the rules of its tif_getimage.c.
+
+Pillow reads TIFF too, but as modes of its own, of which it has too few. So only its decompressors are used: a file's
+strips or tiles are presented to it once more, under tags of which Pillow makes plain bytes. Large images are presented
+band by band, so that beside the pixels only a few MB are held, whatever the bits of a sample.
+"""
+
+import io
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import TiffImagePlugin
+
+from imgmatch_df.images import tiff_colours
+from imgmatch_df.images.pixels import memory, strips
+from imgmatch_df.images.tiff_colours import Band
+from imgmatch_df.images.tiff_streams import open_stream
+from imgmatch_df.images.tiff_tags import Layout, Tags, UnreadTiffError, blocks_of, layout_of
+
+__all__ = ["SIGNATURES", "Tiff", "TooManyPixelsError", "UnreadTiffError", "decode"]
+
+Pixels = npt.NDArray[np.uint8]
+Data = bytes | memoryview
+
+# Bytes 2 and 3 in the wrong order are read as well, as Pillow does.
+SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0")
+
+_NAMES: Final = {
+    2: "CCITT RLE",
+    3: "CCITT G3",
+    4: "CCITT G4",
+    5: "LZW",
+    6: "old JPEG",
+    7: "JPEG",
+    8: "deflate",
+    9: "JBIG",
+    10: "JBIG",
+    32766: "NeXT",
+    32771: "CCITT RLE",
+    32773: "PackBits",
+    32809: "ThunderScan",
+    32909: "PixarLog",
+    32946: "deflate",
+    33003: "JPEG 2000",
+    33005: "JPEG 2000",
+    34661: "JBIG",
+    34676: "SGILog",
+    34677: "SGILog",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34892: "lossy JPEG",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+_FAX: Final = (2, 3, 4, 32771)
+_BYTES: Final = (5, 8, 32946, 32773, 34925, 50000)  # compressions of bytes, whatever these mean
+_IMAGES: Final = (6, 7, 32909, 50001)  # compressions of 8-bit samples, which know their number
+_MODES: Final = {1: ("L", 1), 3: ("RGB", 2), 4: ("RGBA", 2)}  # of Pillow, and its photometric interpretation
+_IMAGE_MODES: Final = {**_MODES, 2: ("LA", 1)}  # Pillow keeps four bytes of each pixel, also of two samples
+_MAX_BITS: Final = 320  # of a pixel: five numbers of 64 bits. A small file could announce 65,535 samples
+_SPARE: Final = 4  # how many times `max_pixels` all tiles of an image may hold, since they stand out at its edges
+_BAND_BYTES: Final = 8 << 20  # of stored rows at a time, but at least one strip or row of tiles
+_MAX_SUBSAMPLED_WIDTH: Final = 1 << 20  # OpenCV reads no wider image
+_MAX_ROW_BYTES: Final = 64 << 20  # nothing is decompressed in less than a row
+_MAX_OLD_LZW_BYTES: Final = 64 << 20  # of a strip or a row of tiles, which Pillow decompresses as a whole
+_FREE_BLOCKS: Final = 65_536
+_PIXELS_OF_BLOCK: Final = {True: 256, False: 16}  # at least, where there are more: compressed blocks and plain ones
+
+
+class TooManyPixelsError(Exception):
+    """`size` is the width and height of the image, or of what has to be decompressed to read it."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__(width, height)
+        self.size = width, height
+
+
+class Tiff(NamedTuple):
+    """A decoded image: uint8 pixels, (rows, columns) grey or (rows, columns, 4), and the EXIF orientation to apply."""
+
+    pixels: Pixels
+    orientation: int
+    width: int
+    height: int
+
+
+def decode(
+    data: Data,
+    max_pixels: int,
+    take: Callable[[int], Pixels],
+    background: int | None = None,
+    *,
+    admit: Callable[[int, int, int], object] = lambda *_: None,
+) -> Tiff:
+    """Return the first image of a TIFF.
+
+    Parameters
+    ----------
+    data
+        The file.
+    max_pixels
+        The largest size of the image, and of one of its tiles.
+    take
+        Gives a buffer of so many bytes for the pixels.
+    background
+        The grey that transparent pixels are put over, 0 to 255; None drops the transparency.
+    admit
+        Called with the width, the height and the bytes that decoding takes, before any memory is used.
+
+    Raises
+    ------
+    TooManyPixelsError
+        Before any memory is used.
+    UnreadTiffError
+        The file is of a kind that is not read.
+    EOFError, ValueError, OSError, struct.error
+        The file is truncated or damaged.
+    """
+    tags = Tags(data)
+    layout = layout_of(tags)
+    width, height = layout.width, layout.height
+    for columns, rows, limit in (
+        (width, height, max_pixels),
+        (layout.block_width, layout.block_height, max_pixels),
+        (layout.across * layout.block_width, layout.down * layout.block_height, _SPARE * max_pixels),
+    ):
+        if columns * rows > limit:
+            raise TooManyPixelsError(columns, rows)
+    _check(tags, layout)
+    if layout.compression in (6, 7) and layout.photometric == 6 and not layout.planes:
+        layout = layout._replace(photometric=2)  # libjpeg gives red, green and blue
+    elif layout.compression in _FAX and layout.photometric != 3:
+        layout = layout._replace(bits=8)  # the decompressor gives 0 and 255
+    grid = _grid(layout)
+    shows_alpha = background is not None and tiff_colours.has_alpha(layout)
+    n_planes = tiff_colours.planes_wanted(layout, with_alpha=shows_alpha) if layout.planes else 1
+    admit(width, height, _n_bytes(layout, grid, n_planes, len(data)))
+    offsets, counts = blocks_of(tags, layout, grid.estimate)
+    bands: Iterable[Band] = _Bands(tags, layout, grid, offsets, counts, n_planes)
+    if n_planes * grid.n_rows * grid.row_bytes <= _BAND_BYTES:
+        bands = list(bands)  # they may be wanted twice
+    pixels = tiff_colours.pixels_of(tags, layout, bands, take)
+    if background is not None and shows_alpha:
+        tiff_colours.put_over(pixels, layout, bands, background)
+    return Tiff(pixels, layout.orientation, width, height)
+
+
+def _check(tags: Tags, layout: Layout) -> None:
+    """Raise if the file is of a kind that is not read."""
+    compression, bits = layout.compression, layout.bits
+    name = _NAMES.get(compression, f"compression {compression}")
+    if compression not in (1, *_FAX, *_BYTES, *_IMAGES):
+        raise UnreadTiffError(f"compressed by {name}")
+    if not layout.planes and layout.n_samples * bits > _MAX_BITS:
+        raise UnreadTiffError(f"{layout.n_samples} samples of {bits} bits a pixel")
+    if compression in _FAX and (bits, layout.n_samples) != (1, 1):
+        raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
+    if compression in _IMAGES and (bits != 8 or (not layout.planes and layout.n_samples not in _IMAGE_MODES)):
+        raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
+    if layout.predictor not in (1, 2, 3):
+        raise UnreadTiffError(f"predictor {layout.predictor}")
+    if layout.predictor == 2 and bits not in (8, 16, 32, 64):
+        raise UnreadTiffError(f"predictor 2 of {bits}-bit samples")
+    if layout.predictor == 3 and (layout.sample_format != 3 or bits not in (16, 32, 64)):
+        raise UnreadTiffError(f"predictor 3 of {bits}-bit samples that are not floats")
+    n_blocks = layout.across * layout.down
+    if layout.width > _MAX_SUBSAMPLED_WIDTH and tiff_colours.is_subsampled(layout):
+        raise UnreadTiffError(f"subsampled YCbCr of {layout.width:,} columns")
+    if n_blocks > _FREE_BLOCKS + layout.width * layout.height // _PIXELS_OF_BLOCK[compression != 1]:
+        kind = "tiles" if layout.tiled else "strips"
+        raise UnreadTiffError(f"{n_blocks:,} {kind} of {layout.block_width}x{layout.block_height} pixels")
+    if tags.hint(32997, 1) != 1 or tags.hint(32998, 1) != 1:
+        raise UnreadTiffError("a volume of several slices")
+    tiff_colours.check(tags, layout)
+
+
+class _Grid(NamedTuple):
+    """Sizes of the stored rows. They are rows of pixels, or of blocks of pixels where YCbCr is subsampled."""
+
+    n_rows: int  # in the image
+    row_bytes: int
+    block_rows: int  # in a whole strip or tile
+    block_bytes: int  # of one of its rows
+    estimate: int  # how large libtiff takes a whole strip or tile to be
+
+
+def _grid(layout: Layout) -> _Grid:
+    if tiff_colours.is_subsampled(layout):
+        across, down = layout.subsampling
+        unit = across * down + 2
+        rows, columns = -(-layout.block_height // down), -(-layout.block_width // across)
+        whole, rest = divmod(layout.height, layout.block_height)
+        n_rows = whole * rows + -(-rest // down)
+        estimate = rows * columns * unit if layout.tiled else columns * unit // down * layout.block_height
+        return _Grid(n_rows, layout.across * columns * unit, rows, columns * unit, estimate)
+    bits = layout.bits * (1 if layout.planes else layout.n_samples)
+    row_bytes, block_bytes = -(-layout.width * bits // 8), -(-layout.block_width * bits // 8)
+    if layout.across > 1 and layout.block_width * bits % 8:
+        raise UnreadTiffError("tiles of a width that does not fill whole bytes")
+    if row_bytes > _MAX_ROW_BYTES and layout.compression != 1:
+        raise UnreadTiffError(f"rows of {row_bytes:,} bytes")
+    return _Grid(layout.height, row_bytes, layout.block_height, block_bytes, layout.block_height * block_bytes)
+
+
+def _n_bytes(layout: Layout, grid: _Grid, n_planes: int, n_data: int) -> int:
+    """Return how many bytes it takes to decode an image."""
+    block = grid.block_rows * grid.block_bytes
+    blocks = grid.block_rows * grid.row_bytes  # beside each other
+    whole = grid.n_rows * grid.row_bytes
+    in_bands = layout.compression == 1 or layout.compression in _BYTES
+    rows = min(whole, max(_BAND_BYTES, blocks)) if in_bands else whole
+    if layout.compression in _BYTES and blocks > _BAND_BYTES:  # streams, and what is kept for them
+        rows, block = 4 * _BAND_BYTES, 0
+    elif layout.compression == 1:
+        block = 0
+    else:  # Pillow's pixels of three samples have 4 bytes
+        rows += rows // 3 + min(n_data, 4 * rows if in_bands else n_data)
+    return 4 * layout.width * layout.height + n_planes * (rows + block)
+
+
+class _Bands:
+    """The stored rows of an image, decompressed anew whenever they are iterated over."""
+
+    def __init__(self, tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any, n_planes: int) -> None:
+        self._tags = tags
+        self._layout = layout
+        self._grid = grid
+        self._offsets = offsets.reshape(-1, layout.down, layout.across)[:n_planes]
+        self._counts = counts.reshape(-1, layout.down, layout.across)[:n_planes]
+
+    def __iter__(self) -> Iterator[Band]:
+        layout, grid = self._layout, self._grid
+        in_bands = layout.compression == 1 or layout.compression in _BYTES
+        step = max(1, _BAND_BYTES // (grid.block_rows * grid.row_bytes)) if in_bands else layout.down
+        for first in range(0, layout.down, step):
+            last = min(first + step, layout.down)
+            n_rows = min(last * grid.block_rows, grid.n_rows) - first * grid.block_rows
+            planes = [
+                self._read(offsets[first:last].ravel(), counts[first:last].ravel(), grid._replace(n_rows=n_rows))
+                for offsets, counts in zip(self._offsets, self._counts, strict=True)
+            ]
+            top, bottom = first * layout.block_height, min(last * layout.block_height, layout.height)
+            if tiff_colours.is_subsampled(layout):
+                yield Band(slice(top, bottom), [_joined(list(parts)) for parts in planes])
+                continue
+            for parts in zip(*planes, strict=True):
+                yield Band(slice(top, top + len(parts[0])), list(parts))
+                top += len(parts[0])
+
+    def _read(self, offsets: Any, counts: Any, grid: _Grid) -> Iterator[Pixels]:
+        """Yield the stored rows of some blocks of a plane, (rows, bytes), decompressed."""
+        tags, layout = self._tags, self._layout
+        step = 1 if layout.planes else layout.n_samples
+        if layout.compression == 1:
+            rows = _read_plain(tags.data, layout, grid, offsets, counts)
+            yield tiff_colours.REVERSED[rows] if layout.reversed_bits else rows
+            return
+        n_bytes = grid.block_rows * grid.row_bytes  # of blocks beside each other
+        reads = _open_streams(tags, layout, offsets, counts) if n_bytes > _BAND_BYTES else []
+        if not reads and layout.compression in _BYTES and n_bytes > _MAX_OLD_LZW_BYTES:
+            raise UnreadTiffError(f"LZW of before TIFF 5 in a strip or tiles of {n_bytes:,} bytes")
+        bands = _stream(layout, grid, reads) if reads else _decompress(tags, layout, grid, offsets, counts)
+        for rows, predicted in bands:
+            if layout.predictor != 1 and not predicted:
+                undo = tiff_colours.undo_differences if layout.predictor == 2 else tiff_colours.undo_float_differences
+                for left in range(0, rows.shape[1], grid.block_bytes):  # every tile for itself
+                    undo(rows[:, left : left + grid.block_bytes], layout, step)
+            yield rows[:, : grid.row_bytes] if layout.predictor == 3 else rows
+
+
+def _joined(parts: list[Pixels]) -> Pixels:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _read_plain(data: Data, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Pixels:
+    first, size = int(offsets[0]), grid.block_rows * grid.row_bytes
+    n_bytes = grid.n_rows * grid.row_bytes
+    last = n_bytes - (len(offsets) - 1) * size  # of the last strip
+    if not layout.tiled and counts[-1] >= last and (counts[:-1] >= size).all() and (np.diff(offsets) == size).all():
+        return np.frombuffer(data, np.uint8, n_bytes, first).reshape(grid.n_rows, grid.row_bytes)  # one piece
+    rows = np.empty((grid.n_rows, grid.row_bytes), np.uint8)
+    blocks = zip(offsets.tolist(), counts.tolist(), strict=True)
+    for top in range(0, grid.n_rows, grid.block_rows):
+        for left in range(0, grid.row_bytes, grid.block_bytes):
+            offset, count = next(blocks)
+            target = rows[top : top + grid.block_rows, left : left + grid.block_bytes]
+            n_rows = grid.block_rows if layout.tiled else len(target)
+            if count < n_rows * grid.block_bytes:
+                raise EOFError(f"{n_rows * grid.block_bytes:,} bytes needed at byte {offset:,}, {count:,} announced")
+            stored = np.frombuffer(data, np.uint8, len(target) * grid.block_bytes, offset)
+            target[...] = stored.reshape(len(target), grid.block_bytes)[:, : target.shape[1]]
+    return rows
+
+
+def _open_streams(tags: Tags, layout: Layout, offsets: Any, counts: Any) -> list[Callable[[int], Pixels]]:
+    """Return a stream for each of some blocks, none where they cannot be read so."""
+    reads = []
+    for offset, count in zip(offsets.tolist(), counts.tolist(), strict=True):
+        block = np.frombuffer(tags.data, np.uint8, count, offset)
+        read = open_stream(layout.compression, tiff_colours.REVERSED[block] if layout.reversed_bits else block)
+        if read is None:
+            return []
+        reads.append(read)
+    return reads
+
+
+def _stream(layout: Layout, grid: _Grid, reads: list[Callable[[int], Pixels]]) -> Iterator[tuple[Pixels, bool]]:
+    """Yield the rows of a strip, or of tiles beside each other, a few at a time, and that their predictor is left."""
+    step = max(1, _BAND_BYTES // (len(reads) * grid.block_bytes))
+    for top in range(0, grid.n_rows, step):
+        n_rows = min(step, grid.n_rows - top)
+        blocks = [read(n_rows * grid.block_bytes).reshape(n_rows, grid.block_bytes) for read in reads]
+        rows = blocks[0] if len(blocks) == 1 else np.hstack(blocks)
+        yield rows if layout.predictor == 3 else rows[:, : grid.row_bytes], False
+
+
+def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Iterator[tuple[Pixels, bool]]:
+    """Yield the rows (rows, bytes) that Pillow's libtiff makes of some blocks, and whether it undid the predictor."""
+    n_samples = 1 if layout.planes else layout.n_samples
+    compression = layout.compression
+    modes = _IMAGE_MODES if compression in _IMAGES else _MODES
+    mode, photometric, bits, predictor = "L", 1, 8, 1
+    width, height, block_width = grid.row_bytes, grid.n_rows, grid.block_bytes
+    if layout.predictor == 3:  # which needs whole rows of a tile
+        width = layout.across * grid.block_bytes
+    more: dict[int, tuple[int, Any]] = {}
+    if compression in _FAX:
+        mode, bits = "1", 1
+        width, block_width = layout.width, layout.block_width
+        more = {tag: (4, [tags.hint(tag, 0, 0, 0xFFFFFFFF)]) for tag in (292, 293)}
+        n_samples = 1
+    elif layout.bits == 8 and n_samples in modes and not tiff_colours.is_subsampled(layout):
+        mode, photometric = modes[n_samples]
+        width, block_width, predictor = layout.width, layout.block_width, layout.predictor
+        if compression in (6, 7):
+            more = _jpeg_tags(tags)
+            photometric = 6 if tags.hint(262, 6) == 6 and mode == "RGB" else photometric
+    else:
+        n_samples = 1
+    data = tags.data
+    if compression in _BYTES and len(offsets) < layout.across * layout.down:  # a band
+        data, offsets, counts = _only(data, offsets, counts, grid.block_rows * grid.block_bytes)
+    entries = {
+        256: (4, [width]),
+        257: (4, [height]),
+        258: (3, [bits] * n_samples),
+        259: (3, [compression]),
+        262: (3, [photometric]),
+        266: (3, [1]),
+        277: (3, [n_samples]),
+        284: (3, [1]),
+        317: (3, [predictor]),
+        **({338: (3, [2])} if mode in ("LA", "RGBA") else {}),
+        **({322: (4, [block_width]), 323: (4, [grid.block_rows])} if layout.tiled else {278: (4, [grid.block_rows])}),
+        324 if layout.tiled else 273: (4, offsets),
+        325 if layout.tiled else 279: (4, counts),
+        **more,
+    }
+    if layout.reversed_bits and compression not in (6, 7):  # libjpeg wants none of it
+        data = tiff_colours.REVERSED[np.frombuffer(data, np.uint8)].tobytes()
+    try:
+        with TiffImagePlugin.TiffImageFile(io.BytesIO(_with_tags(data, entries))) as image:
+            del data
+            image.load()
+    except OSError as error:
+        raise ValueError(f"its {_NAMES[compression]} data are damaged or end early") from error
+    step = 4 if mode in ("RGB", "RGBA") else 1  # bytes of a pixel in Pillow's memory
+    for _, strip in strips(image):
+        if mode == "LA":
+            rows = np.asarray(strip).reshape(strip.height, -1)
+        else:
+            rows = memory(strip.convert("L") if mode == "1" else strip).reshape(strip.height, width * step)
+        if layout.predictor != 1 and predictor == 1:
+            rows = rows.copy()  # to be changed
+        yield np.packbits(rows, axis=1) if layout.bits == 1 and mode == "1" else rows, predictor != 1
+
+
+def _only(data: Data, offsets: Any, counts: Any, n_bytes: int) -> tuple[bytes, Any, Any]:
+    """Return a file of the compressed bytes of some blocks alone, and where they lie in it.
+
+    `n_bytes` is the size of a block. A block of more than four times as many is cut: blocks may share their bytes.
+    """
+    counts = np.minimum(counts, 4 * n_bytes + 1024)
+    ends = 8 + np.cumsum(counts)
+    view = memoryview(data)
+    blocks = [view[at : at + count] for at, count in zip(offsets.tolist(), counts.tolist(), strict=True)]
+    return b"".join([bytes(8), *blocks]), ends - counts, counts
+
+
+def _jpeg_tags(tags: Tags) -> dict[int, tuple[int, Any]]:
+    more: dict[int, tuple[int, Any]] = {}
+    for tag in (530, *range(512, 522)):
+        if tag in tags:
+            more[tag] = (3 if tag in (512, 515, 530) else 4, tags.integers(tag, 16))
+    if 347 in tags:
+        more[347] = (7, np.frombuffer(tags.raw(347), np.uint8))
+    return more
+
+
+def _with_tags(data: Data, entries: dict[int, tuple[int, Any]]) -> bytes:
+    """Return a file with the bytes of `data` at their places, but with other tags."""
+    at = len(data) + len(data) % 2
+    if at + (1 << 20) > 0xFFFFFFFF:
+        raise UnreadTiffError("compressed, and of 4 GiB or more")
+    table, after = bytearray(struct.pack("<H", len(entries))), bytearray()
+    rest = at + 2 + 12 * len(entries) + 4
+    for tag in sorted(entries):
+        kind, values = entries[tag]
+        body = np.asarray(values).astype({3: "<u2", 4: "<u4", 7: "u1"}[kind]).tobytes()
+        table += struct.pack("<HHI", tag, kind, len(values))
+        if len(body) > 4:
+            table += struct.pack("<I", rest + len(after))
+            after += body + bytes(len(body) % 2)
+        else:
+            table += body.ljust(4, b"\0")
+    return b"".join((b"II*\0", struct.pack("<I", at), data[8:], bytes(len(data) % 2), table, bytes(4), after))

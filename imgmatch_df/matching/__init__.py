@@ -1,0 +1,1 @@
+"""Exact Hamming joins, and clusters of what they find."""

@@ -1,0 +1,487 @@
+"""Exact Hamming joins: every pair within a radius, of one set of hashes or of two, and the nearest of one hash.
+
+Equal hashes are collapsed first, `plan` picks bands or a scan, and serial kernels compare chunks of it on one pool
+of threads.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import pairwise
+from math import inf
+from typing import Final
+
+import numpy as np
+
+from imgmatch_df import threads
+from imgmatch_df._kernels.scratch import empty
+from imgmatch_df._kernels.views import Views, hamming_views
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.matching import plan as plans
+from imgmatch_df.matching.kernels import forest, hamming
+from imgmatch_df.matching.kernels.bands import I64, U16, U32, U64
+from imgmatch_df.matching.plan import Choice, Distinct, Plan
+from imgmatch_df.matching.tasks import Bands, BucketSearch, Columns, FlipSearch, Links, Once, Pairs, link_tasks
+from imgmatch_df.threads import Task, finish_tasks, run_tasks
+
+__all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "first_equal", "nearest", "self_join", "top_k"]
+
+Progress = Callable[[int, int], None]
+
+# More pairs than this have no number of 32 bits; they would take 40 GB.
+_MOST_PAIRS: Final = (1 << 32) - 1
+_TASK_S: Final = (
+    5e-3  # expected length of a task: short enough to end together, long beside the 50 microseconds of a hand-over
+)
+
+_CROWD: Final = 8  # pairs a row of both sides, beyond which the nearest is looked for in steps
+_PART_ROWS: Final = 1 << 14  # rows among which equal ones are looked for at once, on average: a table of 256 KiB
+_MOST_PART_BITS: Final = 12  # parts that rows go to at once: many more would not stay in the cache
+_SORTED: Final = 1 << 22  # pairs sorted by one call, some 50 ms, so that Ctrl-C is prompt
+_ROWS: Final = 1 << 16  # rows that are ranked, or mixed, by one call
+
+
+def self_join(
+    hashes: U64,
+    radius: int,
+    n_bits: int,
+    *,
+    max_pairs: int | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    plan: Choice | None = None,
+) -> Pairs:
+    """Return every pair of rows whose hashes are within `radius` bits of each other. Exact.
+
+    Parameters
+    ----------
+    hashes
+        (n, n_words) uint64, or (n,) for 64-bit hashes.
+    radius
+        Largest distance kept, in bits; inclusive.
+    n_bits
+        Bits that carry information. Others may be set; they count, but no plan is built on them.
+    max_pairs
+        Stop before more pairs than this are made.
+    n_threads
+        Threads at work; all usable cores by default. The result does not depend on it.
+    progress
+        Called with (done, total) from the calling thread.
+    plan
+        Take the best plan of one kind instead of the best of all.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, or if there are more than `max_pairs` pairs.
+
+    Notes
+    -----
+    Nearly linear in rows while the radius is small, quadratic with a small constant where it is large; see `explain`.
+    """
+    _check_radius(radius)
+    side = _collapse(hashes, n_threads)
+    limit = _Limit(max_pairs, side, side)
+    if side.first is not None:
+        limit.add(side.n_equal_pairs)
+    blocks = _near_pairs(side, side, radius, n_bits, n_threads, progress, plan)
+    return _assemble(limit.watch(blocks, side, side), side, side, limit)
+
+
+def cross_join(
+    queries: U64,
+    references: U64,
+    radius: int,
+    n_bits: int,
+    *,
+    max_pairs: int | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    plan: Choice | None = None,
+) -> Pairs:
+    """Return every pair of a query row (left) and a reference row (right) within `radius` bits. Exact.
+
+    Parameters, limits and cost as in `self_join`.
+    """
+    _check_radius(radius)
+    left, right = _collapse_both(queries, references, n_threads)
+    limit = _Limit(max_pairs, left, right)
+    blocks = _near_pairs(left, right, radius, n_bits, n_threads, progress, plan)
+    return _assemble(limit.watch(blocks, left, right), left, right, limit)
+
+
+def connect(
+    hashes: U64,
+    radius: int,
+    n_bits: int,
+    *,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    plan: Choice | None = None,
+) -> U32:
+    """Return the first row of each row's component in the graph of all pairs within `radius` bits: (n,) uint32. Exact.
+
+    The components are those of `self_join`'s pairs, which are never made: memory grows with rows, however many are
+    alike. Parameters as in `self_join`.
+    """
+    _check_radius(radius)
+    side = _collapse(hashes, n_threads)
+    parent = np.arange(side.n_rows, dtype=np.uint32)
+    if len(side.distinct.rows) > 1 and radius > 0:
+        chosen, order = plans.choose_plan(side.distinct, side.distinct, radius, n_bits, choice=plan, pairs=False)
+        for links in _links(chosen, order, side.distinct, parent, n_threads, progress):
+            forest.unite(parent, *links)
+    forest.flatten(parent)
+    return parent if side.first is None else parent[side.first]
+
+
+def first_equal(hashes: U64, *, n_threads: int | None = None) -> U32:
+    """Return the first row that has the hash of each row: (n,) uint32. `hashes` as in `self_join`."""
+    side = _collapse(hashes, n_threads)
+    return side.distinct.rows if side.first is None else side.first
+
+
+def nearest(
+    queries: U64,
+    references: U64,
+    radius: int,
+    n_bits: int,
+    *,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+    plan: Choice | None = None,
+) -> tuple[I64, U16]:
+    """Return the nearest reference row of each query row within `radius` bits, and its distance. Exact.
+
+    Of several at one distance it is the first; the row is -1 where there is none. Memory grows with rows, however many
+    pairs there are. Parameters as in `self_join`.
+
+    Notes
+    -----
+    Where most rows have many others within the radius, it is reached in steps, and what a step finds takes no part in
+    the next: 80,000 rows in four clusters against as many took 66 s at once.
+    """
+    _check_radius(radius)
+    left, right = _collapse_both(queries, references, n_threads)
+    none = np.iinfo(np.int64).max
+    best = np.full(left.n_rows, none, np.int64)
+    most = _CROWD * (len(left.distinct.rows) + len(right.distinct.rows))
+
+    def look(within: int, most_pairs: float = inf) -> bool:
+        """Find the nearest within some bits of those that have none yet; return False if there are too many pairs."""
+        hashes, rows = left.distinct
+        seeking = _Side(Distinct(hashes, rows[best[rows] == none]))
+        for block in _near_pairs(seeking, right, within, n_bits, n_threads, progress, plan):
+            # Distance first, row behind it: the least is the nearest, and of these the first.
+            found = block.distance.astype(np.int64) << 32 | block.right
+            np.minimum.at(best, block.left, found)
+            most_pairs -= len(found)
+            if most_pairs < 0:
+                return False
+        return True
+
+    if not look(radius, most):
+        best[:] = none
+        for within in (0, *(1 << step for step in range(radius.bit_length()) if 1 << step < radius), radius):
+            look(within)
+    of_rows = best if left.first is None else best[left.first]
+    matched = of_rows != none
+    rows = np.where(matched, of_rows & 0xFFFFFFFF, -1)
+    return rows, np.where(matched, of_rows >> 32, 0).astype(np.uint16)
+
+
+def explain(hashes: U64, radius: int, n_bits: int, *, references: U64 | None = None) -> Plan:
+    """Return the plan that `self_join`, or with `references` `cross_join`, takes, and what it expects."""
+    _check_radius(radius)
+    left = right = _collapse(hashes)
+    if references is not None:
+        left, right = _collapse_both(hashes, references, None)
+    return plans.choose_plan(left.distinct, right.distinct, radius, n_bits)[0]
+
+
+def top_k(
+    query: U64, hashes: U64 | Sequence[Views], k: int | None = None, *, n_threads: int | None = None
+) -> tuple[U32, U16]:
+    """Return the rows of the `k` nearest hashes, nearest first, ties in row order, and their distances in bits.
+
+    Parameters
+    ----------
+    query
+        One hash, (n_words,) uint64 with zeros behind.
+    hashes
+        (n, n_words) uint64, or columns of byte strings as wide as a bmh1, which are read where they lie.
+    k
+        Rows wanted; None ranks all.
+
+    Raises
+    ------
+    ColumnError
+        If the byte strings have not the width of `query`, whole words.
+
+    Notes
+    -----
+    One pass over the hashes, at the speed of memory.
+    """
+    chunks: list[tuple[Callable[..., object], U64 | U32, tuple[object, ...]]]
+    if isinstance(hashes, np.ndarray):
+        chunks = [(hamming.hamming_words, hashes, ())]
+    else:
+        chunks = [(hamming_views, values, (buffers, width)) for values, buffers, width, _ in hashes]
+    distances = np.empty(sum(len(rows) for _, rows, _ in chunks), np.uint16)
+    ranks = []
+    start = 0
+    for kernel, rows, arguments in chunks:
+        for first in range(0, len(rows), _ROWS):
+            part = rows[first : first + _ROWS]
+            out = distances[start : start + len(part)]
+            ranks.append(Once(kernel, query, part, *arguments, out))
+            start += len(part)
+    finish_tasks(ranks, n_threads)
+    if not all(rank.result for rank in ranks):
+        raise ColumnError("hashes that are ranked must have one width\nHint: is it another kind of hash?")
+    return _nearest(distances, len(distances) if k is None else min(k, len(distances)), 64 * len(query))
+
+
+def _nearest(distances: U16, k: int, farthest: int) -> tuple[U32, U16]:
+    """Return the rows of the `k` smallest distances, which are at most `farthest`, ties in row order, and those."""
+
+    def ends_of(some: U16) -> I64:
+        """Return how many of some distances are at most each number."""
+        counts = np.zeros(farthest + 1, np.int64)
+        hamming.count_distances(some, counts)
+        return np.cumsum(counts)
+
+    # The k nearest of some rows bound the k nearest of all: counting 1,000,000 takes 0.3 ms more. An int, because numpy
+    # compares with a number of its own in 64 bits.
+    bound = int(np.searchsorted(ends_of(distances[: max(16 * k, _ROWS)]), k))
+    near = np.flatnonzero(distances <= bound).astype(np.uint32)
+    if 2 * len(near) < len(distances):
+        indices = near[np.argsort(distances[near], kind="stable")[:k]]
+    else:
+        starts = np.concatenate([[0], ends_of(distances)])
+        indices = np.empty(k, np.uint32)
+        hamming.take_nearest(distances, starts, k, indices)
+    return indices, distances[indices]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Distinct hashes and the rows that have them."""
+
+    distinct: Distinct
+    first: U32 | None = None  # the first row with the hash of each row; None where all rows differ
+    later: U32 | None = None  # the next row with the hash of each row, 0 after the last
+    _sizes: U32 | None = None
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.distinct.hashes)
+
+    @property
+    def n_words(self) -> int:
+        return int(self.distinct.hashes.shape[1])
+
+    @cached_property
+    def sizes(self) -> U32:
+        """Rows that share the hash of a first row."""
+        return np.ones(self.n_rows, np.uint32) if self._sizes is None else self._sizes
+
+    @property
+    def n_equal_pairs(self) -> int:
+        shared = self.sizes[self.sizes > 1].astype(np.int64)
+        return int(shared @ (shared - 1)) // 2
+
+
+def _collapse(hashes: U64, n_threads: int | None = None) -> _Side:
+    if not isinstance(hashes, np.ndarray) or hashes.dtype != np.uint64 or hashes.ndim not in (1, 2):
+        got = f"{hashes.dtype} with shape {hashes.shape}" if isinstance(hashes, np.ndarray) else repr(type(hashes))
+        raise ArgumentError(
+            f"hashes must be a uint64 array of one or two dimensions, got {got}\n"
+            "Hint: pad each hash to whole words of eight bytes."
+        )
+    hashes = np.ascontiguousarray(hashes[:, None] if hashes.ndim == 1 else hashes)
+    n = len(hashes)
+    if n >= 1 << 31:
+        raise ArgumentError(f"a join takes up to {(1 << 31) - 1:,} rows, got {n:,}\nHint: join in parts.")
+    first, n_distinct = _find_first(hashes, n_threads)
+    if n_distinct == n:
+        return _Side(Distinct(hashes, first))
+    rows, later, sizes = np.empty(n_distinct, np.uint32), np.zeros(n, np.uint32), np.zeros(n, np.uint32)
+    hamming.link_equal(first, rows, later, sizes)
+    return _Side(Distinct(hashes, rows), first, later, sizes)
+
+
+def _find_first(hashes: U64, n_threads: int | None) -> tuple[U32, int]:
+    """Return the first row with an equal hash of each row, and how many these are.
+
+    Rows go to parts by some mixed bits of their hashes, and the table of a part stays in the second-level cache: one
+    table for all took five times as long for 10,000,000 rows.
+    """
+    n = len(hashes)
+    n_part_bits = min(_MOST_PART_BITS, (n // _PART_ROWS).bit_length())
+    mixed, first, tagged = empty(n, np.uint32), empty(n, np.uint32), empty(n, np.uint64)
+    spans = [slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS)]
+    counts = np.zeros((len(spans), 1 << n_part_bits), np.int64)  # of rows by part
+    finish_tasks(
+        [Once(hamming.mix_words, hashes[span], mixed[span], counts[i]) for i, span in enumerate(spans)], n_threads
+    )
+    bounds = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+    places = bounds[:-1] + np.cumsum(counts, axis=0) - counts  # rows stay in order within their part
+    finish_tasks(
+        [
+            Once(hamming.part_rows, mixed[span], span.start, places[i], tagged, first[span])
+            for i, span in enumerate(spans)
+        ],
+        n_threads,
+    )
+    cuts = np.unique(np.linspace(0, 1 << n_part_bits, 1 + 4 * (n_threads or threads.n_threads())).astype(int)).tolist()
+    searches = [
+        Once(hamming.find_first, hashes, tagged, bounds[a : b + 1], n_part_bits, first) for a, b in pairwise(cuts)
+    ]
+    finish_tasks(searches, n_threads)
+    return first, n - sum(search.result for search in searches)
+
+
+def _collapse_both(left: U64, right: U64, n_threads: int | None) -> tuple[_Side, _Side]:
+    sides = _collapse(left, n_threads), _collapse(right, n_threads)
+    n_words = [side.n_words for side in sides]
+    if n_words[0] != n_words[1]:
+        raise ArgumentError(
+            f"queries and references must be hashes of one kind, got {n_words[0]} and {n_words[1]} words\n"
+            "Hint: join phash with phash and bmh1 with bmh1."
+        )
+    return sides
+
+
+def _check_radius(radius: int) -> None:
+    if not isinstance(radius, (int, np.integer)) or isinstance(radius, bool) or radius < 0:
+        raise ArgumentError(
+            f"radius must be a whole number of bits of at least 0, got {radius!r}\nHint: 0 finds equal hashes only."
+        )
+
+
+class _Limit:
+    """Counts pairs of rows and stops before there are too many."""
+
+    def __init__(self, max_pairs: int | None, left: _Side, right: _Side) -> None:
+        self._max_pairs = _MOST_PAIRS if max_pairs is None else min(max_pairs, _MOST_PAIRS)
+        self._sides = left, right
+        self.n_pairs = 0
+
+    def watch(self, blocks: Iterable[Pairs], left: _Side, right: _Side) -> Iterator[Pairs]:
+        """Yield the blocks of pairs of distinct hashes, and count the pairs of rows that they stand for."""
+        collapsed = left.first is not None or right.first is not None
+        for block in blocks:
+            i, j = block.left, block.right
+            self.add(int(left.sizes[i].astype(np.int64) @ right.sizes[j]) if collapsed else len(i))
+            yield block
+
+    def add(self, n_pairs: int) -> None:
+        self.n_pairs += n_pairs
+        if self.n_pairs <= self._max_pairs:
+            return
+        side = max(self._sides, key=lambda side: int(side.sizes.max()))
+        n_equal, most = int(side.sizes.max()), int(np.argmax(side.sizes))
+        name = side.distinct.hashes[most].tobytes().hex()
+        name = name if len(name) <= 32 else f"{name[:32]}…"
+        shared = f"; the most frequent hash, {name}, is shared by {n_equal:,} of {side.n_rows:,} rows"
+        raise ArgumentError(
+            f"more than max_pairs={self._max_pairs:,} pairs are within the radius{shared if n_equal > 1 else ''}\n"
+            "Hint: cluster() groups them without making pairs; or lower the radius, or raise max_pairs."
+        )
+
+
+def _assemble(found: Iterable[Pairs], left: _Side, right: _Side, limit: _Limit) -> Pairs:
+    """Return the pairs of rows that the pairs of distinct hashes stand for, sorted by left, then right."""
+    same = left is right
+    blocks = list(found)
+    n_pairs = limit.n_pairs
+    pairs = Pairs(np.empty(n_pairs, np.uint32), np.empty(n_pairs, np.uint32), np.zeros(n_pairs, np.uint16))
+    if left.first is None and right.first is None:
+        at = 0
+        for block in blocks:
+            stop = at + len(block.left)
+            pairs.left[at:stop], pairs.right[at:stop], pairs.distance[at:stop] = block
+            at = stop
+    else:
+        none = np.zeros(0, np.uint32)
+        nexts = [none if side.later is None else side.later for side in (left, right)]
+        at = 0
+        if same and left.first is not None and left.later is not None:
+            at = hamming.expand_equal(left.first, left.later, pairs.left, pairs.right)
+        for block in blocks:
+            at = hamming.expand_pairs(*block, *nexts, same, at, pairs.left, pairs.right, pairs.distance)
+    blocks.clear()
+    if 8 * n_pairs < left.n_rows + right.n_rows:
+        order = np.lexsort((pairs.right, pairs.left)).astype(np.uint32)
+    else:  # two counting passes take 15 ns a pair each, a comparison sort 100
+        order = _stable_order(pairs.right, np.arange(n_pairs, dtype=np.uint32), right.n_rows)
+        order = _stable_order(pairs.left, order, left.n_rows)
+    return Pairs(pairs.left[order], pairs.right[order], pairs.distance[order])
+
+
+def _stable_order(key: U32, order: U32, n_keys: int) -> U32:
+    starts, sorted_order = np.zeros(n_keys, np.int64), np.empty(len(order), np.uint32)
+    hamming.count_keys(key, starts)
+    for at in range(0, len(order), _SORTED):
+        hamming.place_by_key(key, starts, order[at : at + _SORTED], sorted_order)
+    return sorted_order
+
+
+def _near_pairs(
+    left: _Side,
+    right: _Side,
+    radius: int,
+    n_bits: int,
+    n_threads: int | None,
+    progress: Progress | None,
+    choice: Choice | None,
+) -> Iterator[Pairs]:
+    """Yield blocks of the pairs of first rows within the radius, each pair once, in no order.
+
+    One side given twice is a self-join.
+    """
+    same = left is right
+    if min(len(left.distinct.rows), len(right.distinct.rows)) < 1 + same or (same and radius == 0):
+        return  # distinct hashes of one side are never equal
+    plan, order = plans.choose_plan(left.distinct, right.distinct, radius, n_bits, choice=choice)
+    n_bands = len(plan.bands)
+    # Bands at a time: each takes memory.
+    n_slots = min(n_threads or threads.n_threads(), n_bands, 4)
+    lefts = Columns(left.distinct, plan, order, n_slots)
+    rights = lefts if same else Columns(right.distinct, plan, order, n_slots)
+    finish_tasks(lefts.moves() if same else lefts.moves() + rights.moves(), n_threads)
+    # Where each thread has a band of its own for long, no band is worth a split.
+    n_probes = int(np.clip(plan.seconds / n_bands / _TASK_S, 1 if n_bands > 4 * n_slots else n_slots, 1024))
+    bands = Bands(lefts, rights, plan, order, n_probes)
+    done, n_tasks = 0, sum(bands.n_probes_of(band) for band in plan.bands)
+    for task, block in run_tasks([build for slot in range(n_slots) for build in bands.next(slot)], n_threads):
+        if block is None:
+            continue
+        yield block
+        if task.finished:
+            done += 1
+            if progress is not None:
+                progress(done, n_tasks)
+
+
+def _links(
+    plan: Plan, order: I64, side: Distinct, parent: U32, n_threads: int | None, progress: Progress | None
+) -> Iterator[Links]:
+    """Yield links that connect what the pairs of the plan connect.
+
+    The caller unites `parent`, (n,) uint32, by each of them before it asks for the next.
+    """
+    columns = Columns(side, plan, order, 1)
+    finish_tasks(columns.moves(), n_threads)
+    n_tasks = 4 * (n_threads or threads.n_threads())
+    for number, band in enumerate(plan.bands):
+        ordered = columns.order(band, 0, together=band.radius == 0 and band.n_key_bits > 0)
+        searches: list[Callable[..., Task[Links]]] = [BucketSearch]
+        if band.radius and band.n_key_bits:
+            searches.append(partial(FlipSearch, band))
+        for search in searches:
+            for _, links in run_tasks(link_tasks(search, plan, ordered, parent, n_tasks), n_threads):
+                yield links
+        if progress is not None:
+            progress(number + 1, len(plan.bands))

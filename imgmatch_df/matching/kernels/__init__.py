@@ -1,0 +1,1 @@
+"""The numba kernels of joins and clusters."""

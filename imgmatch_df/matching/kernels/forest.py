@@ -1,0 +1,221 @@
+"""Components of near hashes without their pairs: union-find, and the links that a band adds to it.
+
+Ten thousand hashes within the radius of each other make fifty million pairs and one component. What is already in one
+component is not compared again, and within a bucket a hash that was reached leaves the ones still searched.
+"""
+
+from imgmatch_df._kernels.compiled import kernel
+from imgmatch_df._kernels.popcount import LANES, int64, near_mask, popcount, uint64
+from imgmatch_df.matching.kernels.bands import I64, U32, U64
+from imgmatch_df.matching.kernels.probes import distance_within
+
+
+@kernel
+def _find(parent: U32, row: int) -> int:
+    while parent[row] != row:
+        parent[row] = parent[parent[row]]
+        row = int64(parent[row])
+    return row
+
+
+@kernel
+def unite(parent: U32, left: U32, right: U32) -> None:
+    """Unite the components of each pair under the smaller root: parent (n,) uint32, left and right (m,) uint32."""
+    for pair in range(left.size):
+        a, b = _find(parent, int64(left[pair])), _find(parent, int64(right[pair]))
+        if a < b:
+            parent[b] = a
+        else:
+            parent[a] = b
+
+
+@kernel
+def flatten(parent: U32) -> None:
+    """Point every row at its root, which is the first row of its component."""
+    for row in range(parent.size):  # a root comes before its rows, so one look up is enough
+        parent[row] = parent[parent[row]]
+
+
+@kernel
+def bucket_roots(root: U32, starts: U32, rows: U32, out: I64) -> None:
+    """Write the root that all rows of a bucket share, or -1: out (n_buckets,) int64."""
+    for bucket in range(out.size):
+        shared = int64(-1)
+        for position in range(starts[bucket], starts[bucket + 1]):
+            own = int64(root[rows[position]])
+            if position > starts[bucket] and own != shared:
+                shared = -1
+                break
+            shared = own
+        out[bucket] = shared
+
+
+@kernel
+def link_buckets(
+    radius: int,
+    root: U32,
+    roots: I64,
+    hashes: U64,
+    starts: U32,
+    rows: U32,
+    words: U64,
+    pool: U32,
+    pool_words: U64,
+    queue: U32,
+    queue_words: U64,
+    cursor: I64,
+    budget: int,
+    left_out: U32,
+    right_out: U32,
+) -> int:
+    """Write links that connect the rows of each bucket as their pairs would, and return their number.
+
+    Each bucket is searched breadth first: a row that is reached leaves the pool, so that a bucket of near hashes
+    costs its length. roots: from `bucket_roots`, whose shared buckets are passed over. pool, queue (longest bucket,)
+    uint32 and their words (n_words, longest bucket + LANES) uint64 are scratch that carries a search over to the next
+    call. cursor (6,) int64: next bucket, last bucket (exclusive), rows in the pool (-1 before a bucket is begun),
+    next and last row of the queue, block of the pool. Wanted again while ``cursor[0] < cursor[1]``.
+    """
+    limit = uint64(radius)
+    n_words = words.shape[0]
+    room = left_out.size - LANES
+    found = 0
+    spent = 0
+    bucket, stop, n_pool, head, tail, at = cursor
+    while bucket < stop:
+        if n_pool < 0:
+            n_pool = 0
+            head = tail = at = 0
+            if roots[bucket] < 0:
+                first = int64(starts[bucket])
+                n_pool = int64(starts[bucket + 1]) - first
+                pool[:n_pool] = rows[first : first + n_pool]
+                for word in range(n_words):
+                    pool_words[word, :n_pool] = words[word, first : first + n_pool]
+            spent += 1 + n_pool // LANES
+        while n_pool > 0:
+            if head == tail:  # the next component of the bucket
+                n_pool -= 1
+                queue[tail] = pool[n_pool]
+                for word in range(n_words):
+                    queue_words[word, tail] = pool_words[word, n_pool]
+                tail += 1
+                at = 0
+            row = int64(queue[head])
+            while at < n_pool:
+                spent += 1
+                near = near_mask(pool_words, at, queue_words, head, n_words, limit)
+                if n_pool - at < LANES:
+                    near &= (uint64(1) << uint64(n_pool - at)) - uint64(1)
+                reached = 0
+                lane = LANES
+                while near:  # from the last lane on, so that the row that fills a gap has been looked at or comes next
+                    lane -= 1
+                    if near >> uint64(lane) & uint64(1):
+                        near ^= uint64(1) << uint64(lane)
+                        position = at + lane
+                        other = int64(pool[position])
+                        if distance_within(hashes, row, hashes, other, limit) <= limit:
+                            if root[row] != root[other]:
+                                left_out[found] = row
+                                right_out[found] = other
+                                found += 1
+                            queue[tail] = other
+                            n_pool -= 1
+                            pool[position] = pool[n_pool]
+                            for word in range(n_words):
+                                queue_words[word, tail] = pool_words[word, position]
+                                pool_words[word, position] = pool_words[word, n_pool]
+                            tail += 1
+                            reached += 1
+                if reached == 0:
+                    at += LANES
+                if found > room or spent > budget:
+                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = bucket, n_pool, head, tail, at
+                    return found
+            head += 1
+            at = 0
+        bucket += 1
+        n_pool = -1
+        if spent > budget:
+            break
+    cursor[0], cursor[2] = bucket, n_pool
+    return found
+
+
+@kernel
+def link_flips(
+    flips: U32,
+    radius: int,
+    parent: U32,
+    roots: I64,
+    hashes: U64,
+    starts: U32,
+    rows: U32,
+    words: U64,
+    cursor: I64,
+    budget: int,
+    left_out: U32,
+    right_out: U32,
+) -> int:
+    """Write links between buckets whose keys differ by a flip, and return their number; call after `link_buckets`.
+
+    parent (n,) uint32: a forest of the caller's own, which grows by the links. cursor (4,) int64: next bucket, last
+    bucket (exclusive), flip, row. Wanted again while ``cursor[0] < cursor[1]``.
+    """
+    limit = uint64(radius)
+    n_words = words.shape[0]
+    room = left_out.size - LANES
+    found = 0
+    spent = 0
+    bucket, stop, flip, row = cursor
+    while bucket < stop:
+        first, last = int64(starts[bucket]), int64(starts[bucket + 1])
+        while flip < flips.size and first < last:
+            other = int64(uint64(bucket) ^ uint64(flips[flip]))
+            spent += 1
+            run_start, run_stop = int64(starts[other]), int64(starts[other + 1])
+            if other > bucket and run_start < run_stop:
+                # Two buckets of one root each need one link, and none once they are united.
+                whole = roots[bucket] >= 0 and roots[other] >= 0
+                if whole and _find(parent, roots[bucket]) == _find(parent, roots[other]):
+                    run_stop = run_start
+                row = max(row, first)
+                while row < last and run_start < run_stop:
+                    i = int64(rows[row])
+                    at = run_start
+                    while at < run_stop:
+                        near = near_mask(words, at, words, row, n_words, limit)
+                        if run_stop - at < LANES:
+                            near &= (uint64(1) << uint64(run_stop - at)) - uint64(1)
+                        while near:
+                            lane = int64(popcount((near & (~near + uint64(1))) - uint64(1)))
+                            near &= near - uint64(1)
+                            j = int64(rows[at + lane])
+                            a, b = _find(parent, i), _find(parent, j)
+                            if a != b and distance_within(hashes, i, hashes, j, limit) <= limit:
+                                parent[max(a, b)] = min(a, b)
+                                left_out[found] = i
+                                right_out[found] = j
+                                found += 1
+                                if whole:
+                                    near = uint64(0)
+                                    run_stop = run_start
+                        at += LANES
+                        spent += 1
+                        if found > room:
+                            # The row is done again: what it has linked is united by now.
+                            cursor[0], cursor[2], cursor[3] = bucket, flip, row
+                            return found
+                    row += 1
+                    if spent > budget and row < last:
+                        cursor[0], cursor[2], cursor[3] = bucket, flip, row
+                        return found
+            row = 0
+            flip += 1
+        flip = 0
+        bucket += 1
+        if spent > budget:
+            break
+    cursor[0], cursor[2], cursor[3] = bucket, 0, 0
+    return found

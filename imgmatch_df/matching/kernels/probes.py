@@ -1,0 +1,416 @@
+"""The pairs that meet in the buckets of a band, and in buckets that are a few flips of the key apart.
+
+`probe_runs` compares the rows of a bucket with each run around it where that lies, `probe_gathered` with many at once.
+"""
+
+import numpy as np
+
+from imgmatch_df._kernels.compiled import kernel
+from imgmatch_df._kernels.popcount import (
+    LANES,
+    STRETCH,
+    copy_lanes,
+    int64,
+    near_mask,
+    near_stretch,
+    next_near,
+    next_stretch,
+    popcount,
+    prefetch_row,
+    uint64,
+    unlike_masked,
+    unlike_words,
+)
+from imgmatch_df.matching.kernels.bands import I64, U16, U32, U64
+
+_BATCH = 256  # candidates that wait for their rows: 64 KiB of hashes of 128 bytes, well inside the second-level cache
+_GATHERED = 1536  # hashes that a bucket is compared with at once: 12 KiB a word, within the first-level cache
+
+
+@kernel(inline="always")
+def distance_within(left: U64, i: int, right: U64, j: int, radius: int) -> int:
+    """Return the distance of two rows, or a number above `radius` as soon as it is passed."""
+    n_words = left.shape[1]
+    total: int = uint64(0)
+    word = 0
+    while word + 8 <= n_words:  # no look at the radius between words: that is a branch that goes wrong half of the time
+        total += unlike_words(left, i * n_words + word, right, j * n_words + word)
+        if total > radius:
+            return total
+        word += 8
+    while word < n_words:
+        total += popcount(left[i, word] ^ right[j, word])
+        word += 1
+    return total
+
+
+@kernel(inline="always")
+def _owns(left: U64, i: int, right: U64, j: int, band: int, masks: U64, radii: I64) -> bool:
+    """Return whether `band` is the first band in which two rows lie within the band's radius.
+
+    Rows that met in a bucket of `band` need not: hashed keys and the last block of a run bring strangers together.
+    """
+    n_words = left.shape[1]
+    for number in range(band + 1):  # a pair that meets in many bands meets in one of the first
+        unlike: int = uint64(0)
+        word = 0
+        while word + 8 <= n_words:
+            unlike += unlike_masked(left, i * n_words + word, right, j * n_words + word, masks, number * n_words + word)
+            word += 8
+        while word < n_words:
+            unlike += popcount((left[i, word] ^ right[j, word]) & masks[number, word])
+            word += 1
+        if int64(unlike) <= radii[number]:
+            return number == band
+    return False
+
+
+@kernel
+def _collect(
+    near: int, row: int, at: int, left_hashes: U64, left_rows: U32, right_hashes: U64, right_rows: U32,
+    n_open: int, left_out: U32, right_out: U32,
+) -> int:  # fmt: skip
+    """Write the candidates of a left row, the right rows ``at + bit`` of a mask, from `n_open` on; return their end."""
+    i = int64(left_rows[row])
+    prefetch_row(left_hashes, i)
+    while near:
+        j = int64(right_rows[at + int64(popcount((near & (~near + uint64(1))) - uint64(1)))])
+        near &= near - uint64(1)
+        prefetch_row(right_hashes, j)
+        left_out[n_open] = i
+        right_out[n_open] = j
+        n_open += 1
+    return n_open
+
+
+@kernel
+def _settle(
+    found: int, n_open: int, same: bool, limit: int, band: int, radii: I64, masks: U64, left_hashes: U64,
+    right_hashes: U64, left_out: U32, right_out: U32, distance_out: U16,
+) -> int:  # fmt: skip
+    """Keep those of the candidates ``found..n_open`` that are pairs and that `band` owns; return their end."""
+    for candidate in range(found, n_open):
+        i, j = int64(left_out[candidate]), int64(right_out[candidate])
+        distance = distance_within(left_hashes, i, right_hashes, j, limit)
+        if distance <= limit and _owns(left_hashes, i, right_hashes, j, band, masks, radii):
+            if same and i > j:
+                i, j = j, i
+            left_out[found] = i
+            right_out[found] = j
+            distance_out[found] = distance
+            found += 1
+    return found
+
+
+@kernel
+def probe_runs(
+    flips: U32,
+    band: int,
+    same: bool,
+    radius: int,
+    radii: I64,
+    masks: U64,
+    left_hashes: U64,
+    left_starts: U32,
+    left_rows: U32,
+    left_words: U64,
+    right_hashes: U64,
+    right_starts: U32,
+    right_rows: U32,
+    right_words: U64,
+    cursor: I64,
+    budget: int,
+    left_out: U32,
+    right_out: U32,
+    distance_out: U16,
+) -> int:
+    """Write the pairs whose keys differ by one of flips (n,) uint32, 0 for none, and that `band` owns.
+
+    Return their number; stop when the budget or the buffers are used. cursor (6,) int64: next position of the left
+    order, last position (exclusive), its bucket, block of the run, row, and flip. It carries a stopped call over to the
+    next one, which is wanted while ``cursor[0] < cursor[1]``.
+    """
+    limit = uint64(radius)
+    n_words = left_words.shape[0]
+    # Candidates are verified a batch at a time, when the rows that were asked for have arrived: on real hashes nearly
+    # all of the time went into waiting for one row after the other.
+    room = left_out.size - LANES
+    found = n_open = 0
+    spent = 0
+    position, stop, bucket, at, row, flip = cursor
+    while position < stop:
+        while left_starts[bucket + 1] <= position:
+            bucket += 1
+        last = min(int64(left_starts[bucket + 1]), stop)
+        while flip < flips.size:
+            other = int64(uint64(bucket) ^ uint64(flips[flip]))
+            triangle = same and other == bucket
+            run_stop = 0 if same and other < bucket else int64(right_starts[other + 1])
+            at = max(at, position if triangle else int64(right_starts[other]))
+            spent += 1
+            while at < run_stop:
+                n_lanes = min(run_stop - at, LANES)
+                lanes = uint64(0xFFFFFFFFFFFFFFFF) >> uint64(64 - n_lanes)
+                row = max(row, position)
+                above = min(last, at) if triangle else last
+                below = min(last, at + n_lanes - 1) if triangle else 0
+                while row < above or row < below:
+                    near = uint64(0)
+                    base = at
+                    if row < above:
+                        spent -= row
+                        row = next_near(right_words, at, left_words, row, n_words, limit, above)
+                        spent += row + 1
+                        if row < above:
+                            near = near_mask(right_words, at, left_words, row, n_words, limit) & lanes
+                    if near == 0 and row >= above and row < below:  # the block itself: each row against those after it
+                        base = row + 1
+                        near = near_mask(right_words, base, left_words, row, n_words, limit)
+                        near &= lanes >> uint64(base - at)
+                    if near:
+                        if n_open > room:
+                            found = n_open = _settle(
+                                found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                                right_out, distance_out,
+                            )  # fmt: skip
+                        if n_open > room or spent > budget:
+                            cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
+                            return _settle(
+                                found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                                right_out, distance_out,
+                            )  # fmt: skip
+                        n_open = _collect(
+                            near, row, base, left_hashes, left_rows, right_hashes, right_rows, n_open, left_out,
+                            right_out,
+                        )  # fmt: skip
+                        if n_open - found > _BATCH:
+                            spent += n_open - found
+                            found = n_open = _settle(
+                                found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                                right_out, distance_out,
+                            )  # fmt: skip
+                    row += 1
+                row = 0
+                at += LANES
+                if spent > budget:
+                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
+                    return _settle(
+                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
+                        distance_out,
+                    )  # fmt: skip
+            at = 0
+            flip += 1
+        flip = 0
+        position = last
+    cursor[0] = position
+    return _settle(
+        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
+        distance_out,
+    )  # fmt: skip
+
+
+@kernel
+def _choose_runs(
+    starts: U32,
+    flips: U32,
+    bucket: int,
+    above: bool,
+    flip: int,
+    skip: int,
+    column: U32 | U64,
+    ends: U64,
+    shifts: U64,
+) -> tuple[int, int, int]:
+    """Choose the runs of the buckets a flip away, up to `_GATHERED` rows, and return their number.
+
+    From position `flip` of flips (n,) uint32 on, without the first `skip` rows of that run; `above`: only buckets
+    beyond `bucket`. column (n_rows + LANES, 1): the words to be gathered, which are asked for. ends, shifts (n,)
+    uint64: where each run ends among those gathered, and how much further it lies in the order. Return also the flip
+    and the rows of its run to go on with.
+    """
+    one, room = uint64(1), uint64(_GATHERED)
+    here = uint64(bucket)
+    n = n_runs = uint64(0)
+    now, last = uint64(flip), uint64(flips.size)
+    skipped = uint64(skip)
+    while now < last:
+        other = here ^ uint64(flips[now])
+        if not above or other > here:
+            start = uint64(starts[other]) + skipped
+            n_rest = uint64(starts[other + one]) - start
+            prefetch_row(column, int64(start))
+            shifts[n_runs] = start - n
+            n += n_rest
+            if n >= room:
+                ends[n_runs] = room
+                n_runs += one
+                skipped += n_rest - (n - room)
+                break
+            ends[n_runs] = n
+            n_runs += one
+            skipped = uint64(0)
+        now += one
+    return int64(n_runs), int64(now), int64(skipped)
+
+
+@kernel
+def _gather(source: U32 | U64, ends: U64, shifts: U64, n_runs: int, target: U32 | U64) -> None:
+    """Copy the runs that `_choose_runs` chose side by side, from source (n + LANES,) to target (>= n_rows + LANES,)."""
+    at = uint64(0)
+    for run in range(uint64(n_runs)):
+        shift, end = shifts[run], ends[run]
+        # What is copied beyond the end is overwritten by the next run. Most runs are over with the first lanes; a
+        # branch among them would be hard to foresee.
+        copy_lanes(target, int64(at), source, int64(at + shift))
+        at += uint64(LANES)
+        while at < end:
+            copy_lanes(target, int64(at), source, int64(at + shift))
+            at += uint64(LANES)
+        at = end
+
+
+@kernel
+def _find_run(ends: U64, n_runs: int, place: int) -> int:
+    """Return the run in which a gathered row lies."""
+    run, n = uint64(0), uint64(n_runs)
+    while n > uint64(1):
+        half = n >> uint64(1)
+        if ends[run + half - uint64(1)] <= uint64(place):
+            run += half
+        n -= half
+    return int64(run)
+
+
+@kernel
+def _sift(
+    hits: I64, n_hits: int, n_unseen: int, limit: int, left_hashes: U64, left_rows: U32, left_words: U64,
+    right_hashes: U64, right_rows: U32, right_words: U64, n_open: int, left_out: U32, right_out: U32,
+) -> int:  # fmt: skip
+    """Write the candidates among hits (2, n) int64, positions in both orders, from `n_open` on; return their end.
+
+    They are those within the limit in the first `n_unseen` words.
+    """
+    for hit in range(n_hits):
+        row, at = hits[0, hit], hits[1, hit]
+        distance = uint64(0)
+        for word in range(n_unseen):
+            distance += popcount(left_words[word, row] ^ right_words[word, at])
+        if distance <= limit:
+            n_open = _collect(
+                uint64(1), row, at, left_hashes, left_rows, right_hashes, right_rows, n_open, left_out, right_out
+            )  # fmt: skip
+    return n_open
+
+
+@kernel
+def probe_gathered(
+    flips: U32,
+    left_seen: U32 | U64,
+    right_seen: U32 | U64,
+    band: int,
+    same: bool,
+    radius: int,
+    radii: I64,
+    masks: U64,
+    left_hashes: U64,
+    left_starts: U32,
+    left_rows: U32,
+    left_words: U64,
+    right_hashes: U64,
+    right_starts: U32,
+    right_rows: U32,
+    right_words: U64,
+    cursor: I64,
+    budget: int,
+    left_out: U32,
+    right_out: U32,
+    distance_out: U16,
+) -> int:
+    """Write the pairs of keys that differ by a flip and return their number, as `probe_runs` does.
+
+    The runs around a bucket are gathered first: in a join of 10,000,000 a run has five rows, and comparing each of them
+    where it lies took 18 ns a run and row. flips (n,) uint32, all of as many bits. left_seen, right_seen: what is
+    compared first, in order: the words themselves, or (1, n + LANES) uint32, half of the bits of the only word, none of
+    them the key's, of which a pair differs in no more than the flip leaves. cursor (6,) int64: as there, but for the
+    rows that are done of the run of the next flip, row, and that flip.
+    """
+    limit = uint64(radius)
+    within, n_unseen = limit, 0
+    if left_seen.itemsize < 8:
+        within, n_unseen = limit - popcount(uint64(flips[0])), left_words.shape[0]
+    n_seen, width = left_seen.shape[0], _GATHERED + STRETCH
+    memory = np.empty(LANES + n_seen * width, right_seen.dtype)
+    skew = (-memory.ctypes.data & 63) // memory.itemsize  # whole cache lines: half of the loads otherwise touch two
+    gathered = memory[skew : skew + n_seen * width].reshape((n_seen, width))
+    column = right_seen[0].reshape((right_seen.shape[1], 1))
+    words, names = right_words[0].reshape((right_words.shape[1], 1)), right_rows.reshape((right_rows.size, 1))
+    ends, shifts = np.empty(flips.size, np.uint64), np.empty(flips.size, np.uint64)
+    # Hits wait until what is asked for has arrived, as candidates do.
+    hits = np.empty((2, _BATCH + _GATHERED), np.int64)
+    room = left_out.size - _BATCH - _GATHERED
+    found = n_open = n_hits = 0
+    spent = 0
+    position, stop, bucket, at, row, flip = cursor
+    while position < stop:
+        while left_starts[bucket + 1] <= position:
+            bucket += 1
+        last = min(int64(left_starts[bucket + 1]), stop)
+        while flip < flips.size:
+            n_runs, next_flip, next_at = _choose_runs(right_starts, flips, bucket, same, flip, at, column, ends, shifts)
+            n = int64(ends[n_runs - 1]) if n_runs else 0
+            for word in range(n_seen):
+                _gather(right_seen[word], ends, shifts, n_runs, gathered[word])
+            spent += 4 * n_runs
+            row = max(row, position)
+            while row < last:
+                spent += n // LANES + 1
+                block = next_stretch(gathered, 0, left_seen, row, n_seen, within, n)
+                while block < n:
+                    near = near_stretch(gathered, block, left_seen, row, n_seen, within)
+                    if n - block < STRETCH:
+                        near &= (uint64(1) << uint64(n - block)) - uint64(1)
+                    while near:
+                        lane = near & (~near + uint64(1))
+                        near ^= lane
+                        place = block + int64(popcount(lane - uint64(1)))
+                        there = place + int64(shifts[_find_run(ends, n_runs, place)])
+                        if n_unseen:
+                            prefetch_row(words, there)
+                        else:
+                            prefetch_row(names, there)
+                        hits[0, n_hits] = row
+                        hits[1, n_hits] = there
+                        n_hits += 1
+                    block = next_stretch(gathered, block + STRETCH, left_seen, row, n_seen, within, n)
+                row += 1
+                if n_hits > _BATCH or spent > budget:
+                    spent += n_hits
+                    n_open = _sift(
+                        hits, n_hits, n_unseen, limit, left_hashes, left_rows, left_words, right_hashes, right_rows,
+                        right_words, n_open, left_out, right_out,
+                    )  # fmt: skip
+                    n_hits = 0
+                    if n_open - found > _BATCH:
+                        found = n_open = _settle(
+                            found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                            right_out, distance_out,
+                        )  # fmt: skip
+                    if n_open > room or spent > budget:
+                        cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
+                        return _settle(
+                            found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
+                            right_out, distance_out,
+                        )  # fmt: skip
+            row = 0
+            flip, at = next_flip, next_at
+        flip = 0
+        position = last
+    cursor[0] = position
+    n_open = _sift(
+        hits, n_hits, n_unseen, limit, left_hashes, left_rows, left_words, right_hashes, right_rows, right_words,
+        n_open, left_out, right_out,
+    )  # fmt: skip
+    return _settle(
+        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
+        distance_out,
+    )  # fmt: skip

@@ -1,0 +1,217 @@
+"""URLs whose hashes are in a store: answered from memory instead of fetched."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike, fspath
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+import polars as pl
+
+from imgmatch_df.columns import HASH_KINDS, SOURCE
+from imgmatch_df.errors import StoreError
+from imgmatch_df.server.hash_queue import Row
+from imgmatch_df.server.private_copy import BusyError, Identity, identify, private_copy
+from imgmatch_df.server.snapshot import COLUMNS, Snapshot
+from imgmatch_df.server.telemetry import log
+from imgmatch_df.store.manifest import Manifest
+from imgmatch_df.store.open import Store, open_store
+
+_LOOK_EVERY_S: Final = 0.1
+# How long a store that is written all the time is tried: at the start, and before the log says that it is not read.
+_PATIENCE_S: Final = 10.0
+# When a store that cannot be read is tried again although its files are the same: there may be room by then.
+_RETRY_S: Final = 30.0
+_MAX_REASONS: Final = 10
+
+
+class StoredRows:
+    """Looks URLs up in memory, and keeps up with the store that they come from.
+
+    All rows are loaded at the start, and again in a thread of its own whenever the store's files have changed; the old
+    rows answer meanwhile, and for as long as the store is gone or cannot be read. The store is read from a private
+    copy, so that it can be written at any time. 1,000,000 rows take 215 MB, and 0.5 to 0.8 seconds to load.
+
+    Parameters
+    ----------
+    target
+        A store whose key is the URL, such as `imgmatch visual-hash urls.csv -o hashes.duckdb` writes. This process must
+        not write it.
+    recipe
+        How the service makes pixels, which must be how the store has them made.
+    needed
+        Whether a store that cannot be loaded is an error. Otherwise nothing is known until it can be.
+
+    Raises
+    ------
+    StoreError
+        If there is no such store, it cannot be read, or its hashes are not those that the service would make.
+    """
+
+    def __init__(self, target: str | PathLike[str], recipe: str, *, needed: bool = True) -> None:
+        self._path = Path(fspath(target))
+        self._decode = recipe
+        self._loaded: Identity | None = None  # what the rows were loaded from
+        self._failed: Identity | None = None  # what could not be loaded, and is not tried again before `_retry_at`
+        self._retry_at = 0.0
+        self._current_at = monotonic()  # when the rows were last those of the files
+        self._reasons: set[str] = set()  # those that the log has had since the last rows were loaded
+        self._snapshot = Snapshot((), SOURCE)
+        self._closing = threading.Event()
+        try:
+            _load_patiently(self._path, self._load)
+        except StoreError as error:
+            if needed:
+                raise
+            self._warn(error)
+        self._thread = threading.Thread(target=self._watch, name="imgmatch-store", daemon=True)
+        self._thread.start()
+
+    def __call__(self, urls: Sequence[str]) -> Mapping[str, Row]:
+        """Return the rows of those URLs that have hashes; they have the columns of `visual_hash_fields`."""
+        return self._snapshot.find(urls)
+
+    def __len__(self) -> int:
+        return len(self._snapshot)
+
+    @property
+    def n_bytes(self) -> int:
+        """The size of the rows in memory, in bytes."""
+        return self._snapshot.n_bytes
+
+    def close(self) -> None:
+        """Stop keeping up with the store."""
+        self._closing.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        wait_s = _LOOK_EVERY_S
+        while not self._closing.wait(wait_s):
+            started = monotonic()
+            try:
+                self._keep_up()
+            except Exception as error:  # noqa: BLE001  # logged; without this thread the rows would never change again
+                log("bug", level=logging.ERROR, exc_info=error)
+                wait_s = _RETRY_S
+            else:
+                # At most half of the time is spent on loading, however often the store is written.
+                wait_s = max(_LOOK_EVERY_S, monotonic() - started)
+
+    def _keep_up(self) -> None:
+        """Load the store if its files have changed; say once why it cannot be loaded."""
+        now = monotonic()
+        found: Identity | None = None
+        try:
+            found = _identify(self._path)
+            if found == self._loaded:
+                self._current_at, self._failed = now, None
+                if self._reasons:
+                    self._tell_loaded(0.0)  # it has come back as it was
+                return
+            if found == self._failed and now < self._retry_at:
+                return
+            self._load(found)
+        except BusyError as error:
+            if now - self._current_at > _PATIENCE_S:
+                self._warn(error)
+        except StoreError as error:
+            self._failed, self._retry_at = found, now + _RETRY_S
+            self._warn(error)
+
+    def _load(self, found: Identity) -> None:
+        started = monotonic()
+        with _opened(self._path, found, self._decode) as store:
+            key = store.manifest.key
+            self._snapshot = Snapshot(store.read([key, *COLUMNS]), key)
+        is_first = self._loaded is None
+        self._loaded, self._failed, self._current_at = found, None, monotonic()
+        if is_first or self._reasons:
+            self._tell_loaded(monotonic() - started)
+
+    def _tell_loaded(self, seconds: float) -> None:
+        self._reasons.clear()
+        log("store loaded", rows=len(self._snapshot), bytes=self._snapshot.n_bytes, seconds=round(seconds, 3))
+
+    def _warn(self, error: StoreError) -> None:
+        reason = str(error).splitlines()[0]
+        if reason not in self._reasons and len(self._reasons) < _MAX_REASONS:
+            self._reasons.add(reason)
+            log("store not read", level=logging.WARNING, reason=reason, rows=len(self._snapshot))
+
+
+def check_store(target: str | PathLike[str], recipe: str) -> None:
+    """Read all rows of a store once, and keep none.
+
+    Raises
+    ------
+    StoreError
+        As `StoredRows`.
+    """
+    path = Path(fspath(target))
+
+    def read(found: Identity) -> None:
+        with _opened(path, found, recipe) as store:
+            for _ in store.read([store.manifest.key, *COLUMNS]):
+                pass
+
+    _load_patiently(path, read)
+
+
+def _load_patiently(path: Path, load: Callable[[Identity], None]) -> None:
+    """Call `load` with the files of the store at `path`, again for some seconds where others write it meanwhile."""
+    ends = monotonic() + _PATIENCE_S
+    while True:
+        found = _identify(path)
+        try:
+            load(found)
+        except StoreError as error:
+            if monotonic() > ends or not (isinstance(error, BusyError) or _identify(path) != found):
+                raise
+            sleep(_LOOK_EVERY_S / 2)
+        else:
+            return
+
+
+def _identify(path: Path) -> Identity:
+    try:
+        return identify(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{str(path)!r} cannot be read: {error.strerror}\nHint: has it been moved, or have its permissions changed?"
+    )
+
+
+@contextmanager
+def _opened(path: Path, found: Identity, recipe: str) -> Iterator[Store]:
+    """Open a private copy of the store at `path`, if its rows are those that the service would make."""
+    shown = repr(str(path))
+    try:
+        if not found or path.is_dir():
+            with open_store(path):  # says what is wrong with it, before a folder of anything is copied
+                pass
+        with private_copy(path) as copy:
+            try:
+                with open_store(copy) as store:
+                    _check(store.manifest, recipe, shown)
+                    yield store
+            except StoreError as error:
+                raise StoreError(str(error).replace(repr(str(copy)), shown).replace(str(copy), str(path))) from error
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _check(manifest: Manifest, recipe: str, shown: str) -> None:
+    if manifest.has_source and manifest.key != SOURCE:
+        raise StoreError(
+            f"the key of {shown} is {manifest.key!r}, not the URL\n"
+            "Hint: write a store without key=, so that the source is the key."
+        )
+    wanted = Manifest.make(manifest.key, pl.String(), tuple(HASH_KINDS), recipe, has_source=manifest.has_source)
+    manifest.check_same(wanted, shown)

@@ -1,0 +1,169 @@
+"""What the people who run the service see: one JSON line for each request, and metrics for Prometheus."""
+
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from collections import Counter as Tally
+from collections import deque
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from imgmatch_df.columns import OK
+
+LOGGER: Final = logging.getLogger("imgmatch_df.server")
+MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
+
+_GATHER_S: Final = 0.02
+_MAX_LINES: Final = 10_000
+_MAX_FOREIGN: Final = 20  # lines a minute of each library
+
+_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class JsonFormatter(logging.Formatter):
+    """One line of JSON for each record: time, level, event, and the fields that it was given."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class LineWriter(logging.Handler):
+    """Writes lines to standard error from a thread of its own, all that came within `_GATHER_S` at a time.
+
+    Woken for each line, that thread would take the interpreter's lock from the requests: 0.15 ms of each. Lines are
+    dropped rather than waited for: a log that nobody reads must not hold up requests.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self._records: deque[logging.LogRecord] = deque()
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="imgmatch-log", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Have the record written soon."""
+        if len(self._records) < _MAX_LINES:
+            self._records.append(record)
+            self._wake.set()
+
+    def stop(self) -> None:
+        """Write what there is, and end the thread."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        is_last = False
+        while not is_last:
+            self._wake.wait()
+            self._wake.clear()  # before the records are taken: what comes later wakes again
+            is_last = self._stopping.wait(_GATHER_S)
+            records = [self._records.popleft() for _ in range(len(self._records))]
+            with suppress(OSError):  # whoever read them has gone
+                sys.stderr.write("".join(f"{self.format(record)}\n" for record in records))
+                sys.stderr.flush()
+
+
+class _Seldom(logging.Filter):
+    """Lets through some records a minute, and counts the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = 0.0
+        self._n_records = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is written."""
+        if record.created - self._began > 60:
+            n_left_out = max(0, self._n_records - _MAX_FOREIGN)
+            if n_left_out:
+                record.fields = {"left_out_before": n_left_out}
+            self._began, self._n_records = record.created, 0
+        self._n_records += 1
+        return self._n_records <= _MAX_FOREIGN
+
+
+def start_logging() -> LineWriter:
+    """Log JSON lines to standard error; stop what is returned at the end."""
+    lines = LineWriter()
+    foreign = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+    for logger in foreign:  # whatever makes them log may do so thousands of times a second
+        logger.filters[:] = [_Seldom()]
+    for logger, level in ((LOGGER, logging.INFO), *((logger, logging.WARNING) for logger in foreign)):
+        logger.handlers[:] = [lines]
+        logger.setLevel(level)
+        logger.propagate = False
+    return lines
+
+
+def log(event: str, *, level: int = logging.INFO, exc_info: BaseException | None = None, **fields: object) -> None:
+    """Write one line."""
+    LOGGER.log(level, event, extra={"fields": fields}, exc_info=exc_info)
+
+
+class Metrics:
+    """Counters of one worker; with several workers, those of all, by files that they share."""
+
+    def __init__(self) -> None:
+        self._shared = MULTIPROCESS_DIR in os.environ
+        self._registry = CollectorRegistry()
+        registry: Any = None if self._shared else self._registry
+        self._requests = Counter("imgmatch_requests", "Requests answered.", ["method", "code"], registry=registry)
+        self._seconds = Histogram(
+            "imgmatch_request_seconds", "Time from head to answer.", ["method"], buckets=_BUCKETS, registry=registry
+        )
+        self._pictures = Counter("imgmatch_pictures", "Pictures looked at, by outcome.", ["status"], registry=registry)
+        self._failed = Counter("imgmatch_failed_records", "Failed records, by reason.", ["reason"], registry=registry)
+        self._bytes = Counter("imgmatch_body_bytes", "Bytes of bodies that arrived.", registry=registry)
+        self.under_way = Gauge(
+            "imgmatch_requests_under_way", "Requests being worked on.", multiprocess_mode="livesum", registry=registry
+        )
+        self.held_bytes = Gauge(
+            "imgmatch_held_bytes",
+            "Bytes held of requests and unread responses.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+
+    def count(self, method: str, code: int, seconds: float, n_bytes: int, statuses: Iterable[str]) -> None:
+        """Count an answered request."""
+        self._requests.labels(method, str(code)).inc()
+        self._seconds.labels(method).observe(seconds)
+        self._bytes.inc(n_bytes)
+        for status, n_pictures in Tally(statuses).items():
+            self._pictures.labels(status).inc(n_pictures)
+            if status != OK:
+                self._failed.labels(status).inc(n_pictures)
+
+    def text(self) -> bytes:
+        """Return the metrics in the text format of Prometheus."""
+        if not self._shared:
+            return generate_latest(self._registry)
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+
+def forget_worker(pid: int | None) -> None:
+    """Take the gauges of a process that has ended out of the sums."""
+    if pid is not None and MULTIPROCESS_DIR in os.environ:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]

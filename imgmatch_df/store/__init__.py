@@ -1,0 +1,1 @@
+"""Where hashes live: DuckDB and Parquet."""

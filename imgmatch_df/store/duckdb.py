@@ -1,0 +1,343 @@
+"""A store of hashes in one DuckDB file: table `hashes`, and `imgmatch_store` with what the store says about itself."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import polars as pl
+
+from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
+from imgmatch_df.errors import ImgMatchWarning, StoreError
+from imgmatch_df.store.duckdb_files import (
+    ATTACHED,
+    MAX_COMMIT_ROWS,
+    Draft,
+    InPlace,
+    TornError,
+    attach,
+    clear,
+    explained,
+    has_links,
+    log_of,
+    new_folder,
+    reading,
+)
+from imgmatch_df.store.duckdb_repair import repair
+from imgmatch_df.store.locks import appear, sole_writer
+from imgmatch_df.store.macros import digest, install
+from imgmatch_df.store.manifest import Manifest, check_columns, made_by
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+TABLE: Final = f"{ATTACHED}.main.hashes"
+_ABOUT: Final = f"{ATTACHED}.main.imgmatch_store"
+_MACROS: Final = "macros"
+_BATCH: Final = "__imgmatch_batch"
+
+# A log this long is put into the file before the run is done: what is in the log alone is in memory too. As long as the
+# file, at least, so that copying the file again and again costs less than what is written.
+_MIN_LOG_BYTES: Final = 1 << 28
+_MAX_LOG_BYTES: Final = 1 << 30
+_SQL_TYPES: Final[dict[pl.DataType, str]] = {
+    pl.String(): "VARCHAR",
+    pl.Int64(): "BIGINT",
+    pl.UInt32(): "UINTEGER",
+    pl.UInt64(): "UBIGINT",
+    pl.Binary(): "BLOB",
+    STATUS_DTYPE: "VARCHAR",
+    MODIFIED_DTYPE: "TIMESTAMP",  # UTC, without a zone: one with a zone comes out in that of the reader
+}
+_READ_ROWS: Final = 65_536
+_MAX_ENTRIES: Final = 1_000
+_OF_TABLE: Final = "concat_ws('.', database_name, schema_name, table_name) = ?"
+
+
+class DuckDBStore:
+    """An open store: for reading, or for writing by the only one who does."""
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        """Open the store at `path`, which exists.
+
+        Raises
+        ------
+        StoreError
+            If it is no store, damaged, of a later format, or in use.
+        """
+        self.path = path
+        self._is_writer = write
+        self._draft: Draft | InPlace | None = None
+        self._connection: DuckDBPyConnection
+        with ExitStack() as stack:
+            if write:
+                stack.enter_context(sole_writer(self.path))
+                clear(self.path)
+            self._reader = stack.enter_context(ExitStack())
+            stack.callback(self._discard)
+            try:
+                self.manifest, macros = self._open()
+            except TornError:
+                if not write:
+                    raise
+                repair(self.path, TABLE, _ABOUT)
+                self.manifest, macros = self._open()
+            if write:
+                self._check_writable()
+            if write and macros != _macros():
+                self._execute(self._renew_macros)
+            self._held = stack.pop_all()
+
+    @classmethod
+    def create(cls, path: Path, manifest: Manifest) -> None:
+        """Make an empty store. It appears whole or not at all, and never in the place of another file."""
+        columns = [f"{_quoted(name)} {_SQL_TYPES[dtype]}" for name, dtype in manifest.columns.items()]
+        columns[0] += " NOT NULL"
+        with sole_writer(path), ExitStack() as stack:
+            if path.exists():
+                return
+            clear(path)
+            stack.callback(clear, path)
+            with explained(path):
+                temporary = new_folder(path) / path.name
+            with explained(path), closing(attach(temporary, write=True)) as connection:
+                connection.execute(f"CREATE TABLE {TABLE} ({', '.join(columns)})")
+                connection.execute(f"CREATE TABLE {_ABOUT} (name VARCHAR, value VARCHAR)")
+                about = {**manifest.entries, _MACROS: _macros()}
+                connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(about.items()))  # noqa: S608
+                _install(connection, manifest.key)
+                connection.execute(f"CHECKPOINT {ATTACHED}")
+            # Of a file that was removed: nothing can read it, and DuckDB would take it for that of the new file.
+            with explained(path):
+                log_of(path).unlink(missing_ok=True)
+            appear(temporary, path, replace=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._finish(failed=kind is not None)
+
+    def close(self) -> None:
+        """Close the file; a writer puts into it what is in the log."""
+        self._finish(failed=False)
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        with explained(self.path):
+            found = self._connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall()  # noqa: S608
+        return int(found[0][0])
+
+    def read(
+        self, columns: Sequence[str], n_rows: int | None = None, predicate: pl.Expr | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, in batches: of the first `n_rows` those that `predicate` is true of."""
+        limit = "" if n_rows is None else f" LIMIT {n_rows:d}"
+        needed = set(columns).union(() if predicate is None else predicate.meta.root_names())
+        read = [name for name in self.manifest.columns if name in needed] or [self.manifest.key]
+        for batch in self._query(f"SELECT {_listed(read)} FROM {TABLE}{limit}", read):  # noqa: S608
+            yield (batch if predicate is None else batch.filter(predicate)).select(columns)
+
+    def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """Return some columns of what is stored under `keys`, in no order."""
+        key = _quoted(self.manifest.key)
+        with explained(self.path), self._batch(keys.alias(self.manifest.key).to_frame()):
+            sql = f"SELECT {_listed(columns)} FROM {TABLE} SEMI JOIN {_BATCH} USING ({key})"  # noqa: S608
+            return pl.concat([_empty(self.manifest, columns), *self._query(sql, columns)])
+
+    def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
+        """Store rows, up to `MAX_COMMIT_ROWS` at a time: all of them, or none. The changed ones keep their places."""
+        for rows in new.iter_slices(MAX_COMMIT_ROWS):
+            self._execute(self._insert, rows)
+        for rows in changed.iter_slices(MAX_COMMIT_ROWS):
+            self._execute(self._update, rows)
+
+    def flush(self) -> None:
+        """Do nothing: what is committed is on disk."""
+
+    def prune(self, keys: pl.Series) -> int:
+        """Drop the rows whose key is not among `keys`, and return how many."""
+        n_dropped = self.count() - self.stored(keys, [self.manifest.key]).height
+        if n_dropped:  # else the file need not be copied
+            self._execute(self._delete_others, keys.alias(self.manifest.key).to_frame())
+        return n_dropped
+
+    def _insert(self) -> None:
+        names = _listed(self.manifest.columns)
+        self._connection.execute(f"INSERT INTO {TABLE} ({names}) SELECT {names} FROM {_BATCH}")  # noqa: S608
+
+    def _update(self) -> None:
+        key, *others = map(_quoted, self.manifest.columns)
+        values = ", ".join(f"{name} = {_BATCH}.{name}" for name in others)
+        self._connection.execute(
+            f"UPDATE {TABLE} AS stored SET {values} FROM {_BATCH} WHERE stored.{key} = {_BATCH}.{key}"  # noqa: S608
+        )
+
+    def _delete_others(self) -> None:
+        key = _quoted(self.manifest.key)
+        self._connection.execute(f"DELETE FROM {TABLE} WHERE {key} NOT IN (SELECT {key} FROM {_BATCH})")  # noqa: S608
+
+    def _execute(self, change: Callable[[], None], rows: pl.DataFrame | None = None) -> None:
+        """Make a change, which sees `rows` as `_BATCH`: whole, or not at all."""
+        draft = self._draft or self._begin()
+        with explained(self.path), nullcontext() if rows is None else self._batch(rows):
+            self._connection.execute("BEGIN")
+            try:
+                change()
+            except BaseException:
+                with suppress(StoreError), explained(self.path):
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+        draft.committed()
+        if draft.log_bytes() > max(_MIN_LOG_BYTES, min(self.path.stat().st_size, _MAX_LOG_BYTES)):
+            self._publish()
+            self._connection = self._reader.enter_context(reading(self.path))
+
+    def _begin(self) -> Draft | InPlace:
+        """Go from reading to writing."""
+        if has_links(self.path):
+            self._draft = Draft(self.path)
+        else:
+            self._reader.close()
+            self._draft = InPlace(self.path)
+        self._connection = self._draft.connection
+        return self._draft
+
+    def _publish(self) -> None:
+        """Go from writing to reading: the file has what was committed."""
+        draft, self._draft = self._draft or self._begin(), None
+        if os.name == "nt":  # a file that is open cannot be replaced
+            self._reader.close()
+        draft.publish()
+        self._reader.close()
+
+    def _discard(self) -> None:
+        if self._draft is not None:
+            self._draft.discard()
+
+    def _finish(self, *, failed: bool) -> None:
+        is_writer, self._is_writer = self._is_writer, False
+        with self._held:
+            if is_writer and (self._draft is not None or log_of(self.path).exists()):
+                try:
+                    self._publish()
+                except StoreError as error:
+                    if not failed:  # else another error is on its way
+                        warnings.warn(_left_in_log(self.path, error), ImgMatchWarning, stacklevel=3)
+
+    def _query(self, sql: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        schema = {name: self.manifest.columns[name] for name in columns}
+        with explained(self.path):
+            reader: Any = self._connection.sql(sql).to_arrow_reader(_READ_ROWS)
+            try:
+                for batch in reader:
+                    yield _typed(pl.DataFrame(batch), schema)
+            finally:
+                reader.close()
+
+    @contextmanager
+    def _batch(self, frame: pl.DataFrame) -> Iterator[None]:
+        """Let SQL see `frame` as `_BATCH`."""
+        plain = frame.with_columns(
+            *([pl.col(STATUS).cast(pl.String)] if STATUS in frame.columns else []),
+            *([pl.col(MODIFIED).dt.replace_time_zone(None)] if MODIFIED in frame.columns else []),
+        )
+        self._connection.register(_BATCH, plain.to_arrow())
+        try:
+            yield
+        except BaseException:
+            with suppress(StoreError), explained(self.path):  # what failed before is what counts
+                self._connection.unregister(_BATCH)
+            raise
+        self._connection.unregister(_BATCH)
+
+    def _renew_macros(self) -> None:
+        """Put the macros of this version in the place of another's."""
+        _install(self._connection, self.manifest.key)
+        self._connection.execute(f"DELETE FROM {_ABOUT} WHERE name = ?", [_MACROS])  # noqa: S608
+        self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, _macros()])  # noqa: S608
+
+    def _open(self) -> tuple[Manifest, str | None]:
+        """Open the file for reading; return what the store says about itself, and whose macros it has."""
+        self._reader.close()
+        self._connection = self._reader.enter_context(reading(self.path))
+        shown = repr(str(self.path))
+        with explained(self.path, opening=True):
+            if log_of(self.path).exists():  # a writer may have been killed: look at all metadata, read late elsewhere
+                self._connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [TABLE]).fetchall()
+            is_table = f"SELECT count(*) FROM duckdb_tables() WHERE {_OF_TABLE}"  # noqa: S608
+            # A view would be a query of whoever made the file.
+            if any(self._connection.execute(is_table, [name]).fetchall() != [(1,)] for name in (TABLE, _ABOUT)):
+                raise StoreError(
+                    f"{shown} is a DuckDB file that holds no hashes of imgmatch-df\n"
+                    "Hint: choose another name for the store; nothing was changed."
+                )
+            check_columns(self._columns(_ABOUT), {"name": "VARCHAR", "value": "VARCHAR"}, shown)
+            about = self._connection.execute(f"SELECT name, value FROM {_ABOUT} LIMIT {_MAX_ENTRIES}").fetchall()  # noqa: S608
+            entries = dict(about)
+            manifest = Manifest.parse(entries, shown)
+            found, wanted = self._columns(TABLE), {name: _SQL_TYPES[dtype] for name, dtype in manifest.columns.items()}
+            check_columns({name: dtype for name, dtype in found.items() if name in wanted}, wanted, shown)
+        return manifest, entries.get(_MACROS)
+
+    def _columns(self, table: str) -> dict[str, str]:
+        """Return the columns of a table that hold values of their own, and their SQL types."""
+        found = self._connection.execute("SELECT name, type, dflt_value FROM pragma_table_info(?)", [table]).fetchall()
+        return {name: dtype for name, dtype, computed in found if computed is None}
+
+    def _check_writable(self) -> None:
+        """Refuse a table of which a writer would run what is in the file."""
+        about = {
+            "a column that is computed": "pragma_table_info(?) WHERE dflt_value IS NOT NULL",
+            "a CHECK": f"duckdb_constraints() WHERE {_OF_TABLE} AND constraint_type = 'CHECK'",
+            "an index of expressions": f"duckdb_indexes() WHERE {_OF_TABLE} AND contains(expressions::VARCHAR, '(')",
+        }
+        if self._connection.execute("SELECT version() >= 'v2'").fetchall() == [(True,)]:
+            about["a trigger"] = f"duckdb_triggers() WHERE {_OF_TABLE}"
+        for what, which in about.items():
+            with explained(self.path):
+                if self._connection.execute(f"SELECT count(*) FROM {which}", [TABLE]).fetchall() != [(0,)]:  # noqa: S608
+                    raise StoreError(
+                        f"the table of hashes in {str(self.path)!r} has {what}, which a writer would run\n"
+                        "Hint: drop it in the duckdb shell; nothing was changed."
+                    )
+
+
+def _install(connection: "DuckDBPyConnection", key: str) -> None:
+    """Put the macros into the file that is attached."""
+    connection.execute(f"USE {ATTACHED}")
+    install(connection, key=key)
+    connection.execute("USE memory")
+
+
+def _macros() -> str:
+    """Return what a store says of its macros: who made them, and which they are."""
+    return f"{made_by()}, sql {digest()}"
+
+
+def _left_in_log(path: Path, error: StoreError) -> str:
+    return (
+        f"the rows are stored, but in {log_of(path).name!r}, which could not be put into {path.name!r}: "
+        f"{str(error).splitlines()[0]}\n"
+        "Hint: keep both files together; the next write_hashes makes them one."
+    )
+
+
+def _typed(batch: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    zoned = [pl.col(MODIFIED).dt.replace_time_zone("UTC")] if MODIFIED in schema else []
+    return batch.with_columns(zoned).cast(schema, strict=False)  # type: ignore[arg-type]
+
+
+def _empty(manifest: Manifest, columns: Sequence[str]) -> pl.DataFrame:
+    return pl.DataFrame(schema={name: manifest.columns[name] for name in columns})
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _listed(names: Sequence[str] | dict[str, pl.DataType]) -> str:
+    return ", ".join(map(_quoted, names))

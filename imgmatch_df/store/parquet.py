@@ -1,0 +1,320 @@
+"""A store of hashes in Parquet: one file, or a folder of parts that any reader of Parquet reads as one table.
+
+Parts are never changed: a new one takes the place of the old one, in one step. So every row is there once, in each
+moment that a reader may look, and a killed run leaves whole parts alone.
+"""
+
+import json
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import IO, Final, Self
+
+import polars as pl
+
+from imgmatch_df.errors import StoreError
+from imgmatch_df.sources import describe
+from imgmatch_df.store.locks import NO_ROOM, appear, copy_access, open_new, sole_writer, sync_folder
+from imgmatch_df.store.manifest import Manifest, check_columns, parse_entries
+from imgmatch_df.store.parquet_checksums import SAYS_CHECKSUMS, ChecksumError, Footer, add_checksums
+
+_ABOUT: Final = "imgmatch_store"
+
+# A part is written again for every commit until it is full: 256k rows are 45 MB, a third of a second.
+_PART_ROWS: Final = 1 << 18
+_ROW_GROUP: Final = 1 << 16
+# Rows wait in memory until writing them costs little beside the time that it took to make them.
+_COMMIT_S: Final = 5.0
+_COMMIT_SHARE: Final = 10.0
+_READ_ROWS: Final = 1 << 17
+_OPEN_PARTS: Final = 64
+
+
+class ParquetStore:
+    """An open store: for reading, or for writing by the only one who does."""
+
+    def __init__(self, path: Path, *, write: bool = False) -> None:
+        """Open the store at `path`, which exists.
+
+        Raises
+        ------
+        StoreError
+            If it is no store, damaged, of a later format, or in use.
+        """
+        self.path = path
+        with ExitStack() as stack:
+            if write:
+                stack.enter_context(sole_writer(path))
+            self._parts, self.manifest = _find_whole(path)
+            self._close = stack.pop_all().close
+        self._new: list[pl.DataFrame] = []
+        self._changed: list[pl.DataFrame] = []
+        self._flushed = time.monotonic()
+        self._wait_s = _COMMIT_S
+
+    @classmethod
+    def create(cls, path: Path, manifest: Manifest, *, is_file: bool) -> None:
+        """Make an empty store: a file, or a folder with one part."""
+        empty = pl.DataFrame(schema=manifest.columns)
+        with sole_writer(path):
+            if not is_file:
+                path.mkdir(exist_ok=True)
+            if not (path.exists() if is_file else any(path.iterdir())):
+                _write(empty, path if is_file else _part(path, 0), path, manifest)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what waits, and let others write."""
+        try:
+            self.flush()
+        finally:
+            self._close()
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        with explained(self.path):
+            return sum(int(rows.select(pl.len()).collect().item()) for rows in self._scans(()))
+
+    def read(
+        self, columns: Sequence[str], n_rows: int | None = None, predicate: pl.Expr | None = None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows in order, in batches: of the first `n_rows` those that `predicate` is true of."""
+        needed = {*columns, *(() if predicate is None else predicate.meta.root_names())}
+        for rows in self._scans(needed, n_rows):
+            found = rows if n_rows is None else rows.head(n_rows)
+            found = found if predicate is None else found.filter(predicate)
+            with explained(self.path):
+                yield from found.select(columns).collect_batches(chunk_size=_READ_ROWS, maintain_order=True)
+                if n_rows is not None:
+                    n_rows -= min(n_rows, rows.select(pl.len()).collect().item())
+            if n_rows == 0:
+                return
+
+    def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
+        """Return some columns of what is stored under `keys`, in no order."""
+        key = self.manifest.key
+        wanted = keys.alias(key).to_frame().lazy()
+        found = [pl.DataFrame(schema={name: self.manifest.columns[name] for name in columns})]
+        for rows in self._scans({key, *columns}):
+            with explained(self.path):
+                found.append(rows.join(wanted, on=key, how="semi").select(columns).collect())
+        return pl.concat(found)
+
+    def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
+        """Store rows, now or together with the next ones."""
+        columns = list(self.manifest.columns)
+        self._new.append(new.select(columns))
+        self._changed.append(changed.select(columns))
+        if time.monotonic() - self._flushed >= self._wait_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the rows that wait: each part of them all, or none."""
+        started = time.monotonic()
+        columns = self.manifest.columns
+        new, changed = (pl.concat([pl.DataFrame(schema=columns), *rows]) for rows in (self._new, self._changed))
+        # Whatever happens now, no row is written twice: what fails is left to the next run.
+        self._new, self._changed = [], []
+        if not changed.is_empty():
+            self._change(changed)
+        if not new.is_empty():
+            self._append(new)
+        self._flushed = time.monotonic()
+        self._wait_s = max(_COMMIT_S, _COMMIT_SHARE * (self._flushed - started))
+
+    def prune(self, keys: pl.Series) -> int:
+        """Drop the rows whose key is not among `keys`, and return how many."""
+        self.flush()
+        wanted, n_pruned = keys.alias(self.manifest.key).to_frame(), 0
+        for part in list(self._parts):
+            rows = self._read_part(part)
+            left = rows.join(wanted, on=self.manifest.key, how="semi", maintain_order="left")
+            n_pruned += rows.height - left.height
+            if left.is_empty() and len(self._parts) > 1:
+                part.unlink()
+                sync_folder(part.parent)
+                self._parts.remove(part)
+            elif left.height < rows.height:
+                self._write_part(left, part)
+        return n_pruned
+
+    def _append(self, rows: pl.DataFrame) -> None:
+        last = self._parts[-1]
+        is_file = last == self.path
+        with self._opened([last], ()) as (files, _):
+            n_last = pl.scan_parquet(files, glob=False).select(pl.len()).collect().item()
+        if is_file or n_last < _PART_ROWS:
+            taken = rows if is_file else rows.head(_PART_ROWS - n_last)
+            self._write_part(pl.concat([self._read_part(last), taken]), last)
+            rows = rows[taken.height :]
+        for part_rows in rows.iter_slices(_PART_ROWS):
+            if part_rows.is_empty():
+                continue
+            part = _part(self.path, int(self._parts[-1].stem.removeprefix("part-")) + 1)
+            _write(part_rows, part, self.path, self.manifest, like=self._parts[-1])
+            self._parts.append(part)
+
+    def _change(self, changed: pl.DataFrame) -> None:
+        key = self.manifest.key
+        for part in self._parts:
+            with self._opened([part], {key}) as (files, _):
+                keys = pl.scan_parquet(files, glob=False).select(key)
+                found = keys.join(changed.lazy().select(key), on=key, how="semi").head(1).collect()
+            if found.is_empty():
+                continue
+            rows = self._read_part(part).with_row_index("__imgmatch_row")
+            same = rows.join(changed, on=key, how="anti")
+            places = rows.select(key, "__imgmatch_row").join(changed, on=key, how="inner")
+            merged = pl.concat([same, places.select(same.columns)]).sort("__imgmatch_row").drop("__imgmatch_row")
+            self._write_part(merged, part)
+
+    def _write_part(self, rows: pl.DataFrame, part: Path) -> None:
+        _write(rows, part, self.path, self.manifest, like=part)
+
+    def _read_part(self, part: Path) -> pl.DataFrame:
+        columns = list(self.manifest.columns)
+        with self._opened([part], columns) as (files, _):
+            return pl.scan_parquet(files, glob=False).select(columns).collect()
+
+    def _scans(self, columns: Collection[str], n_rows: int | None = None) -> Iterator[pl.LazyFrame]:
+        """Yield the rows of some parts after those of others; `columns`, and of them `n_rows`, are read."""
+        for first in range(0, len(self._parts), _OPEN_PARTS):
+            with self._opened(self._parts[first : first + _OPEN_PARTS], columns, n_rows) as (parts, n_rows_left):
+                if parts:
+                    yield pl.scan_parquet(parts, glob=False).select(list(self.manifest.columns))
+            n_rows = n_rows_left
+
+    @contextmanager
+    def _opened(
+        self, parts: Sequence[Path], columns: Collection[str], n_rows: int | None = None
+    ) -> Iterator[tuple[list[IO[bytes]], int | None]]:
+        """Give open parts, whose first `n_rows` of `columns` have the right checksums; and how many rows are left.
+
+        Polars would open each of them more than once, and take what it had read of one for what it finds in the part
+        that has taken its place.
+        """
+        with explained(self.path), ExitStack() as stack:
+            files: list[IO[bytes]] = []
+            for part in parts:
+                with suppress(FileNotFoundError) if part != self.path else nullcontext():  # pruned meanwhile
+                    file = stack.enter_context(part.open("rb"))
+                    footer = Footer.read(file)
+                    footer.check(file, columns, n_rows)
+                    n_rows = None if n_rows is None else max(0, n_rows - footer.n_rows)
+                    files.append(file)
+            yield files, n_rows
+
+
+def says_store(part: Path) -> bool:
+    """Return whether a file says of itself that it holds stored hashes."""
+    try:
+        with part.open("rb") as file:
+            return _ABOUT in Footer.read(file).metadata
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ChecksumError, OSError):
+        return False
+
+
+def _part(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:06}.parquet"
+
+
+def _find_parts(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    found = sorted(path.iterdir())
+    parts = [part for part in found if part.match("part-*.parquet")]
+    others = [other.name for other in found if other not in parts or (other.exists() and not other.is_file())]
+    if others or not parts:
+        raise StoreError(
+            f"the folder {str(path)!r} is no store of hashes{f', it holds {others[0]!r}' if others else ''}\n"
+            "Hint: a store is a folder of its own, which write_hashes makes; nothing was changed."
+        )
+    return parts
+
+
+def _find_whole(path: Path) -> tuple[list[Path], Manifest]:
+    """Return the parts, and what all of them say about themselves."""
+    while True:
+        parts = _find_parts(path)
+        try:
+            return parts, _same_manifest(path, parts)
+        except StoreError:
+            if all(part.exists() for part in parts):
+                raise
+            # A writer has pruned one since they were listed.
+
+
+def _same_manifest(path: Path, parts: Sequence[Path]) -> Manifest:
+    manifests = [_read_manifest(part) for part in parts]
+    for part, manifest in zip(parts, manifests, strict=True):
+        manifests[0].check_same(manifest, repr(str(parts[0])))
+        if manifest.columns != manifests[0].columns:
+            raise StoreError(f"the parts of {str(path)!r} differ, see {part.name!r}\nHint: remove what is not its own.")
+    return manifests[0]
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what Polars says of a file that it cannot read into what a person can do."""
+    try:
+        yield
+    except ChecksumError as error:
+        raise StoreError(
+            f"{str(path)!r} is damaged, or was changed by another program: {error}\n"
+            "Hint: restore a copy, or hash the images again into a new store; nothing was changed."
+        ) from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise StoreError(
+            f"{str(path)!r} is no whole Parquet file: {describe(str(error).splitlines()[0], 200)}\n"
+            "Hint: is it damaged, or another format? Choose another name for the store; nothing was changed."
+        ) from error
+
+
+def _read_manifest(part: Path) -> Manifest:
+    shown = repr(str(part))
+    with explained(part), part.open("rb") as file:
+        footer = Footer.read(file)
+    if _ABOUT not in footer.metadata:
+        raise StoreError(
+            f"{shown} is a Parquet file, but no store of hashes\n"
+            "Hint: pl.scan_parquet reads it; a store needs another name. Nothing was changed."
+        )
+    manifest = Manifest.parse(parse_entries(footer.metadata[_ABOUT], shown), shown)
+    check_columns(footer.schema, manifest.columns, shown)
+    return manifest
+
+
+def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, like: Path | None = None) -> None:
+    """Write a part whole: in the place of `like` if that is the part, else as a new one with the access of `like`."""
+    # Beside a folder, not in it: readers take every file there for a part. One name, so that a killed run's is removed.
+    temporary = target.with_name(f".{target.name}.partial")
+    try:
+        temporary.unlink(missing_ok=True)
+        with open_new(temporary, like=like) as file:
+            rows.write_parquet(
+                file,
+                row_group_size=_ROW_GROUP,
+                metadata={_ABOUT: json.dumps(manifest.entries), **SAYS_CHECKSUMS},
+                compression="zstd",
+            )
+            add_checksums(file)
+        if like is not None:
+            copy_access(like, temporary)
+        appear(temporary, part, replace=like == part)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        if like is None and isinstance(error, FileExistsError):
+            raise
+        reason = str(error).splitlines()[0][:200]
+        what = "there is no room for" if any(words in reason for words in NO_ROOM) else "cannot write"
+        raise StoreError(
+            f"{what} {str(part)!r}: {reason}\n"
+            "Hint: is there room, and permission? What was stored stays, and the same call goes on where it stopped."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
