@@ -1,6 +1,6 @@
 """Columns of URLs in, hashes out: how near to the speed of the same hashing from bytes in memory.
 
-    python benchmarks/fetching.py FOLDER [--n-urls 5000] [--quick] [--update-readme]
+    python benchmarks/fetching.py FOLDER [--n-urls 5000] [--quick] [--update-docs]
 
 A server in a process of its own answers with the folder's pictures, after 0, 20 and 200 ms. See benchmarks/README.md.
 """
@@ -235,7 +235,7 @@ def main() -> None:
     parser.add_argument("--n-urls", type=int, default=5000, help="addresses in a round, all different")
     parser.add_argument("--n-rounds", type=int, default=5, help="rounds of each contender")
     parser.add_argument("--quick", action="store_true", help="fewer addresses and rounds: rough")
-    parser.add_argument("--update-readme", action="store_true", help="write the tables into the READMEs")
+    parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
     arguments = parser.parse_args()
     n_urls, n_rounds = (600, 3) if arguments.quick else (arguments.n_urls, arguments.n_rounds)
     photos = read_folder(arguments.folder)
@@ -266,8 +266,8 @@ def main() -> None:
         f"{photos.describe()}.\n\n{cost}\n\n{memory}\n\n{describe_machine(len(all_cpus), PACKAGES)}"
     )
     print(text)
-    if arguments.update_readme:
-        replace_between(ROOT / "README.md", "fetching", table)
+    if arguments.update_docs:
+        replace_between(ROOT / "docs" / "benchmarks.md", "fetching", table)
         replace_between(ROOT / "benchmarks" / "README.md", "fetching", text)
 
 

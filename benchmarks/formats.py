@@ -1,6 +1,6 @@
 """The table of what OpenCV 5 and imgmatch-df read differently: unusual and damaged files, drawn class by class.
 
-python benchmarks/formats.py --update-readme
+python benchmarks/formats.py --update-docs
 """
 
 import argparse
@@ -16,7 +16,7 @@ from harness import markdown_table, replace_between
 import imgmatch_df
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGE = ROOT / "docs" / "formats.md"
 SEEDS = (1, 2, 3)
 SIZE = (160, 120)
 
@@ -25,7 +25,7 @@ from oddities import KINDS, KNOWN, READ, odd_files  # noqa: E402
 
 
 def table() -> str:
-    """Return the table of the README, in Markdown."""
+    """Return the table of docs/formats.md, in Markdown."""
     distances = _distances()
     rows = []
     for class_, known in KNOWN.items():
@@ -67,15 +67,15 @@ def _bits(distances: list[tuple[int, int]]) -> str:
 
 
 def main() -> None:
-    """Print, and with ``--update-readme`` write the table."""
+    """Print, and with ``--update-docs`` write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--update-readme", action="store_true")
+    parser.add_argument("--update-docs", action="store_true")
     arguments = parser.parse_args()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     text = table()
     print(text)
-    if arguments.update_readme:
-        replace_between(README, "formats", text)
+    if arguments.update_docs:
+        replace_between(PAGE, "formats", text)
 
 
 if __name__ == "__main__":

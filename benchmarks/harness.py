@@ -1,4 +1,4 @@
-"""What every benchmark here shares: contenders in processes of their own, interleaved rounds, tables in the READMEs.
+"""What every benchmark here shares: contenders in processes of their own, interleaved rounds, tables in the documents.
 
 Each contender lives in a worker process that holds its data and is asked for one timed round at a time, so imports,
 allocators and thread settings never mix. Between any two contenders the limit runs once more, and a contender is

@@ -1,6 +1,6 @@
 """Images in, hashes out: how fast, beside the decoder alone and beside everyone else.
 
-    python benchmarks/hashing.py [FOLDER] [--quick] [--update-readme]
+    python benchmarks/hashing.py [FOLDER] [--quick] [--update-docs]
 
 See benchmarks/README.md for what is measured and how.
 """
@@ -476,7 +476,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="pictures to hash; drawn ones where none is given")
     parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds: under a minute, rough")
-    parser.add_argument("--update-readme", action="store_true", help="write the tables into the READMEs")
+    parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
     arguments = parser.parse_args()
     all_cpus = allowed_cpus()
     pin(all_cpus[:2])  # whatever is started here has two processors
@@ -503,7 +503,7 @@ def main() -> None:
         bench.say("done")
     details = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items()) + f"\n\n{machine}"
     print(details)
-    if arguments.update_readme:
+    if arguments.update_docs:
         replace_between(ROOT / "README.md", "hashing", f"{main_table} {machine}")
         replace_between(ROOT / "benchmarks" / "README.md", "hashing-more", details)
 

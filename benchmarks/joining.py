@@ -1,6 +1,6 @@
 """All pairs of hashes within a radius: how fast and how complete, beside everyone else.
 
-    python benchmarks/joining.py [--hashes FILE] [--folder FOLDER] [--quick] [--update-readme]
+    python benchmarks/joining.py [--hashes FILE] [--folder FOLDER] [--quick] [--update-docs]
 
 See benchmarks/README.md for what is measured and how.
 """
@@ -441,7 +441,7 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, help="pictures whose crops make the million bmh1; else drawn in code")
     parser.add_argument("--quick", action="store_true", help="fewer rows and radii: under a minute, rough")
-    parser.add_argument("--update-readme", action="store_true", help="write tables and picture into the READMEs")
+    parser.add_argument("--update-docs", action="store_true", help="write tables and plot into the documents")
     arguments = parser.parse_args()
     all_cpus = allowed_cpus()
     pin(all_cpus[:2])
@@ -485,10 +485,10 @@ def main() -> None:
     }
     details = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items()) + f"\n\n{machine}"
     print(details)
-    if arguments.update_readme:
-        replace_between(ROOT / "README.md", "joining", f"{headline} {machine}")
+    if arguments.update_docs:
+        replace_between(ROOT / "docs" / "benchmarks.md", "joining", f"{headline} {machine}")
         replace_between(ROOT / "benchmarks" / "README.md", "joining-more", details)
-        draw_growth(ROOT / "benchmarks" / "joining.png", [(phash, (0, 4, 8, 12)), (bmh1, (0, 24, 48, 96))])
+        draw_growth(ROOT / "docs" / "images" / "joining.png", [(phash, (0, 4, 8, 12)), (bmh1, (0, 24, 48, 96))])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which radius: how far edited copies of photos lie from their originals, and how near unrelated photos come.
 
-python benchmarks/radius.py FOLDER --update-readme
+python benchmarks/radius.py FOLDER --update-docs
 """
 
 import argparse
@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 import imgmatch_df
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "guide" / "choosing-a-radius.md"
 KINDS = ("bmh1", "phash")
 
 
@@ -59,10 +59,10 @@ EDITS: dict[str, Callable[[Image.Image], bytes]] = {
 
 
 def main() -> None:
-    """Measure, print, and with ``--update-readme`` write the table."""
+    """Measure, print, and with ``--update-docs`` write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="any folder of images; drawn ones where none is given")
-    parser.add_argument("--update-readme", action="store_true")
+    parser.add_argument("--update-docs", action="store_true")
     arguments = parser.parse_args()
     photos = read_folder(arguments.folder) if arguments.folder else draw_photos(100)
     originals = _hash(photos.data)
@@ -80,8 +80,8 @@ def main() -> None:
     )
     text = f"{table}\n\n{note}"
     print(text)
-    if arguments.update_readme:
-        replace_between(README, "radius", text)
+    if arguments.update_docs:
+        replace_between(PAGE, "radius", text)
 
 
 def _hash(pictures: list[bytes]) -> pl.DataFrame:

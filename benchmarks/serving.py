@@ -1,6 +1,6 @@
 """`imgmatch serve` under load: how near to the speed of the same hashing called directly, and how long requests take.
 
-    python benchmarks/serving.py FOLDER [--quick] [--only photos|store] [--update-readme]
+    python benchmarks/serving.py FOLDER [--quick] [--only photos|store] [--update-docs]
 
 Load comes from wrk (https://github.com/wg/wrk; a package of Debian, Fedora, Homebrew …), on the same processors. See
 benchmarks/README.md.
@@ -51,7 +51,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("imgmatch-df", "polars", "duckdb", "uvicorn", "starlette", "pydantic", "pybase64")
 # Workers and connections.
 LOADS = ((1, 1), (1, 16), (1, 256), (2, 16), (2, 256))
-IN_README = ("workers", "connections", "requests a second", "of direct, base64", "p50, ms", "p99, ms", "failed")
+IN_DOCS = ("workers", "connections", "requests a second", "of direct, base64", "p50, ms", "p99, ms", "failed")
 N_DIRECT = 400  # pictures in a round of direct hashing
 TOKEN = secrets.token_urlsafe()
 STORE_CONNECTIONS = (1, 16, 64)
@@ -413,7 +413,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("photos", "store"), help="one of the two parts: photos, or stored URLs")
     parser.add_argument("--n-stored", type=int, default=1_000_000, help="rows of the store")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: rough")
-    parser.add_argument("--update-readme", action="store_true", help="write the tables into the READMEs")
+    parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: apt install wrk, dnf install wrk, brew install wrk")
@@ -436,16 +436,16 @@ def main() -> None:
             f"the hashing.\n\n{memory}\n\n{machine}"
         )
         print(text)
-        if arguments.update_readme:
-            brief = [[row[header.index(name)] for name in IN_README] for row in [header, *rows]]
-            replace_between(ROOT / "README.md", "serving", markdown_table(brief[0], brief[1:]))
+        if arguments.update_docs:
+            brief = [[row[header.index(name)] for name in IN_DOCS] for row in [header, *rows]]
+            replace_between(ROOT / "docs" / "benchmarks.md", "serving", markdown_table(brief[0], brief[1:]))
             replace_between(ROOT / "benchmarks" / "README.md", "serving", text)
     if arguments.only != "photos":
         with tempfile.TemporaryDirectory() as name:
             found = store_section(Path(name), arguments.n_stored, n_rounds, seconds)
         text = f"{found}\n\n{len(cpus)} processors, which wrk shares. {machine}"
         print(text)
-        if arguments.update_readme:
+        if arguments.update_docs:
             replace_between(ROOT / "benchmarks" / "README.md", "serving-store", text)
 
 

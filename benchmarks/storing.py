@@ -1,6 +1,6 @@
 """Stored hashes: written, read, resumed, asked in SQL, and matched with new ones, beside Parquet files of 0/1 strings.
 
-    python benchmarks/storing.py [FOLDER] [--quick] [--update-readme]
+    python benchmarks/storing.py [FOLDER] [--quick] [--update-docs]
 
 See benchmarks/README.md for what is measured and how.
 """
@@ -413,7 +413,7 @@ def times(ratio: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows: under a minute, rough")
-    parser.add_argument("--update-readme", action="store_true", help="write the tables into the READMEs")
+    parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
     parser.add_argument("folder", nargs="?", type=Path, help="pictures whose crops make the bmh1; else drawn in code")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else Sizes()
@@ -443,14 +443,14 @@ def main() -> None:
     }
     details = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items()) + f"\n\n{note}"
     print(details)
-    if arguments.update_readme:
+    if arguments.update_docs:
         again = f"`write_hashes` of {sizes.stored:,} rows that are stored, unchanged"
         what = f"`match` of {sizes.new:,} new rows with {sizes.stored:,} stored"
         in_python = {again: resume_s[0]}
         in_python |= {f"{what}, {kind} within {radius}": took_s for (kind, radius), took_s in match_s.items()}
         rows = [[name, "", duration(took_s), ""] for name, took_s in in_python.items()]
         short = markdown_table(["a store in DuckDB", "SQL", "Python", "SQL, as a cross join"], [*rows, *asked])
-        replace_between(ROOT / "README.md", "storing", f"{storing}\n\n{short}\n\n{note}")
+        replace_between(ROOT / "docs" / "benchmarks.md", "storing", f"{storing}\n\n{short}\n\n{note}")
         replace_between(ROOT / "benchmarks" / "README.md", "storing-more", details)
 
 

@@ -1,82 +1,26 @@
-"""What the README says is true: its Python runs, and so do its commands."""
+"""What the README and the other documents advise is true of the code: options, radii, commands."""
 
 import json
 import re
-import shlex
 from pathlib import Path
 
-import duckdb
-import polars as pl
-import pytest
-from drawing import draw, jpeg
+from documents import PAGES, ROOT, blocks_of
 from typer.testing import CliRunner
 
-import imgmatch_df
 from imgmatch_df.cli import demo
 from imgmatch_df.columns import HASH_KINDS
 from imgmatch_df.options import Options
 
-README = Path(__file__).parents[2] / "README.md"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
-
-
-@pytest.fixture
-def desk(tmp_path, monkeypatch):
-    """A working directory with what the README's reader has."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "photos").mkdir()
-    for seed in range(6):
-        (tmp_path / "photos" / f"{seed}.jpg").write_bytes(jpeg(draw(seed)))
-    (tmp_path / "today").mkdir()
-    (tmp_path / "today" / "new.jpg").write_bytes(jpeg(draw(7)))
-    (tmp_path / "cat.jpg").write_bytes(jpeg(draw(3)))
-    files = sorted(str(path) for path in (tmp_path / "photos").iterdir())
-    pl.DataFrame({"url": [*files, "photos/gone.jpg"]}).write_parquet(tmp_path / "images.parquet")
-    (tmp_path / "request.json").write_text('{"records": [{"_url": "photos/0.jpg"}, {"_url": "photos/1.jpg"}]}')
-    return tmp_path
-
-
-def test_python_examples_run(desk):
-    names: dict[str, object] = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
-    assert pl.read_parquet(desk / "hashes.parquet")["phash"].null_count() == 0
-    assert imgmatch_df.read_hashes(desk / "hashes.duckdb").height == 6
-    assert names["checked"]["status"].cast(pl.String).to_list() == ["ok"] * 6 + ["not_found"]
-
-
-def test_commands_run(desk):
-    from imgmatch_df.cli.app import app
-
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith("imgmatch ")]
-    assert len(lines) >= 5
-    for line in lines:
-        result = CliRunner().invoke(app, shlex.split(line, comments=True)[1:])
-        assert result.exit_code in (0, 1), f"{line}: {result.output}"
-    assert (desk / "response.json").exists()
-
-
-def test_sql_runs(desk):
-    imgmatch_df.write_hashes(imgmatch_df.scan_images("photos"), "hashes.duckdb", source="path")
-    imgmatch_df.scan_images("photos").with_columns(pl.col("path").imgmatch.phash()).sink_parquet("images.parquet")
-    (block,) = blocks("sql")
-    with duckdb.connect("hashes.duckdb", read_only=True) as connection:
-        answers = [connection.sql(line.partition("--")[0].strip(" ;")).pl() for line in block.splitlines()]
-    stored = imgmatch_df.read_hashes("hashes.duckdb")
-    assert answers[0].rows() == stored.imgmatch.near_duplicates(24, id="source").rows()
-    assert answers[4]["source"][0] == "photos/3.jpg"
-    assert [len(answer) for answer in answers[2:7]] == [6, 6, 6, 6, 36]
-
+README = ROOT / "README.md"
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
+MAX_LINES = 160
 
 ADVICE = re.compile(
     r"--radius[ =](\d+)|\bradius=(\d+)"
-    r"|\b(?:cluster|remove_duplicates|near_duplicates|duplicate_clusters|match)\((?:\w+, )?(\d+)(?=[,)])"
-    r"|\.hamming\(\w+\) <= (\d+)"
+    r"|\b(?:cluster|remove_duplicates|near_duplicates|duplicate_clusters|match)\((?:[\w\".]+, )?(\d+)(?=[,)])"
+    r"|\.hamming\([^()]+(?:\([^()]*\))?\) <= (\d+)"
 )
-BY_KIND = re.compile(r"\b(\d+) (?:of|for)\s`?(bmh1|phash)`?")
+BY_KIND = re.compile(r"\b(\d+)\s(?:of|for)\s`?(bmh1|phash)`?")
 
 
 def advised(text: str) -> list[tuple[str, int]]:
@@ -99,9 +43,18 @@ def help_text(*words: str) -> str:
     return re.sub(r"[│ ]+", " ", shown)
 
 
+def test_the_readme_is_short():
+    assert len(README.read_text().splitlines()) <= MAX_LINES
+
+
+def test_the_readme_has_one_generated_table_and_no_other_benchmark():
+    markers = re.findall(r"<!-- (\S+):begin -->", README.read_text())
+    assert markers == ["main-job", "hashing", "test"]
+
+
 def test_the_table_of_options_is_whole():
-    text = README.read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\|", text[text.index("## Options") :].split("\n**", 1)[0], re.MULTILINE)
+    text = (ROOT / "docs" / "guide" / "hashing.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\|", text[text.index("## Options") :].split("\n## ", 1)[0], re.MULTILINE)
     shown = {name: default.strip("`").replace(",", "") for name, default in rows}
     for name, default in Options.defaults().items():
         value = f'"{default}"' if isinstance(default, str) else str(default)
@@ -114,9 +67,9 @@ def test_one_radius_is_advised_for_each_kind():
 
     commands = [command.name or command.callback.__name__ for command in app.registered_commands]
     texts = {
-        "README.md": README.read_text(),
+        **{path.relative_to(ROOT).as_posix(): path.read_text() for path in PAGES},
         "demo": "\n".join(demo._LINES) + f"\n--radius {demo.RADIUS}",
-        **{path.name: notebook_text(path) for path in README.parent.glob("notebooks/*.ipynb")},
+        **{path.name: notebook_text(path) for path in NOTEBOOKS},
         "help": "\n".join([help_text(), *(help_text(name) for name in commands)]),
     }
     # This one shows what a radius is too large for.
@@ -126,9 +79,10 @@ def test_one_radius_is_advised_for_each_kind():
         assert {(kind, radius) for kind, radius in found} <= {
             (kind.name, kind.near_radius) for kind in HASH_KINDS.values()
         }, name
-    for name in ("README.md", "radius.ipynb", "help"):  # both are named there
+    guide = ("docs/guide/choosing-a-radius.md", "docs/guide/near-duplicates.md")
+    for name in ("README.md", *guide, "radius.ipynb", "help"):  # both are named there
         assert len(set(radii[name])) == 2, name
-    assert len(radii["README.md"]) >= 15
+    assert sum(map(len, radii.values())) >= 60
     assert len(radii["demo"]) == 3
 
 
@@ -137,6 +91,8 @@ def test_advice_of_another_radius_is_seen():
         "--radius 48",
         "x.cluster(radius=48)",
         "remove_duplicates(photos, 48)",
+        'today.imgmatch.match("hashes.duckdb", 48, id="path")',
+        'pl.col("bmh1").imgmatch.hamming(pl.col("bmh1_right")) <= 48',
         "about 48 of bmh1",
         "8 for `phash`",
     ):
@@ -147,12 +103,12 @@ def test_advice_of_another_radius_is_seen():
 
 
 def test_no_recipe_moves_or_deletes_files():
-    for text in (README.read_text(), *map(notebook_text, README.parent.glob("notebooks/*.ipynb"))):
+    for text in (*(path.read_text() for path in PAGES), *map(notebook_text, NOTEBOOKS)):
         assert not re.search(r"xargs|\bmv |\brm |-delete", text)
 
 
 def test_there_is_one_command_for_each_job():
     for job in ("main-job", "test"):
-        (between,) = re.findall(rf"<!-- {job}:begin -->(.*?)<!-- {job}:end -->", README.read_text(), re.DOTALL)
-        (block,) = re.findall(r"```sh\n(.*?)```", between, re.DOTALL)
-        assert len(block.splitlines()) == 1
+        (block,) = [block for block in blocks_of(README) if block.mark == f"{job}:begin"]
+        assert (block.language, len(block.code.splitlines())) == ("sh", 1)
+        assert f"```\n<!-- {job}:end -->" in README.read_text()

@@ -60,10 +60,10 @@ def test_every_class_is_equal_or_listed(kind):
 
 
 @pytest.mark.skipif(not OPENCV_5, reason="the table is that of OpenCV 5")
-def test_the_table_in_the_readme_is_the_one_that_is_drawn(monkeypatch):
+def test_the_table_in_the_documents_is_the_one_that_is_drawn(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     formats = importlib.import_module("formats")
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
     written = page.split("<!-- formats:begin -->")[1].split("<!-- formats:end -->")[0].strip().splitlines()
     drawn = formats.table().splitlines()
     if not DRAWN_WITH:  # other encoders draw other files

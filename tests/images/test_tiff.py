@@ -533,11 +533,11 @@ class TestFloats:
         assert picture.pixels[0, 0] == 255
 
 
-# --- the table in README ---------------------------------------------------------------------------------------------
+# --- the table in docs/formats.md ------------------------------------------------------------------------------------
 
 
 def table() -> str:
-    """Return the rows of README: `python tests/images/test_tiff.py` prints them."""
+    """Return the rows of docs/formats.md: `python tests/images/test_tiff.py` prints them."""
     lines = ["| TIFF | bits | why |", "| --- | --- | --- |"]
     lines += [f"| {known.what} | at most {known.bits[0]} / {known.bits[1]} | {known.reason} |" for known in KNOWN]
     lines += ["| CCITT with damaged rows | a few pixels | two versions of libtiff; the cause is not known |"]
@@ -545,9 +545,9 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def test_readme_has_the_table():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    found = re.search(r"<!-- formats-tiff:begin -->\n(.*?)\n<!-- formats-tiff:end -->", readme, re.DOTALL)
+def test_the_documents_have_the_table():
+    page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text()
+    found = re.search(r"<!-- formats-tiff:begin -->\n(.*?)\n<!-- formats-tiff:end -->", page, re.DOTALL)
     assert found
     assert found[1].strip() == table()
 

@@ -27,7 +27,7 @@ class Known(NamedTuple):
     opencv, here
         What each does with it: `READ` or `REFUSED`. Where both read, the pixels differ.
     why
-        The reason, for the table in the README.
+        The reason, for the table in docs/formats.md.
     """
 
     opencv: str

@@ -1,0 +1,117 @@
+"""What the documents say is true: their code runs and prints what they show, and no page is lost.
+
+`python tests/end_to_end/test_docs.py` runs the pages and writes what their code prints into them.
+"""
+
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from imgmatch_df.cli.app import app
+from imgmatch_df.columns import STATUSES
+from imgmatch_df.errors import _ERROR_OF_STATUS
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+from documents import PAGES, ROOT, RUN, blocks_of, draw_desk, run_page, with_outputs
+
+MAX_NOT_RUN = 6
+# Words of rule 1 of "Plain English" in CONTRIBUTING.md, as far as they have one meaning.
+BANNED = re.compile(
+    r"\b(pictures?|strangers?|nobody|under way|answer(s|ed)?|land(s|ed)?|lean(s|ed)? on|told|asked|gone)\b",
+    re.IGNORECASE,
+)
+WITH_CODE = [page for page in PAGES if any(block.is_run for block in blocks_of(page))]
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+def test_code_runs_and_prints_what_the_page_shows(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw_desk(tmp_path)
+    assert with_outputs(page, run_page(page)) == page.read_text(encoding="utf-8")
+
+
+def test_few_blocks_are_not_run_and_each_says_why():
+    marked = [block for page in PAGES for block in blocks_of(page) if block.mark and block.language in RUN]
+    others = [block for block in marked if block.mark not in ("main-job:begin", "test:begin")]
+    assert all(block.reason for block in others)
+    assert len(others) <= MAX_NOT_RUN
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_block_is_code_that_runs_or_what_it_prints(page):
+    blocks = blocks_of(page)
+    assert page.read_text(encoding="utf-8").count("```") == 2 * len(blocks)
+    for before, block in zip([None, *blocks], blocks, strict=False):
+        assert block.language in RUN or (block.language == "text" and before and before.is_run), block
+
+
+def test_every_page_is_in_the_navigation():
+    named = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.name != "README.md"} <= set(named)
+
+
+def test_every_link_of_the_documents_outside_the_site_leads_to_a_file():
+    for name in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md"):
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / name).read_text(encoding="utf-8")):
+            assert (ROOT / target).exists(), f"{name}: {target}"
+
+
+def test_the_statuses_are_those_of_the_code():
+    text = (ROOT / "docs" / "concepts" / "statuses.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (?:`(\w+)` )?\|$", text, re.MULTILINE)
+    errors = {status: error.__name__ for status, error in _ERROR_OF_STATUS.items()}
+    assert rows == [(status, errors.get(status, "")) for status in STATUSES]
+
+
+def test_every_option_in_the_text_exists():
+    commands = get_command(app).commands.values()
+    flags = {flag for one in commands for option in one.params for flag in (*option.opts, *option.secondary_opts)}
+    others = {
+        "--update-docs",
+        "--help",
+        "--version",
+        "--reference",
+    }  # of benchmarks, of every command, of the next name
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+        assert set(re.findall(r"`[^`\n]*?(--[a-z][a-z0-9-]+)", prose)) <= flags | others, page
+
+
+def prose_of(path: Path) -> str:
+    """Return the text of a document without code and without generated tables."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        text = "\n".join("".join(cell["source"]) for cell in cells)
+    text = re.sub(r"<!-- (\S+):begin -->.*?<!-- \1:end -->", "", text, flags=re.DOTALL)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]+`", "", text)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "ARCHITECTURE.md", "CHANGELOG.md", "SECURITY.md")),
+     ROOT / "benchmarks" / "README.md", *sorted(ROOT.glob("notebooks/*.ipynb"))],
+    ids=name_of,
+)  # fmt: skip
+def test_words(path):
+    assert [match[0] for match in BANNED.finditer(prose_of(path))] == []
+
+
+if __name__ == "__main__":
+    for one in WITH_CODE:
+        with tempfile.TemporaryDirectory() as fresh:
+            os.chdir(fresh)
+            draw_desk(Path(fresh))
+            one.write_text(with_outputs(one, run_page(one)), encoding="utf-8")
+            os.chdir(ROOT)
