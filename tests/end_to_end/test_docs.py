@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+import imgmatch_df
 from imgmatch_df.cli.app import app
 from imgmatch_df.columns import STATUSES
 from imgmatch_df.errors import Failure, row_error
@@ -59,6 +60,25 @@ def test_every_block_is_code_that_runs_or_what_it_prints(page):
 def test_every_page_is_in_the_navigation():
     named = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
     assert {page.relative_to(ROOT / "docs").as_posix() for page in PAGES if page.name != "README.md"} <= set(named)
+
+
+def test_the_reference_has_every_public_name():
+    named = re.findall(r"^::: imgmatch_df\.(\w+)$", (ROOT / "docs" / "reference.md").read_text(), re.MULTILINE)
+    assert sorted(named) == imgmatch_df.__all__
+
+
+def test_every_table_of_a_benchmark_has_one_place():
+    places = []
+    for script in ROOT.glob("benchmarks/*.py"):
+        text = script.read_text()
+        page = re.search(r"^PAGE = (.*)$", text, re.MULTILINE)
+        for path, marker in re.findall(r'replace_between\((PAGE|ROOT[^,]*), "([\w-]+)"', text):
+            parts = re.findall(r'"([^"]+)"', page[1] if page and path == "PAGE" else path)
+            places.append((ROOT.joinpath(*parts), marker))
+    assert len(places) == len(set(places)) >= 12
+    for page, marker in places:
+        text = page.read_text(encoding="utf-8")
+        assert text.count(f"<!-- {marker}:begin -->") == text.count(f"<!-- {marker}:end -->") == 1, (page, marker)
 
 
 def test_every_link_of_the_documents_outside_the_site_leads_to_a_file():
