@@ -19,6 +19,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import pytest
+import service
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from service import PROGRAM, Service
@@ -35,6 +36,7 @@ from imgmatch_df.server.store_lookup import StoredRows, check_store
 
 FORMS = {"duckdb": "hashes.duckdb", "folder": "hashes", "parquet": "hashes.parquet"}
 N_ROWS = 20_000
+FOLDERS = [str(Path(file).parent) for file in (__file__, service.__file__)]
 
 
 def url(number):
@@ -160,7 +162,7 @@ def test_many_clients_and_a_writer_at_once(tmp_path, form, writer, n_workers):
             expected = ask_at_once(running, 1)
             assert set(expected) == {200}
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", writer, str(path), "5", str(Path(__file__).parent)],
+            [sys.executable, "-W", "error", "-c", writer, str(path), "5", *FOLDERS],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
