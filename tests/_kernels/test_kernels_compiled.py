@@ -35,14 +35,6 @@ def kept(package) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in package.rglob("*.nb?")}
 
 
-def test_what_was_compiled_is_kept(package):
-    assert distance(package) == "6"
-    before = kept(package)
-    assert len(before) == 2
-    assert distance(package) == "6"
-    assert kept(package) == before
-
-
 def test_a_change_of_a_callee_in_another_file_is_seen(package):
     assert distance(package) == "6"
     popcount = package / "_kernels" / "popcount.py"
@@ -73,9 +65,13 @@ def test_a_damaged_file_is_not_opened(tmp_path, ending):
     assert files.load("int8") is None
 
 
-def test_a_kernel_whose_files_are_damaged_is_compiled_again(package):
+def test_what_was_compiled_is_kept_unless_it_is_damaged_or_of_another_release(package):
     assert distance(package) == "6"
     before = kept(package)
+    assert len(before) == 2
+    assert distance(package) == "6"
+    assert kept(package) == before
+
     for path in package.rglob("*.nb?"):
         path.write_bytes(b"\x80\x04cposix\n_exit\n(K\x07tR.")
     assert distance(package) == "6"
@@ -83,11 +79,7 @@ def test_a_kernel_whose_files_are_damaged_is_compiled_again(package):
     assert after.keys() == before.keys()
     assert all(after[name] > before[name] for name in before)
 
-
-def test_another_release_opens_nothing_of_this_one(package):
-    """Another release, here by a line break at the end of a file, has names of its own."""
-    assert distance(package) == "6"
-    before = kept(package)
+    # Another release, here by a line break at the end of a file, has names of its own.
     file = package / "_kernels" / "views.py"
     file.write_text(file.read_text() + "\n")
     assert distance(package) == "6"

@@ -144,7 +144,7 @@ def ask_at_once(running, seconds, n_clients=16):
     [
         ("duckdb", WRITER, 1),
         ("duckdb", FOREIGN_WRITER, 2),
-        ("folder", WRITER, 1),
+        pytest.param("folder", WRITER, 1, marks=pytest.mark.slow),
         pytest.param("duckdb", FOREIGN_WRITER, 1, marks=pytest.mark.slow),
         pytest.param("duckdb", WRITER, 2, marks=pytest.mark.slow),
         pytest.param("folder", WRITER, 2, marks=pytest.mark.slow),
@@ -303,6 +303,7 @@ def test_a_store_that_cannot_be_loaded_ends_the_start(tmp_path, name, n_workers)
     assert '"listening"' not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_worker_is_replaced_while_the_store_is_gone(tmp_path):
     path = tmp_path / "hashes.duckdb"
     imgmatch_df.write_hashes(rows([1]), path)

@@ -155,8 +155,14 @@ def run_threads(call, n_threads):
         thread.join()
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("in_threads", [True, False])
+@pytest.mark.parametrize(
+    ("form", "in_threads"),
+    [
+        *((form, False) for form in FORMS),
+        (FORMS[0], True),
+        *(pytest.param(form, True, marks=pytest.mark.slow) for form in FORMS[1:]),
+    ],
+)
 def test_a_writer_and_readers_at_once(tmp_path, form, in_threads, monkeypatch):
     """Whoever reads meanwhile sees the rows of some moment: the first so many, each whole."""
     for module in (writing, chunks):
