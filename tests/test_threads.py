@@ -188,8 +188,8 @@ print(threads.n_threads(), threads.pool()._max_workers, *expected)
     ("environment", "n_threads"),
     [
         ({"POLARS_MAX_THREADS": "1"}, 1),
-        ({"POLARS_MAX_THREADS": "1", "IMGMATCH_MAX_THREADS": "3"}, 3),
-        ({"POLARS_MAX_THREADS": "3", "IMGMATCH_MAX_THREADS": "1"}, 1),
+        pytest.param({"POLARS_MAX_THREADS": "1", "IMGMATCH_MAX_THREADS": "3"}, 3, marks=pytest.mark.slow),
+        pytest.param({"POLARS_MAX_THREADS": "3", "IMGMATCH_MAX_THREADS": "1"}, 1, marks=pytest.mark.slow),
     ],
 )
 def test_one_thread_is_enough_for_everything(paths, encoded, environment, n_threads):

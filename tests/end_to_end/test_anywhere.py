@@ -19,6 +19,7 @@ IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 NEEDS_ROOT = pytest.mark.skipif(
     not IS_ROOT or shutil.which("setpriv") is None, reason="needs root and setpriv, to start a program as another user"
 )
+SLOW = pytest.mark.slow
 STRANGER = 65_534
 
 # Small, so that it is compiled in a moment.
@@ -90,14 +91,21 @@ def warnings_of(done: subprocess.CompletedProcess[str]) -> int:
 
 
 @NEEDS_ROOT
-@pytest.mark.slow
+@SLOW
 def test_a_user_without_a_home_hashes_and_joins(place):
     done = start(place, HASH_AND_JOIN, *images(place), uid=STRANGER, HOME="/nonexistent", NUMBA_CACHE_DIR="/root/x")
     assert done.stdout.strip() == f"['ImgMatchWarning'] {RIGHT}", done.stderr
 
 
 @NEEDS_ROOT
-@pytest.mark.parametrize("environment", [{}, {"HOME": "/nonexistent"}, {"HOME": "/root", "NUMBA_CACHE_DIR": "/root/x"}])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({}, marks=SLOW),
+        pytest.param({"HOME": "/nonexistent"}, marks=SLOW),
+        {"HOME": "/root", "NUMBA_CACHE_DIR": "/root/x"},
+    ],
+)
 def test_a_user_without_a_home_has_a_folder_of_their_own(place, environment):
     done = start(place, DISTANCE, uid=STRANGER, **environment)
     assert (done.stdout.strip(), warnings_of(done)) == ("6", 1), done.stderr
@@ -117,7 +125,13 @@ def test_the_second_process_compiles_nothing(place):
 
 
 @NEEDS_ROOT
-@pytest.mark.parametrize("trap", ["of another user", "open to others", "a link", "a file", "below an open folder"])
+@pytest.mark.parametrize(
+    "trap",
+    [
+        "of another user",
+        *(pytest.param(one, marks=SLOW) for one in ("open to others", "a link", "a file", "below an open folder")),
+    ],
+)
 def test_the_code_of_others_is_never_loaded(place, trap):
     """The folder below the temporary one is taken only if nobody else can have written it."""
     folder = place / "tmp" / f"imgmatch-df-{STRANGER}"
@@ -236,7 +250,7 @@ def test_a_full_disk(place):
     assert (done.stdout.strip(), warnings_of(done)) == ("6", 0), done.stderr
 
 
-@pytest.mark.parametrize("ending", ["nbi", "nbc"])
+@pytest.mark.parametrize("ending", ["nbi", pytest.param("nbc", marks=SLOW)])
 def test_a_file_that_was_cut_is_compiled_again(place, ending):
     assert start(place, DISTANCE).stdout.strip() == "6"
     (path,) = (place / "site").rglob(f"*.{ending}")
@@ -248,7 +262,7 @@ def test_a_file_that_was_cut_is_compiled_again(place, ending):
         assert len(path.read_bytes()) > length
 
 
-@pytest.mark.slow
+@SLOW
 def test_eight_processes_start_on_a_cold_cache(place):
     """Half of them with other types, so that the machine code of both is made for the same function at once."""
     (place / "site" / "twice.py").write_text(

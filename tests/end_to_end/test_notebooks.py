@@ -51,6 +51,7 @@ def test_there_are_notebooks():
     assert {path.stem for path in NOTEBOOKS} == {"etl", "radius", "sql"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_and_shows_what_is_stored(path, tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # a notebook finds what lies beside it

@@ -100,7 +100,8 @@ def look_up(host, *_, **__):
 look_up.n_calls = 0
 
 
-IN_NAMESPACE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import namespace; namespace.enter(); "
+FOLDERS = [str(Path(file).parent) for file in (__file__, namespace.__file__)]
+IN_NAMESPACE = f"import sys; sys.path[:0] = {FOLDERS!r}; import namespace; namespace.enter(); "
 
 
 def attack():

@@ -534,6 +534,8 @@ def test_hashes_from_elsewhere_are_as_good_as_ours(tmp_path, no_hashing, kind, f
     query = PHASHES[2] if kind == "phash" else BMH1S[2]
     ranking = imgmatch_df.rank_images(wanted, query, kind).drop(kind)
     texts = [column_form[2] for column_form in FOREIGN[kind].values() if column_form.dtype == pl.String]
+    if given != "parquet":  # how the query is read does not depend on the file: another form for each column
+        texts = [texts[CASES.index((kind, form)) % len(texts)]]
     for text in texts:
         run("rank-images", path, tmp_path / "o.parquet", "--hash-type", kind, code=1, query=text)
         ranked = pl.read_parquet(tmp_path / "o.parquet")

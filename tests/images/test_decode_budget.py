@@ -38,8 +38,14 @@ USUAL = [
 
 
 @pytest.mark.parametrize("options", USUAL, ids=str)
-@pytest.mark.parametrize("size", [(1, 1), (64, 48), (900, 1200)])
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize(
+    ("size", "mode"),
+    [
+        *(((width, height), mode) for width, height in ((1, 1), (64, 48)) for mode in ("L", "RGB", "RGBA")),
+        ((900, 1200), "RGB"),
+        *(pytest.param((900, 1200), mode, marks=pytest.mark.slow) for mode in ("L", "RGBA")),
+    ],
+)
 def test_usual_jpeg_2000_files_pass(options, size, mode):
     assert jpeg2000_budget(encode(*size, "JPEG2000", mode, **options)) is None
 

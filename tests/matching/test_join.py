@@ -77,7 +77,7 @@ def test_the_truth_of_the_other_tests_is_the_double_loop():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_bytes", [8, 16, 121, 512])
 def test_self_join_equals_brute_force(kind, n_bytes):
-    hashes = make(kind, 600 if n_bytes < 512 else 300, n_bytes)
+    hashes = make(kind, 400 if n_bytes < 512 else 250, n_bytes)
     distances = reference.distance_matrix(hashes, hashes)
     radii = range(13) if n_bytes == 8 or kind == "planted" else (0, 1, 2, 5, 12)
     for radius in (*radii, 24, 31, 64):
@@ -144,7 +144,7 @@ def test_no_pair_is_lost_by_a_half(kind, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_sorted_in_two_steps_change_nothing(kind, monkeypatch):
     monkeypatch.setattr(tasks, "_MANY_ROWS", 0)
-    hashes, others = make(kind, 900, 8), make(kind, 500, 8, seed=1)
+    hashes, others = make(kind, 600, 8), make(kind, 350, 8, seed=1)
     distances, across = reference.distance_matrix(hashes, hashes), reference.distance_matrix(hashes, others)
     for radius in (0, 1, 4, 8, 12, 20, 40):
         for plan in PLANS:

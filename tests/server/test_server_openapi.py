@@ -30,14 +30,21 @@ def running():
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["sound", "broken"])
 @pytest.mark.parametrize("method", ["ping", "visual_hash", "remove_duplicates", "rank_images"])
-def test_requests_from_the_description(running, method, mode):
+@pytest.mark.parametrize("n_requests", [20, pytest.param(80, marks=pytest.mark.slow)])
+def test_requests_from_the_description(running, method, mode, n_requests):
     if method == "ping" and mode is GenerationMode.NEGATIVE:
         pytest.skip("it takes nothing that could be wrong")
     description = schemathesis.openapi.from_dict(running.get("/openapi.json").json)
     requests = description[PREFIX + method]["POST"].as_strategy(generation_mode=mode)
 
     @given(requests)
-    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+    @settings(
+        max_examples=n_requests,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+        database=None,
+    )
     def send(case):
         case.headers = {**(case.headers or {}), "Authorization": f"Token {TOKEN}"}
         response = case.call(base_url=running.url(""))

@@ -89,13 +89,16 @@ def test_tokens_are_no_option():
     assert run("--token", "x").returncode == 2
 
 
-def test_every_token_of_the_file_opens(tmp_path):
+def test_every_token_of_the_file_opens_and_a_taken_port_is_said(tmp_path):
     file = tmp_path / "tokens"
     file.write_text("first\nsecond\n")
     with Service("--token-file", str(file), "--host", "0.0.0.0") as running:
         for token in ("first", "second", TOKEN):
             assert running.ask("ping", authorization=f"Token {token}").code == 200
         assert running.ask("ping", authorization="Token third").code == 401
+        done = run("--port", str(running.port))
+        assert done.returncode == 2
+        assert re.search(r"cannot listen at 127.0.0.1 port \d+: Address already in use", done.stderr)
 
 
 def test_without_a_token_it_says_so_and_answers_to_its_own_name_only():
@@ -107,13 +110,6 @@ def test_without_a_token_it_says_so_and_answers_to_its_own_name_only():
         for host in ("evil.example", "evil.example:8000", "127.evil.example", "localhost.evil.example"):
             assert running.ask("ping", host=host).code == 421
         assert running.stop() == 0
-
-
-def test_a_taken_port_is_said():
-    with Service() as running:
-        done = run("--port", str(running.port))
-        assert done.returncode == 2
-        assert re.search(r"cannot listen at 127.0.0.1 port \d+: Address already in use", done.stderr)
 
 
 def test_a_missing_extra_is_named():

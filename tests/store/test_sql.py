@@ -268,7 +268,7 @@ def test_phashes_of_databases_without_unsigned_integers(database, dtype, is_sign
         f"FROM {'signed' if is_signed else 'ours'}"
     )
     table = "tbl := 'theirs'"
-    for radius in (0, 2, 9):
+    for radius in (0, 9):
         pairs = database.sql(f"FROM near_duplicates({radius}, 'phash', {table})").pl()
         assert_frame_equal(pairs, imgmatch_df.near_duplicates(frame, radius, "phash", id="source"))
         for verb, wanted in (

@@ -164,7 +164,7 @@ def test_killed_and_resumed(tmp_path, album, form):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", FORMS)
 def test_killed_at_many_moments(tmp_path, album, form):
-    n_kills = 50 if form == FORMS[0] else 20
+    n_kills = 30 if form == FORMS[0] else 12
     kill_and_resume(tmp_path / form, *album, tmp_path / "rows.parquet", n_kills=n_kills, seed=50)
 
 

@@ -254,7 +254,7 @@ def run(machine, form, n_examples, n_steps):
 
 @pytest.mark.parametrize("form", ["hashes.duckdb", "hashes.parquet", "parts"])
 def test_any_sequence_of_runs(form):
-    run(Machine, form, 4 if form.endswith("duckdb") else 8, 8)
+    run(Machine, form, 2 if form.endswith("duckdb") else 5, 8)
 
 
 @pytest.mark.slow
@@ -262,5 +262,5 @@ def test_any_sequence_of_runs(form):
 @pytest.mark.skipif(os.name == "nt", reason="uses signals of Unix")
 @pytest.mark.parametrize("form", ["hashes.duckdb", "hashes.parquet", "parts"])
 def test_any_sequence_of_runs_and_kills(form):
-    run(Machine, form, 25 if form.endswith("duckdb") else 60, 12)
-    run(KilledMachine, form, 8, 8)
+    run(Machine, form, 10 if form.endswith("duckdb") else 40, 12)
+    run(KilledMachine, form, 4 if form.endswith("duckdb") else 8, 8)

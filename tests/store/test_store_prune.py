@@ -1,6 +1,7 @@
 """What a run leaves alone: rows of a frame that is not whole, and the settings of others."""
 
 import os
+import shutil
 import threading
 
 import polars as pl
@@ -18,10 +19,20 @@ from imgmatch_df.frames import chunks
 from imgmatch_df.frames.seen import SeenKeys
 
 
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """A folder with a store of each form, to be copied."""
+    folder = tmp_path_factory.mktemp("stores")
+    for form in FORMS:
+        imgmatch_df.write_hashes(random_hashes(100), folder / form)
+    return folder
+
+
 @pytest.fixture(params=FORMS)
-def store(request, tmp_path):
-    imgmatch_df.write_hashes(random_hashes(100), tmp_path / request.param)
-    return tmp_path / request.param
+def store(request, stores, tmp_path):
+    """A store of a hundred rows."""
+    made = stores / request.param
+    return (shutil.copytree if made.is_dir() else shutil.copy2)(made, tmp_path / request.param)
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -84,7 +84,7 @@ def state_of(folder):
 def test_a_torn_block_is_repaired_by_a_writer_alone(tmp_path, n_bytes):
     rows = random_hashes(400)
     more = pl.concat([rows, random_hashes(50, seed=1, start=400)])
-    for path, at in torn_files(tmp_path, rows, n_bytes, sample=6):
+    for path, at in torn_files(tmp_path, rows, n_bytes, sample=3):
         assert "does not match stored checksum" in (said_of(path) or "")
         check_without_log(path)
         before = state_of(path.parent)

@@ -69,6 +69,10 @@ class Service:
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in list(self.lines) if line.startswith("{")]
 
+    def count(self, name: str) -> int:
+        """Return how many log lines are of this event."""
+        return [event["event"] for event in self.events].count(name)
+
     def wait_for_event(self, name: str, seconds: float = 60, **fields: object) -> dict[str, Any]:
         """Return the first log line of this event that has these fields."""
         ends = time.monotonic() + seconds
