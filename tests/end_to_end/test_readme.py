@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import imgmatch_df
 from imgmatch_df.cli import demo
-from imgmatch_df.columns import HASH_KINDS
+from imgmatch_df.hashes.kinds import KINDS
 from imgmatch_df.options import Options
 
 README = Path(__file__).parents[2] / "README.md"
@@ -124,7 +124,7 @@ def test_one_radius_is_advised_for_each_kind():
     radii = {name: advised(text) for name, text in texts.items()}
     for name, found in radii.items():
         assert {(kind, radius) for kind, radius in found} <= {
-            (kind.name, kind.near_radius) for kind in HASH_KINDS.values()
+            (kind.name, kind.near_radius) for kind in KINDS.values()
         }, name
     for name in ("README.md", "radius.ipynb", "help"):  # both are named there
         assert len(set(radii[name])) == 2, name

@@ -108,7 +108,7 @@ def test_what_was_fetched_for_a_request_given_up_takes_no_memory(encoded, monkey
     the_network = Network()
     monkeypatch.setattr(hash_queue, "network", lambda: the_network)
     monkeypatch.setattr(hash_queue, "n_threads", lambda: 1)
-    monkeypatch.setattr(hash_queue, "hash_source", lambda *_: held.wait(10) and {"status": "ok"})
+    monkeypatch.setattr(hash_queue, "hash_source", lambda *_, **__: held.wait(10) and {"status": "ok"})
     asyncio.run(closing(work))
     ends = time.monotonic() + 5
     while len(released) < 3 and time.monotonic() < ends:
@@ -212,7 +212,7 @@ def test_what_waits_at_the_end_is_told(monkeypatch):
         with pytest.raises(RuntimeError, match="has ended"):
             await waits
 
-    monkeypatch.setattr(hash_queue, "hash_source", lambda *_: held.wait(10) and {"status": "ok"})
+    monkeypatch.setattr(hash_queue, "hash_source", lambda *_, **__: held.wait(10) and {"status": "ok"})
     asyncio.run(closing(work))
 
 
