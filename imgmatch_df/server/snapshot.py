@@ -76,10 +76,10 @@ class Snapshot:
     @property
     def n_bytes(self) -> int:
         """The size in memory, in bytes."""
-        n_bytes = self._digests.nbytes + self._order.nbytes
+        arrays = [self._digests, self._order]
         for part in self._parts:
-            n_bytes += sum(array.nbytes for array in (part.keys, part.ends, part.width, part.height, *part.hashes))
-        return n_bytes
+            arrays += [part.keys, part.ends, part.width, part.height, *part.hashes]
+        return sum(array.nbytes for array in arrays)
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Row]:
         """Return the rows of those `keys` that are there, with the columns of `kinds.visual_hash_fields`."""

@@ -127,8 +127,9 @@ class Manifest:
                     f"{FORMAT}\n"
                     "Hint: install a newer imgmatch-df; nothing was changed."
                 )
-            made = {name.removeprefix(_HASH): entries[name] for name in entries if name.startswith(_HASH)}
-            versions = tuple((name, made[name]) for name in (*KINDS, *sorted(made.keys() - KINDS)) if name in made)
+            made_in = {name.removeprefix(_HASH): entries[name] for name in entries if name.startswith(_HASH)}
+            order = (*KINDS, *sorted(made_in.keys() - KINDS))
+            versions = tuple((name, made_in[name]) for name in order if name in made_in)
             decode, _, alpha = entries["decode"].partition("+")
             manifest = cls(
                 key=entries["key"],
