@@ -136,6 +136,7 @@ def visual_hash(
             if wanted:
                 raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
         kinds = split_names(hash_types) or (table.request.hash_types if table.request else DEFAULT_HASH_TYPES)
+        outputs.check_kinds(kinds, form)
         table, naming = inputs.name_columns(table, (WIDTH, HEIGHT, *kinds, STATUS, DETAIL), prefix, suffix, form)
         tally = Tally()
         hashed = tally.count(inputs.hash_table(table, kinds, options), table.label)
@@ -197,6 +198,7 @@ def remove_duplicates(
         if form == ".json":
             inputs.check_documented(table)
         kind = table.kind(hash_type)
+        outputs.check_kinds((kind.name,), form)
         call = Call(
             radius=table.radius(kind) if radius is None else radius,
             hash_type=kind.name,
@@ -309,6 +311,7 @@ def rank_images(
         if form == ".json":
             inputs.check_documented(table)
         kind = table.kind(wanted_kind)
+        outputs.check_kinds((kind.name,), form)
         asked = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = asked[kind.name].item()
         added = [DISTANCE, RANK]

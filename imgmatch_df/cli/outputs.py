@@ -1,7 +1,7 @@
 """Frames into files: what each ending of an output means, said once, and files that appear whole or not at all."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +17,7 @@ from imgmatch_df.columns import REMOVED_RECORDS
 from imgmatch_df.documented.values import Json, to_json
 from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.frames.expressions import to_bits
-from imgmatch_df.hashes.kinds import KINDS
+from imgmatch_df.hashes.kinds import KINDS, documented_kind
 from imgmatch_df.store.locks import NO_ROOM, copy_access, open_new, real_path
 from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store
 
@@ -159,6 +159,13 @@ def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], suffix: str, nami
         interruptible(lambda: text.sink_csv(target))
     else:
         interruptible(lambda: text.sink_ndjson(target))
+
+
+def check_kinds(hash_types: Iterable[str], form: str) -> None:
+    """Refuse, before anything is hashed, to write kinds as JSON that the image-matching API does not have."""
+    if form == ".json":
+        for name in hash_types:
+            documented_kind(name)
 
 
 def write_response(response: Json, target: Path | IO[bytes]) -> None:

@@ -141,8 +141,13 @@ class Manifest:
                 created_by=entries["created_by"],
             )
             unknown = [name for name in manifest.hash_types if name not in KINDS]
-            if unknown or not versions or manifest.key_dtype not in _KEY_DTYPES:
-                raise ValueError(unknown or manifest.key_dtype)
+            if unknown:
+                raise StoreError(
+                    f"{where} has hashes of a hash kind that {made_by()} does not have: {shown(unknown[0])}\n"
+                    "Hint: register_hash_kind before the store is opened; nothing was changed."
+                )
+            if not versions or manifest.key_dtype not in _KEY_DTYPES:
+                raise ValueError(manifest.key_dtype)
             if "\0" in manifest.key or manifest.key.lower() in (*_OTHERS, *KINDS):
                 raise ValueError(manifest.key)
         except (KeyError, TypeError, ValueError) as error:
