@@ -93,7 +93,7 @@ def _spread(distances: pl.Series) -> str:
 
 
 def _nearest(hashes: pl.DataFrame, kind: str) -> str:
-    every = imgmatch_df.near_duplicates(hashes, imgmatch_df.columns.HASH_KINDS[kind].n_bits, kind)["distance"]
+    every = imgmatch_df.near_duplicates(hashes, imgmatch_df.hashes.kinds.KINDS[kind].n_bits, kind)["distance"]
     return " / ".join(f"{every.quantile(q, 'higher'):.0f}" for q in (0, 0.001, 0.01))
 
 

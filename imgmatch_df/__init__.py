@@ -17,9 +17,10 @@ from imgmatch_df.errors import (
     StoreError,
 )
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
-from imgmatch_df.frames.expressions import bmh1, from_bits, hamming, phash, to_bits, visual_hash
+from imgmatch_df.frames.expressions import bmh1, from_bits, hamming, perceptual_hash, phash, to_bits, visual_hash
 from imgmatch_df.frames.pairs import match, near_duplicates, rank_images
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
+from imgmatch_df.hashes.kinds import HashKind, register_hash_kind
 from imgmatch_df.images.scan import count_left_out, scan_images
 from imgmatch_df.store.open import read_hashes, scan_hashes
 
@@ -30,6 +31,7 @@ __all__ = [
     "ColumnError",
     "DecodeError",
     "FetchError",
+    "HashKind",
     "ImgMatchError",
     "ImgMatchWarning",
     "MissingExtraError",
@@ -44,9 +46,11 @@ __all__ = [
     "hamming",
     "match",
     "near_duplicates",
+    "perceptual_hash",
     "phash",
     "rank_images",
     "read_hashes",
+    "register_hash_kind",
     "remove_duplicates",
     "scan_hashes",
     "scan_images",

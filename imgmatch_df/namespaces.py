@@ -11,6 +11,7 @@ import polars as pl
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering, expressions, pairs, writing
 from imgmatch_df.frames.checks import FrameT
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.open import Target
 
@@ -22,6 +23,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
         *(
             expressions.phash,
             expressions.bmh1,
+            expressions.perceptual_hash,
             expressions.visual_hash,
             expressions.hamming,
             expressions.to_bits,
@@ -93,10 +95,14 @@ class ImgMatchExpr(_Namespace):
         """See `imgmatch_df.bmh1`."""
         return expressions.bmh1(self._expr, **options)
 
+    def perceptual_hash(self, hash_type: str, **options: Unpack[SourceOptions]) -> pl.Expr:
+        """See `imgmatch_df.perceptual_hash`."""
+        return expressions.perceptual_hash(self._expr, hash_type, **options)
+
     def visual_hash(
         self,
         *,
-        hash_types: expressions.HashTypes = ("bmh1", "phash"),
+        hash_types: expressions.HashTypes = DEFAULT_HASH_TYPES,
         prefix: str = "",
         suffix: str = "",
         **options: Unpack[SourceOptions],
@@ -135,10 +141,14 @@ class ImgMatchSeries(_Namespace):
         """See `imgmatch_df.bmh1`."""
         return self._select(expressions.bmh1(pl.first(), **options))
 
+    def perceptual_hash(self, hash_type: str, **options: Unpack[SourceOptions]) -> pl.Series:
+        """See `imgmatch_df.perceptual_hash`."""
+        return self._select(expressions.perceptual_hash(pl.first(), hash_type, **options))
+
     def visual_hash(
         self,
         *,
-        hash_types: expressions.HashTypes = ("bmh1", "phash"),
+        hash_types: expressions.HashTypes = DEFAULT_HASH_TYPES,
         prefix: str = "",
         suffix: str = "",
         **options: Unpack[SourceOptions],
@@ -180,7 +190,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         self,
         source: str = "url",
         *,
-        hash_types: expressions.HashTypes = ("bmh1", "phash"),
+        hash_types: expressions.HashTypes = DEFAULT_HASH_TYPES,
         prefix: str = "",
         suffix: str = "",
         **options: Unpack[SourceOptions],

@@ -84,10 +84,9 @@ CREATE OR REPLACE MACRO duplicate_clusters(radius, hash_type := 'bmh1', tbl := '
     ),
     named AS (
         SELECT
-            COLUMNS(lambda name: lower(name) NOT IN (
-                'cluster_id', 'kept', 'distance', 'representative_id', 'imgmatch_none', 'phash', 'bmh1'
-            )),
-            COLUMNS(lambda name: lower(name) IN ('imgmatch_none', 'phash', 'bmh1'))
+            COLUMNS(lambda name: lower(name) NOT IN ('cluster_id', 'kept', 'distance', 'representative_id')
+                AND NOT imgmatch_is_last(lower(name))),
+            COLUMNS(lambda name: imgmatch_is_last(lower(name)))
         FROM imgmatch_numbered
     )
     SELECT described.* EXCLUDE imgmatch_row, named.* EXCLUDE (imgmatch_row, imgmatch_none)

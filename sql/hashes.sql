@@ -19,6 +19,31 @@
 -- it where it is attached. Reading a file of macros again changes nothing. DuckDB 1.5 or later; CASE, because 1.5 does
 -- not know the function that 2.0 stores for if().
 
+-- The hash kinds, which all else here derives from. In a store, the lines between the two marks are those of the program
+-- that wrote it, and so name all of its kinds.
+-- hash kinds: begin
+CREATE OR REPLACE MACRO imgmatch_hash_types() AS
+    ['bmh1', 'phash'];
+CREATE OR REPLACE MACRO imgmatch_hash_form(hash_type) AS
+    CASE hash_type WHEN 'bmh1' THEN 'bytes' WHEN 'phash' THEN 'number' ELSE 'other' END;
+CREATE OR REPLACE MACRO imgmatch_n_chars(hash_type) AS
+    CASE hash_type WHEN 'bmh1' THEN 968 WHEN 'phash' THEN 64 END;
+CREATE OR REPLACE MACRO imgmatch_max_radius(hash_type) AS
+    CASE hash_type WHEN 'bmh1' THEN 961 WHEN 'phash' THEN 64 ELSE 4096 END;
+CREATE OR REPLACE MACRO imgmatch_max_radius_of_bits(n_chars) AS
+    CASE n_chars WHEN 968 THEN 961 WHEN 64 THEN 64 ELSE n_chars END;
+CREATE OR REPLACE MACRO imgmatch_is_hash_width(n_bytes) AS
+    n_bytes IN (121);
+CREATE OR REPLACE MACRO imgmatch_hash_types_text() AS
+    '''bmh1'' or ''phash''';
+CREATE OR REPLACE MACRO imgmatch_width_text() AS
+    'a bmh1 is a BLOB of 121 bytes';
+CREATE OR REPLACE MACRO imgmatch_chars_text() AS
+    'phash has 64, bmh1 has 968';
+CREATE OR REPLACE MACRO imgmatch_near_text() AS
+    '4 of phash or 24 of bmh1';
+-- hash kinds: end
+
 CREATE OR REPLACE MACRO imgmatch_not_64_bits(hash) AS error(format(
     'a phash is a whole number of 64 bits, from -9223372036854775808 to 18446744073709551615, got {}', hash::VARCHAR));
 
@@ -53,8 +78,8 @@ CREATE OR REPLACE MACRO imgmatch_words
         'a phash is a whole number of 64 bits, but this one is a DOUBLE, which has lost some of them: {}. Hint: read '
         'the column as HUGEINT.', hash::VARCHAR))::UBIGINT END,
     (hash BLOB) AS CASE
-        WHEN octet_length(hash) = 121 THEN hash::BIT
-        WHEN hash IS NOT NULL THEN error(format('a bmh1 is a BLOB of 121 bytes, got {} bytes', octet_length(hash)))
+        WHEN imgmatch_is_hash_width(octet_length(hash)) THEN hash::BIT
+        WHEN hash IS NOT NULL THEN error(format('{}, got {} bytes', imgmatch_width_text(), octet_length(hash)))
     END,
     (hash VARCHAR) AS CASE WHEN hash IS NOT NULL THEN imgmatch_not_text(hash)::UBIGINT END,
     (hash "NULL") AS NULL::UBIGINT;
@@ -103,31 +128,42 @@ CREATE OR REPLACE MACRO to_bits
 CREATE OR REPLACE MACRO imgmatch_check_bits(bits, n_bits) AS CASE
     WHEN length(bits) = n_bits AND trim(bits, '01') = '' THEN bits
     WHEN bits IS NOT NULL THEN error(format(
-        'from_bits: got {:.80} ({} characters), expected {} characters of 0 and 1. Hint: phash has 64, bmh1 968; '
+        'from_bits: got {:.80} ({} characters), expected {} characters of 0 and 1. Hint: {}; '
         'hexadecimal is read by (''0x'' || hex)::UBIGINT and from_hex(hex).',
-        bits, length(bits), n_bits))
+        bits, length(bits), n_bits, imgmatch_chars_text()))
 END;
 
 CREATE OR REPLACE MACRO imgmatch_check_hash_type(hash_type) AS CASE
-    WHEN hash_type::VARCHAR IN ('phash', 'bmh1') THEN hash_type::VARCHAR
+    WHEN list_contains(imgmatch_hash_types(), hash_type::VARCHAR) THEN hash_type::VARCHAR
     ELSE error(format(
-        'hash_type must be ''bmh1'' or ''phash'', got {}. Hint: bmh1 separates near-duplicates best, phash is the '
-        'compact 64-bit one.', coalesce('''' || hash_type::VARCHAR || '''', 'NULL')))
+        'hash_type must be {}, got {}. Hint: bmh1 separates near-duplicates best, phash is the compact 64-bit one.',
+        imgmatch_hash_types_text(), coalesce('''' || hash_type::VARCHAR || '''', 'NULL')))
 END;
 
 -- The field of a struct is chosen while the query is bound, so that each kind keeps its type.
 CREATE OR REPLACE MACRO from_bits(bits, hash_type) AS struct_extract({
-    'phash': CASE WHEN hash_type::VARCHAR = 'phash' THEN imgmatch_check_bits(bits, 64)::BIT::UBIGINT END,
-    'bmh1': CASE WHEN hash_type::VARCHAR = 'bmh1' THEN imgmatch_check_bits(bits, 968)::BIT::BLOB END,
+    'number': CASE WHEN imgmatch_hash_form(hash_type::VARCHAR) = 'number'
+        THEN imgmatch_check_bits(bits, imgmatch_n_chars(hash_type::VARCHAR))::BIT::UBIGINT
+    END,
+    'bytes': CASE WHEN imgmatch_hash_form(hash_type::VARCHAR) = 'bytes'
+        THEN imgmatch_check_bits(bits, imgmatch_n_chars(hash_type::VARCHAR))::BIT::BLOB
+    END,
     'other': imgmatch_check_hash_type(hash_type)
-}, CASE WHEN hash_type::VARCHAR IN ('phash', 'bmh1') THEN hash_type::VARCHAR ELSE 'other' END);
+}, imgmatch_hash_form(hash_type::VARCHAR));
+
+-- Whether a column of this name stands behind all others: a hash, or the column that keeps a list of them from being
+-- empty.
+CREATE OR REPLACE MACRO imgmatch_is_last(name) AS
+    name = 'imgmatch_none' OR list_contains(imgmatch_hash_types(), name);
 
 -- The one column of a name, whatever its case; the last one of the table where there is none.
 CREATE OR REPLACE MACRO imgmatch_one(names, wanted) AS
     list_concat(list_filter(names, lambda name: lower(name) = lower(wanted)), names[-1:])[:1];
 
 CREATE OR REPLACE MACRO imgmatch_hash_column(names, hash_type) AS
-    imgmatch_one(names, CASE WHEN hash_type::VARCHAR IN ('phash', 'bmh1') THEN hash_type::VARCHAR ELSE names[-1] END);
+    imgmatch_one(names, CASE
+        WHEN list_contains(imgmatch_hash_types(), hash_type::VARCHAR) THEN hash_type::VARCHAR ELSE names[-1]
+    END);
 
 -- What makes a call on a table wrong: one row, zero 0, or an error.
 -- hash_columns, id_columns and taken_columns have no rows; their types tell what columns there are, and how they are

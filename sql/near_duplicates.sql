@@ -22,9 +22,6 @@ CREATE OR REPLACE MACRO imgmatch_n_bits
     (words UBIGINT) AS 64,
     (words BIT) AS bit_length(words);
 
--- The bits that say something, and so the largest radius.
-CREATE OR REPLACE MACRO imgmatch_max_radius(n_bits) AS CASE WHEN n_bits = 968 THEN 961 ELSE n_bits END;
-
 CREATE OR REPLACE MACRO imgmatch_mask
     (words UBIGINT, mask_text) AS mask_text::BIT::UBIGINT,
     (words BIT, mask_text) AS mask_text::BIT;
@@ -34,17 +31,17 @@ CREATE OR REPLACE MACRO imgmatch_key
     (band, words UBIGINT, mask, flip) AS hash(band, xor(words & mask, flip)),
     (band, words BIT, mask, flip) AS hash(band, words & mask);
 
-CREATE OR REPLACE MACRO imgmatch_check_radius(radius, n_bits) AS CASE
-    WHEN radius BETWEEN 0 AND imgmatch_max_radius(n_bits) AND radius = floor(radius) THEN radius::INTEGER
+CREATE OR REPLACE MACRO imgmatch_check_radius(radius, max_radius) AS CASE
+    WHEN radius BETWEEN 0 AND max_radius AND radius = floor(radius) THEN radius::INTEGER
     ELSE error(format(
-        'radius must be a whole number of bits from 0 to {}, got {}. Hint: 0 finds equal hashes, 4 of phash or 24 of '
-        'bmh1 edited copies.', imgmatch_max_radius(n_bits), coalesce(radius::VARCHAR, 'NULL')))
+        'radius must be a whole number of bits from 0 to {}, got {}. Hint: 0 finds equal hashes, {} edited copies.',
+        max_radius, coalesce(radius::VARCHAR, 'NULL'), imgmatch_near_text()))
 END;
 
 -- As imgmatch_check_call, for a verb that has a radius.
 CREATE OR REPLACE MACRO imgmatch_check_verb(verb, radius, hash_type, tbl, id, taken) AS TABLE
     SELECT CASE WHEN zero = 0 THEN
-        imgmatch_check_radius(radius, CASE hash_type::VARCHAR WHEN 'phash' THEN 64 ELSE 968 END) * 0
+        imgmatch_check_radius(radius, imgmatch_max_radius(hash_type::VARCHAR)) * 0
     END AS zero
     FROM imgmatch_check_call(verb, hash_type, tbl, id, taken);
 
@@ -53,10 +50,12 @@ CREATE OR REPLACE MACRO imgmatch_check_verb(verb, radius, hash_type, tbl, id, ta
 -- 20,000 bmh1 of photo crops within 96 bits, bands take 16 s and the scan 34 s.
 CREATE OR REPLACE MACRO imgmatch_n_bands
     (words UBIGINT, radius) AS CASE
-        WHEN imgmatch_check_radius(radius, 64) <= 8 THEN least(radius + 1, 3)
+        WHEN imgmatch_check_radius(radius, imgmatch_max_radius_of_bits(64)) <= 8 THEN least(radius + 1, 3)
         WHEN radius <= 15 THEN 4
     END,
-    (words BIT, radius) AS CASE WHEN imgmatch_check_radius(radius, bit_length(words)) <= 96 THEN radius + 1 END;
+    (words BIT, radius) AS CASE
+        WHEN imgmatch_check_radius(radius, imgmatch_max_radius_of_bits(bit_length(words))) <= 96 THEN radius + 1
+    END;
 
 -- The rows of a table that have a hash: row UINTEGER (from 0), words, key. Here and below, a table is read before any
 -- common table expression could hide it whose name a table may have. An absent column is that of no hash, or of row

@@ -1,11 +1,12 @@
 -- The rows of a table ranked by their distance to one hash, nearest first. Exact.
 --
---   rank_images(query, k := NULL, tbl := 'hashes')
+--   rank_images(query, k := NULL, tbl := 'hashes', hash_type := NULL)
 --
---   query  the hash to rank by: a BLOB ranks by the column bmh1, a number by the column phash (a negative one stands
---          for the same 64 bits). NULL, as of a row that is not there, ranks nothing: no rows.
---   k      the largest number of rows; NULL is all
---   tbl    any table, view, common table expression or file that has the column, by name
+--   query      the hash to rank by: a BLOB or a number (a negative one stands for the same 64 bits). NULL, as of a row
+--              that is not there, ranks nothing: no rows.
+--   k          the largest number of rows; NULL is all
+--   tbl        any table, view, common table expression or file that has the column, by name
+--   hash_type  the kind of hash that the query is; NULL is bmh1 for a BLOB, phash for a number
 --
 -- Columns: rank UINTEGER (1 is the nearest), distance USMALLINT (bits), and those of the table, hashes last. Ties keep
 -- the order of the rows; rows whose hash is NULL come last, with NULL for both. An error where the table has columns of
@@ -28,8 +29,8 @@ CREATE OR REPLACE MACRO imgmatch_ranked(query, hash_type, k, tbl) AS TABLE
     ),
     named AS (
         SELECT
-            COLUMNS(lambda name: lower(name) NOT IN ('distance', 'rank', 'imgmatch_none', 'phash', 'bmh1')),
-            COLUMNS(lambda name: lower(name) IN ('imgmatch_none', 'phash', 'bmh1'))
+            COLUMNS(lambda name: lower(name) NOT IN ('distance', 'rank') AND NOT imgmatch_is_last(lower(name))),
+            COLUMNS(lambda name: imgmatch_is_last(lower(name)))
         FROM imgmatch_numbered
     ),
     measured AS (
@@ -56,19 +57,19 @@ CREATE OR REPLACE MACRO imgmatch_no_query(query) AS error(format(
 
 -- The overload is chosen by the type of the query while the call is bound, so that the other column need not exist.
 CREATE OR REPLACE MACRO rank_images
-    (query HUGEINT, k := NULL, tbl := 'hashes') AS TABLE (
-        FROM imgmatch_ranked(imgmatch_words(query), 'phash', k, tbl)
+    (query HUGEINT, k := NULL, tbl := 'hashes', hash_type := NULL) AS TABLE (
+        FROM imgmatch_ranked(imgmatch_words(query), coalesce(hash_type, 'phash'), k, tbl)
     ),
-    (query DECIMAL(38, 18), k := NULL, tbl := 'hashes') AS TABLE (
-        FROM imgmatch_ranked(imgmatch_words(query), 'phash', k, tbl)
+    (query DECIMAL(38, 18), k := NULL, tbl := 'hashes', hash_type := NULL) AS TABLE (
+        FROM imgmatch_ranked(imgmatch_words(query), coalesce(hash_type, 'phash'), k, tbl)
     ),
-    (query BLOB, k := NULL, tbl := 'hashes') AS TABLE (
-        FROM imgmatch_ranked(query, 'bmh1', k, tbl)
+    (query BLOB, k := NULL, tbl := 'hashes', hash_type := NULL) AS TABLE (
+        FROM imgmatch_ranked(query, coalesce(hash_type, 'bmh1'), k, tbl)
     ),
-    (query VARCHAR, k := NULL, tbl := 'hashes') AS TABLE (
+    (query VARCHAR, k := NULL, tbl := 'hashes', hash_type := NULL) AS TABLE (
         SELECT NULL::UINTEGER AS rank, NULL::USMALLINT AS distance, * FROM query_table(tbl)
         WHERE query IS NOT NULL AND imgmatch_no_query(query) IS NULL
     );
 
 COMMENT ON MACRO TABLE rank_images IS
-    'rank_images(query, k := NULL, tbl := ''hashes''): the rows nearest to one hash, with rank and distance';
+    'rank_images(query, k := NULL, tbl := ''hashes'', hash_type := NULL): the rows nearest to one hash, with rank and distance';

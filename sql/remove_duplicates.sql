@@ -38,8 +38,8 @@ CREATE OR REPLACE MACRO remove_duplicates(radius, hash_type := 'bmh1', tbl := 'h
     flat AS (SELECT removed_records, unnest(record), row AS imgmatch_row, NULL AS imgmatch_none FROM kept),
     arranged AS (
         SELECT
-            COLUMNS(lambda name: lower(name) NOT IN ('imgmatch_none', 'phash', 'bmh1')),
-            COLUMNS(lambda name: lower(name) IN ('imgmatch_none', 'phash', 'bmh1'))
+            COLUMNS(lambda name: NOT imgmatch_is_last(lower(name))),
+            COLUMNS(lambda name: imgmatch_is_last(lower(name)))
         FROM flat
     )
     SELECT arranged.* EXCLUDE (imgmatch_row, imgmatch_none)

@@ -36,7 +36,8 @@ _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY"
 
 def _release() -> str:
     package = resources.files("imgmatch_df")
-    folders = [package / "_kernels", *(package / room / "kernels" for room in ("hashes", "images", "matching"))]
+    rooms = ("hashes", "images", "matching")
+    folders = [package / "_kernels", package / "hashes", *(package / room / "kernels" for room in rooms)]
     sources = sorted(
         (file.name, file.read_bytes()) for folder in folders for file in folder.iterdir() if file.is_file()
     )

@@ -1,34 +1,30 @@
 """One encoded image to its hashes: decode, then hash, in the calling thread."""
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from imgmatch_df.errors import Failure
+from imgmatch_df.errors import Failure, ImgMatchError
+from imgmatch_df.hashes.kinds import HashKind, load_kernel
 from imgmatch_df.images import pixel_budget
 from imgmatch_df.options import Options
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
+# The kinds that are asked for, each with a row of `HashKind.empty_rows` to write the hash to.
+Out: TypeAlias = "Mapping[HashKind, NDArray[Any]]"
 
-class ImageHashes(NamedTuple):
-    """What an image gives beside its bmh1.
 
-    Parameters
-    ----------
-    width, height
-        Its size as seen, in pixels.
-    phash
-        64 bits.
-    """
+class ImageSize(NamedTuple):
+    """The size of an image as seen, in pixels."""
 
     width: int
     height: int
-    phash: int
 
 
-def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> ImageHashes | Failure:
-    """Return the hashes of an encoded image, or why it has none.
+def hash_image(data: Any, options: Options, out: Out) -> ImageSize | Failure:
+    """Write the hashes of an encoded image; return its size, or why it has no hashes.
 
     Parameters
     ----------
@@ -36,12 +32,20 @@ def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> Im
         The file, whole, with the buffer protocol.
     options
         How to decode.
-    bmh1_out
-        uint8[121], gets the bmh1.
+    out
+        Gets the hashes. No other kinds are computed.
+
+    Raises
+    ------
+    ArgumentError
+        If the kernel of a kind cannot be imported.
+    ImgMatchError
+        If a kernel raises an exception.
     """
-    from imgmatch_df.hashes.kernels.opencv import hash_picture
+    from imgmatch_df.hashes.squares import HashInput
     from imgmatch_df.images.decode import decode_picture
 
+    kernels = [(kind, load_kernel(kind), row) for kind, row in out.items()]
     with pixel_budget.PIXELS:
         try:
             image = decode_picture(data, options)
@@ -49,8 +53,18 @@ def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> Im
             return Failure("decode_failed", "not enough memory to decode it")
         if isinstance(image, Failure):
             return image
-        phash = hash_picture(image.pixels, image.orientation, bmh1_out)
-        return ImageHashes(image.width, image.height, int(phash))
+        given = HashInput(image.pixels, image.orientation)
+        for kind, kernel, row in kernels:
+            try:
+                kernel(given, row)
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise ImgMatchError(
+                    f"the kernel {kind.kernel!r} of the hash kind {kind.name!r} failed: {type(error).__name__}: {error}"
+                    "\nHint: it must hash every image that is decoded."
+                ) from error
+        return ImageSize(image.width, image.height)
 
 
 def sample_images() -> list[bytes]:

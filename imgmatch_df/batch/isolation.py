@@ -17,17 +17,14 @@ from functools import lru_cache
 from pickle import dumps
 from struct import Struct
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from imgmatch_df.batch.image_hashes import ImageHashes
+from imgmatch_df.batch.image_hashes import ImageSize, Out
 from imgmatch_df.errors import ArgumentError, Failure, ImgMatchError
+from imgmatch_df.hashes.kinds import KINDS, HashKind
 from imgmatch_df.images import pixel_budget
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # 88 megapixels, the default of `max_pixels`, take 3 to 27 s in the slowest formats.
 DEADLINE_S: Final = 30.0
@@ -36,14 +33,16 @@ _BUFFER_BYTES: Final = 1 << 20  # which most images fit in; systems may allow le
 _END_S: Final = 10.0
 _PAUSES_S: Final = (0.05, 0.5)  # before a process that could not be started is tried again
 
-REQUEST: Final = Struct("<IQ")  # bytes of the options, bytes of the image
-RESPONSE: Final = Struct("<BIIQI")  # kind, width, height, phash or pixels, bytes of what follows
+REQUEST: Final = Struct("<IQ")  # bytes of the options and hash kinds, pickled; bytes of the image
+RESPONSE: Final = Struct("<BIIQI")  # kind, width, height, pixels, bytes of what follows
 _RESPONSE_BYTES: Final = 512
 _N_WAITS: Final = 4  # for an image that has got little of the processors in the time of its lane
-# The kinds: `Failure`, `ImageHashes`, or how many pixels the image has, which one byte grants or declines.
+# The kinds of response: a `Failure`; the size of the image, and its hashes in the order of the request; how many pixels
+# the image has, which one byte grants or declines; or the message of an error in the kernel of a hash kind.
 FAILED: Final = 0
 HASHED: Final = 1
 NEEDS_BYTES: Final = 2
+KERNEL_FAILED: Final = 3
 GRANTED: Final = b"y"
 DECLINED: Final = b"n"
 PID: Final = Struct("<i")  # or the error number of fork(2), negative
@@ -53,7 +52,8 @@ NORMAL: Final = b"n"
 LOW: Final = b"l"
 
 _MAIN: Final = (
-    "import sys; sys.path[:] = {path!r}; from imgmatch_df.batch.isolation_process import serve_forks; serve_forks({fd})"
+    "import sys; sys.path[:] = {path!r}; from imgmatch_df.batch.isolation_process import serve_forks; "
+    "serve_forks({fd}, {kinds!r})"
 )
 
 
@@ -103,8 +103,8 @@ class _Decoder:
         if self._pid < 0:
             raise OSError(-self._pid, os.strerror(-self._pid))
 
-    def hash(self, data: Any, options: bytes, bmh1_out: "NDArray[np.uint8]", lane: Lane) -> ImageHashes | Failure:
-        """Have an image hashed.
+    def hash(self, data: Any, request: bytes, out: Out, lane: Lane) -> ImageSize | Failure:
+        """Have an image hashed as `request`, the pickled options and hash kinds, says.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class _Decoder:
         """
         within_s = DEADLINE_S if lane.max_s is None else lane.max_s
         self._connection.settimeout(within_s)
-        self._send_image(REQUEST.pack(len(options), memoryview(data).nbytes) + options, memoryview(data).cast("B"))
+        self._send_image(REQUEST.pack(len(request), memoryview(data).nbytes) + request, memoryview(data).cast("B"))
         began_s = self._used_s()
         while True:
             response = self._receive_start(began_s, lane)
@@ -132,8 +132,13 @@ class _Decoder:
         rest = response[RESPONSE.size :]
         rest += self._receive(n_bytes - len(rest))
         if kind == HASHED:
-            bmh1_out[:] = memoryview(rest)
-            return ImageHashes(width, height, number)
+            at = 0
+            for row in out.values():
+                row.view("u1")[:] = memoryview(rest)[at : at + row.nbytes]
+                at += row.nbytes
+            return ImageSize(width, height)
+        if kind == KERNEL_FAILED:
+            raise ImgMatchError(rest.decode())
         status, _, detail = rest.decode().partition("\n")
         return Failure(status, detail)
 
@@ -228,7 +233,7 @@ class _ForkServer:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with theirs:
-                code = _MAIN.format(path=sys.path, fd=theirs.fileno())
+                code = _MAIN.format(path=sys.path, fd=theirs.fileno(), kinds=dumps(tuple(KINDS.values())))
                 self.process = subprocess.Popen(  # noqa: S603  # our own interpreter
                     [sys.executable, "-c", code],
                     pass_fds=[theirs.fileno()],
@@ -310,23 +315,25 @@ class Decoders:
         self._is_closed = False
         self.responded_at = 0.0  # by `monotonic`: when an image was last decoded, or found to be broken
 
-    def hash_image(
-        self, data: Any, options: Options, bmh1_out: "NDArray[np.uint8]", lane: Lane = _ANY
-    ) -> ImageHashes | Failure:
-        """Return the hashes of an encoded image, or why it has none; as `image_hashes.hash_image`.
+    def hash_image(self, data: Any, options: Options, out: Out, lane: Lane = _ANY) -> ImageSize | Failure:
+        """Write the hashes of an encoded image; return its size, or why it has no hashes; as `image_hashes.hash_image`.
+
+        The processes need no registration: each request names the kernels.
 
         Raises
         ------
+        ImgMatchError
+            If the kernel of a hash kind cannot be imported, or raises an exception.
         DeclinedError
             If the image is too large or too slow for the lane; then it can be hashed in another one.
         DecodersUnavailableError
             If no process can be started.
         """
-        pickled = _pickled(options)
+        pickled = _pickled(options, tuple(out))
         with lane.budget or pixel_budget.PIXELS:
             decoder = self._take(lane.priority)
             try:
-                result = decoder.hash(data, pickled, bmh1_out, lane)
+                result = decoder.hash(data, pickled, out, lane)
             except DeclinedError:
                 self._give_back(decoder, lane.priority)
                 raise
@@ -338,6 +345,9 @@ class Decoders:
             except DecoderLostError:
                 decoder.close()
                 return Failure("decode_failed", "the decoder crashed, or ran out of memory")
+            except ImgMatchError:
+                self._give_back(decoder, lane.priority)
+                raise
             except BaseException:  # Ctrl-C: its next response would be that of this image
                 decoder.kill()
                 raise
@@ -408,8 +418,8 @@ class Decoders:
 
 
 @lru_cache(maxsize=16)
-def _pickled(options: Options) -> bytes:
-    return dumps(options)
+def _pickled(options: Options, kinds: tuple[HashKind, ...]) -> bytes:
+    return dumps((options, kinds))
 
 
 _lock = threading.Lock()

@@ -17,6 +17,7 @@ from imgmatch_df.batch.isolation import (
     FAILED,
     GRANTED,
     HASHED,
+    KERNEL_FAILED,
     LENGTH,
     LOW,
     NEEDS_BYTES,
@@ -25,7 +26,8 @@ from imgmatch_df.batch.isolation import (
     RESPONSE,
     receive,
 )
-from imgmatch_df.errors import Failure
+from imgmatch_df.errors import ArgumentError, Failure, ImgMatchError
+from imgmatch_df.hashes.kinds import HashKind, empty_row, load_kernel
 from imgmatch_df.images import pixel_budget
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
@@ -36,13 +38,16 @@ _LOW_NICENESS: Final = 10  # a tenth of the processor time of a process of norma
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
-def serve_forks(fd: int) -> None:
-    """Fork a decoder for every socket that comes over `fd`, until that is closed; then end them all."""
+def serve_forks(fd: int, kinds: bytes) -> None:
+    """Fork a decoder for every socket that comes over `fd`, until that is closed; then end them all.
+
+    `kinds` is a pickled tuple of the hash kinds whose kernels are imported before.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):  # for the process that started this one, which ends in order
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=fd) as control:
         try:
-            _warm_up()
+            _warm_up(loads(kinds))  # noqa: S301  # of the process that started this one
         except Exception as error:  # noqa: BLE001  # said by the process that started this one
             reason = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
             control.sendall(LENGTH.pack(len(reason)) + reason)
@@ -88,13 +93,16 @@ def _serve_fork(control: socket.socket, children: set[int]) -> bool:
     return True
 
 
-def _warm_up() -> None:
+def _warm_up(kinds: tuple[HashKind, ...]) -> None:
     """Import and compile what a decoder needs, so that every decoder shares it."""
-    import numpy as np
-
+    importable = []
+    for kind in kinds:
+        with suppress(ArgumentError):  # raised again for the first image that asks for this kind
+            load_kernel(kind)
+            importable.append(kind)
     # Threads of libraries, which no decoder uses, make `os.fork` warn.
     warnings.simplefilter("ignore", DeprecationWarning)
-    hashed = [hash_image(sample, Options(), np.empty(121, np.uint8)) for sample in sample_images()]
+    hashed = [hash_image(sample, Options(), empty_row(importable)) for sample in sample_images()]
     for result in hashed:
         if isinstance(result, Failure):
             raise RuntimeError(f"a sample image is not decoded: {result.detail}")
@@ -133,25 +141,27 @@ class _BudgetOfParent(PixelBudget):
 
 
 def _serve_images(connection: socket.socket) -> None:
-    import numpy as np
-
     budget = pixel_budget.PIXELS = _BudgetOfParent(connection)
     connection.sendall(PID.pack(os.getpid()))
-    bmh1 = np.empty(121, np.uint8)
-    options_bytes, options = b"", Options()
+    last, options, out = b"", Options(), empty_row(())
     while True:
-        n_options, n_data = REQUEST.unpack(receive(connection, REQUEST.size))
-        given = bytes(receive(connection, n_options))
-        if given != options_bytes:
-            options_bytes, options = given, loads(given)  # noqa: S301  # of the process that started this one
+        n_given, n_data = REQUEST.unpack(receive(connection, REQUEST.size))
+        given = bytes(receive(connection, n_given))
+        if given != last:
+            options, kinds = loads(given)  # noqa: S301  # of the process that started this one
+            last, out = given, empty_row(kinds)
         budget.n_bytes = 0
         data = None
         try:
             data = receive(connection, n_data)
-            result = hash_image(memoryview(data), options, bmh1)
+            result = hash_image(memoryview(data), options, out)
         except MemoryError:
             result = Failure("decode_failed", "not enough memory to decode it")
         except _DeclinedError:
+            continue
+        except ImgMatchError as error:
+            message = str(error).encode("utf-8", "replace")
+            connection.sendall(RESPONSE.pack(KERNEL_FAILED, 0, 0, 0, len(message)) + message)
             continue
         finally:
             del data
@@ -159,8 +169,8 @@ def _serve_images(connection: socket.socket) -> None:
             rest = "\n".join(result).encode("utf-8", "replace")
             response = RESPONSE.pack(FAILED, 0, 0, 0, len(rest))
         else:
-            rest = bmh1.tobytes()
-            response = RESPONSE.pack(HASHED, result.width, result.height, result.phash, len(rest))
+            rest = b"".join(row.tobytes() for row in out.values())
+            response = RESPONSE.pack(HASHED, result.width, result.height, 0, len(rest))
         connection.sendall(response + rest)
 
 

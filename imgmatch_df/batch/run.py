@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
-from imgmatch_df.batch.image_hashes import ImageHashes, hash_image
+from imgmatch_df.batch.image_hashes import ImageSize, Out, hash_image
 from imgmatch_df.batch.isolation import decoders
-from imgmatch_df.columns import BMH1, DETAIL, ETAG, HEIGHT, OK, PHASH, STATUS, STATUS_DTYPE, STATUSES, WIDTH
+from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, OK, STATUS, STATUS_DTYPE, STATUSES, WIDTH
 from imgmatch_df.errors import ColumnError, Failure, row_error
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, HashKind, hash_kinds
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
 from imgmatch_df.sources import Fetched, url_of
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # As `image_hashes.hash_image`.
-HashOne: TypeAlias = "Callable[[Any, Options, NDArray[np.uint8]], ImageHashes | Failure]"
+HashOne: TypeAlias = Callable[[Any, Options, Out], ImageSize | Failure]
 
 # How soon Ctrl-C is noticed where no lock is interrupted by it: on Windows, and in the threads of Polars.
 _POLL_S = 0.05
 _ONE = pl.Series([1])
 
 
-def hash_batch(values: pl.Series, options: Options) -> pl.Series:
+def hash_batch(values: pl.Series, options: Options, hash_types: Sequence[str] = DEFAULT_HASH_TYPES) -> pl.Series:
     """Return the visual hashes of a batch of sources.
 
     Parameters
@@ -39,11 +40,13 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
         `String` (paths, base64, data URIs, URLs, mixed), `Binary` (encoded pictures) or `Null`.
     options
         How to read and decode.
+    hash_types
+        The kinds to compute.
 
     Returns
     -------
     Series
-        `Struct` of `columns.batch_fields()`, one row for each of `values`, in their order.
+        `Struct` of `kinds.batch_fields(hash_types)`, one row for each of `values`, in their order.
 
     Raises
     ------
@@ -52,17 +55,16 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
     RowError
         With ``on_error="raise"``, for the first row that fails.
     """
-    from imgmatch_df.hashes.codec import bmh1_series, phash_series, size_series
+    from imgmatch_df.hashes.codec import size_series, to_series
 
-    rows = hash_sources(_sources(values), options)
+    rows = hash_sources(_sources(values), options, hash_types)
     valid = rows.valid
     # Without queries: they may need the threads of Polars, which may be waiting for this batch.
     return pl.DataFrame(
         {
             WIDTH: size_series(rows.width, valid),
             HEIGHT: size_series(rows.height, valid),
-            BMH1.name: bmh1_series(rows.bmh1, valid),
-            PHASH.name: phash_series(rows.phash, valid),
+            **{kind.name: to_series(kind, hashes, valid) for kind, hashes in rows.hashes.items()},
             STATUS: pl.Series([STATUSES[status] for status in rows.status.tolist()], dtype=STATUS_DTYPE),
             DETAIL: pl.Series(rows.detail, dtype=pl.String),
             ETAG: pl.Series(rows.etag, dtype=pl.String),
@@ -70,7 +72,9 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
     ).to_struct(values.name)
 
 
-def hash_sources(sources: Sequence[Any], options: Options) -> "HashedRows":
+def hash_sources(
+    sources: Sequence[Any], options: Options, hash_types: Sequence[str] = DEFAULT_HASH_TYPES
+) -> "HashedRows":
     """Return the visual hashes of a batch of sources that are Python objects; see `hash_batch`.
 
     For few pictures at a time: making columns, and taking them apart again, costs as much as hashing one.
@@ -79,23 +83,25 @@ def hash_sources(sources: Sequence[Any], options: Options) -> "HashedRows":
     ----------
     sources
         Text, bytes, anything else with the buffer protocol, or None, mixed.
-    options
+    options, hash_types
         As for `hash_batch`.
     """
-    rows = HashedRows(len(sources))
+    rows = HashedRows(len(sources), hash_kinds(hash_types))
     if sources:
         with METER.batch(len(sources)) if options.progress else nullcontext():
             _Run(sources, rows, options).run()
     return rows
 
 
-def hash_source(source: Any, options: Options, hash_one: "HashOne | None" = None) -> dict[str, Any]:
+def hash_source(
+    source: Any, options: Options, hash_one: HashOne | None = None, *, kinds: Sequence[HashKind]
+) -> dict[str, Any]:
     """Return the visual hashes of a source, of an address what it gave, as `HashedRows.row` does, in this thread.
 
     For callers with threads of their own: sharing out a batch of one row takes 0.1 ms. Such a caller may also have
     images hashed by `hash_one`.
     """
-    rows = HashedRows(1, hash_one)
+    rows = HashedRows(1, kinds, hash_one)
     failure = rows.read(0, source, options)
     if failure is not None:
         rows.fail(0, failure)
@@ -105,14 +111,13 @@ def hash_source(source: Any, options: Options, hash_one: "HashOne | None" = None
 class HashedRows:
     """The columns of a batch; while it is under way, each row is written once, by the thread that has it."""
 
-    def __init__(self, n_rows: int, hash_one: "HashOne | None" = None) -> None:
+    def __init__(self, n_rows: int, kinds: Sequence[HashKind], hash_one: HashOne | None = None) -> None:
         import numpy as np
 
         self._hash_one = hash_one
         self.width = np.zeros(n_rows, np.uint32)
         self.height = np.zeros(n_rows, np.uint32)
-        self.bmh1 = np.zeros((n_rows, BMH1.n_bytes), np.uint8)
-        self.phash = np.zeros(n_rows, np.uint64)
+        self.hashes = {kind: kind.empty_rows(n_rows) for kind in kinds}
         self.status = np.zeros(n_rows, np.uint32)
         self.detail: list[str | None] = [None] * n_rows
         self.etag: list[str | None] = [None] * n_rows
@@ -134,10 +139,10 @@ class HashedRows:
     def fill(self, row: int, data: Any, options: Options) -> Failure | None:
         """Write the hashes of an encoded picture into a row; return why it has none."""
         hash_one = self._hash_one or (decoders().hash_image if options.isolate else hash_image)
-        hashes = hash_one(data, options, self.bmh1[row])
-        if isinstance(hashes, Failure):
-            return hashes
-        self.width[row], self.height[row], self.phash[row] = hashes
+        size = hash_one(data, options, {kind: hashes[row] for kind, hashes in self.hashes.items()})
+        if isinstance(size, Failure):
+            return size
+        self.width[row], self.height[row] = size
         return None
 
     def fail(self, row: int, failure: Failure) -> None:
@@ -152,16 +157,15 @@ class HashedRows:
         return valid
 
     def row(self, row: int) -> dict[str, Any]:
-        """Return one row, by the names of `columns.visual_hash_fields`."""
+        """Return one row, by the names of `kinds.visual_hash_fields`."""
         status = STATUSES[self.status[row]]
         if status != OK:
-            nothing = dict.fromkeys((WIDTH, HEIGHT, BMH1.name, PHASH.name))
+            nothing = dict.fromkeys((WIDTH, HEIGHT, *(kind.name for kind in self.hashes)))
             return {**nothing, STATUS: status, DETAIL: self.detail[row]}
         return {
             WIDTH: int(self.width[row]),
             HEIGHT: int(self.height[row]),
-            BMH1.name: self.bmh1[row].tobytes(),
-            PHASH.name: int(self.phash[row]),
+            **{kind.name: kind.value(hashes[row]) for kind, hashes in self.hashes.items()},
             STATUS: OK,
             DETAIL: None,
         }
@@ -331,7 +335,7 @@ class _Run:
             if failure is not None:
                 rows.fail(row, failure)
             elif row != first:
-                for column in (rows.phash, rows.bmh1, rows.width, rows.height):
+                for column in (*rows.hashes.values(), rows.width, rows.height):
                     column[row] = column[first]
                 rows.etag[row] = rows.etag[first]
             if self._options.progress:

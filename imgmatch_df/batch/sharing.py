@@ -10,10 +10,13 @@ import polars as pl
 
 from imgmatch_df.batch import run
 from imgmatch_df.batch.statements import Running
+from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, STATUS, WIDTH
 from imgmatch_df.options import Options
 
 # Batches that a statement holds for its other expressions: Polars works on one for each thread of its pool.
 _MAX_HELD: Final = 2 * pl.thread_pool_size() + 2
+# The fields of a batch that are not hashes.
+_NO_KINDS: Final = frozenset((WIDTH, HEIGHT, STATUS, DETAIL, ETAG))
 
 _lock = threading.Lock()
 _local = threading.local()
@@ -25,10 +28,12 @@ class Field:
     Each expression has its own instance, so the instances alive tell whether a batch may be asked for again.
     """
 
-    def __init__(self, batches: "SharedBatches", name: str) -> None:
+    def __init__(self, batches: "SharedBatches", name: str, names: Iterable[str] = ()) -> None:
         self.name = name
+        self.names = list(names) or [name]
         self._batches = batches
-        batches.fields.add(self)
+        with _lock:
+            batches.fields.add(self)
 
     def __call__(self, visual_hashes: pl.Series) -> pl.Series:
         """Return the field."""
@@ -42,8 +47,7 @@ class Whole(Field):
     """Keep several fields of a batch of visual hashes, as a struct."""
 
     def __init__(self, batches: "SharedBatches", names: Iterable[str]) -> None:
-        super().__init__(batches, "visual_hash")
-        self.names = list(names)
+        super().__init__(batches, "visual_hash", names)
 
     def __call__(self, visual_hashes: pl.Series) -> pl.Series:
         """Return a struct of the fields."""
@@ -70,26 +74,38 @@ class SharedBatches:
     function object and are not nested. Elsewhere it calls it with the same buffers for each expression; all but the
     first of these calls take the result of the first.
 
+    Only hashes that some `Field` takes are computed; the others are null.
+
     Parameters
     ----------
     options
         How to read and decode.
+    dtype
+        Of the result: a `Struct` with the fields of `kinds.batch_fields`.
+    source
+        What tells the source column from others: expressions on other columns share nothing with these.
     merged
         Whether Polars is known to merge all expressions on it: then no batch is held for a second call.
     """
 
-    def __init__(self, options: Options, *, merged: bool = False) -> None:
+    def __init__(
+        self, options: Options, dtype: pl.Struct, source: bytes | None = None, *, merged: bool = False
+    ) -> None:
         self.fields: WeakSet[Field] = WeakSet()
+        self.dtype = dtype
         self._options = options
+        self._source = source
         self._merged = merged
 
     def __call__(self, values: pl.Series) -> pl.Series:
         """Return the `Struct` of visual hashes of `values`."""
         # A thread that hashes a batch waits for no other batch, so no threads wait for each other.
         if self._merged or len(self.fields) < 2 or values.is_empty() or getattr(_local, "hashes", False):
-            return run.hash_batch(values, self._options)
+            return self._hash(values, self._asked())
         running = Running()
-        key = self, _buffer_addresses(values)
+        # After `Running`: then the fields of all statements that it has found are there.
+        asked = self._asked()
+        key = self, asked, _buffer_addresses(values)
         with _lock:
             flight: _Flight | None = running.get(key)
             owner = flight is None
@@ -97,29 +113,52 @@ class SharedBatches:
                 flight = _Flight(values)
                 running.put(key, flight, _MAX_HELD)
         if owner:
-            self._fly(flight)
+            self._fly(flight, asked)
         return flight.result.result().alias(values.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return shared_batches, (self._options,)  # Polars merges no expressions that it has deserialised
+        # Polars merges no expressions that it has deserialised.
+        return shared_batches, (self._options, self.dtype, self._source)
 
-    def _fly(self, flight: _Flight) -> None:
+    def _asked(self) -> tuple[str, ...]:
+        """Return the hash kinds that are taken out of the batches."""
+        with _lock:
+            fields = list(self.fields)
+        taken = {name for field in fields for name in field.names}
+        return tuple(field.name for field in self.dtype.fields if field.name in taken and field.name not in _NO_KINDS)
+
+    def _hash(self, values: pl.Series, hash_types: tuple[str, ...]) -> pl.Series:
+        hashed = run.hash_batch(values, self._options, hash_types)
+        if hashed.dtype == self.dtype:
+            return hashed
+        columns = {column.name: column for column in hashed.struct.unnest()}
+        return pl.DataFrame(
+            [
+                columns.get(field.name, pl.Series(field.name, [None], dtype=field.dtype).new_from_index(0, len(values)))
+                for field in self.dtype.fields
+            ]
+        ).to_struct(values.name)
+
+    def _fly(self, flight: _Flight, asked: tuple[str, ...]) -> None:
         _local.hashes = True
         try:
-            flight.result.set_result(run.hash_batch(flight.values, self._options))
+            flight.result.set_result(self._hash(flight.values, asked))
         except BaseException as error:  # noqa: BLE001  # raised again in every expression that waits, this one included
             flight.result.set_exception(error)
         finally:
             _local.hashes = False
 
 
-def shared_batches(options: Options) -> SharedBatches:
-    """Return the function for these options; one object while it is in use."""
+def shared_batches(options: Options, dtype: pl.Struct, source: bytes | None) -> SharedBatches:
+    """Return the function for these options and this source; one object while it is in use."""
+    made = SharedBatches(options, dtype, source)
+    if source is None:
+        return made
     with _lock:
-        return _functions.setdefault(options, SharedBatches(options))
+        return _functions.setdefault((options, dtype, source), made)
 
 
-_functions: WeakValueDictionary[Options, SharedBatches] = WeakValueDictionary()
+_functions: WeakValueDictionary[tuple[Options, pl.Struct, bytes], SharedBatches] = WeakValueDictionary()
 
 
 def _buffer_addresses(values: pl.Series) -> tuple[Any, ...]:

@@ -44,11 +44,9 @@ from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.tables import SourceTable
 from imgmatch_df.columns import (
-    BMH1,
     CLUSTER_ID,
     DETAIL,
     DISTANCE,
-    HASH_KINDS,
     HEIGHT,
     KEPT,
     PATH,
@@ -64,6 +62,7 @@ from imgmatch_df.documented import records
 from imgmatch_df.documented.values import ping_response, to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering, pairs, writing
+from imgmatch_df.hashes.kinds import BMH1, DEFAULT_HASH_TYPES
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store
@@ -136,7 +135,8 @@ def visual_hash(
         for option, wanted in store_only.items():
             if wanted:
                 raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
-        kinds = split_names(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
+        kinds = split_names(hash_types) or (table.request.hash_types if table.request else DEFAULT_HASH_TYPES)
+        outputs.check_kinds(kinds, form)
         table, naming = inputs.name_columns(table, (WIDTH, HEIGHT, *kinds, STATUS, DETAIL), prefix, suffix, form)
         tally = Tally()
         hashed = tally.count(inputs.hash_table(table, kinds, options), table.label)
@@ -198,6 +198,7 @@ def remove_duplicates(
         if form == ".json":
             inputs.check_documented(table)
         kind = table.kind(hash_type)
+        outputs.check_kinds((kind.name,), form)
         call = Call(
             radius=table.radius(kind) if radius is None else radius,
             hash_type=kind.name,
@@ -310,6 +311,7 @@ def rank_images(
         if form == ".json":
             inputs.check_documented(table)
         kind = table.kind(wanted_kind)
+        outputs.check_kinds((kind.name,), form)
         asked = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = asked[kind.name].item()
         added = [DISTANCE, RANK]

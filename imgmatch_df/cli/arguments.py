@@ -12,9 +12,9 @@ from typing import Annotated, Any, Final, TypedDict
 import typer
 from typer.core import TyperCommand
 
-from imgmatch_df.columns import HASH_KINDS
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.clustering import Keep, Linkage
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, hash_kinds
 from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
 
 _HIDDEN: Final = "\0"  # no argument of a program holds it
@@ -26,7 +26,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-_NEAR_RADII: Final = ", ".join(f"{kind.near_radius} of {kind.name}" for kind in HASH_KINDS.values())
+_NEAR_RADII: Final = ", ".join(f"{kind.near_radius} of {kind.name}" for kind in hash_kinds(DEFAULT_HASH_TYPES))
 
 Version = Annotated[
     bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
@@ -86,11 +86,12 @@ Suffix = Annotated[
 HashType = Annotated[
     str | None,
     typer.Option(
-        "--hash-type", metavar="bmh1|phash", show_default="bmh1, or what SOURCE says", help="Hash to compare by."
+        "--hash-type", metavar="|".join(KINDS), show_default="bmh1, or what SOURCE says", help="Hash to compare by."
     ),
 ]
 HashTypes = Annotated[
-    list[str] | None, typer.Option(metavar="NAMES", show_default="bmh1,phash", help="Hashes to compute.")
+    list[str] | None,
+    typer.Option(metavar="NAMES", show_default=",".join(DEFAULT_HASH_TYPES), help="Hashes to compute."),
 ]
 Radius = Annotated[
     int | None,

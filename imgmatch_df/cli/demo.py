@@ -9,10 +9,11 @@ import numpy.typing as npt
 import polars as pl
 from PIL import Image, ImageDraw, ImageEnhance
 
-from imgmatch_df.columns import BMH1, DETAIL, DISTANCE, KEPT, OK, PATH, PHASH, REPRESENTATIVE_ID, STATUS
+from imgmatch_df.columns import DETAIL, DISTANCE, KEPT, OK, PATH, REPRESENTATIVE_ID, STATUS
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.clustering import cluster
 from imgmatch_df.frames.expressions import hamming, visual_hash
+from imgmatch_df.hashes.kinds import BMH1, PHASH
 from imgmatch_df.images.scan import scan_images
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from imgmatch_df.columns import (
-    BMH1,
     DETAIL,
     DISTANCE,
     HEIGHT,
@@ -16,7 +15,6 @@ from imgmatch_df.columns import (
     MODIFIED,
     MODIFIED_DTYPE,
     OK,
-    PHASH,
     RANK,
     REPRESENTATIVE_ID,
     SIZE,
@@ -25,6 +23,7 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.frames.writing import WriteSummary
+from imgmatch_df.hashes.kinds import PHASH
 from imgmatch_df.naming import ROW, row_name
 from imgmatch_df.sources import describe
 
@@ -42,7 +41,7 @@ def show_hashes(answer: pl.DataFrame, kinds: tuple[str, ...]) -> None:
     from rich.table import Column
     from rich.text import Text
 
-    kind = PHASH.name if PHASH.name in kinds else BMH1.name
+    kind = PHASH.name if PHASH.name in kinds else kinds[0]
     n_hidden = answer.height - _ROWS_SHOWN
     shown = answer if n_hidden <= 1 else pl.concat([answer.head(_ROWS_SHOWN // 2), answer.tail(_ROWS_SHOWN // 2)])
     grid = _grid(

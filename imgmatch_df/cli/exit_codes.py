@@ -17,8 +17,9 @@ import polars as pl
 import typer
 
 from imgmatch_df.cli.interrupts import keeping
-from imgmatch_df.columns import DETAIL, OK, SOURCE, STATUS, STATUS_DTYPE, STATUSES, HashKind
+from imgmatch_df.columns import DETAIL, OK, SOURCE, STATUS, STATUS_DTYPE, STATUSES
 from imgmatch_df.errors import ArgumentError, ImgMatchError, ImgMatchWarning, RowError
+from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.naming import ROW, row_name, source_text
 from imgmatch_df.sources import describe
 from imgmatch_df.store.open import manifest_of, scan_hashes

@@ -19,7 +19,6 @@ from imgmatch_df.cli.tables import SourceTable
 from imgmatch_df.columns import (
     DETAIL,
     ETAG,
-    HASH_KINDS,
     HEIGHT,
     MODIFIED,
     OK,
@@ -29,7 +28,6 @@ from imgmatch_df.columns import (
     SIZE,
     STATUS,
     WIDTH,
-    HashKind,
 )
 from imgmatch_df.documented import records
 from imgmatch_df.documented.values import Method
@@ -38,6 +36,7 @@ from imgmatch_df.frames import expressions
 from imgmatch_df.frames.checks import needed_columns
 from imgmatch_df.frames.given_hashes import form_of, forms_text, parse_text, read_given
 from imgmatch_df.frames.reference import Stored, same_columns
+from imgmatch_df.hashes.kinds import KINDS, HashKind, documented_kinds
 from imgmatch_df.images.folders import left_out_text
 from imgmatch_df.options import SourceOptions, make_recipe
 from imgmatch_df.progress import METER
@@ -107,9 +106,9 @@ def open_hashed(path: Path) -> SourceTable:
     """
     table = open_table([str(path)], None, None, "remove_duplicates")
     read, unread = {}, []
-    for name in table.stored:
+    for name in (name for name in table.stored if name in documented_kinds()):
         try:
-            found = read_given(table.frame, HASH_KINDS[name])
+            found = read_given(table.frame, KINDS[name])
         except ColumnError:  # a column of the user's
             unread.append(name)
         else:
@@ -118,7 +117,7 @@ def open_hashed(path: Path) -> SourceTable:
     kinds = tuple(read)
     if not kinds:
         raise ColumnError(
-            f"{str(path)!r} has no column {' or '.join(HASH_KINDS)}\n"
+            f"{str(path)!r} has no column {' or '.join(documented_kinds())}\n"
             f"Hint: imgmatch visual-hash {quote(str(path))} -o response.json hashes its images."
         )
     check_documented(table)
@@ -294,10 +293,10 @@ def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOp
 
 def query_kind(query: str, hash_type: str | None) -> str | None:
     """Return the hash kind that QUERY is a hash of, if it is one and not the name of a file."""
-    kinds = [*([] if hash_type is None else [hash_type]), *HASH_KINDS]
-    found = next((name for name in kinds if name in HASH_KINDS and form_of(query, HASH_KINDS[name]) is not None), None)
+    kinds = [*([] if hash_type is None else [hash_type]), *KINDS]
+    found = next((name for name in kinds if name in KINDS and form_of(query, KINDS[name]) is not None), None)
     # Only 0 and 1 for a whole hash: nobody names a file so, and it may be too long for a name.
-    if found is None or form_of(query, HASH_KINDS[found]) == "bits":
+    if found is None or form_of(query, KINDS[found]) == "bits":
         return found
     return None if Path(query).exists() else found
 
@@ -341,7 +340,7 @@ def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
     """Say which columns of a table are not in the documented JSON; `unread` are columns of hashes that are not read."""
     if table.request is not None:
         return
-    ours = {table.source, records.ID, records.RECORD, *HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
+    ours = {table.source, records.ID, records.RECORD, *KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
     ours |= {name.removesuffix(".bytes") for name in table.made}
     if {PATH, SIZE, MODIFIED} <= set(table.columns):  # of a folder
         ours |= {PATH, SIZE, MODIFIED}

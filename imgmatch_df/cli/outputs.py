@@ -1,7 +1,7 @@
 """Frames into files: what each ending of an output means, said once, and files that appear whole or not at all."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +13,11 @@ import polars as pl
 from imgmatch_df.cli.formats import byte_columns
 from imgmatch_df.cli.interrupts import half_written
 from imgmatch_df.cli.renaming import PLAIN, Naming
-from imgmatch_df.columns import HASH_KINDS, REMOVED_RECORDS
+from imgmatch_df.columns import REMOVED_RECORDS
 from imgmatch_df.documented.values import Json, to_json
 from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.frames.expressions import to_bits
+from imgmatch_df.hashes.kinds import KINDS, documented_kind
 from imgmatch_df.store.locks import NO_ROOM, copy_access, open_new, real_path
 from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store
 
@@ -160,6 +161,13 @@ def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], suffix: str, nami
         interruptible(lambda: text.sink_ndjson(target))
 
 
+def check_kinds(hash_types: Iterable[str], form: str) -> None:
+    """Refuse, before anything is hashed, to write kinds as JSON that the image-matching API does not have."""
+    if form == ".json":
+        for name in hash_types:
+            documented_kind(name)
+
+
 def write_response(response: Json, target: Path | IO[bytes]) -> None:
     """Write a documented response as one JSON document."""
     text = f"{to_json(response)}\n".encode()
@@ -191,10 +199,10 @@ def interruptible(work: Callable[[], T]) -> T:
 
 def _hashes_as_text(frame: pl.LazyFrame) -> pl.LazyFrame:
     schema = frame.collect_schema()
-    texts = [to_bits(name) for name, kind in HASH_KINDS.items() if schema.get(name) == kind.dtype]
+    texts = [to_bits(name) for name, kind in KINDS.items() if schema.get(name) == kind.dtype]
     removed = schema.get(REMOVED_RECORDS)
     if isinstance(removed, pl.List) and isinstance(removed.inner, pl.Struct):
         fields = removed.inner.to_schema()
-        nested = [to_bits(pl.field(name)) for name, kind in HASH_KINDS.items() if fields.get(name) == kind.dtype]
+        nested = [to_bits(pl.field(name)) for name, kind in KINDS.items() if fields.get(name) == kind.dtype]
         texts.append(pl.col(REMOVED_RECORDS).list.eval(pl.element().struct.with_fields(nested)))
     return frame.with_columns(texts)

@@ -11,24 +11,12 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgmatch_df.cli.table_files import check_encoding, count_nulls, is_list, scan_table
-from imgmatch_df.columns import (
-    BMH1,
-    DETAIL,
-    ETAG,
-    HASH_KINDS,
-    HEIGHT,
-    PATH,
-    SIZE,
-    SOURCE,
-    STATUS,
-    WIDTH,
-    HashKind,
-    hash_kind,
-)
+from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, PATH, SIZE, SOURCE, STATUS, WIDTH
 from imgmatch_df.documented import records
 from imgmatch_df.documented.values import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.given_hashes import read_given
+from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
 from imgmatch_df.images.scan import holds_images, list_images
 from imgmatch_df.sources import url_of
@@ -43,7 +31,7 @@ _SOURCE_NAMES: Final = (
     *(records.SOURCE, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
     *("image_path", "image_url", "img", "photo", "picture", "source", "src", "uri"),
 )
-_NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, ETAG, records.ID, records.RECORD)
+_NOT_SOURCES: Final = (STATUS, DETAIL, ETAG, records.ID, records.RECORD)
 _PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
 _DATA_URI: Final = pl.lit("data:;base64,")
 _NAME_FIELD: Final = "path"
@@ -245,7 +233,7 @@ def _open_tables(
         return _open_stores(paths, source, takes_hashes=takes_hashes)
     frame = scan_table(paths, suffix, root)
     schema = frame.collect_schema()
-    stored = tuple(name for name in HASH_KINDS if takes_hashes and name in schema)
+    stored = tuple(name for name in KINDS if takes_hashes and name in schema)
     name = _find_source(schema, source, needed=not stored)
     batch_rows = _batch_rows(frame, name)
     if suffix != ".parquet":
@@ -270,7 +258,7 @@ def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) ->
         raise ArgumentError(f"one store at a time, got {len(paths)}\nHint: run one command for each.")
     frame = scan_hashes(paths[0])
     schema = frame.collect_schema()
-    stored = tuple(name for name in HASH_KINDS if takes_hashes and name in schema)
+    stored = tuple(name for name in KINDS if takes_hashes and name in schema)
     # Hashes of pictures that came without a name have none here: what else is text names no picture.
     name = SOURCE if source is None and SOURCE in schema else source
     return SourceTable(
@@ -294,7 +282,7 @@ def _with_hashes(
     read, given = [], {}
     for name in stored:
         try:
-            found = read_given(frame, HASH_KINDS[name])
+            found = read_given(frame, KINDS[name])
         except ColumnError:
             if name == compared:
                 raise
@@ -365,7 +353,7 @@ def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str 
     usable = [
         name
         for name, dtype in schema.items()
-        if name not in _NOT_SOURCES and (dtype in (pl.String, pl.Binary) or _holds_pictures(dtype))
+        if name not in (*KINDS, *_NOT_SOURCES) and (dtype in (pl.String, pl.Binary) or _holds_pictures(dtype))
     ]
     named = [name for name in _SOURCE_NAMES if name in usable]
     if named:

@@ -11,6 +11,7 @@ import polars as pl
 from imgmatch_df.columns import DETAIL, HEIGHT, SOURCE, STATUS, WIDTH
 from imgmatch_df.documented import records
 from imgmatch_df.documented.values import format_overall_status, to_json
+from imgmatch_df.hashes.kinds import documented_kinds
 from imgmatch_df.store.manifest import Manifest
 from imgmatch_df.store.open import Target, open_store
 
@@ -49,10 +50,11 @@ def export_response(store: Target, target: Path | IO[bytes]) -> Exported:
             return export_response(store, file)
     with open_store(store) as opened:
         about = opened.manifest
-        names = (about.key, SOURCE, WIDTH, HEIGHT, *about.hash_types, STATUS, DETAIL)
+        kinds = tuple(name for name in about.hash_types if name in documented_kinds()) or about.hash_types
+        names = (about.key, SOURCE, WIDTH, HEIGHT, *kinds, STATUS, DETAIL)
         columns = [name for name in about.columns if name in names]
         batches = (_with_record(batch, about) for batch in opened.read(columns))
-        return _write(batches, target, about.hash_types, SOURCE)
+        return _write(batches, target, kinds, SOURCE)
 
 
 def export_table(frame: pl.LazyFrame, target: Path | IO[bytes], hash_types: tuple[str, ...], source: str) -> Exported:

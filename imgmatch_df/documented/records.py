@@ -12,20 +12,7 @@ from uuid import uuid4
 
 import polars as pl
 
-from imgmatch_df.columns import (
-    BMH1,
-    DETAIL,
-    DISTANCE,
-    HASH_KINDS,
-    HEIGHT,
-    OK,
-    REMOVED_RECORDS,
-    STATUS,
-    WIDTH,
-    HashKind,
-    hash_kind,
-    visual_hash_fields,
-)
+from imgmatch_df.columns import DETAIL, DISTANCE, HEIGHT, OK, REMOVED_RECORDS, STATUS, WIDTH
 from imgmatch_df.documented.values import ATTEMPTS as ATTEMPTS
 from imgmatch_df.documented.values import ID as ID
 from imgmatch_df.documented.values import RECORD as RECORD
@@ -50,6 +37,7 @@ from imgmatch_df.documented.values import (
     refused,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.hashes.kinds import BMH1, HashKind, documented_kind, documented_kinds, visual_hash_fields
 
 # Hashed rows: a frame, or mappings with the same names, whose `_record` may be the record itself.
 Hashed: TypeAlias = pl.DataFrame | Iterable[Mapping[str, Any]]
@@ -195,7 +183,7 @@ def visual_hash_response(
     frame: Hashed,
     *,
     seconds: float,
-    hash_types: Sequence[str] = tuple(HASH_KINDS),
+    hash_types: Sequence[str] = documented_kinds(),
     request_id: str | None = None,
     source: str = SOURCE,
     attempts: int = ATTEMPTS,
@@ -405,8 +393,8 @@ def parse_visual_hash_response(response: Document) -> VisualHashes:
     """
     body = load_document(response, "response")
     records = read_records(body)
-    found = tuple(name for name in HASH_KINDS if any(record.get(name) is not None for record in records))
-    hash_types = found or tuple(HASH_KINDS)
+    found = tuple(name for name in documented_kinds() if any(record.get(name) is not None for record in records))
+    hash_types = found or documented_kinds()
     schema = visual_hash_fields(hash_types)
     columns: dict[str, list[Any]] = {name: [] for name in schema}
     own, request_id = [], None
@@ -420,7 +408,7 @@ def parse_visual_hash_response(response: Document) -> VisualHashes:
         columns[HEIGHT].append(read_side(record.get("_height"), f"{field}._height"))
         for name in hash_types:
             needed = status == OK
-            columns[name].append(read_bits(record.get(name), hash_kind(name), f"{field}.{name}", needed=needed))
+            columns[name].append(read_bits(record.get(name), documented_kind(name), f"{field}.{name}", needed=needed))
         # Without the bit strings, a thousand bytes a record that the hash columns hold already.
         kept = {key: value for key, value in record.items() if key not in hash_types}
         own.append(_source_row(kept, field, make_id=False))
@@ -437,7 +425,7 @@ def _written(writer: RecordWriter, hashed: Hashed) -> Iterator[Json]:
     if not isinstance(hashed, pl.DataFrame):
         return map(writer.record, hashed)
     for name in writer.hash_types:
-        _check_hashes(hashed, hash_kind(name), needed=writer.method == "visual_hash")
+        _check_hashes(hashed, documented_kind(name), needed=writer.method == "visual_hash")
     carrier = RECORD if RECORD in hashed.columns else writer.source
     _check_columns(hashed, (carrier,), "source= names the column of image references.")
     if hashed.schema[carrier] not in (pl.String, pl.Binary):

@@ -16,21 +16,9 @@ from uuid import uuid4
 
 import polars as pl
 
-from imgmatch_df.columns import (
-    BMH1,
-    DETAIL,
-    DISTANCE,
-    HASH_KINDS,
-    HEIGHT,
-    OK,
-    REMOVED_RECORDS,
-    STATUS,
-    STATUSES,
-    WIDTH,
-    HashKind,
-    hash_kind,
-)
+from imgmatch_df.columns import DETAIL, DISTANCE, HEIGHT, OK, REMOVED_RECORDS, STATUS, STATUSES, WIDTH
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.hashes.kinds import BMH1, HashKind, documented_kind, documented_kinds
 from imgmatch_df.sources import redact
 
 Json: TypeAlias = dict[str, Any]
@@ -68,6 +56,10 @@ class RecordWriter:
     attempts: int
     reasons: bool = False
 
+    def __post_init__(self) -> None:
+        for name in self.hash_types:
+            documented_kind(name)
+
     def record(self, row: Mapping[str, Any]) -> Json:
         """Return the documented record of one row."""
         record = self._own_fields(row)
@@ -89,7 +81,7 @@ class RecordWriter:
             if row.get(name) is not None:
                 record[key] = row[name]
         if self.method == "visual_hash":
-            record.update((name, format_bits(row[name], hash_kind(name))) for name in self.hash_types)
+            record.update((name, format_bits(row[name], documented_kind(name))) for name in self.hash_types)
         elif row.get(REMOVED_RECORDS):
             record["removed_records"] = [self.record(removed) for removed in row[REMOVED_RECORDS]]
         return record
@@ -156,7 +148,7 @@ def radius_from_range(range_: float, hash_type: str = BMH1.name) -> int:
     >>> radius_from_range(0), radius_from_range(0.2), radius_from_range(1), radius_from_range(12.5, "phash")
     (0, 2, 10, 8)
     """
-    kind = hash_kind(hash_type)
+    kind = documented_kind(hash_type)
     if isinstance(range_, bool) or not isinstance(range_, int | float) or not 0 <= range_ <= 100:
         hint = "range is a percentage of differing bits, 0 for equal hashes; a distance in bits is a radius."
         raise refused("range", range_, "a number from 0 to 100", hint)
@@ -172,7 +164,7 @@ def percent_from_bits(bits: int, hash_type: str = BMH1.name) -> float:
     >>> percent_from_bits(1), percent_from_bits(252), percent_from_bits(1, "phash")
     (0.1, 26.0, 1.6)
     """
-    return round(100 * bits / hash_kind(hash_type).n_chars, 1)
+    return round(100 * bits / documented_kind(hash_type).n_chars, 1)
 
 
 def load_document(document: Document, what: str) -> Mapping[str, Any]:
@@ -224,12 +216,12 @@ def read_hash_types(value: object, method: Method) -> tuple[str, ...]:
     """Return the names in the request's `hash_type`, a string or a list, or the method's default."""
     several = method == "visual_hash"
     if value is None:
-        return tuple(HASH_KINDS) if several else (BMH1.name,)
+        return documented_kinds() if several else (BMH1.name,)
     given: Sequence[str] = value if isinstance(value, list | tuple) else (value,)
-    names = tuple(dict.fromkeys(hash_kind(name).name for name in given))
+    names = tuple(dict.fromkeys(documented_kind(name).name for name in given))
     if not names or (len(names) > 1 and not several):
         allowed = "one or more kinds" if several else "one kind"
-        allowed += f" of {', '.join(map(repr, HASH_KINDS))}"
+        allowed += f" of {', '.join(map(repr, documented_kinds()))}"
         raise refused("hash_type", value, allowed, "leave it out for the documented default.")
     return names
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import polars as pl
 
-from imgmatch_df.columns import ROW_DTYPE, HashKind, hash_kind, visual_hash_fields
+from imgmatch_df.columns import ROW_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
 from imgmatch_df.frames.layout import PLAIN, Affixes, arranged
 from imgmatch_df.hashes import codec
+from imgmatch_df.hashes.kinds import HashKind, hash_kind, visual_hash_fields
 from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
             f"radius must be a whole number of bits from 0 to {kind.n_bits}, got {shown(radius)}\n"
             f"Hint: 0 finds equal hashes; {kind.near_radius} of {kind.name} finds edited copies."
         )
-    if n_bits > kind.max_honest_radius:
+    if kind.max_honest_radius is not None and n_bits > kind.max_honest_radius:
         warn(
             f"a radius of {n_bits} of {kind.n_bits} bits joins unrelated images: {kind.name} tells copies from them up "
             f"to {kind.max_honest_radius} bits\nHint: radius={kind.near_radius} finds edited copies."

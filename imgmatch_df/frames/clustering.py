@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_a
 import polars as pl
 
 from imgmatch_df.columns import (
-    BMH1,
     CLUSTER_COLUMNS,
     CLUSTER_ID,
     DIAMETER,
@@ -39,6 +38,7 @@ from imgmatch_df.frames.checks import (
 )
 from imgmatch_df.frames.layout import PLAIN, Affixes, is_hash, without_bytes
 from imgmatch_df.frames.reference import Stored, find_nearest
+from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_choice, check_flag
 from imgmatch_df.progress import steps
 from imgmatch_df.store.open import Target

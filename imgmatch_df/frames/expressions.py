@@ -8,36 +8,36 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from hashlib import blake2b
 from typing import Unpack, overload
 
 import polars as pl
 
 from imgmatch_df.batch.sharing import Field, SharedBatches, Whole, shared_batches
-from imgmatch_df.columns import (
+from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.frames.layout import PLAIN, Affixes, arranged
+from imgmatch_df.hashes import codec
+from imgmatch_df.hashes.kinds import (
     BMH1,
-    DISTANCE,
-    DISTANCE_DTYPE,
-    HASH_KINDS,
+    DEFAULT_HASH_TYPES,
+    KINDS,
     PHASH,
     HashKind,
     batch_fields,
     hash_kind,
     visual_hash_fields,
 )
-from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.frames.layout import PLAIN, Affixes, arranged
-from imgmatch_df.hashes import codec
 from imgmatch_df.options import Options, SourceOptions, check_name, check_no_patterns, make_options, shown
 
 HashTypes = str | Iterable[str]
 
-_BOTH = tuple(HASH_KINDS)
 _SOURCE_DTYPES = (pl.String, pl.Binary, pl.Null, pl.Categorical, pl.Enum)
 
 # Polars merges equal subexpressions only when they carry the same function *object*, so expressions on the same source
 # and options share one base expression. Few are in use at once; an evicted one costs a second decode, nothing else.
 _MAX_SHARED = 16
-_shared: OrderedDict[tuple[bytes, Options], tuple[SharedBatches, pl.Expr]] = OrderedDict()
+_shared: OrderedDict[tuple[bytes, Options, pl.Struct], tuple[SharedBatches, pl.Expr]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -75,7 +75,7 @@ def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     >>> pl.select(imgmatch_df.phash(pl.lit("no-such-file.jpg"))).to_series().to_list()
     [None]
     """
-    return hash_column(source, PHASH, make_options(**options))
+    return perceptual_hash(source, PHASH.name, **options)
 
 
 def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
@@ -112,7 +112,46 @@ def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     >>> pl.select(imgmatch_df.bmh1(pl.lit("no-such-file.jpg"))).to_series().to_list()
     [None]
     """
-    return hash_column(source, BMH1, make_options(**options))
+    return perceptual_hash(source, BMH1.name, **options)
+
+
+def perceptual_hash(source: pl.Expr | str, hash_type: str, **options: Unpack[SourceOptions]) -> pl.Expr:
+    """Return the perceptual hash of one kind of each image.
+
+    For a kind that is chosen by a variable, or has no function of its own, such as one of `register_hash_kind`. A row
+    that fails is null; `visual_hash` says why.
+
+    Parameters
+    ----------
+    source
+        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
+    hash_type
+        Name of a hash kind: ``"bmh1"``, ``"phash"`` or a registered one.
+    **options
+        See `Options`.
+
+    Returns
+    -------
+    Expr
+        A column of the kind's name and dtype.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such hash kind, or an option is unknown or has a value that is not allowed.
+
+    Notes
+    -----
+    The kinds of one column in one statement read and decode each image once. No other kinds are computed.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.perceptual_hash(pl.lit("no-such-file.jpg"), "phash")).to_series().to_list()
+    [None]
+    """
+    kind = hash_kind(hash_type)
+    return hash_column(source, kind, make_options(**options))
 
 
 @overload
@@ -120,7 +159,7 @@ def visual_hash(
     data: pl.DataFrame,
     source: str = "url",
     *,
-    hash_types: HashTypes = _BOTH,
+    hash_types: HashTypes = DEFAULT_HASH_TYPES,
     prefix: str = "",
     suffix: str = "",
     **options: Unpack[SourceOptions],
@@ -132,7 +171,7 @@ def visual_hash(
     data: pl.LazyFrame,
     source: str = "url",
     *,
-    hash_types: HashTypes = _BOTH,
+    hash_types: HashTypes = DEFAULT_HASH_TYPES,
     prefix: str = "",
     suffix: str = "",
     **options: Unpack[SourceOptions],
@@ -143,7 +182,7 @@ def visual_hash(
 def visual_hash(
     data: pl.Expr | str,
     *,
-    hash_types: HashTypes = _BOTH,
+    hash_types: HashTypes = DEFAULT_HASH_TYPES,
     prefix: str = "",
     suffix: str = "",
     **options: Unpack[SourceOptions],
@@ -154,7 +193,7 @@ def visual_hash(
     data: pl.DataFrame | pl.LazyFrame | pl.Expr | str,
     source: str = "url",
     *,
-    hash_types: HashTypes = _BOTH,
+    hash_types: HashTypes = DEFAULT_HASH_TYPES,
     prefix: str = "",
     suffix: str = "",
     **options: Unpack[SourceOptions],
@@ -168,7 +207,7 @@ def visual_hash(
     source
         Name of the source column, when `data` is a frame.
     hash_types
-        ``"bmh1"``, ``"phash"`` or both.
+        Names of hash kinds, ``"bmh1"`` and ``"phash"`` unless given. No other kinds are computed.
     prefix, suffix
         Put before and after the names of the new columns, or of the fields.
     **options
@@ -205,11 +244,12 @@ def visual_hash(
         schema = data.collect_schema()
         check_no_patterns(schema)
         names = affixes.add(fields, schema)
-        batches = SharedBatches(checked, merged=True)
-        base = _map(pl.col(source), batches, pl.Struct(batch_fields()))
+        hash_fields = {name: fields[name] for name in names if name in KINDS}
+        batches = SharedBatches(checked, pl.Struct(batch_fields(hash_fields)), merged=True)
+        base = _map(pl.col(source), batches, batches.dtype)
         columns = [_stack(base, Field(batches, name), dtype).alias(names[name]) for name, dtype in fields.items()]
-        new = [names[name] for name in fields if name not in HASH_KINDS]
-        hashes = {names[name]: fields[name] for name in fields if name in HASH_KINDS}
+        new = [names[name] for name in fields if name not in hash_fields]
+        hashes = {names[name]: dtype for name, dtype in hash_fields.items()}
         order = arranged(new, {**schema, **hashes}, hashes)
         hashed = data.with_columns(columns) if isinstance(data, pl.LazyFrame) else _run(data, columns)
         return hashed.select(order)
@@ -241,7 +281,7 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | st
         Hash column, `Binary` or whole numbers, by name or expression. Signed numbers stand for the same 64 bits.
     other
         A hash column, as an expression or a series; or one hash value, as `rank_images` takes it: a whole number
-        (phash), bytes (bmh1) or a documented 0/1 string.
+        (phash), bytes (bmh1) or a 0/1 string.
 
     Returns
     -------
@@ -269,7 +309,7 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | st
             [_expr(hashes), other], _distances, return_dtype=DISTANCE_DTYPE, is_elementwise=True
         ).alias(DISTANCE)
     value = codec.parse_hash(other)
-    constant = pl.Series("the given hash", [value], dtype=PHASH.dtype if isinstance(value, int) else BMH1.dtype)
+    constant = pl.Series("the given hash", [value], dtype=pl.UInt64 if isinstance(value, int) else pl.Binary)
     return _map(_expr(hashes), partial(codec.distances, right=constant), DISTANCE_DTYPE).alias(DISTANCE)
 
 
@@ -304,7 +344,7 @@ def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
     bits
         `String` column of 64 (phash) or 968 (bmh1) characters, by name or expression.
     hash_type
-        ``"bmh1"`` or ``"phash"``.
+        Name of a hash kind, such as ``"bmh1"`` or ``"phash"``.
 
     Returns
     -------
@@ -335,12 +375,12 @@ def _distances(sides: Sequence[pl.Series]) -> pl.Series:
 
 def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.Expr]:
     """Return the expression under every hash of `source`: one object for equal sources and options."""
-    batches = shared_batches(options)
-    made = batches, _map(source, batches, pl.Struct(batch_fields()))
     fingerprint = _fingerprint(source)
+    batches = shared_batches(options, pl.Struct(batch_fields(KINDS)), fingerprint)
+    made = batches, _map(source, batches, batches.dtype)
     if fingerprint is None:
         return made
-    key = fingerprint, options
+    key = fingerprint, options, batches.dtype
     with _lock:
         shared = _shared.setdefault(key, made)
         _shared.move_to_end(key)
@@ -353,9 +393,10 @@ def _fingerprint(source: pl.Expr) -> bytes | None:
     from pickle import PicklingError
 
     try:
-        return source.meta.serialize()
+        serialized = source.meta.serialize()
     except (pl.exceptions.PolarsError, PicklingError, TypeError, AttributeError):
         return None  # the user's own function cannot be pickled: the expression shares with no other
+    return blake2b(serialized, digest_size=16).digest()  # a literal may be long
 
 
 def _stack(base: pl.Expr, field: Field, dtype: pl.DataType) -> pl.Expr:

@@ -9,9 +9,9 @@ from typing import Final, Literal, NamedTuple
 
 import polars as pl
 
-from imgmatch_df.columns import PHASH, HashKind
 from imgmatch_df.errors import ColumnError
 from imgmatch_df.frames.expressions import from_bits
+from imgmatch_df.hashes.kinds import HashKind, is_whole
 
 Form = Literal["bits", "hex", "decimal"]
 
@@ -49,7 +49,7 @@ def parse_text(text: str, kind: HashKind) -> int | bytes | None:
     if form is None:
         return None
     number = int(text, {"bits": 2, "hex": 16, "decimal": 10}[form]) % (1 << 8 * kind.n_bytes)
-    return number if kind is PHASH else number.to_bytes(kind.n_bytes, "big")
+    return number if kind.is_number else number.to_bytes(kind.n_bytes, "big")
 
 
 def read_given(frame: pl.LazyFrame, kind: HashKind) -> GivenHashes | None:
@@ -69,8 +69,8 @@ def read_given(frame: pl.LazyFrame, kind: HashKind) -> GivenHashes | None:
         return GivenHashes(pl.col(name).cast(kind.dtype), is_ours=True)
     if dtype == pl.String:
         return _read_text(frame, kind)
-    if kind is PHASH and _is_whole(dtype):
-        return _read_numbers(frame, dtype)
+    if kind.is_number and is_whole(dtype):
+        return _read_numbers(frame, kind, dtype)
     what = "a Float has lost bits of the hash; write the column as text or whole numbers" if dtype.is_float() else None
     raise ColumnError(
         f"column {name!r} has dtype {dtype}, a {name} is {forms_text(kind)}\n"
@@ -81,7 +81,7 @@ def read_given(frame: pl.LazyFrame, kind: HashKind) -> GivenHashes | None:
 def forms_text(kind: HashKind) -> str:
     """Return in words how a hash of `kind` may be written."""
     text = f"{kind.n_chars} characters of 0 and 1, or {2 * kind.n_bytes} hexadecimal digits"
-    return f"{text}, or a whole number of 64 bits" if kind is PHASH else text
+    return f"{text}, or a whole number of 64 bits" if kind.is_number else text
 
 
 def _read_text(frame: pl.LazyFrame, kind: HashKind) -> GivenHashes:
@@ -98,12 +98,12 @@ def _read_text(frame: pl.LazyFrame, kind: HashKind) -> GivenHashes:
     if form == "decimal":
         expr = _unsigned(text.cast(pl.Int128))
     else:
-        expr = digits.str.to_integer(base=16, dtype=pl.UInt64) if kind is PHASH else digits.str.decode("hex")
+        expr = digits.str.to_integer(base=16, dtype=pl.UInt64) if kind.is_number else digits.str.decode("hex")
     return GivenHashes(expr.alias(kind.name), is_ours=False)
 
 
-def _read_numbers(frame: pl.LazyFrame, dtype: pl.DataType) -> GivenHashes:
-    column = pl.col(PHASH.name)
+def _read_numbers(frame: pl.LazyFrame, kind: HashKind, dtype: pl.DataType) -> GivenHashes:
+    column = pl.col(kind.name)
     if dtype.is_unsigned_integer() and dtype != getattr(pl, "UInt128", None):
         return GivenHashes(column.cast(pl.UInt64), is_ours=False)
     if dtype.is_integer() and dtype not in (pl.Int128, getattr(pl, "UInt128", None)):
@@ -111,8 +111,8 @@ def _read_numbers(frame: pl.LazyFrame, dtype: pl.DataType) -> GivenHashes:
     wide = column.cast(pl.Int128, strict=False)
     fits = wide.is_between(_LOWEST, _HIGHEST) | column.is_null()
     if not frame.select(fits.fill_null(value=False).all()).collect(engine="streaming").item():
-        raise _bad_value(frame, PHASH, {"decimal": fits.fill_null(value=False)})
-    return GivenHashes(_unsigned(wide).alias(PHASH.name), is_ours=False)
+        raise _bad_value(frame, kind, {"decimal": fits.fill_null(value=False)})
+    return GivenHashes(_unsigned(wide).alias(kind.name), is_ours=False)
 
 
 def _unsigned(wide: pl.Expr) -> pl.Expr:
@@ -141,11 +141,7 @@ def _patterns(kind: HashKind) -> dict[Form, str]:
         "bits": f"^[01]{{{kind.n_chars}}}$",
         "hex": f"^(0[xX])?[0-9a-fA-F]{{{2 * kind.n_bytes}}}$",
     }
-    return {**patterns, "decimal": "^[+-]?[0-9]{1,20}$"} if kind is PHASH else patterns
-
-
-def _is_whole(dtype: pl.DataType) -> bool:
-    return dtype.is_integer() or (isinstance(dtype, pl.Decimal) and dtype.scale == 0)
+    return {**patterns, "decimal": "^[+-]?[0-9]{1,20}$"} if kind.is_number else patterns
 
 
 def _bad_value(frame: pl.LazyFrame, kind: HashKind, matches: dict[Form, pl.Expr]) -> ColumnError:

@@ -5,8 +5,8 @@ from typing import Any, Final, NamedTuple
 
 import polars as pl
 
-from imgmatch_df.columns import HASH_KINDS
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.hashes.kinds import KINDS
 
 _HINT = "prefix= or suffix= renames the new columns; or rename or drop yours."
 
@@ -79,7 +79,7 @@ def arranged(new: Iterable[str], schema: Mapping[str, Any], made: Collection[str
 
 def is_hash(name: str, dtype: Any) -> bool:
     """Return whether a column holds hashes, by its name and dtype."""
-    return name in HASH_KINDS and HASH_KINDS[name].holds(dtype)
+    return name in KINDS and KINDS[name].holds(dtype)
 
 
 def without_bytes(expr: pl.Expr, dtype: Any) -> tuple[pl.Expr, Any] | None:

@@ -11,27 +11,24 @@ import polars as pl
 
 from imgmatch_df.batch.run import hash_batch
 from imgmatch_df.columns import (
-    BMH1,
     DETAIL,
     DISTANCE,
     DISTANCE_DTYPE,
     LEFT_ID,
     OK,
-    PHASH,
     QUERY_ID,
     RANK,
     REFERENCE_ID,
     RIGHT_ID,
     ROW_DTYPE,
     STATUS,
-    HashKind,
-    hash_kind,
 )
 from imgmatch_df.errors import ArgumentError, Failure, row_error
 from imgmatch_df.frames.checks import Call, Frame, FrameT, Side, apply, check_radius, needed_columns
 from imgmatch_df.frames.layout import Affixes
 from imgmatch_df.frames.reference import Stored
 from imgmatch_df.hashes import codec
+from imgmatch_df.hashes.kinds import BMH1, HashKind, hash_kind
 from imgmatch_df.options import SourceOptions, check_flag, check_positive, make_options, shown, whole_number
 from imgmatch_df.progress import steps
 from imgmatch_df.sources import path_as_text
@@ -344,7 +341,7 @@ def rank_images(
 
         column = codec.as_hashes(rows[hash_name], kind)
         present = column.drop_nulls() if column.null_count() else column
-        hashes = codec.hash_words(present) if kind is PHASH else codec.hash_views(present, kind)
+        hashes = codec.hash_words(present) if kind.is_number else codec.hash_views(present, kind)
         (one,) = codec.hash_words(pl.Series([wanted], dtype=kind.dtype))
         nearest, distance = join.top_k(one, hashes, k)
         order, n_failed = pl.Series(nearest), 0
@@ -368,11 +365,11 @@ def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | 
     if isinstance(query, bytearray | memoryview):
         query = bytes(query)
     if isinstance(query, str) and len(query) == kind.n_chars and not query.strip("01"):
-        return codec.parse_hash(query)
-    if isinstance(query, bytes) and kind is BMH1 and len(query) == kind.n_bytes:
+        return codec.parse_hash(query, kind)
+    if isinstance(query, bytes) and not kind.is_number and len(query) == kind.n_bytes:
         return query
     number = whole_number(query)
-    if number is not None and kind is not BMH1:
+    if number is not None and kind.is_number:
         return codec.parse_hash(number)
     if isinstance(query, PathLike):
         query = path_as_text(fsdecode(query))
@@ -384,9 +381,9 @@ def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | 
     if not isinstance(query, (str, bytes)):
         raise ArgumentError(
             f"query must be a {kind.name} or a picture, got {shown(query)}\n"
-            f"Hint: a {kind.name} is {'bytes' if kind is BMH1 else 'an int'} or a string of {kind.n_chars} 0 and 1."
+            f"Hint: a {kind.name} is {'an int' if kind.is_number else 'bytes'} or a string of {kind.n_chars} 0 and 1."
         )
-    (hashed,) = hash_batch(pl.Series([query]), make_options(**options)).to_list()
+    (hashed,) = hash_batch(pl.Series([query]), make_options(**options), (kind.name,)).to_list()
     if hashed[STATUS] != OK:
         error = row_error(Failure(hashed[STATUS], hashed[DETAIL]), 0)
         raise type(error)(

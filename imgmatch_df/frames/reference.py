@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
-from imgmatch_df.columns import PATH, ROW_DTYPE, SOURCE, HashKind
+from imgmatch_df.columns import PATH, ROW_DTYPE, SOURCE
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.checks import Call, Frame, Side, check_columns, needed_columns
+from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
 from imgmatch_df.store.manifest import Manifest

@@ -11,7 +11,6 @@ from imgmatch_df.batch import run as batches
 from imgmatch_df.columns import (
     DETAIL,
     ETAG,
-    HASH_KINDS,
     HEIGHT,
     MODIFIED,
     MODIFIED_DTYPE,
@@ -21,7 +20,6 @@ from imgmatch_df.columns import (
     STATUS,
     STATUS_DTYPE,
     WIDTH,
-    hash_kind,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError, StoreError
 from imgmatch_df.frames.checks import Frame, shown_names
@@ -30,6 +28,7 @@ from imgmatch_df.frames.expressions import HashTypes, check_hash_types, check_so
 from imgmatch_df.frames.reference import key_column
 from imgmatch_df.frames.seen import SeenKeys
 from imgmatch_df.hashes.codec import dtype_hint
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, hash_kind
 from imgmatch_df.images.fingerprints import fingerprint, has_changed
 from imgmatch_df.incomplete import n_unlisted
 from imgmatch_df.options import Options, SourceOptions, check_flag, check_name, make_options
@@ -115,7 +114,7 @@ def write_hashes(
         Column whose values tell rows apart, text or whole numbers, and its name in the store. None takes that of the
         store; in a new one it is ``source``, which holds `source`, or else the column ``source``, ``path`` or ``url``.
     hash_types
-        ``"bmh1"``, ``"phash"`` or both; None takes those of the store, in a new one those of the frame, else both.
+        Names of hash kinds; None takes those of the store, in a new one those of the frame, else bmh1 and phash.
     retry_failed
         Whether to hash rows again that failed before.
     prune
@@ -287,12 +286,12 @@ def _kinds(
     elif stored is not None:
         names = stored.hash_types
     else:
-        names = tuple(name for name in HASH_KINDS if source is not None or name in schema)
+        names = DEFAULT_HASH_TYPES if source is not None else tuple(name for name in KINDS if name in schema)
     if source is None:
         absent = [name for name in names if name not in schema]
         if absent or not names:
             raise ColumnError(
-                f"no column {(absent or list(HASH_KINDS))[0]!r} in the frame, it has {shown_names(schema)}\n"
+                f"no column {(absent or DEFAULT_HASH_TYPES)[0]!r} in the frame, it has {shown_names(schema)}\n"
                 "Hint: source='column of pictures' hashes first."
             )
         for name in names:
@@ -485,7 +484,7 @@ class _Run:
             for batch in rows.iter_slices(self._batch_rows(rows[_PICTURE])):
                 if batch.is_empty():
                     continue
-                hashed = batches.hash_batch(batch[_PICTURE], options).struct.unnest()
+                hashed = batches.hash_batch(batch[_PICTURE], options, self._store.manifest.hash_types).struct.unnest()
                 known = [hashed.get_column(name) for name in hashed.columns if name in absent]
                 yield batch.with_columns(*known, pl.coalesce(pl.col(ETAG), hashed.get_column(ETAG)))
 

@@ -1,14 +1,15 @@
 """Hashes as columns: from kernel arrays to Series, to the documented 0/1 strings and back, and their distances.
 
-The bits follow OpenCV's `img_hash` (``BlockMeanHash`` mode 1 and ``PHash``); `_kernels.pictures` computes them.
+The bits of bmh1 and phash follow OpenCV's `img_hash` (``BlockMeanHash`` mode 1 and ``PHash``).
 """
 
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from imgmatch_df.columns import BMH1, DISTANCE, DISTANCE_DTYPE, HASH_KINDS, PHASH, HashKind
+from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.hashes.kinds import BMH1, KINDS, MAX_WIDTH_BYTES, HashKind, is_whole
 from imgmatch_df.options import whole_number
 
 if TYPE_CHECKING:
@@ -17,19 +18,15 @@ if TYPE_CHECKING:
 
     from imgmatch_df._kernels.views import Views
 
-MAX_WIDTH_BYTES = 512
 # Rows whose exclusive-or is held at once: 8 MB for bmh1, so that a distance of two columns stays in cache-sized memory.
 _CHUNK_ROWS = 1 << 16
 
 
-def bmh1_series(hashes: "NDArray[np.uint8]", valid: "NDArray[np.bool_]") -> pl.Series:
-    """Return a `Binary` column of the rows of `hashes`, uint8 (n, 121), null where `valid` is False."""
-    return _binary_series(BMH1.name, hashes, valid)
-
-
-def phash_series(hashes: "NDArray[np.uint64]", valid: "NDArray[np.bool_]") -> pl.Series:
-    """Return a `UInt64` column of `hashes`, uint64 (n,), null where `valid` is False."""
-    return _number_series(hashes, valid).alias(PHASH.name)
+def to_series(kind: HashKind, hashes: "NDArray[Any]", valid: "NDArray[np.bool_]") -> pl.Series:
+    """Return a column of `hashes`, an array as `kind.empty_rows` makes it, null where `valid` is False."""
+    if kind.is_number:
+        return _number_series(hashes.ravel(), valid).alias(kind.name)
+    return _binary_series(kind.name, hashes, valid)
 
 
 def size_series(sizes: "NDArray[np.uint32]", valid: "NDArray[np.bool_]") -> pl.Series:
@@ -73,7 +70,7 @@ def as_hashes(column: pl.Series, kind: HashKind) -> pl.Series:
     ColumnError
         If a value does not fit.
     """
-    return unsigned(column) if kind.dtype == PHASH.dtype and column.dtype != pl.Null else column.cast(kind.dtype)
+    return unsigned(column) if kind.is_number and column.dtype != pl.Null else column.cast(kind.dtype)
 
 
 def unsigned(column: pl.Series) -> pl.Series:
@@ -87,7 +84,7 @@ def unsigned(column: pl.Series) -> pl.Series:
         If a value is below -2**63 or above 2**64 - 1.
     """
     dtype = column.dtype
-    if dtype == PHASH.dtype or dtype == pl.Null or not PHASH.holds(dtype):
+    if dtype in (pl.UInt64, pl.Null) or not is_whole(dtype):
         return column
     if dtype.is_unsigned_integer() and dtype != getattr(pl, "UInt128", None):
         return column.cast(pl.UInt64)
@@ -108,12 +105,12 @@ def unsigned(column: pl.Series) -> pl.Series:
 
 
 def dtype_hint(dtype: pl.DataType, kind: HashKind | None = None) -> str:
-    """Return what makes hashes of a column that has another dtype; None is either kind."""
+    """Return what makes hashes of a column that has another dtype; None is any kind."""
     if dtype == pl.String:
         return f"from_bits({'hash_type' if kind is None else repr(kind.name)}) turns strings of 0 and 1 into hashes."
-    if dtype.is_nested() and kind is not PHASH:
-        return "pl.Series([bytes(row) for row in frame['bmh1']]) makes Binary of lists of numbers."
-    if dtype.is_float() and kind is not BMH1:
+    if dtype.is_nested() and (kind is None or not kind.is_number):
+        return f"pl.Series([bytes(row) for row in frame[{(kind or BMH1).name!r}]]) makes Binary of lists of numbers."
+    if dtype.is_float() and (kind is None or kind.is_number):
         return "a float has lost bits of the hash; read the table again with whole numbers in this column."
     return "visual_hash makes it."
 
@@ -140,11 +137,12 @@ def hash_rows(hashes: pl.Series) -> "tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
     hashes = unsigned(hashes)
     valid = hashes.is_not_null().to_numpy()
-    if hashes.dtype == PHASH.dtype:
+    if hashes.dtype == pl.UInt64:
         return hashes.fill_null(0).to_numpy().astype(">u8").view(np.uint8).reshape(-1, 8), valid
     if hashes.dtype != pl.Binary:
         raise ColumnError(
-            f"column {hashes.name!r} has dtype {hashes.dtype}, a hash column is UInt64 (phash) or Binary (bmh1)\n"
+            f"column {hashes.name!r} has dtype {hashes.dtype}, a hash column is UInt64 ({_names(is_number=True)}) or "
+            f"Binary ({_names(is_number=False)})\n"
             f"Hint: {dtype_hint(hashes.dtype)}"
         )
     present = hashes.drop_nulls()
@@ -163,7 +161,7 @@ def _one_width(present: pl.Series) -> int:
     if len(widths) > 1 or (widths and not 1 <= widths[0] <= MAX_WIDTH_BYTES):
         raise ColumnError(
             f"column {present.name!r} holds values of {', '.join(map(str, widths[:4]))} bytes, the hashes of a column "
-            f"have one width of 1 to {MAX_WIDTH_BYTES} bytes\nHint: a bmh1 has {BMH1.n_bytes}."
+            f"have one width of 1 to {MAX_WIDTH_BYTES} bytes\nHint: {_widths()}."
         )
     return widths[0] if widths else BMH1.n_bytes
 
@@ -232,7 +230,7 @@ def hash_words(hashes: pl.Series, kind: HashKind | None = None) -> "NDArray[np.u
 
     from imgmatch_df._kernels.scratch import empty
 
-    if hashes.dtype == PHASH.dtype:
+    if hashes.dtype == pl.UInt64:
         words: NDArray[np.uint64] = empty((len(hashes), 1), np.uint64)
         words.view(">u8")[:, 0] = hashes.to_numpy()
         return words
@@ -250,14 +248,16 @@ def hash_words(hashes: pl.Series, kind: HashKind | None = None) -> "NDArray[np.u
     return words
 
 
-def parse_hash(value: object) -> int | bytes:
-    """Return one hash value as it stands in a column: int for phash, bytes for bmh1.
+def parse_hash(value: object, kind: HashKind | None = None) -> int | bytes:
+    """Return one hash value as it stands in a column: an int of a kind that is UInt64, else bytes.
 
     Parameters
     ----------
     value
         An int of -2**63 to 2**64 - 1, of numpy too (a negative one stands for the same 64 bits); bytes; or the
-        documented 0/1 string of either kind.
+        0/1 string of a kind.
+    kind
+        The kind that a 0/1 string is of; None takes the first registered one of this length.
 
     Raises
     ------
@@ -265,17 +265,18 @@ def parse_hash(value: object) -> int | bytes:
         If it is none of these.
     """
     number = whole_number(value)
-    if number is not None and -(1 << PHASH.n_bits - 1) <= number < 1 << PHASH.n_bits:
-        return number % (1 << PHASH.n_bits)
+    if number is not None and -(1 << 63) <= number < 1 << 64:
+        return number % (1 << 64)
     if isinstance(value, (bytes, bytearray, memoryview)) and 1 <= memoryview(value).nbytes <= MAX_WIDTH_BYTES:
         return bytes(value)
     if isinstance(value, str) and not value.strip("01"):
-        for kind in HASH_KINDS.values():
-            if len(value) == kind.n_chars:
-                return int(value, 2) if kind is PHASH else int(value, 2).to_bytes(kind.n_bytes, "big")
+        for one in KINDS.values() if kind is None else (kind,):
+            if len(value) == one.n_chars:
+                return int(value, 2) if one.is_number else int(value, 2).to_bytes(one.n_bytes, "big")
     shown = f"{value!r:.80}"
+    lengths = " or ".join(str(length) for length in sorted({one.n_chars for one in KINDS.values()}))
     raise ArgumentError(
-        f"a hash value is an int of -2**63 to 2**64 - 1, bytes, or a 0/1 string of {PHASH.n_chars} or {BMH1.n_chars} "
+        f"a hash value is an int of -2**63 to 2**64 - 1, bytes, or a 0/1 string of {lengths} "
         f"characters, got {shown}\nHint: for a column, pass pl.col(name)."
     )
 
@@ -302,7 +303,8 @@ def distances(left: pl.Series, right: pl.Series) -> pl.Series:
     if left.dtype != right.dtype and pl.Null not in (left.dtype, right.dtype):
         raise ColumnError(
             f"cannot compare {left.name!r} ({left.dtype}) with {right.name!r} ({right.dtype})\n"
-            "Hint: both sides must be phash (whole numbers) or both bmh1 (Binary)."
+            f"Hint: both sides must be {_names(is_number=True)} (whole numbers) or both {_names(is_number=False)} "
+            "(Binary)."
         )
     if len(left) != len(right) and 1 not in (len(left), len(right)):
         raise ColumnError(
@@ -312,7 +314,7 @@ def distances(left: pl.Series, right: pl.Series) -> pl.Series:
     if pl.Null in (left.dtype, right.dtype):
         n_rows = 0 if 0 in (len(left), len(right)) else max(len(left), len(right))
         return pl.Series(DISTANCE, [None] * n_rows, dtype=DISTANCE_DTYPE)
-    if left.dtype == PHASH.dtype:
+    if left.dtype == pl.UInt64:
         return (left ^ right).bitwise_count_ones().cast(DISTANCE_DTYPE).alias(DISTANCE)
     return _byte_distances(left, right)
 
@@ -391,6 +393,15 @@ def from_bits(bits: pl.Series, kind: HashKind) -> pl.Series:
     rows = np.zeros((len(bits), kind.n_bytes), np.uint8)
     characters = _value_bytes(bits.drop_nulls().cast(pl.Binary)).reshape(-1, kind.n_chars)
     rows[valid] = np.packbits(characters == ord("1"), axis=1)
-    if kind is PHASH:
-        return phash_series(rows.view(">u8").astype(np.uint64).ravel(), valid).alias(bits.name)
-    return _binary_series(bits.name, rows, valid)
+    hashes = rows.view(">u8").astype(np.uint64) if kind.is_number else rows
+    return to_series(kind, hashes, valid).alias(bits.name)
+
+
+def _names(*, is_number: bool) -> str:
+    """Return the names of the kinds of one dtype, for a message."""
+    return " or ".join(kind.name for kind in KINDS.values() if kind.is_number == is_number)
+
+
+def _widths() -> str:
+    """Return how many bytes the kinds have that are `Binary`, for a message."""
+    return ", ".join(f"a {kind.name} has {kind.n_bytes}" for kind in KINDS.values() if not kind.is_number)

@@ -7,16 +7,16 @@ from functools import partial
 from time import monotonic
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 from imgmatch_df.batch.image_hashes import hash_image, sample_images
-from imgmatch_df.columns import BMH1, DETAIL, DISTANCE, OK, PHASH, REMOVED_RECORDS, STATUS, hash_kind
+from imgmatch_df.columns import DETAIL, DISTANCE, OK, REMOVED_RECORDS, STATUS
 from imgmatch_df.documented import records
 from imgmatch_df.documented.records import RECORD, SOURCE, RequestRows
 from imgmatch_df.documented.values import Json, Method, ping_response
 from imgmatch_df.errors import Failure, without_warnings
 from imgmatch_df.frames import clustering, pairs
+from imgmatch_df.hashes.kinds import documented_kinds, empty_row, hash_kind, hash_kinds
 from imgmatch_df.options import Options
 from imgmatch_df.server.hash_queue import Hasher, Row
 from imgmatch_df.server.settings import Settings
@@ -57,7 +57,7 @@ async def answer(
         If the query of `rank_images` has no hash.
     """
     asked = request.rows if request.query is None else [request.query, *request.rows]
-    hashed = await hasher.hash([_source(row) for row in asked])
+    hashed = await hasher.hash([_source(row) for row in asked], request.hash_types)
     statuses += [row[STATUS] for row in hashed]
     if not settings.echo_base64:
         asked = [{**row, RECORD: {key: row[RECORD][key] for key in row[RECORD] if key != "_base64"}} for row in asked]
@@ -143,13 +143,14 @@ def warm_up(options: Options) -> None:
 
     What decoder processes do is left to them.
     """
+    kinds = hash_kinds(documented_kinds())
     if not options.isolate:
+        rows = empty_row(kinds)
         for sample in sample_images():
-            hash_image(sample, Options(decode=options.decode, alpha=options.alpha), np.empty(BMH1.n_bytes, np.uint8))
-    hashed = pl.DataFrame(
-        {"bmh1": [bytes([number]) * BMH1.n_bytes for number in range(6)], "phash": range(6)},
-        schema={"bmh1": BMH1.dtype, "phash": PHASH.dtype},
-    )
-    for hash_type, radius in (("bmh1", 0), ("bmh1", 48), ("phash", 0), ("phash", 6)):
-        clustering.remove_duplicates(hashed, radius, hash_type)
-        pairs.rank_images(hashed, hashed[hash_type][0], hash_type)
+            hash_image(sample, Options(decode=options.decode, alpha=options.alpha), rows)
+    for kind in kinds:
+        hashes = list(range(6)) if kind.is_number else [bytes([number]) * kind.n_bytes for number in range(6)]
+        hashed = pl.DataFrame({kind.name: pl.Series(hashes, dtype=kind.dtype)})
+        for radius in (0, 2 * kind.near_radius):
+            clustering.remove_duplicates(hashed, radius, kind.name)
+            pairs.rank_images(hashed, hashes[0], kind.name)

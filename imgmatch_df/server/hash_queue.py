@@ -17,9 +17,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from imgmatch_df.batch.isolation import LOW, DeclinedError, Decoders, DecodersUnavailableError, Lane
 from imgmatch_df.batch.run import hash_source
-from imgmatch_df.columns import BMH1, DETAIL, HEIGHT, PHASH, STATUS, WIDTH
+from imgmatch_df.columns import DETAIL, HEIGHT, STATUS, WIDTH
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.scheduler import Download, network
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, HashKind, hash_kinds
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 from imgmatch_df.sources import Fetched, url_of
@@ -74,10 +75,12 @@ class _Picture(NamedTuple):
 class _Job:
     """The rows of one request.
 
-    `ended` is shared with the threads that hash and fetch, and touched under the lock of the `Hasher` only.
+    `kinds` are computed. `ended` is shared with the threads that hash and fetch, and touched under the lock of the
+    `Hasher` only.
     """
 
-    def __init__(self, n_rows: int) -> None:
+    def __init__(self, n_rows: int, kinds: tuple[HashKind, ...]) -> None:
+        self.kinds = kinds
         self.ended = False
         self.n_open = n_rows
         self.rows: list[Row | None] = [None] * n_rows
@@ -106,7 +109,7 @@ class _Queue:
     n_threads
         How many of them hash at a time.
     arguments
-        Of `hash_source`, beside the source.
+        Of `hash_source`, beside the source and the hash kinds.
     """
 
     def __init__(self, executor: Callable[[], Executor], n_threads: int, *arguments: Any) -> None:
@@ -170,8 +173,10 @@ class Hasher:
                 executor = lambda threads=threads: threads  # noqa: E731
                 self._queues.append(_Queue(executor, n_decoders, options, hash_one))
 
-    async def hash(self, sources: Sequence[str | Failure | None]) -> list[Row]:
-        """Return a row of `columns.visual_hash_fields()` for each source, in order.
+    async def hash(
+        self, sources: Sequence[str | Failure | None], hash_types: Sequence[str] = DEFAULT_HASH_TYPES
+    ) -> list[Row]:
+        """Return a row of `kinds.visual_hash_fields()` for each source, in order.
 
         Cancelling gives up what is not hashed yet, and what is being fetched.
 
@@ -179,13 +184,15 @@ class Hasher:
         ----------
         sources
             ``data:`` URIs and addresses; None gives a row without an image, a failure one that says so.
+        hash_types
+            The kinds to compute; rows that are known already may have more.
         """
-        job = _Job(len(sources))
+        job = _Job(len(sources), hash_kinds(hash_types))
         local: list[_Picture] = []
         addresses: list[tuple[int, str, str]] = []
         for position, source in enumerate(sources):
             if isinstance(source, Failure):
-                job.settle([position], _failed_row(source))
+                job.settle([position], _failed_row(source, job.kinds))
             elif source is not None and (url := url_of(source)) is not None:
                 addresses.append((position, source, url))
             else:
@@ -272,7 +279,8 @@ class Hasher:
             if isinstance(answer, Fetched):
                 self._add(self._queues[0], job, [_Picture(positions[number], answer, release)])
             elif answer is not None:  # else it has been stopped
-                self._put(job, positions[number], _failed_row(answer) if isinstance(answer, Failure) else answer)
+                row = _failed_row(answer, job.kinds) if isinstance(answer, Failure) else answer
+                self._put(job, positions[number], row)
 
         download = Download(list(places), self._options, arrived)
         network().start(download)
@@ -298,7 +306,7 @@ class Hasher:
             job, picture = taken
             row: Row | BaseException
             try:
-                row = hash_source(picture.source, *queue.arguments)
+                row = hash_source(picture.source, *queue.arguments, kinds=job.kinds)
                 self._hashed_at = monotonic()
             except DeclinedError:
                 self._add(self._queues[self._queues.index(queue) + 1], job, [picture])
@@ -336,6 +344,6 @@ class Hasher:
             job.settle(positions, row)
 
 
-def _failed_row(failure: Failure) -> Row:
-    nothing = dict.fromkeys((WIDTH, HEIGHT, BMH1.name, PHASH.name))
+def _failed_row(failure: Failure, kinds: Sequence[HashKind]) -> Row:
+    nothing = dict.fromkeys((WIDTH, HEIGHT, *(kind.name for kind in kinds)))
     return {**nothing, STATUS: failure.status, DETAIL: failure.detail}

@@ -6,18 +6,21 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from imgmatch_df.documented.records import RequestRows, read_rows
 from imgmatch_df.documented.values import Json, Method
+from imgmatch_df.hashes.kinds import documented_kinds, hash_kinds
 from imgmatch_df.server.responses import Refusal
 from imgmatch_df.server.settings import Settings
 
 # The unit of distances and the rule of `range`, for the description of the API and its page.
 DISTANCE_UNIT: Final = (
-    "Distances are percent of differing bits, with one decimal: 100 x bits / 968 for bmh1, 100 x bits / 64 for phash."
+    "Distances are percent of differing bits, with one decimal: "
+    + ", ".join(f"100 x bits / {kind.n_chars} for {kind.name}" for kind in hash_kinds(documented_kinds()))
+    + "."
 )
 RANGE_RULE: Final = (
     "A pair is within the range if its distance, rounded to one decimal as rank_images shows it, is at most the range."
 )
 
-HashType = Literal["bmh1", "phash"]
+HashType: Any = Literal[documented_kinds()]
 
 
 class Record(BaseModel):
@@ -87,7 +90,7 @@ _ALLOWED: Final = {
     "list_type": "must be a list",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
-    "literal_error": "must be 'bmh1' or 'phash'",
+    "literal_error": f"must be {' or '.join(map(repr, documented_kinds()))}",
     "float_type": "must be a number",
     "greater_than_equal": "must be a number from 0 to 100",
     "less_than_equal": "must be a number from 0 to 100",

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from imgmatch_df.columns import OK, STATUSES
 from imgmatch_df.documented.values import Json, Method
+from imgmatch_df.hashes.kinds import documented_kinds, hash_kinds
 from imgmatch_df.server.models import DISTANCE_UNIT, RANGE_RULE, describe_models
 from imgmatch_df.server.settings import Settings
 
@@ -16,7 +17,8 @@ _SUMMARIES: Final = {
     "ping": ("Test the service", "Returns its name."),
     "visual_hash": (
         "Hash images",
-        "Returns bmh1 and phash of each image as strings of 0 and 1, and its width and height in pixels.",
+        f"Returns {' and '.join(documented_kinds())} of each image "
+        "as strings of 0 and 1, and its width and height in pixels.",
     ),
     "remove_duplicates": (
         "Merge near-duplicates",
@@ -90,8 +92,14 @@ _RECORD: Final = {
             "$ref": "#/components/schemas/Status",
             "description": "Of every record of remove_duplicates, and of those that failed: code 400, reason, detail.",
         },
-        "bmh1": {"type": "string", "pattern": "^[01]{968}$", "description": "Block mean hash: 968 characters."},
-        "phash": {"type": "string", "pattern": "^[01]{64}$", "description": "Perceptual hash: 64 characters."},
+        **{
+            kind.name: {
+                "type": "string",
+                "pattern": f"^[01]{{{kind.n_chars}}}$",
+                "description": f"{kind.title}: {kind.n_chars} characters.",
+            }
+            for kind in hash_kinds(documented_kinds())
+        },
         "removed_records": _list_of("The records that were merged with this one."),
     },
 }

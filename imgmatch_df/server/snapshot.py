@@ -8,11 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from imgmatch_df.columns import BMH1, DETAIL, HASH_KINDS, HEIGHT, OK, PHASH, STATUS, WIDTH
+from imgmatch_df.columns import DETAIL, HEIGHT, OK, STATUS, WIDTH
+from imgmatch_df.hashes.kinds import documented_kinds, hash_kinds
 from imgmatch_df.server.hash_queue import Row
 
 # What is read of a store besides its key.
-COLUMNS: Final = (WIDTH, HEIGHT, *HASH_KINDS, STATUS)
+_KINDS: Final = hash_kinds(documented_kinds())
+COLUMNS: Final = (WIDTH, HEIGHT, *documented_kinds(), STATUS)
 
 
 class _Part(NamedTuple):
@@ -20,8 +22,7 @@ class _Part(NamedTuple):
 
     keys: npt.NDArray[np.uint8]  # UTF-8, one behind the other
     ends: npt.NDArray[np.uint32 | np.int64]  # of each key, after a zero
-    bmh1: npt.NDArray[np.uint8]  # (n, 121)
-    phash: npt.NDArray[np.uint64]
+    hashes: tuple[npt.NDArray[Any], ...]  # of each documented kind, as `HashKind.empty_rows` makes them
     width: npt.NDArray[np.uint32]  # 0 where the store has none
     height: npt.NDArray[np.uint32]
 
@@ -32,8 +33,7 @@ class _Part(NamedTuple):
         return {
             WIDTH: int(self.width[row]) or None,
             HEIGHT: int(self.height[row]) or None,
-            BMH1.name: self.bmh1[row].tobytes(),
-            PHASH.name: int(self.phash[row]),
+            **{kind.name: kind.value(rows[row]) for kind, rows in zip(_KINDS, self.hashes, strict=True)},
             STATUS: OK,
             DETAIL: None,
         }
@@ -54,8 +54,10 @@ class Snapshot:
         for batch in batches:
             hashed = batch.filter(
                 pl.col(STATUS) == OK,
-                pl.col(PHASH.name).is_not_null(),
-                pl.col(BMH1.name).bin.size() == BMH1.n_bytes,
+                *(
+                    pl.col(kind.name).is_not_null() if kind.is_number else pl.col(kind.name).bin.size() == kind.n_bytes
+                    for kind in _KINDS
+                ),
             )
             if hashed.is_empty():
                 continue
@@ -74,11 +76,13 @@ class Snapshot:
     @property
     def n_bytes(self) -> int:
         """The size in memory, in bytes."""
-        arrays = [self._digests, self._order, *(array for part in self._parts for array in part)]
+        arrays = [self._digests, self._order]
+        for part in self._parts:
+            arrays += [part.keys, part.ends, part.width, part.height, *part.hashes]
         return sum(array.nbytes for array in arrays)
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Row]:
-        """Return the rows of those `keys` that are there, with the columns of `columns.visual_hash_fields`."""
+        """Return the rows of those `keys` that are there, with the columns of `kinds.visual_hash_fields`."""
         wanted = list(dict.fromkeys(keys))
         digests = _digest(pl.Series(wanted, dtype=pl.String))
         starts = np.searchsorted(self._digests, digests, "left").tolist()
@@ -106,10 +110,14 @@ def _digest(keys: pl.Series) -> npt.NDArray[np.uint64]:
 
 def _pack(hashed: pl.DataFrame, key: str) -> _Part:
     keys, ends = _flatten(hashed[key])
-    bmh1, _ = _flatten(hashed[BMH1.name])
+    hashes = tuple(
+        hashed[kind.name].to_numpy().astype(np.uint64).reshape(-1, 1)
+        if kind.is_number
+        else _flatten(hashed[kind.name])[0].reshape(-1, kind.n_bytes)
+        for kind in _KINDS
+    )
     width, height = (hashed[name].fill_null(0).to_numpy().astype(np.uint32) for name in (WIDTH, HEIGHT))
-    phash = hashed[PHASH.name].to_numpy().astype(np.uint64)
-    return _Part(keys, ends, bmh1.reshape(-1, BMH1.n_bytes), phash, width, height)
+    return _Part(keys, ends, hashes, width, height)
 
 
 def _flatten(values: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32 | np.int64]]:

@@ -11,8 +11,9 @@ from typing import Final
 
 import polars as pl
 
-from imgmatch_df.columns import HASH_KINDS, SOURCE
+from imgmatch_df.columns import SOURCE
 from imgmatch_df.errors import StoreError
+from imgmatch_df.hashes.kinds import documented_kinds
 from imgmatch_df.server.hash_queue import Row
 from imgmatch_df.server.private_copy import BusyError, Identity, identify, private_copy
 from imgmatch_df.server.snapshot import COLUMNS, Snapshot
@@ -213,5 +214,6 @@ def _check(manifest: Manifest, recipe: str, shown: str) -> None:
             f"the key of {shown} is {manifest.key!r}, not the URL\n"
             "Hint: write a store without key=, so that the source is the key."
         )
-    wanted = Manifest.make(manifest.key, pl.String(), tuple(HASH_KINDS), recipe, has_source=manifest.has_source)
+    hash_types = (*documented_kinds(), *manifest.hash_types)
+    wanted = Manifest.make(manifest.key, pl.String(), hash_types, recipe, has_source=manifest.has_source)
     manifest.check_same(wanted, shown)

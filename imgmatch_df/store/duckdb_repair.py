@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from imgmatch_df.columns import OK, STATUS, STATUSES, hash_kind
+from imgmatch_df.columns import OK, STATUS, STATUSES
 from imgmatch_df.errors import ImgMatchWarning, StoreError
+from imgmatch_df.hashes.kinds import hash_kind
 from imgmatch_df.store.duckdb_files import ATTACHED, MAX_COMMIT_ROWS, Draft, attach, torn_block
 from imgmatch_df.store.manifest import Manifest
 

@@ -12,7 +12,6 @@ import polars as pl
 from imgmatch_df.columns import (
     DETAIL,
     ETAG,
-    HASH_KINDS,
     HEIGHT,
     MODIFIED,
     MODIFIED_DTYPE,
@@ -21,10 +20,9 @@ from imgmatch_df.columns import (
     STATUS,
     STATUS_DTYPE,
     WIDTH,
-    HashKind,
-    hash_kind,
 )
 from imgmatch_df.errors import ArgumentError, StoreError
+from imgmatch_df.hashes.kinds import KINDS, HashKind, hash_kind
 from imgmatch_df.options import make_recipe, shown
 
 FORMAT: Final = 1
@@ -35,7 +33,7 @@ _NUMBER: Final = "Int64"
 _UNSIGNED: Final = "UInt64"
 _KEY_DTYPES: Final[dict[str, pl.DataType]] = {_TEXT: pl.String(), _NUMBER: pl.Int64(), _UNSIGNED: pl.UInt64()}
 # The columns of a store besides its key and its source.
-_OTHERS: Final = (*HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG)
+_OTHERS: Final = (WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG)  # and the hash kinds
 # Columns that the SQL macros and the writers of stores add for a time begin with these.
 _OWN_NAMES: Final = ("imgmatch_row", "imgmatch_none", "__imgmatch_")
 
@@ -92,7 +90,7 @@ class Manifest:
                 f"key must not contain NUL, or begin with {' or '.join(map(repr, _OWN_NAMES))}, got {shown(key)}\n"
                 "Hint: rename it in the frame."
             )
-        versions = tuple((name, hash_kind(name).version) for name in HASH_KINDS if name in hash_types)
+        versions = tuple((name, hash_kind(name).version) for name in KINDS if name in hash_types)
         decode, _, alpha = recipe.partition("+")
         manifest = cls(
             key=key,
@@ -103,7 +101,7 @@ class Manifest:
             alpha=alpha or "drop",
             created_by=made_by(),
         )
-        if key.lower() in _OTHERS or (key.lower() == SOURCE and key != SOURCE):
+        if key.lower() in (*_OTHERS, *KINDS) or (key.lower() == SOURCE and key != SOURCE):
             raise ArgumentError(
                 f"key must be the name of no other column of a store, got {key!r}\nHint: rename it in the frame."
             )
@@ -129,21 +127,28 @@ class Manifest:
                     f"{FORMAT}\n"
                     "Hint: install a newer imgmatch-df; nothing was changed."
                 )
-            versions = tuple((name.removeprefix(_HASH), entries[name]) for name in entries if name.startswith(_HASH))
+            made_in = {name.removeprefix(_HASH): entries[name] for name in entries if name.startswith(_HASH)}
+            order = (*KINDS, *sorted(made_in.keys() - KINDS))
+            versions = tuple((name, made_in[name]) for name in order if name in made_in)
             decode, _, alpha = entries["decode"].partition("+")
             manifest = cls(
                 key=entries["key"],
                 key_dtype=entries["key_dtype"],
                 has_source=entries["has_source"] == "true",
                 decode=decode,
-                versions=tuple(sorted(versions)),
+                versions=versions,
                 alpha=alpha or "drop",
                 created_by=entries["created_by"],
             )
-            unknown = [name for name in manifest.hash_types if name not in HASH_KINDS]
-            if unknown or not versions or manifest.key_dtype not in _KEY_DTYPES:
-                raise ValueError(unknown or manifest.key_dtype)
-            if "\0" in manifest.key or manifest.key.lower() in _OTHERS:
+            unknown = [name for name in manifest.hash_types if name not in KINDS]
+            if unknown:
+                raise StoreError(
+                    f"{where} has hashes of a hash kind that {made_by()} does not have: {shown(unknown[0])}\n"
+                    "Hint: register_hash_kind before the store is opened; nothing was changed."
+                )
+            if not versions or manifest.key_dtype not in _KEY_DTYPES:
+                raise ValueError(manifest.key_dtype)
+            if "\0" in manifest.key or manifest.key.lower() in (*_OTHERS, *KINDS):
                 raise ValueError(manifest.key)
         except (KeyError, TypeError, ValueError) as error:
             raise _not_understood(where, str(error)) from error

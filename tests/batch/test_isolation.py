@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic, sleep
 
-import numpy as np
 import polars as pl
 import pytest
 from drawing import draw, jpeg
@@ -19,6 +18,7 @@ from imgmatch_df.batch import isolation
 from imgmatch_df.batch.image_hashes import hash_image
 from imgmatch_df.batch.isolation import LOW, DeclinedError, Decoders, DecodersUnavailableError, Lane
 from imgmatch_df.errors import Failure
+from imgmatch_df.hashes.kinds import BMH1, PHASH, empty_row
 from imgmatch_df.images import decode_costs, pixel_budget
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
@@ -36,10 +36,10 @@ def decoders():
 
 
 def both(decoders, data, options=OPTIONS):
-    bmh1, isolated_bmh1 = np.zeros(121, np.uint8), np.zeros(121, np.uint8)
+    here, isolated = empty_row((BMH1, PHASH)), empty_row((BMH1, PHASH))
     return (
-        (hash_image(data, options, bmh1), bmh1.tobytes()),
-        (decoders.hash_image(data, options, isolated_bmh1), isolated_bmh1.tobytes()),
+        (hash_image(data, options, here), *(row.tobytes() for row in here.values())),
+        (decoders.hash_image(data, options, isolated), *(row.tobytes() for row in isolated.values())),
     )
 
 
@@ -68,7 +68,7 @@ def test_a_killed_decoder_costs_one_row(decoders, encoded):
     for decoder in decoders._free:
         os.kill(decoder._pid, signal.SIGKILL)
     n_killed = len(decoders._free)
-    out = np.zeros(121, np.uint8)
+    out = empty_row((BMH1, PHASH))
     results = [decoders.hash_image(encoded[0], OPTIONS, out) for _ in range(n_killed + 2)]
     assert [isinstance(result, Failure) for result in results] == [True] * n_killed + [False] * 2
     assert results[0] == Failure("decode_failed", "the decoder crashed, or ran out of memory")
@@ -80,7 +80,7 @@ def test_a_decoder_that_takes_too_long_is_killed(decoders, encoded, monkeypatch)
     os.kill(decoder._pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
         patch.setattr(isolation, "DEADLINE_S", 0.3)
-        failure = decoders.hash_image(encoded[0], OPTIONS, np.zeros(121, np.uint8))
+        failure = decoders.hash_image(encoded[0], OPTIONS, empty_row((BMH1, PHASH)))
     assert failure == Failure("decode_failed", "not decoded within 0.3 s")
     assert decoder not in decoders._free
     assert both(decoders, encoded[0])[0] == both(decoders, encoded[0])[1]
@@ -113,7 +113,7 @@ def test_memory_is_taken_from_the_budget_of_this_process(decoders, encoded, monk
     image = jpeg(draw(3, 2400, 1600))
     both(decoders, image)
     del noted.taken[:]
-    out = np.zeros(121, np.uint8)
+    out = empty_row((BMH1, PHASH))
     assert decoders.hash_image(image, OPTIONS, out).width == 2400
     assert noted.taken == [decode_costs.n_bytes("JPEG", image, 2400, 1600)]
     n_taken = len(noted.taken)
@@ -123,7 +123,7 @@ def test_memory_is_taken_from_the_budget_of_this_process(decoders, encoded, monk
 
 
 def test_a_lane_declines_what_is_too_large_and_the_next_one_takes_it(decoders):
-    out = np.zeros(121, np.uint8)
+    out = empty_row((BMH1, PHASH))
     image = jpeg(draw(3, 2400, 1600))
     small = Lane(NotedBudget(), max_bytes=17_000_000)
     both(decoders, image)
@@ -142,14 +142,14 @@ def test_a_lane_declines_what_takes_too_long(decoders, encoded):
     victim = decoders._free[-1]
     os.kill(victim._pid, signal.SIGSTOP)
     with pytest.raises(DeclinedError):
-        decoders.hash_image(encoded[0], OPTIONS, np.zeros(121, np.uint8), Lane(max_s=0.2))
+        decoders.hash_image(encoded[0], OPTIONS, empty_row((BMH1, PHASH)), Lane(max_s=0.2))
     assert victim not in decoders._free
     assert both(decoders, encoded[0])[0] == both(decoders, encoded[0])[1]
 
 
 def test_a_killed_fork_server_is_replaced(encoded):
     running = Decoders()
-    out = np.zeros(121, np.uint8)
+    out = empty_row((BMH1, PHASH))
     expected = running.hash_image(encoded[0], OPTIONS, out)
     first = running._server.process
     first.kill()
@@ -169,7 +169,7 @@ def test_decoders_that_cannot_decode_say_why(encoded, monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     running = Decoders()
     with pytest.raises(DecodersUnavailableError, match="a sample image is not decoded") as error:
-        running.hash_image(encoded[0], OPTIONS, np.zeros(121, np.uint8))
+        running.hash_image(encoded[0], OPTIONS, empty_row((BMH1, PHASH)))
     assert "Hint:" in str(error.value)
     running.close()
 
@@ -185,7 +185,7 @@ running.warm_up(1, LOW)
 print(*[one._pid for one in running._free + running._free_low], running._server.process.pid, flush=True)
 for decoder in running._free:
     os.kill(decoder._pid, 19)  # SIGSTOP: in the middle of an image
-threading.Thread(target=running.hash_image, args=(b"image", Options(), np.zeros(121, np.uint8))).start()
+threading.Thread(target=running.hash_image, args=(b"image", Options(), empty_row([BMH1]))).start()
 time.sleep(60)
 """
 

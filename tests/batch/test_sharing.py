@@ -18,6 +18,7 @@ import imgmatch_df
 from imgmatch_df.batch import run as batches
 from imgmatch_df.batch import sharing, statements
 from imgmatch_df.frames import expressions
+from imgmatch_df.hashes.kinds import batch_fields
 
 ENGINES = ["eager", "in-memory", "streaming"]
 WEB = {"allow_private_networks": True, "attempts": 1}
@@ -35,9 +36,9 @@ def hashed_rows(monkeypatch):
     sizes: list[int] = []
     real = batches.hash_batch
 
-    def counting(values, options):
+    def counting(values, options, *kinds):
         sizes.append(len(values))
-        return real(values, options)
+        return real(values, options, *kinds)
 
     monkeypatch.setattr(batches, "hash_batch", counting)
     return sizes
@@ -101,10 +102,10 @@ def test_a_statement_that_starts_while_another_runs_reads_again(paths, monkeypat
     real, inside = batches.hash_batch, [threading.Event(), threading.Event()]
     order = iter(inside)
 
-    def meeting(values, options):
+    def meeting(values, options, *kinds):
         next(order).set()
         assert inside[1].wait(60)
-        return real(values, options)
+        return real(values, options, *kinds)
 
     monkeypatch.setattr(batches, "hash_batch", meeting)
     phash, bmh1 = two()
@@ -141,9 +142,9 @@ from imgmatch_df.batch import run as batches, sharing
 
 sizes = []
 real = batches.hash_batch
-def counting(values, options):
+def counting(values, options, *kinds):
     sizes.append(len(values))
-    return real(values, options)
+    return real(values, options, *kinds)
 batches.hash_batch = counting
 
 frame = pl.DataFrame({"url": sys.argv[1:]})
@@ -257,10 +258,10 @@ from imgmatch_df.batch import run as batches, sharing
 
 n_rows = 0
 real = batches.hash_batch
-def counting(values, options):
+def counting(values, options, *kinds):
     global n_rows
     n_rows += len(values)
-    return real(values, options)
+    return real(values, options, *kinds)
 batches.hash_batch = counting
 frame, exprs, query = pickle.loads(sys.stdin.buffer.read())
 out = [frame.select(*exprs), frame.lazy().select(*exprs).collect()]
@@ -296,8 +297,9 @@ def test_expressions_and_queries_work_in_another_process(paths, tmp_path):
 def test_what_travels_holds_no_locks():
     """Without Polars' own wrapper, which only cloudpickle can pickle."""
     options = imgmatch_df.options.make_options(storage_options={"secret": "s"}, max_pixels=10**6)
-    shared = sharing.shared_batches(options)
-    for one in (shared, sharing.SharedBatches(options, merged=True), sharing.Field(shared, "phash"), options):
+    dtype = pl.Struct(batch_fields(["phash"]))
+    shared = sharing.shared_batches(options, dtype, b"source")
+    for one in (shared, sharing.SharedBatches(options, dtype, merged=True), sharing.Field(shared, "phash"), options):
         assert type(pickle.loads(pickle.dumps(one))) is type(one)
     assert pickle.loads(pickle.dumps(shared)) is shared
     assert pickle.loads(pickle.dumps(options)) == options

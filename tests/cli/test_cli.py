@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 import imgmatch_df
 from imgmatch_df.batch import run
 from imgmatch_df.cli.app import app
-from imgmatch_df.columns import HASH_KINDS, STATUS_DTYPE
+from imgmatch_df.columns import STATUS_DTYPE
 from imgmatch_df.documented import records
 from imgmatch_df.documented import values as documented
+from imgmatch_df.hashes.kinds import KINDS
 
 HASHED = ["width", "height", "bmh1", "phash", "status", "detail"]
 ON_A_SYSTEM_WITH_BYTES = pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
@@ -68,7 +69,7 @@ def from_text(frame):
         pl.col("width", "height").cast(pl.UInt32),
         pl.col("status").cast(STATUS_DTYPE),
         pl.col("detail").cast(pl.String),
-        *(pl.col(name).imgmatch.from_bits(name) for name in HASH_KINDS if name in frame.columns),
+        *(pl.col(name).imgmatch.from_bits(name) for name in KINDS if name in frame.columns),
     )
 
 
@@ -360,9 +361,9 @@ def test_each_picture_is_decoded_once_in_small_batches(paths, empty, monkeypatch
     n_hashed = []
     original = run.hash_batch
 
-    def spy(values, options):
+    def spy(values, options, *kinds):
         n_hashed.append(len(values))
-        return original(values, options)
+        return original(values, options, *kinds)
 
     monkeypatch.setattr(run, "hash_batch", spy)
     long = pl.concat([paths] * 25)

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import imgmatch_df
 from imgmatch_df.cli.app import app
-from imgmatch_df.columns import HASH_KINDS
 from imgmatch_df.frames import clustering
+from imgmatch_df.hashes.kinds import KINDS
 
 PROGRAM = [sys.executable, "-W", "error", "-c", "from imgmatch_df.cli import main; main()"]
 
@@ -187,9 +187,9 @@ def test_a_store_with_another_key_names_the_rows(here):
 # Hints and warnings
 
 
-@pytest.mark.parametrize("hash_type", HASH_KINDS)
+@pytest.mark.parametrize("hash_type", KINDS)
 def test_radius_0_that_finds_nothing_hints_at_the_advised_radius(here, hash_type):
-    said = f"equal hashes only; --radius {HASH_KINDS[hash_type].near_radius} finds edited copies\n"
+    said = f"equal hashes only; --radius {KINDS[hash_type].near_radius} finds edited copies\n"
     words = ("remove-duplicates", "photos", "--hash-type", hash_type)
     for more in ([], ["--radius", 0], ["-o", "o.csv"], ["-o", "o.parquet"], ["-o", "o.json"], ["--list-removed"]):
         assert call(*words, *more).stderr == said

@@ -791,9 +791,9 @@ WRONG = {
 def test_wrong_calls_are_known_before_hashing(words, drawn, out, monkeypatch):
     original = run.hash_batch
 
-    def only_the_query(values, options):
+    def only_the_query(values, options, *kinds):
         assert len(values) <= 1, "hashed"
-        return original(values, options)
+        return original(values, options, *kinds)
 
     monkeypatch.setattr(run, "hash_batch", only_the_query)
     monkeypatch.setattr(inputs, "collect", lambda *_, **__: pytest.fail("collected"))

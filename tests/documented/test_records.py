@@ -16,6 +16,7 @@ from imgmatch_df import columns as schema
 from imgmatch_df.documented import records
 from imgmatch_df.documented import values as documented
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.hashes import kinds
 from imgmatch_df.sources import parse_source
 
 # The documented examples, verbatim.
@@ -127,7 +128,7 @@ def hashed(frame, hashes=None, statuses=None, details=None, sides=(400, 300)):
         "status": statuses,
         "detail": details or [None if good else "a detail" for good in ok],
     }
-    return frame.hstack(pl.DataFrame(added, schema=schema.visual_hash_fields()))
+    return frame.hstack(pl.DataFrame(added, schema=kinds.visual_hash_fields()))
 
 
 def with_removed(frame, kept, removed):
@@ -686,13 +687,13 @@ KINDS = pytest.mark.parametrize("name", ["bmh1", "phash"])
 
 def included(range_, name):
     """The distances within `range`, by the rule itself: those that are shown as a number within it."""
-    kind = schema.hash_kind(name)
+    kind = kinds.hash_kind(name)
     return [bits for bits in range(kind.n_bits + 1) if round(100 * bits / kind.n_chars, 1) <= range_]
 
 
 @KINDS
 def test_a_distance_as_it_is_shown_is_within_itself(name):
-    kind = schema.hash_kind(name)
+    kind = kinds.hash_kind(name)
     for bits in range(kind.n_bits + 1):
         shown = documented.percent_from_bits(bits, name)
         assert shown == round(100 * bits / kind.n_chars, 1)
@@ -711,7 +712,7 @@ def test_every_range_with_one_decimal_includes_what_is_shown_within_it(name):
     for percent in range(101):
         assert documented.radius_from_range(percent, name) == documented.radius_from_range(float(percent), name)
     assert documented.radius_from_range(0, name) == 0
-    assert documented.radius_from_range(100, name) == schema.hash_kind(name).n_bits
+    assert documented.radius_from_range(100, name) == kinds.hash_kind(name).n_bits
 
 
 @KINDS

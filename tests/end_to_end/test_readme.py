@@ -8,7 +8,7 @@ from documents import PAGES, ROOT, blocks_of
 from typer.testing import CliRunner
 
 from imgmatch_df.cli import demo
-from imgmatch_df.columns import HASH_KINDS
+from imgmatch_df.hashes.kinds import KINDS
 from imgmatch_df.options import Options
 
 README = ROOT / "README.md"
@@ -77,7 +77,7 @@ def test_one_radius_is_advised_for_each_kind():
     radii = {name: advised(text) for name, text in texts.items()}
     for name, found in radii.items():
         assert {(kind, radius) for kind, radius in found} <= {
-            (kind.name, kind.near_radius) for kind in HASH_KINDS.values()
+            (kind.name, kind.near_radius) for kind in KINDS.values()
         }, name
     guide = ("docs/guide/choosing-a-radius.md", "docs/guide/near-duplicates.md")
     for name in ("README.md", *guide, "radius.ipynb", "help"):  # both are named there

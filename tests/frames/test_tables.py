@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 import imgmatch_df
 from imgmatch_df.batch import run as batches
 from imgmatch_df.cli.app import app
-from imgmatch_df.columns import BMH1, HASH_KINDS, PHASH
 from imgmatch_df.frames.given_hashes import form_of, parse_text
+from imgmatch_df.hashes.kinds import BMH1, KINDS, PHASH
 
 N = 6
 COMMANDS = ("visual-hash", "remove-duplicates", "rank-images")
@@ -511,7 +511,7 @@ def test_hashes_from_elsewhere_are_as_good_as_ours(tmp_path, no_hashing, kind, f
     frame = pl.DataFrame({"path": names, kind: column}).vstack(
         pl.DataFrame({"path": ["none"], kind: pl.Series([None], dtype=column.dtype)})
     )
-    ours = pl.Series(PHASHES if kind == "phash" else BMH1S, dtype=HASH_KINDS[kind].dtype).extend_constant(None, 1)
+    ours = pl.Series(PHASHES if kind == "phash" else BMH1S, dtype=KINDS[kind].dtype).extend_constant(None, 1)
     wanted = frame.with_columns(ours.alias(kind))
     if given == "json":
         path = tmp_path / "in.json"
@@ -595,7 +595,7 @@ def test_two_tables_may_have_two_forms(tmp_path, no_hashing, mine, theirs):
 )
 def test_the_first_value_that_is_no_hash_is_named(tmp_path, no_hashing, kind, values, shown, given):
     path = write(pl.DataFrame({"path": ["a"] * len(values), kind: values}), tmp_path / f"in.{given}")
-    for words in (["remove-duplicates", path], ["rank-images", "0" * HASH_KINDS[kind].n_chars, path]):
+    for words in (["remove-duplicates", path], ["rank-images", "0" * KINDS[kind].n_chars, path]):
         result = call(*words, "--hash-type", kind)
         assert result.exit_code == 2
         assert f"column '{kind}' holds " in result.stderr

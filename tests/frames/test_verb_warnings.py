@@ -11,8 +11,8 @@ from drawing import draw, jpeg
 
 import imgmatch_df
 from imgmatch_df import ImgMatchWarning
-from imgmatch_df.columns import HASH_KINDS
 from imgmatch_df.errors import without_warnings
+from imgmatch_df.hashes.kinds import KINDS
 
 ENGINES = ["in-memory", "streaming"]
 
@@ -45,7 +45,7 @@ RADIUS_VERBS = {
 @pytest.mark.parametrize("verb", RADIUS_VERBS)
 @pytest.mark.parametrize("hash_type", ["bmh1", "phash"])
 def test_a_radius_beyond_the_honest_range_warns_when_the_call_is_built(hash_type, verb):
-    kind, call = HASH_KINDS[hash_type], RADIUS_VERBS[verb]
+    kind, call = KINDS[hash_type], RADIUS_VERBS[verb]
     values = [1, 2] if hash_type == "phash" else [bytes(121), b"\1" * 121]
     frame = pl.DataFrame({hash_type: pl.Series(values, dtype=kind.dtype)})
     for data in (frame, frame.lazy()):

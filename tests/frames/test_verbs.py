@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import imgmatch_df
-from imgmatch_df.columns import BMH1, HASH_KINDS
+from imgmatch_df.hashes.kinds import BMH1, KINDS
 
 ENGINES = ["eager", "in-memory", "streaming"]
 # The frames here are all clusters, and some radii all bits; `test_verb_warnings.py` has what is said of that.
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::imgmatch_df.ImgMatchWarning")
 def make(n, hash_type="bmh1", seed=0, null_share=0.1):
     """A frame of clustered hashes: copies, neighbours up to a dozen bits away, strangers and nulls."""
     rng = np.random.default_rng(seed)
-    kind = HASH_KINDS[hash_type]
+    kind = KINDS[hash_type]
     bits = rng.integers(0, 2, (n, 8 * kind.n_bytes), np.uint8)
     for row in range(n):
         if row and rng.random() < 0.6:
@@ -183,7 +183,7 @@ def test_ranking_is_a_stable_sort_by_distance(engine, hash_type, k):
     )
     out = ask(frame, engine, lambda data: data.imgmatch.rank_images(query, hash_type, k=k))
     assert_frame_equal(out, expected)
-    bits = pl.Series([query], dtype=HASH_KINDS[hash_type].dtype).imgmatch.to_bits()[0]
+    bits = pl.Series([query], dtype=KINDS[hash_type].dtype).imgmatch.to_bits()[0]
     assert_frame_equal(frame.imgmatch.rank_images(bits, hash_type, k=k), expected)
 
 

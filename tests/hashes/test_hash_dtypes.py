@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
-from imgmatch_df.columns import BMH1, PHASH
 from imgmatch_df.hashes import codec
+from imgmatch_df.hashes.kinds import BMH1, PHASH
 
 ENGINES = ["eager", "in-memory", "streaming"]
 # Postgres, Spark, Delta and Iceberg have no unsigned integers; Spark reads them as decimals, DuckDB has wide ones.

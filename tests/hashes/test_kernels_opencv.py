@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_pictures import open_source_opencv, opencv_hashes
 
-from imgmatch_df.hashes.kernels.opencv import hash_picture
+from imgmatch_df.hashes import bmh1, phash
+from imgmatch_df.hashes.squares import HashInput
 
 ORIENTATIONS = range(1, 9)
 SIZES = [
@@ -26,9 +27,10 @@ needs_avx2 = pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, r
 
 
 def hashes(pixels: np.ndarray, orientation: int = 1) -> tuple[bytes, int]:
-    bmh1 = np.full(121, 0xAA, np.uint8)
-    phash = hash_picture(pixels, orientation, bmh1)
-    return bmh1.tobytes(), int(phash)
+    given, blocks, cosines = HashInput(pixels, orientation), np.full(121, 0xAA, np.uint8), np.zeros(1, np.uint64)
+    bmh1.hash_image(given, blocks)
+    phash.hash_image(given, cosines)
+    return blocks.tobytes(), int(cosines[0])
 
 
 def noise(rng: np.random.Generator, *shape: int) -> np.ndarray:

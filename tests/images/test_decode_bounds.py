@@ -31,6 +31,7 @@ _SERVER = """
 import json, os, resource, sys, time
 import numpy as np
 from imgmatch_df.batch.image_hashes import hash_image
+from imgmatch_df.hashes.kinds import BMH1, PHASH, empty_row
 from imgmatch_df.options import Options
 from imgmatch_df.threads import n_threads
 
@@ -38,7 +39,7 @@ def status(name):
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith(name))) * 1024
 
 def hash_one(data, options):
-    return hash_image(data, options, np.empty(121, np.uint8))
+    return hash_image(data, options, empty_row((BMH1, PHASH)))
 
 def measure(path, alpha, n_threads):
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))

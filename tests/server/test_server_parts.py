@@ -108,7 +108,7 @@ def test_what_was_fetched_for_a_request_given_up_takes_no_memory(encoded, monkey
     the_network = Network()
     monkeypatch.setattr(hash_queue, "network", lambda: the_network)
     monkeypatch.setattr(hash_queue, "n_threads", lambda: 1)
-    monkeypatch.setattr(hash_queue, "hash_source", lambda *_: held.wait(10) and {"status": "ok"})
+    monkeypatch.setattr(hash_queue, "hash_source", lambda *_, **__: held.wait(10) and {"status": "ok"})
     asyncio.run(closing(work))
     ends = time.monotonic() + 5
     while len(released) < 3 and time.monotonic() < ends:
@@ -125,7 +125,7 @@ def test_requests_take_turns(monkeypatch):
     """A request of one photo waits for a few of the other's hundred."""
     done = []
 
-    def hash_slowly(source, _):
+    def hash_slowly(source, _, **_kinds):
         time.sleep(0.005)
         done.append(source)
         return {"status": source}
@@ -147,7 +147,7 @@ def test_requests_take_turns(monkeypatch):
 def test_the_pool_is_shared_with_others(monkeypatch):
     """What else wants the threads, such as pictures that were fetched, waits for a turn and not for a request."""
 
-    def hash_slowly(source, _):
+    def hash_slowly(source, _, **_kinds):
         time.sleep(0.005)
         return {"status": source}
 
@@ -166,7 +166,7 @@ def test_the_pool_is_shared_with_others(monkeypatch):
 def test_a_request_given_up_is_not_hashed_on(monkeypatch):
     seen = []
 
-    def hash_slowly(source, _):
+    def hash_slowly(source, _, **_kinds):
         seen.append(source)
         time.sleep(0.005)
         return {"status": source}
@@ -186,7 +186,7 @@ def test_a_request_given_up_is_not_hashed_on(monkeypatch):
 
 
 def test_an_error_is_that_of_its_request(monkeypatch):
-    def hash_or_fail(source, _):
+    def hash_or_fail(source, _, **_kinds):
         if source == "data:bad":
             raise MemoryError("no room")
         return {"status": source}
@@ -212,7 +212,7 @@ def test_what_waits_at_the_end_is_told(monkeypatch):
         with pytest.raises(RuntimeError, match="has ended"):
             await waits
 
-    monkeypatch.setattr(hash_queue, "hash_source", lambda *_: held.wait(10) and {"status": "ok"})
+    monkeypatch.setattr(hash_queue, "hash_source", lambda *_, **__: held.wait(10) and {"status": "ok"})
     asyncio.run(closing(work))
 
 
@@ -244,7 +244,7 @@ def test_what_a_lane_declines_waits_for_the_next_one(monkeypatch):
     decoders = Isolated(monkeypatch)
     seen, held = [], threading.Event()
 
-    def hash_in_lane(source, _, hash_one):
+    def hash_in_lane(source, _, hash_one, **_kinds):
         lane = hash_queue._LANES.index(hash_one.keywords["lane"])
         seen.append((source, lane))
         if source.startswith("data:large") and lane < 2:
@@ -273,7 +273,7 @@ def test_what_a_lane_declines_of_a_request_given_up_is_dropped(monkeypatch):
     Isolated(monkeypatch)
     seen, began, held = [], threading.Event(), threading.Event()
 
-    def hash_in_lane(source, _, hash_one):
+    def hash_in_lane(source, _, hash_one, **_kinds):
         seen.append(source)
         began.set()
         held.wait(10)
@@ -297,7 +297,7 @@ def test_whether_images_can_be_hashed_is_tried(monkeypatch):
     decoders = Isolated(monkeypatch)
     n_calls = 0
 
-    def hash_or_fail(*_):
+    def hash_or_fail(*_, **_kinds):
         nonlocal n_calls
         n_calls += 1
         if n_calls == 1:

@@ -27,6 +27,7 @@ from service import PROGRAM, Service
 import imgmatch_df
 from imgmatch_df import columns
 from imgmatch_df.errors import StoreError
+from imgmatch_df.hashes import kinds
 from imgmatch_df.server import private_copy as copies
 from imgmatch_df.server import snapshot
 from imgmatch_df.server import store_lookup as stored_module
@@ -558,7 +559,7 @@ def batches_of(table, n_parts):
         },
         schema={
             "source": pl.String,
-            **{name: dtype for name, dtype in columns.visual_hash_fields().items() if name in COLUMNS},
+            **{name: dtype for name, dtype in kinds.visual_hash_fields().items() if name in COLUMNS},
         },
     )
     return list(frame.iter_slices(max(1, frame.height // n_parts)))
@@ -577,7 +578,7 @@ def test_keys_are_found_as_in_a_dict(digest, table, others, n_parts):
         made = Snapshot(batches_of(table, n_parts), "source")
         found = made.find([*others, *table, *table])
     assert len(made) == len(table)
-    assert all(row.keys() == columns.visual_hash_fields().keys() for row in found.values())
+    assert all(row.keys() == kinds.visual_hash_fields().keys() for row in found.values())
     assert found == {
         key: {"width": width, "height": width, "bmh1": bmh1, "phash": number, "status": "ok", "detail": None}
         for key, (width, bmh1, number) in table.items()

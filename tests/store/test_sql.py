@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import imgmatch_df
-from imgmatch_df.columns import HASH_KINDS
 from imgmatch_df.hashes import codec
+from imgmatch_df.hashes.kinds import KINDS
 from imgmatch_df.store import macros
 
 # Radii that join unrelated images warn; the answers are compared all the same.
@@ -66,7 +66,7 @@ def flipped(row, bits):
 def planted(hash_type, seed=0, n=60):
     """Return random hashes and, of some, copies with 0 to 20 bits flipped, chains of them, and equal ones; shuffled."""
     rng = np.random.default_rng(seed)
-    kind = HASH_KINDS[hash_type]
+    kind = KINDS[hash_type]
     n_bits = kind.n_bits
     bits = rng.integers(0, 2, (n, kind.n_chars), dtype=np.uint8)
     bits[:, n_bits:] = 0
@@ -81,7 +81,7 @@ def planted(hash_type, seed=0, n=60):
 
 
 def degenerate(hash_type):
-    kind = HASH_KINDS[hash_type]
+    kind = KINDS[hash_type]
     zero = np.zeros(kind.n_bytes, np.uint8)
     columns = {
         "no rows": packed(np.empty((0, kind.n_bytes), np.uint8), hash_type),
@@ -391,7 +391,7 @@ def test_null_and_literal_hashes(database):
 @given(st.text(st.sampled_from("01 x_b+é\n"), max_size=6) | st.sampled_from(["0" * 63, "1" * 65, "0" * 64, "1" * 968]))
 def test_from_bits_refuses_what_python_refuses(database, text):
     for padded in (text, text.rjust(64, "0"), text.ljust(968, "1")):
-        for hash_type, kind in HASH_KINDS.items():
+        for hash_type, kind in KINDS.items():
             bits = pl.Series("bits", [padded])
             try:
                 wanted = codec.from_bits(bits, kind)[0]

@@ -33,9 +33,9 @@ def hashed_rows(monkeypatch):
     rows: list[object] = []
     hash_batch = run.hash_batch
 
-    def seen(values, options):
+    def seen(values, options, *kinds):
         rows.extend(values.to_list())
-        return hash_batch(values, options)
+        return hash_batch(values, options, *kinds)
 
     monkeypatch.setattr(run, "hash_batch", seen)
     return rows
@@ -255,9 +255,9 @@ def test_incompatible_hashes_are_not_mixed(tmp_path, paths, form):
 def test_another_version_of_a_hash_is_not_mixed(store, monkeypatch):
     rows = random_hashes(5)
     imgmatch_df.write_hashes(rows, store)
-    kind = imgmatch_df.columns.HASH_KINDS["phash"]
+    kind = imgmatch_df.hashes.kinds.KINDS["phash"]
     newer = replace(kind, version="opencv-phash-2")
-    monkeypatch.setitem(imgmatch_df.columns.HASH_KINDS, "phash", newer)
+    monkeypatch.setitem(imgmatch_df.hashes.kinds.KINDS, "phash", newer)
     with pytest.raises(StoreError, match="the version of phash is 'opencv-phash' there and 'opencv-phash-2' here"):
         imgmatch_df.write_hashes(rows, store)
     with pytest.raises(StoreError, match="the version of phash is 'opencv-phash' in"):

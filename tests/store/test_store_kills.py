@@ -42,7 +42,7 @@ duckdb_store._MIN_LOG_BYTES = duckdb_store._MAX_LOG_BYTES = 20_000
 rows, target, source = pl.read_parquet(sys.argv[1]), sys.argv[2], sys.argv[3] or None
 if source:
     imgmatch_df.visual_hash(pl.DataFrame({"url": ["nothing.jpg"]}))
-    from imgmatch_df.hashes.kernels import opencv as pictures
+    from imgmatch_df.hashes import bmh1, phash
 """
 RUN = """
 print("ready", flush=True)

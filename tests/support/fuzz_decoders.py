@@ -24,7 +24,6 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, NamedTuple
 
-import numpy as np
 from drawing import draw, jpeg
 from mutations import corpus, is_large, make_file
 
@@ -32,6 +31,7 @@ from imgmatch_df.batch import image_hashes
 from imgmatch_df.batch.run import hash_sources
 from imgmatch_df.columns import STATUSES
 from imgmatch_df.errors import Failure
+from imgmatch_df.hashes.kinds import BMH1, PHASH, empty_row
 from imgmatch_df.images import pixel_budget
 from imgmatch_df.options import MAX_PIXELS, Options
 
@@ -119,14 +119,14 @@ def _measure(data: bytes, options: Options, hash_one: HashOne, out: Any, meter: 
     n_bytes = _memory("VmHWM") - before
     # How many pixels a broken image claims is not known, but for the limit.
     n_pixels = options.max_pixels if meter.admitted else 0
-    if isinstance(result, image_hashes.ImageHashes):
+    if isinstance(result, image_hashes.ImageSize):
         n_pixels = result.width * result.height
     return result, Cost(cpu_s, n_bytes, n_pixels)
 
 
 def _judge(result: Any, options: Options) -> str | None:
     """Return what is wrong with a result, None where nothing is."""
-    if isinstance(result, image_hashes.ImageHashes):
+    if isinstance(result, image_hashes.ImageSize):
         fits = 0 < result.width * result.height <= options.max_pixels
         return None if fits else f"{result.width}x{result.height} is not within max_pixels"
     if not isinstance(result, Failure) or result.status not in STATUSES or result.status == "ok":
@@ -142,7 +142,7 @@ def work(
     """Hash files in a child process: tell the number of each before, and the outcome after it."""
     ctypes.CDLL(None).mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: what is freed goes back, so the next file is measured
     meter = pixel_budget.PIXELS = _Meter(1 << 60)
-    out = np.zeros(121, np.uint8)
+    out = empty_row((BMH1, PHASH))
     good = jpeg(draw(3))
     for data in (good, *chain(*files.values())):  # imports and compiles
         image_hashes.hash_image(data, Options(), out)
@@ -171,9 +171,9 @@ def work(
     connection.send(("done", 0, ""))
 
 
-def _row(result: Any, bmh1: Any) -> tuple[Any, ...] | None:
-    if isinstance(result, image_hashes.ImageHashes):
-        return "ok", *result, bmh1.tobytes()
+def _row(result: Any, out: Any) -> tuple[Any, ...] | None:
+    if isinstance(result, image_hashes.ImageSize):
+        return "ok", *result, *(kind.value(row) for kind, row in out.items())
     return tuple(result) if isinstance(result, Failure) else None
 
 
@@ -188,7 +188,7 @@ def _neighbours(
             yield rows[0][0], "a sound neighbour has other hashes"
     for row, (number, _, before) in enumerate(rows, 1):
         now = hashed.row(row)
-        after = ("ok", now["width"], now["height"], now["phash"], now["bmh1"]) if now["status"] == "ok" else (
+        after = ("ok", now["width"], now["height"], now["bmh1"], now["phash"]) if now["status"] == "ok" else (
             now["status"], now["detail"]
         )  # fmt: skip
         if after != before:

@@ -1,13 +1,12 @@
-"""Pixels to perceptual hashes: `bmh1` and `phash` of one picture, bit for bit as OpenCV's img_hash.
+"""The small grey squares that hash kinds are made of, bit for bit as OpenCV makes them.
 
 OpenCV's INTER_LINEAR_EXACT keeps its weights in steps of 1/256 and rounds once, at the end. So the resized picture is
 a sum of integers, and the order of the passes is free: here the two rows are blended first, in lanes of 16 bits, then
 the two columns, then the colours, for four pixels at a time and without leaving the registers. Only the pixels that
 the small picture needs are read, nothing of the picture's size is copied, and an EXIF orientation costs nothing: the
-neighbours are looked up in mirrored tables, and the small result is read by columns.
+neighbours are looked up in mirrored tables, and at most the small result is transposed.
 
-Sources: OpenCV modules/imgproc/src/resize.cpp, modules/core/src/dxt.cpp and sum.simd.hpp; opencv_contrib
-modules/img_hash/src/block_mean_hash.cpp and phash.cpp.
+Source: OpenCV modules/imgproc/src/resize.cpp.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,10 +21,6 @@ from imgmatch_df._kernels.compiled import kernel
 
 Array = np.ndarray[Any, Any]
 
-_SIDE_BMH1: Final = 256  # side of the small picture whose block means make bmh1
-_SIDE_PHASH: Final = 32  # and of the one whose cosine transform makes phash
-_N_TILES: Final = 32  # a bmh1 block is 2 x 2 tiles of 8 x 8 pixels, and the next block is one tile on
-_N_BLOCKS: Final = _N_TILES - 1
 _ONE: Final = 256  # the weight 1.0 of OpenCV's 8.8 fixed point
 _GREY_OF_RGBX: Final = (9798, 19235, 3735, 0)  # OpenCV's BGR2GRAY; they sum to 2**15, so a grey pixel stays what it is
 
@@ -227,180 +222,52 @@ def _resize(pixels: Array, height: int, width: int, mirrors_y: bool, mirrors_x: 
 
 
 @_inner
-def _sum_tiles(small: Array, is_transposed: bool) -> Array:
-    """Sum the 8 x 8 tiles of a 256 x 256 picture, transposed if asked: int32[32, 32]."""
-    tiles = np.empty((_N_TILES, _N_TILES), np.int32)
-    column_sums = np.empty(_SIDE_BMH1, np.uint16)
-    for i in range(_N_TILES):
-        for x in range(_SIDE_BMH1):
-            column_sums[x] = small[8 * i, x]
-        for row in range(8 * i + 1, 8 * i + 8):
-            for x in range(_SIDE_BMH1):
-                column_sums[x] += small[row, x]
-        for j in range(_N_TILES):
-            total = np.int32(0)
-            for x in range(8 * j, 8 * j + 8):
-                total += column_sums[x]
-            if is_transposed:
-                tiles[j, i] = total
-            else:
-                tiles[i, j] = total
-    return tiles
+def _grey_of_one(pixels: Array) -> Any:
+    """Return the grey level of the one pixel."""
+    if pixels.ndim == 2:
+        return pixels[0, 0]
+    red, green, blue = int(pixels[0, 0, 0]), int(pixels[0, 0, 1]), int(pixels[0, 0, 2])
+    weights = _GREY_OF_RGBX
+    return np.uint8((red * weights[0] + green * weights[1] + blue * weights[2] + (1 << 14)) >> 15)
 
 
-@_inner
-def _write_bmh1(tiles: Array, out: Array) -> None:
-    """Compare the mean of each of the 31 x 31 blocks with that of the picture: out uint8[121]."""
-    # Means of 256 and of 65,536 pixels, compared as whole numbers: OpenCV's doubles are exact here too.
-    total = 0
-    for i in range(_N_TILES):
-        for j in range(_N_TILES):
-            total += tiles[i, j]
-    byte = bit = 0
-    for i in range(_N_BLOCKS):
-        for j in range(_N_BLOCKS):
-            block = tiles[i, j] + tiles[i, j + 1] + tiles[i + 1, j] + tiles[i + 1, j + 1]
-            byte |= (block * 256 >= total) << (bit & 7)
-            if bit & 7 == 7 or bit == _N_BLOCKS**2 - 1:
-                out[bit >> 3] = byte
-                byte = 0
-            bit += 1
-
-
-def _rotations(step: complex, n: int, scale: float) -> Array:
-    """Return scale * step**k for k < n as complex64[n], by OpenCV's recurrence in doubles."""
-    table = np.empty(n, np.complex64)
-    rotation = complex(scale)
-    for k in range(n):
-        table[k] = rotation
-        rotation *= step
-    return table
-
-
-_DFT_WAVE: Final = _rotations(complex(0.98078528040323043, -0.19509032201612825), 16, 1.0)  # exp(-i * pi / 16)
-_DFT_WAVE_18: Final = np.complex64(_DFT_WAVE[14].conjugate())  # OpenCV mirrors the second half of its table
-_DCT_WAVE: Final = _rotations(complex(0.99879545620517241, -0.04906767432741802), 8, 0.125)  # exp(-i * pi / 64) / 8
-_DC: Final = np.float32(0.70710678118654752440) / np.float32(4)
-
-
-@_inner
-def _butterfly(points: Array, a: int, b: int, c: int, d: int) -> None:
-    """Transform four points in place, in the order of OpenCV's radix 4."""
-    sum_ab, difference_ab = points[a] + points[b], points[a] - points[b]
-    sum_cd, difference_cd = points[c] + points[d], points[c] - points[d]
-    turned = complex(difference_cd.imag, -difference_cd.real)
-    points[a] = sum_ab + sum_cd
-    points[b] = difference_ab + turned
-    points[c] = sum_ab - sum_cd
-    points[d] = difference_ab - turned
-
-
-@_inner
-def _transform_cosine(signal: Array, points: Array, spectrum: Array) -> None:
-    """Take the first 8 cosine coefficients of float32[32], by the very float32 operations of OpenCV's dxt.cpp.
-
-    points complex64[16] is scratch, spectrum float32[8]. Rounding decides where coefficients tie, as they do in drawn
-    and symmetric pictures. Against OpenCV with its IPP off, a transform in doubles changed the phash of 468 of 5,716
-    such pictures and of 120 of 200,036 crops of photos; this one of none. With IPP on, Intel's transform decides, which
-    is closed and rounds by processor: 45 of the 5,716 differ, all of them pictures that become their own negative when
-    transposed, and none of the crops.
-    """
-    # Even samples forwards, then odd ones backwards; two by two they are complex numbers, put in bit-reversed order.
-    for i in range(16):
-        j = ((i & 1) << 3) | ((i & 2) << 1) | ((i & 4) >> 1) | (i >> 3)
-        points[i] = (
-            complex(signal[4 * j], signal[4 * j + 2]) if j < 8 else complex(signal[63 - 4 * j], signal[61 - 4 * j])
-        )
-    for i in range(0, 16, 4):
-        _butterfly(points, i, i + 1, i + 2, i + 3)
-    for i in range(4):
-        points[i + 4] *= _DFT_WAVE[4 * i]
-        points[i + 8] *= _DFT_WAVE[2 * i]
-        points[i + 12] *= _DFT_WAVE[6 * i] if i < 3 else _DFT_WAVE_18
-        _butterfly(points, i, i + 4, i + 8, i + 12)
-    # From 16 complex numbers to the spectrum of 32 real ones (twice it), and on to cosines.
-    spectrum[0] = (points[0].real + points[0].imag) * _DC
-    for k in range(1, 8):
-        mirrored = points[16 - k].conjugate()
-        even, odd = points[k] + mirrored, points[k] - mirrored
-        doubled = even + complex(odd.imag, -odd.real) * _DFT_WAVE[k]
-        spectrum[k] = doubled.real * _DCT_WAVE[k].real - doubled.imag * _DCT_WAVE[k].imag
-
-
-@_inner
-def _mean_64(values: Array) -> Any:
-    """Average float32[8, 8] as cv::mean does where it has AVX2: six rows as doubles, two in fours of floats."""
-    total = 0.0
-    for j in range(4):
-        low = high = 0.0
-        for i in range(0, 6, 2):
-            low += np.float64(values[i, j]) + np.float64(values[i + 1, j])
-            high += np.float64(values[i, j + 4]) + np.float64(values[i + 1, j + 4])
-        total += low + high
-    for i in range(6, 8):
-        for j in range(0, 8, 4):
-            total += np.float64(values[i, j] + values[i, j + 1] + values[i, j + 2] + values[i, j + 3])
-    return np.float32(total / 64)
-
-
-@_inner
-def _phash(small: Array, is_transposed: bool) -> Any:
-    """Compare 64 low cosine coefficients of a 32 x 32 picture, transposed if asked, with their mean: a uint64."""
-    points = np.empty(16, np.complex64)
-    signal = np.empty(_SIDE_PHASH, np.float32)
-    spectrum = np.empty(8, np.float32)
-    rows = np.empty((8, _SIDE_PHASH), np.float32)
-    for y in range(_SIDE_PHASH):
-        for x in range(_SIDE_PHASH):
-            signal[x] = small[x, y] if is_transposed else small[y, x]
-        _transform_cosine(signal, points, spectrum)
-        for k in range(8):
-            rows[k, y] = spectrum[k]
-    values = np.empty((8, 8), np.float32)
-    for k in range(8):
-        _transform_cosine(rows[k], points, spectrum)
-        for m in range(8):
-            values[m, k] = spectrum[m]
-    values[0, 0] = 0
-    mean = _mean_64(values)
-    bits = np.uint64(0)
-    for i in range(8):
-        for j in range(8):
-            # The first byte is the most significant; in it, the first column is the least significant bit.
-            bits |= np.uint64(values[i, j] > mean) << np.uint64(8 * (7 - i) + j)
-    return bits
-
-
-_OUT: Final = types.uint8[::1]
 _SIGNATURES: Final = [
-    types.uint64(types.Array(types.uint8, n_axes, "C", readonly=True), types.intp, _OUT) for n_axes in (3, 2)
+    types.void(types.Array(types.uint8, n_axes, "C", readonly=True), types.intp, types.uint8[:, ::1])
+    for n_axes in (3, 2)
 ]
+_BLOCK: Final = 16  # a block of this side is transposed at a time, so that its rows stay in the first cache
+
+
+@_inner
+def _transpose(square: Array) -> None:
+    """Transpose uint8[side, side] in place."""
+    side = square.shape[0]
+    for top in range(0, side, _BLOCK):
+        for left in range(0, top + 1, _BLOCK):
+            for i in range(top, min(top + _BLOCK, side)):
+                for j in range(left, min(left + _BLOCK, i)):
+                    square[i, j], square[j, i] = square[j, i], square[i, j]
 
 
 # Compiled for these two and no others: read-only and writable arrays share them, and a strided one is refused.
 @kernel(signatures=_SIGNATURES)
-def hash_picture(pixels: Array, orientation: int, bmh1_out: Array) -> Any:
-    """Hash one picture as it is seen: write its bmh1 and return its phash.
+def resize_to_square(pixels: Array, orientation: int, square: Array) -> None:
+    """Write an image, as it is seen, as a small grey square.
 
     pixels uint8[h, w, 4] RGBX (the fourth byte is ignored) or uint8[h, w] grey, C-contiguous, h and w >= 1;
-    orientation 1 to 8 as in EXIF; bmh1_out uint8[121]; returns uint64.
+    orientation 1 to 8 as in EXIF; square uint8[side, side], side a multiple of 16.
     """
     height, width = pixels.shape[0], pixels.shape[1]
     is_transposed = orientation >= 5
     mirrors_x = orientation == 2 or orientation == 3 or orientation == 7 or orientation == 8
     mirrors_y = orientation == 3 or orientation == 4 or orientation == 6 or orientation == 7
     if width == 1:  # two neighbours are loaded at once; in memory a single column is a single row, transposed
-        if height == 1:  # of one colour, so that every block is as bright as the mean
-            for i in range(_N_BLOCKS**2 // 8):
-                bmh1_out[i] = 255
-            bmh1_out[_N_BLOCKS**2 // 8] = 1
-            return np.uint64(0)
+        if height == 1:
+            square[:] = _grey_of_one(pixels)
+            return
         height, width = width, height
         mirrors_y, mirrors_x = mirrors_x, mirrors_y
         is_transposed = not is_transposed
-    small = np.empty((_SIDE_BMH1, _SIDE_BMH1), np.uint8)
-    _resize(pixels, height, width, mirrors_y, mirrors_x, small)
-    _write_bmh1(_sum_tiles(small, is_transposed), bmh1_out)
-    small = np.empty((_SIDE_PHASH, _SIDE_PHASH), np.uint8)
-    _resize(pixels, height, width, mirrors_y, mirrors_x, small)
-    return _phash(small, is_transposed)
+    _resize(pixels, height, width, mirrors_y, mirrors_x, square)
+    if is_transposed:
+        _transpose(square)

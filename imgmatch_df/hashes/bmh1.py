@@ -1,0 +1,62 @@
+"""bmh1: the 961-bit block mean hash, bit for bit OpenCV's `BlockMeanHash` mode 1.
+
+Sources: Yang, Gu, Niu, Block Mean Value Based Image Perceptual Hashing (2006); opencv_contrib
+modules/img_hash/src/block_mean_hash.cpp.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+from imgmatch_df._kernels.compiled import kernel
+from imgmatch_df.hashes.squares import HashInput
+
+Array = np.ndarray[Any, Any]
+
+_SIDE: Final = 256
+_N_TILES: Final = 32  # a block is 2 x 2 tiles of 8 x 8 pixels, and the next block is one tile on
+_N_BLOCKS: Final = _N_TILES - 1
+
+
+def hash_image(image: HashInput, out: Array) -> None:
+    """Write the bmh1 of an image: out uint8[121]."""
+    _hash_square(image.grey_square(_SIDE), out)
+
+
+@kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+def _sum_tiles(square: Array) -> Array:
+    """Sum the 8 x 8 tiles of a square: int32[32, 32]."""
+    tiles = np.empty((_N_TILES, _N_TILES), np.int32)
+    column_sums = np.empty(_SIDE, np.uint16)
+    for i in range(_N_TILES):
+        for x in range(_SIDE):
+            column_sums[x] = square[8 * i, x]
+        for row in range(8 * i + 1, 8 * i + 8):
+            for x in range(_SIDE):
+                column_sums[x] += square[row, x]
+        for j in range(_N_TILES):
+            total = np.int32(0)
+            for x in range(8 * j, 8 * j + 8):
+                total += column_sums[x]
+            tiles[i, j] = total
+    return tiles
+
+
+@kernel(signatures=["void(uint8[:, ::1], uint8[::1])"])
+def _hash_square(square: Array, out: Array) -> None:
+    """Compare the mean of each of the 31 x 31 blocks with that of the square: out uint8[121]."""
+    tiles = _sum_tiles(square)
+    # Means of 256 and of 65,536 pixels, compared as whole numbers: OpenCV's doubles are exact here too.
+    total = 0
+    for i in range(_N_TILES):
+        for j in range(_N_TILES):
+            total += tiles[i, j]
+    byte = bit = 0
+    for i in range(_N_BLOCKS):
+        for j in range(_N_BLOCKS):
+            block = tiles[i, j] + tiles[i, j + 1] + tiles[i + 1, j] + tiles[i + 1, j + 1]
+            byte |= (block * 256 >= total) << (bit & 7)
+            if bit & 7 == 7 or bit == _N_BLOCKS**2 - 1:
+                out[bit >> 3] = byte
+                byte = 0
+            bit += 1

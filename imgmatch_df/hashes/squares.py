@@ -1,0 +1,50 @@
+"""What the kernel of a hash kind gets: one decoded image, and the small grey squares that kinds share."""
+
+from typing import Any
+
+import numpy as np
+
+from imgmatch_df.errors import ArgumentError
+
+Array = np.ndarray[Any, Any]
+
+
+class HashInput:
+    """One decoded image. It is valid until the kernel returns: its memory is used again.
+
+    Parameters
+    ----------
+    pixels
+        uint8 (height, width, 4) RGBX, the fourth byte without a meaning, or uint8 (height, width) grey, as they are
+        stored. C-contiguous, maybe read-only.
+    orientation
+        1 to 8 as in EXIF: how the stored pixels are to be turned.
+    """
+
+    __slots__ = ("_squares", "orientation", "pixels")
+
+    def __init__(self, pixels: Array, orientation: int) -> None:
+        self.pixels = pixels
+        self.orientation = orientation
+        self._squares: dict[int, Array] = {}
+
+    def grey_square(self, side: int) -> Array:
+        """Return the image, as it is seen, as a grey square: uint8 (side, side), not to be changed.
+
+        Equal, bit for bit, to OpenCV's `resize` with `INTER_LINEAR_EXACT` and `cvtColor` to grey. All kinds that ask
+        for one side share one square.
+
+        Raises
+        ------
+        ArgumentError
+            If `side` is not a multiple of 16.
+        """
+        square = self._squares.get(side)
+        if square is None:
+            if side <= 0 or side % 16:
+                raise ArgumentError(f"side must be a multiple of 16, got {side}\nHint: 32 and 256 are shared.")
+            from imgmatch_df.hashes.kernels.resize import resize_to_square
+
+            square = self._squares[side] = np.empty((side, side), np.uint8)
+            resize_to_square(self.pixels, self.orientation, square)
+        return square
