@@ -30,6 +30,7 @@ HEAVY = [
     "pycurl",
     "fsspec",
     "pybase64",
+    "filelock",
 ]
 FACES = [
     namespaces.ImgMatchExpr,

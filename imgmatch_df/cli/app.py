@@ -40,6 +40,7 @@ from imgmatch_df.cli.arguments import (
     with_source_options,
 )
 from imgmatch_df.cli.exit_codes import SOME_FAILED, Tally, check_streams, failed_in_store, reported, say, say_failed
+from imgmatch_df.cli.formats import Format
 from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.tables import SourceTable
@@ -66,7 +67,7 @@ from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering, pairs, writing
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
-from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store
+from imgmatch_df.store.base import is_store
 
 app = typer.Typer(
     name="imgmatch",
@@ -124,11 +125,11 @@ def visual_hash(
         options = source_options(given)
         table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
         inputs.say_blocked(table, options)
-        if form == ".json":
+        if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
         if out is not None and stores:
             dropped: writing.Prune = "all" if prune_all else prune
-            inputs.name_columns(table, (), prefix, suffix, DUCKDB_SUFFIX)
+            inputs.name_columns(table, (), prefix, suffix, None)
             inputs.say_not_stored(table, key)
             _store(table, out, key, split_names(hash_types), options, retry_failed=retry_failed, prune=dropped)
             return
@@ -142,7 +143,7 @@ def visual_hash(
         hashed = tally.count(inputs.hash_table(table, kinds, options), table.label)
         hashed = inputs.fitting(hashed, table, form) if form else hashed
         with outputs.written_whole(out, sys.stdout.buffer) as target, inputs.hashing(table, shown=options["progress"]):
-            if form == ".json":
+            if form is outputs.DOCUMENTED:
                 rows = inputs.run(hashed)
                 response = records.visual_hash_response(
                     rows,
@@ -185,17 +186,17 @@ def remove_duplicates(
     A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept; 2: wrong call.
     """
     with reported():
-        started, form = monotonic(), "" if list_removed else _check_target(out)
+        started, form = monotonic(), None if list_removed else _check_target(out)
         options = source_options(given)
         if list_removed and out is not None:
             raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
-        if against is not None and form == ".json":
+        if against is not None and form is outputs.DOCUMENTED:
             raise ArgumentError(
                 "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
         inputs.say_blocked(table, options)
-        if form == ".json":
+        if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
         kind = table.kind(hash_type)
         call = Call(
@@ -204,14 +205,14 @@ def remove_duplicates(
             linkage=linkage,  # type: ignore[typeddict-item]  # checked by `cluster`, with a hint
             keep=keep,  # type: ignore[typeddict-item]
         )
-        nests = against is None and form in (".parquet", ".ndjson", ".jsonl", ".json")
+        nests = against is None and form is not None and form.nests
         added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, DISTANCE, REPRESENTATIVE_ID]
         added += [] if against is None else [REFERENCE_ID]
         added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
         table, naming = inputs.name_columns(table, added, prefix, suffix, form)
         listed_by = removed.check_source(table.frame.collect_schema(), table.source) if list_removed else None
         hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
-        if nests and form != ".json":
+        if nests and form is not outputs.DOCUMENTED:
             inputs.say_not_nested(hashed)
         # No rows first: what is wrong with the call is known before hours of hashing.
         no_rows = hashed.collect_schema().to_frame()
@@ -223,7 +224,10 @@ def remove_duplicates(
             if nests:
                 answer = interruptible(
                     lambda: clustering.nest_duplicates(
-                        rows, **call, options={"progress": options["progress"]}, with_bytes=form == ".json"
+                        rows,
+                        **call,
+                        options={"progress": options["progress"]},
+                        with_bytes=form is outputs.DOCUMENTED,
                     )
                 )
             else:
@@ -240,7 +244,7 @@ def remove_duplicates(
                         progress=options["progress"],
                     )
                 )
-            if form == ".json":
+            if form is outputs.DOCUMENTED:
                 response = records.remove_duplicates_response(
                     answer,
                     seconds=monotonic() - started,
@@ -307,7 +311,7 @@ def rank_images(
         else:
             table = inputs.open_ranking(query, source, given["base_dir"])
         inputs.say_blocked(table, options)
-        if form == ".json":
+        if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
         kind = table.kind(wanted_kind)
         asked = interruptible(lambda: inputs.hash_query(query, table, kind, options))
@@ -323,7 +327,7 @@ def rank_images(
             if not form:
                 rows = rows.with_columns(source_text(rows.schema, table.label)).with_row_index(ROW)
             ranked = interruptible(lambda: pairs.rank_images(rows, wanted, kind.name, k=k))
-            if form == ".json":
+            if form is outputs.DOCUMENTED:
                 # The documented answer names every record that failed, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())
                 complete = pl.concat([ranked.filter(pl.col(RANK).is_not_null()), failed], how="diagonal")
@@ -373,16 +377,19 @@ def ping() -> None:
 @app.command()
 def export(
     store: Store,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="OUT", show_default=False, help="A .json.")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="OUT", show_default=False, help="A .json.")] = None,
 ) -> None:
     """Write stored hashes as the documented JSON, however many there are.
 
     Example: imgmatch export hashes.duckdb -o response.json
     """
     with reported():
-        if _check_target(out) != ".json" and out is not None:
-            raise ArgumentError(f"an export is .json, got {out.name!r}\nHint: read_hashes gives frames of any form.")
-        table = None if is_store(store) or not store.is_file() else inputs.open_hashed(store)
+        form = _check_target(out)
+        if out is not None and form is not outputs.DOCUMENTED:
+            raise ArgumentError(
+                f"an export is .json, got {Path(out).name!r}\nHint: read_hashes gives frames of any form."
+            )
+        table = None if is_store(store) or not Path(store).is_file() else inputs.open_hashed(store)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             if table is None:
                 interruptible(lambda: exporting.export_response(store, target))
@@ -392,7 +399,7 @@ def export(
 
 def _store(
     table: SourceTable,
-    out: Path,
+    out: str,
     key: str | None,
     kinds: tuple[str, ...],
     options: SourceOptions,
@@ -427,14 +434,14 @@ def _store(
         raise typer.Exit(SOME_FAILED)
 
 
-def _check_target(out: Path | None, *, stores: bool = False) -> str:
-    """Return the ending that says how to write: of `out`, ``".csv"`` for a pipe, or nothing for the screen."""
-    outputs.check_target(out, stores=stores)
-    if out is not None:
-        if out.is_file() and not (stores and is_store(out)):
-            say(f"{out} is there already: replaced when this run ends well")
-        return out.suffix.lower()
-    return "" if sys.stdout.isatty() else ".csv"
+def _check_target(out: str | None, *, stores: bool = False) -> Format | None:
+    """Return the format of the output: that of `out`, CSV for a pipe, None for the screen and for a store."""
+    form = outputs.check_target(out, stores=stores)
+    if out is None:
+        return None if sys.stdout.isatty() else outputs.CSV
+    if form is not None and Path(out).is_file():
+        say(f"{out} is there already: replaced when this run ends well")
+    return form
 
 
 app.command()(reported()(serve.serve))

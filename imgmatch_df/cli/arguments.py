@@ -6,16 +6,17 @@ import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any, Final, TypedDict
 
 import typer
 from typer.core import TyperCommand
 
+from imgmatch_df.cli.outputs import suffixes_text
 from imgmatch_df.columns import HASH_KINDS
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.clustering import Keep, Linkage
 from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
+from imgmatch_df.store.base import store_suffixes
 
 _HIDDEN: Final = "\0"  # no argument of a program holds it
 
@@ -44,19 +45,17 @@ OptionalSources = Annotated[
     typer.Argument(metavar="[SOURCE...]", show_default=False, help="What to rank, unless QUERY is a request."),
 ]
 Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", "-o", metavar="OUT", show_default=False, help=".parquet, .csv, .ndjson or .json; else the screen."
-    ),
+    str | None,
+    typer.Option("--out", "-o", metavar="OUT", show_default=False, help=f"{suffixes_text()}; else the screen."),
 ]
 StoreOut = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--out",
         "-o",
         metavar="OUT",
         show_default=False,
-        help=".duckdb, continued by the next run; .parquet, .csv, .ndjson or .json; else the screen.",
+        help=f"{', '.join(store_suffixes())}, continued by the next run; {suffixes_text()}; else the screen.",
     ),
 ]
 Key = Annotated[
@@ -71,7 +70,7 @@ Prune = Annotated[
 ]
 PruneAll = Annotated[bool, typer.Option("--prune-all", help="Drop what is not in SOURCE, however much that is.")]
 Store = Annotated[
-    Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb, or a table.")
+    str, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb, or a table.")
 ]
 Source = Annotated[
     str | None,

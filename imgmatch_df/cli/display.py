@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -153,7 +152,7 @@ def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: in
     return f"kept {n_kept:,} of {n_rows:,} rows, removed {n_rows - n_kept:,}{matched}; failed {n_failed:,}"
 
 
-def stored_text(target: Path, done: WriteSummary) -> str:
+def stored_text(target: str, done: WriteSummary) -> str:
     """Return in one line what became of the rows that were to be stored; what did not happen is left out."""
     counts = {
         "new": done.n_new,

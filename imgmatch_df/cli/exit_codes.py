@@ -21,6 +21,7 @@ from imgmatch_df.columns import DETAIL, OK, SOURCE, STATUS, STATUS_DTYPE, STATUS
 from imgmatch_df.errors import ArgumentError, ImgMatchError, ImgMatchWarning, RowError
 from imgmatch_df.naming import ROW, row_name, source_text
 from imgmatch_df.sources import describe
+from imgmatch_df.store.base import Target
 from imgmatch_df.store.open import manifest_of, scan_hashes
 
 SOME_FAILED: Final = 1
@@ -134,7 +135,7 @@ def say(text: str, *, err: bool = True, indent: int = 0) -> None:
         typer.echo(" " * indent + line, err=err)
 
 
-def failed_in_store(target: Path, frame: pl.LazyFrame, source: str | None) -> list[FailedRow]:
+def failed_in_store(target: Target, frame: pl.LazyFrame, source: str | None) -> list[FailedRow]:
     """Return the first rows of a frame that have no hash in the store `target`, by the order of their keys.
 
     Parameters

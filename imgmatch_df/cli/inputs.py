@@ -12,8 +12,8 @@ import polars as pl
 
 from imgmatch_df.cli import tables
 from imgmatch_df.cli.exit_codes import say
-from imgmatch_df.cli.formats import byte_columns, byte_parts, fit_columns, float_leaves
-from imgmatch_df.cli.outputs import interruptible
+from imgmatch_df.cli.formats import Format, byte_columns, byte_parts, fit_columns, float_leaves
+from imgmatch_df.cli.outputs import interruptible, suffixes_text
 from imgmatch_df.cli.renaming import Naming, own_name
 from imgmatch_df.cli.tables import SourceTable
 from imgmatch_df.columns import (
@@ -42,7 +42,8 @@ from imgmatch_df.images.folders import left_out_text
 from imgmatch_df.options import SourceOptions, make_recipe
 from imgmatch_df.progress import METER
 from imgmatch_df.sources import is_path, path_as_text
-from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store, manifest_of
+from imgmatch_df.store.base import is_store
+from imgmatch_df.store.open import manifest_of
 
 _FOLDERS_SHOWN: Final = 10
 
@@ -97,7 +98,7 @@ def open_ranking(query: str, source: str | None, base_dir: str | None) -> Source
     return open_table([query], source, base_dir, "rank_images")
 
 
-def open_hashed(path: Path) -> SourceTable:
+def open_hashed(path: str) -> SourceTable:
     """Return a table that has hashes, for the documented JSON.
 
     Raises
@@ -105,7 +106,7 @@ def open_hashed(path: Path) -> SourceTable:
     ColumnError
         If it has none, or nothing that names its images.
     """
-    table = open_table([str(path)], None, None, "remove_duplicates")
+    table = open_table([path], None, None, "remove_duplicates")
     read, unread = {}, []
     for name in table.stored:
         try:
@@ -118,8 +119,8 @@ def open_hashed(path: Path) -> SourceTable:
     kinds = tuple(read)
     if not kinds:
         raise ColumnError(
-            f"{str(path)!r} has no column {' or '.join(HASH_KINDS)}\n"
-            f"Hint: imgmatch visual-hash {quote(str(path))} -o response.json hashes its images."
+            f"{path!r} has no column {' or '.join(HASH_KINDS)}\n"
+            f"Hint: imgmatch visual-hash {quote(path)} -o response.json hashes its images."
         )
     check_documented(table)
     _say_not_in_json(table, unread)
@@ -127,7 +128,7 @@ def open_hashed(path: Path) -> SourceTable:
 
 
 def name_columns(
-    table: SourceTable, added: Iterable[str], prefix: str, suffix: str, output: str
+    table: SourceTable, added: Iterable[str], prefix: str, suffix: str, output: Format | None
 ) -> tuple[SourceTable, Naming]:
     """Return the table with names that no new column replaces, and how to call all columns in the output.
 
@@ -140,7 +141,7 @@ def name_columns(
     prefix, suffix
         Of their names in the output.
     output
-        The ending of the output; empty for the screen.
+        Format of the output; None for the screen and for stores.
 
     Raises
     ------
@@ -151,11 +152,11 @@ def name_columns(
     """
     dropped = () if table.name is None else (table.name,)
     naming = Naming(prefix, suffix, tuple(added), table.given, dropped)
-    if output in ("", ".json", DUCKDB_SUFFIX):
+    if output is None or not output.is_table:
         if naming.has_affixes:
             raise ArgumentError(
                 "--prefix and --suffix name the new columns of a table, and the output is none\n"
-                "Hint: -o writes a .parquet, .csv or .ndjson."
+                f"Hint: -o writes a {suffixes_text(tables_only=True)}."
             )
     else:
         schema = table.frame.collect_schema()
@@ -207,13 +208,13 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
     if table.manifest is not None:
         recipe = make_recipe(options["decode"], options["alpha"])
         table.manifest.check_comparable(kind, others.decode(kind, recipe), repr(against))
-    hashed = fitting(hashed, table, "", shown=False)
+    hashed = fitting(hashed, table, None, shown=False)
     schema = hashed.collect_schema()
     # The size and time of a file tell whether a relative path still leads to it.
     source = table.source if table.source in schema else None
     about = [] if source is None else [name for name in (source, SIZE, MODIFIED) if name in schema]
     ours = others.frame.collect_schema()
-    manifest = table.manifest or (manifest_of(against) if is_store(Path(against)) else None)
+    manifest = table.manifest or (manifest_of(against) if is_store(against) else None)
     same = () if manifest is None else same_columns(ours, others.source, manifest)
     columns = needed_columns(kind.name, table.id_column, [*about, *(name for name, _ in same)])
     rows = collect(hashed.select(columns), table, kind, shown=options["progress"])
@@ -302,7 +303,7 @@ def query_kind(query: str, hash_type: str | None) -> str | None:
     return None if Path(query).exists() else found
 
 
-def fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str, *, shown: bool = True) -> pl.LazyFrame:
+def fitting(frame: pl.LazyFrame, table: SourceTable, output: Format | None, *, shown: bool = True) -> pl.LazyFrame:
     """Return the columns that the output can hold, and say what it cannot.
 
     Parameters
@@ -311,29 +312,29 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str, *, shown: bool
         As it was hashed.
     table
         Where its rows come from.
-    suffix
-        Of the output; empty for the screen, which shows no column of the table but the sources.
+    output
+        Format of the output; None for the screen, which shows no column of the table but the sources.
     shown
         Whether to say it.
     """
     # The documented JSON is made of the column of sources itself, wherever that came from.
-    kept = frame if suffix == ".json" else frame.drop(table.made)
-    if suffix == ".json":
+    if output is not None and not output.is_table:
         if shown:
             _say_not_in_json(table)
-        return kept
-    if not suffix:
+        return frame
+    kept = frame.drop(table.made)
+    if output is None:
         return kept.drop(byte_columns(kept.collect_schema()))
     schema = kept.collect_schema()
-    fitted = fit_columns(schema, suffix)
+    fitted = fit_columns(schema, output)
     own = set(table.columns)
     if shown:
         spread = [own_name(name) for name in fitted.spread if name in own]
         if spread:
-            say(f"a column for each field, because {suffix} cannot nest: {', '.join(spread)}")
+            say(f"a column for each field, because {output.suffix} cannot nest: {', '.join(spread)}")
         if fitted.lost:
-            say(f"left out, because {suffix} cannot hold it: {_shown(fitted.lost)}; .parquet holds it")
-        _say_not_finite(table, fitted.columns, suffix)
+            say(f"left out, because {output.suffix} cannot hold it: {_shown(fitted.lost)}; .parquet holds it")
+        _say_not_finite(table, fitted.columns, output)
     return kept.select(list(fitted.columns.values()))
 
 
@@ -375,9 +376,9 @@ def say_not_stored(table: SourceTable, key: str | None) -> None:
         say(f"not stored, a store keeps the key, the source and the hashes: {', '.join(others)}")
 
 
-def _say_not_finite(table: SourceTable, columns: Container[str], suffix: str) -> None:
+def _say_not_finite(table: SourceTable, columns: Container[str], output: Format) -> None:
     """Say which numbers JSON has no word for; Polars writes null."""
-    if suffix not in (".ndjson", ".jsonl"):
+    if output.holds_nan:
         return
     schema = {name: dtype for name, dtype in table.frame.collect_schema().items() if name in columns}
     leaves = {
@@ -391,7 +392,8 @@ def _say_not_finite(table: SourceTable, columns: Container[str], suffix: str) ->
     lost = dict.fromkeys(name.rpartition("\n")[0] for name, is_lost in found.items() if is_lost)
     if lost:
         say(
-            f"written as null, because {suffix} cannot hold NaN and infinity: {', '.join(lost)}; .parquet holds them",
+            f"written as null, because {output.suffix} cannot hold NaN and infinity: {', '.join(lost)}; "
+            ".parquet holds them"
         )
 
 

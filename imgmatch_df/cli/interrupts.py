@@ -37,13 +37,13 @@ def end_on_signals() -> None:
 
 
 @contextmanager
-def half_written(path: Path) -> Iterator[None]:
-    """Have `path` removed if a signal ends the process within the block."""
-    _half_written.add(path)
+def half_written(*paths: Path) -> Iterator[None]:
+    """Remove `paths` if a signal ends the process within the block."""
+    _half_written.update(paths)
     try:
         yield
     finally:
-        _half_written.discard(path)
+        _half_written.difference_update(paths)
 
 
 @contextmanager

@@ -32,10 +32,12 @@ from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
 from imgmatch_df.images.scan import holds_images, list_images
 from imgmatch_df.sources import url_of
+from imgmatch_df.store.base import is_uri, store_suffixes
 from imgmatch_df.store.manifest import Manifest
-from imgmatch_df.store.open import DUCKDB_SUFFIX, manifest_of, scan_hashes
+from imgmatch_df.store.open import manifest_of, scan_hashes
 
-TABLE_SUFFIXES: Final = (DUCKDB_SUFFIX, ".parquet", ".csv", ".ndjson", ".jsonl", ".json")
+_TABLE_SUFFIXES: Final = (".parquet", ".csv", ".ndjson", ".jsonl", ".json")
+_STORE: Final = "a store"
 _TEXT_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".json")
 
 # Names that hold images in tables as people write them, the surest first.
@@ -216,6 +218,8 @@ def _root(given: str) -> str:
 
 def _expand(given: str) -> tuple[str, list[str]]:
     """Return the kind of what the user gave, ``"pictures"`` or a table's ending, and the paths that it stands for."""
+    if is_uri(given):
+        return _STORE, [given]
     given = os.path.expanduser(given)  # noqa: PTH111  # a Path drops a leading "./"
     path = Path(given)
     suffix = path.suffix.lower()
@@ -224,7 +228,7 @@ def _expand(given: str) -> tuple[str, list[str]]:
         if parts and not holds_images(given):
             return ".parquet", parts
         return "pictures", [given]
-    if suffix in TABLE_SUFFIXES:
+    if suffix in (*store_suffixes(), *_TABLE_SUFFIXES):
         paths = [given] if path.is_file() else _sorted_glob(given)
         if not paths:
             raise _nothing_found(given)
@@ -241,7 +245,7 @@ def _sorted_glob(pattern: str) -> list[str]:
 def _open_tables(
     suffix: str, paths: list[str], source: str | None, hash_type: str | None, root: str, *, takes_hashes: bool
 ) -> SourceTable:
-    if suffix == DUCKDB_SUFFIX:
+    if suffix in (_STORE, *store_suffixes()):
         return _open_stores(paths, source, takes_hashes=takes_hashes)
     frame = scan_table(paths, suffix, root)
     schema = frame.collect_schema()
@@ -394,6 +398,7 @@ def _nothing_found(source: str) -> ArgumentError:
 
 def _unknown_ending(path: Path) -> ArgumentError:
     return ArgumentError(
-        f"unknown input ending {path.suffix!r} of {path.name!r}, known are {', '.join(TABLE_SUFFIXES)}, folders, globs "
-        "and pictures\nHint: a glob takes pictures of any ending."
+        f"unknown input ending {path.suffix!r} of {path.name!r}, known are "
+        f"{', '.join((*store_suffixes(), *_TABLE_SUFFIXES))}, folders, globs and pictures\n"
+        "Hint: a glob takes pictures of any ending."
     )

@@ -11,8 +11,9 @@ import polars as pl
 from imgmatch_df.columns import DETAIL, HEIGHT, SOURCE, STATUS, WIDTH
 from imgmatch_df.documented import records
 from imgmatch_df.documented.values import format_overall_status, to_json
+from imgmatch_df.store.base import Target
 from imgmatch_df.store.manifest import Manifest
-from imgmatch_df.store.open import Target, open_store
+from imgmatch_df.store.open import open_store
 
 _ROWS: Final = 4096
 

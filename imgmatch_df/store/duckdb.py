@@ -5,18 +5,19 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from imgmatch_df.atomic import publish
 from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
-from imgmatch_df.errors import ImgMatchWarning, StoreError
+from imgmatch_df.errors import ArgumentError, ImgMatchWarning, StoreError
+from imgmatch_df.store.base import HashStore, Location, RepairableError
 from imgmatch_df.store.duckdb_files import (
     ATTACHED,
     MAX_COMMIT_ROWS,
     Draft,
     InPlace,
-    TornError,
     attach,
     clear,
     explained,
@@ -26,7 +27,7 @@ from imgmatch_df.store.duckdb_files import (
     reading,
 )
 from imgmatch_df.store.duckdb_repair import repair
-from imgmatch_df.store.locks import appear, sole_writer
+from imgmatch_df.store.locks import sole_writer
 from imgmatch_df.store.macros import digest, install
 from imgmatch_df.store.manifest import Manifest, check_columns, made_by
 
@@ -56,10 +57,10 @@ _MAX_ENTRIES: Final = 1_000
 _OF_TABLE: Final = "concat_ws('.', database_name, schema_name, table_name) = ?"
 
 
-class DuckDBStore:
+class DuckDBStore(HashStore):
     """An open store: for reading, or for writing by the only one who does."""
 
-    def __init__(self, path: Path, *, write: bool = False) -> None:
+    def __init__(self, path: Location, *, write: bool = False) -> None:
         """Open the store at `path`, which exists.
 
         Raises
@@ -67,7 +68,7 @@ class DuckDBStore:
         StoreError
             If it is no store, damaged, of a later format, or in use.
         """
-        self.path = path
+        self.path = _checked(path)
         self._is_writer = write
         self._draft: Draft | InPlace | None = None
         self._connection: DuckDBPyConnection
@@ -79,7 +80,7 @@ class DuckDBStore:
             stack.callback(self._discard)
             try:
                 self.manifest, macros = self._open()
-            except TornError:
+            except RepairableError:
                 if not write:
                     raise
                 repair(self.path, TABLE, _ABOUT)
@@ -91,8 +92,9 @@ class DuckDBStore:
             self._held = stack.pop_all()
 
     @classmethod
-    def create(cls, path: Path, manifest: Manifest) -> None:
-        """Make an empty store. It appears whole or not at all, and never in the place of another file."""
+    def create(cls, path: Location, manifest: Manifest) -> None:
+        """Create an empty store. It appears complete or not at all, and never replaces another file."""
+        path = _checked(path)
         columns = [f"{_quoted(name)} {_SQL_TYPES[dtype]}" for name, dtype in manifest.columns.items()]
         columns[0] += " NOT NULL"
         with sole_writer(path), ExitStack() as stack:
@@ -112,13 +114,10 @@ class DuckDBStore:
             # Of a file that was removed: nothing can read it, and DuckDB would take it for that of the new file.
             with explained(path):
                 log_of(path).unlink(missing_ok=True)
-            appear(temporary, path, replace=False)
+            publish(temporary, path, replace=False)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._finish(failed=kind is not None)
+    def __exit__(self, *error: object) -> None:
+        self._finish(failed=error[0] is not None)
 
     def close(self) -> None:
         """Close the file; a writer puts into it what is in the log."""
@@ -304,6 +303,15 @@ class DuckDBStore:
                         f"the table of hashes in {str(self.path)!r} has {what}, which a writer would run\n"
                         "Hint: drop it in the duckdb shell; nothing was changed."
                     )
+
+
+def _checked(path: Location) -> Path:
+    if "?" in os.path.realpath(path):
+        raise ArgumentError(
+            f"a .duckdb must not have a '?' in its path, where DuckDB cuts it off, got {os.path.realpath(path)!r}\n"
+            "Hint: rename the file or its folder, or choose a .parquet."
+        )
+    return Path(path)
 
 
 def _install(connection: "DuckDBPyConnection", key: str) -> None:

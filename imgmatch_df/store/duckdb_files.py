@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 from uuid import uuid4
 
+from imgmatch_df.atomic import NO_ROOM, copy_access, sync, sync_folder
 from imgmatch_df.errors import StoreError
 from imgmatch_df.sources import describe
-from imgmatch_df.store.locks import NO_ROOM, busy, copy_access, sync, sync_folder, when_free
+from imgmatch_df.store.base import RepairableError
+from imgmatch_df.store.locks import busy, when_free
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -391,10 +393,6 @@ def hide_progress(connection: "DuckDBPyConnection") -> None:
 # Errors.
 
 
-class TornError(StoreError):
-    """A block has another checksum than its content, and the file has a log: its writer may have been killed."""
-
-
 class TornBlock(NamedTuple):
     """A block whose checksum is not that of its content.
 
@@ -432,7 +430,7 @@ def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         if opening and torn_block(str(error)) is not None and log_of(path).exists():
-            raise TornError(
+            raise RepairableError(
                 f"{str(path)!r} is damaged: {str(error).splitlines()[0][:300]}\n"
                 "Hint: if its writer was killed, the next write_hashes or `imgmatch visual-hash -o` repairs it."
             ) from error

@@ -9,13 +9,15 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Final
 
 import polars as pl
 
+from imgmatch_df.atomic import NO_ROOM, sync_folder, written_file
 from imgmatch_df.errors import StoreError
 from imgmatch_df.sources import describe
-from imgmatch_df.store.locks import NO_ROOM, appear, copy_access, open_new, sole_writer, sync_folder
+from imgmatch_df.store.base import HashStore, Location
+from imgmatch_df.store.locks import sole_writer
 from imgmatch_df.store.manifest import Manifest, check_columns, parse_entries
 from imgmatch_df.store.parquet_checksums import SAYS_CHECKSUMS, ChecksumError, Footer, add_checksums
 
@@ -31,10 +33,10 @@ _READ_ROWS: Final = 1 << 17
 _OPEN_PARTS: Final = 64
 
 
-class ParquetStore:
+class ParquetStore(HashStore):
     """An open store: for reading, or for writing by the only one who does."""
 
-    def __init__(self, path: Path, *, write: bool = False) -> None:
+    def __init__(self, path: Location, *, write: bool = False) -> None:
         """Open the store at `path`, which exists.
 
         Raises
@@ -42,32 +44,16 @@ class ParquetStore:
         StoreError
             If it is no store, damaged, of a later format, or in use.
         """
-        self.path = path
+        self.path = Path(path)
         with ExitStack() as stack:
             if write:
-                stack.enter_context(sole_writer(path))
-            self._parts, self.manifest = _find_whole(path)
+                stack.enter_context(sole_writer(self.path))
+            self._parts, self.manifest = _find_whole(self.path)
             self._close = stack.pop_all().close
         self._new: list[pl.DataFrame] = []
         self._changed: list[pl.DataFrame] = []
         self._flushed = time.monotonic()
         self._wait_s = _COMMIT_S
-
-    @classmethod
-    def create(cls, path: Path, manifest: Manifest, *, is_file: bool) -> None:
-        """Make an empty store: a file, or a folder with one part."""
-        empty = pl.DataFrame(schema=manifest.columns)
-        with sole_writer(path):
-            if not is_file:
-                path.mkdir(exist_ok=True)
-            if not (path.exists() if is_file else any(path.iterdir())):
-                _write(empty, path if is_file else _part(path, 0), path, manifest)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Write what waits, and let others write."""
@@ -211,13 +197,35 @@ class ParquetStore:
             yield files, n_rows
 
 
-def says_store(part: Path) -> bool:
-    """Return whether a file says of itself that it holds stored hashes."""
+def create_file(path: Location, manifest: Manifest) -> None:
+    """Create an empty store in one file, unless there is something of that name."""
+    path = Path(path)
+    with sole_writer(path):
+        if not path.exists():
+            _write(pl.DataFrame(schema=manifest.columns), path, path, manifest)
+
+
+def create_folder(path: Location, manifest: Manifest) -> None:
+    """Create a folder with one empty part, unless there is a file of that name or a folder that is not empty."""
+    path = Path(path)
+    with sole_writer(path):
+        path.mkdir(exist_ok=True)
+        if not any(path.iterdir()):
+            _write(pl.DataFrame(schema=manifest.columns), _part(path, 0), path, manifest)
+
+
+def is_store_file(path: Path) -> bool:
+    """Return whether `path` is a Parquet file whose metadata has the manifest of a store."""
     try:
-        with part.open("rb") as file:
+        with path.open("rb") as file:
             return _ABOUT in Footer.read(file).metadata
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ChecksumError, OSError):
         return False
+
+
+def is_store_folder(path: Path) -> bool:
+    """Return whether `path` is a folder of parts, or an empty folder without a suffix."""
+    return path.is_dir() and (any(path.glob("part-*.parquet")) or not (path.suffix or any(path.iterdir())))
 
 
 def _part(folder: Path, number: int) -> Path:
@@ -295,8 +303,7 @@ def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, 
     # Beside a folder, not in it: readers take every file there for a part. One name, so that a killed run's is removed.
     temporary = target.with_name(f".{target.name}.partial")
     try:
-        temporary.unlink(missing_ok=True)
-        with open_new(temporary, like=like) as file:
+        with written_file(part, temporary, like=like, replace=like == part) as file:
             rows.write_parquet(
                 file,
                 row_group_size=_ROW_GROUP,
@@ -304,9 +311,6 @@ def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, 
                 compression="zstd",
             )
             add_checksums(file)
-        if like is not None:
-            copy_access(like, temporary)
-        appear(temporary, part, replace=like == part)
     except (OSError, pl.exceptions.PolarsError) as error:
         if like is None and isinstance(error, FileExistsError):
             raise
@@ -316,5 +320,3 @@ def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, 
             f"{what} {str(part)!r}: {reason}\n"
             "Hint: is there room, and permission? What was stored stays, and the same call goes on where it stopped."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

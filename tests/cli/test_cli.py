@@ -472,7 +472,7 @@ def test_an_output_that_cannot_be_written_is_known_before_hashing(folder, empty,
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("imgmatch_df.cli.outputs.open_new", refuse)
+    monkeypatch.setattr("imgmatch_df.atomic.open_new", refuse)
     monkeypatch.setattr(run, "hash_batch", lambda *_: pytest.fail("hashed"))
     result = call("visual-hash", folder, "-o", empty / "out.csv")
     assert result.exit_code == 2
