@@ -20,6 +20,7 @@ from imgmatch_df.cli.arguments import (
     Key,
     LinkageName,
     ListRemoved,
+    MoveRemoved,
     NegativeQuery,
     OptionalSources,
     Out,
@@ -39,7 +40,16 @@ from imgmatch_df.cli.arguments import (
     split_names,
     with_source_options,
 )
-from imgmatch_df.cli.exit_codes import SOME_FAILED, Tally, check_streams, failed_in_store, reported, say, say_failed
+from imgmatch_df.cli.exit_codes import (
+    SOME_FAILED,
+    Tally,
+    check_streams,
+    failed_in_store,
+    reported,
+    say,
+    say_failed,
+    say_lines,
+)
 from imgmatch_df.cli.formats import Format
 from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
@@ -174,6 +184,7 @@ def remove_duplicates(
     keep: KeepName = "first",
     against: Against = None,
     list_removed: ListRemoved = False,
+    move_removed: MoveRemoved = None,
     source: Source = None,
     prefix: Prefix = "",
     suffix: Suffix = "",
@@ -183,13 +194,21 @@ def remove_duplicates(
 
     Example: imgmatch remove-duplicates photos --radius 24 -o kept.parquet
 
-    A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept; 2: wrong call.
+    A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept, or were not
+    moved; 2: wrong call.
     """
     with reported():
-        started, form = monotonic(), None if list_removed else _check_target(out)
+        started, form = monotonic(), None if list_removed or move_removed is not None else _check_target(out)
         options = source_options(given)
         if list_removed and out is not None:
             raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
+        if move_removed is not None:
+            if list_removed or out is not None:
+                raise ArgumentError(
+                    "--move-removed moves files, --list-removed prints and -o writes\n"
+                    "Hint: run the command once for each, with --move-removed last."
+                )
+            removed.check_folder(move_removed, sources)
         if against is not None and form is outputs.DOCUMENTED:
             raise ArgumentError(
                 "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
@@ -210,7 +229,9 @@ def remove_duplicates(
         added += [] if against is None else [REFERENCE_ID]
         added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
         table, naming = inputs.name_columns(table, added, prefix, suffix, form)
-        listed_by = removed.check_source(table.frame.collect_schema(), table.source) if list_removed else None
+        listed_by = (
+            removed.check_source(table.frame.collect_schema(), table.source) if list_removed or move_removed else None
+        )
         hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
         if nests and form is not outputs.DOCUMENTED:
             inputs.say_not_nested(hashed)
@@ -256,16 +277,12 @@ def remove_duplicates(
             elif form:
                 outputs.write_table(answer.lazy(), target, form, naming)
         tally = Tally.of(rows, kind, table.label)
-        if listed_by is not None:
-            listed = removed.removed_paths(answer, listed_by, stored_files, base_dir=given["base_dir"])
+        if list_removed and listed_by is not None:
+            files = removed.removed_files(answer, listed_by, stored_files, base_dir=given["base_dir"])
             # As bytes: a name that is not UTF-8 is a name, too.
-            sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in listed.paths))
+            sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in removed.listed_paths(files.paths)))
             sys.stdout.buffer.flush()
-            if listed.n_wanted:
-                say(f"not listed: {listed.n_wanted:,} removed rows whose file is kept or stored, too")
-            if listed.n_unsure:
-                why = "may be a stored one: relative paths of --against do not start here, run it where they do"
-                say(f"not listed: {listed.n_unsure:,} removed rows whose file {why}")
+            _say_left_out(files, "listed")
         elif out is not None or not form:
             n_kept = answer.height if nests else int(answer[KEPT].sum())
             n_matched = None if stored is None else answer[REFERENCE_ID].count()
@@ -277,7 +294,15 @@ def remove_duplicates(
         n_removed = rows.height - answer.height if nests else int((~answer[KEPT]).sum())
         if call["radius"] == 0 and n_removed == 0 and rows.height - tally.n_failed > 1:
             say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
-        tally.finish(is_whole=stored_is_whole and not table.unlisted)
+        all_moved = True
+        if move_removed is not None and listed_by is not None:
+            files = removed.removed_files(answer, listed_by, stored_files, base_dir=given["base_dir"])
+            moved = removed.move_files(files.paths, move_removed)
+            say(f"moved {moved.n_files:,} files into {move_removed}", err=False)
+            _say_left_out(files, "moved")
+            say_lines("not moved: ", moved.failed)
+            all_moved = not moved.failed
+        tally.finish(is_whole=stored_is_whole and not table.unlisted and all_moved)
 
 
 @app.command("rank-images", cls=NegativeQuery)
@@ -395,6 +420,17 @@ def export(
                 interruptible(lambda: exporting.export_response(store, target))
             else:
                 interruptible(lambda: exporting.export_table(table.frame, target, table.stored, table.carrier))
+
+
+def _say_left_out(files: removed.RemovedFiles, done: str) -> None:
+    """Say which removed rows are not `done`, "listed" or "moved"."""
+    if files.n_wanted:
+        say(f"not {done}: {files.n_wanted:,} removed rows whose file is kept or stored, too")
+    if files.n_unsure:
+        say(
+            f"not {done}: {files.n_unsure:,} removed rows that match a stored row whose file is not found: relative "
+            "paths of --against start in another folder; run the command there"
+        )
 
 
 def _store(

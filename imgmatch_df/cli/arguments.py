@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any, Final, TypedDict
 
 import typer
@@ -108,7 +109,15 @@ Against = Annotated[
     typer.Option(metavar="STORED", show_default=False, help="Also remove what a table or folder STORED has."),
 ]
 ListRemoved = Annotated[
-    bool, typer.Option("--list-removed", help="Print the path of what is removed, one a line, and nothing else.")
+    bool, typer.Option("--list-removed", help="Print the paths of the removed files, one per line, and nothing else.")
+]
+MoveRemoved = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default=False,
+        help="Move the removed files into DIR, below which they keep their paths.",
+    ),
 ]
 Query = Annotated[
     str,

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, TextIO
@@ -161,12 +161,20 @@ def failed_in_store(target: Target, frame: pl.LazyFrame, source: str | None) -> 
 
 
 def say_failed(failed: Iterable[FailedRow], n_failed: int) -> None:
-    """Name the first rows that failed, each in a line, and say how many there are besides."""
+    """Print the first rows that failed, one per line, and the number of the others."""
     shown = list(failed)[:_NAMES_SHOWN]
     for row in shown:
         say(str(row), indent=2)
     if n_failed > len(shown):
         say(f"and {n_failed - len(shown):,} more", indent=2)
+
+
+def say_lines(start: str, lines: Sequence[str]) -> None:
+    """Print the first lines, each behind `start`, and the number of the others."""
+    for line in lines[:_NAMES_SHOWN]:
+        say(f"{start}{line}")
+    if len(lines) > _NAMES_SHOWN:
+        say(f"{start}{len(lines) - _NAMES_SHOWN:,} more")
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from imgmatch_df.columns import (
     MODIFIED,
     OK,
     PATH,
+    REFERENCE_ID,
     REMOVED_RECORDS,
     ROW_DTYPE,
     SIZE,
@@ -48,21 +49,21 @@ from imgmatch_df.store.open import manifest_of
 _FOLDERS_SHOWN: Final = 10
 
 
-class StoredRows(NamedTuple):
+class ReferenceRows(NamedTuple):
     """The rows of --against.
 
     Parameters
     ----------
     known
-        Hashed.
+        Their hashes.
     files
-        Their sources, and where they are known ``size`` and ``modified``; None where there are no sources.
+        Their sources, ``reference_id``, and where they are known ``size`` and ``modified``; None without sources.
     is_whole
         Whether all folders could be listed.
     """
 
     known: Stored
-    tables: pl.DataFrame | None
+    files: pl.DataFrame | None
     is_whole: bool
 
 
@@ -190,7 +191,7 @@ def check_documented(table: SourceTable) -> None:
         )
 
 
-def open_stored(against: str, kind: HashKind, others: SourceTable, options: SourceOptions) -> StoredRows:
+def open_stored(against: str, kind: HashKind, others: SourceTable, options: SourceOptions) -> ReferenceRows:
     """Return the rows of --against, hashed where they are not."""
     try:
         table = open_table([against], None, None, "remove_duplicates", kind.name, of=" of --against")
@@ -223,7 +224,9 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
         say(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing")
     id_column = naming_column(rows, table)
     known = Stored(rows.lazy(), id_column, ROW_DTYPE if id_column is None else schema[id_column], same)
-    return StoredRows(known, rows.select(about) if about else None, not table.unlisted)
+    ids = pl.int_range(pl.len(), dtype=ROW_DTYPE) if id_column is None else pl.col(id_column)
+    files = rows.select(*about, ids.alias(REFERENCE_ID)) if about else None
+    return ReferenceRows(known, files, not table.unlisted)
 
 
 def naming_column(rows: pl.DataFrame, table: SourceTable) -> str | None:

@@ -19,9 +19,8 @@ from typer.testing import CliRunner
 
 import imgmatch_df
 from imgmatch_df.batch import run
-from imgmatch_df.cli import inputs
+from imgmatch_df.cli import inputs, removed
 from imgmatch_df.cli.app import app
-from imgmatch_df.cli.removed import removed_paths
 
 RADIUS = 40
 PROGRAM = [sys.executable, "-W", "error", "-c", "from imgmatch_df.cli import main; main()"]
@@ -498,10 +497,11 @@ def test_list_removed_names_no_stored_file_whose_path_started_elsewhere(drawn, e
     words = ("--against", stored, "--radius", RADIUS, "--list-removed")
     for photos in ("photos", elsewhere / "photos"):
         result = succeed("remove-duplicates", photos, "today", *words)
-        assert result.stdout == "today/again.jpg\n"
+        # The copy may be the only one left: the stored file that it matches is not found.
+        assert result.stdout == ""
         assert result.stderr == (
-            "not listed: 2 removed rows whose file may be a stored one: relative paths of --against do not start here, "
-            "run it where they do\n"
+            "not listed: 3 removed rows that match a stored row whose file is not found: relative paths of --against "
+            "start in another folder; run the command there\n"
         )
     # Files of the same names that happen to be here are others.
     (elsewhere / "1.jpg").write_bytes((drawn / "3.jpg").read_bytes())
@@ -510,6 +510,19 @@ def test_list_removed_names_no_stored_file_whose_path_started_elsewhere(drawn, e
     result = succeed("remove-duplicates", "link", *words)
     assert result.stdout.count("\n") == 2 - wanted
     assert f"not listed: {wanted} removed rows" in result.stderr
+
+
+def test_list_removed_lists_copies_of_the_stored_files_that_are_found(drawn, elsewhere, monkeypatch):
+    monkeypatch.chdir(elsewhere / "photos")
+    (elsewhere / "photos" / "1.jpg").unlink()  # a store keeps the row of a file that is gone
+    today = elsewhere / "today"
+    today.mkdir()
+    for number in (1, 2):
+        (today / f"{number}.jpg").write_bytes((drawn / f"{number} again.jpg").read_bytes())
+    words = ("--against", "../here.duckdb", "--radius", RADIUS, "--list-removed")
+    result = succeed("remove-duplicates", today, *words)
+    assert result.stdout == f"{today / '2.jpg'}\n"
+    assert result.stderr.startswith("not listed: 1 removed rows that match a stored row whose file is not found")
 
 
 def test_list_removed_finds_stored_files_from_here(drawn, elsewhere, monkeypatch):
@@ -536,7 +549,7 @@ def test_list_removed_prints_paths_from_the_working_directory(drawn, tmp_path, m
     assert result.stderr == "not listed: 1 removed rows whose file is kept or stored, too\n"
     # An address is no path, and stays as it is.
     clustered = pl.DataFrame({"url": ["https://a.example/b.jpg", "s3://b/c.jpg"], "kept": [False, False]})
-    assert removed_paths(clustered, "url", base_dir="photos").paths == clustered["url"].to_list()
+    assert removed.removed_files(clustered, "url", base_dir="photos").paths == clustered["url"].to_list()
 
 
 def test_list_removed_refuses_names_with_line_breaks(drawn, tmp_path):
