@@ -71,8 +71,8 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.documented import export as exporting
-from imgmatch_df.documented import records
-from imgmatch_df.documented.values import ping_response, to_json
+from imgmatch_df.documented import responses
+from imgmatch_df.documented.values import to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering, pairs, writing
 from imgmatch_df.naming import ROW, source_text
@@ -155,7 +155,7 @@ def visual_hash(
         with outputs.written_whole(out, sys.stdout.buffer) as target, inputs.hashing(table, shown=options["progress"]):
             if form is outputs.DOCUMENTED:
                 rows = inputs.run(hashed)
-                response = records.visual_hash_response(
+                response = responses.visual_hash_response(
                     rows,
                     seconds=monotonic() - started,
                     hash_types=kinds,
@@ -266,7 +266,7 @@ def remove_duplicates(
                     )
                 )
             if form is outputs.DOCUMENTED:
-                response = records.remove_duplicates_response(
+                response = responses.remove_duplicates_response(
                     answer,
                     seconds=monotonic() - started,
                     hash_type=kind.name,
@@ -356,7 +356,7 @@ def rank_images(
                 # The documented answer names every record that failed, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())
                 complete = pl.concat([ranked.filter(pl.col(RANK).is_not_null()), failed], how="diagonal")
-                response = records.rank_images_response(
+                response = responses.rank_images_response(
                     asked,
                     complete,
                     seconds=monotonic() - started,
@@ -396,7 +396,7 @@ def ping() -> None:
     Example: imgmatch ping
     """
     with reported():
-        typer.echo(to_json(ping_response()))
+        typer.echo(to_json(responses.ping_response()))
 
 
 @app.command()

@@ -32,7 +32,7 @@ from imgmatch_df.columns import (
     WIDTH,
     HashKind,
 )
-from imgmatch_df.documented import records
+from imgmatch_df.documented import values
 from imgmatch_df.documented.values import Method
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import expressions
@@ -182,7 +182,7 @@ def check_documented(table: SourceTable) -> None:
         If the table has no column of sources, or one that is neither text nor pictures.
     """
     schema = table.frame.collect_schema()
-    source = records.RECORD if records.RECORD in schema else table.source
+    source = values.RECORD if values.RECORD in schema else table.source
     if source is None or schema[source] not in (pl.String, pl.Binary):
         found = "the table has none" if source is None else f"column {source!r} has dtype {schema[source]}"
         raise ColumnError(
@@ -265,9 +265,9 @@ def say_blocked(table: SourceTable, options: SourceOptions) -> None:
     """Say how many records of a documented request name a file, where none is read."""
     if table.request is None or options["schemes"] is not None or options["base_dir"] is not None:
         return
-    sources = [*table.request.frame[records.SOURCE]]
-    if table.request.query is not None:
-        sources += [*table.request.query[records.SOURCE]]
+    sources = [*table.request.frame[values.SOURCE]]
+    if table.request.query_frame is not None:
+        sources += [*table.request.query_frame[values.SOURCE]]
     n_files = sum(map(is_path, sources))
     if n_files:
         say(f"{n_files:,} records of a request name a file, which --base-dir or --schemes must allow")
@@ -276,17 +276,17 @@ def say_blocked(table: SourceTable, options: SourceOptions) -> None:
 def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOptions) -> pl.DataFrame:
     """Return the query as one hashed row."""
     name, options = "query_record", {**options, "on_error": "null", "progress": False}
-    if table.request is not None and table.request.query is not None:
-        asked, options = table.request.query, allowed_options(table, options)
+    if table.request is not None and table.request.query_frame is not None:
+        asked, options = table.request.query_frame, allowed_options(table, options)
     elif query_kind(query, kind.name) == kind.name:
         value = parse_text(query, kind)
         hashed = pl.DataFrame({kind.name: pl.Series([value], dtype=kind.dtype)})
         text = hashed.select(expressions.to_bits(kind.name)).item()
-        return hashed.with_columns(pl.lit(json.dumps({kind.name: text})).alias(records.RECORD))
+        return hashed.with_columns(pl.lit(json.dumps({kind.name: text})).alias(values.RECORD))
     else:
         name, options["base_dir"] = "the query", None
-        asked = pl.DataFrame({records.SOURCE: path_as_text(query), records.RECORD: json.dumps({"_url": query})})
-    hashed = expressions.visual_hash(asked, records.SOURCE, hash_types=kind.name, **options)
+        asked = pl.DataFrame({values.SOURCE: path_as_text(query), values.RECORD: json.dumps({"_url": query})})
+    hashed = expressions.visual_hash(asked, values.SOURCE, hash_types=kind.name, **options)
     status, detail = hashed.select(STATUS, DETAIL).row(0)
     if status != OK:
         raise ArgumentError(
@@ -345,7 +345,7 @@ def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
     """Say which columns of a table are not in the documented JSON; `unread` are columns of hashes that are not read."""
     if table.request is not None:
         return
-    ours = {table.source, records.ID, records.RECORD, *HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
+    ours = {table.source, values.ID, values.RECORD, *HASH_KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
     ours |= {name.removesuffix(".bytes") for name in table.made}
     if {PATH, SIZE, MODIFIED} <= set(table.columns):  # of a folder
         ours |= {PATH, SIZE, MODIFIED}
@@ -373,7 +373,7 @@ def say_not_stored(table: SourceTable, key: str | None) -> None:
     if table.request is None:
         others = [name for name in table.columns if name not in ours]
     else:
-        fields = {name: None for record in table.request.frame[records.RECORD] for name in json.loads(record)}
+        fields = {name: None for record in table.request.frame[values.RECORD] for name in json.loads(record)}
         others = [name for name in fields if name not in ("_id", "_url", "_base64")]
     if others:
         say(f"not stored, a store keeps the key, the source and the hashes: {', '.join(others)}")

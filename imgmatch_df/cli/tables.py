@@ -25,7 +25,7 @@ from imgmatch_df.columns import (
     HashKind,
     hash_kind,
 )
-from imgmatch_df.documented import records
+from imgmatch_df.documented import requests, values
 from imgmatch_df.documented.values import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.given_hashes import read_given
@@ -42,10 +42,10 @@ _TEXT_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".json")
 
 # Names that hold images in tables as people write them, the surest first.
 _SOURCE_NAMES: Final = (
-    *(records.SOURCE, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
+    *(values.SOURCE, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
     *("image_path", "image_url", "img", "photo", "picture", "source", "src", "uri"),
 )
-_NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, ETAG, records.ID, records.RECORD)
+_NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, ETAG, values.ID, values.RECORD)
 _PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
 _DATA_URI: Final = pl.lit("data:;base64,")
 _NAME_FIELD: Final = "path"
@@ -95,7 +95,7 @@ class SourceTable:
     source: str | None
     made: tuple[str, ...] = ()
     stored: tuple[str, ...] = ()
-    request: records.Request | None = None
+    request: requests.Request | None = None
     batch_rows: int = BATCH_ROWS
     manifest: Manifest | None = None
     unlisted: tuple[str, ...] = ()
@@ -117,13 +117,13 @@ class SourceTable:
     @property
     def carrier(self) -> str:
         """The column of sources, or the name that one would have."""
-        return records.SOURCE if self.source is None else self.source
+        return values.SOURCE if self.source is None else self.source
 
     @property
     def id_column(self) -> str | None:
         """The column that names a row to a person; None where its number does."""
         if self.request is not None:
-            return records.ID
+            return values.ID
         if self.made or self.source is None:
             return self.name
         return self.source if self.frame.collect_schema()[self.source] == pl.String else None
@@ -346,17 +346,18 @@ def _in_batches(frame: pl.LazyFrame, batch_rows: int) -> pl.LazyFrame:
 def _open_requests(paths: list[str], source: str | None, method: Method) -> SourceTable:
     if source is not None:
         raise ArgumentError("--source is for tables, a request names its images itself\nHint: leave --source out.")
-    requests = [records.read_request(Path(path), method) for path in paths]
-    if len(requests) == 1:
-        return SourceTable(requests[0].frame.lazy(), records.SOURCE, request=requests[0])
+    found = [requests.read_request(Path(path), method) for path in paths]
+    if len(found) == 1:
+        return SourceTable(found[0].frame.lazy(), values.SOURCE, request=found[0])
     if method != "visual_hash":
         raise ArgumentError(
             f"one request at a time, got {len(paths)}\nHint: each has its own hash_type and range; put their records "
             "into one."
         )
-    hash_types = tuple(dict.fromkeys(name for request in requests for name in request.hash_types))
-    joined = replace(requests[0], frame=pl.concat([request.frame for request in requests]), hash_types=hash_types)
-    return SourceTable(joined.frame.lazy(), records.SOURCE, request=joined)
+    hash_types = tuple(dict.fromkeys(name for request in found for name in request.hash_types))
+    rows = [row for request in found for row in request.rows]
+    joined = replace(found[0], rows=rows, hash_types=hash_types)
+    return SourceTable(joined.frame.lazy(), values.SOURCE, request=joined)
 
 
 def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str | None:

@@ -20,8 +20,7 @@ import imgmatch_df
 from imgmatch_df.batch import run
 from imgmatch_df.cli.app import app
 from imgmatch_df.columns import HASH_KINDS, STATUS_DTYPE
-from imgmatch_df.documented import records
-from imgmatch_df.documented import values as documented
+from imgmatch_df.documented import responses
 
 HASHED = ["width", "height", "bmh1", "phash", "status", "detail"]
 ON_A_SYSTEM_WITH_BYTES = pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
@@ -57,7 +56,7 @@ def read(path):
         case ".csv":
             frame = from_text(pl.read_csv(path, infer_schema=False, glob=False))
         case ".json":
-            frame = records.parse_visual_hash_response(path).frame
+            frame = responses.parse_visual_hash_response(path).frame
         case _:
             frame = from_text(pl.read_ndjson(path))
     return frame.select(column for column in HASHED if column in frame.columns)
@@ -503,7 +502,7 @@ def test_a_link_stays_a_link(folder, empty, expected):
 
 
 def test_ping_and_version_and_help():
-    assert json.loads(call("ping").stdout) == documented.ping_response()
+    assert json.loads(call("ping").stdout) == responses.ping_response()
     assert call("--version").stdout == f"imgmatch {imgmatch_df.__version__}\n"
     for words in (["--help"], ["-h"], ["visual-hash", "--help"], ["ping", "--help"], ["demo", "--help"]):
         result = call(*words)

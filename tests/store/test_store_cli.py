@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import imgmatch_df
 from imgmatch_df.batch import run as batches
 from imgmatch_df.cli.app import app
-from imgmatch_df.documented import records
+from imgmatch_df.documented import responses
 
 HASHED = ["width", "height", "bmh1", "phash", "status", "detail"]
 
@@ -202,7 +202,7 @@ def test_an_export_is_the_documented_response(mixed, store):
     out = store.with_name("response.json")
     call("export", store, "-o", out)
     rows = sources.imgmatch.visual_hash()
-    wanted = records.visual_hash_response(rows, seconds=0, request_id="r")
+    wanted = responses.visual_hash_response(rows, seconds=0, request_id="r")
     found = json.loads(out.read_text())
     assert list(found) == list(wanted)
     for record in found["records"]:
@@ -210,7 +210,7 @@ def test_an_export_is_the_documented_response(mixed, store):
             record["_status"]["request_id"] = "r"
     assert found["records"] == wanted["records"]
     assert found["status"] == wanted["status"]
-    parsed = records.parse_visual_hash_response(out).frame
+    parsed = responses.parse_visual_hash_response(out).frame
     assert_frame_equal(
         parsed.select("width", "height", "bmh1", "phash"), rows.select("width", "height", "bmh1", "phash")
     )
