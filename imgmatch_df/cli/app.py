@@ -12,9 +12,8 @@ import typer
 from imgmatch_df.cli import display, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
-    Call,
-    HashType,
-    HashTypes,
+    HashTypeOption,
+    HashTypesOption,
     K,
     KeepName,
     Key,
@@ -25,16 +24,17 @@ from imgmatch_df.cli.arguments import (
     OptionalSources,
     Out,
     Prefix,
-    Prune,
     PruneAll,
+    PruneOption,
     Query,
     Radius,
     RetryFailed,
-    Source,
+    SourceOption,
     Sources,
     Store,
     StoreOut,
     Suffix,
+    VerbArguments,
     Version,
     source_options,
     split_names,
@@ -112,11 +112,11 @@ def _imgmatch(_version: Version = False) -> None:
 def visual_hash(
     sources: Sources,
     out: StoreOut = None,
-    source: Source = None,
+    source: SourceOption = None,
     key: Key = None,
-    hash_types: HashTypes = None,
+    hash_types: HashTypesOption = None,
     retry_failed: RetryFailed = False,
-    prune: Prune = False,
+    prune: PruneOption = False,
     prune_all: PruneAll = False,
     prefix: Prefix = "",
     suffix: Suffix = "",
@@ -154,7 +154,7 @@ def visual_hash(
         hashed = inputs.fitting(hashed, table, form) if form else hashed
         with outputs.written_whole(out, sys.stdout.buffer) as target, inputs.hashing(table, shown=options["progress"]):
             if form is outputs.DOCUMENTED:
-                rows = inputs.run(hashed)
+                rows = inputs.run_query(hashed)
                 response = responses.visual_hash_response(
                     rows,
                     seconds=monotonic() - started,
@@ -167,7 +167,7 @@ def visual_hash(
                 outputs.write_table(hashed, target, form, naming)
             else:
                 text = source_text(hashed.collect_schema(), table.label)
-                rows = inputs.run(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
+                rows = inputs.run_query(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
         if not form:
             display.show_hashes(rows, kinds)
         tally.finish(is_whole=not table.unlisted)
@@ -179,13 +179,13 @@ def remove_duplicates(
     sources: Sources,
     out: Out = None,
     radius: Radius = None,
-    hash_type: HashType = None,
+    hash_type: HashTypeOption = None,
     linkage: LinkageName = "connected",
     keep: KeepName = "first",
     against: Against = None,
     list_removed: ListRemoved = False,
     move_removed: MoveRemoved = None,
-    source: Source = None,
+    source: SourceOption = None,
     prefix: Prefix = "",
     suffix: Suffix = "",
     **given: Any,
@@ -218,7 +218,7 @@ def remove_duplicates(
         if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
         kind = table.kind(hash_type)
-        call = Call(
+        call = VerbArguments(
             radius=table.radius(kind) if radius is None else radius,
             hash_type=kind.name,
             linkage=linkage,  # type: ignore[typeddict-item]  # checked by `cluster`, with a hint
@@ -312,8 +312,8 @@ def rank_images(
     sources: OptionalSources = None,
     out: Out = None,
     k: K = None,
-    hash_type: HashType = None,
-    source: Source = None,
+    hash_type: HashTypeOption = None,
+    source: SourceOption = None,
     prefix: Prefix = "",
     suffix: Suffix = "",
     **given: Any,

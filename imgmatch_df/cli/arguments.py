@@ -66,14 +66,14 @@ Key = Annotated[
     ),
 ]
 RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Hash what failed in an earlier run again.")]
-Prune = Annotated[
+PruneOption = Annotated[
     bool, typer.Option("--prune", help="Drop from the .duckdb what is not in SOURCE, if that is at most half of it.")
 ]
 PruneAll = Annotated[bool, typer.Option("--prune-all", help="Drop what is not in SOURCE, however much that is.")]
 Store = Annotated[
     str, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb, or a table.")
 ]
-Source = Annotated[
+SourceOption = Annotated[
     str | None,
     typer.Option("--source", metavar="COLUMN", show_default=False, help="Column of a table that holds the images."),
 ]
@@ -83,13 +83,13 @@ Prefix = Annotated[
 Suffix = Annotated[
     str, typer.Option("--suffix", metavar="TEXT", show_default=False, help="Behind the name of each new column.")
 ]
-HashType = Annotated[
+HashTypeOption = Annotated[
     str | None,
     typer.Option(
         "--hash-type", metavar="bmh1|phash", show_default="bmh1, or what SOURCE says", help="Hash to compare by."
     ),
 ]
-HashTypes = Annotated[
+HashTypesOption = Annotated[
     list[str] | None, typer.Option(metavar="NAMES", show_default="bmh1,phash", help="Hashes to compute.")
 ]
 Radius = Annotated[
@@ -228,7 +228,7 @@ class NegativeQuery(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-class Call(TypedDict):
+class VerbArguments(TypedDict):
     """The arguments that `cluster` and `remove_duplicates` share, as the user gave them; the verbs check them."""
 
     radius: int

@@ -12,7 +12,7 @@ from imgmatch_df.frames.layout import is_hash, without_bytes
 
 Dtype = pl.DataType | DataTypeClass
 # Writes a frame to a file. The last argument says whether its rows hold images, so that few of them fit into memory.
-Writer: TypeAlias = Callable[[pl.LazyFrame, Path | IO[bytes], bool], object]
+TableWriter: TypeAlias = Callable[[pl.LazyFrame, Path | IO[bytes], bool], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Format:
     """
 
     suffix: str
-    write: Writer | None
+    write: TableWriter | None
     nests: bool = True
     holds_bytes: bool = False
     holds_nan: bool = True
@@ -46,12 +46,12 @@ class Format:
 
 
 # The output formats by suffix; `outputs` registers those of this package.
-FORMATS: Final[dict[str, Format]] = {}
+OUTPUT_FORMATS: Final[dict[str, Format]] = {}
 
 
 def register_format(output: Format) -> None:
     """Let all commands write `output`, for every file that has its suffix."""
-    FORMATS[output.suffix] = output
+    OUTPUT_FORMATS[output.suffix] = output
 
 
 class Fitted(NamedTuple):

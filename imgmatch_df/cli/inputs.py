@@ -265,9 +265,9 @@ def say_blocked(table: SourceTable, options: SourceOptions) -> None:
     """Say how many records of a documented request name a file, where none is read."""
     if table.request is None or options["schemes"] is not None or options["base_dir"] is not None:
         return
-    sources = [*table.request.frame[values.SOURCE]]
+    sources = [*table.request.frame[values.URL]]
     if table.request.query_frame is not None:
-        sources += [*table.request.query_frame[values.SOURCE]]
+        sources += [*table.request.query_frame[values.URL]]
     n_files = sum(map(is_path, sources))
     if n_files:
         say(f"{n_files:,} records of a request name a file, which --base-dir or --schemes must allow")
@@ -285,8 +285,8 @@ def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOp
         return hashed.with_columns(pl.lit(json.dumps({kind.name: text})).alias(values.RECORD))
     else:
         name, options["base_dir"] = "the query", None
-        asked = pl.DataFrame({values.SOURCE: path_as_text(query), values.RECORD: json.dumps({"_url": query})})
-    hashed = expressions.visual_hash(asked, values.SOURCE, hash_types=kind.name, **options)
+        asked = pl.DataFrame({values.URL: path_as_text(query), values.RECORD: json.dumps({"_url": query})})
+    hashed = expressions.visual_hash(asked, values.URL, hash_types=kind.name, **options)
     status, detail = hashed.select(STATUS, DETAIL).row(0)
     if status != OK:
         raise ArgumentError(
@@ -391,7 +391,7 @@ def _say_not_finite(table: SourceTable, columns: Container[str], output: Format)
     }
     if not leaves:
         return
-    found = run(table.frame.select(**leaves)).row(0, named=True)
+    found = run_query(table.frame.select(**leaves)).row(0, named=True)
     lost = dict.fromkeys(name.rpartition("\n")[0] for name, is_lost in found.items() if is_lost)
     if lost:
         say(
@@ -403,10 +403,10 @@ def _say_not_finite(table: SourceTable, columns: Container[str], output: Format)
 def collect(hashed: pl.LazyFrame, table: SourceTable, kind: HashKind, *, shown: bool) -> pl.DataFrame:
     """Return the rows, hashed in small batches where they are not."""
     with hashing(table, shown=shown and kind.name not in table.stored):
-        return run(hashed)
+        return run_query(hashed)
 
 
-def run(frame: pl.LazyFrame) -> pl.DataFrame:
+def run_query(frame: pl.LazyFrame) -> pl.DataFrame:
     """Return the rows of a query that Ctrl-C can end."""
     return interruptible(lambda: frame.collect(engine="streaming"))
 
@@ -414,6 +414,6 @@ def run(frame: pl.LazyFrame) -> pl.DataFrame:
 @contextmanager
 def hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
     """Hash in small batches, under a bar that knows how many rows there are."""
-    bar = METER.run(run(table.frame.select(pl.len())).item()) if shown else nullcontext()
+    bar = METER.run(run_query(table.frame.select(pl.len())).item()) if shown else nullcontext()
     with bar, pl.Config(streaming_chunk_size=table.batch_rows):
         yield

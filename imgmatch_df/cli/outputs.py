@@ -11,9 +11,9 @@ from typing import IO, Final, TypeVar
 import polars as pl
 
 from imgmatch_df.atomic import NO_ROOM, real_path, written_file
-from imgmatch_df.cli.formats import FORMATS, Format, byte_columns, register_format
+from imgmatch_df.cli.formats import OUTPUT_FORMATS, Format, byte_columns, register_format
 from imgmatch_df.cli.interrupts import half_written
-from imgmatch_df.cli.renaming import PLAIN, Naming
+from imgmatch_df.cli.renaming import UNCHANGED, Naming
 from imgmatch_df.columns import HASH_KINDS, REMOVED_RECORDS
 from imgmatch_df.documented.values import Json, to_json
 from imgmatch_df.errors import ArgumentError, ImgMatchError
@@ -53,7 +53,7 @@ for _output in (PARQUET, CSV, NDJSON, replace(NDJSON, suffix=".jsonl"), DOCUMENT
 
 def suffixes_text(*, tables_only: bool = False) -> str:
     """Return the suffixes of the output formats as a list in prose."""
-    names = [one.suffix for one in FORMATS.values() if one.is_table or not tables_only]
+    names = [one.suffix for one in OUTPUT_FORMATS.values() if one.is_table or not tables_only]
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
@@ -92,9 +92,9 @@ def check_target(target: str | None, *, stores: bool = False) -> Format | None:
             f"{target!r} is a store of hashes, which this command would replace\nHint: choose another name for the "
             "output."
         )
-    output = FORMATS.get(path.suffix.lower())
+    output = OUTPUT_FORMATS.get(path.suffix.lower())
     if output is None:
-        known = (*(store_suffixes() if stores else ()), *FORMATS)
+        known = (*(store_suffixes() if stores else ()), *OUTPUT_FORMATS)
         raise ArgumentError(
             f"unknown output ending {path.suffix!r} of {path.name!r}, known are {', '.join(known)}\n"
             f"Hint: {'.duckdb is continued by the next run' if stores else '.parquet keeps everything'}."
@@ -166,7 +166,7 @@ def _room_explained(shown: str) -> Iterator[None]:
         ) from error
 
 
-def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], output: Format, naming: Naming = PLAIN) -> None:
+def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], output: Format, naming: Naming = UNCHANGED) -> None:
     """Write a frame as a table, streaming its rows.
 
     Parameters

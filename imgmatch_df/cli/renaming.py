@@ -98,4 +98,4 @@ def own_name(name: str) -> str:
     return name.removeprefix(ASIDE)
 
 
-PLAIN: Final = Naming()
+UNCHANGED: Final = Naming()

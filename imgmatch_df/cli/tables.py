@@ -42,7 +42,7 @@ _TEXT_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".json")
 
 # Names that hold images in tables as people write them, the surest first.
 _SOURCE_NAMES: Final = (
-    *(values.SOURCE, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
+    *(values.URL, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
     *("image_path", "image_url", "img", "photo", "picture", "source", "src", "uri"),
 )
 _NOT_SOURCES: Final = (*HASH_KINDS, STATUS, DETAIL, ETAG, values.ID, values.RECORD)
@@ -117,7 +117,7 @@ class SourceTable:
     @property
     def carrier(self) -> str:
         """The column of sources, or the name that one would have."""
-        return values.SOURCE if self.source is None else self.source
+        return values.URL if self.source is None else self.source
 
     @property
     def id_column(self) -> str | None:
@@ -348,7 +348,7 @@ def _open_requests(paths: list[str], source: str | None, method: Method) -> Sour
         raise ArgumentError("--source is for tables, a request names its images itself\nHint: leave --source out.")
     found = [requests.read_request(Path(path), method) for path in paths]
     if len(found) == 1:
-        return SourceTable(found[0].frame.lazy(), values.SOURCE, request=found[0])
+        return SourceTable(found[0].frame.lazy(), values.URL, request=found[0])
     if method != "visual_hash":
         raise ArgumentError(
             f"one request at a time, got {len(paths)}\nHint: each has its own hash_type and range; put their records "
@@ -357,7 +357,7 @@ def _open_requests(paths: list[str], source: str | None, method: Method) -> Sour
     hash_types = tuple(dict.fromkeys(name for request in found for name in request.hash_types))
     rows = [row for request in found for row in request.rows]
     joined = replace(found[0], rows=rows, hash_types=hash_types)
-    return SourceTable(joined.frame.lazy(), values.SOURCE, request=joined)
+    return SourceTable(joined.frame.lazy(), values.URL, request=joined)
 
 
 def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str | None:

@@ -15,7 +15,7 @@ from imgmatch_df.columns import BMH1, HASH_KINDS, hash_kind
 from imgmatch_df.documented.values import (
     ID,
     RECORD,
-    SOURCE,
+    URL,
     Document,
     Json,
     Method,
@@ -190,7 +190,7 @@ def read_hash_types(value: object, method: Method) -> tuple[str, ...]:
     return names
 
 
-def read_source(record: Mapping[str, Any]) -> str | None:
+def record_source(record: Mapping[str, Any]) -> str | None:
     """Return the reference to the record's image, null where it holds none."""
     encoded, url = record.get("_base64"), record.get("_url")
     if isinstance(encoded, str) and encoded and is_text(encoded):
@@ -207,7 +207,7 @@ def source_row(record: Mapping[str, Any], field: str, *, make_id: bool = True) -
         raise
     except ValueError as error:  # more digits than Python turns into text
         raise _not_json(field, error) from error
-    return {ID: id_, SOURCE: read_source(record), RECORD: record}
+    return {ID: id_, URL: record_source(record), RECORD: record}
 
 
 def source_frame(rows: Sequence[Json], fields: Sequence[str] | None = None) -> pl.DataFrame:
@@ -220,8 +220,8 @@ def source_frame(rows: Sequence[Json], fields: Sequence[str] | None = None) -> p
         except (TypeError, ValueError, RecursionError) as error:
             field = fields[number] if fields else f"records[{number}]"
             raise _not_json(field, error) from error
-    schema = {ID: pl.String(), SOURCE: pl.String(), RECORD: pl.String()}
-    columns = {ID: [row[ID] for row in rows], SOURCE: [row[SOURCE] for row in rows], RECORD: texts}
+    schema = {ID: pl.String(), URL: pl.String(), RECORD: pl.String()}
+    columns = {ID: [row[ID] for row in rows], URL: [row[URL] for row in rows], RECORD: texts}
     return pl.DataFrame(columns, schema=schema)
 
 

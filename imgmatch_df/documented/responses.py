@@ -25,10 +25,9 @@ from imgmatch_df.columns import (
 )
 from imgmatch_df.documented.requests import load_document, read_records, source_frame, source_row
 from imgmatch_df.documented.values import (
-    ATTEMPTS,
     ID,
     RECORD,
-    SOURCE,
+    URL,
     Document,
     Json,
     Method,
@@ -44,6 +43,7 @@ from imgmatch_df.documented.values import (
     refused,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.options import ATTEMPTS
 from imgmatch_df.sources import redact
 
 # Hashed rows: a frame, or mappings with the same names, whose `_record` may be the record itself.
@@ -92,7 +92,7 @@ def visual_hash_response(
     seconds: float,
     hash_types: Sequence[str] = tuple(HASH_KINDS),
     request_id: str | None = None,
-    source: str = SOURCE,
+    source: str = URL,
     attempts: int = ATTEMPTS,
     reasons: bool = False,
 ) -> Json:
@@ -133,7 +133,7 @@ def remove_duplicates_response(
     hash_type: str = BMH1.name,
     request_id: str | None = None,
     proc_id: str | None = None,
-    source: str = SOURCE,
+    source: str = URL,
     attempts: int = ATTEMPTS,
     reasons: bool = False,
 ) -> Json:
@@ -177,7 +177,7 @@ def rank_images_response(
     hash_type: str = BMH1.name,
     request_id: str | None = None,
     proc_id: str | None = None,
-    source: str = SOURCE,
+    source: str = URL,
     attempts: int = ATTEMPTS,
     reasons: bool = False,
 ) -> Json:
@@ -245,7 +245,7 @@ def iter_records(
     *,
     hash_types: Sequence[str],
     request_id: str,
-    source: str = SOURCE,
+    source: str = URL,
     attempts: int = ATTEMPTS,
     reasons: bool = False,
 ) -> Iterator[Json]:

@@ -21,9 +21,8 @@ Document: TypeAlias = Mapping[str, Any] | str | bytes | PathLike[str]
 Method: TypeAlias = Literal["visual_hash", "remove_duplicates", "rank_images"]
 # Columns of a frame that came from the documented JSON, besides those of `columns`.
 ID: Final = "_id"
-SOURCE: Final = "url"
+URL: Final = "url"
 RECORD: Final = "_record"
-ATTEMPTS: Final = 3
 
 _PREFIX: Final = "Error Loading Image: "
 _NO_IMAGE: Final = "Record has no image in '_url' or '_base64'"

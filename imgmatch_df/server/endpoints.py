@@ -15,7 +15,7 @@ from imgmatch_df.columns import BMH1, DETAIL, DISTANCE, OK, PHASH, REMOVED_RECOR
 from imgmatch_df.documented import responses
 from imgmatch_df.documented.requests import Request
 from imgmatch_df.documented.responses import ping_response
-from imgmatch_df.documented.values import RECORD, SOURCE, Json, Method
+from imgmatch_df.documented.values import RECORD, URL, Json, Method
 from imgmatch_df.errors import Failure, without_warnings
 from imgmatch_df.frames import clustering, pairs
 from imgmatch_df.options import Options
@@ -78,7 +78,7 @@ async def answer(
 
 def _source(row: Row) -> str | Failure | None:
     """Return the picture that a record names, unless it is one that a stranger may not name."""
-    source: str | None = row[SOURCE]
+    source: str | None = row[URL]
     if source is None or source is not row[RECORD].get("_url"):
         return source
     named = parse_source(source)

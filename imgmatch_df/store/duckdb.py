@@ -20,7 +20,7 @@ from imgmatch_df.store.duckdb_files import (
     InPlace,
     attach,
     clear,
-    explained,
+    duckdb_errors,
     has_links,
     log_of,
     new_folder,
@@ -29,7 +29,7 @@ from imgmatch_df.store.duckdb_files import (
 from imgmatch_df.store.duckdb_repair import repair
 from imgmatch_df.store.locks import sole_writer
 from imgmatch_df.store.macros import digest, install
-from imgmatch_df.store.manifest import Manifest, check_columns, made_by
+from imgmatch_df.store.manifest import Manifest, check_table_columns, made_by
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -102,9 +102,9 @@ class DuckDBStore(HashStore):
                 return
             clear(path)
             stack.callback(clear, path)
-            with explained(path):
+            with duckdb_errors(path):
                 temporary = new_folder(path) / path.name
-            with explained(path), closing(attach(temporary, write=True)) as connection:
+            with duckdb_errors(path), closing(attach(temporary, write=True)) as connection:
                 connection.execute(f"CREATE TABLE {TABLE} ({', '.join(columns)})")
                 connection.execute(f"CREATE TABLE {_ABOUT} (name VARCHAR, value VARCHAR)")
                 about = {**manifest.entries, _MACROS: _macros()}
@@ -112,7 +112,7 @@ class DuckDBStore(HashStore):
                 _install(connection, manifest.key)
                 connection.execute(f"CHECKPOINT {ATTACHED}")
             # Of a file that was removed: nothing can read it, and DuckDB would take it for that of the new file.
-            with explained(path):
+            with duckdb_errors(path):
                 log_of(path).unlink(missing_ok=True)
             publish(temporary, path, replace=False)
 
@@ -125,7 +125,7 @@ class DuckDBStore(HashStore):
 
     def count(self) -> int:
         """Return the number of rows."""
-        with explained(self.path):
+        with duckdb_errors(self.path):
             found = self._connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall()  # noqa: S608
         return int(found[0][0])
 
@@ -142,7 +142,7 @@ class DuckDBStore(HashStore):
     def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
         """Return some columns of what is stored under `keys`, in no order."""
         key = _quoted(self.manifest.key)
-        with explained(self.path), self._batch(keys.alias(self.manifest.key).to_frame()):
+        with duckdb_errors(self.path), self._batch(keys.alias(self.manifest.key).to_frame()):
             sql = f"SELECT {_listed(columns)} FROM {TABLE} SEMI JOIN {_BATCH} USING ({key})"  # noqa: S608
             return pl.concat([_empty(self.manifest, columns), *self._query(sql, columns)])
 
@@ -181,12 +181,12 @@ class DuckDBStore(HashStore):
     def _execute(self, change: Callable[[], None], rows: pl.DataFrame | None = None) -> None:
         """Make a change, which sees `rows` as `_BATCH`: whole, or not at all."""
         draft = self._draft or self._begin()
-        with explained(self.path), nullcontext() if rows is None else self._batch(rows):
+        with duckdb_errors(self.path), nullcontext() if rows is None else self._batch(rows):
             self._connection.execute("BEGIN")
             try:
                 change()
             except BaseException:
-                with suppress(StoreError), explained(self.path):
+                with suppress(StoreError), duckdb_errors(self.path):
                     self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
@@ -229,7 +229,7 @@ class DuckDBStore(HashStore):
 
     def _query(self, sql: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         schema = {name: self.manifest.columns[name] for name in columns}
-        with explained(self.path):
+        with duckdb_errors(self.path):
             reader: Any = self._connection.sql(sql).to_arrow_reader(_READ_ROWS)
             try:
                 for batch in reader:
@@ -248,7 +248,7 @@ class DuckDBStore(HashStore):
         try:
             yield
         except BaseException:
-            with suppress(StoreError), explained(self.path):  # what failed before is what counts
+            with suppress(StoreError), duckdb_errors(self.path):  # what failed before is what counts
                 self._connection.unregister(_BATCH)
             raise
         self._connection.unregister(_BATCH)
@@ -264,7 +264,7 @@ class DuckDBStore(HashStore):
         self._reader.close()
         self._connection = self._reader.enter_context(reading(self.path))
         shown = repr(str(self.path))
-        with explained(self.path, opening=True):
+        with duckdb_errors(self.path, opening=True):
             if log_of(self.path).exists():  # a writer may have been killed: look at all metadata, read late elsewhere
                 self._connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [TABLE]).fetchall()
             is_table = f"SELECT count(*) FROM duckdb_tables() WHERE {_OF_TABLE}"  # noqa: S608
@@ -274,12 +274,12 @@ class DuckDBStore(HashStore):
                     f"{shown} is a DuckDB file that holds no hashes of imgmatch-df\n"
                     "Hint: choose another name for the store; nothing was changed."
                 )
-            check_columns(self._columns(_ABOUT), {"name": "VARCHAR", "value": "VARCHAR"}, shown)
+            check_table_columns(self._columns(_ABOUT), {"name": "VARCHAR", "value": "VARCHAR"}, shown)
             about = self._connection.execute(f"SELECT name, value FROM {_ABOUT} LIMIT {_MAX_ENTRIES}").fetchall()  # noqa: S608
             entries = dict(about)
             manifest = Manifest.parse(entries, shown)
             found, wanted = self._columns(TABLE), {name: _SQL_TYPES[dtype] for name, dtype in manifest.columns.items()}
-            check_columns({name: dtype for name, dtype in found.items() if name in wanted}, wanted, shown)
+            check_table_columns({name: dtype for name, dtype in found.items() if name in wanted}, wanted, shown)
         return manifest, entries.get(_MACROS)
 
     def _columns(self, table: str) -> dict[str, str]:
@@ -297,7 +297,7 @@ class DuckDBStore(HashStore):
         if self._connection.execute("SELECT version() >= 'v2'").fetchall() == [(True,)]:
             about["a trigger"] = f"duckdb_triggers() WHERE {_OF_TABLE}"
         for what, which in about.items():
-            with explained(self.path):
+            with duckdb_errors(self.path):
                 if self._connection.execute(f"SELECT count(*) FROM {which}", [TABLE]).fetchall() != [(0,)]:  # noqa: S608
                     raise StoreError(
                         f"the table of hashes in {str(self.path)!r} has {what}, which a writer would run\n"

@@ -88,7 +88,7 @@ def reading(path: Path) -> Iterator["DuckDBPyConnection"]:
 def _reader(path: Path, stack: ExitStack) -> "DuckDBPyConnection":
     import duckdb
 
-    with explained(path, opening=True):
+    with duckdb_errors(path, opening=True):
         before = _identity(path)
         try:
             with ExitStack() as opened:
@@ -211,7 +211,7 @@ class Draft:
 
     def __init__(self, path: Path, *, mend: Callable[[Path], None] | None = None) -> None:
         self._path, self._log = path, log_of(path)
-        with ExitStack() as stack, explained(path):
+        with ExitStack() as stack, duckdb_errors(path):
             stack.callback(clear, path)
             folder = new_folder(path)
             self._copy, self._link = folder / path.name, folder / "link"
@@ -236,7 +236,7 @@ class Draft:
 
     def committed(self) -> None:
         """Let the file have the log of the copy. To be called after each commit."""
-        with explained(self._path):
+        with duckdb_errors(self._path):
             if not self._copied_log.exists() or self._has_log():
                 return
             copy_access(self._path, self._copied_log)
@@ -253,7 +253,7 @@ class Draft:
         StoreError
             If there is no room, or another program has changed the file. What was committed stays in the log.
         """
-        with self._held, explained(self._path):
+        with self._held, duckdb_errors(self._path):
             if not self._copied_log.exists():  # nothing was committed
                 self._log.unlink(missing_ok=True)
                 return
@@ -274,7 +274,7 @@ class Draft:
 
     def discard(self) -> None:
         """Close it. What was committed stays in the log."""
-        with explained(self._path):
+        with duckdb_errors(self._path):
             self._held.close()
 
     def _has_log(self) -> bool:
@@ -291,7 +291,7 @@ class InPlace:
         self._path = path
 
         def opened() -> "DuckDBPyConnection":
-            with explained(path):
+            with duckdb_errors(path):
                 return attach(path, write=True)
 
         self.connection = when_free(opened)
@@ -311,7 +311,7 @@ class InPlace:
         StoreError
             If there is no room.
         """
-        with explained(self._path), closing(self.connection):
+        with duckdb_errors(self._path), closing(self.connection):
             self.connection.execute(f"CHECKPOINT {ATTACHED}")
 
     def discard(self) -> None:
@@ -419,7 +419,7 @@ def torn_block(said: str) -> TornBlock | None:
 
 
 @contextmanager
-def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
+def duckdb_errors(path: Path, *, opening: bool = False) -> Iterator[None]:
     """Turn the errors of DuckDB and of the system into what a person can do.
 
     With `opening`, a block with a wrong checksum is one of metadata, which a killed writer may have left so.

@@ -269,7 +269,7 @@ def parse_entries(text: str, where: str) -> object:
         raise _not_understood(where, str(error)) from error
 
 
-def check_columns(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> None:
+def check_table_columns(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> None:
     """Refuse a table that has other columns than a store, or columns of other dtypes.
 
     Raises

@@ -18,7 +18,7 @@ from imgmatch_df.errors import StoreError
 from imgmatch_df.sources import describe
 from imgmatch_df.store.base import HashStore, Location
 from imgmatch_df.store.locks import sole_writer
-from imgmatch_df.store.manifest import Manifest, check_columns, parse_entries
+from imgmatch_df.store.manifest import Manifest, check_table_columns, parse_entries
 from imgmatch_df.store.parquet_checksums import SAYS_CHECKSUMS, ChecksumError, Footer, add_checksums
 
 _ABOUT: Final = "imgmatch_store"
@@ -64,7 +64,7 @@ class ParquetStore(HashStore):
 
     def count(self) -> int:
         """Return the number of rows."""
-        with explained(self.path):
+        with parquet_errors(self.path):
             return sum(int(rows.select(pl.len()).collect().item()) for rows in self._scans(()))
 
     def read(
@@ -75,7 +75,7 @@ class ParquetStore(HashStore):
         for rows in self._scans(needed, n_rows):
             found = rows if n_rows is None else rows.head(n_rows)
             found = found if predicate is None else found.filter(predicate)
-            with explained(self.path):
+            with parquet_errors(self.path):
                 yield from found.select(columns).collect_batches(chunk_size=_READ_ROWS, maintain_order=True)
                 if n_rows is not None:
                     n_rows -= min(n_rows, rows.select(pl.len()).collect().item())
@@ -88,7 +88,7 @@ class ParquetStore(HashStore):
         wanted = keys.alias(key).to_frame().lazy()
         found = [pl.DataFrame(schema={name: self.manifest.columns[name] for name in columns})]
         for rows in self._scans({key, *columns}):
-            with explained(self.path):
+            with parquet_errors(self.path):
                 found.append(rows.join(wanted, on=key, how="semi").select(columns).collect())
         return pl.concat(found)
 
@@ -185,7 +185,7 @@ class ParquetStore(HashStore):
         Polars would open each of them more than once, and take what it had read of one for what it finds in the part
         that has taken its place.
         """
-        with explained(self.path), ExitStack() as stack:
+        with parquet_errors(self.path), ExitStack() as stack:
             files: list[IO[bytes]] = []
             for part in parts:
                 with suppress(FileNotFoundError) if part != self.path else nullcontext():  # pruned meanwhile
@@ -268,7 +268,7 @@ def _same_manifest(path: Path, parts: Sequence[Path]) -> Manifest:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def parquet_errors(path: Path) -> Iterator[None]:
     """Turn what Polars says of a file that it cannot read into what a person can do."""
     try:
         yield
@@ -286,7 +286,7 @@ def explained(path: Path) -> Iterator[None]:
 
 def _read_manifest(part: Path) -> Manifest:
     shown = repr(str(part))
-    with explained(part), part.open("rb") as file:
+    with parquet_errors(part), part.open("rb") as file:
         footer = Footer.read(file)
     if _ABOUT not in footer.metadata:
         raise StoreError(
@@ -294,7 +294,7 @@ def _read_manifest(part: Path) -> Manifest:
             "Hint: pl.scan_parquet reads it; a store needs another name. Nothing was changed."
         )
     manifest = Manifest.parse(parse_entries(footer.metadata[_ABOUT], shown), shown)
-    check_columns(footer.schema, manifest.columns, shown)
+    check_table_columns(footer.schema, manifest.columns, shown)
     return manifest
 
 

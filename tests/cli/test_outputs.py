@@ -38,7 +38,7 @@ def photos(tmp_path):
 @pytest.fixture
 def out(tmp_path, monkeypatch):
     """A file of a format that this package does not have."""
-    monkeypatch.setitem(formats.FORMATS, ".tsv", None)  # which is undone at the end
+    monkeypatch.setitem(formats.OUTPUT_FORMATS, ".tsv", None)  # which is undone at the end
     formats.register_format(formats.Format(".tsv", write_tsv, nests=False, holds_nan=False))
     (tmp_path / "out").mkdir()
     return tmp_path / "out" / "o.tsv"
