@@ -36,26 +36,26 @@ def scan_hashes(target: Target) -> pl.LazyFrame:
     Parameters
     ----------
     target
-        What `write_hashes` wrote: a ``.duckdb`` file, a ``.parquet`` file, or a folder of Parquet files.
+        A store, see `write_hashes`: a ``.duckdb`` file, a ``.parquet`` file, or a folder of Parquet files.
 
     Returns
     -------
     LazyFrame
-        One row a key, in the order in which they were first stored: the key (``source: String``, unless another column
-        was named), ``source`` where that is another one, ``width: UInt32``, ``height: UInt32``, the hashes,
-        ``status: Enum``, ``detail: String``, and what tells whether a source has changed: ``size: UInt64`` (bytes),
+        One row per key, in the order in which the keys were first stored: the key (``source: String`` by default),
+        ``source`` beside another key, ``width: UInt32``, ``height: UInt32``, the hashes, ``status: Enum``,
+        ``detail: String``, and the columns that show whether a source has changed: ``size: UInt64`` (bytes),
         ``modified: Datetime("us", "UTC")``, ``etag: String``.
 
     Raises
     ------
     StoreError
-        If there is no such store, it is damaged or of a later format, or another program writes it.
+        If there is no store, it is damaged or of a later format, or another program writes it.
 
     Notes
     -----
-    The store is opened when the query runs, and closed when it ends. Nothing in it is changed, and `write_hashes` may
-    run meanwhile: the query sees the rows that were stored when it began. While another program has a DuckDB file open
-    to write it, the query waits for 5 seconds before it raises.
+    The store is opened when the query runs, and closed when the query ends. It is not changed, and `write_hashes` may
+    run at the same time: the query sees the rows that were stored when it began. While another program has a DuckDB
+    file open for writing, the query waits for 5 seconds before it raises.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def make_store(target: Target, manifest: Manifest) -> None:
     except OSError as error:
         raise StoreError(
             f"cannot make {str(location)!r}{_link_text(location)}: {error.strerror}\n"
-            "Hint: is there such a folder, with permission to write?"
+            "Hint: check that its folder exists, and that you may write there."
         ) from error
 
 
@@ -193,7 +193,9 @@ def manifest_of(target: Target, *, write: bool = False) -> Manifest | None:
 
 
 def _not_opened(location: Location, error: OSError) -> StoreError:
-    return StoreError(f"{str(location)!r:.300} cannot be opened: {error.strerror}\nHint: may its folder be read?")
+    return StoreError(
+        f"{str(location)!r:.300} cannot be opened: {error.strerror}\nHint: check the permissions of its folder."
+    )
 
 
 def _link_text(location: Location) -> str:

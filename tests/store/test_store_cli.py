@@ -136,8 +136,8 @@ def test_documented_requests_are_stored(paths, store):
         (["--key", "a", "-o", "x.csv"], "--key is for stored hashes"),
         (["-o", "x.sqlite"], "known are .duckdb, .parquet"),
         (["-o", "no/such/x.duckdb"], "cannot write into 'no/such'"),
-        (["-o", "{store}", "--decode", "scaled"], "decode is 'full' there and 'scaled' here"),
-        (["-o", "{store}", "--hash-types", "phash"], "hash_types is 'bmh1, phash' there and 'phash' here"),
+        (["-o", "{store}", "--decode", "scaled"], "decode is 'full' in the store and 'scaled' in this call"),
+        (["-o", "{store}", "--hash-types", "phash"], "hash_types is 'bmh1, phash' in the store and 'phash' in this call"),
         (["-o", "{store}", "--key", "size"], "key must be the name of no other column"),
         (["-o", "{store}", "--key", "sku"], "no column 'sku'"),
     ],
@@ -156,7 +156,7 @@ def test_wrong_calls(folder, store, words, message, monkeypatch):
 def test_a_damaged_store_is_named(folder, store):
     store.write_bytes(b"no database")
     for words in (["visual-hash", folder, "-o", store], ["remove-duplicates", store], ["export", store]):
-        assert f"'{store}' is no DuckDB file\nHint: " in call(*words, code=2).stderr
+        assert f"'{store}' is not a DuckDB file\nHint: " in call(*words, code=2).stderr
     assert store.read_bytes() == b"no database"
 
 
