@@ -1,4 +1,4 @@
-"""The command `imgmatch`: parse, make one call, show."""
+"""The command `imgmatch`: each command parses its arguments, makes one call, and shows the result."""
 
 import os
 import sys
@@ -96,7 +96,7 @@ def main() -> None:
     end_on_signals()
     check_streams()
     try:
-        with reported():  # of what is printed before a command begins, as --help
+        with reported():  # also errors before a command begins, as of --help
             app()
     except typer.Exit as ended:
         sys.exit(ended.exit_code)
@@ -122,15 +122,15 @@ def visual_hash(
     suffix: Suffix = "",
     **given: Any,
 ) -> None:
-    """Hash pictures: bmh1 and phash, width, height, and why a picture failed.
+    """Hash images: bmh1 and phash, width, height, and the reason where an image failed.
 
     Example: imgmatch visual-hash photos -o hashes.duckdb
 
-    A .duckdb keeps what is hashed, also of a run that is interrupted: the next one hashes what is new or changed.
-    Exit code 0: all hashed; 1: some failed, the output says why; 2: wrong call.
+    A .duckdb is a store: an interrupted run keeps its hashes, and the next run hashes only new and changed images.
+    Exit code 0: all hashed; 1: some failed, with the reason in the output; 2: wrong call.
     """
     stores = out is not None and is_store(out)
-    with reported(kept=f"what was hashed is in {out}" if stores else "nothing was written"):
+    with reported(kept=f"the hashes so far are in {out}" if stores else "nothing was written"):
         started, form = monotonic(), _check_target(out, stores=True)
         options = source_options(given)
         table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
@@ -146,7 +146,7 @@ def visual_hash(
         store_only = {"--key": key, "--retry-failed": retry_failed, "--prune": prune, "--prune-all": prune_all}
         for option, wanted in store_only.items():
             if wanted:
-                raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
+                raise ArgumentError(f"{option} is only for stores\nHint: -o hashes.duckdb writes one.")
         kinds = split_names(hash_types) or (table.request.hash_types if table.request else tuple(HASH_KINDS))
         table, naming = inputs.name_columns(table, (WIDTH, HEIGHT, *kinds, STATUS, DETAIL), prefix, suffix, form)
         tally = Tally()
@@ -211,7 +211,7 @@ def remove_duplicates(
             removed.check_folder(move_removed, sources)
         if against is not None and form is outputs.DOCUMENTED:
             raise ArgumentError(
-                "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
+                "the documented .json cannot hold rows that match a row of --against\nHint: -o writes a .parquet."
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
         inputs.say_blocked(table, options)
@@ -235,7 +235,7 @@ def remove_duplicates(
         hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
         if nests and form is not outputs.DOCUMENTED:
             inputs.say_not_nested(hashed)
-        # No rows first: what is wrong with the call is known before hours of hashing.
+        # First without rows, so that errors of the call are raised before hours of hashing.
         no_rows = hashed.collect_schema().to_frame()
         (clustering.remove_duplicates if nests else clustering.cluster)(no_rows, **call)
         stored = None if against is None else inputs.open_stored(against, kind, table, options)
@@ -243,7 +243,7 @@ def remove_duplicates(
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             if nests:
-                answer = interruptible(
+                result = interruptible(
                     lambda: clustering.nest_duplicates(
                         rows,
                         **call,
@@ -252,11 +252,11 @@ def remove_duplicates(
                     )
                 )
             else:
-                # The screen looks them up by row number.
+                # The screen finds rows by their number.
                 id_column = inputs.naming_column(rows, table) if form else None
                 if form and (id_column is None or (known is not None and known.id is None)):
-                    say("rows without a name of their own are named by their number, from 0")
-                answer = interruptible(
+                    say("rows without a name are identified by their number, from 0")
+                result = interruptible(
                     lambda: clustering.cluster(
                         rows,
                         **call,
@@ -267,7 +267,7 @@ def remove_duplicates(
                 )
             if form is outputs.DOCUMENTED:
                 response = responses.remove_duplicates_response(
-                    answer,
+                    result,
                     seconds=monotonic() - started,
                     hash_type=kind.name,
                     source=table.carrier,
@@ -275,28 +275,28 @@ def remove_duplicates(
                 )
                 outputs.write_response(response, target)
             elif form:
-                outputs.write_table(answer.lazy(), target, form, naming)
+                outputs.write_table(result.lazy(), target, form, naming)
         tally = Tally.of(rows, kind, table.label)
         if list_removed and listed_by is not None:
-            files = removed.removed_files(answer, listed_by, stored_files, base_dir=given["base_dir"])
-            # As bytes: a name that is not UTF-8 is a name, too.
+            files = removed.removed_files(result, listed_by, stored_files, base_dir=given["base_dir"])
+            # As bytes, because a name need not be UTF-8.
             sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in removed.listed_paths(files.paths)))
             sys.stdout.buffer.flush()
             _say_left_out(files, "listed")
         elif out is not None or not form:
-            n_kept = answer.height if nests else int(answer[KEPT].sum())
-            n_matched = None if stored is None else answer[REFERENCE_ID].count()
+            n_kept = result.height if nests else int(result[KEPT].sum())
+            n_matched = None if stored is None else result[REFERENCE_ID].count()
             say(display.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed), err=False)
         if not form and not list_removed:
-            clustered = answer.with_columns(source_text(answer.schema, table.label))
+            clustered = result.with_columns(source_text(result.schema, table.label))
             display.show_clusters(clustered, call["radius"])
             display.show_next(sources, is_folder=table.source == PATH and not table.stored)
-        n_removed = rows.height - answer.height if nests else int((~answer[KEPT]).sum())
+        n_removed = rows.height - result.height if nests else int((~result[KEPT]).sum())
         if call["radius"] == 0 and n_removed == 0 and rows.height - tally.n_failed > 1:
             say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
         all_moved = True
         if move_removed is not None and listed_by is not None:
-            files = removed.removed_files(answer, listed_by, stored_files, base_dir=given["base_dir"])
+            files = removed.removed_files(result, listed_by, stored_files, base_dir=given["base_dir"])
             moved = removed.move_files(files.paths, move_removed)
             say(f"moved {moved.n_files:,} files into {move_removed}", err=False)
             _say_left_out(files, "moved")
@@ -318,7 +318,7 @@ def rank_images(
     suffix: Suffix = "",
     **given: Any,
 ) -> None:
-    """Rank pictures by their distance to one, nearest first.
+    """Rank images by their distance to one image, nearest first.
 
     Example: imgmatch rank-images cat.jpg photos -k 20
 
@@ -329,7 +329,7 @@ def rank_images(
     with reported():
         started, form = monotonic(), _check_target(out)
         options = source_options(given)
-        query = os.path.expanduser(query)  # noqa: PTH111  # it may be no path
+        query = os.path.expanduser(query)  # noqa: PTH111  # it need not be a path
         wanted_kind = hash_type or inputs.query_kind(query, None)
         if sources:
             table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
@@ -339,8 +339,8 @@ def rank_images(
         if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
         kind = table.kind(wanted_kind)
-        asked = interruptible(lambda: inputs.hash_query(query, table, kind, options))
-        wanted = asked[kind.name].item()
+        query_row = interruptible(lambda: inputs.hash_query(query, table, kind, options))
+        wanted = query_row[kind.name].item()
         added = [DISTANCE, RANK]
         added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
         table, naming = inputs.name_columns(table, added, prefix, suffix, form)
@@ -353,11 +353,11 @@ def rank_images(
                 rows = rows.with_columns(source_text(rows.schema, table.label)).with_row_index(ROW)
             ranked = interruptible(lambda: pairs.rank_images(rows, wanted, kind.name, k=k))
             if form is outputs.DOCUMENTED:
-                # The documented answer names every record that failed, also with -k.
+                # The documented response has every failed record, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())
                 complete = pl.concat([ranked.filter(pl.col(RANK).is_not_null()), failed], how="diagonal")
                 response = responses.rank_images_response(
-                    asked,
+                    query_row,
                     complete,
                     seconds=monotonic() - started,
                     hash_type=kind.name,
@@ -375,9 +375,9 @@ def rank_images(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where to put the pictures.")] = Path("imgmatch-demo"),
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the images.")] = Path("imgmatch-demo"),
 ) -> None:
-    """Draw pictures and edited copies of them, and find the copies.
+    """Draw images and edited copies of them, and find the copies.
 
     Example: imgmatch demo
     """
@@ -391,7 +391,7 @@ def demo(
 
 @app.command()
 def ping() -> None:
-    """Print the documented answer of the service.
+    """Print the documented response of the service to ping.
 
     Example: imgmatch ping
     """
@@ -404,7 +404,7 @@ def export(
     store: Store,
     out: Annotated[str | None, typer.Option("--out", "-o", metavar="OUT", show_default=False, help="A .json.")] = None,
 ) -> None:
-    """Write stored hashes as the documented JSON, however many there are.
+    """Write the hashes of a store or a table as the documented JSON.
 
     Example: imgmatch export hashes.duckdb -o response.json
     """
@@ -412,7 +412,7 @@ def export(
         form = _check_target(out)
         if out is not None and form is not outputs.DOCUMENTED:
             raise ArgumentError(
-                f"an export is .json, got {Path(out).name!r}\nHint: read_hashes gives frames of any form."
+                f"an export is .json, got {Path(out).name!r}\nHint: imgmatch_df.read_hashes returns a frame."
             )
         table = None if is_store(store) or not Path(store).is_file() else inputs.open_hashed(store)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
@@ -425,7 +425,7 @@ def export(
 def _say_left_out(files: removed.RemovedFiles, done: str) -> None:
     """Say which removed rows are not `done`, "listed" or "moved"."""
     if files.n_wanted:
-        say(f"not {done}: {files.n_wanted:,} removed rows whose file is kept or stored, too")
+        say(f"not {done}: {files.n_wanted:,} removed rows whose file is also the file of a kept or stored row")
     if files.n_unsure:
         say(
             f"not {done}: {files.n_unsure:,} removed rows that match a stored row whose file is not found: relative "
@@ -443,19 +443,19 @@ def _store(
     retry_failed: bool,
     prune: writing.Prune,
 ) -> None:
-    """Store what is new or changed, and say how much that was."""
+    """Store new and changed rows, and print their numbers."""
     if prune and table.unlisted:
-        # What is stored of a folder that cannot be listed would be dropped, and hashed again when it can be.
+        # The rows of the folder would be deleted, and hashed again when it can be listed.
         say("nothing is pruned, since folders could not be listed")
         prune = False
-    asked = kinds or (table.request.hash_types if table.request else None)
+    hash_types = kinds or (table.request.hash_types if table.request else None)
     done = interruptible(
         lambda: writing.write_hashes(
             table.frame,
             out,
             source=table.source,
             key=key,
-            hash_types=asked,
+            hash_types=hash_types,
             retry_failed=retry_failed,
             prune=prune,
             **inputs.allowed_options(table, options),
@@ -476,7 +476,7 @@ def _check_target(out: str | None, *, stores: bool = False) -> Format | None:
     if out is None:
         return None if sys.stdout.isatty() else outputs.CSV
     if form is not None and Path(out).is_file():
-        say(f"{out} is there already: replaced when this run ends well")
+        say(f"{out} exists: it is replaced if this run succeeds")
     return form
 
 

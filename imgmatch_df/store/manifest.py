@@ -245,7 +245,7 @@ class Manifest:
             *((f"the version of {name}", dict(self.versions).get(name, made), made) for name, made in wanted.versions),
         ]
         differing = [
-            f"{what} is {ours!r} in the store and {theirs!r} in this call"
+            f"{what} is {ours!r} in the store, {theirs!r} in this call"
             for what, ours, theirs in pairs
             if ours != theirs
         ]

@@ -33,7 +33,7 @@ def call(*words):
 
 def replaced(out):
     """Return the word about an output that is there already."""
-    return f"{out} is there already: replaced when this run ends well\n"
+    return f"{out} exists: it is replaced if this run succeeds\n"
 
 
 def hash_files(source, out, *options):

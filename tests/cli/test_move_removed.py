@@ -66,7 +66,7 @@ def test_move_removed_moves_no_file_that_is_wanted(album):
     (album / "photos" / "link.jpg").symlink_to(album / "photos" / "b" / "2.jpg")
     before = {path: path.read_bytes() for path in (album / "photos" / "a").iterdir()}
     result = succeed("remove-duplicates", "photos", "--move-removed", "moved", code=1)
-    assert "not moved: 1 removed rows whose file is kept or stored, too\n" in result.stderr
+    assert "not moved: 1 removed rows whose file is also the file of a kept or stored row\n" in result.stderr
     assert "not moved: photos/link.jpg: is a symbolic link\n" in result.stderr
     assert files_below(album / "moved") == ["photos/b/1.jpg", "photos/b/2.jpg"]
     assert {path: path.read_bytes() for path in before} == before

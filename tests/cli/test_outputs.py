@@ -53,7 +53,7 @@ def test_every_command_writes_a_registered_format(photos, out):
     found = pl.read_csv(out, separator="\t", infer_schema=False)
     assert found["kept"].to_list() == ["true", "true", "true", "false"]
     found = call("rank-images", photos / "1.jpg", photos, "-k", 2, "-o", out, "--prefix", "x_")
-    assert "replaced when this run ends well" in found.stderr
+    assert "it is replaced if this run succeeds" in found.stderr
     assert pl.read_csv(out, separator="\t", infer_schema=False)["x_distance"].to_list() == ["0", "0"]
 
 

@@ -54,7 +54,7 @@ def test_it_is_written_as_the_others_are(folder, store, monkeypatch):
     assert_frame_equal(
         rows.filter(pl.col("status") == "ok").select("phash").head(3).collect(), wanted.select("phash").slice(1, 3)
     )
-    with pytest.raises(StoreError, match="decode is 'full' in the store and 'scaled' in this call"):
+    with pytest.raises(StoreError, match="decode is 'full' in the store, 'scaled' in this call"):
         imgmatch_df.write_hashes(photos, store, source="path", decode="scaled")
 
 

@@ -105,7 +105,7 @@ def test_folders_of_parts_and_parquet_stores_are_continued(folder, store):
     table = store.with_name("table.parquet")
     assert call("visual-hash", folder, "-o", table).output == ""
     again = call("visual-hash", folder, "-o", table).output
-    assert again == f"{table} is there already: replaced when this run ends well\n"
+    assert again == f"{table} exists: it is replaced if this run succeeds\n"
     assert "path" in pl.read_parquet_schema(table)
 
 
@@ -131,13 +131,13 @@ def test_documented_requests_are_stored(paths, store):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--prune", "-o", "x.parquet"], "--prune is for stored hashes"),
-        (["--retry-failed"], "--retry-failed is for stored hashes"),
-        (["--key", "a", "-o", "x.csv"], "--key is for stored hashes"),
+        (["--prune", "-o", "x.parquet"], "--prune is only for stores"),
+        (["--retry-failed"], "--retry-failed is only for stores"),
+        (["--key", "a", "-o", "x.csv"], "--key is only for stores"),
         (["-o", "x.sqlite"], "known are .duckdb, .parquet"),
         (["-o", "no/such/x.duckdb"], "cannot write into 'no/such'"),
-        (["-o", "{store}", "--decode", "scaled"], "decode is 'full' in the store and 'scaled' in this call"),
-        (["-o", "{store}", "--hash-types", "phash"], "hash_types is 'bmh1, phash' in the store and 'phash' in this call"),
+        (["-o", "{store}", "--decode", "scaled"], "decode is 'full' in the store, 'scaled' in this call"),
+        (["-o", "{store}", "--hash-types", "phash"], "hash_types is 'bmh1, phash' in the store, 'phash' in this call"),
         (["-o", "{store}", "--key", "size"], "key must be the name of no other column"),
         (["-o", "{store}", "--key", "sku"], "no column 'sku'"),
     ],
@@ -280,7 +280,7 @@ def test_an_interrupted_run_keeps_what_was_hashed(tmp_path, store):
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
         _, said = run.communicate()
-    assert (run.returncode, said) == (130, f"interrupted, what was hashed is in {store}\n")
+    assert (run.returncode, said) == (130, f"interrupted, the hashes so far are in {store}\n")
     n_rows = imgmatch_df.read_hashes(store).height
     assert 0 < n_rows < 300
     assert f"{300 - n_rows} new, {n_rows} unchanged" in call("visual-hash", photos, "-o", store).stdout

@@ -443,4 +443,4 @@ def test_no_room_for_the_output(tmp_path):
         )  # fmt: skip
     assert found.returncode
     assert "there is no room for the output" in found.stderr
-    assert "is the file whole" not in found.stderr
+    assert "check that the file is complete" not in found.stderr
