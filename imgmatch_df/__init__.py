@@ -3,6 +3,9 @@
 Importing the package registers the namespace ``imgmatch`` on Polars expressions, series and frames.
 """
 
+import typing as _typing
+from importlib import import_module as _import_module
+
 from imgmatch_df import namespaces as _namespaces  # noqa: F401  # registers the namespaces
 from imgmatch_df.errors import (
     ArgumentError,
@@ -24,6 +27,9 @@ from imgmatch_df.hashes.kinds import HashKind, register_hash_kind
 from imgmatch_df.images.scan import count_left_out, scan_images
 from imgmatch_df.store.open import read_hashes, scan_hashes
 
+if _typing.TYPE_CHECKING:
+    from imgmatch_df import documented
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -42,6 +48,7 @@ __all__ = [
     "bmh1",
     "cluster",
     "count_left_out",
+    "documented",
     "from_bits",
     "hamming",
     "match",
@@ -59,6 +66,12 @@ __all__ = [
     "visual_hash",
     "write_hashes",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name == "documented":
+        return _import_module("imgmatch_df.documented")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -13,7 +13,7 @@ from imgmatch_df.frames import clustering, expressions, pairs, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.options import SourceOptions
-from imgmatch_df.store.open import Target
+from imgmatch_df.store.base import Target
 
 T = TypeVar("T")
 

@@ -30,6 +30,7 @@ HEAVY = [
     "pycurl",
     "fsspec",
     "pybase64",
+    "filelock",
 ]
 FACES = [
     namespaces.ImgMatchExpr,
@@ -74,7 +75,7 @@ def test_the_door_is_true_and_sorted():
     public = {
         name for name, value in vars(imgmatch_df).items() if not name.startswith("_") and not inspect.ismodule(value)
     }
-    assert public == set(imgmatch_df.__all__)
+    assert public | {"documented"} == set(imgmatch_df.__all__)  # the one module that is public
 
 
 @pytest.mark.parametrize("face", FACES, ids=lambda face: face.__name__)
@@ -162,3 +163,26 @@ def test_namespaces_are_registered():
     assert isinstance(pl.Series().imgmatch, namespaces.ImgMatchSeries)
     assert isinstance(pl.DataFrame().imgmatch, namespaces.ImgMatchDataFrame)
     assert isinstance(pl.LazyFrame().imgmatch, namespaces.ImgMatchLazyFrame)
+
+
+def test_the_documented_json_is_a_public_module():
+    """It is loaded when it is used, and each of its functions describes its parameters."""
+    code = """
+import sys
+import polars as pl
+import imgmatch_df
+assert "imgmatch_df.documented" not in sys.modules
+assert imgmatch_df.documented.__all__ == sorted(imgmatch_df.documented.__all__)
+from imgmatch_df import *
+print(documented.to_json(documented.ping_response()["status"]))
+try:
+    imgmatch_df.nonsense
+except AttributeError as error:
+    print(error)
+"""
+    assert run(code) == ('{"code": 200, "text": "OK"}\nmodule \'imgmatch_df\' has no attribute \'nonsense\'\n')
+    for name in imgmatch_df.documented.__all__:
+        value = getattr(imgmatch_df.documented, name)
+        assert value.__doc__, f"{name} says nothing"
+        if inspect.isfunction(value):
+            assert set(inspect.signature(value).parameters) <= set(re.findall(r"\w+", value.__doc__)), name

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
     [
+        "atomic",
         "errors",
         "incomplete",
         "local_files",

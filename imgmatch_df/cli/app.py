@@ -1,4 +1,4 @@
-"""The command `imgmatch`: parse, make one call, show."""
+"""The command `imgmatch`: each command parses its arguments, makes one call, and shows the result."""
 
 import os
 import sys
@@ -12,34 +12,45 @@ import typer
 from imgmatch_df.cli import display, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
-    Call,
-    HashType,
-    HashTypes,
+    HashTypeOption,
+    HashTypesOption,
     K,
     KeepName,
     Key,
     LinkageName,
     ListRemoved,
+    MoveRemoved,
     NegativeQuery,
     OptionalSources,
     Out,
     Prefix,
-    Prune,
     PruneAll,
+    PruneOption,
     Query,
     Radius,
     RetryFailed,
-    Source,
+    SourceOption,
     Sources,
     Store,
     StoreOut,
     Suffix,
+    VerbArguments,
     Version,
     source_options,
     split_names,
     with_source_options,
 )
-from imgmatch_df.cli.exit_codes import SOME_FAILED, Tally, check_streams, failed_in_store, reported, say, say_failed
+from imgmatch_df.cli.exit_codes import (
+    SOME_FAILED,
+    Tally,
+    check_streams,
+    failed_in_store,
+    reported,
+    say,
+    say_failed,
+    say_lines,
+)
+from imgmatch_df.cli.formats import Format
 from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.tables import SourceTable
@@ -58,14 +69,14 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.documented import export as exporting
-from imgmatch_df.documented import records
-from imgmatch_df.documented.values import ping_response, to_json
+from imgmatch_df.documented import responses
+from imgmatch_df.documented.values import to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering, pairs, writing
 from imgmatch_df.hashes.kinds import BMH1, DEFAULT_HASH_TYPES
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
-from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store
+from imgmatch_df.store.base import is_store
 
 app = typer.Typer(
     name="imgmatch",
@@ -84,7 +95,7 @@ def main() -> None:
     end_on_signals()
     check_streams()
     try:
-        with reported():  # of what is printed before a command begins, as --help
+        with reported():  # also errors before a command begins, as of --help
             app()
     except typer.Exit as ended:
         sys.exit(ended.exit_code)
@@ -100,41 +111,41 @@ def _imgmatch(_version: Version = False) -> None:
 def visual_hash(
     sources: Sources,
     out: StoreOut = None,
-    source: Source = None,
+    source: SourceOption = None,
     key: Key = None,
-    hash_types: HashTypes = None,
+    hash_types: HashTypesOption = None,
     retry_failed: RetryFailed = False,
-    prune: Prune = False,
+    prune: PruneOption = False,
     prune_all: PruneAll = False,
     prefix: Prefix = "",
     suffix: Suffix = "",
     **given: Any,
 ) -> None:
-    """Hash pictures: bmh1 and phash, width, height, and why a picture failed.
+    """Hash images: bmh1 and phash, width, height, and the reason where an image failed.
 
     Example: imgmatch visual-hash photos -o hashes.duckdb
 
-    A .duckdb keeps what is hashed, also of a run that is interrupted: the next one hashes what is new or changed.
-    Exit code 0: all hashed; 1: some failed, the output says why; 2: wrong call.
+    A .duckdb is a store: an interrupted run keeps its hashes, and the next run hashes only new and changed images.
+    Exit code 0: all hashed; 1: some failed, with the reason in the output; 2: wrong call.
     """
     stores = out is not None and is_store(out)
-    with reported(kept=f"what was hashed is in {out}" if stores else "nothing was written"):
+    with reported(kept=f"the hashes so far are in {out}" if stores else "nothing was written"):
         started, form = monotonic(), _check_target(out, stores=True)
         options = source_options(given)
         table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
         inputs.say_blocked(table, options)
-        if form == ".json":
+        if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
         if out is not None and stores:
             dropped: writing.Prune = "all" if prune_all else prune
-            inputs.name_columns(table, (), prefix, suffix, DUCKDB_SUFFIX)
+            inputs.name_columns(table, (), prefix, suffix, None)
             inputs.say_not_stored(table, key)
             _store(table, out, key, split_names(hash_types), options, retry_failed=retry_failed, prune=dropped)
             return
         store_only = {"--key": key, "--retry-failed": retry_failed, "--prune": prune, "--prune-all": prune_all}
         for option, wanted in store_only.items():
             if wanted:
-                raise ArgumentError(f"{option} is for stored hashes\nHint: -o hashes.duckdb stores them.")
+                raise ArgumentError(f"{option} is only for stores\nHint: -o hashes.duckdb writes one.")
         kinds = split_names(hash_types) or (table.request.hash_types if table.request else DEFAULT_HASH_TYPES)
         outputs.check_kinds(kinds, form)
         table, naming = inputs.name_columns(table, (WIDTH, HEIGHT, *kinds, STATUS, DETAIL), prefix, suffix, form)
@@ -142,9 +153,9 @@ def visual_hash(
         hashed = tally.count(inputs.hash_table(table, kinds, options), table.label)
         hashed = inputs.fitting(hashed, table, form) if form else hashed
         with outputs.written_whole(out, sys.stdout.buffer) as target, inputs.hashing(table, shown=options["progress"]):
-            if form == ".json":
-                rows = inputs.run(hashed)
-                response = records.visual_hash_response(
+            if form is outputs.DOCUMENTED:
+                rows = inputs.run_query(hashed)
+                response = responses.visual_hash_response(
                     rows,
                     seconds=monotonic() - started,
                     hash_types=kinds,
@@ -156,7 +167,7 @@ def visual_hash(
                 outputs.write_table(hashed, target, form, naming)
             else:
                 text = source_text(hashed.collect_schema(), table.label)
-                rows = inputs.run(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
+                rows = inputs.run_query(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
         if not form:
             display.show_hashes(rows, kinds)
         tally.finish(is_whole=not table.unlisted)
@@ -168,12 +179,13 @@ def remove_duplicates(
     sources: Sources,
     out: Out = None,
     radius: Radius = None,
-    hash_type: HashType = None,
+    hash_type: HashTypeOption = None,
     linkage: LinkageName = "connected",
     keep: KeepName = "first",
     against: Against = None,
     list_removed: ListRemoved = False,
-    source: Source = None,
+    move_removed: MoveRemoved = None,
+    source: SourceOption = None,
     prefix: Prefix = "",
     suffix: Suffix = "",
     **given: Any,
@@ -182,39 +194,49 @@ def remove_duplicates(
 
     Example: imgmatch remove-duplicates photos --radius 24 -o kept.parquet
 
-    A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept; 2: wrong call.
+    A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept, or were not
+    moved; 2: wrong call.
     """
     with reported():
-        started, form = monotonic(), "" if list_removed else _check_target(out)
+        started, form = monotonic(), None if list_removed or move_removed is not None else _check_target(out)
         options = source_options(given)
         if list_removed and out is not None:
             raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
-        if against is not None and form == ".json":
+        if move_removed is not None:
+            if list_removed or out is not None:
+                raise ArgumentError(
+                    "--move-removed moves files, --list-removed prints and -o writes\n"
+                    "Hint: run the command once for each, with --move-removed last."
+                )
+            removed.check_folder(move_removed, sources)
+        if against is not None and form is outputs.DOCUMENTED:
             raise ArgumentError(
-                "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
+                "the documented .json cannot hold rows that match a row of --against\nHint: -o writes a .parquet."
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
         inputs.say_blocked(table, options)
-        if form == ".json":
+        if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
         kind = table.kind(hash_type)
         outputs.check_kinds((kind.name,), form)
-        call = Call(
+        call = VerbArguments(
             radius=table.radius(kind) if radius is None else radius,
             hash_type=kind.name,
             linkage=linkage,  # type: ignore[typeddict-item]  # checked by `cluster`, with a hint
             keep=keep,  # type: ignore[typeddict-item]
         )
-        nests = against is None and form in (".parquet", ".ndjson", ".jsonl", ".json")
+        nests = against is None and form is not None and form.nests
         added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, DISTANCE, REPRESENTATIVE_ID]
         added += [] if against is None else [REFERENCE_ID]
         added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
         table, naming = inputs.name_columns(table, added, prefix, suffix, form)
-        listed_by = removed.check_source(table.frame.collect_schema(), table.source) if list_removed else None
+        listed_by = (
+            removed.check_source(table.frame.collect_schema(), table.source) if list_removed or move_removed else None
+        )
         hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
-        if nests and form != ".json":
+        if nests and form is not outputs.DOCUMENTED:
             inputs.say_not_nested(hashed)
-        # No rows first: what is wrong with the call is known before hours of hashing.
+        # First without rows, so that errors of the call are raised before hours of hashing.
         no_rows = hashed.collect_schema().to_frame()
         (clustering.remove_duplicates if nests else clustering.cluster)(no_rows, **call)
         stored = None if against is None else inputs.open_stored(against, kind, table, options)
@@ -222,17 +244,20 @@ def remove_duplicates(
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             if nests:
-                answer = interruptible(
+                result = interruptible(
                     lambda: clustering.nest_duplicates(
-                        rows, **call, options={"progress": options["progress"]}, with_bytes=form == ".json"
+                        rows,
+                        **call,
+                        options={"progress": options["progress"]},
+                        with_bytes=form is outputs.DOCUMENTED,
                     )
                 )
             else:
-                # The screen looks them up by row number.
+                # The screen finds rows by their number.
                 id_column = inputs.naming_column(rows, table) if form else None
                 if form and (id_column is None or (known is not None and known.id is None)):
-                    say("rows without a name of their own are named by their number, from 0")
-                answer = interruptible(
+                    say("rows without a name are identified by their number, from 0")
+                result = interruptible(
                     lambda: clustering.cluster(
                         rows,
                         **call,
@@ -241,9 +266,9 @@ def remove_duplicates(
                         progress=options["progress"],
                     )
                 )
-            if form == ".json":
-                response = records.remove_duplicates_response(
-                    answer,
+            if form is outputs.DOCUMENTED:
+                response = responses.remove_duplicates_response(
+                    result,
                     seconds=monotonic() - started,
                     hash_type=kind.name,
                     source=table.carrier,
@@ -251,30 +276,34 @@ def remove_duplicates(
                 )
                 outputs.write_response(response, target)
             elif form:
-                outputs.write_table(answer.lazy(), target, form, naming)
+                outputs.write_table(result.lazy(), target, form, naming)
         tally = Tally.of(rows, kind, table.label)
-        if listed_by is not None:
-            listed = removed.removed_paths(answer, listed_by, stored_files, base_dir=given["base_dir"])
-            # As bytes: a name that is not UTF-8 is a name, too.
-            sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in listed.paths))
+        if list_removed and listed_by is not None:
+            files = removed.removed_files(result, listed_by, stored_files, base_dir=given["base_dir"])
+            # As bytes, because a name need not be UTF-8.
+            sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in removed.listed_paths(files.paths)))
             sys.stdout.buffer.flush()
-            if listed.n_wanted:
-                say(f"not listed: {listed.n_wanted:,} removed rows whose file is kept or stored, too")
-            if listed.n_unsure:
-                why = "may be a stored one: relative paths of --against do not start here, run it where they do"
-                say(f"not listed: {listed.n_unsure:,} removed rows whose file {why}")
+            _say_left_out(files, "listed")
         elif out is not None or not form:
-            n_kept = answer.height if nests else int(answer[KEPT].sum())
-            n_matched = None if stored is None else answer[REFERENCE_ID].count()
+            n_kept = result.height if nests else int(result[KEPT].sum())
+            n_matched = None if stored is None else result[REFERENCE_ID].count()
             say(display.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed), err=False)
         if not form and not list_removed:
-            clustered = answer.with_columns(source_text(answer.schema, table.label))
+            clustered = result.with_columns(source_text(result.schema, table.label))
             display.show_clusters(clustered, call["radius"])
             display.show_next(sources, is_folder=table.source == PATH and not table.stored)
-        n_removed = rows.height - answer.height if nests else int((~answer[KEPT]).sum())
+        n_removed = rows.height - result.height if nests else int((~result[KEPT]).sum())
         if call["radius"] == 0 and n_removed == 0 and rows.height - tally.n_failed > 1:
             say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
-        tally.finish(is_whole=stored_is_whole and not table.unlisted)
+        all_moved = True
+        if move_removed is not None and listed_by is not None:
+            files = removed.removed_files(result, listed_by, stored_files, base_dir=given["base_dir"])
+            moved = removed.move_files(files.paths, move_removed)
+            say(f"moved {moved.n_files:,} files into {move_removed}", err=False)
+            _say_left_out(files, "moved")
+            say_lines("not moved: ", moved.failed)
+            all_moved = not moved.failed
+        tally.finish(is_whole=stored_is_whole and not table.unlisted and all_moved)
 
 
 @app.command("rank-images", cls=NegativeQuery)
@@ -284,13 +313,13 @@ def rank_images(
     sources: OptionalSources = None,
     out: Out = None,
     k: K = None,
-    hash_type: HashType = None,
-    source: Source = None,
+    hash_type: HashTypeOption = None,
+    source: SourceOption = None,
     prefix: Prefix = "",
     suffix: Suffix = "",
     **given: Any,
 ) -> None:
-    """Rank pictures by their distance to one, nearest first.
+    """Rank images by their distance to one image, nearest first.
 
     Example: imgmatch rank-images cat.jpg photos -k 20
 
@@ -301,19 +330,19 @@ def rank_images(
     with reported():
         started, form = monotonic(), _check_target(out)
         options = source_options(given)
-        query = os.path.expanduser(query)  # noqa: PTH111  # it may be no path
+        query = os.path.expanduser(query)  # noqa: PTH111  # it need not be a path
         wanted_kind = hash_type or inputs.query_kind(query, None)
         if sources:
             table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
         else:
             table = inputs.open_ranking(query, source, given["base_dir"])
         inputs.say_blocked(table, options)
-        if form == ".json":
+        if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
         kind = table.kind(wanted_kind)
         outputs.check_kinds((kind.name,), form)
-        asked = interruptible(lambda: inputs.hash_query(query, table, kind, options))
-        wanted = asked[kind.name].item()
+        query_row = interruptible(lambda: inputs.hash_query(query, table, kind, options))
+        wanted = query_row[kind.name].item()
         added = [DISTANCE, RANK]
         added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
         table, naming = inputs.name_columns(table, added, prefix, suffix, form)
@@ -325,12 +354,12 @@ def rank_images(
             if not form:
                 rows = rows.with_columns(source_text(rows.schema, table.label)).with_row_index(ROW)
             ranked = interruptible(lambda: pairs.rank_images(rows, wanted, kind.name, k=k))
-            if form == ".json":
-                # The documented answer names every record that failed, also with -k.
+            if form is outputs.DOCUMENTED:
+                # The documented response has every failed record, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())
                 complete = pl.concat([ranked.filter(pl.col(RANK).is_not_null()), failed], how="diagonal")
-                response = records.rank_images_response(
-                    asked,
+                response = responses.rank_images_response(
+                    query_row,
                     complete,
                     seconds=monotonic() - started,
                     hash_type=kind.name,
@@ -348,9 +377,9 @@ def rank_images(
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(metavar="DIR", help="Where to put the pictures.")] = Path("imgmatch-demo"),
+    folder: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the images.")] = Path("imgmatch-demo"),
 ) -> None:
-    """Draw pictures and edited copies of them, and find the copies.
+    """Draw images and edited copies of them, and find the copies.
 
     Example: imgmatch demo
     """
@@ -364,27 +393,30 @@ def demo(
 
 @app.command()
 def ping() -> None:
-    """Print the documented answer of the service.
+    """Print the documented response of the service to ping.
 
     Example: imgmatch ping
     """
     with reported():
-        typer.echo(to_json(ping_response()))
+        typer.echo(to_json(responses.ping_response()))
 
 
 @app.command()
 def export(
     store: Store,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="OUT", show_default=False, help="A .json.")] = None,
+    out: Annotated[str | None, typer.Option("--out", "-o", metavar="OUT", show_default=False, help="A .json.")] = None,
 ) -> None:
-    """Write stored hashes as the documented JSON, however many there are.
+    """Write the hashes of a store or a table as the documented JSON.
 
     Example: imgmatch export hashes.duckdb -o response.json
     """
     with reported():
-        if _check_target(out) != ".json" and out is not None:
-            raise ArgumentError(f"an export is .json, got {out.name!r}\nHint: read_hashes gives frames of any form.")
-        table = None if is_store(store) or not store.is_file() else inputs.open_hashed(store)
+        form = _check_target(out)
+        if out is not None and form is not outputs.DOCUMENTED:
+            raise ArgumentError(
+                f"an export is .json, got {Path(out).name!r}\nHint: imgmatch_df.read_hashes returns a frame."
+            )
+        table = None if is_store(store) or not Path(store).is_file() else inputs.open_hashed(store)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             if table is None:
                 interruptible(lambda: exporting.export_response(store, target))
@@ -392,9 +424,20 @@ def export(
                 interruptible(lambda: exporting.export_table(table.frame, target, table.stored, table.carrier))
 
 
+def _say_left_out(files: removed.RemovedFiles, done: str) -> None:
+    """Say which removed rows are not `done`, "listed" or "moved"."""
+    if files.n_wanted:
+        say(f"not {done}: {files.n_wanted:,} removed rows whose file is also the file of a kept or stored row")
+    if files.n_unsure:
+        say(
+            f"not {done}: {files.n_unsure:,} removed rows that match a stored row whose file is not found: relative "
+            "paths of --against start in another folder; run the command there"
+        )
+
+
 def _store(
     table: SourceTable,
-    out: Path,
+    out: str,
     key: str | None,
     kinds: tuple[str, ...],
     options: SourceOptions,
@@ -402,19 +445,19 @@ def _store(
     retry_failed: bool,
     prune: writing.Prune,
 ) -> None:
-    """Store what is new or changed, and say how much that was."""
+    """Store new and changed rows, and print their numbers."""
     if prune and table.unlisted:
-        # What is stored of a folder that cannot be listed would be dropped, and hashed again when it can be.
+        # The rows of the folder would be deleted, and hashed again when it can be listed.
         say("nothing is pruned, since folders could not be listed")
         prune = False
-    asked = kinds or (table.request.hash_types if table.request else None)
+    hash_types = kinds or (table.request.hash_types if table.request else None)
     done = interruptible(
         lambda: writing.write_hashes(
             table.frame,
             out,
             source=table.source,
             key=key,
-            hash_types=asked,
+            hash_types=hash_types,
             retry_failed=retry_failed,
             prune=prune,
             **inputs.allowed_options(table, options),
@@ -429,14 +472,14 @@ def _store(
         raise typer.Exit(SOME_FAILED)
 
 
-def _check_target(out: Path | None, *, stores: bool = False) -> str:
-    """Return the ending that says how to write: of `out`, ``".csv"`` for a pipe, or nothing for the screen."""
-    outputs.check_target(out, stores=stores)
-    if out is not None:
-        if out.is_file() and not (stores and is_store(out)):
-            say(f"{out} is there already: replaced when this run ends well")
-        return out.suffix.lower()
-    return "" if sys.stdout.isatty() else ".csv"
+def _check_target(out: str | None, *, stores: bool = False) -> Format | None:
+    """Return the format of the output: that of `out`, CSV for a pipe, None for the screen and for a store."""
+    form = outputs.check_target(out, stores=stores)
+    if out is None:
+        return None if sys.stdout.isatty() else outputs.CSV
+    if form is not None and Path(out).is_file():
+        say(f"{out} exists: it is replaced if this run succeeds")
+    return form
 
 
 app.command()(reported()(serve.serve))

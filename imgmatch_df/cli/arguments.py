@@ -1,4 +1,4 @@
-"""The words of the command line: every argument and option, defined once for all commands."""
+"""Arguments and options of the command line, each defined once for all commands."""
 
 import inspect
 import json
@@ -12,12 +12,14 @@ from typing import Annotated, Any, Final, TypedDict
 import typer
 from typer.core import TyperCommand
 
+from imgmatch_df.cli.outputs import suffixes_text
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.clustering import Keep, Linkage
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, hash_kinds
 from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
+from imgmatch_df.store.base import store_suffixes
 
-_HIDDEN: Final = "\0"  # no argument of a program holds it
+_HIDDEN: Final = "\0"  # cannot occur in an argument of a program
 
 
 def _show_version(wanted: bool) -> None:
@@ -36,60 +38,58 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         show_default=False,
-        help="Folder, picture or glob; .duckdb, .parquet, .csv, .ndjson; documented request .json.",
+        help="Folder, image or glob; .duckdb, .parquet, .csv, .ndjson; documented request .json.",
     ),
 ]
 OptionalSources = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SOURCE...]", show_default=False, help="What to rank, unless QUERY is a request."),
+    typer.Argument(metavar="[SOURCE...]", show_default=False, help="Images to rank, unless QUERY is a request."),
 ]
 Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", "-o", metavar="OUT", show_default=False, help=".parquet, .csv, .ndjson or .json; else the screen."
-    ),
+    str | None,
+    typer.Option("--out", "-o", metavar="OUT", show_default=False, help=f"{suffixes_text()}; else the screen."),
 ]
 StoreOut = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--out",
         "-o",
         metavar="OUT",
         show_default=False,
-        help=".duckdb, continued by the next run; .parquet, .csv, .ndjson or .json; else the screen.",
+        help=f"{', '.join(store_suffixes())}, continued by the next run; {suffixes_text()}; else the screen.",
     ),
 ]
 Key = Annotated[
     str | None,
     typer.Option(
-        "--key", metavar="COLUMN", show_default="that of images", help="Column of a table that tells rows apart."
+        "--key", metavar="COLUMN", show_default="that of images", help="Column of a table that identifies rows."
     ),
 ]
-RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Hash what failed in an earlier run again.")]
-Prune = Annotated[
-    bool, typer.Option("--prune", help="Drop from the .duckdb what is not in SOURCE, if that is at most half of it.")
+RetryFailed = Annotated[bool, typer.Option("--retry-failed", help="Hash the rows again that failed in an earlier run.")]
+PruneOption = Annotated[
+    bool, typer.Option("--prune", help="Delete rows from the .duckdb that are not in SOURCE, if they are at most half.")
 ]
-PruneAll = Annotated[bool, typer.Option("--prune-all", help="Drop what is not in SOURCE, however much that is.")]
+PruneAll = Annotated[bool, typer.Option("--prune-all", help="Delete rows that are not in SOURCE, however many.")]
 Store = Annotated[
-    Path, typer.Argument(metavar="STORE", show_default=False, help="What visual-hash -o wrote: .duckdb, or a table.")
+    str, typer.Argument(metavar="STORE", show_default=False, help="A .duckdb or a table of visual-hash -o.")
 ]
-Source = Annotated[
+SourceOption = Annotated[
     str | None,
     typer.Option("--source", metavar="COLUMN", show_default=False, help="Column of a table that holds the images."),
 ]
 Prefix = Annotated[
-    str, typer.Option("--prefix", metavar="TEXT", show_default=False, help="Before the name of each new column.")
+    str, typer.Option("--prefix", metavar="TEXT", show_default=False, help="Prefix of the name of each new column.")
 ]
 Suffix = Annotated[
-    str, typer.Option("--suffix", metavar="TEXT", show_default=False, help="Behind the name of each new column.")
+    str, typer.Option("--suffix", metavar="TEXT", show_default=False, help="Suffix of the name of each new column.")
 ]
-HashType = Annotated[
+HashTypeOption = Annotated[
     str | None,
     typer.Option(
-        "--hash-type", metavar="|".join(KINDS), show_default="bmh1, or what SOURCE says", help="Hash to compare by."
+        "--hash-type", metavar="|".join(KINDS), show_default="bmh1, or that of SOURCE", help="Hash to compare by."
     ),
 ]
-HashTypes = Annotated[
+HashTypesOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAMES", show_default=",".join(DEFAULT_HASH_TYPES), help="Hashes to compute."),
 ]
@@ -98,19 +98,27 @@ Radius = Annotated[
     typer.Option(
         metavar="BITS",
         show_default="a request's range, else 0",
-        help=f"Largest distance of duplicates: 0 for equal hashes; for edited copies {_NEAR_RADII}.",
+        help=f"Maximum distance of duplicates: 0 for equal hashes; for edited copies {_NEAR_RADII}.",
     ),
 ]
 LinkageName = Annotated[
     str, typer.Option(metavar="connected|star", help="Whether duplicates of duplicates are duplicates.")
 ]
-KeepName = Annotated[str, typer.Option(metavar="first|last|largest", help="Which one of them is kept.")]
+KeepName = Annotated[str, typer.Option(metavar="first|last|largest", help="Which image of a cluster is kept.")]
 Against = Annotated[
     str | None,
-    typer.Option(metavar="STORED", show_default=False, help="Also remove what a table or folder STORED has."),
+    typer.Option(metavar="STORED", show_default=False, help="Also remove rows that match this store, table or folder."),
 ]
 ListRemoved = Annotated[
-    bool, typer.Option("--list-removed", help="Print the path of what is removed, one a line, and nothing else.")
+    bool, typer.Option("--list-removed", help="Print the paths of the removed files, one per line, and nothing else.")
+]
+MoveRemoved = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        show_default=False,
+        help="Move the removed files into DIR, below which they keep their paths.",
+    ),
 ]
 Query = Annotated[
     str,
@@ -118,12 +126,12 @@ Query = Annotated[
         callback=lambda query: query.removeprefix(_HIDDEN),
         metavar="QUERY",
         show_default=False,
-        help="A picture or its base64; a hash as 0/1, hexadecimal or decimal; or a documented request .json.",
+        help="An image or its base64; a hash as 0/1, hexadecimal or decimal; or a documented request .json.",
     ),
 ]
-K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", help="How many to rank.")]
+K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", help="Number of rows to return.")]
 
-# What a command takes as its ``**given``, in the order in which its help shows them.
+# The options in ``**given`` of a command, in the order of its help.
 _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "decode": Annotated[
         str, typer.Option("--decode", metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
@@ -132,15 +140,15 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
         str,
         typer.Option("--alpha", metavar="drop|white|black", help="Ignore transparency, or show it over a colour."),
     ],
-    "max_pixels": Annotated[int, typer.Option("--max-pixels", metavar="N", help="Largest width x height to decode.")],
-    "max_bytes": Annotated[int, typer.Option("--max-bytes", metavar="N", help="Largest file to read, in bytes.")],
+    "max_pixels": Annotated[int, typer.Option("--max-pixels", metavar="N", help="Maximum width x height to decode.")],
+    "max_bytes": Annotated[int, typer.Option("--max-bytes", metavar="N", help="Maximum size of a file, in bytes.")],
     "base_dir": Annotated[
         str | None,
         typer.Option(
             "--base-dir",
             metavar="DIR",
             show_default="working directory",
-            help="Where relative paths of a table start; none leaves it. A request needs it for paths.",
+            help="Start of relative paths of a table; no path leaves it. A request needs it for paths.",
         ),
     ],
     "on_error": Annotated[
@@ -151,15 +159,15 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
         bool | None, typer.Option("--progress/--no-progress", show_default="on a terminal", help="Show a bar.")
     ],
     "timeout_s": Annotated[
-        float, typer.Option("--timeout-s", metavar="S", help="Longest time of one attempt, in seconds.")
+        float, typer.Option("--timeout-s", metavar="S", help="Maximum time of one attempt, in seconds.")
     ],
-    "attempts": Annotated[int, typer.Option("--attempts", metavar="N", help="How often to ask for an address in all.")],
-    "n_connections": Annotated[int, typer.Option("--n-connections", metavar="N", help="Most requests at a time.")],
+    "attempts": Annotated[int, typer.Option("--attempts", metavar="N", help="Maximum attempts per URL.")],
+    "n_connections": Annotated[int, typer.Option("--n-connections", metavar="N", help="Maximum concurrent requests.")],
     "n_connections_per_host": Annotated[
-        int, typer.Option("--n-connections-per-host", metavar="N", help="Most requests to one host at a time.")
+        int, typer.Option("--n-connections-per-host", metavar="N", help="Maximum concurrent requests per host.")
     ],
     "max_bytes_in_flight": Annotated[
-        int, typer.Option("--max-bytes-in-flight", metavar="N", help="Most bytes fetched and not decoded yet.")
+        int, typer.Option("--max-bytes-in-flight", metavar="N", help="Maximum bytes fetched and not yet decoded.")
     ],
     "allow_private_networks": Annotated[
         bool,
@@ -177,12 +185,12 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "formats": Annotated[
         str | None,
         typer.Option(
-            "--formats", metavar="NAMES", show_default="all", help=f"Which formats are read, of {', '.join(FORMATS)}."
+            "--formats", metavar="NAMES", show_default="all", help=f"Image formats to read, of {', '.join(FORMATS)}."
         ),
     ],
     "isolate": Annotated[
         bool,
-        typer.Option("--isolate", help="Decode in processes of their own: a broken image costs its own row."),
+        typer.Option("--isolate", help="Decode in separate processes: a broken image fails alone."),
     ],
     "schemes": Annotated[
         str | None,
@@ -190,14 +198,14 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
             "--schemes",
             metavar="NAMES",
             show_default="all",
-            help="Which sources are read: http,https allows URLs only; file stands for paths, data for base64.",
+            help="Kinds of sources to read: http,https allows only URLs; file means paths, data means base64.",
         ),
     ],
 }
 
 
 def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options about pictures and how they are fetched, in the place of its ``**given``."""
+    """Replace ``**given`` of a command by the options about images and downloads."""
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "given"]
     defaults = {**Options.defaults(), "storage_options": None, "progress": None}
     added = [
@@ -211,18 +219,18 @@ def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 class NegativeQuery(TyperCommand):
-    """A command whose QUERY may be a negative number, which is no option."""
+    """A command whose QUERY may be a negative number, which is not an option."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse; a hidden sign before the number keeps it from being taken for an option."""
+        """Parse, with a hidden character before the number, so that it is not parsed as an option."""
         at = next((place for place, word in enumerate(args) if re.fullmatch("-[0-9]{1,19}", word)), None)
         if at is not None and "--" not in args and (at == 0 or not args[at - 1].startswith("-")):
             args = [*args[:at], f"{_HIDDEN}{args[at]}", *args[at + 1 :]]
         return super().parse_args(ctx, args)
 
 
-class Call(TypedDict):
-    """The arguments that `cluster` and `remove_duplicates` share, as the user gave them; the verbs check them."""
+class VerbArguments(TypedDict):
+    """Arguments of both `cluster` and `remove_duplicates`, which check them."""
 
     radius: int
     hash_type: str
@@ -231,7 +239,7 @@ class Call(TypedDict):
 
 
 def source_options(given: dict[str, Any]) -> SourceOptions:
-    """Return the options as given, once they are checked; a bar is shown on a terminal unless the user says."""
+    """Return the checked options; by default, a progress bar is shown on a terminal."""
     options: SourceOptions = {**given}  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
     options["storage_options"] = _parse_storage_options(given["storage_options"])
     for name in ("schemes", "formats"):
@@ -243,7 +251,7 @@ def source_options(given: dict[str, Any]) -> SourceOptions:
 
 
 def split_names(names: list[str] | None) -> tuple[str, ...]:
-    """Return the names of an option that may be given several times, and hold several with commas between them."""
+    """Return the names of an option that may be repeated, and hold several names separated by commas."""
     return tuple(name.strip() for part in names or () for name in part.split(","))
 
 
@@ -254,6 +262,6 @@ def _parse_storage_options(text: str | None) -> dict[str, Any] | None:
         parsed = json.loads(text)
     except ValueError:
         parsed = None
-    if not isinstance(parsed, dict):  # what was given is not shown: it may hold a key
+    if not isinstance(parsed, dict):  # the value is not shown, because it may contain a key
         raise ArgumentError("--storage-options must be a JSON object\nHint: such as '{\"anon\": true}'.")
     return parsed

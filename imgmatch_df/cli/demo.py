@@ -1,4 +1,4 @@
-"""Pictures for someone who has none: drawn ones and edited copies of them, hashed, and the copies found again."""
+"""The demo: draws images and edited copies of them, hashes them, and finds the copies."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -43,7 +43,7 @@ _Y, _X = np.mgrid[0:_HEIGHT, 0:_WIDTH].astype(np.float64)
 
 
 def run_demo(folder: Path, console: "Console") -> None:
-    """Draw the pictures into `folder`, hash them, and show which are copies of which.
+    """Draw the images into `folder`, hash them, and show which are copies of which.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def run_demo(folder: Path, console: "Console") -> None:
     ArgumentError
         If `folder` holds anything else, or cannot be written.
     """
-    n_drawn = draw_pictures(folder)
+    n_drawn = draw_images(folder)
     console.print(
-        f"Drew {n_drawn} pictures into {folder}: some are copies of others, one file is cut off.\n", markup=False
+        f"Drew {n_drawn} images into {folder}: some are copies of others, one file is cut off.\n", markup=False
     )
     hashed = visual_hash(scan_images(folder), PATH).collect()
     copies = find_copies(hashed, RADIUS)
@@ -67,23 +67,23 @@ def run_demo(folder: Path, console: "Console") -> None:
     missed = find_missed(hashed, copies)
     n_hashed = hashed.filter(pl.col(STATUS) == OK).height
     n_alone = n_hashed - copies.height - copies["original"].n_unique() - missed.height
-    console.print(f"\n{n_alone} pictures have no copy.")
+    console.print(f"\n{n_alone} images have no copy.")
     for original, copy, n_bits in missed.iter_rows():
         console.print(
-            f"Missed: {copy}, {n_bits} bits from {original}. A cropped picture with fine structure can be missed.",
+            f"Missed: {copy}, {n_bits} bits from {original}. A cropped image with fine structure can be missed.",
             style="yellow",
             highlight=False,
         )
     _show_failures(hashed.filter(pl.col(STATUS) != OK), console)
-    console.print("\nThe same for pictures of yours, from the shell or from Python. No file is deleted.\n")
+    console.print("\nThe same for your images, from the shell or from Python. No file is deleted.\n")
     for line in _LINES:
         console.print(f"    {line}".rstrip(), style="bold", highlight=False, soft_wrap=True)
 
 
-def draw_pictures(folder: Path) -> int:
+def draw_images(folder: Path) -> int:
     """Draw the originals, their copies and one file that is cut off; return how many files that are.
 
-    The same pictures each time. See `run_demo` for `folder`.
+    The same images each time. See `run_demo` for `folder`.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def draw_pictures(folder: Path) -> int:
                 f"{str(folder)!r} is not empty, and not from an earlier demo\nHint: --folder names another."
             )
         (folder / _MARKER).touch()
-        return _write_pictures(folder)
+        return _write_images(folder)
     except OSError as error:
         raise ArgumentError(
             f"cannot write into {str(folder)!r}: {error.strerror}\nHint: --folder names another."
@@ -100,7 +100,7 @@ def draw_pictures(folder: Path) -> int:
 
 
 def find_copies(hashed: pl.DataFrame, radius: int) -> pl.DataFrame:
-    """Return each picture that has copies with its copies, nearest first.
+    """Return each image that has copies with its copies, nearest first.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def find_copies(hashed: pl.DataFrame, radius: int) -> pl.DataFrame:
     DataFrame
         ``original: String``, ``copy: String``, and the distances in bits ``bmh1: UInt16``, ``phash: UInt16``.
     """
-    # "star": a copy of a copy that is farther than the radius from the picture is no copy of it.
+    # "star": a copy of a copy that is farther than the radius from the image is not a copy of it.
     clustered = cluster(hashed, radius, linkage="star", id=PATH)
     originals = hashed.select(pl.col(PATH).alias("original"), pl.col(PHASH.name).alias("of_original"))
     return (
@@ -139,7 +139,7 @@ def find_missed(hashed: pl.DataFrame, copies: pl.DataFrame) -> pl.DataFrame:
     DataFrame
         ``original: String``, ``copy: String``, ``bmh1: UInt16``.
     """
-    drawn = [(f"{name}.jpg", f"{name}_{edit}") for name, (_, edits) in _PICTURES.items() for edit in edits]
+    drawn = [(f"{name}.jpg", f"{name}_{edit}") for name, (_, edits) in _IMAGES.items() for edit in edits]
     hashes = {Path(path).name: value for path, value in hashed.select(PATH, BMH1.name).iter_rows()}
     found = {Path(path).name for path in copies["copy"]}
     missed = [(*pair, *(hashes[name] for name in pair)) for pair in drawn if pair[1] not in found]
@@ -152,11 +152,11 @@ def _show_copies(copies: pl.DataFrame, console: "Console") -> None:
     from rich.table import Column, Table
 
     grid = Table(
-        "picture",
+        "image",
         "copy found",
         Column(f"bits of {BMH1.n_bits}\nof bmh1", justify="right"),
         Column(f"bits of {PHASH.n_bits}\nof phash", justify="right"),
-        title=f"Copies: pictures within {RADIUS} bits of each other by bmh1",
+        title=f"Copies: images within {RADIUS} bits of each other by bmh1",
         title_justify="left",
         box=None,
         pad_edge=False,
@@ -176,28 +176,28 @@ def _show_failures(failed: pl.DataFrame, console: "Console") -> None:
         console.print(Text(f"Not hashed: {Path(path).name}, {status}: {detail}", "red"))
 
 
-def _write_pictures(folder: Path) -> int:
+def _write_images(folder: Path) -> int:
     n_files = 0
-    for row, (name, (draw, edits)) in enumerate(_PICTURES.items()):
-        picture = _photo(draw(np.random.default_rng(row)), row)
-        picture.save(folder / f"{name}.jpg", quality=92)
+    for row, (name, (draw, edits)) in enumerate(_IMAGES.items()):
+        image = _photo(draw(np.random.default_rng(row)), row)
+        image.save(folder / f"{name}.jpg", quality=92)
         for edit in edits:
-            _EDITS[edit](picture, folder / f"{name}_{edit}")
+            _EDITS[edit](image, folder / f"{name}_{edit}")
         n_files += 1 + len(edits)
-    whole = (folder / f"{next(iter(_PICTURES))}.jpg").read_bytes()
+    whole = (folder / f"{next(iter(_IMAGES))}.jpg").read_bytes()
     (folder / "cut_off.jpg").write_bytes(whole[: len(whole) // 3])
     return n_files + 1
 
 
-def _photo(picture: Image.Image, seed: int) -> Image.Image:
-    """Return `picture` with uneven light and the grain of a camera."""
+def _photo(image: Image.Image, seed: int) -> Image.Image:
+    """Return `image` with uneven light and the grain of a camera."""
     grain = np.random.default_rng(seed).normal(0, 4, (_HEIGHT, _WIDTH, 1))
     light = 1.05 - 0.2 * np.hypot(_X / _WIDTH - 0.5, _Y / _HEIGHT - 0.5)
-    return Image.fromarray(np.clip(np.asarray(picture) * light[..., None] + grain, 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(np.asarray(image) * light[..., None] + grain, 0, 255).astype(np.uint8))
 
 
 def _paint(plane: Plane, dark: tuple[int, int, int], light: tuple[int, int, int]) -> Image.Image:
-    """Return a plane of values from 0 to 1 as a picture between two colours."""
+    """Return a plane of values from 0 to 1 as an image between two colours."""
     share = np.clip(plane, 0, 1)[..., None]
     return Image.fromarray((np.array(dark) * (1 - share) + np.array(light) * share).astype(np.uint8))
 
@@ -317,26 +317,26 @@ def _orchard(rng: np.random.Generator) -> Image.Image:
     return image
 
 
-def _save_turned(picture: Image.Image, path: Path) -> None:
+def _save_turned(image: Image.Image, path: Path) -> None:
     exif = Image.Exif()
     exif[_ORIENTATION_TAG] = _TURN_LEFT
-    picture.transpose(Image.Transpose.ROTATE_90).save(path, quality=92, exif=exif)
+    image.transpose(Image.Transpose.ROTATE_90).save(path, quality=92, exif=exif)
 
 
-# Name behind the picture's: `_` sorts behind `.`, so a picture comes before its copies.
+# Suffix of the name of the image: `_` sorts after `.`, so an image comes before its copies.
 _EDITS: Final[dict[str, Callable[[Image.Image, Path], None]]] = {
-    "half_size.jpg": lambda picture, path: picture.resize((_WIDTH // 2, _HEIGHT // 2)).save(path, quality=92),
-    "jpeg_quality_20.jpg": lambda picture, path: picture.save(path, quality=20),
-    "black_and_white.jpg": lambda picture, path: picture.convert("L").save(path, quality=92),
-    "brighter.jpg": lambda picture, path: ImageEnhance.Brightness(picture).enhance(1.15).save(path, quality=92),
-    "cropped.jpg": lambda picture, path: picture.crop((2, 1, _WIDTH - 2, _HEIGHT - 1)).save(path, quality=92),
+    "half_size.jpg": lambda image, path: image.resize((_WIDTH // 2, _HEIGHT // 2)).save(path, quality=92),
+    "jpeg_quality_20.jpg": lambda image, path: image.save(path, quality=20),
+    "black_and_white.jpg": lambda image, path: image.convert("L").save(path, quality=92),
+    "brighter.jpg": lambda image, path: ImageEnhance.Brightness(image).enhance(1.15).save(path, quality=92),
+    "cropped.jpg": lambda image, path: image.crop((2, 1, _WIDTH - 2, _HEIGHT - 1)).save(path, quality=92),
     "turned_by_exif.jpg": _save_turned,
-    "saved_as.png": lambda picture, path: picture.save(path),
-    "saved_as.webp": lambda picture, path: picture.save(path, quality=80),
+    "saved_as.png": lambda image, path: image.save(path),
+    "saved_as.webp": lambda image, path: image.save(path, quality=80),
 }
 
-# How each picture is drawn, and which copies are made of it.
-_PICTURES: Final[dict[str, tuple[Callable[[np.random.Generator], Image.Image], tuple[str, ...]]]] = {
+# How each image is drawn, and which copies are made of it.
+_IMAGES: Final[dict[str, tuple[Callable[[np.random.Generator], Image.Image], tuple[str, ...]]]] = {
     "harbour": (_harbour, ("half_size.jpg", "jpeg_quality_20.jpg", "black_and_white.jpg", "cropped.jpg")),
     "mountains": (_mountains, ("brighter.jpg", "turned_by_exif.jpg", "cropped.jpg")),
     "rings": (_rings, ("half_size.jpg", "saved_as.png", "saved_as.webp")),

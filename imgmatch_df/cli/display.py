@@ -1,8 +1,7 @@
-"""What a person sees on a terminal: tables of hashes, of what was removed, and of the nearest pictures."""
+"""Tables and summaries on a terminal: hashes, clusters, and the nearest images."""
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -36,14 +35,14 @@ _CLUSTERS_SHOWN: Final = 10
 _MAX_CHARS: Final = 200
 
 
-def show_hashes(answer: pl.DataFrame, kinds: tuple[str, ...]) -> None:
+def show_hashes(rows: pl.DataFrame, kinds: tuple[str, ...]) -> None:
     """Print the first and the last rows: `source`, the hashes, and the columns that `visual_hash` makes."""
     from rich.table import Column
     from rich.text import Text
 
     kind = PHASH.name if PHASH.name in kinds else kinds[0]
-    n_hidden = answer.height - _ROWS_SHOWN
-    shown = answer if n_hidden <= 1 else pl.concat([answer.head(_ROWS_SHOWN // 2), answer.tail(_ROWS_SHOWN // 2)])
+    n_hidden = rows.height - _ROWS_SHOWN
+    shown = rows if n_hidden <= 1 else pl.concat([rows.head(_ROWS_SHOWN // 2), rows.tail(_ROWS_SHOWN // 2)])
     grid = _grid(
         Column(SOURCE, overflow="fold"),
         Column("size", justify="right", no_wrap=True),
@@ -72,7 +71,7 @@ def show_clusters(clustered: pl.DataFrame, radius: int) -> None:
     clustered
         `source`, and the columns of `cluster` with row numbers for representatives; of files, `size` and `modified`.
     radius
-        Largest distance of neighbours in a cluster, in bits.
+        Maximum distance of neighbours in a cluster, in bits.
     """
     from rich.table import Column
 
@@ -127,11 +126,11 @@ def show_ranking(ranked: pl.DataFrame) -> None:
 
 
 def show_next(sources: Sequence[str], *, is_folder: bool) -> None:
-    """Print how the next question needs no hashing, where the sources are files that were hashed for this one."""
+    """Print how to store the hashes of a folder for the next command."""
     if not is_folder:
         return
     shown = shlex.quote(describe(sources[0], _MAX_CHARS)) if len(sources) == 1 else "SOURCE…"
-    _print(f"to hash once for many questions: imgmatch visual-hash {shown} -o hashes.duckdb")
+    _print(f"to hash only once: imgmatch visual-hash {shown} -o hashes.duckdb")
 
 
 def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: int) -> str:
@@ -152,8 +151,8 @@ def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: in
     return f"kept {n_kept:,} of {n_rows:,} rows, removed {n_rows - n_kept:,}{matched}; failed {n_failed:,}"
 
 
-def stored_text(target: Path, done: WriteSummary) -> str:
-    """Return in one line what became of the rows that were to be stored; what did not happen is left out."""
+def stored_text(target: str, done: WriteSummary) -> str:
+    """Return the numbers of a `write_hashes` call in one line, without those that are 0."""
     counts = {
         "new": done.n_new,
         "changed": done.n_changed,
@@ -168,7 +167,7 @@ def stored_text(target: Path, done: WriteSummary) -> str:
 
 
 def bytes_text(n_bytes: int) -> str:
-    """Return a number of bytes as people read it, in powers of 1,000."""
+    """Return a number of bytes with a unit, in powers of 1,000."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n_bytes >= size:
             return f"{n_bytes / size:,.1f} {unit}"

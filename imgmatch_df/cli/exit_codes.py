@@ -1,4 +1,4 @@
-"""How a command ends: what failed, what went wrong, and the exit code for each."""
+"""Messages about failed rows and errors, and the exit codes."""
 
 import errno
 import heapq
@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, NoReturn, TextIO
@@ -22,6 +22,7 @@ from imgmatch_df.errors import ArgumentError, ImgMatchError, ImgMatchWarning, Ro
 from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.naming import ROW, row_name, source_text
 from imgmatch_df.sources import describe
+from imgmatch_df.store.base import Target
 from imgmatch_df.store.open import manifest_of, scan_hashes
 
 SOME_FAILED: Final = 1
@@ -34,7 +35,7 @@ _MAX_CHARS: Final = 200
 
 
 class FailedRow(NamedTuple):
-    """A row that has no hash, by row number, and why."""
+    """A row without a hash, and the reason."""
 
     row: int
     source: str | None
@@ -47,7 +48,7 @@ class FailedRow(NamedTuple):
 
 
 class Tally:
-    """Counts the rows of each status, and knows the first ones that failed."""
+    """Counts rows by status, and keeps the first ones that failed."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,8 +57,8 @@ class Tally:
 
     @classmethod
     def of(cls, rows: pl.DataFrame, kind: HashKind, source: str | None) -> "Tally":
-        """Count rows that are there, by the status of their hash; `source` is the column that names them."""
-        # A table may have a status of its own, of any dtype, that says nothing of hashes.
+        """Count rows by the status of their hash; `source` is the column that names them."""
+        # A table may have another column with the name of the status.
         is_text = rows.schema.get(STATUS) in (pl.String, pl.Categorical, pl.Enum)
         said = (pl.col(STATUS) if is_text else pl.lit(None)).cast(pl.String)
         reason = pl.when(said.is_in(STATUSES) & (said != OK)).then(said).otherwise(pl.lit("no_hash"))
@@ -73,7 +74,7 @@ class Tally:
         return tally
 
     def count(self, frame: pl.LazyFrame, source: str | None) -> pl.LazyFrame:
-        """Return `frame`, each row of which is counted when the query runs, whatever it is written to."""
+        """Return a query that counts the rows of `frame` when it runs."""
         seen = pl.struct(pl.col(ROW), source_text(frame.collect_schema(), source), pl.col(STATUS), pl.col(DETAIL))
         counted = seen.map_batches(self._see, return_dtype=STATUS_DTYPE, is_elementwise=True).alias(STATUS)
         return frame.with_row_index(ROW).with_columns(counted).drop(ROW)
@@ -90,16 +91,16 @@ class Tally:
 
     @property
     def n_failed(self) -> int:
-        """The rows that have no hash."""
+        """Number of rows without a hash."""
         return self._n_rows.total() - self._n_rows[OK]
 
     def finish(self, *, is_whole: bool) -> None:
-        """Say how many rows failed, by status, the most frequent first, name some, and end with the exit code for that.
+        """Print the number of failed rows by status and the first of them, and exit with 1 if there are any.
 
         Parameters
         ----------
         is_whole
-            Whether there are rows for all sources; what is missing was said.
+            Whether there are rows for all sources; otherwise exit with 1, too.
         """
         if self.n_failed:
             failed = sorted((-n_rows, status) for status, n_rows in self._n_rows.items() if status != OK)
@@ -111,16 +112,16 @@ class Tally:
 
 
 def say(text: str, *, err: bool = True, indent: int = 0) -> None:
-    """Print one line of prose, which on a terminal wraps between words.
+    """Print one line of text, which on a terminal is wrapped between words.
 
     Parameters
     ----------
     text
-        What a terminal would not print is replaced: names and messages of files may hold anything.
+        Unprintable characters are replaced, because names of files may contain any.
     err
         Whether to print it on standard error.
     indent
-        Spaces before each line.
+        Number of spaces before each line.
     """
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     lines = [text]
@@ -135,7 +136,7 @@ def say(text: str, *, err: bool = True, indent: int = 0) -> None:
         typer.echo(" " * indent + line, err=err)
 
 
-def failed_in_store(target: Path, frame: pl.LazyFrame, source: str | None) -> list[FailedRow]:
+def failed_in_store(target: Target, frame: pl.LazyFrame, source: str | None) -> list[FailedRow]:
     """Return the first rows of a frame that have no hash in the store `target`, by the order of their keys.
 
     Parameters
@@ -161,7 +162,7 @@ def failed_in_store(target: Path, frame: pl.LazyFrame, source: str | None) -> li
 
 
 def say_failed(failed: Iterable[FailedRow], n_failed: int) -> None:
-    """Name the first rows that failed, each in a line, and say how many there are besides."""
+    """Print the first rows that failed, one per line, and the number of the others."""
     shown = list(failed)[:_NAMES_SHOWN]
     for row in shown:
         say(str(row), indent=2)
@@ -169,9 +170,17 @@ def say_failed(failed: Iterable[FailedRow], n_failed: int) -> None:
         say(f"and {n_failed - len(shown):,} more", indent=2)
 
 
+def say_lines(start: str, lines: Sequence[str]) -> None:
+    """Print the first lines, each behind `start`, and the number of the others."""
+    for line in lines[:_NAMES_SHOWN]:
+        say(f"{start}{line}")
+    if len(lines) > _NAMES_SHOWN:
+        say(f"{start}{len(lines) - _NAMES_SHOWN:,} more")
+
+
 @contextmanager
 def _warnings_said() -> Iterator[None]:
-    """Print each warning of ours once, as a message to a user; others stay as they are."""
+    """Print each `ImgMatchWarning` once, as a message; other warnings are unchanged."""
     seen: set[str] = set()
 
     def show(
@@ -198,12 +207,12 @@ def _warnings_said() -> Iterator[None]:
 
 @contextmanager
 def reported(kept: str = "nothing was written") -> Iterator[None]:
-    """Turn what the user can mend into a message and an exit code; a bug keeps its traceback.
+    """Turn errors of the user or the system into a message and an exit code; a bug keeps its traceback.
 
     Parameters
     ----------
     kept
-        What an interrupted run leaves.
+        Text for the message of an interrupted run: the state that it leaves.
     """
     try:
         with _warnings_said(), keeping(kept):
@@ -212,7 +221,7 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
         _fail(error, SOME_FAILED)
     except (ImgMatchError, pl.exceptions.PolarsError, OSError) as error:
         if isinstance(error, OSError) and "Broken pipe" in str(error):  # Polars gives no errno
-            _leave(128 + _SIGPIPE)  # the reader has seen enough, as `head` does
+            _leave(128 + _SIGPIPE)  # the reader has closed the pipe, as `head` does
         _fail(error, WRONG_CALL)
     except pl.exceptions.PanicException as error:  # not an `Exception`
         _fail(error, WRONG_CALL)
@@ -220,13 +229,13 @@ def reported(kept: str = "nothing was written") -> Iterator[None]:
         _fail(
             ArgumentError("the input is nested too deeply\nHint: take out the columns that are not needed."), WRONG_CALL
         )
-    except KeyboardInterrupt:  # where nobody has called `end_on_signals`
+    except KeyboardInterrupt:  # without `end_on_signals`
         say(f"interrupted, {kept}")
         _leave(128 + signal.SIGINT)
 
 
 def _fail(error: BaseException, code: int) -> NoReturn:
-    # Polars tells in which expression an error occurred; it is ours, and says nothing to the user.
+    # Without the expression of Polars, which is internal.
     message = str(error).split("\n\nThis error occurred", 1)[0]
     if "Hint:" not in message:
         message += f"\nHint: {_hint(error, message)}"
@@ -237,7 +246,7 @@ def _fail(error: BaseException, code: int) -> NoReturn:
 
 
 def _drop_unwritable() -> None:
-    """Drop what standard output does not take: Python would try again at its end, and exit with 120."""
+    """Discard unwritten standard output: Python would write it again at exit, and exit with 120."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -248,28 +257,28 @@ def _drop_unwritable() -> None:
 
 def _hint(error: BaseException, message: str) -> str:
     if (isinstance(error, OSError) and error.errno in _FULL) or "No space left" in message:
-        return "the disk is full, or a quota is used up; free some space, or choose another target."
+        return "free some space, or choose another target."
     if isinstance(error, pl.exceptions.PanicException):
-        return "Polars failed on this input; is the file whole, and of the kind that its ending says?"
+        return "check that the file is complete, and of the format of its suffix."
     if "utf-8" in message.lower():
         return "save the file as UTF-8."
-    return "is the file whole, and of the kind that its ending says?"
+    return "check that the file is complete, and of the format of its suffix."
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process now: an ordinary exit would wait for the threads, which finish their batch."""
+    """End the process now: a normal exit would wait for threads to finish their batch."""
     if sys.stderr.isatty():
         from rich.console import Console
 
-        Console(stderr=True).show_cursor()  # a bar that was under way had hidden it
+        Console(stderr=True).show_cursor()  # a progress bar had hidden it
     sys.stderr.flush()
     os._exit(code)
 
 
 def check_streams() -> None:
-    """Refuse to run where standard output is closed (``>&-``): the next file that is opened would take its place."""
+    """Exit if standard output is closed (``>&-``): the next opened file would get its descriptor."""
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # for the whole of the run
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # open until the end
     if sys.stdout is None:
-        sys.stderr.write("imgmatch: standard output is closed\nHint: >/dev/null drops what is printed.\n")
+        sys.stderr.write("imgmatch: standard output is closed\nHint: >/dev/null discards the output.\n")
         sys.exit(WRONG_CALL)

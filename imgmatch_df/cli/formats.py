@@ -1,7 +1,9 @@
-"""What each table format can hold, and the form in which it holds the rest."""
+"""Output formats of the command line: which values each format can hold, and how it holds the rest."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, NamedTuple, TypeAlias
 
 import polars as pl
 from polars.datatypes import DataTypeClass
@@ -9,19 +11,60 @@ from polars.datatypes import DataTypeClass
 from imgmatch_df.frames.layout import is_hash, without_bytes
 
 Dtype = pl.DataType | DataTypeClass
+# Writes a frame to a file. The last argument says whether its rows hold images, so that few of them fit into memory.
+TableWriter: TypeAlias = Callable[[pl.LazyFrame, Path | IO[bytes], bool], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """An output format.
+
+    Parameters
+    ----------
+    suffix
+        Suffix of its files, in lower case, with the dot.
+    write
+        Writes a frame that has only columns which the format holds; None for the documented JSON, which is not a table.
+    nests
+        Whether it holds structs and lists. Otherwise a struct becomes one column per field, and lists are left out.
+    holds_bytes
+        Whether it holds bytes. Otherwise hashes are written as text of 0 and 1, and other bytes are left out.
+    holds_nan
+        Whether it holds NaN and infinity. Otherwise `write` writes null.
+    """
+
+    suffix: str
+    write: TableWriter | None
+    nests: bool = True
+    holds_bytes: bool = False
+    holds_nan: bool = True
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it holds the columns of any table."""
+        return self.write is not None
+
+
+# The output formats by suffix; `outputs` registers those of this package.
+OUTPUT_FORMATS: Final[dict[str, Format]] = {}
+
+
+def register_format(output: Format) -> None:
+    """Let all commands write `output`, for every file that has its suffix."""
+    OUTPUT_FORMATS[output.suffix] = output
 
 
 class Fitted(NamedTuple):
-    """The columns of a table as a format holds them.
+    """The columns of a table in an output format.
 
     Parameters
     ----------
     columns
-        By name.
+        Expressions of the columns of the output, by name.
     lost
-        Columns, or fields of columns, that it cannot hold, with their dtypes.
+        Columns, or fields of columns, that the format cannot hold, with their dtypes.
     spread
-        Columns that become a column for each of their fields.
+        Columns that become one column per field.
     """
 
     columns: dict[str, pl.Expr]
@@ -29,18 +72,18 @@ class Fitted(NamedTuple):
     spread: list[str]
 
 
-def fit_columns(schema: Mapping[str, Dtype], suffix: str) -> Fitted:
-    """Return the columns of a table as the format named by `suffix` holds them.
+def fit_columns(schema: Mapping[str, Dtype], output: Format) -> Fitted:
+    """Return the columns of a table as an output format holds them.
 
-    ``.parquet`` holds all. ``.csv`` has no nested values: a struct becomes a column for each of its fields, named
-    ``column.field``; lists and arrays are lost. ``.csv``, ``.ndjson`` and ``.jsonl`` have no bytes: a field of bytes
-    inside a struct or list is lost, and the rest of it stays. Hashes are no such bytes: they are written as text.
+    Without nested values, a struct becomes one column per field, named ``column.field``, and lists and arrays are lost.
+    Without bytes, a field of bytes inside a struct or list is lost, and the rest of the value stays. Hashes are kept in
+    every format.
     """
     fitted = Fitted({}, {}, [])
     for name, dtype in schema.items():
-        if suffix == ".parquet" or is_hash(name, dtype):
+        if output.holds_bytes or is_hash(name, dtype):
             fitted.columns[name] = pl.col(name)
-        elif suffix == ".csv":
+        elif not output.nests:
             _spread(name, pl.col(name), dtype, fitted, schema)
         else:
             left = without_bytes(pl.col(name), dtype)

@@ -12,8 +12,8 @@ import polars as pl
 
 from imgmatch_df.cli import tables
 from imgmatch_df.cli.exit_codes import say
-from imgmatch_df.cli.formats import byte_columns, byte_parts, fit_columns, float_leaves
-from imgmatch_df.cli.outputs import interruptible
+from imgmatch_df.cli.formats import Format, byte_columns, byte_parts, fit_columns, float_leaves
+from imgmatch_df.cli.outputs import interruptible, suffixes_text
 from imgmatch_df.cli.renaming import Naming, own_name
 from imgmatch_df.cli.tables import SourceTable
 from imgmatch_df.columns import (
@@ -23,13 +23,14 @@ from imgmatch_df.columns import (
     MODIFIED,
     OK,
     PATH,
+    REFERENCE_ID,
     REMOVED_RECORDS,
     ROW_DTYPE,
     SIZE,
     STATUS,
     WIDTH,
 )
-from imgmatch_df.documented import records
+from imgmatch_df.documented import values
 from imgmatch_df.documented.values import Method
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import expressions
@@ -41,26 +42,27 @@ from imgmatch_df.images.folders import left_out_text
 from imgmatch_df.options import SourceOptions, make_recipe
 from imgmatch_df.progress import METER
 from imgmatch_df.sources import is_path, path_as_text
-from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store, manifest_of
+from imgmatch_df.store.base import is_store
+from imgmatch_df.store.open import manifest_of
 
 _FOLDERS_SHOWN: Final = 10
 
 
-class StoredRows(NamedTuple):
+class ReferenceRows(NamedTuple):
     """The rows of --against.
 
     Parameters
     ----------
     known
-        Hashed.
+        Their hashes.
     files
-        Their sources, and where they are known ``size`` and ``modified``; None where there are no sources.
+        Their sources, ``reference_id``, and where they are known ``size`` and ``modified``; None without sources.
     is_whole
         Whether all folders could be listed.
     """
 
     known: Stored
-    tables: pl.DataFrame | None
+    files: pl.DataFrame | None
     is_whole: bool
 
 
@@ -96,7 +98,7 @@ def open_ranking(query: str, source: str | None, base_dir: str | None) -> Source
     return open_table([query], source, base_dir, "rank_images")
 
 
-def open_hashed(path: Path) -> SourceTable:
+def open_hashed(path: str) -> SourceTable:
     """Return a table that has hashes, for the documented JSON.
 
     Raises
@@ -104,7 +106,7 @@ def open_hashed(path: Path) -> SourceTable:
     ColumnError
         If it has none, or nothing that names its images.
     """
-    table = open_table([str(path)], None, None, "remove_duplicates")
+    table = open_table([path], None, None, "remove_duplicates")
     read, unread = {}, []
     for name in (name for name in table.stored if name in documented_kinds()):
         try:
@@ -117,8 +119,8 @@ def open_hashed(path: Path) -> SourceTable:
     kinds = tuple(read)
     if not kinds:
         raise ColumnError(
-            f"{str(path)!r} has no column {' or '.join(documented_kinds())}\n"
-            f"Hint: imgmatch visual-hash {quote(str(path))} -o response.json hashes its images."
+            f"{path!r} has no column {' or '.join(documented_kinds())}\n"
+            f"Hint: imgmatch visual-hash {quote(path)} -o response.json hashes its images."
         )
     check_documented(table)
     _say_not_in_json(table, unread)
@@ -126,7 +128,7 @@ def open_hashed(path: Path) -> SourceTable:
 
 
 def name_columns(
-    table: SourceTable, added: Iterable[str], prefix: str, suffix: str, output: str
+    table: SourceTable, added: Iterable[str], prefix: str, suffix: str, output: Format | None
 ) -> tuple[SourceTable, Naming]:
     """Return the table with names that no new column replaces, and how to call all columns in the output.
 
@@ -139,7 +141,7 @@ def name_columns(
     prefix, suffix
         Of their names in the output.
     output
-        The ending of the output; empty for the screen.
+        Format of the output; None for the screen and for stores.
 
     Raises
     ------
@@ -150,11 +152,11 @@ def name_columns(
     """
     dropped = () if table.name is None else (table.name,)
     naming = Naming(prefix, suffix, tuple(added), table.given, dropped)
-    if output in ("", ".json", DUCKDB_SUFFIX):
+    if output is None or not output.is_table:
         if naming.has_affixes:
             raise ArgumentError(
                 "--prefix and --suffix name the new columns of a table, and the output is none\n"
-                "Hint: -o writes a .parquet, .csv or .ndjson."
+                f"Hint: -o writes a {suffixes_text(tables_only=True)}."
             )
     else:
         schema = table.frame.collect_schema()
@@ -179,7 +181,7 @@ def check_documented(table: SourceTable) -> None:
         If the table has no column of sources, or one that is neither text nor pictures.
     """
     schema = table.frame.collect_schema()
-    source = records.RECORD if records.RECORD in schema else table.source
+    source = values.RECORD if values.RECORD in schema else table.source
     if source is None or schema[source] not in (pl.String, pl.Binary):
         found = "the table has none" if source is None else f"column {source!r} has dtype {schema[source]}"
         raise ColumnError(
@@ -188,7 +190,7 @@ def check_documented(table: SourceTable) -> None:
         )
 
 
-def open_stored(against: str, kind: HashKind, others: SourceTable, options: SourceOptions) -> StoredRows:
+def open_stored(against: str, kind: HashKind, others: SourceTable, options: SourceOptions) -> ReferenceRows:
     """Return the rows of --against, hashed where they are not."""
     try:
         table = open_table([against], None, None, "remove_duplicates", kind.name, of=" of --against")
@@ -206,13 +208,13 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
     if table.manifest is not None:
         recipe = make_recipe(options["decode"], options["alpha"])
         table.manifest.check_comparable(kind, others.decode(kind, recipe), repr(against))
-    hashed = fitting(hashed, table, "", shown=False)
+    hashed = fitting(hashed, table, None, shown=False)
     schema = hashed.collect_schema()
     # The size and time of a file tell whether a relative path still leads to it.
     source = table.source if table.source in schema else None
     about = [] if source is None else [name for name in (source, SIZE, MODIFIED) if name in schema]
     ours = others.frame.collect_schema()
-    manifest = table.manifest or (manifest_of(against) if is_store(Path(against)) else None)
+    manifest = table.manifest or (manifest_of(against) if is_store(against) else None)
     same = () if manifest is None else same_columns(ours, others.source, manifest)
     columns = needed_columns(kind.name, table.id_column, [*about, *(name for name, _ in same)])
     rows = collect(hashed.select(columns), table, kind, shown=options["progress"])
@@ -221,7 +223,9 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
         say(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing")
     id_column = naming_column(rows, table)
     known = Stored(rows.lazy(), id_column, ROW_DTYPE if id_column is None else schema[id_column], same)
-    return StoredRows(known, rows.select(about) if about else None, not table.unlisted)
+    ids = pl.int_range(pl.len(), dtype=ROW_DTYPE) if id_column is None else pl.col(id_column)
+    files = rows.select(*about, ids.alias(REFERENCE_ID)) if about else None
+    return ReferenceRows(known, files, not table.unlisted)
 
 
 def naming_column(rows: pl.DataFrame, table: SourceTable) -> str | None:
@@ -260,9 +264,9 @@ def say_blocked(table: SourceTable, options: SourceOptions) -> None:
     """Say how many records of a documented request name a file, where none is read."""
     if table.request is None or options["schemes"] is not None or options["base_dir"] is not None:
         return
-    sources = [*table.request.frame[records.SOURCE]]
-    if table.request.query is not None:
-        sources += [*table.request.query[records.SOURCE]]
+    sources = [*table.request.frame[values.URL]]
+    if table.request.query_frame is not None:
+        sources += [*table.request.query_frame[values.URL]]
     n_files = sum(map(is_path, sources))
     if n_files:
         say(f"{n_files:,} records of a request name a file, which --base-dir or --schemes must allow")
@@ -271,17 +275,17 @@ def say_blocked(table: SourceTable, options: SourceOptions) -> None:
 def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOptions) -> pl.DataFrame:
     """Return the query as one hashed row."""
     name, options = "query_record", {**options, "on_error": "null", "progress": False}
-    if table.request is not None and table.request.query is not None:
-        asked, options = table.request.query, allowed_options(table, options)
+    if table.request is not None and table.request.query_frame is not None:
+        asked, options = table.request.query_frame, allowed_options(table, options)
     elif query_kind(query, kind.name) == kind.name:
         value = parse_text(query, kind)
         hashed = pl.DataFrame({kind.name: pl.Series([value], dtype=kind.dtype)})
         text = hashed.select(expressions.to_bits(kind.name)).item()
-        return hashed.with_columns(pl.lit(json.dumps({kind.name: text})).alias(records.RECORD))
+        return hashed.with_columns(pl.lit(json.dumps({kind.name: text})).alias(values.RECORD))
     else:
         name, options["base_dir"] = "the query", None
-        asked = pl.DataFrame({records.SOURCE: path_as_text(query), records.RECORD: json.dumps({"_url": query})})
-    hashed = expressions.visual_hash(asked, records.SOURCE, hash_types=kind.name, **options)
+        asked = pl.DataFrame({values.URL: path_as_text(query), values.RECORD: json.dumps({"_url": query})})
+    hashed = expressions.visual_hash(asked, values.URL, hash_types=kind.name, **options)
     status, detail = hashed.select(STATUS, DETAIL).row(0)
     if status != OK:
         raise ArgumentError(
@@ -301,7 +305,7 @@ def query_kind(query: str, hash_type: str | None) -> str | None:
     return None if Path(query).exists() else found
 
 
-def fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str, *, shown: bool = True) -> pl.LazyFrame:
+def fitting(frame: pl.LazyFrame, table: SourceTable, output: Format | None, *, shown: bool = True) -> pl.LazyFrame:
     """Return the columns that the output can hold, and say what it cannot.
 
     Parameters
@@ -310,29 +314,29 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, suffix: str, *, shown: bool
         As it was hashed.
     table
         Where its rows come from.
-    suffix
-        Of the output; empty for the screen, which shows no column of the table but the sources.
+    output
+        Format of the output; None for the screen, which shows no column of the table but the sources.
     shown
         Whether to say it.
     """
     # The documented JSON is made of the column of sources itself, wherever that came from.
-    kept = frame if suffix == ".json" else frame.drop(table.made)
-    if suffix == ".json":
+    if output is not None and not output.is_table:
         if shown:
             _say_not_in_json(table)
-        return kept
-    if not suffix:
+        return frame
+    kept = frame.drop(table.made)
+    if output is None:
         return kept.drop(byte_columns(kept.collect_schema()))
     schema = kept.collect_schema()
-    fitted = fit_columns(schema, suffix)
+    fitted = fit_columns(schema, output)
     own = set(table.columns)
     if shown:
         spread = [own_name(name) for name in fitted.spread if name in own]
         if spread:
-            say(f"a column for each field, because {suffix} cannot nest: {', '.join(spread)}")
+            say(f"a column for each field, because {output.suffix} cannot nest: {', '.join(spread)}")
         if fitted.lost:
-            say(f"left out, because {suffix} cannot hold it: {_shown(fitted.lost)}; .parquet holds it")
-        _say_not_finite(table, fitted.columns, suffix)
+            say(f"left out, because {output.suffix} cannot hold it: {_shown(fitted.lost)}; .parquet holds it")
+        _say_not_finite(table, fitted.columns, output)
     return kept.select(list(fitted.columns.values()))
 
 
@@ -340,7 +344,7 @@ def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
     """Say which columns of a table are not in the documented JSON; `unread` are columns of hashes that are not read."""
     if table.request is not None:
         return
-    ours = {table.source, records.ID, records.RECORD, *KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
+    ours = {table.source, values.ID, values.RECORD, *KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
     ours |= {name.removesuffix(".bytes") for name in table.made}
     if {PATH, SIZE, MODIFIED} <= set(table.columns):  # of a folder
         ours |= {PATH, SIZE, MODIFIED}
@@ -368,15 +372,15 @@ def say_not_stored(table: SourceTable, key: str | None) -> None:
     if table.request is None:
         others = [name for name in table.columns if name not in ours]
     else:
-        fields = {name: None for record in table.request.frame[records.RECORD] for name in json.loads(record)}
+        fields = {name: None for record in table.request.frame[values.RECORD] for name in json.loads(record)}
         others = [name for name in fields if name not in ("_id", "_url", "_base64")]
     if others:
         say(f"not stored, a store keeps the key, the source and the hashes: {', '.join(others)}")
 
 
-def _say_not_finite(table: SourceTable, columns: Container[str], suffix: str) -> None:
+def _say_not_finite(table: SourceTable, columns: Container[str], output: Format) -> None:
     """Say which numbers JSON has no word for; Polars writes null."""
-    if suffix not in (".ndjson", ".jsonl"):
+    if output.holds_nan:
         return
     schema = {name: dtype for name, dtype in table.frame.collect_schema().items() if name in columns}
     leaves = {
@@ -386,21 +390,22 @@ def _say_not_finite(table: SourceTable, columns: Container[str], suffix: str) ->
     }
     if not leaves:
         return
-    found = run(table.frame.select(**leaves)).row(0, named=True)
+    found = run_query(table.frame.select(**leaves)).row(0, named=True)
     lost = dict.fromkeys(name.rpartition("\n")[0] for name, is_lost in found.items() if is_lost)
     if lost:
         say(
-            f"written as null, because {suffix} cannot hold NaN and infinity: {', '.join(lost)}; .parquet holds them",
+            f"written as null, because {output.suffix} cannot hold NaN and infinity: {', '.join(lost)}; "
+            ".parquet holds them"
         )
 
 
 def collect(hashed: pl.LazyFrame, table: SourceTable, kind: HashKind, *, shown: bool) -> pl.DataFrame:
     """Return the rows, hashed in small batches where they are not."""
     with hashing(table, shown=shown and kind.name not in table.stored):
-        return run(hashed)
+        return run_query(hashed)
 
 
-def run(frame: pl.LazyFrame) -> pl.DataFrame:
+def run_query(frame: pl.LazyFrame) -> pl.DataFrame:
     """Return the rows of a query that Ctrl-C can end."""
     return interruptible(lambda: frame.collect(engine="streaming"))
 
@@ -408,6 +413,6 @@ def run(frame: pl.LazyFrame) -> pl.DataFrame:
 @contextmanager
 def hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
     """Hash in small batches, under a bar that knows how many rows there are."""
-    bar = METER.run(run(table.frame.select(pl.len())).item()) if shown else nullcontext()
+    bar = METER.run(run_query(table.frame.select(pl.len())).item()) if shown else nullcontext()
     with bar, pl.Config(streaming_chunk_size=table.batch_rows):
         yield

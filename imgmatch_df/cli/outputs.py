@@ -1,70 +1,101 @@
-"""Frames into files: what each ending of an output means, said once, and files that appear whole or not at all."""
+"""Outputs of the commands: the formats that this package writes, and files that appear complete or not at all."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from secrets import token_hex
 from typing import IO, Final, TypeVar
 
 import polars as pl
 
-from imgmatch_df.cli.formats import byte_columns
+from imgmatch_df.atomic import NO_ROOM, real_path, written_file
+from imgmatch_df.cli.formats import OUTPUT_FORMATS, Format, byte_columns, register_format
 from imgmatch_df.cli.interrupts import half_written
-from imgmatch_df.cli.renaming import PLAIN, Naming
+from imgmatch_df.cli.renaming import UNCHANGED, Naming
 from imgmatch_df.columns import REMOVED_RECORDS
 from imgmatch_df.documented.values import Json, to_json
 from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.frames.expressions import to_bits
 from imgmatch_df.hashes.kinds import KINDS, documented_kind
-from imgmatch_df.store.locks import NO_ROOM, copy_access, open_new, real_path
-from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store
+from imgmatch_df.store.base import is_store, store_suffixes
+from imgmatch_df.store.locks import lock_path, sole_writer
 
 T = TypeVar("T")
 
-TARGET_SUFFIXES: Final = (".parquet", ".csv", ".ndjson", ".jsonl", ".json")
-
-# A row group is held in memory while it is written. Rows with pictures are kept to some tens of megabytes; without
+# A row group is held in memory while it is written. Rows with images are kept to some tens of megabytes; without
 # them a row is some hundred bytes, and long row groups compress better.
-_ROW_GROUP_OF_PICTURES: Final = 256
-_ROW_GROUP: Final = 65_536
+_IMAGES_PER_ROW_GROUP: Final = 256
+_ROWS_PER_ROW_GROUP: Final = 65_536
 # How soon Ctrl-C is noticed where the system cannot interrupt a lock (Windows).
 _POLL_S: Final = 0.2
 
 
-def check_target(path: Path | None, *, stores: bool = False) -> None:
-    """Refuse a target that could not be written, before hours are spent on what goes into it.
+def _write_parquet(frame: pl.LazyFrame, target: Path | IO[bytes], has_images: bool) -> None:
+    frame.sink_parquet(target, row_group_size=_IMAGES_PER_ROW_GROUP if has_images else _ROWS_PER_ROW_GROUP)
+
+
+def _write_csv(frame: pl.LazyFrame, target: Path | IO[bytes], _has_images: bool) -> None:
+    frame.sink_csv(target)
+
+
+def _write_ndjson(frame: pl.LazyFrame, target: Path | IO[bytes], _has_images: bool) -> None:
+    frame.sink_ndjson(target)
+
+
+PARQUET: Final = Format(".parquet", _write_parquet, holds_bytes=True)
+CSV: Final = Format(".csv", _write_csv, nests=False)
+NDJSON: Final = Format(".ndjson", _write_ndjson, holds_nan=False)
+DOCUMENTED: Final = Format(".json", None)
+for _output in (PARQUET, CSV, NDJSON, replace(NDJSON, suffix=".jsonl"), DOCUMENTED):
+    register_format(_output)
+
+
+def suffixes_text(*, tables_only: bool = False) -> str:
+    """Return the suffixes of the output formats as a list in prose."""
+    names = [one.suffix for one in OUTPUT_FORMATS.values() if one.is_table or not tables_only]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def check_target(target: str | None, *, stores: bool = False) -> Format | None:
+    """Return the output format of a target; refuse one that could not be written, before hours are spent on hashing.
 
     Parameters
     ----------
-    path
-        None for the screen or a pipe.
+    target
+        Path of a file; None for the screen or a pipe.
     stores
         Whether it may be a store of hashes.
+
+    Returns
+    -------
+    Format or None
+        None without a target, and for a store.
 
     Raises
     ------
     ArgumentError
-        If the ending is unknown, the folder absent, the target a folder, or a store that is not to be continued.
+        If the suffix is unknown, the folder does not exist, or the target is a folder or a store that must not be
+        replaced.
     """
-    if path is None:
-        return
+    if target is None or (stores and is_store(target)):
+        return None
+    path = Path(target)
     try:
         path.exists()
-    except OSError as error:  # too long a name, or a folder that may not be read
+    except OSError as error:  # the name is too long, or the folder may not be read
         raise ArgumentError(
-            f"cannot write {str(path)!r:.300}: {error.strerror}\nHint: choose another name or folder for the output."
+            f"cannot write {target!r:.300}: {error.strerror}\nHint: choose another name or folder for the output."
         ) from error
-    if stores and is_store(path):
-        return
     if path.is_file() and is_store(path):
         raise ArgumentError(
-            f"{str(path)!r} is a store of hashes, which this command would replace\nHint: choose another name for the "
+            f"{target!r} is a store of hashes, which this command would replace\nHint: choose another name for the "
             "output."
         )
-    if path.suffix.lower() not in TARGET_SUFFIXES:
-        known = (*((DUCKDB_SUFFIX,) if stores else ()), *TARGET_SUFFIXES)
+    output = OUTPUT_FORMATS.get(path.suffix.lower())
+    if output is None:
+        known = (*(store_suffixes() if stores else ()), *OUTPUT_FORMATS)
         raise ArgumentError(
             f"unknown output ending {path.suffix!r} of {path.name!r}, known are {', '.join(known)}\n"
             f"Hint: {'.duckdb is continued by the next run' if stores else '.parquet keeps everything'}."
@@ -73,46 +104,46 @@ def check_target(path: Path | None, *, stores: bool = False) -> None:
     if not folder.is_dir():
         raise ArgumentError(f"no such folder: {str(folder)!r}\nHint: make it first.")
     if path.is_dir():
-        raise ArgumentError(f"{str(path)!r} is a folder\nHint: name a file in it.")
+        raise ArgumentError(f"{target!r} is a folder\nHint: name a file in it.")
+    return output
 
 
 @contextmanager
-def written_whole(path: Path | None, otherwise: IO[bytes]) -> Iterator[Path | IO[bytes]]:
-    """Give a temporary path beside `path` that takes its place when the block ends well, and is removed if not.
+def written_whole(target: str | None, otherwise: IO[bytes]) -> Iterator[Path | IO[bytes]]:
+    """Yield the path of a temporary file that replaces `target` when the block ends without an error.
 
-    A run that fails or is interrupted leaves what was there before. A file that is replaced keeps its owner and its
-    permissions, and a link stays a link. Where there is no `path`, it is `otherwise`.
+    A run that fails or is interrupted leaves the old file. A file that is replaced keeps its owner and permissions, and
+    a symbolic link stays a link. A temporary file that a killed run left is removed. Without `target`, `otherwise` is
+    yielded.
 
     Raises
     ------
     ArgumentError
         If the folder cannot be written.
+    StoreError
+        If another process writes the same file.
     ImgMatchError
         If there is no room.
     """
-    if path is None:
+    if target is None:
         with _room_explained("the output"):
             yield otherwise
         return
-    final = _final(path)
-    temporary = final.with_name(f".imgmatch-{token_hex(4)}.partial")
-    with half_written(temporary):
+    final = _final(Path(target))
+    temporary = final.with_name(f".{final.name}.partial")
+    with ExitStack() as stack:
+        stack.enter_context(sole_writer(final))
+        stack.enter_context(half_written(temporary, lock_path(final)))
+        stack.enter_context(_room_explained(repr(target)))
         try:
-            # Now, so that a folder without permission is known before anything is hashed.
-            open_new(temporary, like=final).close()
+            # Now, so that missing permissions are noticed before anything is hashed.
+            stack.enter_context(written_file(final, temporary, like=final))
         except OSError as error:
             raise ArgumentError(
                 f"cannot write into {str(final.parent)!r}: {error.strerror}\n"
                 "Hint: choose another folder for the output."
             ) from error
-        try:
-            with _room_explained(repr(str(path))):
-                yield temporary
-                if final.exists():
-                    copy_access(final, temporary)
-                temporary.replace(final)
-        finally:
-            temporary.unlink(missing_ok=True)
+        yield temporary
 
 
 def _final(path: Path) -> Path:
@@ -124,7 +155,7 @@ def _final(path: Path) -> Path:
 
 @contextmanager
 def _room_explained(shown: str) -> Iterator[None]:
-    """Name what there is no room for, where the system or Polars says that a disk is full."""
+    """Raise an `ImgMatchError` that names `shown` where the system or Polars reports a full disk."""
     try:
         yield
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -136,34 +167,31 @@ def _room_explained(shown: str) -> Iterator[None]:
         ) from error
 
 
-def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], suffix: str, naming: Naming = PLAIN) -> None:
-    """Write a frame as the table that `suffix` names, its rows streaming through.
+def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], output: Format, naming: Naming = UNCHANGED) -> None:
+    """Write a frame as a table, streaming its rows.
 
     Parameters
     ----------
     frame
-        Not yet computed; of columns that the format holds.
+        A query with columns that the format holds.
     target
-        Where to; its own name does not matter.
-    suffix
-        ``".parquet"``; ``".csv"``, ``".ndjson"`` and ``".jsonl"`` have hashes as the documented strings of 0 and 1.
+        File to write; its own suffix has no meaning.
+    output
+        A format of tables.
     naming
-        How its columns are called in the output.
+        Names of the columns in the output.
     """
-    if suffix == ".parquet":
-        n_rows = _ROW_GROUP_OF_PICTURES if byte_columns(frame.collect_schema()) else _ROW_GROUP
-        interruptible(lambda: naming.restore(frame).sink_parquet(target, row_group_size=n_rows))
-        return
-    text = naming.restore(_hashes_as_text(frame))
-    if suffix == ".csv":
-        interruptible(lambda: text.sink_csv(target))
-    else:
-        interruptible(lambda: text.sink_ndjson(target))
+    write = output.write
+    if write is None:
+        raise ArgumentError(f"{output.suffix} is not a table\nHint: choose {PARQUET.suffix}.")
+    has_images = bool(byte_columns(frame.collect_schema()))
+    named = naming.restore(frame if output.holds_bytes else _hashes_as_text(frame))
+    interruptible(lambda: write(named, target, has_images))
 
 
-def check_kinds(hash_types: Iterable[str], form: str) -> None:
+def check_kinds(hash_types: Iterable[str], output: Format | None) -> None:
     """Refuse, before anything is hashed, to write kinds as JSON that the image-matching API does not have."""
-    if form == ".json":
+    if output is DOCUMENTED:
         for name in hash_types:
             documented_kind(name)
 
@@ -178,10 +206,10 @@ def write_response(response: Json, target: Path | IO[bytes]) -> None:
 
 
 def interruptible(work: Callable[[], T]) -> T:
-    """Return the result of `work`, done in a thread, so that Ctrl-C reaches the caller while Polars is computing.
+    """Return the result of `work`, which runs in a thread, so that Ctrl-C reaches the caller while Polars is computing.
 
-    Polars waits for the running batch before it looks at signals. Who interrupts the call must end the process, since
-    the thread goes on.
+    Polars checks for signals only between batches. A caller that is interrupted must end the process, because the
+    thread keeps running.
     """
     result: Future[T] = Future()
 

@@ -1,27 +1,48 @@
-"""The paths of removed pictures, for the user's own tools: never one whose file is still wanted."""
+"""The files of removed rows: their paths, for other tools, and a move into another folder.
+
+A file that is also the file of a kept or stored row is never listed and never moved.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
-from imgmatch_df.columns import KEPT, MODIFIED, MODIFIED_DTYPE, SIZE
+from imgmatch_df.atomic import move
+from imgmatch_df.columns import KEPT, MODIFIED, MODIFIED_DTYPE, REFERENCE_ID, SIZE
 from imgmatch_df.errors import ArgumentError, ColumnError, Failure
 from imgmatch_df.sources import parse_source
 
 
-class Listing(NamedTuple):
-    """What may be removed: paths, each once; and how many rows are left out, whose file is wanted or may be."""
+class RemovedFiles(NamedTuple):
+    """Files that may be removed.
+
+    Parameters
+    ----------
+    paths
+        Each path once, from the working directory. A source that is not a path is kept unchanged.
+    n_wanted
+        Removed rows that are left out because their file is also the file of a kept or stored row.
+    n_unsure
+        Removed rows that are left out because the file of the stored row that they match is not found.
+    """
 
     paths: list[str]
     n_wanted: int
     n_unsure: int
 
 
+class Moved(NamedTuple):
+    """Number of moved files, and for each of the others its path and the reason, in one line."""
+
+    n_files: int
+    failed: list[str]
+
+
 def check_source(schema: pl.Schema, source: str | None) -> str:
-    """Return the column of sources, whose removed rows can be listed.
+    """Return the column of sources, whose removed files can be listed and moved.
 
     Raises
     ------
@@ -30,79 +51,128 @@ def check_source(schema: pl.Schema, source: str | None) -> str:
     """
     if source is None or schema.get(source) != pl.String:
         raise ColumnError(
-            "--list-removed needs a column of paths, the sources are none\n"
+            "--list-removed and --move-removed need a column of paths, the sources are none\n"
             "Hint: --source names one, or -o writes the rows."
         )
     return source
 
 
-def removed_paths(
-    clustered: pl.DataFrame, source: str, stored: pl.DataFrame | None = None, *, base_dir: str | None = None
-) -> Listing:
-    """Return the paths of the rows that are not kept, in order, and how many are left out.
-
-    A path starts from the working directory, wherever that of its source started, and one that begins with a hyphen
-    as ``./-``; a source that names no file is returned as it is.
-
-    What is done to the listed files must not harm a picture that is wanted: a removed row whose file is also that of a
-    kept row or of a stored one is left out, under whatever name, link or relative path the two have it. Nobody knows
-    where relative paths of a store start: one that leads to no file from here, or to another than was hashed, may be
-    any file whose path ends so.
-
-    Parameters
-    ----------
-    clustered
-        Column `source`, and `kept`.
-    source
-        The column of sources, text; `check_source` tells it early.
-    stored
-        Sources that the rows were compared with, as the first column; ``size`` and ``modified`` where they are known.
-    base_dir
-        Where relative paths of `source` start; None for the working directory.
-
-    Returns
-    -------
-    Listing
+def check_folder(folder: Path, sources: Sequence[str]) -> None:
+    """Refuse a folder that files cannot be moved into.
 
     Raises
     ------
     ArgumentError
-        If a listed path holds a line break, so that it would be read as two.
+        If it is a file, cannot be made, or is in a folder of `sources`, where the next run would find the files again.
     """
-    wanted = {_file_of(value, base_dir) for value in clustered.filter(KEPT)[source].drop_nulls()}
-    endings: set[tuple[str, ...]] = set()
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"--move-removed {str(folder)!r} is not a folder\nHint: name a new folder.")
+    if not folder.exists() and not folder.absolute().parent.is_dir():
+        raise ArgumentError(f"no such folder: {str(folder.parent)!r}\nHint: make it first.")
+    real = Path(os.path.realpath(folder))
+    for source in sources:
+        if os.path.isdir(source) and real.is_relative_to(os.path.realpath(source)):  # noqa: PTH112  # it may be a glob
+            raise ArgumentError(
+                f"--move-removed {str(folder)!r} is in the source {source!r}, so the next run would find the files "
+                "again\nHint: choose a folder beside it."
+            )
+
+
+def removed_files(
+    clustered: pl.DataFrame, source: str, stored: pl.DataFrame | None = None, *, base_dir: str | None = None
+) -> RemovedFiles:
+    """Return the paths of the rows that are not kept, in order.
+
+    The paths start from the working directory, wherever those of `source` start. Files are compared by their inodes, so
+    a wanted file is recognized under any name. The start of relative paths in a store is unknown. So a removed row is
+    also left out if the stored row that it matches has a relative path that leads to no file from here, or to another
+    file than was hashed: the removed file may be that file, or the only copy of it.
+
+    Parameters
+    ----------
+    clustered
+        Column `source`, ``kept``, and ``reference_id`` if there are stored rows.
+    source
+        The column of sources, text; see `check_source`.
+    stored
+        Sources of the stored rows, as the first column, and their ``reference_id``; ``size`` and ``modified`` where
+        they are known.
+    base_dir
+        Start of relative paths in `source`; None for the working directory.
+    """
+    wanted = {_file_id(value, base_dir) for value in clustered.filter(KEPT)[source].drop_nulls()}
+    is_unsure = pl.lit(value=False)
     if stored is not None and stored.schema.dtypes()[0] == pl.String:
-        wanted |= {_file_of(value, None) for value in stored.to_series().drop_nulls()}
-        endings = set(_lost_endings(stored))
-    removed = clustered.filter(~pl.col(KEPT))[source].drop_nulls().unique(maintain_order=True)
-    unwanted = [value for value in removed if _file_of(value, base_dir) not in wanted]
-    listed = [value for value in unwanted if not (endings and _ends_in(value, base_dir, endings))]
-    paths = list(dict.fromkeys(_listed(value, base_dir) for value in listed))
-    broken = [value for value in paths if "\n" in value or "\r" in value]
+        wanted |= {_file_id(value, None) for value in stored.to_series().drop_nulls()}
+        is_unsure = pl.col(REFERENCE_ID).is_in(_lost_ids(stored).implode()).fill_null(value=False)
+    rows = (
+        clustered.filter(~pl.col(KEPT), pl.col(source).is_not_null())
+        .group_by(source, maintain_order=True)
+        .agg(is_unsure.any().alias("is_unsure"))
+    )
+    unwanted = rows.filter(
+        pl.Series([_file_id(value, base_dir) not in wanted for value in rows[source]], dtype=pl.Boolean)
+    )
+    sure = unwanted.filter(~pl.col("is_unsure"))
+    paths = [value if (path := _path_of(value, base_dir)) is None else path for value in sure[source]]
+    return RemovedFiles(list(dict.fromkeys(paths)), rows.height - unwanted.height, unwanted.height - sure.height)
+
+
+def listed_paths(paths: Iterable[str]) -> list[str]:
+    """Return paths as other tools read them, one per line; a path that begins with a hyphen begins with ``./``.
+
+    Raises
+    ------
+    ArgumentError
+        If a path contains a line break.
+    """
+    listed = [f"{os.curdir}{os.sep}{path}" if path.startswith("-") else path for path in paths]
+    broken = [path for path in listed if "\n" in path or "\r" in path]
     if broken:
         raise ArgumentError(
             f"{len(broken)} of the removed sources hold a line break, the first is {broken[0][:80]!r}\n"
             "Hint: -o writes them without mistake; or rename them."
         )
-    return Listing(paths, len(removed) - len(unwanted), len(unwanted) - len(listed))
+    return listed
 
 
-def _listed(value: str, base_dir: str | None) -> str:
-    path = _path_of(value, base_dir)
-    # No program takes it for one of its options.
-    return value if path is None else f"{os.curdir}{os.sep}{path}" if path.startswith("-") else path
+def move_files(paths: Iterable[str], folder: Path) -> Moved:
+    """Move files into `folder`, below which they keep their paths from the working directory, or from the root.
+
+    No file is replaced, none is copied, and a symbolic link is not moved.
+    """
+    n_files, failed = 0, []
+    for path in paths:
+        target = folder / _path_below(path)
+        try:
+            if os.path.islink(path):  # noqa: PTH114  # a URL is not a Path
+                failed.append(f"{path}: is a symbolic link")
+            elif not os.path.isfile(path):  # noqa: PTH113
+                failed.append(f"{path}: is not a file here")
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                move(Path(path), target)
+                n_files += 1
+        except OSError as error:
+            failed.append(f"{path}: cannot become {target}: {error.strerror}")
+    return Moved(n_files, failed)
+
+
+def _path_below(path: str) -> Path:
+    whole, start = Path(os.path.abspath(path)), Path.cwd()  # noqa: PTH100  # without "..", and links as they are
+    return whole.relative_to(start if whole.is_relative_to(start) else whole.anchor)
 
 
 def _path_of(value: str, base_dir: str | None = None) -> str | None:
-    """Return the path from the working directory that a source is, None for what is no path."""
+    """Return the path of a source from the working directory, None for a source that is not a path."""
     found = parse_source(value)
     if isinstance(found, Failure) or found.kind != "path" or not isinstance(found.value, str):
         return None
     return os.path.join(base_dir or "", found.value)  # noqa: PTH118  # half the time of a Path, a million times
 
 
-def _file_of(value: str, base_dir: str | None) -> tuple[int, int] | str:
-    """Return what is the same for all names of one file: its number; and for what is no file, the source itself."""
+def _file_id(value: str, base_dir: str | None) -> tuple[int, int] | str:
+    """Return the device and inode of a file; the path where there is no file, and the source where it is not a path."""
     path = _path_of(value, base_dir)
     if path is None:
         return value
@@ -112,29 +182,20 @@ def _file_of(value: str, base_dir: str | None) -> tuple[int, int] | str:
     return facts.st_dev, facts.st_ino
 
 
-def _lost_endings(stored: pl.DataFrame) -> Iterator[tuple[str, ...]]:
-    """Yield how the paths of those stored files end that are not found from the working directory."""
+def _lost_ids(stored: pl.DataFrame) -> pl.Series:
+    """Return the ids of the stored rows whose relative path does not lead to the file that was hashed."""
     stamped = stored.schema.get(SIZE) == pl.UInt64 and stored.schema.get(MODIFIED) == MODIFIED_DTYPE
     stamps = [pl.col(SIZE), pl.col(MODIFIED).dt.epoch("us")] if stamped else [pl.lit(None), pl.lit(None).alias("none")]
-    for value, size, modified in stored.select(pl.first(), *stamps).iter_rows():
-        path = None if value is None else _path_of(value)
-        if path is None or os.path.isabs(path):  # noqa: PTH117
-            continue
-        facts = _stat(path)
-        if facts is None or (modified is not None and (size, modified) != (facts.st_size, facts.st_mtime_ns // 1000)):
-            yield tuple(part for part in Path(os.path.normpath(path)).parts if part != os.pardir)
+    is_lost = [_is_lost(*row) for row in stored.select(pl.first(), *stamps).iter_rows()]
+    return stored.filter(pl.Series(is_lost, dtype=pl.Boolean))[REFERENCE_ID]
 
 
-def _ends_in(value: str, base_dir: str | None, endings: set[tuple[str, ...]]) -> bool:
-    """Return whether the path of a source, with or without its links resolved, ends in one of `endings`."""
-    path = _path_of(value, base_dir)
-    if path is None:
+def _is_lost(value: str | None, size: int | None, modified: int | None) -> bool:
+    path = None if value is None else _path_of(value)
+    if path is None or os.path.isabs(path):  # noqa: PTH117
         return False
-    for whole in (os.path.abspath(path), os.path.realpath(path)):  # noqa: PTH100
-        parts = Path(whole).parts
-        if any(parts[first:] in endings for first in range(len(parts))):
-            return True
-    return False
+    facts = _stat(path)
+    return facts is None or (modified is not None and (size, modified) != (facts.st_size, facts.st_mtime_ns // 1000))
 
 
 def _stat(path: str) -> os.stat_result | None:

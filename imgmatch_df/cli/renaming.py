@@ -1,4 +1,4 @@
-"""Names of columns on their way through a command: no column of the user's table is replaced by a new one."""
+"""Column names while a command computes and in its output, so that no new column replaces one of the table."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -9,25 +9,25 @@ import polars as pl
 from imgmatch_df.columns import REMOVED_RECORDS
 from imgmatch_df.errors import ColumnError
 
-# What stands before a column of the user's, or of ours, while it must not be seen.
+# Prefix of the columns of the table whose names new columns use meanwhile.
 ASIDE: Final = "__imgmatch_aside_"
 
 
 @dataclass(frozen=True, slots=True)
 class Naming:
-    """How columns are called while a command computes, and how in its output.
+    """Column names while a command computes, and in its output.
 
     Parameters
     ----------
     prefix, suffix
-        Of the new columns in the output.
+        Prefix and suffix of the new columns in the output.
     added
-        The new columns, by their plain names.
+        Names of the new columns, without prefix and suffix.
     given
-        Columns of hashes in a foreign form: their name meanwhile, and that of the hashes read from them, whose place
-        they take in the output.
+        Columns with hashes in a foreign form: their temporary names, and the names of the hashes read from them, which
+        they replace in the output.
     dropped
-        Columns that are not for the output.
+        Columns that are not written.
     """
 
     prefix: str = ""
@@ -38,11 +38,11 @@ class Naming:
 
     @property
     def has_affixes(self) -> bool:
-        """Whether the new columns have other names in the output."""
+        """Whether the new columns have a prefix or suffix."""
         return bool(self.prefix or self.suffix)
 
     def check(self, names: Iterable[str]) -> None:
-        """Refuse new columns that would have the name of a column of the user's.
+        """Refuse new columns with the name of a column of the table.
 
         Raises
         ------
@@ -60,11 +60,11 @@ class Naming:
             )
 
     def aside(self, name: str) -> str:
-        """Return how a column of the user's is called meanwhile: otherwise, if a new one has that name."""
+        """Return the temporary name of a column of the table, which differs if a new column has its name."""
         return f"{ASIDE}{name}" if name in self.added else name
 
     def restore(self, frame: pl.LazyFrame) -> pl.LazyFrame:
-        """Return a result with the names of the output, also in the rows inside its rows."""
+        """Return a result with the names of the output, also in nested rows."""
         schema = frame.collect_schema()
         removed = schema.get(REMOVED_RECORDS)
         fields = self._fields(schema)
@@ -81,7 +81,7 @@ class Naming:
         return frame.select(exprs)
 
     def _fields(self, schema: Mapping[str, Any]) -> dict[str, str]:
-        """Return the columns of the output: their names there, and here."""
+        """Return the columns of the output: their names in the output, and in the result."""
         given = {name: other for other, name in self.given.items() if other in schema}
         return {
             own_name(self._output_name(name)): given.get(name, name)
@@ -94,8 +94,8 @@ class Naming:
 
 
 def own_name(name: str) -> str:
-    """Return how a column of the user's is called in the table, whatever its name meanwhile."""
+    """Return the name of a column in the table of the user."""
     return name.removeprefix(ASIDE)
 
 
-PLAIN: Final = Naming()
+UNCHANGED: Final = Naming()

@@ -1,4 +1,4 @@
-"""`imgmatch serve`: its options, and nothing else; what needs the extra is imported when it runs."""
+"""The options of `imgmatch serve`. Packages of the extra "server" are imported when it runs."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,14 +19,14 @@ def _number(text: str, metavar: str = "N") -> Any:
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Where to listen; other than this machine's own only with a token.")] = (
+    host: Annotated[str, typer.Option(help="Address to listen on; an address that is not local needs a token.")] = (
         _DEFAULTS.host
     ),
-    port: Annotated[int, _number("Port; 0 takes a free one.")] = _DEFAULTS.port,
-    workers: Annotated[int, _number("Processes; one keeps all processors hashing.")] = _DEFAULTS.workers,
+    port: Annotated[int, _number("Port; 0 chooses a free one.")] = _DEFAULTS.port,
+    workers: Annotated[int, _number("Processes; one uses all processors for hashing.")] = _DEFAULTS.workers,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", show_default=False, help="Tokens, one a line; IMGMATCH_TOKEN is another one."),
+        typer.Option(metavar="FILE", show_default=False, help="Tokens, one per line, besides IMGMATCH_TOKEN."),
     ] = None,
     allow_private_networks: Annotated[
         bool, typer.Option("--allow-private-networks", help="Also fetch from loopback, private, link-local addresses.")
@@ -37,48 +37,54 @@ def serve(
     alpha: Annotated[
         str, typer.Option(metavar="drop|white|black", help="Ignore transparency, or show it over a colour.")
     ] = _OPTIONS.alpha,
-    formats: Annotated[str, typer.Option(metavar="NAMES", help="Which formats are read.")] = ",".join(FORMATS),
+    formats: Annotated[str, typer.Option(metavar="NAMES", help="Image formats to read.")] = ",".join(FORMATS),
     isolate: Annotated[
         bool,
         typer.Option(
             "--isolate/--no-isolate",
-            help="Decode in processes of their own: an image that takes too long or too much memory fails alone.",
+            help="Decode in separate processes: an image that takes too long or too much memory fails alone.",
         ),
     ] = _OPTIONS.isolate,
-    max_pixels: Annotated[int, _number("Largest width x height to decode.")] = _OPTIONS.max_pixels,
-    max_bytes: Annotated[int, _number("Largest picture, in bytes.")] = _OPTIONS.max_bytes,
-    timeout_s: Annotated[float, _number("Longest time of one attempt to fetch.", "S")] = _OPTIONS.timeout_s,
-    attempts: Annotated[int, _number("How often to ask for an address in all.")] = _OPTIONS.attempts,
-    n_connections: Annotated[int, _number("Most fetches at a time.")] = _OPTIONS.n_connections,
-    n_connections_per_host: Annotated[int, _number("Most fetches from one host.")] = _OPTIONS.n_connections_per_host,
+    max_pixels: Annotated[int, _number("Maximum width x height to decode.")] = _OPTIONS.max_pixels,
+    max_bytes: Annotated[int, _number("Maximum size of an image, in bytes.")] = _OPTIONS.max_bytes,
+    timeout_s: Annotated[float, _number("Maximum time of one attempt to fetch.", "S")] = _OPTIONS.timeout_s,
+    attempts: Annotated[int, _number("Maximum attempts per URL.")] = _OPTIONS.attempts,
+    n_connections: Annotated[int, _number("Maximum concurrent fetches.")] = _OPTIONS.n_connections,
+    n_connections_per_host: Annotated[
+        int, _number("Maximum concurrent fetches per host.")
+    ] = _OPTIONS.n_connections_per_host,
     store: Annotated[
         str | None,
-        typer.Option(metavar="STORE", show_default=False, help="Stored hashes: URLs in it are not fetched."),
+        typer.Option(metavar="STORE", show_default=False, help="A store of hashes, whose URLs are not fetched."),
     ] = None,
-    max_hashed_records: Annotated[int, _number("Most records for visual_hash.")] = _DEFAULTS.max_hashed_records,
-    max_records: Annotated[int, _number("Most records for the other methods.")] = _DEFAULTS.max_records,
-    max_body_bytes: Annotated[int, _number("Largest body.")] = _DEFAULTS.max_body_bytes,
-    max_values: Annotated[int, _number("Most JSON values in a body.")] = _DEFAULTS.max_values,
-    max_held_bytes: Annotated[int, _number("Bytes of bodies and unread responses.")] = _DEFAULTS.max_held_bytes,
-    max_requests: Annotated[int, _number("Requests under way at a time.")] = _DEFAULTS.max_requests,
-    max_connections: Annotated[int, _number("Open connections.")] = _DEFAULTS.max_connections,
-    deadline_s: Annotated[float, _number("Longest time of a request.", "S")] = _DEFAULTS.deadline_s,
-    body_timeout_s: Annotated[float, _number("Longest time of its body.", "S")] = _DEFAULTS.body_timeout_s,
-    header_timeout_s: Annotated[float, _number("Longest time of its head.", "S")] = _DEFAULTS.header_timeout_s,
-    keep_alive_s: Annotated[float, _number("How long idle connections stay.", "S")] = _DEFAULTS.keep_alive_s,
+    max_hashed_records: Annotated[
+        int, _number("Maximum records of a visual_hash request.")
+    ] = _DEFAULTS.max_hashed_records,
+    max_records: Annotated[int, _number("Maximum records of other requests.")] = _DEFAULTS.max_records,
+    max_body_bytes: Annotated[int, _number("Maximum size of a body, in bytes.")] = _DEFAULTS.max_body_bytes,
+    max_values: Annotated[int, _number("Maximum JSON values in a body.")] = _DEFAULTS.max_values,
+    max_held_bytes: Annotated[int, _number("Maximum bytes of bodies and unread responses.")] = _DEFAULTS.max_held_bytes,
+    max_requests: Annotated[int, _number("Maximum concurrent requests.")] = _DEFAULTS.max_requests,
+    max_connections: Annotated[int, _number("Maximum open connections.")] = _DEFAULTS.max_connections,
+    deadline_s: Annotated[float, _number("Maximum time of a request.", "S")] = _DEFAULTS.deadline_s,
+    body_timeout_s: Annotated[float, _number("Maximum time to receive a body.", "S")] = _DEFAULTS.body_timeout_s,
+    header_timeout_s: Annotated[
+        float, _number("Maximum time to receive the headers.", "S")
+    ] = _DEFAULTS.header_timeout_s,
+    keep_alive_s: Annotated[float, _number("Time until an idle connection is closed.", "S")] = _DEFAULTS.keep_alive_s,
     response_timeout_s: Annotated[
-        float, _number("Longest time to read a response.", "S")
+        float, _number("Maximum time to send a response.", "S")
     ] = _DEFAULTS.response_timeout_s,
-    grace_s: Annotated[float, _number("How long a stop waits for requests.", "S")] = _DEFAULTS.grace_s,
+    grace_s: Annotated[float, _number("Maximum time that a stop waits for requests.", "S")] = _DEFAULTS.grace_s,
     echo_base64: Annotated[
-        bool, typer.Option("--echo-base64/--no-echo-base64", help="Whether answers repeat the photos.")
+        bool, typer.Option("--echo-base64/--no-echo-base64", help="Whether responses repeat the images of a request.")
     ] = _DEFAULTS.echo_base64,
 ) -> None:
-    """Answer the documented API over HTTP. Needs the extra "server".
+    """Serve the documented API over HTTP. Needs the extra "server".
 
     Example: IMGMATCH_TOKEN=secret imgmatch serve --host 0.0.0.0
 
-    Limits are those of one worker. SIGTERM and Ctrl-C finish what is under way. Exit code 2: wrong call.
+    Limits are per worker. SIGTERM and Ctrl-C finish the requests in flight. Exit code 2: wrong call.
     """
     settings = Settings(
         host=host,
@@ -119,12 +125,12 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"imgmatch serve needs {error.name}, which is not installed\n"
-            'Hint: pip install "imgmatch-df[server]" brings all that it needs.'
+            'Hint: pip install "imgmatch-df[server]" installs it.'
         ) from error
     if not settings.tokens:
         typer.echo(
-            f"no token is set: listening on {settings.host} alone, and everybody on this machine may ask\n"
-            "Hint: IMGMATCH_TOKEN or --token-file opens it to others.",
+            f"no token is set: listening only on {settings.host}, for every user of this machine\n"
+            "Hint: IMGMATCH_TOKEN or --token-file allows other addresses.",
             err=True,
         )
     run(settings)

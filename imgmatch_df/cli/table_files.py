@@ -56,7 +56,7 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
     if suffix == ".parquet":
         return _scan_parquet(list(paths), root)
     if suffix == ".csv":
-        headers = [read_header(path) for path in paths]
+        headers = [read_csv_header(path) for path in paths]
         frame = pl.scan_csv(list(paths), glob=False, infer_schema=False)
         # Polars leaves doubled quotes in the names of columns as they are.
         names = dict(zip(frame.collect_schema(), headers[0], strict=False))
@@ -143,7 +143,7 @@ def count_nulls(paths: Sequence[str], column: str) -> int | None:
     return n_nulls
 
 
-def read_header(path: str) -> list[str]:
+def read_csv_header(path: str) -> list[str]:
     """Return the names of the columns of a CSV.
 
     Raises

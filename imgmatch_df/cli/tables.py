@@ -12,7 +12,7 @@ from polars.io.plugins import register_io_source
 
 from imgmatch_df.cli.table_files import check_encoding, count_nulls, is_list, scan_table
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, PATH, SIZE, SOURCE, STATUS, WIDTH
-from imgmatch_df.documented import records
+from imgmatch_df.documented import requests, values
 from imgmatch_df.documented.values import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.given_hashes import read_given
@@ -20,18 +20,20 @@ from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
 from imgmatch_df.images.scan import holds_images, list_images
 from imgmatch_df.sources import url_of
+from imgmatch_df.store.base import is_uri, store_suffixes
 from imgmatch_df.store.manifest import Manifest
-from imgmatch_df.store.open import DUCKDB_SUFFIX, manifest_of, scan_hashes
+from imgmatch_df.store.open import manifest_of, scan_hashes
 
-TABLE_SUFFIXES: Final = (DUCKDB_SUFFIX, ".parquet", ".csv", ".ndjson", ".jsonl", ".json")
+_TABLE_SUFFIXES: Final = (".parquet", ".csv", ".ndjson", ".jsonl", ".json")
+_STORE: Final = "a store"
 _TEXT_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".json")
 
 # Names that hold images in tables as people write them, the surest first.
 _SOURCE_NAMES: Final = (
-    *(records.SOURCE, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
+    *(values.URL, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
     *("image_path", "image_url", "img", "photo", "picture", "source", "src", "uri"),
 )
-_NOT_SOURCES: Final = (STATUS, DETAIL, ETAG, records.ID, records.RECORD)
+_NOT_SOURCES: Final = (STATUS, DETAIL, ETAG, values.ID, values.RECORD)
 _PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
 _DATA_URI: Final = pl.lit("data:;base64,")
 _NAME_FIELD: Final = "path"
@@ -81,7 +83,7 @@ class SourceTable:
     source: str | None
     made: tuple[str, ...] = ()
     stored: tuple[str, ...] = ()
-    request: records.Request | None = None
+    request: requests.Request | None = None
     batch_rows: int = BATCH_ROWS
     manifest: Manifest | None = None
     unlisted: tuple[str, ...] = ()
@@ -103,13 +105,13 @@ class SourceTable:
     @property
     def carrier(self) -> str:
         """The column of sources, or the name that one would have."""
-        return records.SOURCE if self.source is None else self.source
+        return values.URL if self.source is None else self.source
 
     @property
     def id_column(self) -> str | None:
         """The column that names a row to a person; None where its number does."""
         if self.request is not None:
-            return records.ID
+            return values.ID
         if self.made or self.source is None:
             return self.name
         return self.source if self.frame.collect_schema()[self.source] == pl.String else None
@@ -204,6 +206,8 @@ def _root(given: str) -> str:
 
 def _expand(given: str) -> tuple[str, list[str]]:
     """Return the kind of what the user gave, ``"pictures"`` or a table's ending, and the paths that it stands for."""
+    if is_uri(given):
+        return _STORE, [given]
     given = os.path.expanduser(given)  # noqa: PTH111  # a Path drops a leading "./"
     path = Path(given)
     suffix = path.suffix.lower()
@@ -212,7 +216,7 @@ def _expand(given: str) -> tuple[str, list[str]]:
         if parts and not holds_images(given):
             return ".parquet", parts
         return "pictures", [given]
-    if suffix in TABLE_SUFFIXES:
+    if suffix in (*store_suffixes(), *_TABLE_SUFFIXES):
         paths = [given] if path.is_file() else _sorted_glob(given)
         if not paths:
             raise _nothing_found(given)
@@ -229,7 +233,7 @@ def _sorted_glob(pattern: str) -> list[str]:
 def _open_tables(
     suffix: str, paths: list[str], source: str | None, hash_type: str | None, root: str, *, takes_hashes: bool
 ) -> SourceTable:
-    if suffix == DUCKDB_SUFFIX:
+    if suffix in (_STORE, *store_suffixes()):
         return _open_stores(paths, source, takes_hashes=takes_hashes)
     frame = scan_table(paths, suffix, root)
     schema = frame.collect_schema()
@@ -330,17 +334,18 @@ def _in_batches(frame: pl.LazyFrame, batch_rows: int) -> pl.LazyFrame:
 def _open_requests(paths: list[str], source: str | None, method: Method) -> SourceTable:
     if source is not None:
         raise ArgumentError("--source is for tables, a request names its images itself\nHint: leave --source out.")
-    requests = [records.read_request(Path(path), method) for path in paths]
-    if len(requests) == 1:
-        return SourceTable(requests[0].frame.lazy(), records.SOURCE, request=requests[0])
+    found = [requests.read_request(Path(path), method) for path in paths]
+    if len(found) == 1:
+        return SourceTable(found[0].frame.lazy(), values.URL, request=found[0])
     if method != "visual_hash":
         raise ArgumentError(
             f"one request at a time, got {len(paths)}\nHint: each has its own hash_type and range; put their records "
             "into one."
         )
-    hash_types = tuple(dict.fromkeys(name for request in requests for name in request.hash_types))
-    joined = replace(requests[0], frame=pl.concat([request.frame for request in requests]), hash_types=hash_types)
-    return SourceTable(joined.frame.lazy(), records.SOURCE, request=joined)
+    hash_types = tuple(dict.fromkeys(name for request in found for name in request.hash_types))
+    rows = [row for request in found for row in request.rows]
+    joined = replace(found[0], rows=rows, hash_types=hash_types)
+    return SourceTable(joined.frame.lazy(), values.URL, request=joined)
 
 
 def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str | None:
@@ -382,6 +387,7 @@ def _nothing_found(source: str) -> ArgumentError:
 
 def _unknown_ending(path: Path) -> ArgumentError:
     return ArgumentError(
-        f"unknown input ending {path.suffix!r} of {path.name!r}, known are {', '.join(TABLE_SUFFIXES)}, folders, globs "
-        "and pictures\nHint: a glob takes pictures of any ending."
+        f"unknown input ending {path.suffix!r} of {path.name!r}, known are "
+        f"{', '.join((*store_suffixes(), *_TABLE_SUFFIXES))}, folders, globs and pictures\n"
+        "Hint: a glob takes pictures of any ending."
     )

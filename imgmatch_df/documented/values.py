@@ -1,37 +1,30 @@
-"""The documented JSON's values and records, one at a time: hashes as 0/1 strings, distances as percent, statuses.
+"""Values of the documented JSON: hashes as text of 0 and 1, distances in percent, statuses, ids.
 
-No frame is touched here; `records` puts the values into rows and back.
+Only this file knows the unit of distances, percent of differing bits, and the texts of failures.
 """
 
 import json
 import re
-from base64 import b64encode
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from os import PathLike, fspath
-from pathlib import Path
+from collections.abc import Mapping
+from os import PathLike
 from typing import Any, Final, Literal, TypeAlias
 from uuid import uuid4
 
 import polars as pl
 
-from imgmatch_df.columns import DETAIL, DISTANCE, HEIGHT, OK, REMOVED_RECORDS, STATUS, STATUSES, WIDTH
+from imgmatch_df.columns import OK, STATUSES
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.hashes.kinds import BMH1, HashKind, documented_kind, documented_kinds
-from imgmatch_df.sources import redact
+from imgmatch_df.hashes.kinds import BMH1, HashKind, documented_kind
 
 Json: TypeAlias = dict[str, Any]
 Document: TypeAlias = Mapping[str, Any] | str | bytes | PathLike[str]
 Method: TypeAlias = Literal["visual_hash", "remove_duplicates", "rank_images"]
-
 # Columns of a frame that came from the documented JSON, besides those of `columns`.
 ID: Final = "_id"
-SOURCE: Final = "url"
+URL: Final = "url"
 RECORD: Final = "_record"
 
-ATTEMPTS: Final = 3
-_ANSWERED: Final = frozenset({"_id", "_status", "_width", "_height"})
 _PREFIX: Final = "Error Loading Image: "
 _NO_IMAGE: Final = "Record has no image in '_url' or '_base64'"
 _DOWNLOAD: Final = "Unable to download image from "
@@ -39,88 +32,8 @@ _UNREACHABLE: Final = frozenset({"not_found", "fetch_blocked", "fetch_timeout", 
 _MAX_SIDE: Final = 2**32 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class RecordWriter:
-    """What turns hashed rows into the records of one response, one row at a time.
-
-    Parameters
-    ----------
-    method, hash_types, request_id, source, attempts, reasons
-        As for `records.iter_records`.
-    """
-
-    method: Method
-    hash_types: tuple[str, ...]
-    request_id: str
-    source: str
-    attempts: int
-    reasons: bool = False
-
-    def __post_init__(self) -> None:
-        for name in self.hash_types:
-            documented_kind(name)
-
-    def record(self, row: Mapping[str, Any]) -> Json:
-        """Return the documented record of one row."""
-        record = self._own_fields(row)
-        ok = self._is_ok(row)
-        if not ok:
-            reason = read_reason(row.get(STATUS))
-            detail = None if reason is None else row.get(DETAIL)
-            text = failure_text(reason, detail, redact(record.get("_url")), self.attempts)
-            record["_status"] = format_status(400, text, request_id=self.request_id)
-            if self.reasons and reason is not None:
-                record["_status"] |= {"reason": reason, "detail": detail or reason}
-        elif self.method == "remove_duplicates":
-            record["_status"] = format_status(200, "OK", request_id=self.request_id)
-        if row.get(ID) is not None:
-            record["_id"] = str(row[ID])
-        if not ok:
-            return record
-        for key, name in (("_width", WIDTH), ("_height", HEIGHT)):
-            if row.get(name) is not None:
-                record[key] = row[name]
-        if self.method == "visual_hash":
-            record.update((name, format_bits(row[name], documented_kind(name))) for name in self.hash_types)
-        elif row.get(REMOVED_RECORDS):
-            record["removed_records"] = [self.record(removed) for removed in row[REMOVED_RECORDS]]
-        return record
-
-    def _own_fields(self, row: Mapping[str, Any]) -> Json:
-        if RECORD not in row:
-            value = row[self.source]
-            return {"_base64": b64encode(value).decode()} if isinstance(value, bytes) else {"_url": value}
-        replaced: Sequence[str] = {
-            "visual_hash": self.hash_types,
-            "remove_duplicates": ("removed_records",),
-            "rank_images": (),
-        }[self.method]
-        own = row[RECORD]
-        fields = (own if isinstance(own, Mapping) else json.loads(own)).items()
-        return {key: value for key, value in fields if key not in _ANSWERED and key not in replaced}
-
-    def _is_ok(self, row: Mapping[str, Any]) -> bool:
-        # Of the others, and of the rows nested in them, a column of that name is the user's own.
-        if self.method == "rank_images" and DISTANCE in row:
-            return row[DISTANCE] is not None
-        if any(name in row for name in self.hash_types):
-            return all(row.get(name, 0) is not None for name in self.hash_types)
-        return read_reason(row.get(STATUS)) is None
-
-
-def ping_response() -> Json:
-    """Return the documented `ping` response."""
-    return {
-        "status": {"code": 200, "text": "OK"},
-        "_service_info": {
-            "_name": "Image matching service",
-            "_info": "Get visual hashes, find (near-)duplicate images and rank them",
-        },
-    }
-
-
 def to_json(response: Mapping[str, Any]) -> str:
-    """Return a response as JSON text, never with NaN or Infinity."""
+    """Return `response` as JSON text, never with NaN or Infinity."""
     return json.dumps(response, allow_nan=False)
 
 
@@ -159,79 +72,19 @@ def radius_from_range(range_: float, hash_type: str = BMH1.name) -> int:
 def percent_from_bits(bits: int, hash_type: str = BMH1.name) -> float:
     """Return a Hamming distance in bits as the documented percentage, with one decimal.
 
+    Parameters
+    ----------
+    bits
+        The distance.
+    hash_type
+        Name of the hash kind.
+
     Examples
     --------
     >>> percent_from_bits(1), percent_from_bits(252), percent_from_bits(1, "phash")
     (0.1, 26.0, 1.6)
     """
     return round(100 * bits / documented_kind(hash_type).n_chars, 1)
-
-
-def load_document(document: Document, what: str) -> Mapping[str, Any]:
-    """Return the JSON object that `document` is, holds or names."""
-    if isinstance(document, Mapping):
-        return document
-    text: object = document
-    if isinstance(document, PathLike):
-        try:
-            text = Path(document).read_bytes()
-        except OSError as error:
-            message = f"{what} {fspath(document)!r} cannot be read: {error.strerror}"
-            raise ArgumentError(f"{message}\nHint: pass the path of a JSON file.") from error
-    if not isinstance(text, str | bytes):
-        raise refused(what, document, "a mapping, JSON text or a path", "a pathlib.Path is read, a str is parsed.")
-    try:
-        body = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        hint = "a str is JSON text; for a file pass a pathlib.Path."
-        if isinstance(document, PathLike):
-            what, hint = f"{what} {fspath(document)!r}", "is the file whole? It is JSON, saved as UTF-8."
-        raise ArgumentError(f"{what} must be JSON, but: {error}\nHint: {hint}") from error
-    if not isinstance(body, dict):
-        raise refused(what, body, "a JSON object", 'the documented body starts with {"records": […')
-    return body
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def read_records(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the body's `records`, each of them an object."""
-    records = body.get("records")
-    if not isinstance(records, list | tuple):
-        hint = f"the body has the fields {', '.join(map(repr, body)) or 'none'}."
-        raise refused("records", records, "a list of objects", hint)
-    return [read_record(record, f"records[{row}]") for row, record in enumerate(records)]
-
-
-def read_record(record: object, field: str) -> Mapping[str, Any]:
-    """Return `record` if it is an object."""
-    if not isinstance(record, Mapping):
-        raise refused(field, record, "an object", 'write {"_url": "…"} or {"_base64": "…"}.')
-    return record
-
-
-def read_hash_types(value: object, method: Method) -> tuple[str, ...]:
-    """Return the names in the request's `hash_type`, a string or a list, or the method's default."""
-    several = method == "visual_hash"
-    if value is None:
-        return documented_kinds() if several else (BMH1.name,)
-    given: Sequence[str] = value if isinstance(value, list | tuple) else (value,)
-    names = tuple(dict.fromkeys(documented_kind(name).name for name in given))
-    if not names or (len(names) > 1 and not several):
-        allowed = "one or more kinds" if several else "one kind"
-        allowed += f" of {', '.join(map(repr, documented_kinds()))}"
-        raise refused("hash_type", value, allowed, "leave it out for the documented default.")
-    return names
-
-
-def read_source(record: Mapping[str, Any]) -> str | None:
-    """Return the reference to the record's image, null where it holds none."""
-    encoded, url = record.get("_base64"), record.get("_url")
-    if isinstance(encoded, str) and encoded and is_text(encoded):
-        return encoded if encoded[:5].lower() == "data:" else f"data:;base64,{encoded}"
-    return url if isinstance(url, str) and url and is_text(url) else None
 
 
 def read_id(value: object, field: str) -> str:

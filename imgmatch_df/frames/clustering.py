@@ -41,7 +41,7 @@ from imgmatch_df.frames.reference import Stored, find_nearest
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_choice, check_flag
 from imgmatch_df.progress import steps
-from imgmatch_df.store.open import Target
+from imgmatch_df.store.base import Target
 
 if TYPE_CHECKING:
     import numpy as np

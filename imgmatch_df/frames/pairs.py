@@ -32,7 +32,7 @@ from imgmatch_df.hashes.kinds import BMH1, HashKind, hash_kind
 from imgmatch_df.options import SourceOptions, check_flag, check_positive, make_options, shown, whole_number
 from imgmatch_df.progress import steps
 from imgmatch_df.sources import path_as_text
-from imgmatch_df.store.open import Target
+from imgmatch_df.store.base import Target
 
 # 2 GB of pairs as a frame without ids; a call that needs more says so.
 MAX_PAIRS: Final = 100_000_000

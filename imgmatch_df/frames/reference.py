@@ -12,11 +12,13 @@ from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
 from imgmatch_df.store.manifest import Manifest
-from imgmatch_df.store.open import Target, open_store, scan_hashes
+from imgmatch_df.store.open import open_store, scan_hashes
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from imgmatch_df.store.base import Target
 
 # Columns that name an image, as this package makes and expects them.
 _KEYS: Final = (SOURCE, PATH, "url")

@@ -34,8 +34,9 @@ from imgmatch_df.incomplete import n_unlisted
 from imgmatch_df.options import Options, SourceOptions, check_flag, check_name, make_options
 from imgmatch_df.progress import METER
 from imgmatch_df.sources import url_of
+from imgmatch_df.store.base import HashStore, Target
 from imgmatch_df.store.manifest import Manifest
-from imgmatch_df.store.open import Store, Target, make_store, manifest_of, open_store
+from imgmatch_df.store.open import make_store, manifest_of, open_store
 
 # Whether to drop stored rows whose key is not in the frame: no, if it is at most half of them, or however many.
 Prune = Literal[False, True, "all"]
@@ -161,7 +162,7 @@ def write_hashes(
     make_store(target, call.manifest)
     with open_store(target, write=True) as store:
         store.manifest.check_same(call.manifest, repr(str(target)))
-        run = _Run(call, store, retry_failed=retry_failed, prune=prune)
+        run = _Run(call, store, repr(str(target)), retry_failed=retry_failed, prune=prune)
         for chunk in chunks_of(call.frame, hashes=not call.hashes):
             run.add(chunk)
         return run.finish()
@@ -365,7 +366,8 @@ def _check_given(name: str, dtype: pl.DataType, *, is_number: bool) -> None:
 class _Run:
     """A run of `write_hashes`: what became of the rows so far."""
 
-    def __init__(self, call: _Call, store: Store, *, retry_failed: bool, prune: Prune) -> None:
+    def __init__(self, call: _Call, store: HashStore, shown: str, *, retry_failed: bool, prune: Prune) -> None:
+        self._shown = shown
         self._call, self._store, self._retry_failed, self._prune = call, store, retry_failed, prune
         self._key = store.manifest.key
         self._beyond = "" if store.manifest.columns[self._key] == pl.String else " or does not fit into 64 bits"
@@ -418,7 +420,7 @@ class _Run:
 
     def _check_prune(self, keys: pl.Series, outcome: str) -> None:
         """Refuse to drop what is not among `keys` where the frame is probably not whole."""
-        shown, hint = repr(str(self._store.path)), f"prune='all' drops them all the same; {outcome}."
+        shown, hint = self._shown, f"prune='all' drops them all the same; {outcome}."
         if self._n_unlisted != n_unlisted():
             raise StoreError(
                 f"prune=True drops nothing of {shown}, since the frame is of folders that could not all be listed\n"

@@ -20,7 +20,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from imgmatch_df.batch.isolation import DecodersUnavailableError
 from imgmatch_df.columns import OK
-from imgmatch_df.documented.records import read_rows
+from imgmatch_df.documented.requests import read_rows
 from imgmatch_df.documented.values import Json, Method
 from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.server import endpoints, openapi, page

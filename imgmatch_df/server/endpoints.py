@@ -11,9 +11,10 @@ import polars as pl
 
 from imgmatch_df.batch.image_hashes import hash_image, sample_images
 from imgmatch_df.columns import DETAIL, DISTANCE, OK, REMOVED_RECORDS, STATUS
-from imgmatch_df.documented import records
-from imgmatch_df.documented.records import RECORD, SOURCE, RequestRows
-from imgmatch_df.documented.values import Json, Method, ping_response
+from imgmatch_df.documented import responses
+from imgmatch_df.documented.requests import Request
+from imgmatch_df.documented.responses import ping_response
+from imgmatch_df.documented.values import RECORD, URL, Json, Method
 from imgmatch_df.errors import Failure, without_warnings
 from imgmatch_df.frames import clustering, pairs
 from imgmatch_df.hashes.kinds import documented_kinds, empty_row, hash_kind, hash_kinds
@@ -26,7 +27,7 @@ _ROW = "row"
 
 
 async def answer(
-    request: RequestRows,
+    request: Request,
     method: Method,
     hasher: Hasher,
     settings: Settings,
@@ -64,20 +65,20 @@ async def answer(
     rows = [{**row, **result, DETAIL: _public_detail(result)} for row, result in zip(asked, hashed, strict=True)]
     common: dict[str, Any] = {"request_id": request_id, "attempts": settings.options.attempts, "reasons": True}
     if method == "visual_hash":
-        response = partial(records.visual_hash_response, rows, hash_types=request.hash_types)
+        response = partial(responses.visual_hash_response, rows, hash_types=request.hash_types)
     elif method == "remove_duplicates":
         kept = await asyncio.to_thread(_remove_duplicates, rows, request)
-        response = partial(records.remove_duplicates_response, kept, hash_type=request.hash_type)
+        response = partial(responses.remove_duplicates_response, kept, hash_type=request.hash_type)
     else:
         query, *others = rows
         ranked = await asyncio.to_thread(_rank, query, others, request.hash_type)
-        response = partial(records.rank_images_response, [query], ranked, hash_type=request.hash_type)
+        response = partial(responses.rank_images_response, [query], ranked, hash_type=request.hash_type)
     return response(seconds=monotonic() - started, **common)
 
 
 def _source(row: Row) -> str | Failure | None:
     """Return the picture that a record names, unless it is one that a stranger may not name."""
-    source: str | None = row[SOURCE]
+    source: str | None = row[URL]
     if source is None or source is not row[RECORD].get("_url"):
         return source
     named = parse_source(source)
@@ -110,7 +111,7 @@ _IS_IP = re.compile(r"^blocked: [0-9A-Fa-f:.]+(%\S+)? is")
 _PYTHON_HINT = re.compile("; pass allow_private_networks=True to allow it$")
 
 
-def _remove_duplicates(rows: Sequence[Row], request: RequestRows) -> list[Row]:
+def _remove_duplicates(rows: Sequence[Row], request: Request) -> list[Row]:
     frame = _frame(rows, request.hash_type)
     with without_warnings():  # the client chose the range, and does not see the log
         kept = clustering.remove_duplicates(frame, request.radius, request.hash_type)

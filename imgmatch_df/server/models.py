@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
-from imgmatch_df.documented.records import RequestRows, read_rows
+from imgmatch_df.documented.requests import Request, read_rows
 from imgmatch_df.documented.values import Json, Method
 from imgmatch_df.hashes.kinds import documented_kinds, hash_kinds
 from imgmatch_df.server.responses import Refusal
@@ -66,7 +66,7 @@ def _model_name(method: str) -> str:
     return f"{method.title().replace('_', '')}Request"
 
 
-def read_body(body: object, method: Method, model: TypeAdapter[Any]) -> RequestRows:
+def read_body(body: object, method: Method, model: TypeAdapter[Any]) -> Request:
     """Return the rows of a request, validated.
 
     Raises

@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
@@ -18,8 +18,9 @@ from imgmatch_df.server.hash_queue import Row
 from imgmatch_df.server.private_copy import BusyError, Identity, identify, private_copy
 from imgmatch_df.server.snapshot import COLUMNS, Snapshot
 from imgmatch_df.server.telemetry import log
+from imgmatch_df.store.base import HashStore, locate
 from imgmatch_df.store.manifest import Manifest
-from imgmatch_df.store.open import Store, open_store
+from imgmatch_df.store.open import open_store
 
 _LOOK_EVERY_S: Final = 0.1
 # How long a store that is written all the time is tried: at the start, and before the log says that it is not read.
@@ -53,7 +54,7 @@ class StoredRows:
     """
 
     def __init__(self, target: str | PathLike[str], recipe: str, *, needed: bool = True) -> None:
-        self._path = Path(fspath(target))
+        self._path = _path(target)
         self._decode = recipe
         self._loaded: Identity | None = None  # what the rows were loaded from
         self._failed: Identity | None = None  # what could not be loaded, and is not tried again before `_retry_at`
@@ -151,7 +152,7 @@ def check_store(target: str | PathLike[str], recipe: str) -> None:
     StoreError
         As `StoredRows`.
     """
-    path = Path(fspath(target))
+    path = _path(target)
 
     def read(found: Identity) -> None:
         with _opened(path, found, recipe) as store:
@@ -159,6 +160,13 @@ def check_store(target: str | PathLike[str], recipe: str) -> None:
                 pass
 
     _load_patiently(path, read)
+
+
+def _path(target: str | PathLike[str]) -> Path:
+    location = locate(target)
+    if isinstance(location, str):  # only files can be copied, and watched for changes
+        raise StoreError(f"{location!r} is not a file or a folder\nHint: serve a .duckdb or a .parquet.")
+    return location
 
 
 def _load_patiently(path: Path, load: Callable[[Identity], None]) -> None:
@@ -190,7 +198,7 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 
 
 @contextmanager
-def _opened(path: Path, found: Identity, recipe: str) -> Iterator[Store]:
+def _opened(path: Path, found: Identity, recipe: str) -> Iterator[HashStore]:
     """Open a private copy of the store at `path`, if its rows are those that the service would make."""
     shown = repr(str(path))
     try:

@@ -1,34 +1,35 @@
-"""A store of hashes in one DuckDB file: table `hashes`, and `imgmatch_store` with what the store says about itself."""
+"""A store in one DuckDB file: the table `hashes`, and its manifest in the table `imgmatch_store`."""
 
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from imgmatch_df.atomic import publish
 from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
-from imgmatch_df.errors import ImgMatchWarning, StoreError
+from imgmatch_df.errors import ArgumentError, ImgMatchWarning, StoreError
+from imgmatch_df.store.base import HashStore, Location, RepairableError
 from imgmatch_df.store.duckdb_files import (
     ATTACHED,
     MAX_COMMIT_ROWS,
     Draft,
     InPlace,
-    TornError,
     attach,
     clear,
-    explained,
+    duckdb_errors,
     has_links,
     log_of,
     new_folder,
     reading,
 )
 from imgmatch_df.store.duckdb_repair import repair
-from imgmatch_df.store.locks import appear, sole_writer
+from imgmatch_df.store.locks import sole_writer
 from imgmatch_df.store.macros import digest, install
-from imgmatch_df.store.manifest import Manifest, check_columns, made_by
+from imgmatch_df.store.manifest import Manifest, check_table_columns, made_by
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -38,8 +39,8 @@ _ABOUT: Final = f"{ATTACHED}.main.imgmatch_store"
 _MACROS: Final = "macros"
 _BATCH: Final = "__imgmatch_batch"
 
-# A log this long is put into the file before the run is done: what is in the log alone is in memory too. As long as the
-# file, at least, so that copying the file again and again costs less than what is written.
+# The log is merged into the file when it reaches this size, because DuckDB keeps its content in memory too. At least
+# the size of the file, so that repeated copies of the file cost less than the writing itself.
 _MIN_LOG_BYTES: Final = 1 << 28
 _MAX_LOG_BYTES: Final = 1 << 30
 _SQL_TYPES: Final[dict[pl.DataType, str]] = {
@@ -49,25 +50,25 @@ _SQL_TYPES: Final[dict[pl.DataType, str]] = {
     pl.UInt64(): "UBIGINT",
     pl.Binary(): "BLOB",
     STATUS_DTYPE: "VARCHAR",
-    MODIFIED_DTYPE: "TIMESTAMP",  # UTC, without a zone: one with a zone comes out in that of the reader
+    MODIFIED_DTYPE: "TIMESTAMP",  # UTC without a time zone: DuckDB shows one with a zone in the zone of the reader
 }
 _READ_ROWS: Final = 65_536
 _MAX_ENTRIES: Final = 1_000
 _OF_TABLE: Final = "concat_ws('.', database_name, schema_name, table_name) = ?"
 
 
-class DuckDBStore:
-    """An open store: for reading, or for writing by the only one who does."""
+class DuckDBStore(HashStore):
+    """An open store, for reading, or for its only writer."""
 
-    def __init__(self, path: Path, *, write: bool = False) -> None:
+    def __init__(self, path: Location, *, write: bool = False) -> None:
         """Open the store at `path`, which exists.
 
         Raises
         ------
         StoreError
-            If it is no store, damaged, of a later format, or in use.
+            If it is not a store, damaged, of a later format, or in use.
         """
-        self.path = path
+        self.path = _checked(path)
         self._is_writer = write
         self._draft: Draft | InPlace | None = None
         self._connection: DuckDBPyConnection
@@ -79,7 +80,7 @@ class DuckDBStore:
             stack.callback(self._discard)
             try:
                 self.manifest, macros = self._open()
-            except TornError:
+            except RepairableError:
                 if not write:
                     raise
                 repair(self.path, TABLE, _ABOUT)
@@ -91,8 +92,9 @@ class DuckDBStore:
             self._held = stack.pop_all()
 
     @classmethod
-    def create(cls, path: Path, manifest: Manifest) -> None:
-        """Make an empty store. It appears whole or not at all, and never in the place of another file."""
+    def create(cls, path: Location, manifest: Manifest) -> None:
+        """Create an empty store. It appears complete or not at all, and never replaces another file."""
+        path = _checked(path)
         columns = [f"{_quoted(name)} {_SQL_TYPES[dtype]}" for name, dtype in manifest.columns.items()]
         columns[0] += " NOT NULL"
         with sole_writer(path), ExitStack() as stack:
@@ -100,40 +102,37 @@ class DuckDBStore:
                 return
             clear(path)
             stack.callback(clear, path)
-            with explained(path):
+            with duckdb_errors(path):
                 temporary = new_folder(path) / path.name
-            with explained(path), closing(attach(temporary, write=True)) as connection:
+            with duckdb_errors(path), closing(attach(temporary, write=True)) as connection:
                 connection.execute(f"CREATE TABLE {TABLE} ({', '.join(columns)})")
                 connection.execute(f"CREATE TABLE {_ABOUT} (name VARCHAR, value VARCHAR)")
                 about = {**manifest.entries, _MACROS: _macros()}
                 connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(about.items()))  # noqa: S608
                 _install(connection, manifest.key)
                 connection.execute(f"CHECKPOINT {ATTACHED}")
-            # Of a file that was removed: nothing can read it, and DuckDB would take it for that of the new file.
-            with explained(path):
+            # The log of a deleted store: DuckDB would apply it to the new file.
+            with duckdb_errors(path):
                 log_of(path).unlink(missing_ok=True)
-            appear(temporary, path, replace=False)
+            publish(temporary, path, replace=False)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._finish(failed=kind is not None)
+    def __exit__(self, *error: object) -> None:
+        self._finish(failed=error[0] is not None)
 
     def close(self) -> None:
-        """Close the file; a writer puts into it what is in the log."""
+        """Close the file; a writer first merges the log into it."""
         self._finish(failed=False)
 
     def count(self) -> int:
         """Return the number of rows."""
-        with explained(self.path):
+        with duckdb_errors(self.path):
             found = self._connection.execute(f"SELECT count(*) FROM {TABLE}").fetchall()  # noqa: S608
         return int(found[0][0])
 
     def read(
         self, columns: Sequence[str], n_rows: int | None = None, predicate: pl.Expr | None = None
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows in order, in batches: of the first `n_rows` those that `predicate` is true of."""
+        """Yield rows in order, in batches: those of the first `n_rows` for which `predicate` is true."""
         limit = "" if n_rows is None else f" LIMIT {n_rows:d}"
         needed = set(columns).union(() if predicate is None else predicate.meta.root_names())
         read = [name for name in self.manifest.columns if name in needed] or [self.manifest.key]
@@ -141,26 +140,26 @@ class DuckDBStore:
             yield (batch if predicate is None else batch.filter(predicate)).select(columns)
 
     def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
-        """Return some columns of what is stored under `keys`, in no order."""
+        """Return `columns` of the rows with these keys, in any order."""
         key = _quoted(self.manifest.key)
-        with explained(self.path), self._batch(keys.alias(self.manifest.key).to_frame()):
+        with duckdb_errors(self.path), self._batch(keys.alias(self.manifest.key).to_frame()):
             sql = f"SELECT {_listed(columns)} FROM {TABLE} SEMI JOIN {_BATCH} USING ({key})"  # noqa: S608
             return pl.concat([_empty(self.manifest, columns), *self._query(sql, columns)])
 
     def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
-        """Store rows, up to `MAX_COMMIT_ROWS` at a time: all of them, or none. The changed ones keep their places."""
+        """Store rows, up to `MAX_COMMIT_ROWS` in a transaction. Changed rows keep their places."""
         for rows in new.iter_slices(MAX_COMMIT_ROWS):
             self._execute(self._insert, rows)
         for rows in changed.iter_slices(MAX_COMMIT_ROWS):
             self._execute(self._update, rows)
 
     def flush(self) -> None:
-        """Do nothing: what is committed is on disk."""
+        """Do nothing: committed rows are on the disk."""
 
     def prune(self, keys: pl.Series) -> int:
-        """Drop the rows whose key is not among `keys`, and return how many."""
+        """Delete the rows whose key is not in `keys`, and return how many."""
         n_dropped = self.count() - self.stored(keys, [self.manifest.key]).height
-        if n_dropped:  # else the file need not be copied
+        if n_dropped:  # otherwise the file need not be copied
             self._execute(self._delete_others, keys.alias(self.manifest.key).to_frame())
         return n_dropped
 
@@ -180,14 +179,14 @@ class DuckDBStore:
         self._connection.execute(f"DELETE FROM {TABLE} WHERE {key} NOT IN (SELECT {key} FROM {_BATCH})")  # noqa: S608
 
     def _execute(self, change: Callable[[], None], rows: pl.DataFrame | None = None) -> None:
-        """Make a change, which sees `rows` as `_BATCH`: whole, or not at all."""
+        """Run `change` in a transaction, in which SQL sees `rows` as the table `_BATCH`."""
         draft = self._draft or self._begin()
-        with explained(self.path), nullcontext() if rows is None else self._batch(rows):
+        with duckdb_errors(self.path), nullcontext() if rows is None else self._batch(rows):
             self._connection.execute("BEGIN")
             try:
                 change()
             except BaseException:
-                with suppress(StoreError), explained(self.path):
+                with suppress(StoreError), duckdb_errors(self.path):
                     self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
@@ -197,7 +196,7 @@ class DuckDBStore:
             self._connection = self._reader.enter_context(reading(self.path))
 
     def _begin(self) -> Draft | InPlace:
-        """Go from reading to writing."""
+        """Switch from reading to writing."""
         if has_links(self.path):
             self._draft = Draft(self.path)
         else:
@@ -207,9 +206,9 @@ class DuckDBStore:
         return self._draft
 
     def _publish(self) -> None:
-        """Go from writing to reading: the file has what was committed."""
+        """Switch from writing to reading: merge the committed rows into the file."""
         draft, self._draft = self._draft or self._begin(), None
-        if os.name == "nt":  # a file that is open cannot be replaced
+        if os.name == "nt":  # an open file cannot be replaced
             self._reader.close()
         draft.publish()
         self._reader.close()
@@ -225,12 +224,12 @@ class DuckDBStore:
                 try:
                     self._publish()
                 except StoreError as error:
-                    if not failed:  # else another error is on its way
+                    if not failed:  # otherwise another error is being raised
                         warnings.warn(_left_in_log(self.path, error), ImgMatchWarning, stacklevel=3)
 
     def _query(self, sql: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         schema = {name: self.manifest.columns[name] for name in columns}
-        with explained(self.path):
+        with duckdb_errors(self.path):
             reader: Any = self._connection.sql(sql).to_arrow_reader(_READ_ROWS)
             try:
                 for batch in reader:
@@ -240,7 +239,7 @@ class DuckDBStore:
 
     @contextmanager
     def _batch(self, frame: pl.DataFrame) -> Iterator[None]:
-        """Let SQL see `frame` as `_BATCH`."""
+        """Register `frame` as the table `_BATCH` within the block."""
         plain = frame.with_columns(
             *([pl.col(STATUS).cast(pl.String)] if STATUS in frame.columns else []),
             *([pl.col(MODIFIED).dt.replace_time_zone(None)] if MODIFIED in frame.columns else []),
@@ -249,56 +248,58 @@ class DuckDBStore:
         try:
             yield
         except BaseException:
-            with suppress(StoreError), explained(self.path):  # what failed before is what counts
+            with suppress(StoreError), duckdb_errors(self.path):  # the first error is the one to raise
                 self._connection.unregister(_BATCH)
             raise
         self._connection.unregister(_BATCH)
 
     def _renew_macros(self) -> None:
-        """Put the macros of this version in the place of another's."""
+        """Replace the macros of another version by those of this one."""
         _install(self._connection, self.manifest.key)
         self._connection.execute(f"DELETE FROM {_ABOUT} WHERE name = ?", [_MACROS])  # noqa: S608
         self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, _macros()])  # noqa: S608
 
     def _open(self) -> tuple[Manifest, str | None]:
-        """Open the file for reading; return what the store says about itself, and whose macros it has."""
+        """Open the file for reading; return its manifest, and the version of its macros."""
         self._reader.close()
         self._connection = self._reader.enter_context(reading(self.path))
         shown = repr(str(self.path))
-        with explained(self.path, opening=True):
-            if log_of(self.path).exists():  # a writer may have been killed: look at all metadata, read late elsewhere
+        with duckdb_errors(self.path, opening=True):
+            if log_of(
+                self.path
+            ).exists():  # a writer may have been killed: read all metadata now, not in the first query
                 self._connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [TABLE]).fetchall()
             is_table = f"SELECT count(*) FROM duckdb_tables() WHERE {_OF_TABLE}"  # noqa: S608
-            # A view would be a query of whoever made the file.
+            # A view would run a query of the author of the file.
             if any(self._connection.execute(is_table, [name]).fetchall() != [(1,)] for name in (TABLE, _ABOUT)):
                 raise StoreError(
-                    f"{shown} is a DuckDB file that holds no hashes of imgmatch-df\n"
+                    f"{shown} is a DuckDB file, but not a store of hashes\n"
                     "Hint: choose another name for the store; nothing was changed."
                 )
-            check_columns(self._columns(_ABOUT), {"name": "VARCHAR", "value": "VARCHAR"}, shown)
+            check_table_columns(self._columns(_ABOUT), {"name": "VARCHAR", "value": "VARCHAR"}, shown)
             about = self._connection.execute(f"SELECT name, value FROM {_ABOUT} LIMIT {_MAX_ENTRIES}").fetchall()  # noqa: S608
             entries = dict(about)
             manifest = Manifest.parse(entries, shown)
             found, wanted = self._columns(TABLE), {name: _SQL_TYPES[dtype] for name, dtype in manifest.columns.items()}
-            check_columns({name: dtype for name, dtype in found.items() if name in wanted}, wanted, shown)
+            check_table_columns({name: dtype for name, dtype in found.items() if name in wanted}, wanted, shown)
         return manifest, entries.get(_MACROS)
 
     def _columns(self, table: str) -> dict[str, str]:
-        """Return the columns of a table that hold values of their own, and their SQL types."""
+        """Return the columns of a table that are not computed, and their SQL types."""
         found = self._connection.execute("SELECT name, type, dflt_value FROM pragma_table_info(?)", [table]).fetchall()
         return {name: dtype for name, dtype, computed in found if computed is None}
 
     def _check_writable(self) -> None:
-        """Refuse a table of which a writer would run what is in the file."""
+        """Refuse a table with code that a writer would run."""
         about = {
-            "a column that is computed": "pragma_table_info(?) WHERE dflt_value IS NOT NULL",
-            "a CHECK": f"duckdb_constraints() WHERE {_OF_TABLE} AND constraint_type = 'CHECK'",
+            "a computed column": "pragma_table_info(?) WHERE dflt_value IS NOT NULL",
+            "a CHECK constraint": f"duckdb_constraints() WHERE {_OF_TABLE} AND constraint_type = 'CHECK'",
             "an index of expressions": f"duckdb_indexes() WHERE {_OF_TABLE} AND contains(expressions::VARCHAR, '(')",
         }
         if self._connection.execute("SELECT version() >= 'v2'").fetchall() == [(True,)]:
             about["a trigger"] = f"duckdb_triggers() WHERE {_OF_TABLE}"
         for what, which in about.items():
-            with explained(self.path):
+            with duckdb_errors(self.path):
                 if self._connection.execute(f"SELECT count(*) FROM {which}", [TABLE]).fetchall() != [(0,)]:  # noqa: S608
                     raise StoreError(
                         f"the table of hashes in {str(self.path)!r} has {what}, which a writer would run\n"
@@ -306,23 +307,32 @@ class DuckDBStore:
                     )
 
 
+def _checked(path: Location) -> Path:
+    if "?" in os.path.realpath(path):
+        raise ArgumentError(
+            f"a .duckdb must not have a '?' in its path, where DuckDB cuts it off, got {os.path.realpath(path)!r}\n"
+            "Hint: rename the file or its folder, or choose a .parquet."
+        )
+    return Path(path)
+
+
 def _install(connection: "DuckDBPyConnection", key: str) -> None:
-    """Put the macros into the file that is attached."""
+    """Install the macros in the attached file."""
     connection.execute(f"USE {ATTACHED}")
     install(connection, key=key)
     connection.execute("USE memory")
 
 
 def _macros() -> str:
-    """Return what a store says of its macros: who made them, and which they are."""
+    """Return the version of the macros of this package, as a store keeps it."""
     return f"{made_by()}, sql {digest()}"
 
 
 def _left_in_log(path: Path, error: StoreError) -> str:
     return (
-        f"the rows are stored, but in {log_of(path).name!r}, which could not be put into {path.name!r}: "
+        f"the rows are stored in {log_of(path).name!r}, which could not be merged into {path.name!r}: "
         f"{str(error).splitlines()[0]}\n"
-        "Hint: keep both files together; the next write_hashes makes them one."
+        "Hint: keep both files together; the next write_hashes merges them."
     )
 
 

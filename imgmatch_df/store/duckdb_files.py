@@ -1,14 +1,13 @@
-"""DuckDB files as a store needs them: any number of readers and one writer at a time, of which none waits for another.
+"""DuckDB files of stores: many readers and one writer at the same time, which do not wait for each other.
 
-A file may come from anybody. DuckDB opens it without access to other files, to the network and to extensions, beside a
-database in memory: the functions that a query names are those of DuckDB, and never macros of the file.
+A file may be untrusted. DuckDB opens it without access to other files, the network and extensions, attached to a
+database in memory, so that a query calls the functions of DuckDB and never macros of the file.
 
-A writer changes a copy of the file, and the log (``.wal``) of the copy is the log of the file too, by a hard link. So
-what is committed is in the file and its log at once, for whoever reads them. When the writer is done, DuckDB puts the
-log into the copy, and the copy takes the place of the file. No file is changed while it has the name of the store:
-killed at any moment, a writer leaves the old file with its log, or the new file. DuckDB itself tells which: a
-checkpoint ends the log with a mark that names the content of the new file, and a log whose mark names what is in the
-file beside it is passed over (`SingleFileCheckpointWriter::CreateCheckpoint` of DuckDB 1.5 and 2.0).
+A writer changes a copy of the file. The log (``.wal``) of the copy is also the log of the file, by a hard link, so
+readers of the file see each commit at once. At the end, DuckDB merges the log into the copy, and the copy replaces the
+file. A file is never changed under the name of the store: a killed writer leaves the old file with its log, or the new
+file. DuckDB can tell them apart: a checkpoint ends the log with a mark that identifies the content of the new file, and
+DuckDB ignores a log whose mark matches the file (`SingleFileCheckpointWriter::CreateCheckpoint` of 1.5 and 2.0).
 """
 
 import os
@@ -23,27 +22,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 from uuid import uuid4
 
+from imgmatch_df.atomic import NO_ROOM, copy_access, sync, sync_folder
 from imgmatch_df.errors import StoreError
 from imgmatch_df.sources import describe
-from imgmatch_df.store.locks import NO_ROOM, busy, copy_access, sync, sync_folder, when_free
+from imgmatch_df.store.base import RepairableError
+from imgmatch_df.store.locks import busy, when_free
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ATTACHED: Final = "store"
 
-# No checkpoint but those that are asked for, and no commit that goes past the log.
+# Only explicit checkpoints, and no commit that bypasses the log.
 _WRITE: Final[dict[str, Any]] = {
-    "storage_compatibility_version": "v1.4.0",  # so that the release of DuckDB before the current one opens the file
+    "storage_compatibility_version": "v1.4.0",  # the release of DuckDB before the current one can open the file
     "auto_checkpoint_skip_wal_threshold": (1 << 63) - 1,
     "checkpoint_threshold": "1000TB",
 }
-# Whatever a file says, no extension is loaded for it, and none is downloaded.
+# No extension is loaded or downloaded, whatever a file names.
 _READ: Final[dict[str, Any]] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-# What DuckDB opens of a file, by what follows its name.
+# Suffixes of the files that DuckDB opens for a database.
 _ENDINGS: Final = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
 
-# DuckDB writes larger commits into the file, past the log: a row group has 122,880 rows.
+# DuckDB writes larger commits directly into the file: a row group has 122,880 rows.
 MAX_COMMIT_ROWS: Final = 1 << 16
 _COPIED_BYTES: Final = 1 << 22
 _PRIVATE_FOLDER: Final = 0o700
@@ -58,7 +59,7 @@ def log_of(path: Path) -> Path:
 
 
 class _Instance:
-    """A DuckDB database that has one file attached, and the number of readers that share it."""
+    """A DuckDB instance with one attached file, and the number of its readers."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -66,8 +67,8 @@ class _Instance:
         self.n_readers = 0
 
 
-# Readers of one file share an instance: to open one takes 20 ms, and the system drops the locks of a process on a file
-# when any of its descriptors of that file is closed.
+# Readers of one file share an instance: opening one takes 20 ms, and the system releases the locks of a process on a
+# file when the process closes any descriptor of that file.
 _instances: dict[tuple[object, ...], _Instance] = {}
 _mutex = threading.Lock()
 _left_to_parent: list[object] = []
@@ -75,9 +76,9 @@ _left_to_parent: list[object] = []
 
 @contextmanager
 def reading(path: Path) -> Iterator["DuckDBPyConnection"]:
-    """Give a connection that reads a DuckDB file, of its own for each thread; its tables are in `ATTACHED`.
+    """Yield a connection for this thread that reads a DuckDB file, whose tables are in `ATTACHED`.
 
-    Neither the file nor its log is changed. While another program writes the file, this waits for `locks.WAIT_S`.
+    The file and its log are not changed. While another program writes the file, this waits for `locks.WAIT_S`.
     """
     with ExitStack() as stack:
         yield when_free(lambda: _reader(path, stack))
@@ -86,7 +87,7 @@ def reading(path: Path) -> Iterator["DuckDBPyConnection"]:
 def _reader(path: Path, stack: ExitStack) -> "DuckDBPyConnection":
     import duckdb
 
-    with explained(path, opening=True):
+    with duckdb_errors(path, opening=True):
         before = _identity(path)
         try:
             with ExitStack() as opened:
@@ -97,7 +98,7 @@ def _reader(path: Path, stack: ExitStack) -> "DuckDBPyConnection":
         except duckdb.Error:
             if _identity(path) == before:
                 raise
-    # A writer has replaced the file between the opening of the file and that of its log.
+    # A writer has replaced the file after it was opened, and before its log was.
     raise busy(path, "another process")
 
 
@@ -132,18 +133,18 @@ def _release(key: tuple[object, ...], instance: _Instance) -> None:
 
 
 def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
-    """Return a connection to a database in memory that has a DuckDB file attached, and can open no other file.
+    """Return a connection to a database in memory with an attached DuckDB file, which can open no other file.
 
     Parameters
     ----------
     path
         The file.
     write
-        Whether it may be changed: then commits go to its log alone, until ``CHECKPOINT`` is executed.
+        Whether it may be changed. Commits then go only to its log, until ``CHECKPOINT`` is executed.
     """
     import duckdb
 
-    # Not connect(path): DuckDB keeps one instance for each path, and would give that of a file that was replaced.
+    # Not connect(path): DuckDB keeps one instance per path, and would return the instance of a replaced file.
     # What does not fit into memory goes to the temporary folder, not beside the file or into the working directory.
     spilled = Path(tempfile.gettempdir(), f"imgmatch-df-{uuid4().hex}")
     config = {**_READ, **(_WRITE if write else {}), "temp_directory": str(spilled)}
@@ -154,7 +155,7 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
             connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         name = os.path.realpath(path)
         _refuse_special_log(Path(name))
-        # Before the file is opened, so that nothing of it is looked at with more access.
+        # Before the file is opened, so that it is never read with more access.
         connection.execute(f"SET allowed_paths = [{', '.join(_text(name + ending) for ending in _ENDINGS)}]")
         connection.execute("SET enable_external_access = false")
         connection.execute(f"ATTACH {_text(name)} AS {ATTACHED} (TYPE duckdb{'' if write else ', READ_ONLY'})")
@@ -166,7 +167,7 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
 
 
 def _refuse_special_log(path: Path) -> None:
-    """Raise `StoreError` if the log of a file is a link, which leads to another file, or not a file at all."""
+    """Raise `StoreError` if the log of a file is a link to another file, or not a file."""
     log = log_of(path)
     if os.path.lexists(log) and not stat.S_ISREG(log.lstat().st_mode):
         raise StoreError(f"{str(log)!r} is not a file, such as the log of {path.name!r}\nHint: remove it.")
@@ -177,7 +178,7 @@ def _text(value: str) -> str:
 
 
 def _leave_to_parent() -> None:
-    """After a fork: the instances have threads of the parent, so that the child can neither use nor close them."""
+    """After a fork: forget the instances. Their threads are in the parent, so the child cannot use or close them."""
     global _mutex
     _mutex = threading.Lock()
     _left_to_parent.extend(_instances.values())
@@ -192,14 +193,14 @@ if hasattr(os, "register_at_fork"):
 
 
 class Draft:
-    """A DuckDB file in the making, which takes the place of `path` when it is published.
+    """A changed copy of a DuckDB file, which replaces the file when it is published.
 
     Parameters
     ----------
     path
-        The file. The caller is its only writer, and reads it meanwhile (`reading`), so that no other program writes it.
+        The file. The caller is its only writer, and has it open with `reading`, so that no other program writes it.
     mend
-        What to do with the copy, before it is opened.
+        Changes the copy before it is opened.
 
     Raises
     ------
@@ -209,12 +210,12 @@ class Draft:
 
     def __init__(self, path: Path, *, mend: Callable[[Path], None] | None = None) -> None:
         self._path, self._log = path, log_of(path)
-        with ExitStack() as stack, explained(path):
+        with ExitStack() as stack, duckdb_errors(path):
             stack.callback(clear, path)
             folder = new_folder(path)
             self._copy, self._link = folder / path.name, folder / "link"
             self._copied_log = log_of(self._copy)
-            # Open to the end: to close it would drop the lock of the readers in this process.
+            # Open to the end: closing it would release the locks of the readers in this process.
             self._file = stack.enter_context(path.open("rb"))
             _lock(self._file, path)
             self._stamp = _file_stamp(path)
@@ -233,25 +234,25 @@ class Draft:
         return _n_bytes(self._copied_log)
 
     def committed(self) -> None:
-        """Let the file have the log of the copy. To be called after each commit."""
-        with explained(self._path):
+        """Make the log of the copy the log of the file. Call it after each commit."""
+        with duckdb_errors(self._path):
             if not self._copied_log.exists() or self._has_log():
                 return
             copy_access(self._path, self._copied_log)
-            # What a log that is there has committed to the file is in the copy of the log, too.
+            # The copy of the log has the commits of the old log, too.
             os.link(self._copied_log, self._link)
             self._link.replace(self._log)
             sync_folder(self._path.parent)
 
     def publish(self) -> None:
-        """Put what was committed into the file, and close it.
+        """Merge the commits into the file, and close it.
 
         Raises
         ------
         StoreError
-            If there is no room, or another program has changed the file. What was committed stays in the log.
+            If there is no room, or another program has changed the file. The commits stay in the log.
         """
-        with self._held, explained(self._path):
+        with self._held, duckdb_errors(self._path):
             if not self._copied_log.exists():  # nothing was committed
                 self._log.unlink(missing_ok=True)
                 return
@@ -261,18 +262,18 @@ class Draft:
             sync(self._copy)
             if _file_stamp(self._path) != self._stamp:
                 raise busy(self._path, "another program, which has changed it")
-            # Killed up to here: the mark in the log names a content that the file has not, so both are read.
+            # Killed before this line: the mark of the log does not match the file, so DuckDB reads both.
             if os.name == "nt":
                 self._file.close()
             self._copy.replace(self._path)
             sync_folder(self._path.parent)
-            # Killed here: the mark names what is in the file, so the log is passed over.
+            # Killed after it: the mark matches the file, so DuckDB ignores the log.
             self._log.unlink(missing_ok=True)
             sync_folder(self._path.parent)
 
     def discard(self) -> None:
-        """Close it. What was committed stays in the log."""
-        with explained(self._path):
+        """Close it. The commits stay in the log."""
+        with duckdb_errors(self._path):
             self._held.close()
 
     def _has_log(self) -> bool:
@@ -280,16 +281,16 @@ class Draft:
 
 
 class InPlace:
-    """A DuckDB file that is changed itself, where the file system has no hard links: the face of `Draft`.
+    """A DuckDB file that is changed in place, on file systems without hard links. The methods are those of `Draft`.
 
-    Nobody reads it meanwhile, and a process that is killed in a checkpoint may leave a torn block (`duckdb_repair`).
+    It cannot be read meanwhile, and a process that is killed in a checkpoint may leave a torn block (`duckdb_repair`).
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
         def opened() -> "DuckDBPyConnection":
-            with explained(path):
+            with duckdb_errors(path):
                 return attach(path, write=True)
 
         self.connection = when_free(opened)
@@ -299,32 +300,32 @@ class InPlace:
         return _n_bytes(log_of(self._path))
 
     def committed(self) -> None:
-        """Do nothing: the log is that of the file."""
+        """Do nothing: the file has its own log."""
 
     def publish(self) -> None:
-        """Put what was committed into the file, and close it.
+        """Merge the commits into the file, and close it.
 
         Raises
         ------
         StoreError
             If there is no room.
         """
-        with explained(self._path), closing(self.connection):
+        with duckdb_errors(self._path), closing(self.connection):
             self.connection.execute(f"CHECKPOINT {ATTACHED}")
 
     def discard(self) -> None:
-        """Close it. What was committed stays in the log."""
+        """Close it. The commits stay in the log."""
         self.connection.close()
 
 
 def clear(path: Path) -> None:
-    """Remove what a killed writer of `path` left beside its log."""
+    """Remove the temporary files of a killed writer of `path`; its log stays."""
     folder = _folder(path)
     if folder.is_symlink() or not folder.is_dir():
         folder.unlink(missing_ok=True)
     else:
         shutil.rmtree(folder)
-    # What earlier releases left.
+    # Files of earlier releases.
     old = path.with_name(f".{path.name}.partial")
     for temporary in (old, log_of(old), old.with_name(f"{old.name}.wal.link")):
         temporary.unlink(missing_ok=True)
@@ -332,7 +333,7 @@ def clear(path: Path) -> None:
 
 
 def has_links(path: Path) -> bool:
-    """Return whether a file beside `path` can have two names."""
+    """Return whether the file system of `path` has hard links."""
     try:
         folder = new_folder(path)
         one = folder / path.name
@@ -347,9 +348,9 @@ def has_links(path: Path) -> bool:
 
 
 def new_folder(path: Path) -> Path:
-    """Make the folder beside `path` where a writer has a copy and its log, and return it.
+    """Create the private folder beside `path` for the copy of a writer and its log, and return it.
 
-    DuckDB opens files by their names and follows links: so they are where nobody else can put any.
+    DuckDB opens files by name and follows links, so no other user may create links there.
     """
     folder = _folder(path)
     folder.mkdir(mode=_PRIVATE_FOLDER)
@@ -361,7 +362,7 @@ def _folder(path: Path) -> Path:
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Lock a file as a reader of DuckDB does: no other process writes it while this one has it open."""
+    """Lock an open file as a reader of DuckDB does, so that no other process writes it."""
     with suppress(ImportError):
         import fcntl
 
@@ -381,9 +382,9 @@ def _file_stamp(path: Path) -> tuple[int, ...]:
 
 
 def hide_progress(connection: "DuckDBPyConnection") -> None:
-    """Keep DuckDB from showing its progress."""
-    # In a notebook it writes its bar to standard output, which may be where an export goes. Only where it is on:
-    # without ipywidgets it is off there, and to say so again is an error.
+    """Disable the progress bar of DuckDB."""
+    # In a notebook the bar goes to standard output, which may be the output of an export. Only where it is enabled:
+    # without ipywidgets it is not, and disabling it again is an error.
     if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
         connection.execute("SET enable_progress_bar = false")
 
@@ -391,19 +392,15 @@ def hide_progress(connection: "DuckDBPyConnection") -> None:
 # Errors.
 
 
-class TornError(StoreError):
-    """A block has another checksum than its content, and the file has a log: its writer may have been killed."""
-
-
 class TornBlock(NamedTuple):
-    """A block whose checksum is not that of its content.
+    """A block with the wrong checksum.
 
     Parameters
     ----------
     location
-        Where in the file it begins.
+        Offset of the block in the file, in bytes.
     computed
-        The checksum of its content, as it is to be in the file.
+        The right checksum, as the file stores it.
     """
 
     location: int
@@ -414,17 +411,17 @@ _TORN: Final = re.compile(r"computed checksum (\d+) does not match stored checks
 _CHECKSUM_BYTES: Final = 8
 
 
-def torn_block(said: str) -> TornBlock | None:
-    """Return the block that an error of DuckDB names, if it is of this kind."""
-    found = _TORN.search(said)
+def torn_block(message: str) -> TornBlock | None:
+    """Return the block that a message of DuckDB reports as torn; None for another message."""
+    found = _TORN.search(message)
     return None if found is None else TornBlock(int(found[2]), int(found[1]).to_bytes(_CHECKSUM_BYTES, "little"))
 
 
 @contextmanager
-def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
-    """Turn the errors of DuckDB and of the system into what a person can do.
+def duckdb_errors(path: Path, *, opening: bool = False) -> Iterator[None]:
+    """Turn errors of DuckDB and of the system into a `StoreError` with a hint.
 
-    With `opening`, a block with a wrong checksum is one of metadata, which a killed writer may have left so.
+    With `opening`, a block with a wrong checksum is metadata, which a killed writer may have left.
     """
     import duckdb
 
@@ -432,38 +429,42 @@ def explained(path: Path, *, opening: bool = False) -> Iterator[None]:
         yield
     except duckdb.Error as error:
         if opening and torn_block(str(error)) is not None and log_of(path).exists():
-            raise TornError(
+            raise RepairableError(
                 f"{str(path)!r} is damaged: {str(error).splitlines()[0][:300]}\n"
                 "Hint: if its writer was killed, the next write_hashes or `imgmatch visual-hash -o` repairs it."
             ) from error
         raise store_error(path, str(error)) from error
     except OSError as error:
         raise store_error(path, error.strerror or str(error)) from error
-    except UnicodeDecodeError as error:  # of a damaged name, in what DuckDB says
+    except UnicodeDecodeError as error:  # a damaged name in a message of DuckDB
         raise store_error(path, "a name in it is not text") from error
 
 
-def store_error(path: Path, said: str) -> StoreError:
-    """Return the error for what DuckDB says of a file."""
-    shown, reason = repr(str(path)), describe(said.splitlines()[0], 300) if said else "no reason"
-    if "Could not set lock" in said:
-        holder = re.search(r"PID (\d+)", said)
+def store_error(path: Path, message: str) -> StoreError:
+    """Return the error for a message of DuckDB about a file."""
+    shown, reason = repr(str(path)), describe(message.splitlines()[0], 300) if message else "no reason"
+    if "Could not set lock" in message:
+        holder = re.search(r"PID (\d+)", message)
         return busy(path, "another process" if holder is None else f"process {holder[1]}")
-    if "different configuration" in said or "file handle conflict" in said:
+    if "different configuration" in message or "file handle conflict" in message:
         return busy(path, "another connection of this process")
-    if "newer version of DuckDB" in said:
+    if "newer version of DuckDB" in message:
         return StoreError(
             f"{shown} was written by a newer DuckDB: {reason}\nHint: pip install -U duckdb; nothing was changed."
         )
-    if "not a valid DuckDB database file" in said:
-        return StoreError(f"{shown} is no DuckDB file\nHint: choose another name for the store; nothing was changed.")
-    if any(words in said for words in NO_ROOM):
+    if "not a valid DuckDB database file" in message:
+        return StoreError(
+            f"{shown} is not a DuckDB file\nHint: choose another name for the store; nothing was changed."
+        )
+    if any(words in message for words in NO_ROOM):
         return StoreError(
             f"there is no room for {shown}: {reason}\n"
-            "Hint: what was committed stays; make room, and the same call goes on where it stopped."
+            "Hint: committed rows are kept; make room, and the same call continues where it stopped."
         )
-    if any(words in said for words in ("Permission denied", "Read-only file system", "read-only mode")):
-        return StoreError(f"{shown} cannot be opened: {reason}\nHint: is the file or its folder read-only?")
+    if any(words in message for words in ("Permission denied", "Read-only file system", "read-only mode")):
+        return StoreError(
+            f"{shown} cannot be opened: {reason}\nHint: check the permissions of the file and its folder."
+        )
     return StoreError(
-        f"{shown} cannot be used: {reason}\nHint: is it damaged? A copy, or a new store under another name, helps."
+        f"{shown} cannot be used: {reason}\nHint: if it is damaged, restore a copy, or write a new store."
     )

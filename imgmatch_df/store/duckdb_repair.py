@@ -1,13 +1,13 @@
-"""Stores whose writer was killed in the middle of a block, by an earlier release or where there are no hard links.
+"""Repair of DuckDB files whose writer was killed within a block: by an earlier release, or without hard links.
 
-DuckDB writes blocks of metadata that have free places over themselves, and the header that refers to what is new in
-them afterwards (`MetadataManager::Flush` and `SingleFileBlockManager::WriteHeader` of DuckDB 1.5 and 2.0). Killed in
-between, it leaves a block that is new in front and old behind. All that the header refers to is the same in both; only
-the checksum, in front, is that of the new block, and no DuckDB opens the file any more.
+DuckDB overwrites blocks of metadata that have free space, and afterwards the header that refers to the new entries
+(`MetadataManager::Flush` and `SingleFileBlockManager::WriteHeader` of DuckDB 1.5 and 2.0). Killed in between, it leaves
+a block whose beginning is new and whose end is old. The entries that the header refers to are the same in both; only
+the checksum, at the beginning, is that of the new block, and DuckDB does not open the file any more.
 
-Nothing in the block proves that it is torn, and not damaged: so its checksum is replaced in a copy alone, what the copy
-holds is checked, and its table is made anew of rows whose own blocks have the right checksums. No statistics and no
-pointers of the block are kept.
+Nothing in the block proves that it is torn rather than damaged. So its checksum is replaced only in a copy, the content
+of the copy is checked, and its table is written again from rows whose own blocks have the right checksums. The
+statistics and pointers of the block are not kept.
 """
 
 import warnings
@@ -32,14 +32,14 @@ _FIRST_BLOCK: Final = 3 * 4096  # after the headers
 
 
 def repair(path: Path, table: str, about: str) -> None:
-    """Make a new file of a DuckDB file with torn blocks, and let it take its place; warn that it was done.
+    """Replace a DuckDB file that has torn blocks by a new file with its rows, and warn that this was done.
 
     Parameters
     ----------
     path
-        The file, of which the caller is the only writer. Its torn blocks are kept in files beside it.
+        The file; the caller is its only writer. Its torn blocks are kept in files beside it.
     table, about
-        The whole names of the tables of hashes, and of what the store says about itself.
+        Qualified names of the tables of hashes, and of the manifest.
 
     Raises
     ------
@@ -56,20 +56,20 @@ def repair(path: Path, table: str, about: str) -> None:
         draft.discard()
         raise
     warnings.warn(
-        f"{str(path)!r} had {len(blocks)} torn blocks, as a killed writer leaves them: a new file with its {n_rows:,} "
-        f"rows has taken its place\nHint: the blocks are kept in {', '.join(saved)}; remove them if no row is missing.",
+        f"{str(path)!r} had {len(blocks)} torn blocks of a killed writer, and was replaced by a new file with its "
+        f"{n_rows:,} rows\nHint: the blocks are kept in {', '.join(saved)}; remove them if no row is missing.",
         ImgMatchWarning,
         stacklevel=2,
     )
 
 
 def _mend(path: Path, copy: Path, table: str, about: str) -> dict[int, bytes]:
-    """Give the torn blocks of a copy the checksums of what they hold; return them, as they were, by location.
+    """Replace the checksums of the torn blocks of a copy; return the old blocks by location.
 
     Raises
     ------
     StoreError
-        If a part of the copy cannot be read all the same, or is not what a store holds.
+        If the copy still cannot be read, or its content is not that of a store.
     """
     import duckdb
 
@@ -86,7 +86,7 @@ def _mend(path: Path, copy: Path, table: str, about: str) -> dict[int, bytes]:
         wrong = str(error).splitlines()[0][:200]
     if wrong:
         raise StoreError(
-            f"{str(path)!r} is damaged, and not as a killed writer leaves it: {wrong}\n"
+            f"{str(path)!r} is damaged, and not by a killed writer: {wrong}\n"
             "Hint: restore a copy, or hash the images again into a new store; nothing was changed."
         )
     with copy.open("rb") as file:
@@ -97,7 +97,7 @@ def _mend(path: Path, copy: Path, table: str, about: str) -> dict[int, bytes]:
 
 
 def _opened(copy: Path, table: str, blocks: dict[int, bytes]) -> "DuckDBPyConnection":
-    """Open the copy, which gives its blocks of metadata their checksums; add those that they had to `blocks`."""
+    """Open the copy, and replace wrong checksums of its metadata; add the old ones to `blocks`."""
     import duckdb
 
     while True:
@@ -120,7 +120,7 @@ def _opened(copy: Path, table: str, blocks: dict[int, bytes]) -> "DuckDBPyConnec
 
 
 def _are_of_metadata(connection: "DuckDBPyConnection", blocks: set[int], table: str) -> bool:
-    """Return whether blocks hold nothing but metadata. DuckDB 1.5 reads some blocks of rows to tell where they are."""
+    """Return whether blocks have only metadata. DuckDB 1.5 reads some blocks of rows when it lists their places."""
     metadata = connection.execute("SELECT block_id FROM pragma_metadata_info(?)", [ATTACHED]).fetchall()
     places = connection.execute("SELECT block_id, additional_block_ids FROM pragma_storage_info(?)", [table]).fetchall()
     of_rows = {block for first, others in places for block in (first, *(others or ()))}
@@ -128,7 +128,7 @@ def _are_of_metadata(connection: "DuckDBPyConnection", blocks: set[int], table: 
 
 
 def _find_wrong(connection: "DuckDBPyConnection", shown: str, table: str, about: str) -> str:
-    """Read everything, and return what cannot be in a whole store; nothing where all is right."""
+    """Read all rows, and return what is wrong with them; an empty text where nothing is."""
     entries = dict(connection.execute(f"SELECT name, value FROM {about}").fetchall())  # noqa: S608
     manifest = Manifest.parse(entries, repr(shown))
     places = connection.execute(
@@ -145,7 +145,7 @@ def _find_wrong(connection: "DuckDBPyConnection", shown: str, table: str, about:
     ).fetchall()
     if counts:
         return "columns differ in their number of rows"
-    # In Polars: DuckDB would answer some of this from the statistics of the blocks, without reading the rows.
+    # In Polars: DuckDB would compute some of this from the statistics of the blocks, without reading the rows.
     keys, columns = [], list(manifest.columns)
     reader: Any = connection.sql(f"SELECT * FROM {table}").to_arrow_reader(_CHECKED_ROWS)  # noqa: S608
     for batch in reader:
@@ -157,7 +157,7 @@ def _find_wrong(connection: "DuckDBPyConnection", shown: str, table: str, about:
             return wrong
     found = pl.concat(keys) if keys else pl.Series([], dtype=pl.String)
     if found.null_count() or found.n_unique() < len(found):
-        return "a key is null, or there twice"
+        return "a key is null or occurs twice"
     return ""
 
 
@@ -167,13 +167,13 @@ def _find_wrong_row(rows: pl.DataFrame, manifest: Manifest) -> str:
     for name in manifest.hash_types:
         kind = hash_kind(name)
         if kind.dtype == pl.Binary:
-            checks[f"a {name} has not {kind.n_bytes} bytes"] = pl.col(name).bin.size() == kind.n_bytes
-        checks[f"a row that is {OK} has no {name}"] = pl.col(name).is_not_null() | ~is_ok
+            checks[f"a {name} does not have {kind.n_bytes} bytes"] = pl.col(name).bin.size() == kind.n_bytes
+        checks[f"a row with status {OK} has no {name}"] = pl.col(name).is_not_null() | ~is_ok
     return next((what for what, right in checks.items() if not rows.select(right.all()).item()), "")
 
 
 def _make_anew(draft: Draft, table: str) -> int:
-    """Make the table of its rows, in order; return how many there are."""
+    """Write the table again from its rows, in order; return the number of rows."""
     connection = draft.connection
 
     def execute(*statements: str) -> None:
@@ -203,7 +203,7 @@ def _make_anew(draft: Draft, table: str) -> int:
 
 
 def _save(path: Path, location: int, block: bytes) -> str:
-    """Keep a block in a file of its own; return the name."""
+    """Write a block to a new file beside the store; return its name."""
     number = 0
     while True:
         saved = path.with_name(f"{path.name}.block-{location}{f'-{number}' if number else ''}.bak")

@@ -1,4 +1,4 @@
-"""The SQL macros of `sql/`, put into a DuckDB file so that every shell can query its hashes."""
+"""Installs the SQL macros of `sql/` in a DuckDB file, so that every DuckDB shell can query its hashes."""
 
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -11,7 +11,7 @@ from imgmatch_df.hashes.kinds import KINDS, MAX_WIDTH_BYTES, HashKind
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-# In the order in which they lean on each other.
+# Each file uses only macros of the files before it.
 FILES: Final = ("hashes", "rank_images", "near_duplicates", "duplicate_clusters", "remove_duplicates")
 
 SQL_FOLDER: Final = Path(__file__).parents[2] / "sql"  # in a checkout
@@ -66,7 +66,7 @@ def _text(value: str) -> str:
 
 
 def digest() -> str:
-    """Return what tells these macros from those of another version, or for other hash kinds: 16 hex digits."""
+    """Return a digest of the macros, 16 hex digits, which differs between versions and sets of hash kinds."""
     text = "\0".join(map(read_sql, FILES))
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -74,17 +74,17 @@ def digest() -> str:
 def install(connection: "DuckDBPyConnection", *, key: str = "source") -> None:
     """Create or replace the macros in the database that `connection` uses.
 
-    They need no table: what a call asks for is looked up when it runs. A file needs storage version v1.4.0 or later.
+    Tables are looked up when a macro runs, and need not exist now. A file needs storage version v1.4.0 or later.
 
     Parameters
     ----------
     connection
-        May write.
+        A connection that may write.
     key
-        Column that names the rows where a call has no ``id``.
+        Default ``id`` of the macros: the column that identifies rows.
     """
     default = f"id := {_text(key)}"
     for name in FILES:
-        # Without comments, which a key with a line break would end.
+        # Comments are dropped, because a line break in a key would end them.
         lines = [line for line in read_sql(name).splitlines() if not line.lstrip().startswith("--")]
         connection.execute("\n".join(lines).replace(_DEFAULT_KEY, default))

@@ -1,4 +1,4 @@
-"""What a store of hashes says about itself: its columns, and how the hashes in it were made."""
+"""The manifest of a store: its key, its columns, and how its hashes were made."""
 
 import json
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ _UNSIGNED: Final = "UInt64"
 _KEY_DTYPES: Final[dict[str, pl.DataType]] = {_TEXT: pl.String(), _NUMBER: pl.Int64(), _UNSIGNED: pl.UInt64()}
 # The columns of a store besides its key and its source.
 _OTHERS: Final = (WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG)  # and the hash kinds
-# Columns that the SQL macros and the writers of stores add for a time begin with these.
+# Prefixes of the temporary columns of SQL macros and of writers.
 _OWN_NAMES: Final = ("imgmatch_row", "imgmatch_none", "__imgmatch_")
 
 
@@ -46,24 +46,24 @@ def made_by() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a store says about itself.
+    """The manifest of a store.
 
     Parameters
     ----------
     key
-        Name of the column that tells rows apart.
+        Name of the column that identifies rows.
     key_dtype
         ``"String"``, ``"Int64"`` or ``"UInt64"``.
     has_source
         Whether there is a column ``source``.
     decode
-        The decode path of the hashes, ``"full"`` or ``"scaled"``.
+        Decode path of the hashes, ``"full"`` or ``"scaled"``.
     versions
-        Name and version of each hash kind in it.
+        Name and version of each hash kind.
     alpha
-        What became of transparency: ``"drop"``, ``"white"`` or ``"black"``.
+        Treatment of transparency: ``"drop"``, ``"white"`` or ``"black"``.
     created_by
-        What made the store; says nothing about what it holds.
+        Name and version of the program that created the store.
     """
 
     key: str
@@ -109,12 +109,12 @@ class Manifest:
 
     @classmethod
     def parse(cls, entries: object, where: str) -> "Manifest":
-        """Return the manifest that a store's own `entries` are.
+        """Return the manifest with these `entries`, as a store holds them.
 
         Raises
         ------
         StoreError
-            If the store has another format than this version of imgmatch-df knows, or they are no entries at all.
+            If the entries are invalid, or of a later format.
         """
         try:
             if not isinstance(entries, Mapping) or not all(map(_is_text, entries.values())):
@@ -151,35 +151,35 @@ class Manifest:
             if "\0" in manifest.key or manifest.key.lower() in (*_OTHERS, *KINDS):
                 raise ValueError(manifest.key)
         except (KeyError, TypeError, ValueError) as error:
-            raise _not_understood(where, str(error)) from error
+            raise _invalid_manifest(where, str(error)) from error
         return manifest
 
     @property
     def recipe(self) -> str:
-        """How images became pixels, as the `recipe` of the `Options` says it."""
+        """How images became pixels, as in `Options.recipe`."""
         return make_recipe(self.decode, self.alpha)
 
     @property
     def hash_types(self) -> tuple[str, ...]:
-        """The names of the hash kinds in the store."""
+        """Names of the hash kinds in the store."""
         return tuple(name for name, _ in self.versions)
 
     @property
     def entries(self) -> dict[str, str]:
-        """What the store writes about itself."""
+        """Text entries that the store keeps, for `parse`."""
         return {
             "format": str(FORMAT),
             "key": self.key,
             "key_dtype": self.key_dtype,
             "has_source": "true" if self.has_source else "false",
-            "decode": self.recipe,  # one entry, so that a version that does not know `alpha` refuses to mix
+            "decode": self.recipe,  # with alpha, so that a version that does not know `alpha` refuses the store
             **{f"{_HASH}{name}": made for name, made in self.versions},
             "created_by": self.created_by,
         }
 
     @property
     def columns(self) -> dict[str, pl.DataType]:
-        """The columns of the store, in order, and their dtypes."""
+        """Names and dtypes of the columns, in order."""
         return {
             self.key: _KEY_DTYPES[self.key_dtype],
             **({SOURCE: pl.String()} if self.has_source and self.key != SOURCE else {}),
@@ -195,32 +195,33 @@ class Manifest:
 
     @property
     def checked_columns(self) -> list[str]:
-        """The columns that tell whether a row is to be hashed again, the key first."""
+        """Columns that decide whether to hash a row again, the key first."""
         own = [SOURCE] if self.has_source and self.key != SOURCE else []
         return [self.key, *own, STATUS, SIZE, MODIFIED, ETAG]
 
     def check_comparable(self, kind: HashKind, recipe: str | None, where: str) -> None:
-        """Refuse to compare what the store holds with hashes of `kind` that are made in another way.
+        """Refuse to compare the hashes of the store with hashes of `kind` that were made in another way.
 
         Parameters
         ----------
         kind
-            What is compared.
+            Kind of the hashes.
         recipe
-            How the images of the others became pixels; None where it is not known.
+            How the images of the other hashes became pixels; None where it is unknown.
         where
-            The store, for the message.
+            Name of the store, for the message.
 
         Raises
         ------
         StoreError
-            If the store holds hashes of another version, or of pixels made in another way.
+            If the store has hashes of another version, or of pixels that were made in another way.
         """
         made = dict(self.versions).get(kind.name, kind.version)
         if made != kind.version:
             raise StoreError(
-                f"the version of {kind.name} is {made!r} in {where} and {kind.version!r} here\n"
-                "Hint: their distances mean nothing; hash the pictures again, into a new store."
+                f"cannot compare with {where}: it has {kind.name} of version {made!r}, this package "
+                f"{kind.version!r}\n"
+                "Hint: hash the images again, into a new store."
             )
         if recipe is None:
             return
@@ -228,17 +229,17 @@ class Manifest:
         for name, ours, theirs in (("decode", self.decode, decode), ("alpha", self.alpha, alpha or "drop")):
             if ours != theirs:
                 raise StoreError(
-                    f"{name} is {ours!r} in {where} and {theirs!r} here: equal pictures are some bits apart\n"
-                    f"Hint: {name}={ours!r} makes hashes as the store has them."
+                    f"cannot compare with {where}: it has {name}={ours!r}, this call has {name}={theirs!r}, and equal "
+                    f"images would be some bits apart\nHint: pass {name}={ours!r}."
                 )
 
     def check_same(self, wanted: "Manifest", where: str) -> None:
-        """Refuse to put what `wanted` describes into this store.
+        """Refuse rows of the manifest `wanted`.
 
         Raises
         ------
         StoreError
-            If hashes of the two cannot be compared, or their rows not told apart; it says what differs.
+            If their hashes cannot be compared with those of the store, or their keys differ in name or dtype.
         """
         pairs = [
             ("the key", self.key, wanted.key),
@@ -248,11 +249,15 @@ class Manifest:
             ("hash_types", ", ".join(self.hash_types), ", ".join(wanted.hash_types)),
             *((f"the version of {name}", dict(self.versions).get(name, made), made) for name, made in wanted.versions),
         ]
-        differing = [f"{what} is {ours!r} there and {theirs!r} here" for what, ours, theirs in pairs if ours != theirs]
+        differing = [
+            f"{what} is {ours!r} in the store, {theirs!r} in this call"
+            for what, ours, theirs in pairs
+            if ours != theirs
+        ]
         if differing:
             raise StoreError(
-                f"{where} holds other hashes than these: {'; '.join(differing)}\n"
-                "Hint: call with what it has, or write to another target; nothing was changed."
+                f"cannot add to {where}: {'; '.join(differing)}\n"
+                "Hint: pass the values of the store, or choose another target; nothing was changed."
             )
 
 
@@ -261,7 +266,7 @@ def _is_text(value: object) -> bool:
 
 
 def parse_entries(text: str, where: str) -> object:
-    """Return the entries that JSON holds, for `Manifest.parse`.
+    """Return the entries in a JSON text, for `Manifest.parse`.
 
     Raises
     ------
@@ -271,16 +276,16 @@ def parse_entries(text: str, where: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _not_understood(where, str(error)) from error
+        raise _invalid_manifest(where, str(error)) from error
 
 
-def check_columns(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> None:
-    """Refuse a table that has other columns than a store, or columns of other dtypes.
+def check_table_columns(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> None:
+    """Refuse a table whose columns or dtypes are not those of its manifest.
 
     Raises
     ------
     StoreError
-        If it has.
+        If they differ.
     """
     if found.keys() != wanted.keys():
         raise StoreError(
@@ -294,8 +299,8 @@ def check_columns(found: Mapping[str, object], wanted: Mapping[str, object], whe
             )
 
 
-def _not_understood(where: str, what: str) -> StoreError:
+def _invalid_manifest(where: str, what: str) -> StoreError:
     return StoreError(
-        f"{where} says of itself what {made_by()} does not understand: {shown(what)}\n"
-        "Hint: was it written by another version, or changed by hand? Nothing was changed."
+        f"cannot read the manifest of {where}, this is {made_by()}: {shown(what)}\n"
+        "Hint: install the version that wrote it; nothing was changed."
     )

@@ -1,7 +1,7 @@
-"""A store of hashes in Parquet: one file, or a folder of parts that any reader of Parquet reads as one table.
+"""A store in Parquet: one file, or a folder of parts that any reader of Parquet reads as one table.
 
-Parts are never changed: a new one takes the place of the old one, in one step. So every row is there once, in each
-moment that a reader may look, and a killed run leaves whole parts alone.
+Parts are never changed in place: a new part replaces the old one atomically. So a reader sees each row once at any
+moment, and a killed run leaves only complete parts.
 """
 
 import json
@@ -9,68 +9,54 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, Final, Self
+from typing import IO, Final
 
 import polars as pl
 
+from imgmatch_df.atomic import NO_ROOM, sync_folder, written_file
 from imgmatch_df.errors import StoreError
 from imgmatch_df.sources import describe
-from imgmatch_df.store.locks import NO_ROOM, appear, copy_access, open_new, sole_writer, sync_folder
-from imgmatch_df.store.manifest import Manifest, check_columns, parse_entries
-from imgmatch_df.store.parquet_checksums import SAYS_CHECKSUMS, ChecksumError, Footer, add_checksums
+from imgmatch_df.store.base import HashStore, Location
+from imgmatch_df.store.locks import sole_writer
+from imgmatch_df.store.manifest import Manifest, check_table_columns, parse_entries
+from imgmatch_df.store.parquet_checksums import CHECKSUM_KEY, ChecksumError, Footer, add_checksums
 
 _ABOUT: Final = "imgmatch_store"
 
-# A part is written again for every commit until it is full: 256k rows are 45 MB, a third of a second.
+# A part is written again for each commit until it is full: 256k rows are 45 MB and take a third of a second.
 _PART_ROWS: Final = 1 << 18
 _ROW_GROUP: Final = 1 << 16
-# Rows wait in memory until writing them costs little beside the time that it took to make them.
+# Rows wait in memory until the time to write them is small compared with the time that it took to hash them.
 _COMMIT_S: Final = 5.0
 _COMMIT_SHARE: Final = 10.0
 _READ_ROWS: Final = 1 << 17
 _OPEN_PARTS: Final = 64
 
 
-class ParquetStore:
-    """An open store: for reading, or for writing by the only one who does."""
+class ParquetStore(HashStore):
+    """An open store, for reading, or for its only writer."""
 
-    def __init__(self, path: Path, *, write: bool = False) -> None:
+    def __init__(self, path: Location, *, write: bool = False) -> None:
         """Open the store at `path`, which exists.
 
         Raises
         ------
         StoreError
-            If it is no store, damaged, of a later format, or in use.
+            If it is not a store, damaged, of a later format, or in use.
         """
-        self.path = path
+        self.path = Path(path)
         with ExitStack() as stack:
             if write:
-                stack.enter_context(sole_writer(path))
-            self._parts, self.manifest = _find_whole(path)
+                stack.enter_context(sole_writer(self.path))
+            self._parts, self.manifest = _find_whole(self.path)
             self._close = stack.pop_all().close
         self._new: list[pl.DataFrame] = []
         self._changed: list[pl.DataFrame] = []
         self._flushed = time.monotonic()
         self._wait_s = _COMMIT_S
 
-    @classmethod
-    def create(cls, path: Path, manifest: Manifest, *, is_file: bool) -> None:
-        """Make an empty store: a file, or a folder with one part."""
-        empty = pl.DataFrame(schema=manifest.columns)
-        with sole_writer(path):
-            if not is_file:
-                path.mkdir(exist_ok=True)
-            if not (path.exists() if is_file else any(path.iterdir())):
-                _write(empty, path if is_file else _part(path, 0), path, manifest)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Write what waits, and let others write."""
+        """Write all committed rows, and release the store."""
         try:
             self.flush()
         finally:
@@ -78,18 +64,18 @@ class ParquetStore:
 
     def count(self) -> int:
         """Return the number of rows."""
-        with explained(self.path):
+        with parquet_errors(self.path):
             return sum(int(rows.select(pl.len()).collect().item()) for rows in self._scans(()))
 
     def read(
         self, columns: Sequence[str], n_rows: int | None = None, predicate: pl.Expr | None = None
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows in order, in batches: of the first `n_rows` those that `predicate` is true of."""
+        """Yield rows in order, in batches: those of the first `n_rows` for which `predicate` is true."""
         needed = {*columns, *(() if predicate is None else predicate.meta.root_names())}
         for rows in self._scans(needed, n_rows):
             found = rows if n_rows is None else rows.head(n_rows)
             found = found if predicate is None else found.filter(predicate)
-            with explained(self.path):
+            with parquet_errors(self.path):
                 yield from found.select(columns).collect_batches(chunk_size=_READ_ROWS, maintain_order=True)
                 if n_rows is not None:
                     n_rows -= min(n_rows, rows.select(pl.len()).collect().item())
@@ -97,17 +83,17 @@ class ParquetStore:
                 return
 
     def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
-        """Return some columns of what is stored under `keys`, in no order."""
+        """Return `columns` of the rows with these keys, in any order."""
         key = self.manifest.key
         wanted = keys.alias(key).to_frame().lazy()
         found = [pl.DataFrame(schema={name: self.manifest.columns[name] for name in columns})]
         for rows in self._scans({key, *columns}):
-            with explained(self.path):
+            with parquet_errors(self.path):
                 found.append(rows.join(wanted, on=key, how="semi").select(columns).collect())
         return pl.concat(found)
 
     def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
-        """Store rows, now or together with the next ones."""
+        """Keep rows in memory, and write them if the last write was long ago."""
         columns = list(self.manifest.columns)
         self._new.append(new.select(columns))
         self._changed.append(changed.select(columns))
@@ -115,11 +101,11 @@ class ParquetStore:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows that wait: each part of them all, or none."""
+        """Write the rows in memory; each part appears complete or not at all."""
         started = time.monotonic()
         columns = self.manifest.columns
         new, changed = (pl.concat([pl.DataFrame(schema=columns), *rows]) for rows in (self._new, self._changed))
-        # Whatever happens now, no row is written twice: what fails is left to the next run.
+        # After an error, no row is written twice: the next run hashes the missing ones.
         self._new, self._changed = [], []
         if not changed.is_empty():
             self._change(changed)
@@ -129,7 +115,7 @@ class ParquetStore:
         self._wait_s = max(_COMMIT_S, _COMMIT_SHARE * (self._flushed - started))
 
     def prune(self, keys: pl.Series) -> int:
-        """Drop the rows whose key is not among `keys`, and return how many."""
+        """Delete the rows whose key is not in `keys`, and return how many."""
         self.flush()
         wanted, n_pruned = keys.alias(self.manifest.key).to_frame(), 0
         for part in list(self._parts):
@@ -183,7 +169,7 @@ class ParquetStore:
             return pl.scan_parquet(files, glob=False).select(columns).collect()
 
     def _scans(self, columns: Collection[str], n_rows: int | None = None) -> Iterator[pl.LazyFrame]:
-        """Yield the rows of some parts after those of others; `columns`, and of them `n_rows`, are read."""
+        """Yield the rows of groups of parts, in order; only `columns` and the first `n_rows` are checked and read."""
         for first in range(0, len(self._parts), _OPEN_PARTS):
             with self._opened(self._parts[first : first + _OPEN_PARTS], columns, n_rows) as (parts, n_rows_left):
                 if parts:
@@ -194,12 +180,11 @@ class ParquetStore:
     def _opened(
         self, parts: Sequence[Path], columns: Collection[str], n_rows: int | None = None
     ) -> Iterator[tuple[list[IO[bytes]], int | None]]:
-        """Give open parts, whose first `n_rows` of `columns` have the right checksums; and how many rows are left.
+        """Yield open parts, after checking the first `n_rows` of `columns`, and the number of rows still to read.
 
-        Polars would open each of them more than once, and take what it had read of one for what it finds in the part
-        that has taken its place.
+        Polars would open a path more than once, and apply the metadata of the old part to the part that replaced it.
         """
-        with explained(self.path), ExitStack() as stack:
+        with parquet_errors(self.path), ExitStack() as stack:
             files: list[IO[bytes]] = []
             for part in parts:
                 with suppress(FileNotFoundError) if part != self.path else nullcontext():  # pruned meanwhile
@@ -211,13 +196,35 @@ class ParquetStore:
             yield files, n_rows
 
 
-def says_store(part: Path) -> bool:
-    """Return whether a file says of itself that it holds stored hashes."""
+def create_file(path: Location, manifest: Manifest) -> None:
+    """Create an empty store in one file, unless there is something of that name."""
+    path = Path(path)
+    with sole_writer(path):
+        if not path.exists():
+            _write(pl.DataFrame(schema=manifest.columns), path, path, manifest)
+
+
+def create_folder(path: Location, manifest: Manifest) -> None:
+    """Create a folder with one empty part, unless there is a file of that name or a folder that is not empty."""
+    path = Path(path)
+    with sole_writer(path):
+        path.mkdir(exist_ok=True)
+        if not any(path.iterdir()):
+            _write(pl.DataFrame(schema=manifest.columns), _part(path, 0), path, manifest)
+
+
+def is_store_file(path: Path) -> bool:
+    """Return whether `path` is a Parquet file whose metadata has the manifest of a store."""
     try:
-        with part.open("rb") as file:
+        with path.open("rb") as file:
             return _ABOUT in Footer.read(file).metadata
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ChecksumError, OSError):
         return False
+
+
+def is_store_folder(path: Path) -> bool:
+    """Return whether `path` is a folder of parts, or an empty folder without a suffix."""
+    return path.is_dir() and (any(path.glob("part-*.parquet")) or not (path.suffix or any(path.iterdir())))
 
 
 def _part(folder: Path, number: int) -> Path:
@@ -232,14 +239,14 @@ def _find_parts(path: Path) -> list[Path]:
     others = [other.name for other in found if other not in parts or (other.exists() and not other.is_file())]
     if others or not parts:
         raise StoreError(
-            f"the folder {str(path)!r} is no store of hashes{f', it holds {others[0]!r}' if others else ''}\n"
-            "Hint: a store is a folder of its own, which write_hashes makes; nothing was changed."
+            f"the folder {str(path)!r} is not a store of hashes{f', it has {others[0]!r}' if others else ''}\n"
+            "Hint: choose a new folder, which write_hashes creates; nothing was changed."
         )
     return parts
 
 
 def _find_whole(path: Path) -> tuple[list[Path], Manifest]:
-    """Return the parts, and what all of them say about themselves."""
+    """Return the parts, and their common manifest."""
     while True:
         parts = _find_parts(path)
         try:
@@ -247,7 +254,7 @@ def _find_whole(path: Path) -> tuple[list[Path], Manifest]:
         except StoreError:
             if all(part.exists() for part in parts):
                 raise
-            # A writer has pruned one since they were listed.
+            # A writer has pruned a part since they were listed.
 
 
 def _same_manifest(path: Path, parts: Sequence[Path]) -> Manifest:
@@ -255,13 +262,15 @@ def _same_manifest(path: Path, parts: Sequence[Path]) -> Manifest:
     for part, manifest in zip(parts, manifests, strict=True):
         manifests[0].check_same(manifest, repr(str(parts[0])))
         if manifest.columns != manifests[0].columns:
-            raise StoreError(f"the parts of {str(path)!r} differ, see {part.name!r}\nHint: remove what is not its own.")
+            raise StoreError(
+                f"the parts of {str(path)!r} differ, see {part.name!r}\nHint: remove the parts of other stores."
+            )
     return manifests[0]
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turn what Polars says of a file that it cannot read into what a person can do."""
+def parquet_errors(path: Path) -> Iterator[None]:
+    """Turn errors of Polars about a file into a `StoreError` with a hint."""
     try:
         yield
     except ChecksumError as error:
@@ -271,42 +280,39 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise StoreError(
-            f"{str(path)!r} is no whole Parquet file: {describe(str(error).splitlines()[0], 200)}\n"
-            "Hint: is it damaged, or another format? Choose another name for the store; nothing was changed."
+            f"{str(path)!r} is not a complete Parquet file: {describe(str(error).splitlines()[0], 200)}\n"
+            "Hint: restore a copy, or choose another name for the store; nothing was changed."
         ) from error
 
 
 def _read_manifest(part: Path) -> Manifest:
     shown = repr(str(part))
-    with explained(part), part.open("rb") as file:
+    with parquet_errors(part), part.open("rb") as file:
         footer = Footer.read(file)
     if _ABOUT not in footer.metadata:
         raise StoreError(
-            f"{shown} is a Parquet file, but no store of hashes\n"
+            f"{shown} is a Parquet file, but not a store of hashes\n"
             "Hint: pl.scan_parquet reads it; a store needs another name. Nothing was changed."
         )
     manifest = Manifest.parse(parse_entries(footer.metadata[_ABOUT], shown), shown)
-    check_columns(footer.schema, manifest.columns, shown)
+    check_table_columns(footer.schema, manifest.columns, shown)
     return manifest
 
 
 def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, like: Path | None = None) -> None:
-    """Write a part whole: in the place of `like` if that is the part, else as a new one with the access of `like`."""
-    # Beside a folder, not in it: readers take every file there for a part. One name, so that a killed run's is removed.
+    """Write a part atomically: replace `like` if it is the part, otherwise copy the permissions of `like`."""
+    # Beside a folder, not in it, where readers take each file for a part. Always the same name, so that the file of a
+    # killed run is removed.
     temporary = target.with_name(f".{target.name}.partial")
     try:
-        temporary.unlink(missing_ok=True)
-        with open_new(temporary, like=like) as file:
+        with written_file(part, temporary, like=like, replace=like == part) as file:
             rows.write_parquet(
                 file,
                 row_group_size=_ROW_GROUP,
-                metadata={_ABOUT: json.dumps(manifest.entries), **SAYS_CHECKSUMS},
+                metadata={_ABOUT: json.dumps(manifest.entries), **CHECKSUM_KEY},
                 compression="zstd",
             )
             add_checksums(file)
-        if like is not None:
-            copy_access(like, temporary)
-        appear(temporary, part, replace=like == part)
     except (OSError, pl.exceptions.PolarsError) as error:
         if like is None and isinstance(error, FileExistsError):
             raise
@@ -314,7 +320,5 @@ def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, 
         what = "there is no room for" if any(words in reason for words in NO_ROOM) else "cannot write"
         raise StoreError(
             f"{what} {str(part)!r}: {reason}\n"
-            "Hint: is there room, and permission? What was stored stays, and the same call goes on where it stopped."
+            "Hint: check space and permissions. Stored rows are kept, and the same call continues where it stopped."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)

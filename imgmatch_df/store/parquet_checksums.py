@@ -1,8 +1,8 @@
-"""Checksums of everything in a Parquet file, because Polars checks none and reads changed bits as other values.
+"""Checksums of all bytes of a Parquet file, because Polars checks none and reads changed bits as other values.
 
-They stand between the last page and the footer, where every reader passes over them, and the footer says that they are
-there. So each byte of a file is in a checksum: those of a column in a row group, those of the page index, the checksums
-themselves, and the footer. CRC-32, which zlib computes without the interpreter's lock: 1.6 GB/s a thread.
+They are between the last page and the footer, where readers ignore them, and a key of the footer says so. There is a
+checksum for each column of a row group, the page index, the checksums themselves, and the footer. CRC-32, which zlib
+computes without the interpreter's lock at 1.6 GB/s per thread.
 """
 
 import json
@@ -19,8 +19,8 @@ import polars as pl
 
 from imgmatch_df.threads import n_threads
 
-# What the footer of a file says that has checksums: a file that does not say so was written by an earlier release.
-SAYS_CHECKSUMS: Final[dict[str, str]] = {"imgmatch_checksums": "crc32"}
+# Key of the footer of a file with checksums; files of earlier releases do not have it.
+CHECKSUM_KEY: Final[dict[str, str]] = {"imgmatch_checksums": "crc32"}
 
 _MAGIC: Final = b"PAR1"
 _MARK: Final = b"IMGMATCH-CRC32\r\n"
@@ -34,18 +34,18 @@ _seeking = threading.Lock()
 
 
 class ChecksumError(ValueError):
-    """A Parquet file is not as it was written."""
+    """A Parquet file has changed since it was written."""
 
 
 class Chunk(NamedTuple):
-    """Some bytes of a file, and their checksum.
+    """A range of bytes in a file, and its checksum.
 
     Parameters
     ----------
     column, row_group
-        What they hold; empty and -1 for the bytes around the columns.
+        Column and row group of the bytes; empty and -1 for the bytes around the columns.
     start, n_bytes
-        Where they are.
+        Offset and length, in bytes.
     checksum
         CRC-32.
     """
@@ -58,7 +58,7 @@ class Chunk(NamedTuple):
 
 
 class _State(NamedTuple):
-    """What changes with every change of a file."""
+    """State of a file, which differs after each change."""
 
     device: int
     inode: int
@@ -67,26 +67,26 @@ class _State(NamedTuple):
     changed_ns: int
 
 
-# Where the chunks begin that were right in a state of a file: they are checked once. A file that was changed less than
-# a tick of the kernel's clock ago may change once more, and keep its times.
+# Offsets of the chunks that were checked in a state of a file, so that they are checked once. A file that was changed
+# less than a tick of the kernel's clock ago may change again and keep its times.
 _checked: Final[dict[_State, frozenset[int]]] = {}
 _MAX_CHECKED: Final = 1024
 _TICK_NS: Final = 20_000_000
 
 
 class Footer(NamedTuple):
-    """The footer of a Parquet file, checked where it has a checksum.
+    """The footer of a Parquet file, checked if the file has checksums.
 
     Parameters
     ----------
     metadata
-        Its keys and values.
+        Keys and values.
     schema
-        The names and dtypes of the columns.
+        Names and dtypes of the columns.
     chunks
-        All bytes before the checksums, in order; empty where there are no checksums.
+        All bytes before the checksums, in order; empty without checksums.
     group_rows
-        The number of rows of each row group; empty where there are no checksums.
+        Number of rows of each row group; empty without checksums.
     """
 
     metadata: dict[str, str]
@@ -101,9 +101,9 @@ class Footer(NamedTuple):
         Raises
         ------
         ChecksumError
-            If it is not as it was written.
+            If it has changed since it was written.
         PolarsError
-            If it is not that of a Parquet file.
+            If the file is not a Parquet file.
         """
         start, footer = _read_footer(file)
         parsed = BytesIO(_MAGIC + footer)
@@ -112,7 +112,7 @@ class Footer(NamedTuple):
             raise ChecksumError("the footer has the wrong checksum")
         metadata, schema = pl.read_parquet_metadata(parsed), pl.Schema(pl.read_parquet_schema(parsed))
         if sums is None:
-            if SAYS_CHECKSUMS.keys() & metadata.keys():
+            if CHECKSUM_KEY.keys() & metadata.keys():
                 raise ChecksumError("the checksums are missing")
             return cls(metadata, schema, (), ())
         return cls(metadata, schema, sums.chunks, sums.group_rows)
@@ -123,16 +123,16 @@ class Footer(NamedTuple):
         Parameters
         ----------
         file
-            The file that the footer was read from.
+            The file of the footer.
         columns
-            Those that are read.
+            Columns that the query reads.
         n_rows
-            How many rows are read, from the first on; None for all.
+            Number of rows that the query reads, from the first; None for all.
 
         Raises
         ------
         ChecksumError
-            If a byte is not as it was written.
+            If a byte has changed since it was written.
         """
         wanted, n_groups = {"", *columns}, self._n_groups(n_rows)
         started_ns, state = time.time_ns(), _state_of(file)
@@ -154,7 +154,7 @@ class Footer(NamedTuple):
 
     @property
     def n_rows(self) -> int:
-        """The number of rows; 0 where there are no checksums."""
+        """Number of rows; 0 without checksums."""
         return sum(self.group_rows)
 
     def _n_groups(self, n_rows: int | None) -> int:
@@ -167,7 +167,7 @@ class Footer(NamedTuple):
 
 
 class _Checksums(NamedTuple):
-    """What is written before the footer."""
+    """The checksums, as they are written before the footer."""
 
     chunks: tuple[Chunk, ...]
     group_rows: tuple[int, ...]
@@ -175,7 +175,7 @@ class _Checksums(NamedTuple):
 
     @classmethod
     def parse(cls, text: bytes, end: int) -> Self:
-        """Return the checksums that `text` holds, if they are those of the first `end` bytes of a file."""
+        """Return the checksums in `text`, which cover the first `end` bytes of a file."""
         try:
             parts = json.loads(text)
             found = cls(tuple(Chunk(*chunk) for chunk in parts["chunks"]), tuple(parts["group_rows"]), parts["footer"])
@@ -187,12 +187,12 @@ class _Checksums(NamedTuple):
             if at != end or any(n_rows < 0 for n_rows in found.group_rows):
                 raise ValueError(at)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            raise ChecksumError("the checksums are not as they were written") from error
+            raise ChecksumError("the checksums have changed") from error
         return found
 
 
 def add_checksums(file: BinaryIO) -> None:
-    """Add the checksums to a Parquet file, which has just been written with `SAYS_CHECKSUMS` in its metadata."""
+    """Add checksums to a new Parquet file, whose metadata has `CHECKSUM_KEY`."""
     from pyarrow import BufferReader
     from pyarrow.parquet import read_metadata
 
@@ -225,7 +225,7 @@ def add_checksums(file: BinaryIO) -> None:
 
 
 def has_checksums(path: str) -> bool:
-    """Return whether a file has checksums, right or wrong."""
+    """Return whether a file has checksums, valid or not."""
     try:
         with Path(path).open("rb") as file:
             return _read_mark(file, _read_footer(file)[0]).endswith(_MARK)
@@ -234,22 +234,22 @@ def has_checksums(path: str) -> bool:
 
 
 def _read_footer(file: BinaryIO) -> tuple[int, bytes]:
-    """Return where the footer of a file begins, and its bytes up to the end of the file."""
-    n_bytes = os.fstat(file.fileno()).st_size  # Polars reads from where the file stands, so it is not moved
+    """Return the offset of the footer, and its bytes to the end of the file."""
+    n_bytes = os.fstat(file.fileno()).st_size  # the position stays, because Polars reads from it
     tail = _read_at(file, max(n_bytes - _TAIL_BYTES, 0), _TAIL_BYTES)
     start = n_bytes - _TAIL_BYTES - int.from_bytes(tail[:_NUMBER_BYTES], "little")
     if len(tail) < _TAIL_BYTES or not tail.endswith(_MAGIC) or start < len(_MAGIC):
-        raise ChecksumError("it does not end as a Parquet file does")
+        raise ChecksumError("it does not end like a Parquet file")
     return start, _read_at(file, start, n_bytes - start)
 
 
 def _read_mark(file: BinaryIO, footer: int) -> bytes:
-    """Return what stands before the footer, which begins at `footer`: two numbers and the mark."""
+    """Return the bytes before the footer, which begins at `footer`: two numbers and the mark."""
     return _read_at(file, max(footer - _MARK_BYTES, 0), _MARK_BYTES)
 
 
 def _read_checksums(file: BinaryIO, footer: int) -> _Checksums | None:
-    """Return the checksums that stand before the footer, which begins at `footer`; None where there are none."""
+    """Return the checksums before the footer, which begins at `footer`; None without checksums."""
     mark = _read_mark(file, footer)
     if not mark.endswith(_MARK):
         return None
@@ -257,7 +257,7 @@ def _read_checksums(file: BinaryIO, footer: int) -> _Checksums | None:
     end = footer - _MARK_BYTES - n_bytes
     text = _read_at(file, end, n_bytes) if end >= 0 else b""
     if end < 0 or crc32(text) != checksum:
-        raise ChecksumError("the checksums are not as they were written")
+        raise ChecksumError("the checksums have changed")
     return _Checksums.parse(text, end)
 
 

@@ -20,8 +20,7 @@ import imgmatch_df
 from imgmatch_df.batch import run
 from imgmatch_df.cli.app import app
 from imgmatch_df.columns import STATUS_DTYPE
-from imgmatch_df.documented import records
-from imgmatch_df.documented import values as documented
+from imgmatch_df.documented import responses
 from imgmatch_df.hashes.kinds import KINDS
 
 HASHED = ["width", "height", "bmh1", "phash", "status", "detail"]
@@ -35,7 +34,7 @@ def call(*words):
 
 def replaced(out):
     """Return the word about an output that is there already."""
-    return f"{out} is there already: replaced when this run ends well\n"
+    return f"{out} exists: it is replaced if this run succeeds\n"
 
 
 def hash_files(source, out, *options):
@@ -58,7 +57,7 @@ def read(path):
         case ".csv":
             frame = from_text(pl.read_csv(path, infer_schema=False, glob=False))
         case ".json":
-            frame = records.parse_visual_hash_response(path).frame
+            frame = responses.parse_visual_hash_response(path).frame
         case _:
             frame = from_text(pl.read_ndjson(path))
     return frame.select(column for column in HASHED if column in frame.columns)
@@ -473,7 +472,7 @@ def test_an_output_that_cannot_be_written_is_known_before_hashing(folder, empty,
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("imgmatch_df.cli.outputs.open_new", refuse)
+    monkeypatch.setattr("imgmatch_df.atomic.open_new", refuse)
     monkeypatch.setattr(run, "hash_batch", lambda *_: pytest.fail("hashed"))
     result = call("visual-hash", folder, "-o", empty / "out.csv")
     assert result.exit_code == 2
@@ -504,7 +503,7 @@ def test_a_link_stays_a_link(folder, empty, expected):
 
 
 def test_ping_and_version_and_help():
-    assert json.loads(call("ping").stdout) == documented.ping_response()
+    assert json.loads(call("ping").stdout) == responses.ping_response()
     assert call("--version").stdout == f"imgmatch {imgmatch_df.__version__}\n"
     for words in (["--help"], ["-h"], ["visual-hash", "--help"], ["ping", "--help"], ["demo", "--help"]):
         result = call(*words)

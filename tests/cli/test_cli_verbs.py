@@ -19,9 +19,8 @@ from typer.testing import CliRunner
 
 import imgmatch_df
 from imgmatch_df.batch import run
-from imgmatch_df.cli import inputs
+from imgmatch_df.cli import inputs, removed
 from imgmatch_df.cli.app import app
-from imgmatch_df.cli.removed import removed_paths
 
 RADIUS = 40
 PROGRAM = [sys.executable, "-W", "error", "-c", "from imgmatch_df.cli import main; main()"]
@@ -203,7 +202,7 @@ def test_rows_without_a_hash_in_a_table_of_hashes_stay_without(hashed, out, no_h
 def test_stored_hashes_without_sources(hashed, out, no_hashing):
     hashed.select("bmh1", count=1).write_parquet(out / "in.parquet")
     result = succeed("remove-duplicates", out / "in.parquet", "--radius", RADIUS, "-o", out / "o.csv", code=1)
-    named = "rows without a name of their own are named by their number, from 0\n"
+    named = "rows without a name are identified by their number, from 0\n"
     assert result.stderr.startswith(named)
     check_failed(result.stderr.removeprefix(named), "row 10", no_hash=True)
     found = read_csv(out / "o.csv")
@@ -464,12 +463,12 @@ def test_list_removed_never_names_a_file_that_is_wanted(drawn, tmp_path, monkeyp
     (tmp_path / "2_link.jpg").write_bytes(b"another file")
     result = succeed("remove-duplicates", "in.csv", "--base-dir", folder, *words)
     assert result.stdout == f"{folder / '1 again.jpg'}\n"
-    assert result.stderr == "not listed: 2 removed rows whose file is kept or stored, too\n"
+    assert result.stderr == "not listed: 2 removed rows whose file is also the file of a kept or stored row\n"
     # What is compared with itself is removed, and no file of it.
     for stored in (folder, "photos"):
         result = succeed("remove-duplicates", "photos", "--against", stored, *words)
         assert result.stdout == ""
-        assert result.stderr == "not listed: 5 removed rows whose file is kept or stored, too\n"
+        assert result.stderr == "not listed: 5 removed rows whose file is also the file of a kept or stored row\n"
 
 
 @pytest.fixture
@@ -498,10 +497,11 @@ def test_list_removed_names_no_stored_file_whose_path_started_elsewhere(drawn, e
     words = ("--against", stored, "--radius", RADIUS, "--list-removed")
     for photos in ("photos", elsewhere / "photos"):
         result = succeed("remove-duplicates", photos, "today", *words)
-        assert result.stdout == "today/again.jpg\n"
+        # The copy may be the only one left: the stored file that it matches is not found.
+        assert result.stdout == ""
         assert result.stderr == (
-            "not listed: 2 removed rows whose file may be a stored one: relative paths of --against do not start here, "
-            "run it where they do\n"
+            "not listed: 3 removed rows that match a stored row whose file is not found: relative paths of --against "
+            "start in another folder; run the command there\n"
         )
     # Files of the same names that happen to be here are others.
     (elsewhere / "1.jpg").write_bytes((drawn / "3.jpg").read_bytes())
@@ -510,6 +510,19 @@ def test_list_removed_names_no_stored_file_whose_path_started_elsewhere(drawn, e
     result = succeed("remove-duplicates", "link", *words)
     assert result.stdout.count("\n") == 2 - wanted
     assert f"not listed: {wanted} removed rows" in result.stderr
+
+
+def test_list_removed_lists_copies_of_the_stored_files_that_are_found(drawn, elsewhere, monkeypatch):
+    monkeypatch.chdir(elsewhere / "photos")
+    (elsewhere / "photos" / "1.jpg").unlink()  # a store keeps the row of a file that is gone
+    today = elsewhere / "today"
+    today.mkdir()
+    for number in (1, 2):
+        (today / f"{number}.jpg").write_bytes((drawn / f"{number} again.jpg").read_bytes())
+    words = ("--against", "../here.duckdb", "--radius", RADIUS, "--list-removed")
+    result = succeed("remove-duplicates", today, *words)
+    assert result.stdout == f"{today / '2.jpg'}\n"
+    assert result.stderr.startswith("not listed: 1 removed rows that match a stored row whose file is not found")
 
 
 def test_list_removed_finds_stored_files_from_here(drawn, elsewhere, monkeypatch):
@@ -533,10 +546,10 @@ def test_list_removed_prints_paths_from_the_working_directory(drawn, tmp_path, m
     assert succeed("remove-duplicates", *words).stdout == f"photos/1 again.jpg\n{half}\n"
     result = succeed("remove-duplicates", *words, "--keep", "last")
     assert result.stdout == f"photos/1.jpg\n{half}\n"
-    assert result.stderr == "not listed: 1 removed rows whose file is kept or stored, too\n"
+    assert result.stderr == "not listed: 1 removed rows whose file is also the file of a kept or stored row\n"
     # An address is no path, and stays as it is.
     clustered = pl.DataFrame({"url": ["https://a.example/b.jpg", "s3://b/c.jpg"], "kept": [False, False]})
-    assert removed_paths(clustered, "url", base_dir="photos").paths == clustered["url"].to_list()
+    assert removed.removed_files(clustered, "url", base_dir="photos").paths == clustered["url"].to_list()
 
 
 def test_list_removed_refuses_names_with_line_breaks(drawn, tmp_path):
@@ -736,7 +749,7 @@ def test_a_terminal_gets_a_summary_of_what_was_removed(drawn, hashed, tables):
     assert seen.count(" 3  ") == 3  # rows of each cluster
     clustered = imgmatch_df.cluster(hashed, RADIUS)
     assert f"hold {clustered.filter(~pl.col('kept'))['size'].sum() / 1000:.1f} kB" in seen
-    assert f"to hash once for many questions: imgmatch visual-hash {drawn} -o hashes.duckdb" in seen.replace("\r\n", "")
+    assert f"to hash only once: imgmatch visual-hash {drawn} -o hashes.duckdb" in seen.replace("\r\n", "")
     code, seen = on_a_terminal("remove-duplicates", tables[0], "--no-progress", "--against", tables[1])
     assert "removed 10, 10 of them match a stored row; failed 1" in seen
     assert "largest clusters" not in seen
@@ -816,7 +829,7 @@ def test_a_failing_run_leaves_what_was_there(drawn, out):
     for words in (["remove-duplicates", drawn], ["rank-images", drawn / "1.jpg", drawn]):
         result = call(*words, "--on-error", "raise", "-o", out / "o.csv")
         assert result.exit_code == 1
-        assert result.stderr.startswith(f"{out / 'o.csv'} is there already: replaced when this run ends well\n")
+        assert result.stderr.startswith(f"{out / 'o.csv'} exists: it is replaced if this run succeeds\n")
         assert "decode_failed" in result.stderr
         assert (out / "o.csv").read_text() == "what was there before"
         assert [path.name for path in out.iterdir()] == ["o.csv"]

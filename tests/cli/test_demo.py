@@ -16,7 +16,7 @@ from imgmatch_df.cli.app import app
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    demo.draw_pictures(folder)
+    demo.draw_images(folder)
     return folder
 
 
@@ -44,10 +44,10 @@ def test_everything_hashes_but_the_file_that_is_cut_off(hashed):
 def test_exactly_the_copies_are_found(hashed):
     copies = demo.find_copies(hashed, demo.RADIUS)
     missed = demo.find_missed(hashed, copies)
-    assert copies.height + missed.height == sum(len(edits) for _, edits in demo._PICTURES.values())
+    assert copies.height + missed.height == sum(len(edits) for _, edits in demo._IMAGES.values())
     assert copies.select((picture("original") == picture("copy")).all()).item()
     assert copies["original"].str.extract(r"([^/\\]+)$").unique().sort().to_list() == sorted(
-        f"{name}.jpg" for name, (_, edits) in demo._PICTURES.items() if edits
+        f"{name}.jpg" for name, (_, edits) in demo._IMAGES.items() if edits
     )
 
 
@@ -87,7 +87,7 @@ def test_find_copies_against_a_double_loop(hashed):
 
 
 def test_the_same_pictures_each_time(drawn, tmp_path):
-    demo.draw_pictures(tmp_path / "new" / "folder")
+    demo.draw_images(tmp_path / "new" / "folder")
 
     def digests(folder):
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
@@ -100,11 +100,11 @@ def test_what_the_user_sees(tmp_path, monkeypatch):
     for _ in range(2):  # again into its own folder
         result = call()
         assert result.exit_code == 0, result.output
-        assert "Drew 41 pictures into imgmatch-demo" in result.stdout
+        assert "Drew 41 images into imgmatch-demo" in result.stdout
         assert "harbour_half_size.jpg" in result.stdout
-        assert "3 pictures have no copy." in result.stdout
+        assert "3 images have no copy." in result.stdout
         assert "Not hashed: cut_off.jpg, decode_failed: " in result.stdout
-        assert re.search(r"Missed: chess_cropped\.jpg, [0-9]+ bits from chess\.jpg\. A cropped picture", result.stdout)
+        assert re.search(r"Missed: chess_cropped\.jpg, [0-9]+ bits from chess\.jpg\. A cropped image", result.stdout)
         assert "    imgmatch remove-duplicates photos --radius 24 -o kept.parquet\n" in result.stdout
     assert len(list((tmp_path / "imgmatch-demo").glob("*.*g"))) == 39  # and two .webp
 
@@ -118,7 +118,7 @@ def test_prose_wraps_between_words_and_commands_do_not(tmp_path, n_columns):
     prose = [line for line in lines if not line.startswith("    ") and str(tmp_path) not in line]
     assert max(map(len, prose)) <= n_columns
     words = " ".join(result.stdout.split())
-    assert "A cropped picture with fine structure can be missed." in words
+    assert "A cropped image with fine structure can be missed." in words
     assert "some are copies of others, one file is cut off." in words
     for line in demo._LINES:
         assert f"    {line}".rstrip() in lines

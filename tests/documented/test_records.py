@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imgmatch_df import columns as schema
-from imgmatch_df.documented import records
-from imgmatch_df.documented import values as documented
+from imgmatch_df.documented import requests, responses, values
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.hashes import kinds
 from imgmatch_df.sources import parse_source
@@ -139,8 +138,8 @@ def with_removed(frame, kept, removed):
 
 
 def answer(request, method="visual_hash", **options):
-    frame = hashed(records.read_request(request, method).frame, **options)
-    return records.visual_hash_response(frame, seconds=1.0)
+    frame = hashed(requests.read_request(request, method).frame, **options)
+    return responses.visual_hash_response(frame, seconds=1.0)
 
 
 # The documented examples
@@ -148,7 +147,7 @@ def answer(request, method="visual_hash", **options):
 
 @pytest.mark.parametrize("spell", [dict, json.dumps, lambda body: json.dumps(body).encode()])
 def test_documented_visual_hash_response_comes_back_unchanged(spell):
-    parsed = records.parse_visual_hash_response(spell(VISUAL_HASH))
+    parsed = responses.parse_visual_hash_response(spell(VISUAL_HASH))
     expected = pl.DataFrame(
         [(400, 400, int(BMH1_BITS, 2).to_bytes(121, "big"), int(PHASH_BITS, 2))],
         schema={"width": pl.UInt32, "height": pl.UInt32, "bmh1": pl.Binary, "phash": pl.UInt64},
@@ -158,31 +157,31 @@ def test_documented_visual_hash_response_comes_back_unchanged(spell):
     assert parsed.frame["phash"][0] >= 2**63
     assert parsed.frame.schema["status"] == schema.STATUS_DTYPE
     assert parsed.hash_types == ("bmh1", "phash")
-    back = records.visual_hash_response(parsed.frame, hash_types=parsed.hash_types, seconds=parsed.seconds)
+    back = responses.visual_hash_response(parsed.frame, hash_types=parsed.hash_types, seconds=parsed.seconds)
     # As text, so that the order of the fields and the last digit of the time are held too.
-    assert documented.to_json(back) == json.dumps(VISUAL_HASH)
+    assert values.to_json(back) == json.dumps(VISUAL_HASH)
 
 
 def test_documented_visual_hash_request_reads():
-    request = records.read_request({"records": [{"_url": URL}]})
+    request = requests.read_request({"records": [{"_url": URL}]})
     assert request.frame["url"].to_list() == [URL]
     assert (request.hash_types, request.radius, request.query) == (("bmh1", "phash"), 0, None)
 
 
 def test_documented_remove_duplicates():
-    request = records.read_request(REMOVE_DUPLICATES_REQUEST, "remove_duplicates")
+    request = requests.read_request(REMOVE_DUPLICATES_REQUEST, "remove_duplicates")
     assert (request.hash_type, request.radius) == ("bmh1", 0)
     assert request.frame["_id"].to_list() == ["1", "2", "3"]
     frame = hashed(request.frame).with_columns(
         width=pl.Series([259, 259, 212], dtype=pl.UInt32), height=pl.Series([460, 460, 289], dtype=pl.UInt32)
     )
-    response = records.remove_duplicates_response(
+    response = responses.remove_duplicates_response(
         with_removed(frame, [0, 2], [[1], []]),
         seconds=0.7242739200592041,
         request_id=REQUEST_ID,
         proc_id=PROC_ID,
     )
-    assert documented.to_json(response) == json.dumps(REMOVE_DUPLICATES)
+    assert values.to_json(response) == json.dumps(REMOVE_DUPLICATES)
 
 
 def test_documented_rank_images():
@@ -195,7 +194,7 @@ def test_documented_rank_images():
             {"_url": "__URL_PATH_4_NOT_WORKING__"},
         ],
     }
-    request = records.read_request(body, "rank_images")
+    request = requests.read_request(body, "rank_images")
     assert request.hash_type == "bmh1"
     statuses = ["ok", "ok", "ok", "fetch_failed"]
     ranked = hashed(request.frame, statuses=statuses).with_columns(
@@ -204,18 +203,18 @@ def test_documented_rank_images():
         pl.Series("height", [460, 460, 289, None], dtype=pl.UInt32),
         pl.Series("distance", [0, 1, 252, None], dtype=schema.DISTANCE_DTYPE),
     )
-    response = records.rank_images_response(
-        hashed(request.query, sides=(259, 460)),
+    response = responses.rank_images_response(
+        hashed(request.query_frame, sides=(259, 460)),
         ranked,
         seconds=0.9733231067657471,
         request_id=RANK_REQUEST_ID,
         proc_id=RANK_PROC_ID,
     )
-    assert documented.to_json(response) == json.dumps(RANK_IMAGES)
+    assert values.to_json(response) == json.dumps(RANK_IMAGES)
 
 
 def test_documented_ping():
-    assert documented.ping_response() == {
+    assert responses.ping_response() == {
         "status": {"code": 200, "text": "OK"},
         "_service_info": {
             "_name": "Image matching service",
@@ -239,16 +238,16 @@ def test_unknown_fields_come_back_unchanged_and_in_their_order(fields):
 @given(st.lists(st.tuples(HASHES, UNKNOWN_FIELDS), min_size=1, max_size=4), st.floats(0, 1e6))
 def test_hashed_frames_survive_the_json(rows, seconds):
     body = {"records": [{"_url": f"{row}.jpg", **own} for row, (_, own) in enumerate(rows)]}
-    frame = hashed(records.read_request(body).frame, hashes=[hashes for hashes, _ in rows])
-    response = records.visual_hash_response(frame, seconds=seconds)
+    frame = hashed(requests.read_request(body).frame, hashes=[hashes for hashes, _ in rows])
+    response = responses.visual_hash_response(frame, seconds=seconds)
     for record, ((bmh1, phash), _) in zip(response["records"], rows, strict=True):
         assert record["bmh1"] == "".join(f"{byte:08b}" for byte in bmh1)
         assert record["phash"] == f"{phash:064b}"
-    parsed = records.parse_visual_hash_response(documented.to_json(response))
+    parsed = responses.parse_visual_hash_response(values.to_json(response))
     same = ["_id", "url", "width", "height", "bmh1", "phash", "status", "detail"]
     assert parsed.frame.select(same).equals(frame.select(same))
-    again = records.visual_hash_response(parsed.frame, hash_types=parsed.hash_types, seconds=parsed.seconds)
-    assert documented.to_json(again) == documented.to_json(response)
+    again = responses.visual_hash_response(parsed.frame, hash_types=parsed.hash_types, seconds=parsed.seconds)
+    assert values.to_json(again) == values.to_json(response)
 
 
 def test_thousands_of_records_with_clashing_fields():
@@ -266,12 +265,12 @@ def test_thousands_of_records_with_clashing_fields():
 )
 def test_ids_are_kept_as_strings(given_id, kept):
     body = {"records": [{"_url": "a", "_id": given_id}, {"_id": given_id, "_url": "b"}]}
-    assert records.read_request(body).frame["_id"].to_list() == [kept, kept]
+    assert requests.read_request(body).frame["_id"].to_list() == [kept, kept]
     assert [record["_id"] for record in answer(body)["records"]] == [kept, kept]
 
 
 def test_absent_ids_are_made_and_differ():
-    frame = records.read_request({"records": [{"_url": "a"}, {"_url": "a", "_id": None}, {"_url": "a"}]}).frame
+    frame = requests.read_request({"records": [{"_url": "a"}, {"_url": "a", "_id": None}, {"_url": "a"}]}).frame
     ids = frame["_id"].to_list()
     assert len(set(ids)) == 3
     assert [str(UUID(made, version=4)) for made in ids] == ids
@@ -279,9 +278,9 @@ def test_absent_ids_are_made_and_differ():
 
 def test_a_query_is_not_given_an_id():
     body = {"query_record": {"_url": "q"}, "records": []}
-    assert records.read_request(body, "rank_images").query["_id"].to_list() == [None]
+    assert requests.read_request(body, "rank_images").query_frame["_id"].to_list() == [None]
     body = {"query_record": {"_url": "q", "_id": 9}, "records": []}
-    assert records.read_request(body, "rank_images").query["_id"].to_list() == ["9"]
+    assert requests.read_request(body, "rank_images").query_frame["_id"].to_list() == ["9"]
 
 
 def test_the_request_is_left_as_it_was():
@@ -294,19 +293,19 @@ def test_the_request_is_left_as_it_was():
 def test_request_from_a_file(tmp_path: Path):
     path = tmp_path / "request.json"
     path.write_bytes(b"\xef\xbb\xbf" + REMOVE_DUPLICATES_REQUEST.encode())  # editors write byte order marks
-    assert records.read_request(path).frame.height == 3
+    assert requests.read_request(path).frame.height == 3
 
 
 def test_empty_requests_and_frames():
-    request = records.read_request({"records": []})
+    request = requests.read_request({"records": []})
     assert request.frame.schema == {"_id": pl.String, "url": pl.String, "_record": pl.String}
-    response = records.visual_hash_response(hashed(request.frame), seconds=0.5)
+    response = responses.visual_hash_response(hashed(request.frame), seconds=0.5)
     assert response == {
         "records": [],
         "statistics": {"processing time": 0.5},
         "status": {"code": 200, "text": "OK"},
     }
-    assert records.parse_visual_hash_response(response).frame.height == 0
+    assert responses.parse_visual_hash_response(response).frame.height == 0
 
 
 # Sources
@@ -333,13 +332,13 @@ def test_empty_requests_and_frames():
     ],
 )
 def test_source_of_a_record(record, source):
-    frame = records.read_request({"records": [record]}).frame
+    frame = requests.read_request({"records": [record]}).frame
     assert frame["url"].to_list() == [source]
     assert json.loads(frame["_record"][0]) == record
 
 
 def test_base64_is_never_taken_for_a_path():
-    frame = records.read_request({"records": [{"_base64": "photos/a"}]}).frame
+    frame = requests.read_request({"records": [{"_base64": "photos/a"}]}).frame
     assert parse_source(frame["url"][0]).kind == "base64"
 
 
@@ -353,8 +352,8 @@ def test_base64_comes_back_as_it_came():
 
 
 def failed_record(record, status, detail, **options):
-    frame = hashed(records.read_request({"records": [record]}).frame, statuses=[status], details=[detail])
-    return records.visual_hash_response(frame, seconds=0.0, request_id="r", **options)
+    frame = hashed(requests.read_request({"records": [record]}).frame, statuses=[status], details=[detail])
+    return responses.visual_hash_response(frame, seconds=0.0, request_id="r", **options)
 
 
 @pytest.mark.parametrize("status", ["not_found", "fetch_blocked", "fetch_timeout", "fetch_failed"])
@@ -389,54 +388,54 @@ def test_reasons_stand_beside_the_documented_text_where_they_are_wanted(status):
     response = failed_record({"_url": "a.jpg"}, status, "a detail", reasons=True)
     assert response["records"][0]["_status"] == {**plain, "reason": status, "detail": "a detail"}
     assert failed_record({}, status, None, reasons=True)["records"][0]["_status"]["detail"] == status
-    parsed = records.parse_visual_hash_response(response)
+    parsed = responses.parse_visual_hash_response(response)
     assert parsed.frame.select("status", "detail").row(0) == (status, "a detail")
-    again = records.visual_hash_response(parsed.frame, seconds=0.0, request_id="r", reasons=True)
-    assert documented.to_json(again) == documented.to_json(response)
+    again = responses.visual_hash_response(parsed.frame, seconds=0.0, request_id="r", reasons=True)
+    assert values.to_json(again) == values.to_json(response)
 
 
 def test_a_record_without_one_of_our_statuses_has_no_reason():
     frame = pl.DataFrame({"url": ["a"], "phash": [None]}, schema={"url": pl.String, "phash": pl.UInt64})
     for other in (frame, frame.with_columns(status=pl.lit("sold out"))):
-        (record,) = records.visual_hash_response(other, hash_types=["phash"], seconds=0, reasons=True)["records"]
+        (record,) = responses.visual_hash_response(other, hash_types=["phash"], seconds=0, reasons=True)["records"]
         assert record["_status"].keys() == {"code", "text", "request_id"}
     body = failed_record({"_url": "a.jpg"}, "not_found", "gone", reasons=True)
     body["records"][0]["_status"]["reason"] = "of another service"
-    assert records.parse_visual_hash_response(body).frame["status"].to_list() == ["fetch_failed"]
+    assert responses.parse_visual_hash_response(body).frame["status"].to_list() == ["fetch_failed"]
 
 
 def test_failed_records_survive_the_json_among_others():
     body = {"records": [{"_url": f"{row}.jpg", "x": row} for row in range(4)] + [{}]}
     statuses = ["ok", "fetch_failed", "decode_failed", "ok", "missing"]
-    frame = hashed(records.read_request(body).frame, statuses=statuses)
-    response = records.visual_hash_response(frame, seconds=2, request_id="r")
+    frame = hashed(requests.read_request(body).frame, statuses=statuses)
+    response = responses.visual_hash_response(frame, seconds=2, request_id="r")
     assert response["status"] == {"code": 300, "text": "MIXED_RESULT"}
     assert ["_status" in record for record in response["records"]] == [False, True, True, False, True]
-    parsed = records.parse_visual_hash_response(response)
+    parsed = responses.parse_visual_hash_response(response)
     assert parsed.frame["status"].to_list() == statuses
-    again = records.visual_hash_response(parsed.frame, seconds=parsed.seconds, request_id=parsed.request_id)
-    assert documented.to_json(again) == documented.to_json(response)
+    again = responses.visual_hash_response(parsed.frame, seconds=parsed.seconds, request_id=parsed.request_id)
+    assert values.to_json(again) == values.to_json(response)
 
 
 def test_all_failed_is_a_mixed_result_too_and_parses():
     response = failed_record({"_url": "a.jpg"}, "not_found", "no such file")
     assert response["status"]["code"] == 300
-    parsed = records.parse_visual_hash_response(response)
+    parsed = responses.parse_visual_hash_response(response)
     assert parsed.hash_types == ("bmh1", "phash")
     assert parsed.frame.select("bmh1", "phash", "width").row(0) == (None, None, None)
 
 
 def test_a_request_id_is_made_for_failed_records():
-    frame = hashed(records.read_request({"records": [{}, {}]}).frame, statuses=["missing"] * 2)
-    got = records.visual_hash_response(frame, seconds=0)["records"]
+    frame = hashed(requests.read_request({"records": [{}, {}]}).frame, statuses=["missing"] * 2)
+    got = responses.visual_hash_response(frame, seconds=0)["records"]
     made = {record["_status"]["request_id"] for record in got}
     assert len(made) == 1
     UUID(made.pop())
 
 
 def test_remove_duplicates_keeps_failed_rows_and_says_so():
-    frame = hashed(records.read_request(REMOVE_DUPLICATES_REQUEST).frame, statuses=["ok", "ok", "not_found"])
-    response = records.remove_duplicates_response(with_removed(frame, [0, 2], [[1], []]), seconds=0)
+    frame = hashed(requests.read_request(REMOVE_DUPLICATES_REQUEST).frame, statuses=["ok", "ok", "not_found"])
+    response = responses.remove_duplicates_response(with_removed(frame, [0, 2], [[1], []]), seconds=0)
     kept, failed = response["records"]
     assert kept["removed_records"][0]["_id"] == "2"
     assert (failed["_status"]["code"], failed["_id"]) == (400, "3")
@@ -449,18 +448,20 @@ def test_remove_duplicates_keeps_failed_rows_and_says_so():
 
 def test_a_null_hash_without_a_status_column_is_a_failure():
     frame = pl.DataFrame({"url": ["a", "b"], "phash": [7, None]}, schema={"url": pl.String, "phash": pl.UInt64})
-    got = records.visual_hash_response(frame, hash_types=["phash"], seconds=0)["records"]
+    got = responses.visual_hash_response(frame, hash_types=["phash"], seconds=0)["records"]
     assert got[0] == {"_url": "a", "phash": f"{7:064b}"}
     assert got[1]["_status"]["text"] == "Error Loading Image: Record has no hash"
 
 
 def test_rank_images_with_nothing_skipped_and_phash():
-    request = records.read_request(
+    request = requests.read_request(
         {"query_record": {"_url": "q", "x": 1, "_id": 5}, "records": [{"_url": "a"}], "hash_type": "phash"},
         "rank_images",
     )
     ranked = hashed(request.frame).with_columns(pl.lit(16, pl.UInt16).alias("distance"))
-    response = records.rank_images_response(hashed(request.query), ranked, seconds=0, hash_type=request.hash_type)
+    response = responses.rank_images_response(
+        hashed(request.query_frame), ranked, seconds=0, hash_type=request.hash_type
+    )
     assert response["answer_distances"] == [25.0]
     assert response["skipped_records"] == []
     assert response["status"]["code"] == 200
@@ -469,15 +470,15 @@ def test_rank_images_with_nothing_skipped_and_phash():
 
 def test_a_failed_query_is_an_error_that_says_so():
     body = {"query_record": {"_url": "http://dead/"}, "records": [{"_url": "a"}]}
-    request = records.read_request(body, "rank_images")
-    query = hashed(request.query, statuses=["fetch_failed"])
+    request = requests.read_request(body, "rank_images")
+    query = hashed(request.query_frame, statuses=["fetch_failed"])
     ranked = hashed(request.frame).with_columns(pl.lit(None, pl.UInt16).alias("distance"))
     with pytest.raises(
         ArgumentError, match=r"query_record failed: Error Loading Image: Unable to download .*'http://dead/'"
     ):
-        records.rank_images_response(query, ranked, seconds=0)
+        responses.rank_images_response(query, ranked, seconds=0)
     with pytest.raises(ArgumentError, match="query_record must be one record, got '2 rows'"):
-        records.rank_images_response(hashed(pl.concat([request.query] * 2)), ranked, seconds=0)
+        responses.rank_images_response(hashed(pl.concat([request.query_frame] * 2)), ranked, seconds=0)
 
 
 # An earlier answer sent again
@@ -493,17 +494,17 @@ def test_fields_of_an_earlier_answer_are_replaced():
         "bmh1": "old",
         "removed_records": [{"_id": "old"}],
     }
-    request = records.read_request({"records": [earlier]}, "remove_duplicates")
-    (record,) = records.visual_hash_response(hashed(request.frame), seconds=0, hash_types=["bmh1"], request_id="r")[
+    request = requests.read_request({"records": [earlier]}, "remove_duplicates")
+    (record,) = responses.visual_hash_response(hashed(request.frame), seconds=0, hash_types=["bmh1"], request_id="r")[
         "records"
     ]
     assert "_status" not in record
     assert (record["_id"], record["_width"], record["bmh1"]) == ("7", 400, "0" * 968)
     failed = hashed(request.frame, statuses=["not_found"])
-    (record,) = records.visual_hash_response(failed, seconds=0)["records"]
+    (record,) = responses.visual_hash_response(failed, seconds=0)["records"]
     assert not record.keys() & {"_width", "_height", "bmh1"}
     kept = with_removed(hashed(request.frame), [0], [[]])
-    (record,) = records.remove_duplicates_response(kept, seconds=0)["records"]
+    (record,) = responses.remove_duplicates_response(kept, seconds=0)["records"]
     assert "removed_records" not in record
     assert record["bmh1"] == "old"  # no field of this method, so the record's own
 
@@ -513,16 +514,16 @@ def test_fields_of_an_earlier_answer_are_replaced():
 
 def test_frames_of_paths_and_of_bytes():
     frame = hashed(pl.DataFrame({"path": ["a.jpg", "ü.jpg"], "size": [1, 2], "_id": [10, 20]}))
-    got = records.visual_hash_response(frame, seconds=0, source="path", hash_types=["phash"])["records"]
+    got = responses.visual_hash_response(frame, seconds=0, source="path", hash_types=["phash"])["records"]
     assert got[1] == {"_url": "ü.jpg", "_id": "20", "_width": 400, "_height": 300, "phash": f"{2**64 - 2:064b}"}
     frame = hashed(pl.DataFrame({"image": [b"\x00\xff"]}))
-    (record,) = records.visual_hash_response(frame, seconds=0, source="image", hash_types=["phash"])["records"]
+    (record,) = responses.visual_hash_response(frame, seconds=0, source="image", hash_types=["phash"])["records"]
     assert record["_base64"] == b64encode(b"\x00\xff").decode()
 
 
 def test_records_are_streamed():
-    frame = hashed(records.read_request({"records": [{"_url": str(row)} for row in range(5000)]}).frame)
-    stream = records.iter_records(frame, "visual_hash", hash_types=("phash",), request_id="r")
+    frame = hashed(requests.read_request({"records": [{"_url": str(row)} for row in range(5000)]}).frame)
+    stream = responses.iter_records(frame, "visual_hash", hash_types=("phash",), request_id="r")
     assert [record["_url"] for record in islice(stream, 3)] == ["0", "1", "2"]
     assert sum(1 for _ in stream) == 4997
 
@@ -536,9 +537,9 @@ def test_records_are_streamed():
     ],
 )
 def test_absent_columns_are_named(change, message):
-    frame = hashed(records.read_request({"records": [{"_url": "a"}]}).frame)
+    frame = hashed(requests.read_request({"records": [{"_url": "a"}]}).frame)
     with pytest.raises(ColumnError, match=message):
-        records.visual_hash_response(frame.select(change), seconds=0)
+        responses.visual_hash_response(frame.select(change), seconds=0)
 
 
 @pytest.mark.parametrize(
@@ -551,17 +552,17 @@ def test_absent_columns_are_named(change, message):
     ],
 )
 def test_columns_of_another_dtype_are_named(columns, message):
-    frame = hashed(records.read_request({"records": [{"_url": "a"}]}).frame).with_columns(**columns)
+    frame = hashed(requests.read_request({"records": [{"_url": "a"}]}).frame).with_columns(**columns)
     with pytest.raises(ColumnError, match=message):
-        records.visual_hash_response(frame, seconds=0)
+        responses.visual_hash_response(frame, seconds=0)
 
 
 def test_verb_columns_are_needed():
-    frame = hashed(records.read_request({"records": [{"_url": "a"}]}).frame)
+    frame = hashed(requests.read_request({"records": [{"_url": "a"}]}).frame)
     with pytest.raises(ColumnError, match="'removed_records' is absent"):
-        records.remove_duplicates_response(frame, seconds=0)
+        responses.remove_duplicates_response(frame, seconds=0)
     with pytest.raises(ColumnError, match="'distance' is absent"):
-        records.rank_images_response(frame, frame, seconds=0)
+        responses.rank_images_response(frame, frame, seconds=0)
 
 
 # The caller's mistakes
@@ -607,22 +608,22 @@ def test_verb_columns_are_needed():
 )
 def test_mistakes_in_a_request_name_the_field(body, message):
     with pytest.raises(ArgumentError, match=message) as caught:
-        records.read_request(body)
+        requests.read_request(body)
     assert "\nHint: " in str(caught.value)
     assert len(str(caught.value)) < 400
 
 
 def test_mistakes_that_only_some_methods_have(tmp_path: Path):
     with pytest.raises(ArgumentError, match="hash_type must be one kind of"):
-        records.read_request({"records": [], "hash_type": ["bmh1", "phash"]}, "remove_duplicates")
+        requests.read_request({"records": [], "hash_type": ["bmh1", "phash"]}, "remove_duplicates")
     with pytest.raises(ArgumentError, match="query_record must be an object, got None"):
-        records.read_request({"records": []}, "rank_images")
+        requests.read_request({"records": []}, "rank_images")
     with pytest.raises(ArgumentError, match=r"query_record\._id must be"):
-        records.read_request({"records": [], "query_record": {"_id": 0.5}}, "rank_images")
+        requests.read_request({"records": [], "query_record": {"_id": 0.5}}, "rank_images")
     with pytest.raises(ArgumentError, match=r"method must be one of 'visual_hash'.* got 'ping'"):
-        records.read_request({"records": []}, "ping")
+        requests.read_request({"records": []}, "ping")
     with pytest.raises(ArgumentError, match="cannot be read: No such file"):
-        records.read_request(tmp_path / "absent.json")
+        requests.read_request(tmp_path / "absent.json")
 
 
 @pytest.mark.parametrize(
@@ -630,7 +631,7 @@ def test_mistakes_that_only_some_methods_have(tmp_path: Path):
     [(None, ("bmh1", "phash")), ("phash", ("phash",)), (["phash", "bmh1", "phash"], ("phash", "bmh1"))],
 )
 def test_hash_types(given_type, kinds):
-    assert records.read_request({"records": [], "hash_type": given_type}).hash_types == kinds
+    assert requests.read_request({"records": [], "hash_type": given_type}).hash_types == kinds
 
 
 def changed(**fields):
@@ -660,22 +661,22 @@ def changed(**fields):
 )
 def test_mistakes_in_a_response_name_the_field(response, message):
     with pytest.raises(ArgumentError, match=message):
-        records.parse_visual_hash_response(response)
+        responses.parse_visual_hash_response(response)
 
 
 def test_a_response_of_one_kind_parses():
     body = changed()
     del body["records"][0]["bmh1"]
-    parsed = records.parse_visual_hash_response(body)
+    parsed = responses.parse_visual_hash_response(body)
     assert parsed.hash_types == ("phash",)
     assert "bmh1" not in parsed.frame.columns
-    assert records.visual_hash_response(parsed.frame, hash_types=("phash",), seconds=parsed.seconds) == body
+    assert responses.visual_hash_response(parsed.frame, hash_types=("phash",), seconds=parsed.seconds) == body
 
 
 def test_to_json_never_writes_nan():
     with pytest.raises(ValueError, match="not JSON compliant"):
-        documented.to_json(
-            records.visual_hash_response(hashed(records.read_request({"records": []}).frame), seconds=math.nan)
+        values.to_json(
+            responses.visual_hash_response(hashed(requests.read_request({"records": []}).frame), seconds=math.nan)
         )
 
 
@@ -695,40 +696,40 @@ def included(range_, name):
 def test_a_distance_as_it_is_shown_is_within_itself(name):
     kind = kinds.hash_kind(name)
     for bits in range(kind.n_bits + 1):
-        shown = documented.percent_from_bits(bits, name)
+        shown = values.percent_from_bits(bits, name)
         assert shown == round(100 * bits / kind.n_chars, 1)
-        radius = documented.radius_from_range(shown, name)
+        radius = values.radius_from_range(shown, name)
         assert radius >= bits
-        assert documented.percent_from_bits(radius, name) == shown
-        assert radius == kind.n_bits or documented.percent_from_bits(radius + 1, name) > shown
-        assert documented.radius_from_range(json.loads(json.dumps(shown)), name) == radius
-        assert bits == 0 or documented.radius_from_range(math.nextafter(shown, -1), name) < bits
+        assert values.percent_from_bits(radius, name) == shown
+        assert radius == kind.n_bits or values.percent_from_bits(radius + 1, name) > shown
+        assert values.radius_from_range(json.loads(json.dumps(shown)), name) == radius
+        assert bits == 0 or values.radius_from_range(math.nextafter(shown, -1), name) < bits
 
 
 @KINDS
 def test_every_range_with_one_decimal_includes_what_is_shown_within_it(name):
     for tenths in range(1001):
-        assert documented.radius_from_range(tenths / 10, name) == included(tenths / 10, name)[-1]
+        assert values.radius_from_range(tenths / 10, name) == included(tenths / 10, name)[-1]
     for percent in range(101):
-        assert documented.radius_from_range(percent, name) == documented.radius_from_range(float(percent), name)
-    assert documented.radius_from_range(0, name) == 0
-    assert documented.radius_from_range(100, name) == kinds.hash_kind(name).n_bits
+        assert values.radius_from_range(percent, name) == values.radius_from_range(float(percent), name)
+    assert values.radius_from_range(0, name) == 0
+    assert values.radius_from_range(100, name) == kinds.hash_kind(name).n_bits
 
 
 @KINDS
 @given(range_=st.floats(0, 100) | st.integers(0, 100))
 def test_a_range_includes_what_is_shown_within_it(name, range_):
     within = included(range_, name)
-    assert within == list(range(documented.radius_from_range(range_, name) + 1))
+    assert within == list(range(values.radius_from_range(range_, name) + 1))
 
 
 @given(st.floats(0, 100), st.floats(0, 100), st.sampled_from(["bmh1", "phash"]))
 def test_radius_grows_with_range(small, large, name):
     small, large = sorted((small, large))
-    assert 0 <= documented.radius_from_range(small, name) <= documented.radius_from_range(large, name)
+    assert 0 <= values.radius_from_range(small, name) <= values.radius_from_range(large, name)
 
 
 def test_range_of_a_request_is_a_radius_in_bits():
-    assert records.read_request({"records": [], "range": 1}, "remove_duplicates").radius == 10
-    assert records.read_request({"records": [], "range": 5, "hash_type": "phash"}, "remove_duplicates").radius == 3
-    assert records.read_request({"records": [], "range": None}, "remove_duplicates").radius == 0
+    assert requests.read_request({"records": [], "range": 1}, "remove_duplicates").radius == 10
+    assert requests.read_request({"records": [], "range": 5, "hash_type": "phash"}, "remove_duplicates").radius == 3
+    assert requests.read_request({"records": [], "range": None}, "remove_duplicates").radius == 0

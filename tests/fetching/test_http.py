@@ -12,7 +12,7 @@ from hostile_server import HostileServer
 from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
-from imgmatch_df.documented.records import visual_hash_response
+from imgmatch_df.documented.responses import visual_hash_response
 from imgmatch_df.fetching import circuit_breaker, curl, http, scheduler
 from imgmatch_df.options import make_options
 

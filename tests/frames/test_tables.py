@@ -413,7 +413,7 @@ def test_names_that_name_no_row_give_way_to_row_numbers_with_a_word(hugging_face
         hugging_face
     )
     result = run("remove-duplicates", hugging_face, tmp_path / "out.csv")
-    assert "rows without a name of their own are named by their number, from 0" in result.stderr
+    assert "rows without a name are identified by their number, from 0" in result.stderr
     found = pl.read_csv(tmp_path / "out.csv", infer_schema=False)
     assert found["representative_id"].to_list() == ["0", "0", "2", "3", "3", "5"]
 
@@ -450,7 +450,7 @@ def test_what_is_there_is_not_replaced_without_a_word(images, tmp_path, command,
     out.write_text("precious")
     first = [images[0]] if command == "rank-images" else []
     result = call(command, *first, *images, "-o", out)
-    assert result.stderr.startswith(f"{out} is there already: replaced when this run ends well\n")
+    assert result.stderr.startswith(f"{out} exists: it is replaced if this run succeeds\n")
     assert result.exit_code == 0
 
 

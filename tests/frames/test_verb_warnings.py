@@ -182,6 +182,6 @@ def test_the_documented_service_is_silent():
 
     data = jpeg(draw(1, 60, 60))
     row = pl.DataFrame({"url": [data]}).imgmatch.visual_hash().row(0, named=True)
-    request = imgmatch_df.documented.records.RequestRows(rows=[], hash_types=("phash",), radius=64, query=None)
+    request = imgmatch_df.documented.Request(rows=[], hash_types=("phash",), radius=64, query=None)
     kept = endpoints._remove_duplicates([{**row, "_record": {}}] * 60, request)  # -W error
     assert len(kept) == 1

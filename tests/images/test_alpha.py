@@ -188,10 +188,10 @@ def test_a_store_says_it_and_mixes_nothing(tmp_path, form):
     for first, second in itertools.permutations(ways, 2):
         target = tmp_path / f"{first}-{second}-{form}"
         imgmatch_df.write_hashes(frame, target, source="x", key="k", alpha=first)
-        with pytest.raises(StoreError, match=f"alpha is '{first}' there and '{second}' here"):
+        with pytest.raises(StoreError, match=f"alpha is '{first}' in the store, '{second}' in this call"):
             imgmatch_df.write_hashes(frame, target, source="x", key="k", alpha=second)
         with pytest.raises(
-            StoreError, match=rf"alpha is '{first}' in .* and '{second}' here(.|\n)*Hint: alpha='{first}'"
+            StoreError, match=rf"it has alpha='{first}', this call has alpha='{second}'.*\nHint: pass alpha='{first}'"
         ):
             imgmatch_df.match(frame, target, radius=4, source="x", id="k", alpha=second)
     imgmatch_df.write_hashes(frame, store, source="x", key="k", alpha="white", decode="scaled")

@@ -18,7 +18,7 @@ from service import PREFIX, Service
 
 import imgmatch_df
 from imgmatch_df import columns
-from imgmatch_df.documented import records
+from imgmatch_df.documented import requests, responses
 from imgmatch_df.server import endpoints, models
 
 FAILED = "Error Loading Image: Unable to download image from '{}', Attempts: 3"
@@ -363,18 +363,18 @@ def test_the_same_pictures_give_the_same_answer_as_frames(service, web, album, m
     ]
     body = {"records": pictures, "hash_type": hash_type, "range": 6, "query_record": pictures[1]}
     answer = service.ask(method, body).json
-    request = records.read_request(json.dumps(body), method)
+    request = requests.read_request(json.dumps(body), method)
     options = {"allow_private_networks": True}
     frame = imgmatch_df.visual_hash(request.frame, "url", hash_types=hash_type, **options)
     if method == "visual_hash":
-        expected = records.visual_hash_response(frame, seconds=0, hash_types=request.hash_types, reasons=True)
+        expected = responses.visual_hash_response(frame, seconds=0, hash_types=request.hash_types, reasons=True)
     elif method == "remove_duplicates":
         kept = imgmatch_df.remove_duplicates(frame, request.radius, hash_type)
-        expected = records.remove_duplicates_response(kept, seconds=0, hash_type=hash_type, reasons=True)
+        expected = responses.remove_duplicates_response(kept, seconds=0, hash_type=hash_type, reasons=True)
     else:
-        query = imgmatch_df.visual_hash(request.query, "url", hash_types=hash_type, **options)
+        query = imgmatch_df.visual_hash(request.query_frame, "url", hash_types=hash_type, **options)
         ranked = imgmatch_df.rank_images(frame, query[hash_type][0], hash_type)
-        expected = records.rank_images_response(query, ranked, seconds=0, hash_type=hash_type, reasons=True)
+        expected = responses.rank_images_response(query, ranked, seconds=0, hash_type=hash_type, reasons=True)
     assert without_ids(answer) == without_ids(expected)
 
 

@@ -246,7 +246,7 @@ def folder_of_others(path):
         (other_kind, "hash_types is 'phash' there"),
         (other_decode, "decode is 'scaled' there"),
         (no_store, ""),
-        (folder_of_others, "is no store of hashes"),
+        (folder_of_others, "is not a store of hashes"),
     ],
 )
 def test_a_store_replaced_by_another_kind_is_not_taken(store, replace, reason, monkeypatch):

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import imgmatch_df
 from imgmatch_df.batch import run as batches
 from imgmatch_df.cli.app import app
-from imgmatch_df.documented import records
+from imgmatch_df.documented import responses
 
 HASHED = ["width", "height", "bmh1", "phash", "status", "detail"]
 
@@ -105,7 +105,7 @@ def test_folders_of_parts_and_parquet_stores_are_continued(folder, store):
     table = store.with_name("table.parquet")
     assert call("visual-hash", folder, "-o", table).output == ""
     again = call("visual-hash", folder, "-o", table).output
-    assert again == f"{table} is there already: replaced when this run ends well\n"
+    assert again == f"{table} exists: it is replaced if this run succeeds\n"
     assert "path" in pl.read_parquet_schema(table)
 
 
@@ -131,13 +131,13 @@ def test_documented_requests_are_stored(paths, store):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--prune", "-o", "x.parquet"], "--prune is for stored hashes"),
-        (["--retry-failed"], "--retry-failed is for stored hashes"),
-        (["--key", "a", "-o", "x.csv"], "--key is for stored hashes"),
+        (["--prune", "-o", "x.parquet"], "--prune is only for stores"),
+        (["--retry-failed"], "--retry-failed is only for stores"),
+        (["--key", "a", "-o", "x.csv"], "--key is only for stores"),
         (["-o", "x.sqlite"], "known are .duckdb, .parquet"),
         (["-o", "no/such/x.duckdb"], "cannot write into 'no/such'"),
-        (["-o", "{store}", "--decode", "scaled"], "decode is 'full' there and 'scaled' here"),
-        (["-o", "{store}", "--hash-types", "phash"], "hash_types is 'bmh1, phash' there and 'phash' here"),
+        (["-o", "{store}", "--decode", "scaled"], "decode is 'full' in the store, 'scaled' in this call"),
+        (["-o", "{store}", "--hash-types", "phash"], "hash_types is 'bmh1, phash' in the store, 'phash' in this call"),
         (["-o", "{store}", "--key", "size"], "key must be the name of no other column"),
         (["-o", "{store}", "--key", "sku"], "no column 'sku'"),
     ],
@@ -156,7 +156,7 @@ def test_wrong_calls(folder, store, words, message, monkeypatch):
 def test_a_damaged_store_is_named(folder, store):
     store.write_bytes(b"no database")
     for words in (["visual-hash", folder, "-o", store], ["remove-duplicates", store], ["export", store]):
-        assert f"'{store}' is no DuckDB file\nHint: " in call(*words, code=2).stderr
+        assert f"'{store}' is not a DuckDB file\nHint: " in call(*words, code=2).stderr
     assert store.read_bytes() == b"no database"
 
 
@@ -202,7 +202,7 @@ def test_an_export_is_the_documented_response(mixed, store):
     out = store.with_name("response.json")
     call("export", store, "-o", out)
     rows = sources.imgmatch.visual_hash()
-    wanted = records.visual_hash_response(rows, seconds=0, request_id="r")
+    wanted = responses.visual_hash_response(rows, seconds=0, request_id="r")
     found = json.loads(out.read_text())
     assert list(found) == list(wanted)
     for record in found["records"]:
@@ -210,7 +210,7 @@ def test_an_export_is_the_documented_response(mixed, store):
             record["_status"]["request_id"] = "r"
     assert found["records"] == wanted["records"]
     assert found["status"] == wanted["status"]
-    parsed = records.parse_visual_hash_response(out).frame
+    parsed = responses.parse_visual_hash_response(out).frame
     assert_frame_equal(
         parsed.select("width", "height", "bmh1", "phash"), rows.select("width", "height", "bmh1", "phash")
     )
@@ -280,7 +280,7 @@ def test_an_interrupted_run_keeps_what_was_hashed(tmp_path, store):
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
         _, said = run.communicate()
-    assert (run.returncode, said) == (130, f"interrupted, what was hashed is in {store}\n")
+    assert (run.returncode, said) == (130, f"interrupted, the hashes so far are in {store}\n")
     n_rows = imgmatch_df.read_hashes(store).height
     assert 0 < n_rows < 300
     assert f"{300 - n_rows} new, {n_rows} unchanged" in call("visual-hash", photos, "-o", store).stdout

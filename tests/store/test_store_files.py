@@ -15,7 +15,7 @@ from test_store import FORMS, random_hashes, summary
 from typer.testing import CliRunner
 
 import imgmatch_df
-from imgmatch_df import ArgumentError, ColumnError, StoreError
+from imgmatch_df import ArgumentError, ColumnError, StoreError, atomic
 from imgmatch_df.cli.app import app
 from imgmatch_df.store import locks, parquet
 
@@ -252,10 +252,10 @@ def test_a_group_that_cannot_be_kept_gets_no_rights(tmp_path, monkeypatch):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "chown", refuse)
-    locks.copy_access(old, new)
+    atomic.copy_access(old, new)
     assert mode_of(new) == 0o644
     old.chmod(0o660)
-    locks.copy_access(old, new)
+    atomic.copy_access(old, new)
     assert mode_of(new) == 0o600
 
 
@@ -333,7 +333,7 @@ def test_a_new_file_is_in_no_place_of_another(tmp_path):
         else:
             os.link(victim, path)
         with pytest.raises(FileExistsError):
-            locks.open_new(path)
+            atomic.open_new(path)
     assert victim.read_bytes() == b"keep me"
     assert not (tmp_path / "nothing").exists()
 
@@ -444,4 +444,4 @@ def test_no_room_for_the_output(tmp_path):
         )  # fmt: skip
     assert found.returncode
     assert "there is no room for the output" in found.stderr
-    assert "is the file whole" not in found.stderr
+    assert "check that the file is complete" not in found.stderr

@@ -57,7 +57,8 @@ def test_it_is_continued_and_pruned(store):
     assert_frame_equal(imgmatch_df.read_hashes(store), mixed.select(COLUMNS))
     again = imgmatch_df.write_hashes(mixed, store, prune=True, retry_failed=True)
     assert again == summary(retried=1, skipped=249, failed=1)
-    with pytest.raises(imgmatch_df.StoreError, match="hash_types is 'bmh1, phash' there and 'phash' here"):
+    said = "hash_types is 'bmh1, phash' in the store, 'phash' in this call"
+    with pytest.raises(imgmatch_df.StoreError, match=said):
         imgmatch_df.write_hashes(new, store, hash_types="phash")
 
 

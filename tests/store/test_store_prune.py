@@ -123,7 +123,7 @@ def test_the_command_line_prunes_at_most_half(folder, tmp_path_factory):
     assert "prune=True would drop 30 of the 40 rows" in refused.stderr
     assert "30 pruned" in call("--prune-all").stdout
     refused = CliRunner().invoke(app, ["visual-hash", str(folder), "-o", "x.csv", "--prune-all"])
-    assert "--prune-all is for stored hashes" in refused.stderr
+    assert "--prune-all is only for stores" in refused.stderr
 
 
 @pytest.mark.parametrize("hashes_itself", [True, False])

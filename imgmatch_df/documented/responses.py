@@ -1,102 +1,43 @@
-"""The documented JSON, both ways: requests into frames, hashed frames into responses.
-
-The names of the JSON's fields and its unit of distance (percent of differing bits) live here and in `values` alone.
-Nothing here fetches, decodes, hashes or joins.
-"""
+"""Responses of the documented API: hashed rows into records, and a `visual_hash` response back into a frame."""
 
 import json
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, get_args
+from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
 import polars as pl
 
 from imgmatch_df.columns import DETAIL, DISTANCE, HEIGHT, OK, REMOVED_RECORDS, STATUS, WIDTH
-from imgmatch_df.documented.values import ATTEMPTS as ATTEMPTS
-from imgmatch_df.documented.values import ID as ID
-from imgmatch_df.documented.values import RECORD as RECORD
-from imgmatch_df.documented.values import SOURCE as SOURCE
+from imgmatch_df.documented.requests import load_document, read_records, source_frame, source_row
 from imgmatch_df.documented.values import (
+    ID,
+    RECORD,
+    URL,
     Document,
     Json,
     Method,
-    RecordWriter,
+    failure_text,
+    format_bits,
     format_overall_status,
-    load_document,
+    format_status,
     percent_from_bits,
-    radius_from_range,
     read_bits,
-    read_hash_types,
-    read_id,
-    read_record,
-    read_records,
+    read_reason,
     read_side,
-    read_source,
     read_status,
     refused,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.hashes.kinds import BMH1, HashKind, documented_kind, documented_kinds, visual_hash_fields
+from imgmatch_df.options import ATTEMPTS
+from imgmatch_df.sources import redact
 
 # Hashed rows: a frame, or mappings with the same names, whose `_record` may be the record itself.
 Hashed: TypeAlias = pl.DataFrame | Iterable[Mapping[str, Any]]
 
-_COMPACT: Final = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
-
-
-@dataclass(frozen=True, slots=True)
-class RequestRows:
-    """A documented request as rows: mappings with the names of `Request.frame`, whose `_record` is the record itself.
-
-    Parameters
-    ----------
-    rows, hash_types, radius, query, range
-        As in `Request`.
-    """
-
-    rows: list[Json]
-    hash_types: tuple[str, ...]
-    radius: int
-    query: Json | None
-    range: float | None = None
-
-    @property
-    def hash_type(self) -> str:
-        """The hash kind to compare by: the first of `hash_types`."""
-        return self.hash_types[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A documented request as frames.
-
-    Parameters
-    ----------
-    frame
-        One row per record, in order: `_id` String, `url` String (null where the record holds no image; `_base64`
-        comes as a ``data:`` URI, so that it is never taken for a path), `_record` String (the record's own JSON, which
-        carries fields of any name and type through a frame).
-    hash_types
-        Names of the hash kinds asked for, or the documented default of the method.
-    radius
-        The request's `range` in bits of `hash_type`, inclusive; 0 where the request has none.
-    query
-        For `rank_images`, one row like those of `frame`, with null `_id` where the request gives none; else None.
-    range
-        The request's `range` as it came, in percent; None where it has none.
-    """
-
-    frame: pl.DataFrame
-    hash_types: tuple[str, ...]
-    radius: int
-    query: pl.DataFrame | None
-    range: float | None = None
-
-    @property
-    def hash_type(self) -> str:
-        """The hash kind to compare by: the first of `hash_types`."""
-        return self.hash_types[0]
+_ANSWERED: Final = frozenset({"_id", "_status", "_width", "_height"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,61 +63,15 @@ class VisualHashes:
     request_id: str | None
 
 
-def read_request(request: Document, method: Method = "visual_hash") -> Request:
-    """Return a documented request as a frame of sources.
-
-    A record without an image is a row like any other, with a null source. A request that is not of the documented
-    shape raises. The hosted limit of ten records does not apply.
-
-    Parameters
-    ----------
-    request
-        The body: a mapping, its JSON as str or bytes, or the path of a file that holds it.
-    method
-        The documented method that it is for. It decides the default of `hash_type` (`visual_hash`: both, else
-        ``"bmh1"``) and whether `query_record` is needed.
-
-    Returns
-    -------
-    Request
-        A record's `_id` is kept as a string (duplicates too) and made where absent or null. Where a record has both
-        `_base64` and `_url`, `_base64` is taken: it needs no network.
-
-    Raises
-    ------
-    ArgumentError
-        If the body is no JSON object, or a field has a value that is not allowed; the message names the field.
-
-    Examples
-    --------
-    >>> request = read_request('{"records": [{"_url": "cat.jpg", "_id": 7}], "hash_type": "phash", "range": 5}')
-    >>> request.frame.rows(named=True)
-    [{'_id': '7', 'url': 'cat.jpg', '_record': '{"_url":"cat.jpg","_id":7}'}]
-    >>> request.hash_types, request.radius
-    (('phash',), 3)
-    """
-    read = read_rows(request, method)
-    query = None if read.query is None else _source_frame([read.query], ["query_record"])
-    return Request(_source_frame(read.rows), read.hash_types, read.radius, query, read.range)
-
-
-def read_rows(request: Document, method: Method = "visual_hash") -> RequestRows:
-    """Return a documented request as rows, for a caller that keeps the records in memory; see `read_request`."""
-    if method not in get_args(Method):
-        raise refused("method", method, "one of " + ", ".join(map(repr, get_args(Method))), "ping takes no records.")
-    body = load_document(request, "request")
-    hash_types = read_hash_types(body.get("hash_type"), method)
-    range_ = body.get("range")
-    query = None
-    if method == "rank_images":
-        query = _source_row(read_record(body.get("query_record"), "query_record"), "query_record", make_id=False)
-    return RequestRows(
-        rows=[_source_row(record, f"records[{row}]") for row, record in enumerate(read_records(body))],
-        hash_types=hash_types,
-        radius=0 if range_ is None else radius_from_range(range_, hash_types[0]),
-        query=query,
-        range=range_,
-    )
+def ping_response() -> Json:
+    """Return the documented `ping` response."""
+    return {
+        "status": {"code": 200, "text": "OK"},
+        "_service_info": {
+            "_name": "Image matching service",
+            "_info": "Get visual hashes, find (near-)duplicate images and rank them",
+        },
+    }
 
 
 def visual_hash_response(
@@ -185,7 +80,7 @@ def visual_hash_response(
     seconds: float,
     hash_types: Sequence[str] = documented_kinds(),
     request_id: str | None = None,
-    source: str = SOURCE,
+    source: str = URL,
     attempts: int = ATTEMPTS,
     reasons: bool = False,
 ) -> Json:
@@ -226,7 +121,7 @@ def remove_duplicates_response(
     hash_type: str = BMH1.name,
     request_id: str | None = None,
     proc_id: str | None = None,
-    source: str = SOURCE,
+    source: str = URL,
     attempts: int = ATTEMPTS,
     reasons: bool = False,
 ) -> Json:
@@ -270,7 +165,7 @@ def rank_images_response(
     hash_type: str = BMH1.name,
     request_id: str | None = None,
     proc_id: str | None = None,
-    source: str = SOURCE,
+    source: str = URL,
     attempts: int = ATTEMPTS,
     reasons: bool = False,
 ) -> Json:
@@ -338,7 +233,7 @@ def iter_records(
     *,
     hash_types: Sequence[str],
     request_id: str,
-    source: str = SOURCE,
+    source: str = URL,
     attempts: int = ATTEMPTS,
     reasons: bool = False,
 ) -> Iterator[Json]:
@@ -411,13 +306,82 @@ def parse_visual_hash_response(response: Document) -> VisualHashes:
             columns[name].append(read_bits(record.get(name), documented_kind(name), f"{field}.{name}", needed=needed))
         # Without the bit strings, a thousand bytes a record that the hash columns hold already.
         kept = {key: value for key, value in record.items() if key not in hash_types}
-        own.append(_source_row(kept, field, make_id=False))
+        own.append(source_row(kept, field, make_id=False))
     statistics = body.get("statistics")
     seconds = statistics.get("processing time") if isinstance(statistics, Mapping) else None
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
         raise refused("statistics['processing time']", seconds, "a number of seconds", "it is a documented field.")
-    frame = _source_frame(own).hstack(pl.DataFrame(columns, schema=schema))
+    frame = source_frame(own).hstack(pl.DataFrame(columns, schema=schema))
     return VisualHashes(frame, hash_types, seconds, request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordWriter:
+    """What turns hashed rows into the records of one response, one row at a time.
+
+    Parameters
+    ----------
+    method, hash_types, request_id, source, attempts, reasons
+        As for `records.iter_records`.
+    """
+
+    method: Method
+    hash_types: tuple[str, ...]
+    request_id: str
+    source: str
+    attempts: int
+    reasons: bool = False
+
+    def __post_init__(self) -> None:
+        for name in self.hash_types:
+            documented_kind(name)
+
+    def record(self, row: Mapping[str, Any]) -> Json:
+        """Return the documented record of one row."""
+        record = self._own_fields(row)
+        ok = self._is_ok(row)
+        if not ok:
+            reason = read_reason(row.get(STATUS))
+            detail = None if reason is None else row.get(DETAIL)
+            text = failure_text(reason, detail, redact(record.get("_url")), self.attempts)
+            record["_status"] = format_status(400, text, request_id=self.request_id)
+            if self.reasons and reason is not None:
+                record["_status"] |= {"reason": reason, "detail": detail or reason}
+        elif self.method == "remove_duplicates":
+            record["_status"] = format_status(200, "OK", request_id=self.request_id)
+        if row.get(ID) is not None:
+            record["_id"] = str(row[ID])
+        if not ok:
+            return record
+        for key, name in (("_width", WIDTH), ("_height", HEIGHT)):
+            if row.get(name) is not None:
+                record[key] = row[name]
+        if self.method == "visual_hash":
+            record.update((name, format_bits(row[name], documented_kind(name))) for name in self.hash_types)
+        elif row.get(REMOVED_RECORDS):
+            record["removed_records"] = [self.record(removed) for removed in row[REMOVED_RECORDS]]
+        return record
+
+    def _own_fields(self, row: Mapping[str, Any]) -> Json:
+        if RECORD not in row:
+            value = row[self.source]
+            return {"_base64": b64encode(value).decode()} if isinstance(value, bytes) else {"_url": value}
+        replaced: Sequence[str] = {
+            "visual_hash": self.hash_types,
+            "remove_duplicates": ("removed_records",),
+            "rank_images": (),
+        }[self.method]
+        own = row[RECORD]
+        fields = (own if isinstance(own, Mapping) else json.loads(own)).items()
+        return {key: value for key, value in fields if key not in _ANSWERED and key not in replaced}
+
+    def _is_ok(self, row: Mapping[str, Any]) -> bool:
+        # Of the others, and of the rows nested in them, a column of that name is the user's own.
+        if self.method == "rank_images" and DISTANCE in row:
+            return row[DISTANCE] is not None
+        if any(name in row for name in self.hash_types):
+            return all(row.get(name, 0) is not None for name in self.hash_types)
+        return read_reason(row.get(STATUS)) is None
 
 
 def _written(writer: RecordWriter, hashed: Hashed) -> Iterator[Json]:
@@ -436,37 +400,6 @@ def _written(writer: RecordWriter, hashed: Hashed) -> Iterator[Json]:
     # Only what is read: the frame may hold the pictures themselves.
     rows = hashed.select([name for name in wanted if name in hashed.columns])
     return map(writer.record, rows.iter_rows(named=True))
-
-
-def _source_row(record: Mapping[str, Any], field: str, *, make_id: bool = True) -> Json:
-    """Return `_id`, source and the record itself; an absent id is null unless made."""
-    absent = str(uuid4()) if make_id else None
-    try:
-        id_ = absent if record.get("_id") is None else read_id(record["_id"], f"{field}._id")
-    except ArgumentError:
-        raise
-    except ValueError as error:  # more digits than Python turns into text
-        raise _not_json(field, error) from error
-    return {ID: id_, SOURCE: read_source(record), RECORD: record}
-
-
-def _not_json(field: str, error: Exception) -> ArgumentError:
-    return ArgumentError(f"{field} must hold JSON values only, but: {error}\nHint: write other values as strings.")
-
-
-def _source_frame(rows: Sequence[Json], fields: Sequence[str] | None = None) -> pl.DataFrame:
-    """Return the rows as a frame, the records as JSON text."""
-    texts = []
-    for number, row in enumerate(rows):
-        try:
-            # ASCII, because a String column cannot hold the lone surrogates that JSON can.
-            texts.append(_COMPACT.encode(dict(row[RECORD])))
-        except (TypeError, ValueError, RecursionError) as error:
-            field = fields[number] if fields else f"records[{number}]"
-            raise _not_json(field, error) from error
-    schema = {ID: pl.String(), SOURCE: pl.String(), RECORD: pl.String()}
-    columns = {ID: [row[ID] for row in rows], SOURCE: [row[SOURCE] for row in rows], RECORD: texts}
-    return pl.DataFrame(columns, schema=schema)
 
 
 def _check_columns(frame: pl.DataFrame, names: Sequence[str], hint: str) -> None:
