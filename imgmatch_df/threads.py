@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from imgmatch_df.errors import ArgumentError
 
@@ -138,6 +138,24 @@ class Task(Protocol[T_co]):
 
     def then(self) -> "Sequence[Task[T_co]]":
         """Return the tasks that can be done from then on; called once, when this one is finished."""
+
+
+class Once:
+    """A task that is finished after one call of a function; `result` holds what the function returned."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
+        self._function, self._arguments = function, arguments
+        self.finished = False
+        self.result: Any = None
+
+    def __call__(self) -> None:
+        """Call the function."""
+        self.result = self._function(*self._arguments)
+        self.finished = True
+
+    def then(self) -> tuple[()]:
+        """Return no tasks."""
+        return ()
 
 
 def finish_tasks(tasks: Sequence[Task[None]], n_at_work: int | None) -> None:

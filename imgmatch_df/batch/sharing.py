@@ -1,4 +1,4 @@
-"""The functions under the expressions of a source column, and how one statement hashes each batch once."""
+"""Functions of the expressions on a source column, which hash each batch once per statement."""
 
 import os
 import threading
@@ -12,7 +12,7 @@ from imgmatch_df.batch import run
 from imgmatch_df.batch.statements import Running
 from imgmatch_df.options import Options
 
-# Batches that a statement holds for its other expressions: Polars works on one for each thread of its pool.
+# Batches that are kept for the other expressions of a statement: Polars computes one per thread of its pool.
 _MAX_HELD: Final = 2 * pl.thread_pool_size() + 2
 
 _lock = threading.Lock()
@@ -20,9 +20,10 @@ _local = threading.local()
 
 
 class Field:
-    """Take one field out of a batch of visual hashes: what an expression stacks on a `SharedBatches`.
+    """Function that takes one field of a batch of visual hashes; an expression calls it on a `SharedBatches`.
 
-    Each expression has its own instance, so the instances alive tell whether a batch may be asked for again.
+    Each expression has its own instance, so the number of live instances shows whether another expression may need the
+    same batch.
     """
 
     def __init__(self, batches: "SharedBatches", name: str) -> None:
@@ -39,7 +40,7 @@ class Field:
 
 
 class Whole(Field):
-    """Keep several fields of a batch of visual hashes, as a struct."""
+    """Function that takes several fields of a batch of visual hashes, as a struct."""
 
     def __init__(self, batches: "SharedBatches", names: Iterable[str]) -> None:
         super().__init__(batches, "visual_hash")
@@ -54,7 +55,7 @@ class Whole(Field):
 
 
 class _Flight:
-    """A batch that is being hashed, or has been. Keeps the input, so that its buffers keep their addresses."""
+    """A batch in flight or finished. Keeps a reference to the input, so that its buffer addresses are not reused."""
 
     def __init__(self, values: pl.Series) -> None:
         from concurrent.futures import Future
@@ -64,57 +65,54 @@ class _Flight:
 
 
 class SharedBatches:
-    """The function under expressions on source columns: hashes a batch once for each statement.
+    """Function of the expressions on source columns, which hashes each batch once per statement.
 
-    Polars calls it once a batch where it merges the expressions of a lazy query, as it does where they have the same
-    function object and are not nested. Elsewhere it calls it with the same buffers for each expression; all but the
-    first of these calls take the result of the first.
+    In a lazy query Polars merges expressions that have the same function object and are not nested, and calls the
+    function once per batch. Otherwise it calls the function with the same buffers for each expression; the first of
+    these calls hashes the batch, and the others return its result.
 
     Parameters
     ----------
     options
         How to read and decode.
-    merged
-        Whether Polars is known to merge all expressions on it: then no batch is held for a second call.
     """
 
-    def __init__(self, options: Options, *, merged: bool = False) -> None:
+    def __init__(self, options: Options) -> None:
         self.fields: WeakSet[Field] = WeakSet()
         self._options = options
-        self._merged = merged
 
     def __call__(self, values: pl.Series) -> pl.Series:
         """Return the `Struct` of visual hashes of `values`."""
-        # A thread that hashes a batch waits for no other batch, so no threads wait for each other.
-        if self._merged or len(self.fields) < 2 or values.is_empty() or getattr(_local, "hashes", False):
+        # A thread that hashes a batch does not wait for another batch, so there is no deadlock.
+        if len(self.fields) < 2 or values.is_empty() or getattr(_local, "hashes", False):
             return run.hash_batch(values, self._options)
         running = Running()
         key = self, _buffer_addresses(values)
         with _lock:
             flight: _Flight | None = running.get(key)
-            owner = flight is None
+            is_first = flight is None
             if flight is None:
                 flight = _Flight(values)
                 running.put(key, flight, _MAX_HELD)
-        if owner:
-            self._fly(flight)
+        if is_first:
+            self._hash(flight)
         return flight.result.result().alias(values.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return shared_batches, (self._options,)  # Polars merges no expressions that it has deserialised
+        return shared_batches, (self._options,)  # one object again, so that deserialised expressions share batches
 
-    def _fly(self, flight: _Flight) -> None:
+    def _hash(self, flight: _Flight) -> None:
         _local.hashes = True
         try:
             flight.result.set_result(run.hash_batch(flight.values, self._options))
-        except BaseException as error:  # noqa: BLE001  # raised again in every expression that waits, this one included
+        except BaseException as error:  # noqa: BLE001  # raised again in every waiting expression, including this one
             flight.result.set_exception(error)
         finally:
             _local.hashes = False
 
 
 def shared_batches(options: Options) -> SharedBatches:
-    """Return the function for these options; one object while it is in use."""
+    """Return the function for these options; the same object while it is in use."""
     with _lock:
         return _functions.setdefault(options, SharedBatches(options))
 
@@ -123,8 +121,8 @@ _functions: WeakValueDictionary[Options, SharedBatches] = WeakValueDictionary()
 
 
 def _buffer_addresses(values: pl.Series) -> tuple[Any, ...]:
-    """Return where the values lie in memory: equal for two views of one column, whatever made the views."""
-    newest = pl.CompatLevel.newest()  # string and binary views, as Polars holds them: nothing is copied
+    """Return the memory addresses of the values; they are equal for two views of one column."""
+    newest = pl.CompatLevel.newest()  # string and binary views, the layout of Polars, so nothing is copied
     arrays = [chunk.to_arrow(compat_level=newest) for chunk in values.get_chunks()]
     return tuple(
         (array.offset, len(array), *(None if buffer is None else buffer.address for buffer in array.buffers()))

@@ -201,7 +201,7 @@ def remove_duplicates(
         call = Call(
             radius=table.radius(kind) if radius is None else radius,
             hash_type=kind.name,
-            linkage=linkage,  # type: ignore[typeddict-item]  # checked by `cluster`, with a hint
+            linkage=linkage,
             keep=keep,  # type: ignore[typeddict-item]
         )
         nests = against is None and form in (".parquet", ".ndjson", ".jsonl", ".json")

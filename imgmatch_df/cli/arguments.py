@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Any, Final, TypedDict, get_args
 
 import typer
 from typer.core import TyperCommand
 
 from imgmatch_df.columns import HASH_KINDS
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames.clustering import Keep, Linkage
+from imgmatch_df.matching.linkages import LINKAGES, Keep
 from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
 
 _HIDDEN: Final = "\0"  # no argument of a program holds it
@@ -101,9 +101,9 @@ Radius = Annotated[
     ),
 ]
 LinkageName = Annotated[
-    str, typer.Option(metavar="connected|star", help="Whether duplicates of duplicates are duplicates.")
+    str, typer.Option(metavar="|".join(LINKAGES), help="Whether duplicates of duplicates are duplicates.")
 ]
-KeepName = Annotated[str, typer.Option(metavar="first|last|largest", help="Which one of them is kept.")]
+KeepName = Annotated[str, typer.Option(metavar="|".join(get_args(Keep)), help="Which one of them is kept.")]
 Against = Annotated[
     str | None,
     typer.Option(metavar="STORED", show_default=False, help="Also remove what a table or folder STORED has."),
@@ -225,7 +225,7 @@ class Call(TypedDict):
 
     radius: int
     hash_type: str
-    linkage: Linkage
+    linkage: str
     keep: Keep
 
 

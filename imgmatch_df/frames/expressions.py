@@ -25,7 +25,7 @@ from imgmatch_df.columns import (
     visual_hash_fields,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.frames.layout import PLAIN, Affixes, arranged
+from imgmatch_df.frames.layout import PLAIN, Affixes, arranged, free_name
 from imgmatch_df.hashes import codec
 from imgmatch_df.options import Options, SourceOptions, check_name, check_no_patterns, make_options, shown
 
@@ -205,14 +205,14 @@ def visual_hash(
         schema = data.collect_schema()
         check_no_patterns(schema)
         names = affixes.add(fields, schema)
-        batches = SharedBatches(checked, merged=True)
-        base = _map(pl.col(source), batches, pl.Struct(batch_fields()))
-        columns = [_stack(base, Field(batches, name), dtype).alias(names[name]) for name, dtype in fields.items()]
+        # One expression hashes, so nothing is shared. `unnest` would hash even if no new column is selected.
+        whole = free_name({**schema, **fields})
+        base = _map(pl.col(source), SharedBatches(checked), pl.Struct(batch_fields())).alias(whole)
+        columns = [pl.col(whole).struct.field(name).alias(names[name]) for name in fields]
         new = [names[name] for name in fields if name not in HASH_KINDS]
         hashes = {names[name]: fields[name] for name in fields if name in HASH_KINDS}
         order = arranged(new, {**schema, **hashes}, hashes)
-        hashed = data.with_columns(columns) if isinstance(data, pl.LazyFrame) else _run(data, columns)
-        return hashed.select(order)
+        return data.with_columns(base).with_columns(columns).select(order)
     batches, base = _shared_base(_expr(data), checked)
     whole = _stack(base, Whole(batches, fields), pl.Struct(fields))
     names = affixes.add(fields, {})
@@ -402,11 +402,6 @@ def check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None
             f"column {source!r} has dtype {schema[source]}, sources are String (paths, URLs, base64) or Binary "
             "(pictures)\nHint: cast the column, or name another with source=."
         )
-
-
-def _run(frame: pl.DataFrame, columns: list[pl.Expr]) -> pl.DataFrame:
-    # Through a lazy frame, whose engine merges the equal subexpressions; an eager one would not.
-    return frame.lazy().with_columns(columns).collect(engine="in-memory")
 
 
 def _forget_lock_of_parent() -> None:
