@@ -1,4 +1,4 @@
-"""Every column name and dtype of the project, and the hash kinds. Nobody else spells a column name."""
+"""Names and dtypes of all columns, and the hash kinds. Other modules use these constants, not literal names."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -18,12 +18,12 @@ PATH: Final = "path"
 SIZE: Final = "size"
 MODIFIED: Final = "modified"
 
-# Columns of what a scan leaves out.
+# Columns of the files that a scan skips.
 REASON: Final = "reason"
 SUFFIX: Final = "suffix"
 N: Final = "n"
 
-# Columns of a store of hashes, besides those above.
+# Further columns of a store of hashes.
 SOURCE: Final = "source"
 ETAG: Final = "etag"
 

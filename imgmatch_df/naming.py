@@ -1,4 +1,4 @@
-"""Short names of rows for people: a path or a URL in one line, never the image itself."""
+"""Short names of rows for messages: a path or a URL in one line, never the image itself."""
 
 from typing import Final
 
@@ -7,24 +7,24 @@ import polars as pl
 from imgmatch_df.columns import SOURCE
 from imgmatch_df.sources import Source, describe, parse_source
 
-# The column of row numbers beside the names of rows; no column of a user has this name.
+# The column of row numbers next to the names of rows; frames of users have no column of this name.
 ROW: Final = "imgmatch row"
 
-# Longer text is no path, and enough to see that it is base64.
+# Longer text is not a path, and this prefix is enough to detect base64.
 _MAX_TEXT: Final = 4200
 _MAX_CHARS: Final = 200
 _PATH_FIELD: Final = "path"  # of Struct{bytes, path}, as Hugging Face writes images
 
 
 def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
-    """Return the text that names each row, as the column ``source``; null where only the row number does.
+    """Return the text that names each row, as the column ``source``; null where the row number is the only name.
 
     Parameters
     ----------
     schema
-        Of the frame with the rows.
+        Schema of the frame with the rows.
     source
-        The column of sources; None or a column that is not in `columns` where there is none.
+        The column of sources; None, or a column that is not in `schema`, if there is none.
     """
     for name in () if source is None else (source, source.rpartition(".")[0]):
         dtype = schema.get(name)
@@ -36,14 +36,14 @@ def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
 
 
 def row_name(text: str | None, row: int) -> str:
-    """Return one line that names a row: its path or URL, shortened; its number where the image is in the text.
+    """Return one line that names a row: its shortened path or URL, or its number if the text is the image itself.
 
     Control characters are replaced and credentials removed.
 
     Parameters
     ----------
     text
-        What `source_text` gives.
+        The value of `source_text`.
     row
         Row number, from 0.
     """

@@ -1,4 +1,4 @@
-"""One encoded image to its hashes: decode, then hash, in the calling thread."""
+"""Hashing of one encoded image in the calling thread."""
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class ImageHashes(NamedTuple):
-    """What an image gives beside its bmh1.
+    """Hashes and size of an image, except its bmh1.
 
     Parameters
     ----------
     width, height
-        Its size as seen, in pixels.
+        Size in pixels, after the EXIF orientation is applied.
     phash
-        64 bits.
+        The 64-bit hash.
     """
 
     width: int
@@ -28,16 +28,16 @@ class ImageHashes(NamedTuple):
 
 
 def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> ImageHashes | Failure:
-    """Return the hashes of an encoded image, or why it has none.
+    """Return the hashes of an encoded image, or the reason why it has none.
 
     Parameters
     ----------
     data
-        The file, whole, with the buffer protocol.
+        The whole file, an object with the buffer protocol.
     options
         How to decode.
     bmh1_out
-        uint8[121], gets the bmh1.
+        uint8[121], receives the bmh1.
     """
     from imgmatch_df.hashes.kernels.opencv import hash_picture
     from imgmatch_df.images.decode import decode_picture
@@ -54,7 +54,7 @@ def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> Im
 
 
 def sample_images() -> list[bytes]:
-    """Return one small image of each kind: hashing them compiles and loads all that decoding needs."""
+    """Return one small image of each format and mode; hashing them compiles and loads everything for decoding."""
     from io import BytesIO
 
     from PIL import Image

@@ -1,4 +1,4 @@
-"""What decoder processes run: the fork server, and its children that decode."""
+"""Code of the decoder processes: the fork server and its children, which decode."""
 
 import ctypes
 import errno
@@ -30,20 +30,20 @@ from imgmatch_df.images import pixel_budget
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 
-# Beside what the process has mapped when it starts: the memory of one image.
+# Memory of one image, in addition to that of the process when it starts.
 MAX_BYTES: Final = 1_500_000_000
-_LOW_NICENESS: Final = 10  # a tenth of the processor time of a process of normal priority
+_LOW_NICENESS: Final = 10  # it gets a tenth of the processor time of a process of normal priority
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 def serve_forks(fd: int) -> None:
-    """Fork a decoder for every socket that comes over `fd`, until that is closed; then end them all."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # for the process that started this one, which ends in order
+    """Fork a decoder for every socket received from `fd`, until that is closed; then kill all decoders."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the process that started this one handles them and ends this one
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=fd) as control:
         try:
             _warm_up()
-        except Exception as error:  # noqa: BLE001  # said by the process that started this one
+        except Exception as error:  # noqa: BLE001  # raised in the process that started this one
             reason = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
             control.sendall(LENGTH.pack(len(reason)) + reason)
             return
@@ -53,14 +53,14 @@ def serve_forks(fd: int) -> None:
             while _serve_fork(control, children):
                 pass
         finally:
-            for child in children:  # none has been waited for, so no number is that of another process
+            for child in children:  # none has been waited for, so no process ID was reused
                 os.kill(child, signal.SIGKILL)
             for child in children:
                 os.waitpid(child, 0)
 
 
 def _serve_fork(control: socket.socket, children: set[int]) -> bool:
-    """Fork one decoder; return whether there may be more to fork."""
+    """Fork one decoder; return False if the connection is closed."""
     try:
         priority, fds, _, _ = socket.recv_fds(control, 1, 1)
     except ConnectionResetError:
@@ -89,16 +89,16 @@ def _serve_fork(control: socket.socket, children: set[int]) -> bool:
 
 
 def _warm_up() -> None:
-    """Import and compile what a decoder needs, so that every decoder shares it."""
+    """Import and compile everything for decoding, so that all decoders share it."""
     import numpy as np
 
-    # Threads of libraries, which no decoder uses, make `os.fork` warn.
+    # `os.fork` warns of threads of libraries, which the decoders do not use.
     warnings.simplefilter("ignore", DeprecationWarning)
     hashed = [hash_image(sample, Options(), np.empty(121, np.uint8)) for sample in sample_images()]
     for result in hashed:
         if isinstance(result, Failure):
             raise RuntimeError(f"a sample image is not decoded: {result.detail}")
-    gc.freeze()  # what is collected is written to, and no longer shared
+    gc.freeze()  # a collection would write to shared pages and copy them
 
 
 def _be_decoder(fd: int, priority: bytes) -> None:
@@ -111,16 +111,16 @@ def _be_decoder(fd: int, priority: bytes) -> None:
 
 
 class _DeclinedError(BaseException):
-    """The other side wants this image no longer; no decoder takes it for a broken image."""
+    """The image was declined. Not an `Exception`, so that no decoder reports a broken image."""
 
 
 class _BudgetOfParent(PixelBudget):
-    """The budget of the process that decodes for many, from which this one takes."""
+    """The budget of the parent process, from which this process takes."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(0)
         self._connection = connection
-        self.n_bytes = 0  # taken for the image that is being decoded
+        self.n_bytes = 0  # taken for the current image
 
     def take(self, n_bytes: int) -> None:
         """Take the bytes of an image from the budget."""
@@ -143,7 +143,7 @@ def _serve_images(connection: socket.socket) -> None:
         n_options, n_data = REQUEST.unpack(receive(connection, REQUEST.size))
         given = bytes(receive(connection, n_options))
         if given != options_bytes:
-            options_bytes, options = given, loads(given)  # noqa: S301  # of the process that started this one
+            options_bytes, options = given, loads(given)  # noqa: S301  # from the process that started this one
         budget.n_bytes = 0
         data = None
         try:
@@ -165,7 +165,7 @@ def _serve_images(connection: socket.socket) -> None:
 
 
 def _end_with_parent() -> None:
-    """Have the system end this process when the fork server is killed, which then cannot do it."""
+    """Have the system kill this process if the fork server is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
