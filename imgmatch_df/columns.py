@@ -69,17 +69,17 @@ class HashKind:
     name
         Name of the kind and of its column.
     n_bits
-        Bits that carry information, and so the largest possible distance.
+        Number of bits that carry information; also the maximum distance.
     n_bytes
-        Bytes of one hash; the documented 0/1 string has eight characters for each.
+        Bytes of one hash; the documented 0/1 string has eight characters per byte.
     dtype
         Polars dtype of its column.
     version
         Name of the definition; hashes of different versions are not comparable.
     near_radius
-        Advised radius for edited copies, in bits.
+        Recommended radius for edited copies, in bits.
     max_honest_radius
-        Largest radius that still separates copies from unrelated images, in bits; beyond it the verbs warn.
+        Maximum radius that separates copies from unrelated images, in bits; the verbs warn above it.
     """
 
     name: str
@@ -144,7 +144,7 @@ def hash_kind(name: str) -> HashKind:
 
 
 def batch_fields() -> dict[str, pl.DataType]:
-    """Return the columns of a batch of hashed sources: a visual hash, and what a server says to know it again by."""
+    """Return the columns of a batch of hashed sources: those of a visual hash, and the ETag of the response."""
     return {
         WIDTH: pl.UInt32(),
         HEIGHT: pl.UInt32(),
@@ -156,7 +156,7 @@ def batch_fields() -> dict[str, pl.DataType]:
 
 
 def visual_hash_fields(hash_types: tuple[str, ...] = tuple(HASH_KINDS)) -> dict[str, pl.DataType]:
-    """Return the columns of a visual hash: width, height, status and detail, and last the hashes asked for."""
+    """Return the columns of a visual hash: width, height, status, detail, and the hashes of the given types."""
     return {
         WIDTH: pl.UInt32(),
         HEIGHT: pl.UInt32(),

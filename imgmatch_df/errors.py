@@ -45,7 +45,7 @@ class ColumnError(ImgMatchError, TypeError):
 
 
 class RowError(ImgMatchError):
-    """A row failed and the caller asked for ``on_error="raise"``."""
+    """A row failed and the caller passed ``on_error="raise"``."""
 
 
 class SourceError(RowError):

@@ -29,10 +29,10 @@ def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
     for name in () if source is None else (source, source.rpartition(".")[0]):
         dtype = schema.get(name)
         if isinstance(dtype, pl.Struct) and dtype.to_schema().get(_PATH_FIELD) == pl.String:
-            return _text(pl.col(name).struct.field(_PATH_FIELD))
+            return _as_source(pl.col(name).struct.field(_PATH_FIELD))
     if source is None or schema.get(source) in (None, pl.Binary) or schema[source].is_nested():
         return pl.lit(None, pl.String).alias(SOURCE)
-    return _text(pl.col(source).cast(pl.String))
+    return _as_source(pl.col(source).cast(pl.String))
 
 
 def row_name(text: str | None, row: int) -> str:
@@ -58,5 +58,5 @@ def row_name(text: str | None, row: int) -> str:
     return describe(text, _MAX_CHARS)
 
 
-def _text(values: pl.Expr) -> pl.Expr:
+def _as_source(values: pl.Expr) -> pl.Expr:
     return values.str.slice(0, _MAX_TEXT).alias(SOURCE)

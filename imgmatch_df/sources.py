@@ -126,7 +126,7 @@ def parse_source(value: str) -> Source | Failure:
         return _parse_file_uri(text)
     if found := _SCHEME.match(text):
         if found.end() == len(text):
-            return Failure("bad_source", f"an address without a host: {describe(text)}")
+            return Failure("bad_source", f"a URL without a host: {describe(text)}")
         return Source("url", text)
     if text.startswith("//") and _SCHEMELESS.match(text):
         return Source("url", f"https:{text}")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_MAX_QUEUED: Final = 64  # results of helpers that wait for the calling thread
+_MAX_RESULTS_QUEUED: Final = 64  # results of helpers that wait for the calling thread
 
 MAX_THREADS: Final = "IMGMATCH_MAX_THREADS"
 _MAX_ALLOWED: Final = 1024
@@ -80,7 +80,7 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
     root
         Folder that contains ``proc/self/cgroup`` and ``sys/fs/cgroup``.
     """
-    text = _read(root / "proc/self/cgroup") or "0::/"
+    text = _text_of(root / "proc/self/cgroup") or "0::/"
     quotas = []
     for line in text.splitlines():
         controllers, _, group = line.partition(":")[2].partition(":")
@@ -98,15 +98,15 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
 
 def _quota_of(folder: Path) -> int | None:
     """Return the quota of one control group, version 2 or 1, in whole processors."""
-    quota, _, period = (_read(folder / "cpu.max") or "").strip().partition(" ")
+    quota, _, period = (_text_of(folder / "cpu.max") or "").strip().partition(" ")
     if not quota:
-        quota, period = ((_read(folder / f"cpu.cfs_{name}_us") or "").strip() for name in ("quota", "period"))
+        quota, period = ((_text_of(folder / f"cpu.cfs_{name}_us") or "").strip() for name in ("quota", "period"))
     if not (quota.isdigit() and period.isdigit() and int(quota) and int(period)):
         return None  # "max" and "-1" mean unlimited
     return -(-int(quota) // int(period))
 
 
-def _read(path: Path) -> str | None:
+def _text_of(path: Path) -> str | None:
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -190,7 +190,7 @@ def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple
     def help_out() -> None:
         # The queue is limited, so that helpers stop when the caller does, as after an error.
         try:
-            while given.qsize() < _MAX_QUEUED and (task := take()) is not None:
+            while given.qsize() < _MAX_RESULTS_QUEUED and (task := take()) is not None:
                 given.put(call(task))
         finally:
             given.put(None)

@@ -34,7 +34,7 @@ _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
-def _release() -> str:
+def _hash_sources() -> str:
     package = resources.files("imgmatch_df")
     folders = [package / "_kernels", *(package / room / "kernels" for room in ("hashes", "images", "matching"))]
     sources = sorted(
@@ -43,7 +43,7 @@ def _release() -> str:
     return hashlib.sha256(repr((numba.__version__, sources)).encode()).hexdigest()[:12]
 
 
-_RELEASE: Final = _release()
+_RELEASE: Final = _hash_sources()
 
 
 def kernel(function: Callable[..., Any] | None = None, /, *, signatures: Any = None, **options: Any) -> Any:
@@ -179,7 +179,7 @@ class _Nowhere(_Locator):
         _warn_once("no folder for compiled kernels can be written; each process compiles them, for up to a minute")
 
 
-def _checked(locator: Any) -> Any:
+def _only_private(locator: Any) -> Any:
     """Return the numba locator, restricted to private folders.
 
     A relative path is refused too: it contains an unknown home as ``~``.
@@ -203,7 +203,7 @@ class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
     # The folder next to the package is not checked: users who can write there can change the code as well.
     _locator_classes: Final = [
         *(
-            _checked(one) if one.__name__.lstrip("_").startswith("User") else one
+            _only_private(one) if one.__name__.lstrip("_").startswith("User") else one
             for one in caching.CompileResultCacheImpl._locator_classes
         ),
         _Temporary,

@@ -31,7 +31,7 @@ from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 
 # Memory of one image, in addition to that of the process when it starts.
-MAX_BYTES: Final = 1_500_000_000
+MAX_MEMORY_BYTES: Final = 1_500_000_000
 _LOW_NICENESS: Final = 10  # it gets a tenth of the processor time of a process of normal priority
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
@@ -179,7 +179,7 @@ def _limit_memory() -> None:
     except OSError:  # not Linux
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = mapped + MAX_BYTES
+    limit = mapped + MAX_MEMORY_BYTES
     if hard != resource.RLIM_INFINITY:
-        wanted = min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

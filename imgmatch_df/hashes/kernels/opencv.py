@@ -110,9 +110,9 @@ def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
     def step(
         typingctx: Any,  # noqa: ARG001  named by numba
         small: Any,  # uint8[side, side], written from flat position `target` on
-        target: Any,  # noqa: ARG001  intp, as is all that has no type here
-        pixels: Any,  # uint8, the stored picture
-        top: Any,  # noqa: ARG001  where the two rows begin, in bytes
+        target: Any,  # noqa: ARG001  intp, as all without a type below
+        pixels: Any,  # uint8, the stored image
+        top: Any,  # noqa: ARG001  start of each of the two rows, in bytes
         bottom: Any,  # noqa: ARG001
         top_weight: Any,  # noqa: ARG001  int16
         bottom_weight: Any,  # noqa: ARG001  int16

@@ -38,7 +38,7 @@ class Search(NamedTuple):
 
 
 @kernel
-def _find(parent: U32, row: int) -> int:
+def _find_root(parent: U32, row: int) -> int:
     while parent[row] != row:
         parent[row] = parent[parent[row]]
         row = int64(parent[row])
@@ -49,7 +49,7 @@ def _find(parent: U32, row: int) -> int:
 def unite(parent: U32, left: U32, right: U32) -> None:
     """Unite the components of each pair; the smaller root remains. parent (n,), left and right (m,) uint32."""
     for pair in range(left.size):
-        a, b = _find(parent, int64(left[pair])), _find(parent, int64(right[pair]))
+        a, b = _find_root(parent, int64(left[pair])), _find_root(parent, int64(right[pair]))
         if a < b:
             parent[b] = a
         else:
@@ -184,7 +184,7 @@ def link_flips(
             if other > bucket and run_start < run_stop:
                 # If each of two buckets has one root, one link connects them, and none once they are united.
                 whole = roots[bucket] >= 0 and roots[other] >= 0
-                if whole and _find(parent, roots[bucket]) == _find(parent, roots[other]):
+                if whole and _find_root(parent, roots[bucket]) == _find_root(parent, roots[other]):
                     run_stop = run_start
                 row = max(row, first)
                 while row < last and run_start < run_stop:
@@ -198,7 +198,7 @@ def link_flips(
                             lane = int64(popcount((near & (~near + uint64(1))) - uint64(1)))
                             near &= near - uint64(1)
                             j = int64(rows[at + lane])
-                            a, b = _find(parent, i), _find(parent, j)
+                            a, b = _find_root(parent, i), _find_root(parent, j)
                             if a != b and distance_within(hashes, i, hashes, j, limit) <= limit:
                                 parent[max(a, b)] = min(a, b)
                                 left_out[found] = i
