@@ -1,15 +1,15 @@
-"""Compilation of kernels, and the cache of their machine code on disk.
+"""`kernel`: how each kernel is compiled, and how its machine code is kept for the next process.
 
-numba looks up cached code by the names of the function and of its file, and discards it if that file or the numba
-version changed. That is not enough. Functions that a kernel calls are in other files. And because numba writes the
-index before the code, a killed process can leave a new index that refers to the code of an older release, for good. We
-therefore put a hash of the numba version and of all kernel sources into the name of the function.
+numba finds what it kept by the names of the function and of its file, and takes it for stale if that one file changed
+or numba did. That is not enough: callees stand in other files, and because the index is written before the code, a
+process killed in between leaves a fresh index before the code of another release, for good. So the name that numba
+sees tells its version and all the sources of this package: no release opens what another one wrote.
 
-numba does not compile if it finds no folder that it can write. Here that only raises a warning: the machine code is
-then stored in a private folder in the temporary folder, or not at all.
+numba refuses to compile where it finds no folder that it may write. Here that costs a warning: the machine code is
+then kept in a folder of this user below the temporary folder, or not at all.
 
-The cached code is a pickle, so everybody who can write the file can run code in this process. A folder that other users
-can write is therefore not used. Each file begins with a digest; a truncated or damaged file is compiled again.
+What is kept is a pickle, so whoever can write it runs code here. A folder that other users may write is not used, and
+each file begins with a digest: one that was cut or damaged is compiled again.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
-def _hash_sources() -> str:
+def _release() -> str:
     package = resources.files("imgmatch_df")
     folders = [package / "_kernels", *(package / room / "kernels" for room in ("hashes", "images", "matching"))]
     sources = sorted(
@@ -43,18 +43,18 @@ def _hash_sources() -> str:
     return hashlib.sha256(repr((numba.__version__, sources)).encode()).hexdigest()[:12]
 
 
-_RELEASE: Final = _hash_sources()
+_RELEASE: Final = _release()
 
 
 def kernel(function: Callable[..., Any] | None = None, /, *, signatures: Any = None, **options: Any) -> Any:
-    """Return the function, compiled without the GIL at its first call, or now for `signatures`; options as in njit."""
+    """Return the function compiled, without the GIL: at its first call, or now for `signatures`; options as of njit."""
     if function is None:
         return partial(kernel, signatures=signatures, **options)
     if config.DISABLE_JIT:
         raise ArgumentError(NEEDS_COMPILER)
     function.__qualname__ = f"{function.__qualname__}-{_RELEASE}"
     dispatcher = numba.njit(nogil=True, **options)(function)
-    dispatcher._cache = _Cache(function)  # as cache=True, but with our cache
+    dispatcher._cache = _Cache(function)  # what cache=True does, with another cache
     if signatures is not None:
         for signature in signatures:
             dispatcher.compile(signature)
@@ -75,10 +75,10 @@ _has_warned = False
 
 @cache
 def _own_temporary_folder() -> str | None:
-    """Return a folder in the temporary folder that only this user can write, or None."""
+    """Return a folder below the temporary one whose files nobody else can have written, None where there is none."""
     try:
         parent = Path(tempfile.gettempdir()).resolve()
-        if not hasattr(os, "geteuid"):  # on Windows each user has a private temporary folder
+        if not hasattr(os, "geteuid"):  # on Windows each user has a temporary folder of their own
             folder = parent / "imgmatch-df"
             folder.mkdir(exist_ok=True)
             return str(folder)
@@ -88,16 +88,16 @@ def _own_temporary_folder() -> str | None:
     except OSError:
         return None
     is_own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
-    # Users who can write the parent folder can also rename its entries, unless it is sticky.
+    # Where others may write into the folder above, they may also rename what is in it, unless it is sticky.
     is_safe = above.st_mode & stat.S_ISVTX or not above.st_mode & 0o022
     return str(folder) if is_own and is_safe and above.st_uid in (0, os.geteuid()) else None
 
 
 def _check_private(folder: Path) -> None:
-    """Raise `PermissionError` if other users can write into a folder, or replace it."""
+    """Raise `PermissionError` where other users may write into a folder, or put another one into its place."""
     if not hasattr(os, "geteuid"):
         return
-    # The owner of the package can change the code of this process anyway.
+    # Who owns the package may change the code that runs here.
     trusted = {0, os.geteuid(), Path(__file__).stat().st_uid}
     found = folder.stat()
     if found.st_uid not in trusted or _others_may_write(found):
@@ -111,7 +111,7 @@ def _check_private(folder: Path) -> None:
 def _is_private(folder: Path) -> bool:
     try:
         _check_private(folder)
-    except OSError:  # also if it does not exist
+    except OSError:  # absent, too
         return False
     return True
 
@@ -124,7 +124,7 @@ def _others_may_write(found: os.stat_result) -> bool:
 
 @cache
 def _own_group() -> int | None:
-    """Return the group whose only member is this user, or None."""
+    """Return the group that has this user as its only member, None where there is none."""
     import grp
     import pwd
 
@@ -137,7 +137,7 @@ def _own_group() -> int | None:
 
 
 class _Locator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):  # type: ignore[misc]
-    """The cache folder of a function, in `_folder`."""
+    """Where the machine code of a function is kept: below `_folder`."""
 
     def __init__(self, function: Any, file: str) -> None:
         self._py_file = file
@@ -148,19 +148,19 @@ class _Locator(caching._SourceFileBackedLocatorMixin, caching._CacheLocator):  #
         raise NotImplementedError
 
     def get_cache_path(self) -> str:
-        """Return the cache folder of this function."""
+        """Return the folder for this function."""
         return self._path
 
 
 class _Temporary(_Locator):
-    """A cache folder in the temporary folder."""
+    """A folder below the temporary one."""
 
     def _folder(self) -> str:
         return _own_temporary_folder() or ""
 
     @classmethod
     def from_function(cls, function: Any, file: str) -> Any:
-        """Return the locator, or None if there is no private folder."""
+        """Return the locator, None where it has no folder."""
         folder = _own_temporary_folder()
         found = None if folder is None else super().from_function(function, file)
         if found is not None:
@@ -169,7 +169,7 @@ class _Temporary(_Locator):
 
 
 class _Nowhere(_Locator):
-    """No cache folder."""
+    """No folder."""
 
     def _folder(self) -> str:
         return os.devnull
@@ -179,10 +179,10 @@ class _Nowhere(_Locator):
         _warn_once("no folder for compiled kernels can be written; each process compiles them, for up to a minute")
 
 
-def _only_private(locator: Any) -> Any:
-    """Return the numba locator, restricted to private folders.
+def _checked(locator: Any) -> Any:
+    """Return numba's locator, but without a folder where that is not private.
 
-    A relative path is refused too: it contains an unknown home as ``~``.
+    Nor where its path is relative: a home that is not known, as ``~``.
     """
 
     def ensure_cache_path(self: Any) -> None:
@@ -200,10 +200,10 @@ def _only_private(locator: Any) -> Any:
 
 
 class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
-    # The folder next to the package is not checked: users who can write there can change the code as well.
+    # Beside the package nothing is checked: who may write there may change the code, too.
     _locator_classes: Final = [
         *(
-            _only_private(one) if one.__name__.lstrip("_").startswith("User") else one
+            _checked(one) if one.__name__.lstrip("_").startswith("User") else one
             for one in caching.CompileResultCacheImpl._locator_classes
         ),
         _Temporary,
@@ -212,19 +212,19 @@ class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
 
 
 class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
-    """The cache files of one function.
+    """The files of one function.
 
-    numba numbers the files by the entries of the index. Two processes that compile a function for different types at
-    the same time would use the same number, and a third process would run the code of the wrong types. Here the file
-    name depends on the types, and the file contains them. Code that cannot be read or written is compiled again.
+    numba numbers the files of a function by what its index has: two processes that compile it for different types at
+    the same time give both codes one name, and a third process runs the one for the other. Here the name is that of the
+    types, and the file says what it is for. What cannot be read or written is compiled again.
     """
 
     def flush(self) -> None:
-        """Remove all entries."""
+        """Forget what is kept."""
         self._save_index({})
 
     def save(self, key: Any, data: Any) -> None:
-        """Store the machine code for `key`."""
+        """Keep the machine code for `key`."""
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
         name = self._data_name_pattern.format(number=0).replace(".0.nbc", f".{digest}.nbc")
         try:
@@ -234,7 +234,7 @@ class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
             _warn_once(f"compiled kernels cannot be kept in {self._cache_path}: {error.strerror}")
 
     def load(self, key: Any) -> Any:
-        """Return the machine code for `key`, or None."""
+        """Return the machine code for `key`, None where there is none."""
         name = self._index().get(key)
         kept_for, data = self._read(self._data_path(name) if name else "") or (None, None)
         return data if kept_for == key else None
@@ -247,16 +247,16 @@ class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
         self._write(self._index_path, (self._source_stamp, index))
 
     def _read(self, path: str) -> Any:
-        """Return the content of a file; None if it is missing, truncated or damaged."""
+        """Return what a file holds, None where it is absent, cut or damaged."""
         try:
             content = Path(path).read_bytes()
         except OSError:
             return None
         digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        return pickle.loads(data) if hashlib.sha256(data).digest() == digest else None  # noqa: S301  # written by `_write`
+        return pickle.loads(data) if hashlib.sha256(data).digest() == digest else None  # noqa: S301  # written here
 
     def _write(self, path: str, content: Any) -> None:
-        """Write a file atomically, so that other users cannot change it."""
+        """Write a file that others cannot change, whole or not at all."""
         data = self._dump(content)
         temporary = Path(f"{path}.tmp.{token_hex(8)}")
         try:
@@ -268,7 +268,7 @@ class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
 
 
 class _Cache(caching.FunctionCache):  # type: ignore[misc]
-    """The numba cache of one function, which also works without a writable folder."""
+    """numba's cache of one function, which works without a folder that can be written."""
 
     _impl_class: Final = _Implementation
 
@@ -276,7 +276,7 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
         super().__init__(function)
         stamp, base = self._impl.locator.get_source_stamp(), self._impl.filename_base
         self._cache_file = _Files(self._cache_path, base, stamp)
-        # Read-only caches are read too: kernels that were compiled when a container image was built.
+        # What is there already may be read where it cannot be written: kernels compiled when an image was built.
         file = function.__code__.co_filename
         subpath = self._impl.locator.get_suitable_cache_subpath(file)
         folders = [str(Path(file).parent / "__pycache__")]
@@ -285,7 +285,7 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
         self._read_only = [_Files(folder, base, stamp) for folder in folders if folder != self._cache_path]
 
     def save_overload(self, signature: Any, result: Any) -> None:
-        """Store the machine code of a signature."""
+        """Keep what was compiled for a signature."""
         if isinstance(self._impl.locator, _Nowhere):
             return
         try:

@@ -1,10 +1,10 @@
-"""Bit counts of one word, and of a block of words at once, as LLVM intrinsics.
+"""Bit counting as LLVM knows it: one word, and a block of words at once.
 
-The vector forms are vector IR, not loops for the vectoriser. LLVM lowers them to ``vpopcntq`` on AVX-512, to byte
-shuffles on AVX2 and to ``cnt`` on Arm, and short runs of a bucket are as fast as long ones.
+The vector forms are written as vector IR rather than left to the loop vectoriser: LLVM lowers them to ``vpopcntq`` on
+AVX-512, to byte shuffles on AVX2 and to ``cnt`` on Arm, and short runs of a bucket are as fast as long ones.
 """
 
-# numba defines the signatures of intrinsics and of their code generators.
+# The signatures of intrinsics and of their code generators are numba's.
 # ruff: noqa: ARG001
 
 from collections.abc import Callable
@@ -16,22 +16,22 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES: Final = 16
-"""Hashes that `near_mask` compares at once. It reads past the end of a run, so columns are padded by as many."""
+"""Hashes that `near_mask` compares at once. Columns are padded by as many, because it reads past the end of a run."""
 STRETCH: Final = 4 * LANES
-"""Hashes that `next_stretch` compares at once."""
+"""Hashes that `next_stretch` passes at once."""
 
-# Casts in compiled code. The types in kernels are known to numba, not to mypy.
+# Casts in compiled code. numba, not mypy, knows the types inside of kernels.
 int64: Any = types.int64
 uint64: Any = types.uint64
 
 _WORD = ir.IntType(64)
 _EIGHT = ir.VectorType(_WORD, 8)
 
-_cgutils: Any = cgutils  # `cgutils` has no annotations
+_cgutils: Any = cgutils  # it has no annotations
 
 
 def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the numba intrinsic, with the type of its calls, which have no typing context."""
+    """Return numba's intrinsic, typed as it is called: without the typing context."""
     return intrinsic(function)
 
 
@@ -47,7 +47,7 @@ def popcount(typingctx: Any, word: Any) -> Any:
 
 @_intrinsic
 def word_at(typingctx: Any, address: Any) -> Any:
-    """Return the eight bytes at a memory address (int64), aligned or not, as uint64."""
+    """Return the eight bytes at a memory address (int64), which need not be aligned, as uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.load(builder.inttoptr(args[0], _WORD.as_pointer()), align=1)
@@ -57,7 +57,7 @@ def word_at(typingctx: Any, address: Any) -> Any:
 
 @_intrinsic
 def unlike_words(typingctx: Any, left: Any, i: Any, right: Any, j: Any) -> Any:
-    """Return the distance of eight words of two arrays (uint64), from items i and j on, as uint64."""
+    """Return in how many bits the eight words of two arrays (uint64) from items i and j on differ, as uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         arrays = [context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2)]
@@ -69,7 +69,7 @@ def unlike_words(typingctx: Any, left: Any, i: Any, right: Any, j: Any) -> Any:
 
 @_intrinsic
 def unlike_masked(typingctx: Any, left: Any, i: Any, right: Any, j: Any, masks: Any, k: Any) -> Any:
-    """Return the same as `unlike_words`, but only for the bits in eight words of masks from item k on."""
+    """Return in how many of the bits that eight words of masks from item k on select `unlike_words` differ."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         arrays = [context.make_array(signature.args[at])(context, builder, args[at]).data for at in (0, 2, 4)]
@@ -82,9 +82,9 @@ def unlike_masked(typingctx: Any, left: Any, i: Any, right: Any, j: Any, masks: 
 
 @_intrinsic
 def unlike_block(typingctx: Any, address: Any, words: Any, masks: Any, at: Any) -> Any:
-    """Return the distance of the 64 bytes at an address from ``words[at : at + 8]``, for the bits in masks.
+    """Return in how many of the bits that ``masks[at : at + 8]`` selects the 64 bytes at an address differ from words.
 
-    address int64, aligned or not; words, masks (>= at + 8,) uint64 -> uint64.
+    address int64, which need not be aligned, words, masks (>= at + 8,) uint64 -> uint64.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -109,7 +109,7 @@ def _count_eight(builder: Any, words: Any) -> Any:
 
 @_intrinsic
 def prefetch_row(typingctx: Any, hashes: Any, row: Any) -> Any:
-    """Prefetch the first 128 bytes of a row of hashes (n, n_words) uint64."""
+    """Ask for the first 128 bytes of a row of hashes (n, n_words) uint64, which will be read soon."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, args[0])
@@ -119,7 +119,7 @@ def prefetch_row(typingctx: Any, hashes: Any, row: Any) -> Any:
         n_words = builder.extract_value(array.shape, 1)
         start = builder.bitcast(builder.gep(array.data, [builder.mul(args[1], n_words)]), pointer_type)
         read, keep, data = ir.Constant(flag, 0), ir.Constant(flag, 3), ir.Constant(flag, 1)
-        for offset in (0, 64):  # the second line may be outside of the array: a prefetch never faults
+        for offset in (0, 64):  # the second line may lie beyond the array: a prefetch never faults
             builder.call(prefetch, [builder.gep(start, [ir.Constant(_WORD, offset)]), read, keep, data])
         return context.get_dummy_value()
 
@@ -164,12 +164,12 @@ def next_near(
 ) -> Any:
     """Return the first query of ``query..stop`` for which `near_mask` is not 0, or `stop`.
 
-    The block stays in registers for all queries: 0.1 ns per pair; a call per query takes 0.3.
+    The block stays in registers while the queries pass by: 0.1 ns a pair where a call for each query takes 0.3.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         blocks, words = _Columns(context, builder, signature, args, 0), _Columns(context, builder, signature, args, 2)
-        first = blocks.block(args[1])  # outside of the loop, so that it stays in registers
+        first = blocks.block(args[1])  # stays in registers: the loop would load it again for each query
 
         def near_at(index: Any) -> Any:
             return _near(builder, blocks, words, first, (*args[:3], index, *args[4:]))
@@ -186,8 +186,8 @@ def next_stretch(
 ) -> Any:
     """Return the first of ``at, at + STRETCH, …`` below `stop` where one of `STRETCH` hashes is near, or `stop`.
 
-    `next_near` is for many queries, this function for few: the query stays in a register for all hashes. Only the
-    minimum distance of four blocks is compared with the radius.
+    What `next_near` is for many queries, this is for few: the query stays in a register while the hashes pass by. Only
+    the least distance of four blocks is compared with the radius.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -209,7 +209,7 @@ def next_stretch(
 
 @_intrinsic
 def copy_lanes(typingctx: Any, target: Any, to: Any, source: Any, at: Any) -> Any:
-    """Copy the items ``at..at + LANES`` of an array to ``to..to + LANES`` of another array of the same dtype."""
+    """Copy the items ``at..at + LANES`` of an array to ``to..to + LANES`` of another of its dtype."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         there, here = (context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2))
@@ -222,7 +222,7 @@ def copy_lanes(typingctx: Any, target: Any, to: Any, source: Any, at: Any) -> An
 
 
 class _Columns:
-    """An (n_words, n) argument, and the code that loads a block or a word of it."""
+    """A (n_words, n) argument: the block of a word's column that begins at a row, or one word of it."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, args: Any, position: int) -> None:
         array = context.make_array(signature.args[position])(context, builder, args[position])
@@ -251,7 +251,7 @@ class _Columns:
 
 
 def _first_hit(builder: Any, start: Any, stop: Any, step: int, near_at: Callable[[Any], Any]) -> Any:
-    """Return the first of ``start, start + step, …`` below `stop` with a near lane in `near_at`, or `stop`."""
+    """Return the first of ``start, start + step, …`` below `stop` of which `near_at` gives a near lane, or `stop`."""
     result = _cgutils.alloca_once_value(builder, stop)
     with _cgutils.for_range_slice(builder, start, stop, ir.Constant(_WORD, step), _WORD) as (index, _):
         lanes = builder.bitcast(near_at(index), ir.IntType(LANES))
@@ -265,21 +265,21 @@ def _first_hit(builder: Any, start: Any, stop: Any, step: int, near_at: Callable
 
 
 def _near(builder: Any, blocks: _Columns, words: _Columns, first: Any, args: Any) -> Any:
-    """Return the <LANES x i1> of hashes within the radius; `first` is the loaded block of word 0."""
-    (distances,) = _block_distances(builder, blocks, words, [args[1]], [first], args)
+    """Return the <LANES x i1> of hashes within the radius; `first` is the block of word 0, already loaded."""
+    (distances,) = _distances(builder, blocks, words, [args[1]], [first], args)
     return builder.icmp_unsigned("<=", distances, blocks.splat_radius(args[5]))
 
 
 def _stretch_distances(builder: Any, blocks: _Columns, words: _Columns, at: Any, args: Any) -> list[Any]:
-    """Return the distances of `STRETCH` hashes, from `at` on, to the query: one vector per block."""
+    """Return the distances of the `STRETCH` hashes from `at` on from the query, a vector for each block."""
     places = [builder.add(at, ir.Constant(_WORD, start)) for start in range(0, STRETCH, LANES)]
-    return _block_distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
+    return _distances(builder, blocks, words, places, list(map(blocks.block, places)), args)
 
 
-def _block_distances(
+def _distances(
     builder: Any, blocks: _Columns, words: _Columns, places: list[Any], firsts: list[Any], args: Any
 ) -> list[Any]:
-    """Return the distances of blocks to the query, one vector each; `firsts` are the loaded blocks of word 0."""
+    """Return the distances of the blocks at some places from the query, a vector each; `firsts` are those of word 0."""
     kind = ir.FunctionType(blocks.type, [blocks.type])
     ctpop = _cgutils.get_or_insert_function(builder.module, kind, f"llvm.ctpop.{blocks.name}")
     query, n_words, one = args[3], args[4], ir.Constant(_WORD, 1)

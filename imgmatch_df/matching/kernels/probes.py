@@ -4,7 +4,7 @@
 many runs into one buffer first.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from imgmatch_df._kernels.popcount import (
 )
 from imgmatch_df.matching.kernels.bands import Ordered
 from imgmatch_df.matching.kernels.hamming import Pairs
+
+# For kernels that only other kernels call: without wrappers for Python they compile faster.
+_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 _PENDING = 256  # unverified candidates: 64 KiB of hashes of 128 bytes, well inside the second-level cache
 _GATHERED = 1536  # hashes compared with a bucket at once: 12 KiB per word, inside the first-level cache
@@ -95,7 +98,7 @@ def _is_first_band(left: U64, i: int, right: U64, j: int, band: int, masks: U64,
     return False
 
 
-@kernel
+@_inner
 def _collect(near: int, row: int, at: int, left: Ordered, right: Ordered, n_open: int, out: Pairs) -> int:
     """Write the candidates of a left row, the right rows ``at + bit`` of a mask, from `n_open` on; return their end."""
     right_rows, right_hashes = right.rows, right.hashes
@@ -111,7 +114,7 @@ def _collect(near: int, row: int, at: int, left: Ordered, right: Ordered, n_open
     return n_open
 
 
-@kernel
+@_inner
 def _settle(found: int, n_open: int, verdict: Verdict, left: Ordered, right: Ordered, out: Pairs) -> int:
     """Keep the candidates ``found..n_open`` that are pairs of this band; return their end."""
     limit, band, radii, masks = uint64(verdict.radius), verdict.band, verdict.radii, verdict.masks
@@ -203,7 +206,7 @@ def probe_runs(
     return _settle(found, n_open, verdict, left, right, out)
 
 
-@kernel
+@_inner
 def _choose_runs(
     starts: U32,
     flips: U32,
@@ -247,7 +250,7 @@ def _choose_runs(
     return int64(n_runs), int64(now), int64(skipped)
 
 
-@kernel
+@_inner
 def _gather_runs(source: U32 | U64, ends: U64, shifts: U64, n_runs: int, target: U32 | U64) -> None:
     """Copy the runs of `_choose_runs` one after the other: source (n + LANES,), target (>= n_rows + LANES,)."""
     at = uint64(0)
@@ -263,7 +266,7 @@ def _gather_runs(source: U32 | U64, ends: U64, shifts: U64, n_runs: int, target:
         at = end
 
 
-@kernel
+@_inner
 def _find_run(ends: U64, n_runs: int, place: int) -> int:
     """Return the run that contains a gathered row."""
     run, n = uint64(0), uint64(n_runs)
@@ -275,7 +278,7 @@ def _find_run(ends: U64, n_runs: int, place: int) -> int:
     return int64(run)
 
 
-@kernel
+@_inner
 def _sift(
     hits: I64, n_hits: int, n_unseen: int, limit: int, left: Ordered, right: Ordered, n_open: int, out: Pairs
 ) -> int:
