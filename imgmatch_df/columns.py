@@ -1,4 +1,4 @@
-"""Names and dtypes of all columns, and the hash kinds. Other modules use these constants, not literal names."""
+"""Every column name and dtype of the project, and the hash kinds. Nobody else spells a column name."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -69,17 +69,17 @@ class HashKind:
     name
         Name of the kind and of its column.
     n_bits
-        Number of bits that carry information; also the maximum distance.
+        Bits that carry information, and so the largest possible distance.
     n_bytes
-        Bytes of one hash; the documented 0/1 string has eight characters per byte.
+        Bytes of one hash; the documented 0/1 string has eight characters for each.
     dtype
         Polars dtype of its column.
     version
         Name of the definition; hashes of different versions are not comparable.
     near_radius
-        Recommended radius for edited copies, in bits.
+        Advised radius for edited copies, in bits.
     max_honest_radius
-        Maximum radius that separates copies from unrelated images, in bits; the verbs warn above it.
+        Largest radius that still separates copies from unrelated images, in bits; beyond it the verbs warn.
     """
 
     name: str
@@ -144,7 +144,7 @@ def hash_kind(name: str) -> HashKind:
 
 
 def batch_fields() -> dict[str, pl.DataType]:
-    """Return the columns of a batch of hashed sources: those of a visual hash, and the ETag of the response."""
+    """Return the columns of a batch of hashed sources: a visual hash, and what a server says to know it again by."""
     return {
         WIDTH: pl.UInt32(),
         HEIGHT: pl.UInt32(),
@@ -156,7 +156,7 @@ def batch_fields() -> dict[str, pl.DataType]:
 
 
 def visual_hash_fields(hash_types: tuple[str, ...] = tuple(HASH_KINDS)) -> dict[str, pl.DataType]:
-    """Return the columns of a visual hash: width, height, status, detail, and the hashes of the given types."""
+    """Return the columns of a visual hash: width, height, status and detail, and last the hashes asked for."""
     return {
         WIDTH: pl.UInt32(),
         HEIGHT: pl.UInt32(),

@@ -28,7 +28,7 @@ MAX_BYTES_IN_FLIGHT = 1 << 27
 
 FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000")
 _SCHEME_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
-_MAX_SECONDS = 1_000_000  # libraries count milliseconds in 32 bits
+_MAX_SECONDS = 1_000_000  # what the clocks below count in milliseconds has 32 bits
 _WHOLE_NUMBERS = (
     "max_pixels",
     "max_bytes",

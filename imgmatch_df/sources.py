@@ -14,7 +14,7 @@ SourceKind = Literal["bytes", "path", "base64", "url"]
 
 # A scheme of one letter is a Windows drive.
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
-# `//host/a.jpg` without a scheme, as in web pages. The host has a dot or a port; `//tmp/a.jpg` is a path.
+# `//host/a.jpg` without a scheme, as web pages have it. A host has a dot or a port, else `//tmp/a.jpg` is a path.
 _SCHEMELESS: Final = re.compile(
     r"//(?:[^/\\?#@\s]*@)?(?:[^/\\?#@:\s.]+\.[^/\\?#@:\s]+|\[[0-9A-Fa-f:.]+\]|[^/\\?#@:\s]+:\d)"
 )

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 class ImageHashes(NamedTuple):
-    """Hashes and size of an image, except its bmh1.
+    """What an image gives beside its bmh1.
 
     Parameters
     ----------
     width, height
-        Size in pixels, after the EXIF orientation is applied.
+        Its size as seen, in pixels.
     phash
-        The 64-bit hash.
+        64 bits.
     """
 
     width: int
@@ -28,7 +28,7 @@ class ImageHashes(NamedTuple):
 
 
 def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> ImageHashes | Failure:
-    """Return the hashes of an encoded image, or the reason why it has none.
+    """Return the hashes of an encoded image, or why it has none.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> Im
     options
         How to decode.
     bmh1_out
-        uint8[121], receives the bmh1.
+        uint8[121], gets the bmh1.
     """
     from imgmatch_df.hashes.kernels.opencv import hash_picture
     from imgmatch_df.images.decode import decode_picture

@@ -39,8 +39,8 @@ _PAUSES_S: Final = (0.05, 0.5)  # before each retry to start a process
 REQUEST: Final = Struct("<IQ")  # bytes of the options, bytes of the image
 RESPONSE: Final = Struct("<BIIQI")  # kind, width, height, phash or pixels, bytes of what follows
 _RESPONSE_BYTES: Final = 512
-_N_WAITS: Final = 4  # timeouts until an image is declined that got little processor time
-# Kinds of responses: a `Failure`, `ImageHashes`, or a request for bytes of memory, answered by one byte.
+_N_WAITS: Final = 4  # for an image that has got little of the processors in the time of its lane
+# The kinds: `Failure`, `ImageHashes`, or how many pixels the image has, which one byte grants or declines.
 FAILED: Final = 0
 HASHED: Final = 1
 NEEDS_BYTES: Final = 2
@@ -104,7 +104,7 @@ class _Decoder:
             raise OSError(-self._pid, os.strerror(-self._pid))
 
     def hash(self, data: Any, options: bytes, bmh1_out: "NDArray[np.uint8]", lane: Lane) -> ImageHashes | Failure:
-        """Hash an image in the process.
+        """Have an image hashed.
 
         Raises
         ------
@@ -313,7 +313,7 @@ class Decoders:
     def hash_image(
         self, data: Any, options: Options, bmh1_out: "NDArray[np.uint8]", lane: Lane = _ANY
     ) -> ImageHashes | Failure:
-        """Return the hashes of an encoded image, or its failure, as `image_hashes.hash_image` does.
+        """Return the hashes of an encoded image, or why it has none; as `image_hashes.hash_image`.
 
         Raises
         ------
@@ -338,7 +338,7 @@ class Decoders:
             except DecoderLostError:
                 decoder.close()
                 return Failure("decode_failed", "the decoder crashed, or ran out of memory")
-            except BaseException:  # Ctrl-C: the next response would belong to this image
+            except BaseException:  # Ctrl-C: its next response would be that of this image
                 decoder.kill()
                 raise
         self.responded_at = monotonic()

@@ -31,19 +31,19 @@ from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 
 # Memory of one image, in addition to that of the process when it starts.
-MAX_MEMORY_BYTES: Final = 1_500_000_000
+MAX_BYTES: Final = 1_500_000_000
 _LOW_NICENESS: Final = 10  # it gets a tenth of the processor time of a process of normal priority
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 def serve_forks(fd: int) -> None:
-    """Fork a decoder for every socket received from `fd`, until that is closed; then kill all decoders."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the process that started this one handles them and ends this one
+    """Fork a decoder for every socket that comes over `fd`, until that is closed; then end them all."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # for the process that started this one, which ends in order
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=fd) as control:
         try:
             _warm_up()
-        except Exception as error:  # noqa: BLE001  # raised in the process that started this one
+        except Exception as error:  # noqa: BLE001  # said by the process that started this one
             reason = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
             control.sendall(LENGTH.pack(len(reason)) + reason)
             return
@@ -89,10 +89,10 @@ def _serve_fork(control: socket.socket, children: set[int]) -> bool:
 
 
 def _warm_up() -> None:
-    """Import and compile everything for decoding, so that all decoders share it."""
+    """Import and compile what a decoder needs, so that every decoder shares it."""
     import numpy as np
 
-    # `os.fork` warns of threads of libraries, which the decoders do not use.
+    # Threads of libraries, which no decoder uses, make `os.fork` warn.
     warnings.simplefilter("ignore", DeprecationWarning)
     hashed = [hash_image(sample, Options(), np.empty(121, np.uint8)) for sample in sample_images()]
     for result in hashed:
@@ -143,7 +143,7 @@ def _serve_images(connection: socket.socket) -> None:
         n_options, n_data = REQUEST.unpack(receive(connection, REQUEST.size))
         given = bytes(receive(connection, n_options))
         if given != options_bytes:
-            options_bytes, options = given, loads(given)  # noqa: S301  # from the process that started this one
+            options_bytes, options = given, loads(given)  # noqa: S301  # of the process that started this one
         budget.n_bytes = 0
         data = None
         try:
@@ -179,7 +179,7 @@ def _limit_memory() -> None:
     except OSError:  # not Linux
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = mapped + MAX_MEMORY_BYTES
+    wanted = mapped + MAX_BYTES
     if hard != resource.RLIM_INFINITY:
-        limit = min(limit, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))

@@ -43,7 +43,7 @@ def hash_batch(values: pl.Series, options: Options) -> pl.Series:
     Returns
     -------
     Series
-        `Struct` of `columns.batch_fields()`, one row per value, in the same order.
+        `Struct` of `columns.batch_fields()`, one row for each of `values`, in their order.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def hash_sources(sources: Sequence[Any], options: Options) -> "HashedRows":
 
 
 def hash_source(source: Any, options: Options, hash_one: "HashOne | None" = None) -> dict[str, Any]:
-    """Hash a source, or a fetched response, in this thread; return the same as `HashedRows.row`.
+    """Return the visual hashes of a source, of an address what it gave, as `HashedRows.row` does, in this thread.
 
     For callers that have their own threads: handing a batch of one row to the pool takes 0.1 ms. `hash_one` replaces
     the function that hashes an image.
