@@ -75,44 +75,47 @@ class SharedBatches:
     ----------
     options
         How to read and decode.
+    merged
+        Whether Polars is known to merge all expressions on it: then no batch is held for a second call.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, merged: bool = False) -> None:
         self.fields: WeakSet[Field] = WeakSet()
         self._options = options
+        self._merged = merged
 
     def __call__(self, values: pl.Series) -> pl.Series:
         """Return the `Struct` of visual hashes of `values`."""
         # A thread that hashes a batch does not wait for another batch, so there is no deadlock.
-        if len(self.fields) < 2 or values.is_empty() or getattr(_local, "hashes", False):
+        if self._merged or len(self.fields) < 2 or values.is_empty() or getattr(_local, "hashes", False):
             return run.hash_batch(values, self._options)
         running = Running()
         key = self, _buffer_addresses(values)
         with _lock:
             flight: _Flight | None = running.get(key)
-            is_first = flight is None
+            owner = flight is None
             if flight is None:
                 flight = _Flight(values)
                 running.put(key, flight, _MAX_HELD)
-        if is_first:
-            self._hash(flight)
+        if owner:
+            self._fly(flight)
         return flight.result.result().alias(values.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return shared_batches, (self._options,)  # one object again, so that deserialised expressions share batches
+        return shared_batches, (self._options,)  # Polars merges no expressions that it has deserialised
 
-    def _hash(self, flight: _Flight) -> None:
+    def _fly(self, flight: _Flight) -> None:
         _local.hashes = True
         try:
             flight.result.set_result(run.hash_batch(flight.values, self._options))
-        except BaseException as error:  # noqa: BLE001  # raised again in every waiting expression, including this one
+        except BaseException as error:  # noqa: BLE001  # raised again in every expression that waits, this one included
             flight.result.set_exception(error)
         finally:
             _local.hashes = False
 
 
 def shared_batches(options: Options) -> SharedBatches:
-    """Return the function for these options; the same object while it is in use."""
+    """Return the function for these options; one object while it is in use."""
     with _lock:
         return _functions.setdefault(options, SharedBatches(options))
 

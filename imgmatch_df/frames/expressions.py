@@ -12,6 +12,7 @@ from typing import Unpack, overload
 
 import polars as pl
 
+from imgmatch_df.batch import run
 from imgmatch_df.batch.sharing import Field, SharedBatches, Whole, shared_batches
 from imgmatch_df.columns import (
     BMH1,
@@ -207,7 +208,8 @@ def visual_hash(
         names = affixes.add(fields, schema)
         # One expression hashes, so nothing is shared. `unnest` would hash even if no new column is selected.
         whole = free_name({**schema, **fields})
-        base = _map(pl.col(source), SharedBatches(checked), pl.Struct(batch_fields())).alias(whole)
+        hash_batch = partial(run.hash_batch, options=checked)
+        base = _map(pl.col(source), hash_batch, pl.Struct(batch_fields())).alias(whole)
         columns = [pl.col(whole).struct.field(name).alias(names[name]) for name in fields]
         new = [names[name] for name in fields if name not in HASH_KINDS]
         hashes = {names[name]: fields[name] for name in fields if name in HASH_KINDS}

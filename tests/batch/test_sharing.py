@@ -366,7 +366,7 @@ def test_what_travels_holds_no_locks():
     """Without Polars' own wrapper, which only cloudpickle can pickle."""
     options = imgmatch_df.options.make_options(storage_options={"secret": "s"}, max_pixels=10**6)
     shared = sharing.shared_batches(options)
-    for one in (shared, sharing.SharedBatches(options), sharing.Field(shared, "phash"), options):
+    for one in (shared, sharing.SharedBatches(options, merged=True), sharing.Field(shared, "phash"), options):
         assert type(pickle.loads(pickle.dumps(one))) is type(one)
     assert pickle.loads(pickle.dumps(shared)) is shared
     assert pickle.loads(pickle.dumps(options)) == options
