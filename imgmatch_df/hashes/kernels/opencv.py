@@ -1,10 +1,10 @@
-"""Kernels of `bmh1` and `phash`, equal bit for bit to img_hash of OpenCV.
+"""Pixels to perceptual hashes: `bmh1` and `phash` of one picture, bit for bit as OpenCV's img_hash.
 
-INTER_LINEAR_EXACT of OpenCV uses weights in steps of 1/256 and rounds once, at the end. The resized image is therefore
-a sum of integers, and the order of the passes does not matter: this code blends two rows first, in lanes of 16 bits,
-then two columns, then the colours, for several pixels at a time in registers. Only the pixels that contribute to the
-small image are read, and no copy of the image is made. An EXIF orientation takes no time: neighbours are read from
-mirrored tables, and the small image is read by columns.
+OpenCV's INTER_LINEAR_EXACT keeps its weights in steps of 1/256 and rounds once, at the end. So the resized picture is
+a sum of integers, and the order of the passes is free: here the two rows are blended first, in lanes of 16 bits, then
+the two columns, then the colours, for four pixels at a time and without leaving the registers. Only the pixels that
+the small picture needs are read, nothing of the picture's size is copied, and an EXIF orientation costs nothing: the
+neighbours are looked up in mirrored tables, and the small result is read by columns.
 
 Sources: OpenCV modules/imgproc/src/resize.cpp, modules/core/src/dxt.cpp and sum.simd.hpp; opencv_contrib
 modules/img_hash/src/block_mean_hash.cpp and phash.cpp.
@@ -22,12 +22,12 @@ from imgmatch_df._kernels.compiled import kernel
 
 Array = np.ndarray[Any, Any]
 
-_SIDE_BMH1: Final = 256  # side of the small image whose block means make bmh1
-_SIDE_PHASH: Final = 32  # side of the small image whose cosine transform makes phash
-_N_TILES: Final = 32  # a bmh1 block is 2 x 2 tiles of 8 x 8 pixels; neighbouring blocks are one tile apart
+_SIDE_BMH1: Final = 256  # side of the small picture whose block means make bmh1
+_SIDE_PHASH: Final = 32  # and of the one whose cosine transform makes phash
+_N_TILES: Final = 32  # a bmh1 block is 2 x 2 tiles of 8 x 8 pixels, and the next block is one tile on
 _N_BLOCKS: Final = _N_TILES - 1
 _ONE: Final = 256  # the weight 1.0 of OpenCV's 8.8 fixed point
-_GREY_OF_RGBX: Final = (9798, 19235, 3735, 0)  # BGR2GRAY of OpenCV; the sum is 2**15, so a grey pixel is unchanged
+_GREY_OF_RGBX: Final = (9798, 19235, 3735, 0)  # OpenCV's BGR2GRAY; they sum to 2**15, so a grey pixel stays what it is
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The inner step as LLVM vectors, because LLVM does not vectorise the gather of neighbours: written as loops, this file
@@ -168,9 +168,9 @@ _resize_grey: Final = _resize_step(1, _GREY_STEP)
 
 @_inner
 def _find_neighbours(length: int, is_mirrored: bool, firsts: Array, weights: Array) -> None:
-    """Write the two neighbours of every pixel along one axis: firsts uint32[side], weights int16[side, 2].
+    """Find the stored neighbours of every pixel along one axis: firsts uint32[side], weights int16[side, 2].
 
-    The second neighbour is next to the first. Both are inside the axis; if its length is 1, the second has weight 0.
+    The second neighbour follows the first. Both lie inside the axis, but on one of length 1 the second has no weight.
     """
     side = len(firsts)
     scale = 1.0 / (side / length)  # rounded twice, as OpenCV does
@@ -195,7 +195,7 @@ def _find_neighbours(length: int, is_mirrored: bool, firsts: Array, weights: Arr
 
 @_inner
 def _resize(pixels: Array, height: int, width: int, mirrors_y: bool, mirrors_x: bool, small: Array) -> None:
-    """Resize an image of width >= 2 to a small grey square, mirrored or not: small uint8[side, side]."""
+    """Resize a stored picture of width >= 2 to a small grey square, mirrored as asked: small uint8[side, side]."""
     side = small.shape[0]
     n_channels, n_pairs = (4, 2) if pixels.ndim == 3 else (1, 1)
     firsts = np.empty((2, side), np.uint32)
@@ -228,7 +228,7 @@ def _resize(pixels: Array, height: int, width: int, mirrors_y: bool, mirrors_x: 
 
 @_inner
 def _sum_tiles(small: Array, is_transposed: bool) -> Array:
-    """Return the sums of the 8 x 8 tiles of a 256 x 256 image, transposed or not: int32[32, 32]."""
+    """Sum the 8 x 8 tiles of a 256 x 256 picture, transposed if asked: int32[32, 32]."""
     tiles = np.empty((_N_TILES, _N_TILES), np.int32)
     column_sums = np.empty(_SIDE_BMH1, np.uint16)
     for i in range(_N_TILES):
@@ -250,8 +250,8 @@ def _sum_tiles(small: Array, is_transposed: bool) -> Array:
 
 @_inner
 def _write_bmh1(tiles: Array, out: Array) -> None:
-    """Compare the mean of each of the 31 x 31 blocks with that of the image: out uint8[121]."""
-    # Means of 256 and of 65,536 pixels are compared as integers; the doubles of OpenCV are exact here too.
+    """Compare the mean of each of the 31 x 31 blocks with that of the picture: out uint8[121]."""
+    # Means of 256 and of 65,536 pixels, compared as whole numbers: OpenCV's doubles are exact here too.
     total = 0
     for i in range(_N_TILES):
         for j in range(_N_TILES):
@@ -268,7 +268,7 @@ def _write_bmh1(tiles: Array, out: Array) -> None:
 
 
 def _rotations(step: complex, n: int, scale: float) -> Array:
-    """Return scale * step**k for k < n as complex64[n], by the recurrence of OpenCV in doubles."""
+    """Return scale * step**k for k < n as complex64[n], by OpenCV's recurrence in doubles."""
     table = np.empty(n, np.complex64)
     rotation = complex(scale)
     for k in range(n):
@@ -285,7 +285,7 @@ _DC: Final = np.float32(0.70710678118654752440) / np.float32(4)
 
 @_inner
 def _butterfly(points: Array, a: int, b: int, c: int, d: int) -> None:
-    """Transform four points in place, in the order of radix 4 in OpenCV."""
+    """Transform four points in place, in the order of OpenCV's radix 4."""
     sum_ab, difference_ab = points[a] + points[b], points[a] - points[b]
     sum_cd, difference_cd = points[c] + points[d], points[c] - points[d]
     turned = complex(difference_cd.imag, -difference_cd.real)
@@ -297,15 +297,15 @@ def _butterfly(points: Array, a: int, b: int, c: int, d: int) -> None:
 
 @_inner
 def _transform_cosine(signal: Array, points: Array, spectrum: Array) -> None:
-    """Write the first 8 cosine coefficients of float32[32], by the same float32 operations as dxt.cpp of OpenCV.
+    """Take the first 8 cosine coefficients of float32[32], by the very float32 operations of OpenCV's dxt.cpp.
 
-    points complex64[16] is a work buffer, spectrum float32[8] the result. In drawn and symmetric images many
-    coefficients are equal but for rounding, which then decides their bits. Compared with OpenCV without IPP, a
-    transform in doubles changed the phash of 468 of 5,716 such images and of 120 of 200,036 crops of photos; this one
-    changed none. With IPP, OpenCV calls the transform of Intel, which is closed source and rounds differently on each
-    processor: 45 of the 5,716 differ, all of them images that are their own negative when transposed, and no crop.
+    points complex64[16] is scratch, spectrum float32[8]. Rounding decides where coefficients tie, as they do in drawn
+    and symmetric pictures. Against OpenCV with its IPP off, a transform in doubles changed the phash of 468 of 5,716
+    such pictures and of 120 of 200,036 crops of photos; this one of none. With IPP on, Intel's transform decides, which
+    is closed and rounds by processor: 45 of the 5,716 differ, all of them pictures that become their own negative when
+    transposed, and none of the crops.
     """
-    # Even samples forwards, then odd ones backwards; pairs of them are complex numbers, in bit-reversed order.
+    # Even samples forwards, then odd ones backwards; two by two they are complex numbers, put in bit-reversed order.
     for i in range(16):
         j = ((i & 1) << 3) | ((i & 2) << 1) | ((i & 4) >> 1) | (i >> 3)
         points[i] = (
@@ -329,7 +329,7 @@ def _transform_cosine(signal: Array, points: Array, spectrum: Array) -> None:
 
 @_inner
 def _mean_64(values: Array) -> Any:
-    """Return the mean of float32[8, 8] as cv::mean with AVX2: six rows in doubles, two in groups of four floats."""
+    """Average float32[8, 8] as cv::mean does where it has AVX2: six rows as doubles, two in fours of floats."""
     total = 0.0
     for j in range(4):
         low = high = 0.0
@@ -345,7 +345,7 @@ def _mean_64(values: Array) -> Any:
 
 @_inner
 def _phash(small: Array, is_transposed: bool) -> Any:
-    """Compare 64 low cosine coefficients of a 32 x 32 image, transposed or not, with their mean; return uint64."""
+    """Compare 64 low cosine coefficients of a 32 x 32 picture, transposed if asked, with their mean: a uint64."""
     points = np.empty(16, np.complex64)
     signal = np.empty(_SIDE_PHASH, np.float32)
     spectrum = np.empty(8, np.float32)
@@ -380,7 +380,7 @@ _SIGNATURES: Final = [
 # Compiled for these two and no others: read-only and writable arrays share them, and a strided one is refused.
 @kernel(signatures=_SIGNATURES)
 def hash_picture(pixels: Array, orientation: int, bmh1_out: Array) -> Any:
-    """Hash one image after applying its orientation: write its bmh1 and return its phash.
+    """Hash one picture as it is seen: write its bmh1 and return its phash.
 
     pixels uint8[h, w, 4] RGBX (the fourth byte is ignored) or uint8[h, w] grey, C-contiguous, h and w >= 1;
     orientation 1 to 8 as in EXIF; bmh1_out uint8[121]; returns uint64.
@@ -389,8 +389,8 @@ def hash_picture(pixels: Array, orientation: int, bmh1_out: Array) -> Any:
     is_transposed = orientation >= 5
     mirrors_x = orientation == 2 or orientation == 3 or orientation == 7 or orientation == 8
     mirrors_y = orientation == 3 or orientation == 4 or orientation == 6 or orientation == 7
-    if width == 1:  # two neighbours are loaded at once; in memory a single column equals a single row, transposed
-        if height == 1:  # one colour, so every block equals the mean
+    if width == 1:  # two neighbours are loaded at once; in memory a single column is a single row, transposed
+        if height == 1:  # of one colour, so that every block is as bright as the mean
             for i in range(_N_BLOCKS**2 // 8):
                 bmh1_out[i] = 255
             bmh1_out[_N_BLOCKS**2 // 8] = 1
