@@ -208,8 +208,7 @@ def visual_hash(
         names = affixes.add(fields, schema)
         # One expression hashes, so nothing is shared. `unnest` would hash even if no new column is selected.
         whole = free_name({**schema, **fields})
-        hash_batch = partial(run.hash_batch, options=checked)
-        base = _map(pl.col(source), hash_batch, pl.Struct(batch_fields())).alias(whole)
+        base = _map(pl.col(source), partial(_hash_batch, options=checked), pl.Struct(batch_fields())).alias(whole)
         columns = [pl.col(whole).struct.field(name).alias(names[name]) for name in fields]
         new = [names[name] for name in fields if name not in HASH_KINDS]
         hashes = {names[name]: fields[name] for name in fields if name in HASH_KINDS}
@@ -331,6 +330,10 @@ def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
 
 
 # Functions of a module and not lambdas: expressions that hold them can be pickled.
+def _hash_batch(values: pl.Series, options: Options) -> pl.Series:
+    return run.hash_batch(values, options)
+
+
 def _distances(sides: Sequence[pl.Series]) -> pl.Series:
     return codec.distances(*sides)
 
