@@ -15,12 +15,12 @@ PATH: Final = "path"
 SIZE: Final = "size"
 MODIFIED: Final = "modified"
 
-# Columns of what a scan leaves out.
+# Columns of the files that a scan skips.
 REASON: Final = "reason"
 SUFFIX: Final = "suffix"
 N: Final = "n"
 
-# Columns of a store of hashes, besides those above.
+# Further columns of a store of hashes.
 SOURCE: Final = "source"
 ETAG: Final = "etag"
 

@@ -1,7 +1,7 @@
-"""The words for what goes wrong: exceptions for the caller's mistakes, `Failure` for a row's.
+"""Exceptions for mistakes of the caller, and `Failure` for rows that cannot be hashed.
 
-Every exception takes exactly one message string, because Polars rebuilds an exception that leaves a batch as
-``type(error)(message)``.
+Every exception takes exactly one argument, the message, because Polars creates an exception that is raised in a batch
+anew as ``type(error)(message)``.
 """
 
 import os
@@ -17,7 +17,7 @@ import polars as pl
 if TYPE_CHECKING:
     from types import FrameType
 
-# Frames of these folders are not the line that a warning is about.
+# A warning must not point at frames in these folders.
 _INNER = tuple(os.path.dirname(path) + os.sep for path in (__file__, pl.__file__))  # noqa: PTH120  # compared as text
 _is_silent: ContextVar[bool] = ContextVar("is_silent", default=False)
 
@@ -29,11 +29,11 @@ NEEDS_COMPILER: Final = (
 
 
 class ImgMatchError(Exception):
-    """Base of every exception that imgmatch-df raises on purpose."""
+    """Base class of all exceptions that imgmatch-df raises on purpose."""
 
 
 class ImgMatchWarning(UserWarning):
-    """A call gives an exact result that is probably not the one that the caller wants."""
+    """The result of a call is exact, but probably not what the caller intended."""
 
 
 class ArgumentError(ImgMatchError, ValueError):
@@ -45,19 +45,19 @@ class ColumnError(ImgMatchError, TypeError):
 
 
 class RowError(ImgMatchError):
-    """A row failed and the caller asked for ``on_error="raise"``."""
+    """A row failed and the caller passed ``on_error="raise"``."""
 
 
 class SourceError(RowError):
-    """The row's value is no usable reference to an image (`missing`, `bad_source`)."""
+    """The value of the row is not a usable reference to an image (`missing`, `bad_source`)."""
 
 
 class FetchError(RowError):
-    """The row's bytes could not be had (`not_found`, `fetch_*`, `too_many_bytes`)."""
+    """The bytes of the row could not be read (`not_found`, `fetch_*`, `too_many_bytes`)."""
 
 
 class DecodeError(RowError):
-    """The row's bytes are no decodable picture (`decode_failed`, `too_many_pixels`)."""
+    """The bytes of the row cannot be decoded as an image (`decode_failed`, `too_many_pixels`)."""
 
 
 class StoreError(ImgMatchError):
@@ -65,18 +65,18 @@ class StoreError(ImgMatchError):
 
 
 class MissingExtraError(ImgMatchError, ImportError):
-    """An optional dependency is absent; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""
 
 
 class Failure(NamedTuple):
-    """Why one row has no hashes. A value, not an exception: a dead row never stops its neighbours.
+    """Reason why a row has no hashes. It is a value, not an exception, so that one row does not stop the others.
 
     Parameters
     ----------
     status
         One of `columns.STATUSES` other than ``"ok"``.
     detail
-        One line that a person can act on; no credentials, no more than 80 characters of the source.
+        One line for the user, without credentials, with at most 80 characters of the source.
     """
 
     status: str
@@ -118,14 +118,14 @@ _ERROR_OF_STATUS: dict[str, type[RowError]] = {
 
 
 def row_error(failure: Failure, row: int) -> RowError:
-    """Return the exception that stands for `failure` under ``on_error="raise"``.
+    """Return the exception that represents `failure` with ``on_error="raise"``.
 
     Parameters
     ----------
     failure
-        What went wrong with the row.
+        Reason why the row failed.
     row
-        Position of the row in its batch, counted from 0.
+        Position of the row in its batch, from 0.
     """
     message = (
         f"row {row} of its batch: {failure.status}: {failure.detail}\nHint: on_error='null' keeps such rows as null."
@@ -146,7 +146,7 @@ def warn(message: str) -> None:
 
 @contextmanager
 def without_warnings() -> Iterator[None]:
-    """Issue no `ImgMatchWarning` in this context, for calls of a user who would not see one."""
+    """Suppress `ImgMatchWarning` in this context, for calls whose user would not see it."""
     token = _is_silent.set(True)
     try:
         yield

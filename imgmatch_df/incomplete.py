@@ -1,4 +1,4 @@
-"""A count of the folders that could not be listed: who prunes by a listing has to know that it is not whole."""
+"""Count of folders that could not be listed, so that a store is not pruned by an incomplete listing."""
 
 import threading
 
@@ -7,12 +7,12 @@ _n_unlisted = 0
 
 
 def note_unlisted() -> None:
-    """Count a folder that a query could not list."""
+    """Add one folder that a query could not list."""
     global _n_unlisted
     with _lock:
         _n_unlisted += 1
 
 
 def n_unlisted() -> int:
-    """Return how many folders queries of this process could not list so far."""
+    """Return the number of folders that queries of this process could not list so far."""
     return _n_unlisted

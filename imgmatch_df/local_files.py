@@ -1,12 +1,12 @@
-"""Local files that a column names, kept inside `base_dir` also while links in it are replaced."""
+"""Opening of local files named by a column, restricted to `base_dir` even if links are replaced meanwhile."""
 
 import os
 import sys
 from typing import Final
 
-# A FIFO without a writer would block an ordinary open for ever. O_BINARY exists, and matters, on Windows alone.
+# Without O_NONBLOCK, opening a FIFO without a writer blocks for ever. O_BINARY exists on Windows only.
 _OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_MAX_PATH_BYTES: Final = 1024  # of macOS, for F_GETPATH
+_MAX_PATH_BYTES: Final = 1024  # of F_GETPATH on macOS
 
 
 class OutsideError(OSError):
@@ -14,30 +14,30 @@ class OutsideError(OSError):
 
 
 def join_base(path: str, base_dir: str | None) -> str:
-    """Return `path` as it is opened: relative ones start from `base_dir`."""
-    return path if base_dir is None else os.path.join(base_dir, path)  # noqa: PTH118  # a Path costs more than the read
+    """Return the path to open; a relative `path` is resolved against `base_dir`."""
+    return path if base_dir is None else os.path.join(base_dir, path)  # noqa: PTH118  # a Path takes longer than the read
 
 
 def open_file(path: str, base_dir: str | None) -> int:
-    """Return a descriptor of the file, open for reading.
+    """Return a file descriptor, open for reading.
 
     Parameters
     ----------
     path
         As `join_base` returns it.
     base_dir
-        The folder that the file must lie in, links resolved; None allows every file.
+        The folder that must contain the file after links are resolved; None allows every file.
 
     Raises
     ------
     OutsideError
-        If the opened file lies elsewhere. The file that was opened is judged, not the path: a link that is replaced
-        between a check and the open cannot lead outside.
+        If the opened file is outside of `base_dir`. The opened file is checked, not only the path, because a link may
+        be replaced between a check and the open.
     OSError
-        If it cannot be opened.
+        If the file cannot be opened.
     """
     if base_dir is not None and not _lies_within(os.path.realpath(path), base_dir):
-        raise OutsideError  # before it is opened: to open a device may have effects
+        raise OutsideError  # checked before the open too, because opening a device may have side effects
     file = os.open(path, _OPEN_FLAGS)
     try:
         if base_dir is not None and not _lies_within(_real_path(file, path), base_dir):
@@ -49,11 +49,11 @@ def open_file(path: str, base_dir: str | None) -> int:
 
 
 def stat_file(path: str, base_dir: str | None) -> os.stat_result | None:
-    """Return what is known of a file, None where there is none or it lies outside of `base_dir`."""
+    """Return the status of a file; None if it does not exist or is outside of `base_dir`."""
     path = join_base(path, base_dir)
     try:
         if base_dir is None:
-            return os.stat(path)  # noqa: PTH116  # a million times
+            return os.stat(path)  # noqa: PTH116  # called a million times
         file = open_file(path, base_dir)
     except (OSError, ValueError):
         return None
@@ -68,7 +68,7 @@ def _lies_within(real_path: str, folder: str) -> bool:
 
 
 def _real_path(file: int, path: str) -> str:
-    """Return where an open file lies."""
+    """Return the real path of an open file."""
     if sys.platform == "linux" and os.path.isdir("/proc/self/fd"):  # noqa: PTH112
         return os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115
     if sys.platform == "darwin":

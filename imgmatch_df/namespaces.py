@@ -12,6 +12,7 @@ from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering, expressions, pairs, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
+from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.base import Target
 
@@ -272,8 +273,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         radius: int = 0,
         hash_type: str = "bmh1",
         *,
-        linkage: clustering.Linkage = "connected",
-        keep: clustering.Keep = "first",
+        linkage: str = "connected",
+        keep: Keep = "first",
         id: str | None = None,
         against: pl.DataFrame | pl.LazyFrame | Target | None = None,
         stored_id: str | None = None,
@@ -305,8 +306,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         radius: int = 0,
         hash_type: str = "bmh1",
         *,
-        linkage: clustering.Linkage = "connected",
-        keep: clustering.Keep = "first",
+        linkage: str = "connected",
+        keep: Keep = "first",
         against: pl.DataFrame | pl.LazyFrame | Target | None = None,
         source: str | None = None,
         prefix: str = "",

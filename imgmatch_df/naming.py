@@ -1,4 +1,4 @@
-"""Short names of rows for people: a path or a URL in one line, never the image itself."""
+"""Short names of rows for messages: a path or a URL in one line, never the image itself."""
 
 from typing import Final
 
@@ -7,43 +7,43 @@ import polars as pl
 from imgmatch_df.columns import SOURCE
 from imgmatch_df.sources import Source, describe, parse_source
 
-# The column of row numbers beside the names of rows; no column of a user has this name.
+# The column of row numbers next to the names of rows; frames of users have no column of this name.
 ROW: Final = "imgmatch row"
 
-# Longer text is no path, and enough to see that it is base64.
+# Longer text is not a path, and this prefix is enough to detect base64.
 _MAX_TEXT: Final = 4200
 _MAX_CHARS: Final = 200
 _PATH_FIELD: Final = "path"  # of Struct{bytes, path}, as Hugging Face writes images
 
 
 def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
-    """Return the text that names each row, as the column ``source``; null where only the row number does.
+    """Return the text that names each row, as the column ``source``; null where the row number is the only name.
 
     Parameters
     ----------
     schema
-        Of the frame with the rows.
+        Schema of the frame with the rows.
     source
-        The column of sources; None or a column that is not in `columns` where there is none.
+        The column of sources; None, or a column that is not in `schema`, if there is none.
     """
     for name in () if source is None else (source, source.rpartition(".")[0]):
         dtype = schema.get(name)
         if isinstance(dtype, pl.Struct) and dtype.to_schema().get(_PATH_FIELD) == pl.String:
-            return _text(pl.col(name).struct.field(_PATH_FIELD))
+            return _as_source(pl.col(name).struct.field(_PATH_FIELD))
     if source is None or schema.get(source) in (None, pl.Binary) or schema[source].is_nested():
         return pl.lit(None, pl.String).alias(SOURCE)
-    return _text(pl.col(source).cast(pl.String))
+    return _as_source(pl.col(source).cast(pl.String))
 
 
 def row_name(text: str | None, row: int) -> str:
-    """Return one line that names a row: its path or URL, shortened; its number where the image is in the text.
+    """Return one line that names a row: its shortened path or URL, or its number if the text is the image itself.
 
     Control characters are replaced and credentials removed.
 
     Parameters
     ----------
     text
-        What `source_text` gives.
+        The value of `source_text`.
     row
         Row number, from 0.
     """
@@ -58,5 +58,5 @@ def row_name(text: str | None, row: int) -> str:
     return describe(text, _MAX_CHARS)
 
 
-def _text(values: pl.Expr) -> pl.Expr:
+def _as_source(values: pl.Expr) -> pl.Expr:
     return values.str.slice(0, _MAX_TEXT).alias(SOURCE)

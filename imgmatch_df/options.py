@@ -1,4 +1,4 @@
-"""What a caller may set, checked once, while the expression is built."""
+"""Options of a call, checked once, while the expression is built."""
 
 import os
 import re
@@ -16,12 +16,12 @@ Decode = Literal["full", "scaled"]
 Alpha = Literal["drop", "white", "black"]
 OnError = Literal["null", "raise"]
 
-MAX_PIXELS = 89_478_485  # Pillow's own threshold for a decompression bomb: a quarter of a GiB of RGB
+MAX_PIXELS = 89_478_485  # the threshold of Pillow for a decompression bomb: a quarter of a GiB of RGB
 MAX_BYTES = 1 << 28
 TIMEOUT_S = 30.0
 ATTEMPTS = 3
-# One server at 20 ms gives 32 / 0.02 s = 1,600 pictures a second, more than two processors hash; 64 is what browsers
-# and well-behaved crawlers stay below in all.
+# With 20 ms per request, one server sends 32 / 0.02 s = 1,600 images per second, more than two processors hash.
+# Browsers and well-behaved crawlers use fewer than 64 connections in total.
 N_CONNECTIONS = 64
 N_CONNECTIONS_PER_HOST = 32
 MAX_BYTES_IN_FLIGHT = 1 << 27
@@ -40,7 +40,7 @@ _WHOLE_NUMBERS = (
 
 
 class SourceOptions(TypedDict, total=False):
-    """The keyword options of every call that reads sources; `Options` says what each one means."""
+    """The keyword options of every call that reads sources; they are documented in `Options`."""
 
     decode: Decode
     alpha: Alpha
@@ -62,7 +62,7 @@ class SourceOptions(TypedDict, total=False):
 
 
 class StorageOptions(dict[str, Any]):
-    """The options of an object store: a mapping that is hashable and shows no values, since some are secrets."""
+    """Options of an object store: a hashable mapping whose repr shows no values, because some are secrets."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))
@@ -73,55 +73,56 @@ class StorageOptions(dict[str, Any]):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How sources are read and decoded. Hashable, so that equal calls can share one decode.
+    """How sources are read and decoded. Hashable, so that expressions with equal options can share one decode.
 
     Parameters
     ----------
     decode
-        ``"full"`` is the exact path; ``"scaled"`` lets the JPEG decoder shrink large pictures first.
+        ``"full"`` decodes exactly; ``"scaled"`` lets the JPEG decoder reduce large images first.
     alpha
-        What becomes of transparency: ``"drop"`` takes the colours as they are stored, as OpenCV does, whatever is
-        transparent; ``"white"`` and ``"black"`` show the image over that colour. Drawings in black ink on a
-        transparent ground are all black with ``"drop"``, and can be told apart with ``"white"``.
+        How transparency is removed: ``"drop"`` ignores it and uses the stored colours, as OpenCV does; ``"white"`` and
+        ``"black"`` draw the image over that colour. With ``"drop"``, drawings in black on a transparent background are
+        entirely black; ``"white"`` distinguishes them.
     max_pixels
-        Largest width x height that is decoded, checked from the header. Inclusive. It also limits the memory for one
-        image: 1.5 GB at the default, in proportion above it. Few images of few formats need more.
+        Maximum width x height to decode, inclusive, checked from the header. It also limits the memory for one image:
+        1.5 GB at the default, in proportion above it. Few images of few formats need more.
     max_bytes
-        Largest encoded size that is read, in bytes. Inclusive.
+        Maximum encoded size to read, in bytes, inclusive.
     base_dir
-        Folder that relative paths start from, and that no path may leave; None means the working directory.
+        Folder that relative paths are resolved against and that contains every path that may be read; None means the
+        working directory, without that limit.
     timeout_s
-        Longest time that one attempt may take, from the look-up of the name to the last byte, in seconds; a third of it
-        for the connection. Waiting for memory does not count.
+        Maximum time of one attempt in seconds, from the name look-up to the last byte; at most a third of it for the
+        connection. Time spent waiting for memory does not count.
     attempts
-        How often a source is asked for in all. Timeouts, lost connections, HTTP 429 and 5xx are tried again, after half
-        a second, one, two …; `Retry-After` is honoured where it is no longer than `timeout_s`.
+        Maximum attempts per source. Timeouts, lost connections, HTTP 429 and 5xx are retried after half a second, one,
+        two …; `Retry-After` is honoured if it is at most `timeout_s`.
     n_connections
-        Most requests of this process under way at a time. On Windows no more than 480.
+        Maximum concurrent requests of this process. On Windows at most 480.
     n_connections_per_host
-        Most of them to one host.
+        Maximum concurrent requests to one host.
     max_bytes_in_flight
-        Bytes that may have arrived, in this process, without being decoded yet. Beyond half of that nothing more is
-        asked for, beyond all of it nothing more is read; one source of up to `max_bytes` may exceed it.
+        Maximum bytes of this process that were received but not decoded yet. Above half of it no request is started,
+        above all of it no response is read; one source of up to `max_bytes` may exceed it.
     allow_private_networks
-        Whether addresses that are not on the public internet may be reached: loopback, private, link-local …
+        Whether IP addresses outside of the public internet may be reached: loopback, private, link-local …
     storage_options
-        What fsspec's filesystem takes, for ``s3://``, ``gs://``, ``az://`` and every other scheme of fsspec; copied.
+        Arguments of the fsspec filesystem for ``s3://``, ``gs://``, ``az://`` and every other scheme of fsspec; copied.
         None (default) refuses these schemes, because they would use the credentials of this machine: pass ``{}`` to
         allow that, or ``{"anon": True}`` to read public buckets without credentials.
     schemes
-        What a column may name: ``"http"``, ``"https"``, ``"s3"`` … for URLs, ``"file"`` for paths and file: URIs,
-        ``"data"`` for base64 and data: URIs. A row that names anything else is `fetch_blocked`. None allows all.
+        Allowed schemes: ``"http"``, ``"https"``, ``"s3"`` … for URLs, ``"file"`` for paths and file: URIs, ``"data"``
+        for base64 and data: URIs. Other rows are `fetch_blocked`. None allows all.
     formats
-        The formats that are read: ``"jpeg"``, ``"png"``, ``"webp"``, ``"gif"``, ``"tiff"``, ``"bmp"``, ``"avif"``,
-        ``"pnm"``, ``"jpeg2000"``. None reads all.
+        Formats to read: ``"jpeg"``, ``"png"``, ``"webp"``, ``"gif"``, ``"tiff"``, ``"bmp"``, ``"avif"``, ``"pnm"``,
+        ``"jpeg2000"``. None reads all.
     isolate
-        Whether images are decoded in processes of their own, so that one that crashes its decoder, or takes more than
-        30 seconds or 1.5 GB, costs its own row. Not on Windows.
+        Whether images are decoded in separate processes, so that an image that crashes its decoder, or takes more than
+        30 seconds or 1.5 GB, affects only its own row. Not on Windows.
     on_error
         ``"null"`` keeps failed rows as null, ``"raise"`` stops at the first one.
     progress
-        Whether to show a bar: on the terminal (standard error), or in the cell of a notebook; elsewhere nothing.
+        Whether to show a progress bar, on the terminal (standard error) or in the cell of a notebook.
     """
 
     decode: Decode = "full"
@@ -144,12 +145,12 @@ class Options:
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
-        """Return every option's default."""
+        """Return the default of every option."""
         return {option.name: getattr(cls(), option.name) for option in fields(cls)}
 
     @property
     def recipe(self) -> str:
-        """How images become pixels, for comparing: the decode path, and the background where there is one."""
+        """The decode path and the background, if any. Hashes of different recipes are not comparable."""
         return make_recipe(self.decode, self.alpha)
 
     def __post_init__(self) -> None:
@@ -157,17 +158,17 @@ class Options:
         check_choice("alpha", self.alpha, get_args(Alpha), "'drop' is as OpenCV, 'white' shows line art.")
         check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
         for name in _WHOLE_NUMBERS:
-            # Larger numbers mean the same, and libraries below take no others.
+            # Larger numbers have the same effect, and libraries do not accept them.
             limit = 1 << 62 if name.startswith("max_") else (1 << 31) - 1
             object.__setattr__(self, name, min(check_positive(name, getattr(self, name)), limit))
         object.__setattr__(self, "timeout_s", check_seconds("timeout_s", self.timeout_s))
-        check_flag("allow_private_networks", self.allow_private_networks, "leave it out for columns of strangers.")
-        check_flag("isolate", self.isolate, "True decodes in processes of their own.")
+        check_flag("allow_private_networks", self.allow_private_networks, "leave it out for untrusted URLs.")
+        check_flag("isolate", self.isolate, "True decodes in separate processes.")
         check_flag("progress", self.progress, "True shows a bar.")
 
 
 def make_recipe(decode: str, alpha: str) -> str:
-    """Return the decode path, and after a plus sign the background where transparency is not dropped."""
+    """Return the decode path and, if transparency is not dropped, a plus sign and the background."""
     return decode if alpha == "drop" else f"{decode}+{alpha}"
 
 
@@ -179,7 +180,7 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
     ArgumentError
         If an option is unknown or has a value that is not allowed.
     """
-    # What the environment forbids is said now, not after an hour of fetching.
+    # Errors of the environment are raised now, not after an hour of fetching.
     max_threads()
     if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
         raise ArgumentError(NEEDS_COMPILER)
@@ -259,7 +260,7 @@ def check_name(name: str, value: object) -> None:
 
 
 def check_no_patterns(names: Iterable[str]) -> None:
-    """Raise `ColumnError` for the name of a column that Polars takes for a pattern of names."""
+    """Raise `ColumnError` if Polars would read the name of a column as a pattern of names."""
     patterns = [name for name in names if name == "*" or (name.startswith("^") and name.endswith("$"))]
     if patterns:
         raise ColumnError(
@@ -269,7 +270,7 @@ def check_no_patterns(names: Iterable[str]) -> None:
 
 
 def shown(value: object) -> str:
-    """Return an argument as a message shows it: its value where that is short, else its type."""
+    """Return an argument as shown in messages: its value if that is short, else its type."""
     if value is None or isinstance(value, str | bytes | bool | Number):
         text = repr(value)
         return text if len(text) <= 80 else f"{text[:80]}…"
@@ -287,7 +288,7 @@ def check_positive(name: str, value: object) -> int:
 
 
 def whole_number(value: object) -> int | None:
-    """Return `value` as an int if it is a whole number, one of numpy too; None for all else, True and False too."""
+    """Return `value` as an int if it is a whole number, also one of numpy; else None, also for True and False."""
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
 
 

@@ -1,4 +1,4 @@
-"""A bar on the terminal, or in a notebook, that counts finished rows. One for the process: expressions share it."""
+"""Progress bar on the terminal or in a notebook. The process has one bar for rows, which its expressions share."""
 
 import os
 import sys
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-# Between two batches of one streaming run nothing is under way for a moment; the bar ends when nothing follows.
+# Between two batches of a streaming query no batch is in flight; the bar ends if no batch follows within this time.
 _IDLE_S = 1.0
 _NOTEBOOK_REFRESH_S = 0.5
 _NOTEBOOK_WIDTH = 100  # characters
 
 
 class Meter:
-    """Counts rows and shows them while a batch is under way. Safe to call from any thread.
+    """Counter of rows, shown as a bar while a batch is in flight. Thread-safe.
 
-    Nothing is shown where standard error is not a terminal, except in the cell of a notebook.
+    The bar is shown if standard error is a terminal, and in the cell of a notebook.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Meter:
 
     @contextmanager
     def batch(self, n_rows: int) -> Iterator[None]:
-        """Announce a batch of `n_rows`; the bar is shown from the first batch on."""
+        """Add a batch of `n_rows`; the first batch shows the bar."""
         self._open(n_rows)
         try:
             yield
@@ -45,7 +45,7 @@ class Meter:
 
     @contextmanager
     def run(self, n_rows: int) -> Iterator[None]:
-        """Announce a whole run of `n_rows`, so that the remaining time is known; the bar ends with it."""
+        """Set the total to `n_rows`, so that the remaining time is known; the bar ends with the context."""
         self._open(0)
         with self._lock:
             self._known_total = n_rows
@@ -54,7 +54,7 @@ class Meter:
         try:
             yield
         finally:
-            # Also while a batch is still under way, as after an error or Ctrl-C: a bar left alone hides the cursor.
+            # Also if a batch is still in flight after an error or Ctrl-C: a bar that is not stopped hides the cursor.
             with self._lock:
                 self._n_open -= 1
                 self._generation += 1
@@ -69,7 +69,7 @@ class Meter:
                 self._bar.update(self._bar.task_ids[0], advance=1, total=total, failed=f"{self._n_failed} failed")
 
     def fetch(self, n_bytes: int) -> None:
-        """Count what one address gave."""
+        """Count one response body."""
         with self._lock:
             self._n_fetched += 1
             self._n_bytes += n_bytes
@@ -81,7 +81,7 @@ class Meter:
     def _open(self, n_rows: int) -> None:
         with self._lock:
             if not self._n_open and self._cell != (cell := _notebook_cell()):
-                self._clear()  # the bar of an earlier cell is shown there, and nothing was to follow
+                self._clear()  # the bar belongs to an earlier cell, whose batches are finished
                 self._cell = cell
             self._n_open += 1
             self._n_total += n_rows
@@ -107,7 +107,7 @@ class Meter:
                 self._clear()
 
     def _clear(self) -> None:
-        if self._bar is not None and not self._bar.disable:  # rich before 15 ends a line even where it wrote none
+        if self._bar is not None and not self._bar.disable:  # rich before 15 ends a line even if it wrote none
             self._bar.stop()
         self._bar = None
         self._n_failed = self._n_total = self._n_fetched = self._n_bytes = 0
@@ -151,10 +151,10 @@ def _bar(what: str) -> "Progress":
 
 
 def _notebook_cell() -> int | None:
-    """Return the number of the cell that runs; None where this process is not the kernel of a notebook."""
+    """Return the number of the running cell; None if this process is not the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     shell: Any = None if ipython is None else ipython.get_ipython()
-    if getattr(shell, "kernel", None) is None:  # IPython on a terminal has none
+    if getattr(shell, "kernel", None) is None:  # as in IPython on a terminal
         return None
     return int(shell.execution_count)
 
@@ -166,10 +166,10 @@ def _notebook_bar(columns: tuple[Any, ...]) -> "Progress":
     from rich.console import Console
     from rich.progress import Progress
 
-    show: Any = display  # it has no annotations
+    show: Any = display  # `display` has no annotations
 
     class NotebookBar(Progress):
-        """A bar in the output of a cell, replaced as it grows. Rich has one too, for those who have ipywidgets."""
+        """Bar in the output of a cell, which is replaced at each update. That of rich needs ipywidgets."""
 
         handle: Any = None
 
@@ -203,7 +203,7 @@ METER = Meter()
 
 
 def _forget_bar_of_parent() -> None:
-    METER.__init__()  # type: ignore[misc]  # in place: others have imported it, and its lock may be held
+    METER.__init__()  # type: ignore[misc]  # in place, because other modules have imported METER; its lock may be held
 
 
 if hasattr(os, "register_at_fork"):
@@ -212,7 +212,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def steps(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a function that is told (done, total) and shows it as a bar named `what`; None where nothing is shown."""
+    """Yield a callback (done, total) that updates a bar named `what`; None if no bar is shown."""
     bar = _bar(what) if shown else None
     if bar is None or bar.disable:
         yield None

@@ -1,4 +1,4 @@
-"""What a value that names an image is, told from the value alone: no disk and no network is touched."""
+"""Parsing of values that refer to images, without access to disk or network."""
 
 import binascii
 import os
@@ -21,8 +21,8 @@ _SCHEMELESS: Final = re.compile(
 _MAYBE_URL: Final = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//")
 _DRIVE: Final = re.compile(r"/[A-Za-z]:(?=/|\\|$)")
 
-# How the formats begin once they are base64. A path may begin so as well ("/9j/photos/a.jpg"), so the length and the
-# alphabet are looked at too.
+# First characters of each format in base64. A path may begin with them too ("/9j/photos/a.jpg"), so the length and the
+# alphabet are also checked.
 _BASE64_MAGIC: Final = re.compile(
     r"[/_]9j[/_]"  # JPEG
     r"|iVBORw0KGgo"  # PNG
@@ -34,11 +34,11 @@ _BASE64_MAGIC: Final = re.compile(
     r"|AAAA..Z0eXB"  # AVIF and its family
     r"|UD[EIMQUY][KgNJ]"  # PBM, PGM, PPM
     r"|cW9pZ"  # QOI
-    r"|JVBERi0|PHN2Zy|PD94bWwg"  # PDF, SVG, XML: no pictures here, but then the decoder says so
+    r"|JVBERi0|PHN2Zy|PD94bWwg"  # PDF, SVG, XML: not images, but the decoder gives the better message
 )
 _NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/\-_=\s]")
 _MIN_BASE64_CHARS: Final = 64
-_MAX_PATH_CHARS: Final = 4096  # PATH_MAX of Linux, the longest of the systems: a longer string is no path
+_MAX_PATH_CHARS: Final = 4096  # PATH_MAX of Linux, the largest of all systems: a longer string is not a path
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE: Final = b" \t\n\r\f\v"
 _NO_DIGITS: Final = f"={_WHITE_SPACE.decode()}"
@@ -46,24 +46,24 @@ _NO_DIGITS: Final = f"={_WHITE_SPACE.decode()}"
 _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 _USER_INFO: Final = re.compile(r"^(\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//)[^/?#]*@")
-# A possible name of a parameter, and what ends it.
+# A possible name of a parameter, and the character after it.
 _NAME: Final = re.compile(r"[?&;]([^=&;#]*)(=?)")
 _SECRET_NAME: Final = re.compile("auth|credential|key|pass|pwd|secret|session|sig|token", re.IGNORECASE)
 _END_OF_VALUE: Final = re.compile("[&;#]")
-# Bytes of a data URI that are unescaped at a time: what this takes beside the result is some ten times as much.
+# Bytes of a data URI that are unescaped at a time; the temporary memory is about ten times as large.
 _UNESCAPED_AT_A_TIME: Final = 1 << 20
 
 
 class Source(NamedTuple):
-    """What a value is.
+    """A parsed value.
 
     Parameters
     ----------
     kind
         ``"bytes"``: the image itself. ``"path"``: a file. ``"base64"``: the image as text, not decoded yet.
-        ``"url"``: anything else with a scheme, http or not; whether it can be fetched is not decided here.
+        ``"url"``: any other scheme, http or not; it may be one that cannot be fetched.
     value
-        The bytes, the path, the base64 text or the address.
+        The bytes, the path, the base64 text or the URL.
     """
 
     kind: SourceKind
@@ -71,16 +71,16 @@ class Source(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """An encoded image that came over the network.
+    """An encoded image from the network.
 
     Parameters
     ----------
     data
         Its bytes.
     content_type
-        What the server calls it, such as ``"image/jpeg"``; empty where it says nothing.
+        Content type of the response, such as ``"image/jpeg"``; empty if there is none.
     etag
-        What tells it from later ones, as the server says: its ETag, or when it was modified; empty where unknown.
+        Version of the image: the ETag of the response, else its modification time, else empty.
     """
 
     data: bytes
@@ -89,20 +89,20 @@ class Fetched(NamedTuple):
 
     @property
     def is_image(self) -> bool:
-        """Whether the server says that it is an image, or does not know."""
+        """Whether the content type is that of an image, or unknown."""
         return self.content_type.startswith("image/") or self.content_type in ("", "application/octet-stream")
 
     def describe(self) -> str:
-        """Return the type and size of what came, for a row whose bytes are not an image."""
+        """Return the content type and size of the response, for a row whose bytes are not an image."""
         return f"got {describe(self.content_type) or 'no content type'}, {len(self.data):,} bytes"
 
 
 def parse_source(value: str) -> Source | Failure:
-    """Return what the string `value` is, or why it is nothing.
+    """Return the source that the string `value` refers to, or the reason why it refers to none.
 
-    Surrounding white space is dropped. ``data:`` and ``file:`` URIs are taken apart; other ``scheme://`` addresses are
-    urls, and ``//host/…`` with a dot or a port in its host is an https one; of the rest, a string is base64 when it
-    begins as a base64 image does and is long enough, else it is a path (``example.com/a.jpg`` too).
+    Surrounding white space is removed. ``data:`` and ``file:`` URIs are parsed. Other ``scheme://…`` strings are URLs,
+    and ``//host/…`` with a dot or a port in its host is an https URL. Any other string is base64 if it is long enough
+    and begins like an image in base64, else a path (``example.com/a.jpg`` too).
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def parse_source(value: str) -> Source | Failure:
     Returns
     -------
     Source or Failure
-        The failure is `missing` for blank text and `bad_source` for what can name no image on any machine.
+        The failure is `missing` for blank text, and `bad_source` for text that cannot refer to an image.
     """
     text = value.strip()
     if not text:
@@ -126,7 +126,7 @@ def parse_source(value: str) -> Source | Failure:
         return _parse_file_uri(text)
     if found := _SCHEME.match(text):
         if found.end() == len(text):
-            return Failure("bad_source", f"an address without a host: {describe(text)}")
+            return Failure("bad_source", f"a URL without a host: {describe(text)}")
         return Source("url", text)
     if text.startswith("//") and _SCHEMELESS.match(text):
         return Source("url", f"https:{text}")
@@ -150,9 +150,9 @@ def refused_scheme(scheme: str, allowed: frozenset[str] | None) -> Failure | Non
 
 
 def url_of(value: object) -> str | None:
-    """Return the address that one value of a column is, None where it is anything else.
+    """Return the URL that a value of a column is, else None.
 
-    As `parse_source` tells it, at a tenth of the cost for what is none.
+    The result is that of `parse_source`, at a tenth of the cost for values that are not URLs.
     """
     if not isinstance(value, str) or not _MAYBE_URL.match(value):
         return None
@@ -161,30 +161,30 @@ def url_of(value: object) -> str | None:
 
 
 def is_path(value: object) -> bool:
-    """Return whether one value of a column names a local file."""
+    """Return whether a value of a column is the path of a local file."""
     source = parse_source(value) if isinstance(value, str) else None
     return isinstance(source, Source) and source.kind == "path"
 
 
 def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
-    """Return the bytes that the base64 `text` stands for.
+    """Return the bytes that the base64 `text` encodes.
 
-    Line breaks, the URL-safe alphabet and missing padding are accepted, anything else that is not base64 is refused.
+    Line breaks, the URL-safe alphabet and missing padding are accepted; other deviations from base64 are errors.
 
     Parameters
     ----------
     text
         Base64, standard or URL-safe.
     max_bytes
-        Largest decoded size, in bytes, inclusive; checked before anything is decoded.
+        Maximum decoded size, in bytes, inclusive; checked before decoding.
     """
     if len(text) * 3 // 4 <= max_bytes:
-        # As nearly all base64 is: 8 microseconds for a photo of 100 KB, where what follows holds the GIL for 700.
+        # Nearly all base64 is strict: 8 microseconds for a photo of 100 KB. The code below holds the GIL for 700.
         import pybase64
 
         with suppress(ValueError):
             return pybase64.b64decode(text, validate=True)
-    # Counted before anything is copied.
+    # The size is checked before the first copy.
     n_bytes = (len(text) - sum(map(text.count, _NO_DIGITS))) * 3 // 4
     if n_bytes > max_bytes:
         return Failure("too_many_bytes", f"{n_bytes:,} bytes of base64, more than max_bytes={max_bytes:,}")
@@ -203,14 +203,14 @@ def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
 
 
 def describe(value: object, max_chars: int = 80) -> str:
-    """Return `value` as error details show it: one line, cut to `max_chars` characters, no credentials.
+    """Return `value` as shown in error details: one line of at most `max_chars` characters, without credentials.
 
     Parameters
     ----------
     value
-        A source: text is shown, bytes are counted.
+        A source; of bytes, only the number is shown.
     max_chars
-        Longest result, in characters.
+        Maximum length of the result, in characters.
     """
     if not isinstance(value, str):
         return "<null>" if value is None else f"<{memoryview(value).nbytes:,} bytes>"  # type: ignore[arg-type]
@@ -221,24 +221,24 @@ def describe(value: object, max_chars: int = 80) -> str:
 
 
 def path_as_text(path: str) -> str:
-    """Return a path as a column of text can hold it: bytes of its name that are not UTF-8 are escaped."""
+    """Return a path as text for a column; bytes that are not UTF-8 are escaped."""
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def path_from_text(text: str) -> bytes:
-    """Return the name of the file that `path_as_text` shows as `text`."""
+    """Return the path of which `path_as_text` returns `text`."""
     return _ESCAPED_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text))
 
 
 def redact(value: T) -> T:
-    """Return `value` without the credentials that it has if it is an address: user, password, signatures, tokens."""
+    """Return `value`; if it is a URL, without its credentials: user, password, signatures, tokens."""
     if not isinstance(value, str) or not _MAYBE_URL.match(value):
         return value
     return _without_secrets(_USER_INFO.sub(r"\1", value))  # type: ignore[return-value]  # a str for a str
 
 
 def _without_secrets(url: str) -> str:
-    # Each character is looked at once, so the time is linear in the length, whatever the text holds.
+    # Each character is scanned once, so the time is linear in the length for every text.
     if not _SECRET_NAME.search(url):
         return url
     parts, start, at = [], 0, 0
@@ -280,13 +280,13 @@ def _parse_data_uri(text: str) -> Source | Failure:
 
 
 def _unescape(text: str) -> bytes:
-    """Return what `urllib.parse.unquote_to_bytes` does, without a Python object for every escape."""
+    """Return the same as `urllib.parse.unquote_to_bytes`, without a Python object per escape."""
     data = text.encode("utf-8", "surrogatepass")
     out = bytearray()
     start = 0
     while start < len(data):
         end = min(start + _UNESCAPED_AT_A_TIME, len(data))
-        if end < len(data):  # an escape stays whole
+        if end < len(data):  # do not cut an escape
             end -= next((n for n in (1, 2) if data[end - n] == ord("%")), 0)
         out += _unescape_part(data[start:end])
         start = end

@@ -1,6 +1,6 @@
-"""The one thread pool of the process, and how tasks are shared out to it.
+"""The thread pool of the process, and the distribution of tasks to it.
 
-Kernels and decoders release the GIL, so threads are enough.
+Kernels and decoders release the GIL, so threads are sufficient.
 """
 
 import os
@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from imgmatch_df.errors import ArgumentError
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-_AHEAD: Final = 64  # results that helpers have ready for the calling thread
+_MAX_RESULTS_QUEUED: Final = 64  # results of helpers that wait for the calling thread
 
 MAX_THREADS: Final = "IMGMATCH_MAX_THREADS"
-_MOST: Final = 1024
+_MAX_ALLOWED: Final = 1024
 
 _lock = threading.Lock()
 
 
 def n_threads() -> int:
-    """Return how many threads this process may keep busy.
+    """Return the maximum number of threads that do work for this process at a time.
 
-    `IMGMATCH_MAX_THREADS`, else the smallest of: the processors that the process is allowed to run on, the quota of its
-    control groups, and the width of Polars' own pool, which `POLARS_MAX_THREADS` sets.
+    `IMGMATCH_MAX_THREADS` if it is set, else the minimum of three numbers: the processors that the process may run on,
+    the quota of its control groups, and the size of the thread pool of Polars, which `POLARS_MAX_THREADS` sets.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def n_threads() -> int:
 
 
 def max_threads() -> int | None:
-    """Return `IMGMATCH_MAX_THREADS`, at most 1,024, or None; raise `ArgumentError` where it is not a number."""
+    """Return `IMGMATCH_MAX_THREADS`, at most 1,024, or None; raise `ArgumentError` if it is not a number."""
     text = os.environ.get(MAX_THREADS, "").strip()
     if not text:
         return None
@@ -56,13 +56,13 @@ def max_threads() -> int | None:
             f"the environment variable {MAX_THREADS} must be a whole number of at least 1, got {text[:80]!r}\n"
             "Hint: unset it to use all processors."
         )
-    return min(int(digits[:6]), _MOST)
+    return min(int(digits[:6]), _MAX_ALLOWED)
 
 
 def _n_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
-    return getattr(os, "process_cpu_count", os.cpu_count)() or 1  # the first exists from Python 3.13 on
+    return getattr(os, "process_cpu_count", os.cpu_count)() or 1  # the first is new in Python 3.13
 
 
 @cache
@@ -73,14 +73,14 @@ def _n_allowed() -> int:
 
 
 def cpu_quota(root: Path = Path("/")) -> int | None:
-    """Return how many processors the control groups of this process allow, rounded up; None where they do not tell.
+    """Return the number of processors that the control groups of this process allow, rounded up; None if unlimited.
 
     Parameters
     ----------
     root
-        Where ``proc/self/cgroup`` and ``sys/fs/cgroup`` are.
+        Folder that contains ``proc/self/cgroup`` and ``sys/fs/cgroup``.
     """
-    text = _read(root / "proc/self/cgroup") or "0::/"
+    text = _text_of(root / "proc/self/cgroup") or "0::/"
     quotas = []
     for line in text.splitlines():
         controllers, _, group = line.partition(":")[2].partition(":")
@@ -88,8 +88,8 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
             continue
         mounts = [controllers, "cpu", "cpu,cpuacct", "cpuacct,cpu"] if controllers else ["", "unified"]
         for mount in dict.fromkeys(mounts):
-            # A limit of a group above holds as well. In a container the group may be named as the host sees it; then
-            # the files of its own group are at the top.
+            # Limits of parent groups apply as well. In a container, the name of the group may be that on the host; then
+            # the files of the group are in the root folder.
             parts = [part for part in group.split("/") if part not in ("", ".", "..")]
             folders = [root.joinpath("sys/fs/cgroup", mount, *parts[:n]) for n in range(len(parts) + 1)]
             quotas += [quota for folder in folders if (quota := _quota_of(folder)) is not None]
@@ -97,16 +97,16 @@ def cpu_quota(root: Path = Path("/")) -> int | None:
 
 
 def _quota_of(folder: Path) -> int | None:
-    """Return the quota of one control group, of version 2 or 1, in whole processors."""
-    quota, _, period = (_read(folder / "cpu.max") or "").strip().partition(" ")
+    """Return the quota of one control group, version 2 or 1, in whole processors."""
+    quota, _, period = (_text_of(folder / "cpu.max") or "").strip().partition(" ")
     if not quota:
-        quota, period = ((_read(folder / f"cpu.cfs_{name}_us") or "").strip() for name in ("quota", "period"))
+        quota, period = ((_text_of(folder / f"cpu.cfs_{name}_us") or "").strip() for name in ("quota", "period"))
     if not (quota.isdigit() and period.isdigit() and int(quota) and int(period)):
-        return None  # "max" and "-1" are no limit
+        return None  # "max" and "-1" mean unlimited
     return -(-int(quota) // int(period))
 
 
-def _read(path: Path) -> str | None:
+def _text_of(path: Path) -> str | None:
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -114,7 +114,7 @@ def _read(path: Path) -> str | None:
 
 
 def pool() -> "ThreadPoolExecutor":
-    """Return the pool, `n_threads` wide. Tasks in it must not wait for other tasks of it."""
+    """Return the pool of `n_threads` threads. A task in it must not wait for another task of the pool."""
     with _lock:
         return _pool()
 
@@ -127,38 +127,56 @@ def _pool() -> "ThreadPoolExecutor":
 
 
 class Task(Protocol[T_co]):
-    """A call that is repeated until it is finished, and gives something every time."""
+    """Work that is called repeatedly until it is finished; each call returns a result."""
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether the work is done."""
 
     def __call__(self) -> T_co:
-        """Go on for a while."""
+        """Do a part of the work and return its result."""
 
     def then(self) -> "Sequence[Task[T_co]]":
-        """Return the tasks that can be done from then on; called once, when this one is finished."""
+        """Return the tasks that depend on this one; called once, when it is finished."""
+
+
+class Once:
+    """A task that is finished after one call of a function; `result` holds what the function returned."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: object) -> None:
+        self._function, self._arguments = function, arguments
+        self.finished = False
+        self.result: Any = None
+
+    def __call__(self) -> None:
+        """Call the function."""
+        self.result = self._function(*self._arguments)
+        self.finished = True
+
+    def then(self) -> tuple[()]:
+        """Return no tasks."""
+        return ()
 
 
 def finish_tasks(tasks: Sequence[Task[None]], n_at_work: int | None) -> None:
-    """Call the tasks, as `run_tasks` does, until all are finished."""
+    """Call the tasks until all are finished, as `run_tasks` does."""
     for _ in run_tasks(tasks, n_at_work):
         pass
 
 
 def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple[Task[T], T]]:
-    """Call the tasks and those that follow from them until all are finished, and yield what every call gives.
+    """Call the tasks and their dependents until all are finished, and yield the result of every call.
 
-    At most `n_at_work` threads are at work, None for all. The calling one is among them, so that small joins wait for
-    nobody, and so that Ctrl-C reaches it within a call; from then on no task is called again, and those under way end
-    by themselves.
+    At most `n_at_work` threads work at a time, None for all. The calling thread is one of them. Therefore a small join
+    does not wait for the pool, a task of the pool may call this function without a deadlock, and Ctrl-C is noticed
+    after at most one call. After that no task is called again; calls in flight complete.
     """
     todo = deque(tasks)
     given: SimpleQueue[tuple[Task[T], T] | None] = SimpleQueue()
 
     def call(task: Task[T]) -> tuple[Task[T], T]:
         result = task()
-        if task.finished:  # first what follows: others may wait for it, and for the memory that it gives back
+        if task.finished:  # dependents first: they use memory that is released when they are finished
             todo.extendleft(reversed(task.then()))
         else:
             todo.append(task)
@@ -170,9 +188,9 @@ def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple
         return None
 
     def help_out() -> None:
-        # Not too far ahead: when the caller stops asking, as after an error, this stops as well.
+        # The queue is limited, so that helpers stop when the caller does, as after an error.
         try:
-            while given.qsize() < _AHEAD and (task := take()) is not None:
+            while given.qsize() < _MAX_RESULTS_QUEUED and (task := take()) is not None:
                 given.put(call(task))
         finally:
             given.put(None)
@@ -189,7 +207,7 @@ def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple
                 yield call(task)
             else:
                 n_out -= len(helpers)
-                helpers = [helper for helper in helpers if not helper.cancel()]  # the pool may be busy for others
+                helpers = [helper for helper in helpers if not helper.cancel()]  # the pool may be busy with other work
                 n_out += len(helpers)
             idle = task is None
             while not given.empty() or (idle and n_out):
@@ -210,9 +228,10 @@ def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple
 
 
 async def in_daemon_thread(work: Callable[[], T]) -> T:
-    """Return the result of `work`, which may block for long, done in a thread of its own.
+    """Return the result of `work`, which may block for long and runs in its own thread.
 
-    The thread ends with the process, where those of an executor are waited for: nobody can wake a look-up of a name.
+    It is a daemon thread, because the interpreter waits for the threads of an executor at its end, and a name look-up
+    cannot be cancelled.
     """
     import asyncio
 
@@ -223,7 +242,7 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
         if result.done():  # cancelled meanwhile
             return
         if error is None:
-            result.set_result(value)  # type: ignore[arg-type]  # `work` gave it
+            result.set_result(value)  # type: ignore[arg-type]  # the result of `work`
         else:
             result.set_exception(error)
 
@@ -233,7 +252,7 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
             value = work()
         except BaseException as raised:  # noqa: BLE001  # raised again where it is awaited
             error = raised
-        with suppress(RuntimeError):  # the loop has been closed meanwhile
+        with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, value, error)
 
     threading.Thread(target=run, daemon=True, name="imgmatch-blocking").start()
@@ -241,7 +260,7 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
 
 
 def _forget_threads_of_parent() -> None:
-    # A forked child has the pool's bookkeeping but none of its threads, and possibly a held lock.
+    # A forked child has the pool object without its threads, and the lock may be held.
     global _lock
     _lock = threading.Lock()
     _pool.cache_clear()

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from zlib import crc32
 
 import polars as pl
 import pytest
@@ -10,6 +12,7 @@ from hostile_server import HostileServer
 
 import imgmatch_df
 from imgmatch_df import threads
+from imgmatch_df.store import parquet_checksums
 
 
 @pytest.fixture
@@ -151,6 +154,7 @@ from concurrent.futures import ThreadPoolExecutor
 import polars as pl
 import imgmatch_df
 from imgmatch_df import threads
+from imgmatch_df.store import parquet_checksums
 import faulthandler; faulthandler.dump_traceback_later(200, exit=True)
 
 urls, paths = sys.argv[1:4], sys.argv[4:]
@@ -247,3 +251,23 @@ def test_a_forked_child_hashes_and_joins_and_so_does_the_parent(paths, encoded):
         command = [sys.executable, "-c", FORK, *sources]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.stdout.split() == ["0", "True"], done.stderr
+
+
+def test_all_threads_of_the_pool_may_check_files_at_once(tmp_path, monkeypatch):
+    """Checksums are computed in the same pool; a task of the pool that waited for another one would never end."""
+    monkeypatch.setattr(parquet_checksums, "_BYTES_FOR_THREADS", 0)
+    path = tmp_path / "a.parquet"
+    path.write_bytes(os.urandom(1 << 20))
+    n_tasks = threads.n_threads()
+    together = threading.Barrier(n_tasks, timeout=60)
+    ranges = [(start, 1000) for start in range(0, 1 << 20, 5000)]
+    data = path.read_bytes()
+    expected = [crc32(data[start : start + n_bytes]) for start, n_bytes in ranges]
+
+    def check():
+        with path.open("rb") as file:
+            together.wait()
+            return list(parquet_checksums._checksums(file, ranges))
+
+    found = [threads.pool().submit(check) for _ in range(n_tasks)]
+    assert [one.result(timeout=60) for one in found] == [expected] * n_tasks

@@ -1,22 +1,17 @@
-"""Byte strings of one width, read where Arrow keeps them.
+"""Byte strings of one width in an Arrow binary view column, read without a copy.
 
-A value of an Arrow binary view column has 16 bytes: its length (4), then its bytes if they are at most 12, or else its
-first four, the number of a buffer (4) and where in the buffer it begins (4). Hashes are read through them, because a
-contiguous copy takes five times as long as ranking all of its rows.
+A value of such a column has 16 bytes: its length (4), then its bytes if they are at most 12, or else its first four
+bytes, the number of a buffer (4) and the offset in the buffer (4). Hashes are read through these views, because making
+a contiguous copy takes five times as long as ranking all rows.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from imgmatch_df._kernels.arrays import I64, U16, U32, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import int64, popcount, uint64, unlike_block, word_at
-
-U16 = npt.NDArray[np.uint16]
-U32 = npt.NDArray[np.uint32]
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
 
 
 class Views(NamedTuple):
@@ -25,13 +20,13 @@ class Views(NamedTuple):
     Parameters
     ----------
     values
-        (n, 4) uint32: what Arrow has of each value.
+        The 16 bytes of each value, (n, 4) uint32.
     buffers
         Addresses of the buffers of long values, (n_buffers,) int64.
     width
-        Bytes that each value should have; kernels that read them say whether they do.
+        Expected number of bytes of each value; the kernels return whether all values have it.
     owner
-        Keeps all of that memory alive.
+        Object that keeps the memory alive.
     """
 
     values: U32
@@ -42,7 +37,7 @@ class Views(NamedTuple):
 
 @kernel(inline="always")
 def _address(values: U32, row: int, buffers: I64, width: int) -> int:
-    """Return where the `width` bytes of a row begin."""
+    """Return the address of the `width` bytes of a row."""
     if width <= 12:
         return int64(values.ctypes.data) + 16 * row + 4
     return int64(buffers[values[row, 2]]) + int64(values[row, 3])
@@ -50,7 +45,7 @@ def _address(values: U32, row: int, buffers: I64, width: int) -> int:
 
 @kernel(inline="always")
 def _last_word(address: int, width: int) -> int:
-    """Return the bytes behind the last whole word, zeros above: no read leaves the value, or a short one's view."""
+    """Return the bytes after the last whole word, padded with zeros; no read goes beyond the value or its view."""
     n_rest = uint64(width & 7)
     if width >= 8:
         return word_at(address + width - 8) >> (uint64(64) - uint64(8) * n_rest)
@@ -59,7 +54,7 @@ def _last_word(address: int, width: int) -> int:
 
 @kernel
 def gather_words(values: U32, buffers: I64, width: int, out: U64) -> bool:
-    """Write the values as words, zeros behind, and return whether all have `width` bytes; if not, stop there.
+    """Write the values as words, padded with zeros; return whether all have `width` bytes; if not, stop.
 
     values, buffers as in `Views`, out (n, ceil(width / 8)) uint64.
     """
@@ -77,12 +72,12 @@ def gather_words(values: U32, buffers: I64, width: int, out: U64) -> bool:
 
 @kernel
 def hamming_views(query: U64, values: U32, buffers: I64, width: int, out: U16) -> bool:
-    """Write the distances of the values to one hash and return whether all have `width` bytes; if not, stop there.
+    """Write the distances of the values to one hash; return whether all have `width` bytes; if not, stop.
 
-    query (ceil(width / 8),) uint64 with zeros behind, values, buffers as in `Views`, out (n,) uint16.
+    query (ceil(width / 8),) uint64, padded with zeros; values, buffers as in `Views`, out (n,) uint16.
     """
-    # Blocks of 64 bytes, the last one back from the end of the value, without the bytes of the one before: 6 ns a
-    # bmh1 where words take 10.
+    # Blocks of 64 bytes take 6 ns per bmh1, words 10. The last block ends at the end of the value; its mask excludes
+    # the bytes of the block before.
     n_blocks = (width + 63) >> 6 if width >= 64 else 0
     ours = np.zeros(64 * n_blocks, np.uint8)
     mask = np.zeros(64 * n_blocks, np.uint8)

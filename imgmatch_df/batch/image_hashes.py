@@ -1,4 +1,4 @@
-"""One encoded image to its hashes: decode, then hash, in the calling thread."""
+"""Hashing of one encoded image in the calling thread."""
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -29,7 +29,7 @@ def hash_image(data: Any, options: Options, out: Out) -> ImageSize | Failure:
     Parameters
     ----------
     data
-        The file, whole, with the buffer protocol.
+        The whole file, an object with the buffer protocol.
     options
         How to decode.
     out
@@ -68,7 +68,7 @@ def hash_image(data: Any, options: Options, out: Out) -> ImageSize | Failure:
 
 
 def sample_images() -> list[bytes]:
-    """Return one small image of each kind: hashing them compiles and loads all that decoding needs."""
+    """Return one small image of each format and mode; hashing them compiles and loads everything for decoding."""
     from io import BytesIO
 
     from PIL import Image

@@ -1,8 +1,8 @@
-"""Decoder processes: an image that crashes its decoder, or takes too long or too much memory, costs one row.
+"""Decoder processes, so that an image that crashes its decoder, or takes too long or too much memory, fails alone.
 
-A thread cannot be stopped and shares its memory, so each thread that hashes talks to a process of its own: bytes go in,
-hashes come out. The processes are forked from a fork server, which has everything imported and no other threads: that
-takes milliseconds, so a killed one is replaced at once.
+A thread cannot be stopped, and shares its memory. Each hashing thread therefore sends its images to a separate process,
+which returns the hashes. The processes are forked from a fork server, which has imported everything and has no other
+threads. A fork takes milliseconds, so a killed process is replaced at once.
 """
 
 import atexit
@@ -29,9 +29,9 @@ from imgmatch_df.options import Options
 # 88 megapixels, the default of `max_pixels`, take 3 to 27 s in the slowest formats.
 DEADLINE_S: Final = 30.0
 _START_S: Final = 120.0  # importing and compiling, on a busy machine
-_BUFFER_BYTES: Final = 1 << 20  # which most images fit in; systems may allow less
+_BUFFER_BYTES: Final = 1 << 20  # larger than most images; the system may allow less
 _END_S: Final = 10.0
-_PAUSES_S: Final = (0.05, 0.5)  # before a process that could not be started is tried again
+_PAUSES_S: Final = (0.05, 0.5)  # before each retry to start a process
 
 REQUEST: Final = Struct("<IQ")  # bytes of the options and hash kinds, pickled; bytes of the image
 RESPONSE: Final = Struct("<BIIQI")  # kind, width, height, pixels, bytes of what follows
@@ -46,8 +46,8 @@ KERNEL_FAILED: Final = 3
 GRANTED: Final = b"y"
 DECLINED: Final = b"n"
 PID: Final = Struct("<i")  # or the error number of fork(2), negative
-LENGTH: Final = Struct("<I")  # of why the fork server cannot decode; 0 where it can
-# What the fork server is sent with a socket: the priority of the decoder.
+LENGTH: Final = Struct("<I")  # of the reason why the fork server cannot decode; 0 if it can
+# The byte that is sent to the fork server with a socket: the priority of the decoder.
 NORMAL: Final = b"n"
 LOW: Final = b"l"
 
@@ -62,7 +62,7 @@ class DecoderLostError(Exception):
 
 
 class DeclinedError(Exception):
-    """The image is larger, or takes longer, than its lane allows."""
+    """The image takes more memory or time than its lane allows."""
 
 
 class DecodersUnavailableError(ImgMatchError):
@@ -70,18 +70,18 @@ class DecodersUnavailableError(ImgMatchError):
 
 
 class Lane(NamedTuple):
-    """Which images are decoded, and what they may take.
+    """Limits for the images of some callers.
 
     Parameters
     ----------
     budget
-        Limits the memory that decoding takes at a time; None stands for the budget of this process.
+        Limits the total memory of images that are decoded at a time; None means the budget of this process.
     max_bytes
         Images that take more memory are declined.
     max_s
-        Images that take longer are declined, in seconds. None: they fail after `DEADLINE_S`.
+        Images that take more seconds are declined. None: they fail after `DEADLINE_S`.
     priority
-        `NORMAL`, or `LOW` for processes that leave the processors to others.
+        `NORMAL`, or `LOW` for processes that yield the processors to others.
     """
 
     budget: PixelBudget | None = None
@@ -111,9 +111,9 @@ class _Decoder:
         DecoderLostError
             If the process ends before it responds.
         TimeoutError
-            If it does not respond by the deadline.
+            If it does not respond before the deadline.
         DeclinedError
-            If the image takes more memory than the lane allows. The process can be used on.
+            If the image takes more memory than the lane allows. The process can be used again.
         """
         within_s = DEADLINE_S if lane.max_s is None else lane.max_s
         self._connection.settimeout(within_s)
@@ -143,21 +143,21 @@ class _Decoder:
         return Failure(status, detail)
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
-        # Its end of the connection is open, so it has not ended, and its number is not another's.
+        """Kill the process."""
+        # Its end of the connection is open, so it is running, and its process ID was not reused.
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         self._connection.close()
 
     def close(self) -> None:
-        """Let the process end by itself."""
+        """Close the connection, at which the process ends."""
         self._connection.close()
 
     def _send_image(self, head: bytes, data: memoryview) -> None:
-        """Send a request: all that fits at once, so that the process is woken once."""
+        """Send a request, as much as possible in one call, so that the process wakes up once."""
         try:
             n_sent = self._connection.sendmsg([head, data]) - len(head)
-            if n_sent < 0:  # it does not read
+            if n_sent < 0:  # the process does not read
                 raise DecoderLostError
             self._connection.sendall(data[n_sent:])
         except (BrokenPipeError, ConnectionResetError) as error:
@@ -170,7 +170,7 @@ class _Decoder:
             raise DecoderLostError from error
 
     def _used_s(self) -> float:
-        """Return the processor time of the process, in seconds; where the system does not tell it, any time."""
+        """Return the processor time of the process in seconds; if the system does not provide it, the current time."""
         if sys.platform != "linux":
             return monotonic()
         from time import clock_gettime
@@ -181,7 +181,7 @@ class _Decoder:
             raise DecoderLostError from error
 
     def _receive_start(self, began_s: float, lane: Lane) -> bytearray:
-        """Return at least the head of a response, which nearly always is all of it."""
+        """Return at least the header of a response, which nearly always is the whole response."""
         out = bytearray(_RESPONSE_BYTES)
         n_bytes = 0
         for n_left in reversed(range(_N_WAITS)):
@@ -189,7 +189,7 @@ class _Decoder:
                 n_bytes = self._connection.recv_into(out)
                 break
             except TimeoutError:
-                # On a busy machine the process may have waited for a processor rather than worked.
+                # On a busy machine the process may have waited for a processor.
                 if lane.max_s is None or not n_left or self._used_s() - began_s > lane.max_s / 2:
                     raise
             except ConnectionResetError as error:
@@ -209,7 +209,7 @@ class _Decoder:
 
 
 def receive(connection: socket.socket, n_bytes: int) -> bytearray:
-    """Return the next bytes of a connection; raise EOFError where it ends before."""
+    """Return the next bytes of a connection; raise EOFError if it ends before."""
     out = bytearray(n_bytes)
     view, at = memoryview(out), 0
     while at < n_bytes:
@@ -221,7 +221,7 @@ def receive(connection: socket.socket, n_bytes: int) -> bytearray:
 
 
 class _ForkServer:
-    """The process that decoders are forked from; all of them end with it.
+    """The process that forks decoders; all of them end with it.
 
     Raises
     ------
@@ -240,7 +240,7 @@ class _ForkServer:
                     env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    start_new_session=True,  # Ctrl-C on the terminal is for the caller
+                    start_new_session=True,  # Ctrl-C on the terminal must reach the caller only
                 )
         except BaseException:
             self._control.close()
@@ -249,14 +249,14 @@ class _ForkServer:
         self._is_ready = False
 
     def wait_until_ready(self) -> None:
-        """Wait until it has imported and compiled everything.
+        """Wait until the fork server has imported and compiled everything.
 
         Raises
         ------
         DecodersUnavailableError
             If it cannot decode.
         OSError, EOFError
-            If it ends, or takes too long.
+            If it ends, or does not respond in time.
         """
         if self._is_ready:
             return
@@ -279,8 +279,8 @@ class _ForkServer:
             raise
 
     def close(self) -> None:
-        """End it."""
-        with suppress(OSError):  # it has ended
+        """End the fork server."""
+        with suppress(OSError):  # it has already ended
             self._control.shutdown(socket.SHUT_RDWR)
         try:
             self.process.wait(_END_S if self._is_ready else 0)
@@ -290,7 +290,7 @@ class _ForkServer:
         self._control.close()
 
     def forget(self) -> None:
-        """Close what a forked child has inherited."""
+        """Close the connections that a forked child has inherited."""
         self._control.close()
 
 
@@ -302,7 +302,7 @@ def _unavailable(reason: object) -> str:
 
 
 class Decoders:
-    """The decoder processes of this process: as many as there are threads that hash at a time."""
+    """The decoder processes of this process: one per thread that hashes."""
 
     def __init__(self) -> None:
         if not hasattr(os, "fork"):
@@ -313,7 +313,7 @@ class Decoders:
         self._free_low: list[_Decoder] = []
         self._server: _ForkServer | None = None
         self._is_closed = False
-        self.responded_at = 0.0  # by `monotonic`: when an image was last decoded, or found to be broken
+        self.responded_at = 0.0  # time of `monotonic` at which an image was last decoded or failed
 
     def hash_image(self, data: Any, options: Options, out: Out, lane: Lane = _ANY) -> ImageSize | Failure:
         """Write the hashes of an encoded image; return its size, or why it has no hashes; as `image_hashes.hash_image`.
@@ -325,7 +325,7 @@ class Decoders:
         ImgMatchError
             If the kernel of a hash kind cannot be imported, or raises an exception.
         DeclinedError
-            If the image is too large or too slow for the lane; then it can be hashed in another one.
+            If the image is too large or too slow for the lane; it can be hashed in another lane.
         DecodersUnavailableError
             If no process can be started.
         """
@@ -356,12 +356,12 @@ class Decoders:
         return result
 
     def warm_up(self, n_decoders: int, priority: bytes = NORMAL) -> None:
-        """Start so many processes now."""
+        """Start `n_decoders` processes now."""
         for decoder in [self._take(priority) for _ in range(n_decoders)]:
             self._give_back(decoder, priority)
 
     def close(self) -> None:
-        """End the processes, also those that decode."""
+        """End all processes, also those that are decoding."""
         with self._lock:
             self._is_closed = True
             for decoder in self._free + self._free_low:
@@ -372,7 +372,7 @@ class Decoders:
                 self._server.close()
 
     def forget(self) -> None:
-        """Close what a forked child has inherited."""
+        """Close the connections that a forked child has inherited."""
         for decoder in self._free + self._free_low:
             decoder.close()
         if self._server is not None:
@@ -398,12 +398,12 @@ class Decoders:
             sleep(pause_s)
             try:
                 return self._started().fork(priority)
-            except (OSError, EOFError, DecoderLostError) as found:  # it may be a lack that passes
+            except (OSError, EOFError, DecoderLostError) as found:  # resources may be short for a moment
                 error = found
         raise DecodersUnavailableError(_unavailable(str(error) or "its process ended")) from error
 
     def _started(self) -> _ForkServer:
-        """Return the fork server, a new one where it has ended."""
+        """Return the fork server; a new one if it has ended."""
         with self._starting:
             with self._lock:
                 if self._is_closed:
@@ -427,7 +427,7 @@ _decoders: Decoders | None = None
 
 
 def decoders() -> Decoders:
-    """Return the decoder processes of this process, which are started when they are needed first."""
+    """Return the decoder processes of this process, which are started on first use."""
     global _decoders
     with _lock:
         if _decoders is None:

@@ -1,4 +1,4 @@
-"""What decoder processes run: the fork server, and its children that decode."""
+"""Code of the decoder processes: the fork server and its children, which decode."""
 
 import ctypes
 import errno
@@ -32,9 +32,9 @@ from imgmatch_df.images import pixel_budget
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 
-# Beside what the process has mapped when it starts: the memory of one image.
+# Memory of one image, in addition to that of the process when it starts.
 MAX_BYTES: Final = 1_500_000_000
-_LOW_NICENESS: Final = 10  # a tenth of the processor time of a process of normal priority
+_LOW_NICENESS: Final = 10  # it gets a tenth of the processor time of a process of normal priority
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -58,14 +58,14 @@ def serve_forks(fd: int, kinds: bytes) -> None:
             while _serve_fork(control, children):
                 pass
         finally:
-            for child in children:  # none has been waited for, so no number is that of another process
+            for child in children:  # none has been waited for, so no process ID was reused
                 os.kill(child, signal.SIGKILL)
             for child in children:
                 os.waitpid(child, 0)
 
 
 def _serve_fork(control: socket.socket, children: set[int]) -> bool:
-    """Fork one decoder; return whether there may be more to fork."""
+    """Fork one decoder; return False if the connection is closed."""
     try:
         priority, fds, _, _ = socket.recv_fds(control, 1, 1)
     except ConnectionResetError:
@@ -106,7 +106,7 @@ def _warm_up(kinds: tuple[HashKind, ...]) -> None:
     for result in hashed:
         if isinstance(result, Failure):
             raise RuntimeError(f"a sample image is not decoded: {result.detail}")
-    gc.freeze()  # what is collected is written to, and no longer shared
+    gc.freeze()  # a collection would write to shared pages and copy them
 
 
 def _be_decoder(fd: int, priority: bytes) -> None:
@@ -119,16 +119,16 @@ def _be_decoder(fd: int, priority: bytes) -> None:
 
 
 class _DeclinedError(BaseException):
-    """The other side wants this image no longer; no decoder takes it for a broken image."""
+    """The image was declined. Not an `Exception`, so that no decoder reports a broken image."""
 
 
 class _BudgetOfParent(PixelBudget):
-    """The budget of the process that decodes for many, from which this one takes."""
+    """The budget of the parent process, from which this process takes."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(0)
         self._connection = connection
-        self.n_bytes = 0  # taken for the image that is being decoded
+        self.n_bytes = 0  # taken for the current image
 
     def take(self, n_bytes: int) -> None:
         """Take the bytes of an image from the budget."""
@@ -175,7 +175,7 @@ def _serve_images(connection: socket.socket) -> None:
 
 
 def _end_with_parent() -> None:
-    """Have the system end this process when the fork server is killed, which then cannot do it."""
+    """Have the system kill this process if the fork server is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -1,4 +1,4 @@
-"""One batch of sources in, one batch of visual hashes out: rows spread over the pool, each batch decoded once."""
+"""Hashing of a batch of sources in the thread pool."""
 
 import threading
 from collections import deque
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # As `image_hashes.hash_image`.
 HashOne: TypeAlias = Callable[[Any, Options, Out], ImageSize | Failure]
 
-# How soon Ctrl-C is noticed where no lock is interrupted by it: on Windows, and in the threads of Polars.
+# Seconds until Ctrl-C is noticed if it does not interrupt a lock: on Windows, and in the threads of Polars.
 _POLL_S = 0.05
 _ONE = pl.Series([1])
 
@@ -37,7 +37,7 @@ def hash_batch(values: pl.Series, options: Options, hash_types: Sequence[str] = 
     Parameters
     ----------
     values
-        `String` (paths, base64, data URIs, URLs, mixed), `Binary` (encoded pictures) or `Null`.
+        `String` (paths, base64, data URIs, URLs, mixed), `Binary` (encoded images) or `Null`.
     options
         How to read and decode.
     hash_types
@@ -51,7 +51,7 @@ def hash_batch(values: pl.Series, options: Options, hash_types: Sequence[str] = 
     Raises
     ------
     ColumnError
-        If the dtype is no source dtype.
+        If the dtype is not a source dtype.
     RowError
         With ``on_error="raise"``, for the first row that fails.
     """
@@ -59,7 +59,7 @@ def hash_batch(values: pl.Series, options: Options, hash_types: Sequence[str] = 
 
     rows = hash_sources(_sources(values), options, hash_types)
     valid = rows.valid
-    # Without queries: they may need the threads of Polars, which may be waiting for this batch.
+    # No Polars query is used, because it may need the threads of Polars, which may wait for this batch.
     return pl.DataFrame(
         {
             WIDTH: size_series(rows.width, valid),
@@ -77,7 +77,7 @@ def hash_sources(
 ) -> "HashedRows":
     """Return the visual hashes of a batch of sources that are Python objects; see `hash_batch`.
 
-    For few pictures at a time: making columns, and taking them apart again, costs as much as hashing one.
+    For few images at a time: converting them to columns and back takes as long as hashing one image.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def hash_source(
 ) -> dict[str, Any]:
     """Return the visual hashes of a source, of an address what it gave, as `HashedRows.row` does, in this thread.
 
-    For callers with threads of their own: sharing out a batch of one row takes 0.1 ms. Such a caller may also have
-    images hashed by `hash_one`.
+    For callers that have their own threads: handing a batch of one row to the pool takes 0.1 ms. `hash_one` replaces
+    the function that hashes an image.
     """
     rows = HashedRows(1, kinds, hash_one)
     failure = rows.read(0, source, options)
@@ -109,7 +109,7 @@ def hash_source(
 
 
 class HashedRows:
-    """The columns of a batch; while it is under way, each row is written once, by the thread that has it."""
+    """The columns of a batch. Each row is written once, by the thread that hashes it."""
 
     def __init__(self, n_rows: int, kinds: Sequence[HashKind], hash_one: HashOne | None = None) -> None:
         import numpy as np
@@ -123,7 +123,7 @@ class HashedRows:
         self.etag: list[str | None] = [None] * n_rows
 
     def read(self, row: int, source: Any, options: Options) -> Failure | None:
-        """Write the hashes of a source into a row, of an address what it gave; return why it has none."""
+        """Hash a source, or the response for a URL, into a row; return the failure, or None."""
         from imgmatch_df.fetching.read import read_source
 
         if isinstance(source, Fetched):
@@ -137,7 +137,7 @@ class HashedRows:
         return data if isinstance(data, Failure) else self.fill(row, data, options)
 
     def fill(self, row: int, data: Any, options: Options) -> Failure | None:
-        """Write the hashes of an encoded picture into a row; return why it has none."""
+        """Hash an encoded image into a row; return the failure, or None."""
         hash_one = self._hash_one or (decoders().hash_image if options.isolate else hash_image)
         size = hash_one(data, options, {kind: hashes[row] for kind, hashes in self.hashes.items()})
         if isinstance(size, Failure):
@@ -146,7 +146,7 @@ class HashedRows:
         return None
 
     def fail(self, row: int, failure: Failure) -> None:
-        """Write into a row why it has no hashes."""
+        """Write a failure into a row."""
         self.status[row] = STATUSES.index(failure.status)
         self.detail[row] = failure.detail
 
@@ -185,7 +185,7 @@ def _sources(values: pl.Series) -> Sequence[Any]:
 class _Buffers(Sequence[Any]):
     """A `Binary` column as a sequence of memoryviews and None, by the layout of Arrow's binary view.
 
-    0.4 microseconds a row, whatever its length; a scalar of pyarrow copies each picture while it holds the GIL, 30.
+    It takes 0.4 microseconds per row of any length; a scalar of pyarrow takes 30 and copies each image with the GIL.
     """
 
     _VIEW = Struct("<i4xii")  # length; four bytes of the value; which buffer it lies in, and where
@@ -211,12 +211,12 @@ class _Buffers(Sequence[Any]):
 
 
 class _Run:
-    """The rows of a batch while they are hashed.
+    """A batch that is being hashed.
 
-    The threads of the pool take the local rows, each the next that nobody has, and rows with addresses as they arrive,
-    so that a slow server holds no thread; the same address in several rows is fetched and decoded once. When a strict
-    run stops, every row before a failed one has been finished: which failure is the first depends neither on the
-    threads nor on the network.
+    Each thread of the pool takes the next local row, and rows with URLs when their responses are complete, so a slow
+    server blocks no thread. A URL in several rows is fetched and decoded once. With ``on_error="raise"``, all rows
+    before a failed one are hashed before the error is raised, so the first failure depends neither on the threads nor
+    on the network.
     """
 
     def __init__(self, sources: Sequence[Any], rows: HashedRows, options: Options) -> None:
@@ -239,13 +239,13 @@ class _Run:
         self._n_workers = 0
         self._n_open = len(local) + len(self._places)
         self._ended = threading.Event()
-        self._end = len(sources)  # what comes behind this row is not needed
+        self._end = len(sources)  # rows after this one are not needed
         self._failure: Failure | None = None
         self._error: BaseException | None = None
         self._stop_download: Callable[[int], None] = lambda _: None
 
     def run(self) -> None:
-        """Fill the rows; raise for the first that failed, where the options say so."""
+        """Hash the rows; with ``on_error="raise"``, raise the error of the first that failed."""
         for _ in range(min(n_threads(), self._n_open - len(self._places))):
             self._call_worker()
         if self._places:
@@ -259,9 +259,9 @@ class _Run:
         try:
             _running.add(self)
             while not self._ended.wait(_POLL_S):
-                _ONE.sum()  # Polars keeps Ctrl-C until the batch is done, unless it is called: then it raises
+                _ONE.sum()  # Polars defers Ctrl-C until the batch is done, but raises it in any call
         except KeyboardInterrupt:
-            # The first batch to see it ends the query, and Polars takes it for dealt with: the others never see it.
+            # Polars delivers it to one batch only, so that batch stops the others.
             for run in list(_running):
                 run._give_up(KeyboardInterrupt())
             raise
@@ -273,7 +273,7 @@ class _Run:
             raise row_error(self._failure, self._end)
 
     def _call_worker(self) -> None:
-        """Have one more thread work, unless all do: asking the pool costs 30 microseconds."""
+        """Start one more worker, unless all threads work: submitting to the pool takes 30 microseconds."""
         with self._lock:
             if self._n_workers == n_threads():
                 return
@@ -284,7 +284,7 @@ class _Run:
             self._give_up(error)
 
     def _next(self) -> tuple[list[int], Fetched | None, Callable[[], None]] | None:
-        """Return what a worker is to do next; None ends it. What has been fetched takes memory, so it comes first."""
+        """Return the next task of a worker; None ends it. Responses come first, because they take memory."""
         with self._lock:
             if self._fetched:
                 return self._fetched.popleft()
@@ -295,7 +295,7 @@ class _Run:
             return None
 
     def _work(self) -> None:
-        """Hash, until there is nothing to hash just now."""
+        """Hash rows until none is ready."""
         try:
             while (task := self._next()) is not None:
                 same, fetched, release = task
@@ -309,7 +309,7 @@ class _Run:
             self._give_up(error)
 
     def _arrived(self, position: int, answer: Any, release: Callable[[], None]) -> None:
-        """Take what an address gave, in the thread of the network."""
+        """Receive the response for a URL, in the thread of the download scheduler."""
         if isinstance(answer, BaseException):
             self._give_up(answer)
         elif isinstance(answer, Fetched):
@@ -329,7 +329,7 @@ class _Run:
         return self._rows.read(row, self._sources[row] if fetched is None else fetched, self._options)
 
     def _settle(self, same: list[int], failure: Failure | None) -> None:
-        """Write how the rows of one source ended; the first of them has its hashes already."""
+        """Complete the rows of one source; the first of them already has its hashes."""
         rows, first = self._rows, same[0]
         for row in same:
             if failure is not None:
@@ -344,7 +344,7 @@ class _Run:
             self._stop(first, failure)
 
     def _stop(self, row: int, failure: Failure | None = None) -> None:
-        """Leave out what comes behind `row`."""
+        """Cancel the rows after `row`."""
         with self._lock:
             if row >= self._end:
                 return
@@ -352,11 +352,11 @@ class _Run:
         self._stop_download(self._position_of(row))
 
     def _position_of(self, row: int) -> int:
-        """Return the position of the last address that stands in `row` or before it, -1 where none does."""
+        """Return the position of the last URL in `row` or before it, -1 if there is none."""
         return sum(same[0] <= row for same in self._rows_of) - 1
 
     def _finish(self) -> None:
-        """Count one source as done."""
+        """Mark one source as done."""
         with self._lock:
             self._n_open -= 1
             if self._n_open:
@@ -364,7 +364,7 @@ class _Run:
         self._ended.set()
 
     def _give_up(self, error: BaseException) -> None:
-        """End the batch because of Ctrl-C, a bug, or the interpreter's end."""
+        """End the batch after Ctrl-C or a bug, or at the end of the interpreter."""
         self._error = error
         self._stop(-1)
         self._ended.set()

@@ -1,4 +1,4 @@
-"""The functions under the expressions of a source column, and how one statement hashes each batch once."""
+"""Functions of the expressions on a source column, which hash each batch once per statement."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ from imgmatch_df.batch.statements import Running
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, STATUS, WIDTH
 from imgmatch_df.options import Options
 
-# Batches that a statement holds for its other expressions: Polars works on one for each thread of its pool.
+# Batches that are kept for the other expressions of a statement: Polars computes one per thread of its pool.
 _MAX_HELD: Final = 2 * pl.thread_pool_size() + 2
 # The fields of a batch that are not hashes.
 _NO_KINDS: Final = frozenset((WIDTH, HEIGHT, STATUS, DETAIL, ETAG))
@@ -23,9 +23,10 @@ _local = threading.local()
 
 
 class Field:
-    """Take one field out of a batch of visual hashes: what an expression stacks on a `SharedBatches`.
+    """Function that takes one field of a batch of visual hashes; an expression calls it on a `SharedBatches`.
 
-    Each expression has its own instance, so the instances alive tell whether a batch may be asked for again.
+    Each expression has its own instance, so the number of live instances shows whether another expression may need the
+    same batch.
     """
 
     def __init__(self, batches: "SharedBatches", name: str, names: Iterable[str] = ()) -> None:
@@ -44,7 +45,7 @@ class Field:
 
 
 class Whole(Field):
-    """Keep several fields of a batch of visual hashes, as a struct."""
+    """Function that takes several fields of a batch of visual hashes, as a struct."""
 
     def __init__(self, batches: "SharedBatches", names: Iterable[str]) -> None:
         super().__init__(batches, "visual_hash", names)
@@ -58,7 +59,7 @@ class Whole(Field):
 
 
 class _Flight:
-    """A batch that is being hashed, or has been. Keeps the input, so that its buffers keep their addresses."""
+    """A batch in flight or finished. Keeps a reference to the input, so that its buffer addresses are not reused."""
 
     def __init__(self, values: pl.Series) -> None:
         from concurrent.futures import Future
@@ -68,11 +69,11 @@ class _Flight:
 
 
 class SharedBatches:
-    """The function under expressions on source columns: hashes a batch once for each statement.
+    """Function of the expressions on source columns, which hashes each batch once per statement.
 
-    Polars calls it once a batch where it merges the expressions of a lazy query, as it does where they have the same
-    function object and are not nested. Elsewhere it calls it with the same buffers for each expression; all but the
-    first of these calls take the result of the first.
+    In a lazy query Polars merges expressions that have the same function object and are not nested, and calls the
+    function once per batch. Otherwise it calls the function with the same buffers for each expression; the first of
+    these calls hashes the batch, and the others return its result.
 
     Only hashes that some `Field` takes are computed; the others are null.
 
@@ -84,23 +85,18 @@ class SharedBatches:
         Of the result: a `Struct` with the fields of `kinds.batch_fields`.
     source
         What tells the source column from others: expressions on other columns share nothing with these.
-    merged
-        Whether Polars is known to merge all expressions on it: then no batch is held for a second call.
     """
 
-    def __init__(
-        self, options: Options, dtype: pl.Struct, source: bytes | None = None, *, merged: bool = False
-    ) -> None:
+    def __init__(self, options: Options, dtype: pl.Struct, source: bytes | None = None) -> None:
         self.fields: WeakSet[Field] = WeakSet()
         self.dtype = dtype
         self._options = options
         self._source = source
-        self._merged = merged
 
     def __call__(self, values: pl.Series) -> pl.Series:
         """Return the `Struct` of visual hashes of `values`."""
-        # A thread that hashes a batch waits for no other batch, so no threads wait for each other.
-        if self._merged or len(self.fields) < 2 or values.is_empty() or getattr(_local, "hashes", False):
+        # A thread that hashes a batch does not wait for another batch, so there is no deadlock.
+        if len(self.fields) < 2 or values.is_empty() or getattr(_local, "hashes", False):
             return self._hash(values, self._asked())
         running = Running()
         # After `Running`: then the fields of all statements that it has found are there.
@@ -162,8 +158,8 @@ _functions: WeakValueDictionary[tuple[Options, pl.Struct, bytes], SharedBatches]
 
 
 def _buffer_addresses(values: pl.Series) -> tuple[Any, ...]:
-    """Return where the values lie in memory: equal for two views of one column, whatever made the views."""
-    newest = pl.CompatLevel.newest()  # string and binary views, as Polars holds them: nothing is copied
+    """Return the memory addresses of the values; they are equal for two views of one column."""
+    newest = pl.CompatLevel.newest()  # string and binary views, the layout of Polars, so nothing is copied
     arrays = [chunk.to_arrow(compat_level=newest) for chunk in values.get_chunks()]
     return tuple(
         (array.offset, len(array), *(None if buffer is None else buffer.address for buffer in array.buffers()))

@@ -222,7 +222,7 @@ def remove_duplicates(
         call = VerbArguments(
             radius=table.radius(kind) if radius is None else radius,
             hash_type=kind.name,
-            linkage=linkage,  # type: ignore[typeddict-item]  # checked by `cluster`, with a hint
+            linkage=linkage,
             keep=keep,  # type: ignore[typeddict-item]
         )
         nests = against is None and form is not None and form.nests

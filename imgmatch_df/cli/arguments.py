@@ -7,15 +7,15 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Any, Final, TypedDict, get_args
 
 import typer
 from typer.core import TyperCommand
 
 from imgmatch_df.cli.outputs import suffixes_text
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames.clustering import Keep, Linkage
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, hash_kinds
+from imgmatch_df.matching.linkages import LINKAGES, Keep
 from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
 from imgmatch_df.store.base import store_suffixes
 
@@ -102,9 +102,9 @@ Radius = Annotated[
     ),
 ]
 LinkageName = Annotated[
-    str, typer.Option(metavar="connected|star", help="Whether duplicates of duplicates are duplicates.")
+    str, typer.Option(metavar="|".join(LINKAGES), help="Whether duplicates of duplicates are duplicates.")
 ]
-KeepName = Annotated[str, typer.Option(metavar="first|last|largest", help="Which image of a cluster is kept.")]
+KeepName = Annotated[str, typer.Option(metavar="|".join(get_args(Keep)), help="Which image of a cluster is kept.")]
 Against = Annotated[
     str | None,
     typer.Option(metavar="STORED", show_default=False, help="Also remove rows that match this store, table or folder."),
@@ -234,7 +234,7 @@ class VerbArguments(TypedDict):
 
     radius: int
     hash_type: str
-    linkage: Linkage
+    linkage: str
     keep: Keep
 
 

@@ -1,6 +1,6 @@
 """What every frame verb does first: check the call, hash the source column, lay out the hashes for the kernels."""
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -10,7 +10,7 @@ import polars as pl
 from imgmatch_df.columns import ROW_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
-from imgmatch_df.frames.layout import PLAIN, Affixes, arranged
+from imgmatch_df.frames.layout import PLAIN, Affixes, arranged, free_name
 from imgmatch_df.hashes import codec
 from imgmatch_df.hashes.kinds import HashKind, hash_kind, visual_hash_fields
 from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
@@ -215,14 +215,6 @@ def check_id(schema: pl.Schema, id_column: str | None) -> None:
             f"column {id_column!r} has dtype Object, which Polars cannot gather\n"
             "Hint: an id is of any other dtype, such as text; None names rows by number."
         )
-
-
-def free_name(names: Container[str]) -> str:
-    """Return a name for a column that is dropped again, which is none of `names`."""
-    name = "__imgmatch"
-    while name in names:
-        name += "_"
-    return name
 
 
 def shown_names(schema: Mapping[str, Any]) -> str:

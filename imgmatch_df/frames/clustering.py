@@ -5,7 +5,7 @@ Each takes a frame that has a hash column, or hashes its ``source=`` column firs
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack, get_args
 
 import polars as pl
 
@@ -32,13 +32,13 @@ from imgmatch_df.frames.checks import (
     Side,
     apply,
     check_radius,
-    free_name,
     needed_columns,
     shown_names,
 )
-from imgmatch_df.frames.layout import PLAIN, Affixes, is_hash, without_bytes
+from imgmatch_df.frames.layout import PLAIN, Affixes, free_name, is_hash, without_bytes
 from imgmatch_df.frames.reference import Stored, find_nearest
 from imgmatch_df.hashes.kinds import BMH1
+from imgmatch_df.matching.linkages import LINKAGES, Keep
 from imgmatch_df.options import SourceOptions, check_choice, check_flag
 from imgmatch_df.progress import steps
 from imgmatch_df.store.base import Target
@@ -46,9 +46,6 @@ from imgmatch_df.store.base import Target
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-Linkage = Literal["connected", "star"]
-Keep = Literal["first", "last", "largest"]
 
 # A cluster of more than a tenth of the rows is probably a mistake, where there are enough rows to say so.
 _FEW_ROWS: Final = 50
@@ -60,7 +57,7 @@ def cluster(
     radius: int = 0,
     hash_type: str = BMH1.name,
     *,
-    linkage: Linkage = "connected",
+    linkage: str = "connected",
     keep: Keep = "first",
     id: str | None = None,
     against: Frame | Target | None = None,
@@ -203,7 +200,7 @@ def remove_duplicates(
     radius: int = 0,
     hash_type: str = BMH1.name,
     *,
-    linkage: Linkage = "connected",
+    linkage: str = "connected",
     keep: Keep = "first",
     against: Frame | Target | None = None,
     source: str | None = None,
@@ -251,7 +248,7 @@ def nest_duplicates(
     frame: FrameT,
     radius: int,
     hash_type: str,
-    linkage: Linkage = "connected",
+    linkage: str = "connected",
     keep: Keep = "first",
     against: Frame | Target | Stored | None = None,
     source: str | None = None,
@@ -301,8 +298,9 @@ def nest_duplicates(
 class _Grouping:
     """How rows are put into clusters: the arguments of `cluster`, checked."""
 
-    def __init__(self, call: Call[FrameT], radius: int, linkage: Linkage, keep: Keep, *, diameter: bool) -> None:
-        check_choice("linkage", linkage, get_args(Linkage), "'connected' chains near-duplicates, 'star' does not.")
+    def __init__(self, call: Call[FrameT], radius: int, linkage: str, keep: Keep, *, diameter: bool) -> None:
+        what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
+        check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
         # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
         self.kind, self.hash, self.progress = call.kind, call.hash, call.progress
@@ -367,16 +365,13 @@ class _Grouping:
         order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side))
         with steps("clustering", shown=self.progress) as step:
             labels = join.connect(side.words, self.radius, self.kind.n_bits, progress=step)
-        if self.linkage == "star":
-            labels = clusters.star(side.words, self.radius, labels, order)
-        else:
-            labels = clusters.representatives(labels, order)
+        labels = LINKAGES[self.linkage].find_representatives(side.words, self.radius, labels, order)
         # From positions among the rows that have a hash to rows; a row without one is its own cluster.
         representative = np.arange(side.n_rows, dtype=np.uint32)
         representative[side.rows] = side.rows[labels]
         _, cluster = np.unique(clusters.first_rows(representative), return_inverse=True)
         distance = np.zeros(side.n_rows, np.uint16)
-        distance[side.rows] = to_representative = clusters.distances(side.words, labels)
+        distance[side.rows] = to_representative = clusters.representative_distances(side.words, labels)
         self._warn_of_large(labels, to_representative)
         diameter = np.zeros(side.n_rows, np.uint16)
         if self.diameter:
@@ -409,7 +404,7 @@ class _Grouping:
             return
         hints = {
             f"radius={self.kind.near_radius} finds edited copies.": self.radius > self.kind.near_radius,
-            "linkage='star' does not chain.": self.linkage != "star",
+            "linkage='star' does not chain.": LINKAGES[self.linkage].chains,
             "near_duplicates gives the distance of every pair.": True,
         }
         warn(

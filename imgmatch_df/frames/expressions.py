@@ -13,10 +13,11 @@ from typing import Unpack, overload
 
 import polars as pl
 
+from imgmatch_df.batch import run
 from imgmatch_df.batch.sharing import Field, SharedBatches, Whole, shared_batches
 from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.frames.layout import PLAIN, Affixes, arranged
+from imgmatch_df.frames.layout import PLAIN, Affixes, arranged, free_name
 from imgmatch_df.hashes import codec
 from imgmatch_df.hashes.kinds import (
     BMH1,
@@ -245,14 +246,15 @@ def visual_hash(
         check_no_patterns(schema)
         names = affixes.add(fields, schema)
         hash_fields = {name: fields[name] for name in names if name in KINDS}
-        batches = SharedBatches(checked, pl.Struct(batch_fields(hash_fields)), merged=True)
-        base = _map(pl.col(source), batches, batches.dtype)
-        columns = [_stack(base, Field(batches, name), dtype).alias(names[name]) for name, dtype in fields.items()]
+        # One expression hashes, so nothing is shared. `unnest` would hash even if no new column is selected.
+        whole = free_name({**schema, **fields})
+        hash_batch = partial(_hash_batch, options=checked, hash_types=tuple(hash_fields))
+        base = _map(pl.col(source), hash_batch, pl.Struct(batch_fields(hash_fields))).alias(whole)
+        columns = [pl.col(whole).struct.field(name).alias(names[name]) for name in fields]
         new = [names[name] for name in fields if name not in hash_fields]
         hashes = {names[name]: dtype for name, dtype in hash_fields.items()}
         order = arranged(new, {**schema, **hashes}, hashes)
-        hashed = data.with_columns(columns) if isinstance(data, pl.LazyFrame) else _run(data, columns)
-        return hashed.select(order)
+        return data.with_columns(base).with_columns(columns).select(order)
     batches, base = _shared_base(_expr(data), checked)
     whole = _stack(base, Whole(batches, fields), pl.Struct(fields))
     names = affixes.add(fields, {})
@@ -369,6 +371,10 @@ def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
 
 
 # Functions of a module and not lambdas: expressions that hold them can be pickled.
+def _hash_batch(values: pl.Series, options: Options, hash_types: tuple[str, ...]) -> pl.Series:
+    return run.hash_batch(values, options, hash_types)
+
+
 def _distances(sides: Sequence[pl.Series]) -> pl.Series:
     return codec.distances(*sides)
 
@@ -443,11 +449,6 @@ def check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None
             f"column {source!r} has dtype {schema[source]}, sources are String (paths, URLs, base64) or Binary "
             "(pictures)\nHint: cast the column, or name another with source=."
         )
-
-
-def _run(frame: pl.DataFrame, columns: list[pl.Expr]) -> pl.DataFrame:
-    # Through a lazy frame, whose engine merges the equal subexpressions; an eager one would not.
-    return frame.lazy().with_columns(columns).collect(engine="in-memory")
 
 
 def _forget_lock_of_parent() -> None:

@@ -1,6 +1,6 @@
 """The columns of a verb's result: names that collide with none of the user's, and one order for all verbs."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import polars as pl
@@ -57,6 +57,14 @@ class Affixes(NamedTuple):
 
 
 PLAIN: Final = Affixes()
+
+
+def free_name(names: Container[str]) -> str:
+    """Return a name for a temporary column, which is not one of `names`."""
+    name = "__imgmatch"
+    while name in names:
+        name += "_"
+    return name
 
 
 def arranged(new: Iterable[str], schema: Mapping[str, Any], made: Collection[str] = ()) -> list[str]:

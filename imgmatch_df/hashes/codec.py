@@ -228,17 +228,15 @@ def hash_words(hashes: pl.Series, kind: HashKind | None = None) -> "NDArray[np.u
     """
     import numpy as np
 
-    from imgmatch_df._kernels.scratch import empty
-
     if hashes.dtype == pl.UInt64:
-        words: NDArray[np.uint64] = empty((len(hashes), 1), np.uint64)
+        words: NDArray[np.uint64] = np.empty((len(hashes), 1), np.uint64)
         words.view(">u8")[:, 0] = hashes.to_numpy()
         return words
     from imgmatch_df._kernels.views import gather_words
 
     views = hash_views(hashes, kind)
     width = views[0].width if views else (kind or BMH1).n_bytes
-    words = empty((len(hashes), -(-width // 8)), np.uint64)
+    words = np.empty((len(hashes), -(-width // 8)), np.uint64)
     start = 0
     for chunk in views:
         stop = start + len(chunk.values)

@@ -1,25 +1,31 @@
-"""Clusters of near hashes: which rows belong together, which row stands for them, and how wide they are.
+"""Clusters of near hashes, their representatives and their diameters.
 
-A clustering is one label a row. Rows without a hash take no part: leave them out, and put them back as clusters of
-their own.
+A clustering is one label per row. All rows must have a hash; the caller adds rows without one as clusters of one row.
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from imgmatch_df._kernels.arrays import I64, U16, U32, U64
 from imgmatch_df._kernels.popcount import LANES
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.matching.kernels import forest, hamming, stars
-from imgmatch_df.matching.kernels.bands import I64, U16, U32, U64
+from imgmatch_df.matching.linkages import Keep
 
-__all__ = ["Keep", "connected", "diameters", "distances", "first_rows", "preference", "representatives", "star"]
+__all__ = [
+    "connected",
+    "diameters",
+    "first_rows",
+    "preference",
+    "representative_distances",
+    "representatives",
+    "star",
+]
 
-Keep = Literal["first", "last", "largest"]
-
-_BUDGET: Final = 10_000_000  # comparisons before a kernel comes back, so that Ctrl-C is prompt
+_STEPS_PER_CALL: Final = 10_000_000  # comparisons of a kernel in one call: few, so that Ctrl-C is prompt
 
 
 def connected(n_rows: int, left: U32, right: U32) -> U32:
@@ -28,9 +34,9 @@ def connected(n_rows: int, left: U32, right: U32) -> U32:
     Parameters
     ----------
     n_rows
-        Rows there are.
+        Number of rows.
     left, right
-        Pairs of rows, uint32, in any order. Any set that connects the same rows gives the same labels.
+        Pairs of rows, uint32, in any order. All sets of pairs that connect the same rows give the same labels.
 
     Returns
     -------
@@ -46,48 +52,48 @@ def connected(n_rows: int, left: U32, right: U32) -> U32:
 def star(hashes: U64, radius: int, components: U32, order: U32 | None = None) -> U32:
     """Return the center of each row's star: in order, a row joins the first center within the radius, or becomes one.
 
-    No row is farther than the radius from its center. Exact.
+    Every row is within the radius of its center. Exact.
 
     Parameters
     ----------
     hashes
         (n, n_words) uint64.
     radius
-        Largest distance to the center, in bits; inclusive.
+        Maximum distance to the center, in bits; inclusive.
     components
-        (n,) uint32: any labels that rows within the radius of each other share, best those of `connected`.
+        (n,) uint32: labels that are equal for rows within the radius of each other; those of `connected` are fastest.
     order
-        (n,) uint32: the rows in the order in which they are asked, from `preference`; row order by default.
+        (n,) uint32: the rows in the order in which they are assigned, from `preference`; row order by default.
 
     Notes
     -----
-    Rows are compared with centers of their component only: the time is the sum over components of centers x rows, the
-    memory that of the rows, and pairs are never made.
+    A row is compared only with centers of its component: the time is the sum over components of centers x rows, and
+    memory is linear in rows.
     """
     hashes = _two_dimensional(hashes)
     n, n_words = hashes.shape
     center = np.full(n, n, np.uint32)
     members, starts = _members(components, order)
     longest = int(np.diff(starts).max(initial=0))
-    scratch = np.empty(longest, np.uint32), np.zeros((min(3, n_words), longest + LANES), np.uint64)
+    buffers = np.empty(longest, np.uint32), np.zeros((min(3, n_words), longest + LANES), np.uint64)
     cursor = np.array([0, -1, 0, 0], np.int64)
     while cursor[0] < len(starts) - 1:
-        stars.join_stars(hashes, members, starts, radius, center, *scratch, cursor, _BUDGET)
+        stars.join_stars(hashes, members, starts, radius, center, *buffers, cursor, _STEPS_PER_CALL)
     return center
 
 
 def preference(n_rows: int, keep: Keep = "first", sizes: Sequence[npt.NDArray[np.generic]] = ()) -> U32:
-    """Return the rows in the order in which they may stand for a cluster, the best first.
+    """Return the rows in the order of preference as representative of a cluster, the best first.
 
     Parameters
     ----------
     n_rows
-        Rows there are.
+        Number of rows.
     keep
-        ``"first"`` or ``"last"`` in row order, or ``"largest"`` of `sizes`, then first.
+        ``"first"`` or ``"last"`` in row order, or ``"largest"`` by `sizes`, ties in row order.
     sizes
-        For ``"largest"``: (n_rows,) numbers each, the most important first, such as pixels and bytes; unknown is
-        below every known.
+        For ``"largest"``: (n_rows,) numbers each, such as pixels and bytes, the most important first. NaN (unknown) is
+        smaller than every number.
 
     Raises
     ------
@@ -97,7 +103,7 @@ def preference(n_rows: int, keep: Keep = "first", sizes: Sequence[npt.NDArray[np
     if keep not in get_args(Keep):
         raise ArgumentError(
             f"keep must be one of {', '.join(map(repr, get_args(Keep)))}, got {keep!r}\n"
-            "Hint: 'largest' keeps the picture with the most pixels."
+            "Hint: 'largest' keeps the image with the most pixels."
         )
     if keep == "largest":
         if not sizes:
@@ -111,19 +117,19 @@ def preference(n_rows: int, keep: Keep = "first", sizes: Sequence[npt.NDArray[np
 
 
 def representatives(labels: U32, order: U32) -> U32:
-    """Return the row that stands for each row's cluster: the first of it in `order`, from `preference`. (n,) uint32."""
+    """Return the representative of each row's cluster, (n,) uint32: its first row in `order`, from `preference`."""
     chosen = np.empty(len(labels), np.uint32)
     chosen[labels[order[::-1]]] = order[::-1]
     return chosen[labels]
 
 
 def first_rows(labels: U32) -> U32:
-    """Return labels for the same clusters that are the first row of each. (n,) uint32."""
+    """Return the first row of each row's cluster, (n,) uint32."""
     return representatives(labels, preference(len(labels)))
 
 
-def distances(hashes: U64, representative: U32) -> U16:
-    """Return the distance of each row to its representative, in bits. (n,) uint16."""
+def representative_distances(hashes: U64, representative: U32) -> U16:
+    """Return the distance of each row to its representative in bits, (n,) uint16."""
     hashes = _two_dimensional(hashes)
     out = np.empty(len(hashes), np.uint16)
     hamming.hamming_pairs(hashes, hashes, np.arange(len(hashes), dtype=np.uint32), representative, out)
@@ -133,41 +139,41 @@ def distances(hashes: U64, representative: U32) -> U16:
 def diameters(hashes: U64, labels: U32, equal: U32 | None = None) -> U16:
     """Return the largest distance between two members of each row's cluster, in bits, (n,) uint16. Exact.
 
-    A cluster much wider than the radius is a chain.
+    A diameter far above the radius shows that near-duplicates were chained.
 
     Parameters
     ----------
     hashes
         (n, n_words) uint64.
     labels
-        (n,) uint32: a row of each row's cluster, as `connected` and `star` give.
+        (n,) uint32: a row of each row's cluster, from `connected` or `star`.
     equal
-        (n,) uint32: the first row with the hash of each row, from `join.first_equal`: it alone is compared. Rows with
-        equal hashes are in one cluster, whatever the linkage.
+        (n,) uint32: the first row with the hash of each row, from `join.first_equal`; then only these rows are
+        compared. Rows with equal hashes are in one cluster with every linkage.
 
     Notes
     -----
-    Members are compared from the farthest to the label's row inwards, until no pair can be wider: quick for round
-    clusters, quadratic in the different outer members at worst.
+    Members are compared in order of decreasing distance from the row of the label, until no pair can be farther apart.
+    The worst case is quadratic in the distinct members.
     """
     hashes = _two_dimensional(hashes)
     if equal is not None:
         rows, number = np.unique(equal, return_inverse=True)
         if len(rows) < len(hashes):
             return diameters(hashes[rows], number[labels[rows]].astype(np.uint32))[number]
-    distance = distances(hashes, labels)
+    distance = representative_distances(hashes, labels)
     members, starts = _members(labels, np.argsort(distance, kind="stable")[::-1].astype(np.uint32))
     widest = np.zeros(len(starts) - 1, np.uint16)
     cursor = np.zeros(2, np.int64)
     while cursor[0] < len(widest):
-        stars.measure_diameters(hashes, starts, distance, members, widest, cursor, _BUDGET)
+        stars.measure_diameters(hashes, starts, distance, members, widest, cursor, _STEPS_PER_CALL)
     out = np.empty(len(hashes), np.uint16)
     out[members] = np.repeat(widest, np.diff(starts))
     return out
 
 
 def _members(labels: U32, order: U32 | None) -> tuple[U32, I64]:
-    """Return the rows cluster by cluster, each in `order`, and where each cluster begins."""
+    """Return the rows cluster by cluster, in `order` within each, and where each cluster begins."""
     rows = np.arange(len(labels), dtype=np.uint32) if order is None else order
     members = rows[np.argsort(labels[rows], kind="stable")]
     edges = np.flatnonzero(np.diff(labels[members])) + 1

@@ -1,7 +1,7 @@
-"""Exact Hamming joins: every pair within a radius, of one set of hashes or of two, and the nearest of one hash.
+"""Exact Hamming joins: all pairs within a radius, of one set of hashes or of two, and nearest neighbours.
 
-Equal hashes are collapsed first, `plan` picks bands or a scan, and serial kernels compare chunks of it on one pool
-of threads.
+Equal hashes are collapsed first, `plan` chooses bands or a scan, and serial kernels compare parts of it in the thread
+pool.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,31 +14,32 @@ from typing import Final
 import numpy as np
 
 from imgmatch_df import threads
-from imgmatch_df._kernels.scratch import empty
+from imgmatch_df._kernels.arrays import I64, U16, U32, U64
 from imgmatch_df._kernels.views import Views, hamming_views
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.matching import plan as plans
 from imgmatch_df.matching.kernels import forest, hamming
-from imgmatch_df.matching.kernels.bands import I64, U16, U32, U64
+from imgmatch_df.matching.kernels.forest import Links
+from imgmatch_df.matching.kernels.hamming import Pairs
 from imgmatch_df.matching.plan import Choice, Distinct, Plan
-from imgmatch_df.matching.tasks import Bands, BucketSearch, Columns, FlipSearch, Links, Once, Pairs, link_tasks
-from imgmatch_df.threads import Task, finish_tasks, run_tasks
+from imgmatch_df.matching.tasks import Bands, BucketSearch, Columns, FlipSearch, link_tasks
+from imgmatch_df.threads import Once, Task, finish_tasks, run_tasks
 
 __all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "first_equal", "nearest", "self_join", "top_k"]
 
 Progress = Callable[[int, int], None]
 
-# More pairs than this have no number of 32 bits; they would take 40 GB.
-_MOST_PAIRS: Final = (1 << 32) - 1
-_TASK_S: Final = (
-    5e-3  # expected length of a task: short enough to end together, long beside the 50 microseconds of a hand-over
-)
+# Positions of pairs are 32-bit numbers; so many pairs would take 40 GB.
+_MAX_PAIRS: Final = (1 << 32) - 1
+# Expected seconds of a task: short, so that all threads finish together, and long compared with the 50 microseconds of
+# handing it to a thread.
+_TASK_S: Final = 5e-3
 
-_CROWD: Final = 8  # pairs a row of both sides, beyond which the nearest is looked for in steps
-_PART_ROWS: Final = 1 << 14  # rows among which equal ones are looked for at once, on average: a table of 256 KiB
-_MOST_PART_BITS: Final = 12  # parts that rows go to at once: many more would not stay in the cache
-_SORTED: Final = 1 << 22  # pairs sorted by one call, some 50 ms, so that Ctrl-C is prompt
-_ROWS: Final = 1 << 16  # rows that are ranked, or mixed, by one call
+_CROWD: Final = 8  # pairs per row of both sides, above which `nearest` increases the radius in steps
+_ROWS_PER_PART: Final = 1 << 14  # rows among which `find_first` finds equal ones, on average: a table of 256 KiB
+_MAX_PART_BITS: Final = 12  # more parts would not stay in the cache while rows are distributed
+_PAIRS_SORTED: Final = 1 << 22  # pairs sorted by one call, about 50 ms, so that Ctrl-C is prompt
+_ROWS_PER_CALL: Final = 1 << 16  # rows that are ranked, or mixed, by one call
 
 
 def self_join(
@@ -51,7 +52,7 @@ def self_join(
     progress: Progress | None = None,
     plan: Choice | None = None,
 ) -> Pairs:
-    """Return every pair of rows whose hashes are within `radius` bits of each other. Exact.
+    """Return all pairs of rows whose hashes are within `radius` bits of each other. Exact.
 
     Parameters
     ----------
@@ -60,15 +61,15 @@ def self_join(
     radius
         Largest distance kept, in bits; inclusive.
     n_bits
-        Bits that carry information. Others may be set; they count, but no plan is built on them.
+        Bits that carry information. Further bits may be set and count as distance, but bands do not use them.
     max_pairs
-        Stop before more pairs than this are made.
+        Maximum number of pairs; more raise an error.
     n_threads
-        Threads at work; all usable cores by default. The result does not depend on it.
+        Number of threads; by default all usable processors. The result does not depend on it.
     progress
         Called with (done, total) from the calling thread.
     plan
-        Take the best plan of one kind instead of the best of all.
+        Use the best plan of this kind instead of the best of all.
 
     Raises
     ------
@@ -77,7 +78,8 @@ def self_join(
 
     Notes
     -----
-    Nearly linear in rows while the radius is small, quadratic with a small constant where it is large; see `explain`.
+    For a small radius the time is nearly linear in rows, for a large one quadratic with a small constant; see
+    `explain`.
     """
     _check_radius(radius)
     side = _collapse(hashes, n_threads)
@@ -99,7 +101,7 @@ def cross_join(
     progress: Progress | None = None,
     plan: Choice | None = None,
 ) -> Pairs:
-    """Return every pair of a query row (left) and a reference row (right) within `radius` bits. Exact.
+    """Return all pairs of a query row (left) and a reference row (right) within `radius` bits. Exact.
 
     Parameters, limits and cost as in `self_join`.
     """
@@ -121,8 +123,8 @@ def connect(
 ) -> U32:
     """Return the first row of each row's component in the graph of all pairs within `radius` bits: (n,) uint32. Exact.
 
-    The components are those of `self_join`'s pairs, which are never made: memory grows with rows, however many are
-    alike. Parameters as in `self_join`.
+    The components are those of the pairs of `self_join`, which are not computed: memory is linear in rows, whatever
+    the number of pairs. Parameters as in `self_join`.
     """
     _check_radius(radius)
     side = _collapse(hashes, n_threads)
@@ -153,37 +155,37 @@ def nearest(
 ) -> tuple[I64, U16]:
     """Return the nearest reference row of each query row within `radius` bits, and its distance. Exact.
 
-    Of several at one distance it is the first; the row is -1 where there is none. Memory grows with rows, however many
-    pairs there are. Parameters as in `self_join`.
+    Ties go to the first row; the row is -1 if there is none. Memory is linear in rows, whatever the number of pairs.
+    Parameters as in `self_join`.
 
     Notes
     -----
-    Where most rows have many others within the radius, it is reached in steps, and what a step finds takes no part in
-    the next: 80,000 rows in four clusters against as many took 66 s at once.
+    If most rows have many others within the radius, the radius is increased in steps, and rows matched in one step are
+    left out of the next: 80,000 rows in four clusters against as many took 66 s in one step.
     """
     _check_radius(radius)
     left, right = _collapse_both(queries, references, n_threads)
     none = np.iinfo(np.int64).max
     best = np.full(left.n_rows, none, np.int64)
-    most = _CROWD * (len(left.distinct.rows) + len(right.distinct.rows))
+    max_found = _CROWD * (len(left.distinct.rows) + len(right.distinct.rows))
 
-    def look(within: int, most_pairs: float = inf) -> bool:
-        """Find the nearest within some bits of those that have none yet; return False if there are too many pairs."""
+    def find_within(within: int, max_pairs: float = inf) -> bool:
+        """Find the nearest reference within some bits for rows without one; return False at too many pairs."""
         hashes, rows = left.distinct
         seeking = _Side(Distinct(hashes, rows[best[rows] == none]))
         for block in _near_pairs(seeking, right, within, n_bits, n_threads, progress, plan):
-            # Distance first, row behind it: the least is the nearest, and of these the first.
+            # Distance in the high bits, row in the low ones: the minimum is the nearest, and of ties the first.
             found = block.distance.astype(np.int64) << 32 | block.right
             np.minimum.at(best, block.left, found)
-            most_pairs -= len(found)
-            if most_pairs < 0:
+            max_pairs -= len(found)
+            if max_pairs < 0:
                 return False
         return True
 
-    if not look(radius, most):
+    if not find_within(radius, max_found):
         best[:] = none
         for within in (0, *(1 << step for step in range(radius.bit_length()) if 1 << step < radius), radius):
-            look(within)
+            find_within(within)
     of_rows = best if left.first is None else best[left.first]
     matched = of_rows != none
     rows = np.where(matched, of_rows & 0xFFFFFFFF, -1)
@@ -191,7 +193,7 @@ def nearest(
 
 
 def explain(hashes: U64, radius: int, n_bits: int, *, references: U64 | None = None) -> Plan:
-    """Return the plan that `self_join`, or with `references` `cross_join`, takes, and what it expects."""
+    """Return the plan of `self_join`, or with `references` of `cross_join`, with its expected cost."""
     _check_radius(radius)
     left = right = _collapse(hashes)
     if references is not None:
@@ -202,25 +204,25 @@ def explain(hashes: U64, radius: int, n_bits: int, *, references: U64 | None = N
 def top_k(
     query: U64, hashes: U64 | Sequence[Views], k: int | None = None, *, n_threads: int | None = None
 ) -> tuple[U32, U16]:
-    """Return the rows of the `k` nearest hashes, nearest first, ties in row order, and their distances in bits.
+    """Return the rows of the `k` nearest hashes and their distances in bits, nearest first, ties in row order.
 
     Parameters
     ----------
     query
-        One hash, (n_words,) uint64 with zeros behind.
+        One hash, (n_words,) uint64, padded with zeros.
     hashes
-        (n, n_words) uint64, or columns of byte strings as wide as a bmh1, which are read where they lie.
+        (n, n_words) uint64, or chunks of columns of byte strings, which are read without a copy.
     k
-        Rows wanted; None ranks all.
+        Number of rows; None ranks all.
 
     Raises
     ------
     ColumnError
-        If the byte strings have not the width of `query`, whole words.
+        If a byte string has not the width of its column.
 
     Notes
     -----
-    One pass over the hashes, at the speed of memory.
+    One pass over the hashes, limited by memory bandwidth.
     """
     chunks: list[tuple[Callable[..., object], U64 | U32, tuple[object, ...]]]
     if isinstance(hashes, np.ndarray):
@@ -231,29 +233,31 @@ def top_k(
     ranks = []
     start = 0
     for kernel, rows, arguments in chunks:
-        for first in range(0, len(rows), _ROWS):
-            part = rows[first : first + _ROWS]
+        for first in range(0, len(rows), _ROWS_PER_CALL):
+            part = rows[first : first + _ROWS_PER_CALL]
             out = distances[start : start + len(part)]
             ranks.append(Once(kernel, query, part, *arguments, out))
             start += len(part)
     finish_tasks(ranks, n_threads)
     if not all(rank.result for rank in ranks):
-        raise ColumnError("hashes that are ranked must have one width\nHint: is it another kind of hash?")
+        raise ColumnError(
+            "hashes that are ranked must have one width\nHint: check that the column holds hashes of one kind."
+        )
     return _nearest(distances, len(distances) if k is None else min(k, len(distances)), 64 * len(query))
 
 
 def _nearest(distances: U16, k: int, farthest: int) -> tuple[U32, U16]:
-    """Return the rows of the `k` smallest distances, which are at most `farthest`, ties in row order, and those."""
+    """Return the rows of the `k` smallest distances and these, ties in row order; no distance exceeds `farthest`."""
 
     def ends_of(some: U16) -> I64:
-        """Return how many of some distances are at most each number."""
+        """Return the cumulative counts: for each number, how many of some distances do not exceed it."""
         counts = np.zeros(farthest + 1, np.int64)
         hamming.count_distances(some, counts)
         return np.cumsum(counts)
 
-    # The k nearest of some rows bound the k nearest of all: counting 1,000,000 takes 0.3 ms more. An int, because numpy
-    # compares with a number of its own in 64 bits.
-    bound = int(np.searchsorted(ends_of(distances[: max(16 * k, _ROWS)]), k))
+    # The k-th distance of some rows is an upper bound for all: counting 1,000,000 rows takes 0.3 ms longer. The bound
+    # is an int, because numpy compares with a number of its own in 64 bits.
+    bound = int(np.searchsorted(ends_of(distances[: max(16 * k, _ROWS_PER_CALL)]), k))
     near = np.flatnonzero(distances <= bound).astype(np.uint32)
     if 2 * len(near) < len(distances):
         indices = near[np.argsort(distances[near], kind="stable")[:k]]
@@ -266,11 +270,11 @@ def _nearest(distances: U16, k: int, farthest: int) -> tuple[U32, U16]:
 
 @dataclass(frozen=True)
 class _Side:
-    """Distinct hashes and the rows that have them."""
+    """One side of a join: its distinct hashes, and which rows have each of them."""
 
     distinct: Distinct
-    first: U32 | None = None  # the first row with the hash of each row; None where all rows differ
-    later: U32 | None = None  # the next row with the hash of each row, 0 after the last
+    first: U32 | None = None  # the first row with the hash of each row; None if all rows differ
+    later: U32 | None = None  # the next row with the hash of each row; 0 for the last
     _sizes: U32 | None = None
 
     @property
@@ -283,7 +287,7 @@ class _Side:
 
     @cached_property
     def sizes(self) -> U32:
-        """Rows that share the hash of a first row."""
+        """Number of rows with the hash of each first row."""
         return np.ones(self.n_rows, np.uint32) if self._sizes is None else self._sizes
 
     @property
@@ -297,12 +301,12 @@ def _collapse(hashes: U64, n_threads: int | None = None) -> _Side:
         got = f"{hashes.dtype} with shape {hashes.shape}" if isinstance(hashes, np.ndarray) else repr(type(hashes))
         raise ArgumentError(
             f"hashes must be a uint64 array of one or two dimensions, got {got}\n"
-            "Hint: pad each hash to whole words of eight bytes."
+            "Hint: pad each hash to a multiple of eight bytes."
         )
     hashes = np.ascontiguousarray(hashes[:, None] if hashes.ndim == 1 else hashes)
     n = len(hashes)
     if n >= 1 << 31:
-        raise ArgumentError(f"a join takes up to {(1 << 31) - 1:,} rows, got {n:,}\nHint: join in parts.")
+        raise ArgumentError(f"a join takes at most {(1 << 31) - 1:,} rows, got {n:,}\nHint: join in parts.")
     first, n_distinct = _find_first(hashes, n_threads)
     if n_distinct == n:
         return _Side(Distinct(hashes, first))
@@ -312,21 +316,21 @@ def _collapse(hashes: U64, n_threads: int | None = None) -> _Side:
 
 
 def _find_first(hashes: U64, n_threads: int | None) -> tuple[U32, int]:
-    """Return the first row with an equal hash of each row, and how many these are.
+    """Return the first row with the hash of each row, and the number of distinct hashes.
 
-    Rows go to parts by some mixed bits of their hashes, and the table of a part stays in the second-level cache: one
-    table for all took five times as long for 10,000,000 rows.
+    Rows are partitioned by some mixed bits of their hashes, so that the hash table of a part fits the second-level
+    cache: one table for all rows took five times as long for 10,000,000 rows.
     """
     n = len(hashes)
-    n_part_bits = min(_MOST_PART_BITS, (n // _PART_ROWS).bit_length())
-    mixed, first, tagged = empty(n, np.uint32), empty(n, np.uint32), empty(n, np.uint64)
-    spans = [slice(start, min(start + _ROWS, n)) for start in range(0, n, _ROWS)]
+    n_part_bits = min(_MAX_PART_BITS, (n // _ROWS_PER_PART).bit_length())
+    mixed, first, tagged = np.empty(n, np.uint32), np.empty(n, np.uint32), np.empty(n, np.uint64)
+    spans = [slice(start, min(start + _ROWS_PER_CALL, n)) for start in range(0, n, _ROWS_PER_CALL)]
     counts = np.zeros((len(spans), 1 << n_part_bits), np.int64)  # of rows by part
     finish_tasks(
         [Once(hamming.mix_words, hashes[span], mixed[span], counts[i]) for i, span in enumerate(spans)], n_threads
     )
     bounds = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
-    places = bounds[:-1] + np.cumsum(counts, axis=0) - counts  # rows stay in order within their part
+    places = bounds[:-1] + np.cumsum(counts, axis=0) - counts  # rows keep their order within a part
     finish_tasks(
         [
             Once(hamming.part_rows, mixed[span], span.start, places[i], tagged, first[span])
@@ -361,15 +365,15 @@ def _check_radius(radius: int) -> None:
 
 
 class _Limit:
-    """Counts pairs of rows and stops before there are too many."""
+    """Counter of pairs of rows, which raises an error above the maximum."""
 
     def __init__(self, max_pairs: int | None, left: _Side, right: _Side) -> None:
-        self._max_pairs = _MOST_PAIRS if max_pairs is None else min(max_pairs, _MOST_PAIRS)
+        self._max_pairs = _MAX_PAIRS if max_pairs is None else min(max_pairs, _MAX_PAIRS)
         self._sides = left, right
         self.n_pairs = 0
 
     def watch(self, blocks: Iterable[Pairs], left: _Side, right: _Side) -> Iterator[Pairs]:
-        """Yield the blocks of pairs of distinct hashes, and count the pairs of rows that they stand for."""
+        """Yield the blocks of pairs of distinct hashes, and count the pairs of rows that they represent."""
         collapsed = left.first is not None or right.first is not None
         for block in blocks:
             i, j = block.left, block.right
@@ -381,8 +385,8 @@ class _Limit:
         if self.n_pairs <= self._max_pairs:
             return
         side = max(self._sides, key=lambda side: int(side.sizes.max()))
-        n_equal, most = int(side.sizes.max()), int(np.argmax(side.sizes))
-        name = side.distinct.hashes[most].tobytes().hex()
+        n_equal, row = int(side.sizes.max()), int(np.argmax(side.sizes))
+        name = side.distinct.hashes[row].tobytes().hex()
         name = name if len(name) <= 32 else f"{name[:32]}…"
         shared = f"; the most frequent hash, {name}, is shared by {n_equal:,} of {side.n_rows:,} rows"
         raise ArgumentError(
@@ -392,7 +396,7 @@ class _Limit:
 
 
 def _assemble(found: Iterable[Pairs], left: _Side, right: _Side, limit: _Limit) -> Pairs:
-    """Return the pairs of rows that the pairs of distinct hashes stand for, sorted by left, then right."""
+    """Return the pairs of rows that the pairs of distinct hashes represent, sorted by left, then right."""
     same = left is right
     blocks = list(found)
     n_pairs = limit.n_pairs
@@ -410,11 +414,11 @@ def _assemble(found: Iterable[Pairs], left: _Side, right: _Side, limit: _Limit) 
         if same and left.first is not None and left.later is not None:
             at = hamming.expand_equal(left.first, left.later, pairs.left, pairs.right)
         for block in blocks:
-            at = hamming.expand_pairs(*block, *nexts, same, at, pairs.left, pairs.right, pairs.distance)
+            at = hamming.expand_pairs(block, *nexts, same, at, pairs)
     blocks.clear()
     if 8 * n_pairs < left.n_rows + right.n_rows:
         order = np.lexsort((pairs.right, pairs.left)).astype(np.uint32)
-    else:  # two counting passes take 15 ns a pair each, a comparison sort 100
+    else:  # two counting passes take 15 ns per pair each, a comparison sort 100
         order = _stable_order(pairs.right, np.arange(n_pairs, dtype=np.uint32), right.n_rows)
         order = _stable_order(pairs.left, order, left.n_rows)
     return Pairs(pairs.left[order], pairs.right[order], pairs.distance[order])
@@ -423,8 +427,8 @@ def _assemble(found: Iterable[Pairs], left: _Side, right: _Side, limit: _Limit) 
 def _stable_order(key: U32, order: U32, n_keys: int) -> U32:
     starts, sorted_order = np.zeros(n_keys, np.int64), np.empty(len(order), np.uint32)
     hamming.count_keys(key, starts)
-    for at in range(0, len(order), _SORTED):
-        hamming.place_by_key(key, starts, order[at : at + _SORTED], sorted_order)
+    for at in range(0, len(order), _PAIRS_SORTED):
+        hamming.place_by_key(key, starts, order[at : at + _PAIRS_SORTED], sorted_order)
     return sorted_order
 
 
@@ -437,21 +441,21 @@ def _near_pairs(
     progress: Progress | None,
     choice: Choice | None,
 ) -> Iterator[Pairs]:
-    """Yield blocks of the pairs of first rows within the radius, each pair once, in no order.
+    """Yield blocks of the pairs of first rows within the radius, each pair once, in any order.
 
-    One side given twice is a self-join.
+    The same side given twice is a self-join.
     """
     same = left is right
     if min(len(left.distinct.rows), len(right.distinct.rows)) < 1 + same or (same and radius == 0):
-        return  # distinct hashes of one side are never equal
+        return  # the distinct hashes of one side differ from each other
     plan, order = plans.choose_plan(left.distinct, right.distinct, radius, n_bits, choice=choice)
     n_bands = len(plan.bands)
-    # Bands at a time: each takes memory.
+    # The number of bands at a time is small, because each takes memory.
     n_slots = min(n_threads or threads.n_threads(), n_bands, 4)
     lefts = Columns(left.distinct, plan, order, n_slots)
     rights = lefts if same else Columns(right.distinct, plan, order, n_slots)
     finish_tasks(lefts.moves() if same else lefts.moves() + rights.moves(), n_threads)
-    # Where each thread has a band of its own for long, no band is worth a split.
+    # With many bands per thread, no band needs to be split.
     n_probes = int(np.clip(plan.seconds / n_bands / _TASK_S, 1 if n_bands > 4 * n_slots else n_slots, 1024))
     bands = Bands(lefts, rights, plan, order, n_probes)
     done, n_tasks = 0, sum(bands.n_probes_of(band) for band in plan.bands)
@@ -468,9 +472,9 @@ def _near_pairs(
 def _links(
     plan: Plan, order: I64, side: Distinct, parent: U32, n_threads: int | None, progress: Progress | None
 ) -> Iterator[Links]:
-    """Yield links that connect what the pairs of the plan connect.
+    """Yield links that connect the same rows as the pairs of the plan.
 
-    The caller unites `parent`, (n,) uint32, by each of them before it asks for the next.
+    The caller adds each of them to `parent`, (n,) uint32, before it takes the next.
     """
     columns = Columns(side, plan, order, 1)
     finish_tasks(columns.moves(), n_threads)

@@ -1,8 +1,8 @@
-"""Which plan a join takes, and what it expects: pigeonhole bands or a scan, from a sample of the hashes.
+"""Choice of the plan of a join, pigeonhole bands or a scan, by its expected cost on a sample of the hashes.
 
-Of m bands with radii r_i that sum to ``radius - m + 1``, every pair within the radius is within r_i in some band i:
-otherwise it would differ in at least ``sum(r_i + 1) = radius + 1`` bits (Norouzi, Punjani, Fleet, "Fast search in
-Hamming space with multi-index hashing", CVPR 2012). A scan is the plan of one band without bits.
+Let m bands have radii r_i that sum to ``radius - m + 1``. Then every pair within the radius is within r_i in at least
+one band i: otherwise it would differ in at least ``sum(r_i + 1) = radius + 1`` bits (Norouzi, Punjani, Fleet, "Fast
+search in Hamming space with multi-index hashing", CVPR 2012). A scan is the plan of one band without bits.
 """
 
 from dataclasses import dataclass
@@ -13,35 +13,36 @@ from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
+from imgmatch_df._kernels.arrays import I64, U32, U64
 from imgmatch_df._kernels.popcount import LANES, STRETCH
-from imgmatch_df.matching.kernels.bands import I64, U32, U64, count_agreements, count_prefixes, deal_bits, permute_bits
+from imgmatch_df.matching.kernels.bands import count_agreements, count_prefixes, deal_bits, permute_bits
 
 Choice = Literal["bands", "scan"]
 
 _MAX_FLIPS: Final = 4096
 _MAX_KEY_BITS: Final = 24
 _MAX_SAMPLE: Final = 2048
-_FEW_PAIRS: Final = 1 << 20  # a scan of as many is done before bands are weighed
+_FEW_PAIRS: Final = 1 << 20  # a scan of so many pairs takes less time than the choice of bands
 
-# Nanoseconds on one thread of a server core with AVX-512. Their ratios pick the plan; another machine shifts all of
-# them alike.
+# Nanoseconds on one thread of a server core with AVX-512. Only their ratios decide, which are similar on other
+# machines.
 _NS_BLOCK: Final = 1.7  # one query against LANES hashes, per word
-_NS_RUN: Final = 5.0  # one run of another bucket, chosen and gathered
-_NS_GATHER: Final = 0.4  # one word of it
+_NS_RUN: Final = 5.0  # one run of another bucket, chosen and copied
+_NS_GATHER: Final = 0.4  # one word of such a run
 _NS_STRETCH: Final = 1.3  # one query against LANES gathered hashes, per word
-_NS_QUERY: Final = 8.0  # one query against what was gathered, beside that
-_NS_LOOK: Final = 18.0  # one query's run of another bucket where it lies
-_NS_SELF: Final = 3.0  # one row of a self-join against the rest of its own block
+_NS_QUERY: Final = 8.0  # one query against a gathered buffer, fixed cost
+_NS_RUN_IN_PLACE: Final = 18.0  # one query against the run of another bucket in place, fixed cost
+_NS_SELF: Final = 3.0  # one row of a self-join against the rest of its block
 _NS_ROW: Final = 8.0  # one row sorted into one band
 _NS_COPY: Final = 2.5  # one more word copied beside it
 _NS_SLOT: Final = 2.0  # one bucket counted and cleared
-_NS_VERIFY: Final = 10.0  # one candidate that the first words let pass
-_NS_PAIR: Final = 30.0  # one pair checked for its owner
-_NS_UNLIKE: Final = 1.5  # one bit of the radius: the first band in which a pair meets comes later where bands are many
+_NS_VERIFY: Final = 10.0  # one candidate within the radius in the first words
+_NS_PAIR: Final = 30.0  # one pair checked for the first band that finds it
+_NS_BANDS_CHECKED: Final = 1.5  # per bit of the radius: with more bands the first band that finds a pair is later
 
 
 class Distinct(NamedTuple):
-    """One side of a join: hashes (n, n_words) uint64, and the first row of each distinct one, (m,) uint32."""
+    """Distinct hashes of one side: hashes (n, n_words) uint64, and the first row of each distinct hash, (m,) uint32."""
 
     hashes: U64
     rows: U32
@@ -49,16 +50,16 @@ class Distinct(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A slice of the permuted bits and how far its keys may lie apart.
+    """A slice of the permuted bits, and the maximum distance within it.
 
     Parameters
     ----------
     low, n_bits
         The slice ``low..low + n_bits``.
     n_key_bits
-        Bits of the bucket number: fewer than `n_bits` only where `radius` is 0, by hashing.
+        Bits of the bucket number. They are fewer than `n_bits` only if `radius` is 0; the slice is then hashed.
     radius
-        Largest distance within the slice, in bits; inclusive.
+        Maximum distance within the slice, in bits; inclusive.
     """
 
     low: int
@@ -68,35 +69,35 @@ class Band:
 
     @property
     def slice(self) -> tuple[int, int]:
-        """Where the band's bits begin, and how many they are."""
+        """First bit and number of bits."""
         return self.low, self.n_bits
 
     @property
-    def most_flips(self) -> int:
-        """In how many bits two keys may differ, at most."""
+    def max_flips(self) -> int:
+        """Maximum number of bits in which two compared keys differ."""
         return min(self.radius, self.n_key_bits)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How a join will be done and what it expects; `str` gives it in one line.
+    """How a join is computed, and its expected cost; `str` shows both in one line.
 
     Parameters
     ----------
     choice
         ``"bands"`` or ``"scan"``.
     bands
-        The bands, one of no bits for a scan.
+        The bands; for a scan one band of no bits.
     n_words
-        Words that are compared at once, before a candidate is verified whole.
+        Number of words that are compared first, before a candidate is verified in full.
     radius
-        Largest distance kept, in bits; inclusive.
+        Maximum distance of a pair, in bits; inclusive.
     n_left, n_right
-        Distinct hashes on both sides; equal for a self-join.
+        Number of distinct hashes on each side; equal for a self-join.
     candidates, pairs
-        Pairs of distinct hashes that are expected to be compared, and to be found.
+        Expected number of pairs of distinct hashes that are compared, and that are found.
     seconds
-        Expected time on one thread.
+        Expected time on one thread, in seconds.
     """
 
     choice: Choice
@@ -123,16 +124,16 @@ class Plan:
 
 
 def flips(band: Band) -> list[U32]:
-    """Return the key differences of 1 bit, of 2 …, within the band's radius: (n_flips,) uint32 each, ascending."""
+    """Return the key differences of 1 bit, of 2 bits …, within the band's radius: (n_flips,) uint32 each, ascending."""
     bits = [1 << bit for bit in range(band.n_key_bits)]
-    levels = range(1, band.most_flips + 1)
+    levels = range(1, band.max_flips + 1)
     return [np.array(sorted(map(sum, combinations(bits, n_ones))), np.uint32) for n_ones in levels]
 
 
 def is_gathered(radius: int) -> bool:
-    """Return whether the runs around a bucket are gathered before they are compared.
+    """Return whether the runs around a bucket are copied into one buffer before they are compared.
 
-    Within one flip there are too few: 1,000,000 hashes within 4 bits took 1.2 times as long.
+    Within one flip there are too few runs: with a copy, 1,000,000 hashes within 4 bits took 1.2 times as long.
     """
     return radius > 1
 
@@ -140,21 +141,21 @@ def is_gathered(radius: int) -> bool:
 def choose_plan(
     left: Distinct, right: Distinct, radius: int, n_bits: int, *, choice: Choice | None = None, pairs: bool = True
 ) -> tuple[Plan, I64]:
-    """Return the plan that is expected to be the fastest, and the order of the bits it is for.
+    """Return the plan with the smallest expected time, and its order of the bits.
 
     Parameters
     ----------
     left, right
         Both sides; the same object for a self-join.
     radius
-        Largest distance kept, in bits.
+        Maximum distance of a pair, in bits.
     n_bits
         Bits that carry information.
     choice
-        Take the best plan of this kind, whatever it costs.
+        Use the best plan of this kind, whatever its cost.
     pairs
-        Whether pairs are wanted, or only what they connect: then hashes that are alike cost nothing beyond their
-        sorting.
+        Whether pairs are computed, or only the components that they connect. For components, near hashes cost no more
+        than their place in the order.
     """
     if choice is None and len(left.rows) * len(right.rows) <= _FEW_PAIRS:
         choice = "scan"
@@ -172,7 +173,7 @@ def choose_plan(
 
 
 def _sample(left: Distinct, right: Distinct) -> U64:
-    """Return hashes taken evenly from both sides, few where the join is small: sampling must cost little beside it."""
+    """Return hashes taken evenly from both sides; fewer for a small join, so that the sample costs little."""
     n_rows = len(left.rows) + len(right.rows)
     n = int(np.clip(n_rows // (512 if left.hashes.shape[1] == 1 else 256), 256, _MAX_SAMPLE))
     if left is right:
@@ -182,10 +183,10 @@ def _sample(left: Distinct, right: Distinct) -> U64:
 
 
 def _order_bits(sample: U64, n_bits: int, n_bands: int) -> I64:
-    """Return the order of all bits in which each of `n_bands` equal slices holds bits that differ from each other.
+    """Return an order of all bits in which the bits of each of `n_bands` equal slices are little correlated.
 
-    Neighbouring bits of a perceptual hash say nearly the same, and slices of them make few large buckets: on 200,000
-    real crops, bits dealt like this leave 25 candidates a row within 24 bits, bits drawn at random 63.
+    Neighbouring bits of a perceptual hash are strongly correlated, so slices of them make few large buckets. On 200,000
+    real crops within 24 bits there are 25 candidates per row in this order, and 63 in a random one.
     """
     n_all = 64 * sample.shape[1]
     order = np.arange(n_all)
@@ -199,7 +200,7 @@ def _order_bits(sample: U64, n_bits: int, n_bands: int) -> I64:
 
 
 class _Estimate:
-    """Costs of bands, from the sizes of the join and a sample of its hashes."""
+    """Expected cost of bands, from the sizes of the join and a sample of its hashes."""
 
     def __init__(
         self, columns: U64, n_sample: int, left: Distinct, right: Distinct, radius: int, n_bits: int, pairs: bool
@@ -207,28 +208,28 @@ class _Estimate:
         self.columns, self.n_sample, self.radius, self.n_bits = columns, n_sample, radius, n_bits
         self.n_left, self.n_right, self.same = len(left.rows), len(right.rows), left is right
         self.n_pairs = self.n_left * (self.n_left - 1) / 2 if self.same else float(self.n_left) * self.n_right
-        self.wants_pairs = pairs
+        self.makes_pairs = pairs
         few = min(n_sample, 384)
         passed = np.zeros(len(columns), np.int64)
         count_prefixes(columns, few, radius, passed)
         shares = passed / max(1, few * (few - 1) // 2)
         costs = [_NS_BLOCK / LANES * (k + 1) + _NS_VERIFY * share for k, share in enumerate(shares)]
         self.n_words = int(np.argmin(costs)) + 1
-        self.passing = float(shares[self.n_words - 1])  # of all pairs, the share that the first words let pass
+        self.passing = float(shares[self.n_words - 1])  # share of all pairs within the radius in the first words
         self.near = float(shares[-1])
         self._theory: dict[tuple[int, int], float] = {}
 
     def agreement(self, band: Band) -> tuple[float, float]:
-        """Return the shares of all pairs that meet in a band, and that meet and pass the first words."""
+        """Return the share of all pairs that a band compares, and that also pass the first words."""
         uniform = _uniform_share(band.n_bits, band.radius)
-        if self.wants_pairs:
+        if self.makes_pairs:
             first_word = ((band.low + band.n_bits - 1) // 64 + 1) % len(self.columns)
             seen, passed = count_agreements(
                 self.columns, self.n_sample, *band.slice, band.radius, first_word, self.n_words, self.radius
             )
             n_seen = max(1, self.n_sample * (self.n_sample - 1) // 2)
             expected = uniform * n_seen
-            # The sample speaks where it differs from fair coins by more than its own noise.
+            # Use the sample only if it exceeds the uniform model by more than the sampling error.
             share = seen / n_seen if seen > expected + 4 * expected**0.5 + 4 else uniform
             passing = passed / n_seen if passed > 4 else share * self.passing
         else:
@@ -239,7 +240,7 @@ class _Estimate:
         return share, passing
 
     def theory(self, n_bits: int, radius: int) -> float:
-        """Return the nanoseconds of one band whose bits are fair coins."""
+        """Return the nanoseconds of one band whose bits are independent and uniform."""
         kind = n_bits, radius
         if kind not in self._theory:
             share = _uniform_share(n_bits, radius)
@@ -247,14 +248,14 @@ class _Estimate:
         return self._theory[kind]
 
     def band_ns(self, n_key_bits: int, radius: int, share: float, passing: float) -> float:
-        """Return the nanoseconds of one band where these shares of all pairs meet, and pass the first words."""
+        """Return the nanoseconds of one band, for the shares of pairs that it compares and that pass first words."""
         half = 0.5 if self.same else 1.0
         n_flips = (_n_within(n_key_bits, radius) - 1) * half
         n_buckets = 2.0**n_key_bits
         filled = 1 - exp(-self.n_right / n_buckets)
         n_runs = n_buckets * (1 - exp(-self.n_left / n_buckets)) * n_flips
         own = min(share, 0.5**n_key_bits) if radius else share
-        # Every run ends with a block that is half empty.
+        # The last block of a run is half empty on average.
         blocks = self.n_pairs * own / LANES + 0.5 * self.n_left * filled
         n_sorted = self.n_left if self.same else self.n_left + self.n_right
         ns = (
@@ -265,9 +266,9 @@ class _Estimate:
             + n_buckets * _NS_SLOT
         )
         others = self.n_pairs * (share - own) / LANES
-        if not self.wants_pairs or not is_gathered(radius):
+        if not self.makes_pairs or not is_gathered(radius):
             others += 0.5 * self.n_left * n_flips * filled
-            return ns + n_runs * filled * _NS_LOOK + others * _NS_BLOCK * self.n_words
+            return ns + n_runs * filled * _NS_RUN_IN_PLACE + others * _NS_BLOCK * self.n_words
         n_gathered = n_runs * self.n_right / n_buckets
         n_queries = self.n_left * min(1.0, n_flips)
         others += n_queries * STRETCH / LANES / 2
@@ -280,19 +281,19 @@ class _Estimate:
         )
 
     def plan(self, choice: Choice, bands: tuple[Band, ...]) -> Plan:
-        """Return the plan of these bands with what is expected of it."""
+        """Return the plan of these bands with its expected cost."""
         pairs = self.near * self.n_pairs
-        owned = self.wants_pairs * pairs * (_NS_PAIR + _NS_UNLIKE * self.radius)
+        verified = self.makes_pairs * pairs * (_NS_PAIR + _NS_BANDS_CHECKED * self.radius)
         if choice == "scan":
             candidates = self.n_pairs
-            ns = candidates * (_NS_BLOCK / LANES * self.n_words + self.passing * _NS_VERIFY) + owned
+            ns = candidates * (_NS_BLOCK / LANES * self.n_words + self.passing * _NS_VERIFY) + verified
         else:
             candidates = 0.0
-            ns = owned * (1 + len(bands) / 4)  # near pairs meet in many bands
+            ns = verified * (1 + len(bands) / 4)  # many bands compare the same near pair
             seen: dict[tuple[int, int, int], tuple[float, float]] = {}
             for band in bands:
                 kind = band.n_bits, band.n_key_bits, band.radius
-                if kind not in seen:  # one band speaks for all of its shape: the bits were dealt evenly
+                if kind not in seen:  # bands of one shape are alike, because `deal_bits` distributes the bits evenly
                     share, passing = self.agreement(band)
                     seen[kind] = share * self.n_pairs, self.band_ns(band.n_key_bits, band.radius, share, passing)
                 candidates += seen[kind][0]
@@ -302,23 +303,23 @@ class _Estimate:
 
 @cache
 def _n_within(n_bits: int, radius: int) -> int:
-    """Return how many keys of `n_bits` lie within `radius` bits of one."""
+    """Return the number of keys of `n_bits` within `radius` bits of one key."""
     return sum(comb(n_bits, ones) for ones in range(radius + 1))
 
 
 def _uniform_share(n_bits: int, radius: int) -> float:
-    """Return the share of pairs of `n_bits` fair coins that differ in at most `radius` places."""
+    """Return the share of pairs within `radius` among keys of `n_bits` independent uniform bits."""
     return _n_within(n_bits, radius) / 2.0**n_bits
 
 
 def _band_layouts(estimate: _Estimate) -> list[tuple[Band, ...]]:
-    """Return layouts worth an estimate: radii as even as can be for a number of bands, widths that balance the cost."""
+    """Return the layouts to estimate: for each number of bands the most even radii, and widths of least cost."""
     radius, n_bits = estimate.radius, estimate.n_bits
-    n_most = min(radius + 1, n_bits)
+    max_bands = min(radius + 1, n_bits)
     if n_bits <= 64:
-        numbers = list(range(1, n_most + 1))
+        numbers = list(range(1, max_bands + 1))
     else:
-        numbers = sorted({ceil((radius + 1) / (within + 1)) for within in range(4)} | {n_most})
+        numbers = sorted({ceil((radius + 1) / (within + 1)) for within in range(4)} | {max_bands})
     layouts = []
     for n_bands in numbers:
         total = radius - n_bands + 1
@@ -330,15 +331,15 @@ def _band_layouts(estimate: _Estimate) -> list[tuple[Band, ...]]:
 
 
 def _layout(estimate: _Estimate, radii: list[int]) -> tuple[Band, ...]:
-    """Return the bands of these radii: one width for each of the two radii, then the rest bit by bit, where it pays."""
+    """Return the bands of these radii: the best width for each of the two radii, then spare bits one by one."""
     n_bits = estimate.n_bits
-    most = min(_MAX_KEY_BITS, ceil(log2(max(2, estimate.n_right))) + 1)
+    max_bits = min(_MAX_KEY_BITS, ceil(log2(max(2, estimate.n_right))) + 1)
     outer, inner = radii[0], radii[-1]
     n_outer = radii.count(outer)
     n_inner = len(radii) - n_outer
-    inners = [(estimate.theory(narrow, inner), narrow) for narrow in range(inner, most + 1)]
+    inners = [(estimate.theory(narrow, inner), narrow) for narrow in range(inner, max_bits + 1)]
     best = inf, 0, 0
-    for width in range(outer, min(most, n_bits // n_outer) + 1):
+    for width in range(outer, min(max_bits, n_bits // n_outer) + 1):
         cost, narrow = 0.0, 0
         if n_inner:
             n_left = (n_bits - n_outer * width) // n_inner
@@ -347,7 +348,7 @@ def _layout(estimate: _Estimate, radii: list[int]) -> tuple[Band, ...]:
     widths = [best[1]] * n_outer + [best[2]] * n_inner
     rest = n_bits - sum(widths)
     for i, (width, within) in enumerate(zip(widths, radii, strict=True)):
-        if rest and width < most and estimate.theory(width + 1, within) < estimate.theory(width, within):
+        if rest and width < max_bits and estimate.theory(width + 1, within) < estimate.theory(width, within):
             widths[i] += 1
             rest -= 1
     spare = rest // len(radii)
@@ -355,8 +356,8 @@ def _layout(estimate: _Estimate, radii: list[int]) -> tuple[Band, ...]:
     low = 0
     for width, within in zip(widths, radii, strict=True):
         slice_bits = max(1, min(64, width + spare) if within == 0 else width)
-        # A wider key by hashing is nearly free, and real hashes crowd in few buckets.
-        key_bits = max(width, min(slice_bits, most)) if within == 0 and spare else width
+        # Hashing a wider slice into the key is nearly free, and real hashes fill few of the buckets.
+        key_bits = max(width, min(slice_bits, max_bits)) if within == 0 and spare else width
         bands.append(Band(low, slice_bits, key_bits, within))
         low += width + spare
     return tuple(bands)

@@ -1,112 +1,80 @@
-"""Pieces of a planned join for a pool of threads: calls that come back within some tens of milliseconds."""
+"""Tasks of a planned join for the thread pool; each call returns within some tens of milliseconds."""
 
 from collections.abc import Callable
 from functools import partial
 from itertools import count, islice, pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
+from imgmatch_df._kernels.arrays import I64, U32, U64
 from imgmatch_df._kernels.popcount import LANES
-from imgmatch_df._kernels.scratch import empty
 from imgmatch_df.matching.kernels import forest
 from imgmatch_df.matching.kernels.bands import (
-    I64,
-    U16,
-    U32,
-    U64,
+    Ordered,
     halve_words,
     order_band,
     part_columns,
     permute_bits,
     pick_together,
 )
-from imgmatch_df.matching.kernels.probes import probe_gathered, probe_runs
+from imgmatch_df.matching.kernels.forest import Links, Search
+from imgmatch_df.matching.kernels.hamming import Pairs
+from imgmatch_df.matching.kernels.probes import Verdict, probe_gathered, probe_runs
 from imgmatch_df.matching.plan import Band, Distinct, Plan, flips, is_gathered
-from imgmatch_df.threads import Task
+from imgmatch_df.threads import Once, Task
 
-_BUDGET: Final = (
-    10_000_000  # blocks a kernel compares before it comes back: 20 ms, so that Ctrl-C and progress are prompt
-)
-_MARKS: Final = 4  # bits of a mark beyond those of the rows: by chance at most 6 % of the rows that are alone pass
-_BUFFER: Final = 1 << 16  # pairs a kernel finds before it comes back
-_HALVES_WITHIN: Final = 8  # bits; of strangers one in 4,000 passes a half then, within 9 bits one in 1,000
-_MANY_ROWS: Final = (
-    1 << 21  # rows of one word that are sorted in two steps: 1,000,000 are as fast in one, what they go to is cached
-)
-_ROWS: Final = 1 << 13  # rows whose bits are moved by one call: 0.7 ms of a bmh1
-
-
-class Pairs(NamedTuple):
-    """Verified pairs of rows.
-
-    Parameters
-    ----------
-    left, right
-        Rows, (m,) uint32. In a self-join `left` is the row that comes first.
-    distance
-        Hamming distance in bits, (m,) uint16.
-    """
-
-    left: U32
-    right: U32
-    distance: U16
-
-
-class Links(NamedTuple):
-    """Some pairs of rows within the radius, (m,) uint32 each: enough of them to connect what all pairs connect."""
-
-    left: U32
-    right: U32
-
-
-class Ordered(NamedTuple):
-    """One side of a band: rows in bucket order beside copies of the words that are compared first; see `order_band`."""
-
-    hashes: U64
-    starts: U32
-    rows: U32
-    words: U64
+# Blocks that a kernel compares in one call: 20 ms, so that Ctrl-C and progress are prompt.
+_BLOCKS_PER_CALL: Final = 10_000_000
+_EXTRA_MARK_BITS: Final = 4  # beyond the bits of the row number: at most 6 % of the unique rows are picked by chance
+_BUFFER: Final = 1 << 16  # pairs that a kernel finds in one call
+# Radius in bits up to which half words are compared first: of unrelated hashes one in 4,000 passes, within 9 bits one
+# in 1,000.
+_HALVES_WITHIN: Final = 8
+# Rows of one word that are sorted in two steps. With 1,000,000 rows one step is as fast, because they fit the cache.
+_MANY_ROWS: Final = 1 << 21
+_ROWS_PERMUTED: Final = 1 << 13  # rows whose bits are permuted by one call: 0.7 ms for bmh1
 
 
 class Columns:
-    """One side of a join as columns of permuted words, and the scratch of `n_slots` bands at a time."""
+    """One side of a join as columns of permuted words, and the buffers for `n_slots` bands at a time."""
 
     def __init__(self, side: Distinct, plan: Plan, order: I64, n_slots: int) -> None:
         self.side, self._order = side, order
         n, n_words = len(side.rows), side.hashes.shape[1]
-        # The bits of a single word stay where they are.
+        # The bits of a single word are not permuted.
         if n_words == 1 and n == len(side.hashes):
             self._columns = side.hashes.T
         else:
-            self._columns = empty((n_words, n), np.uint64)
+            self._columns = np.empty((n_words, n), np.uint64)
             if n_words == 1:
-                np.take(side.hashes[:, 0], side.rows, out=self._columns[0], mode="clip")  # which needs no copy
+                # Rows are in range: with another mode numpy makes a copy first.
+                np.take(side.hashes[:, 0], side.rows, out=self._columns[0], mode="clip")
         n_starts = 2 + (1 << max(band.n_key_bits for band in plan.bands))
         n_marks = max(1, (1 << max(self._n_mark_bits(band) for band in plan.bands)) >> 5)
-        self._picks = [(empty(n_marks, np.uint64), empty(n, np.uint32)) for _ in range(n_slots)]
+        self._picks = [(np.empty(n_marks, np.uint64), np.empty(n, np.uint32)) for _ in range(n_slots)]
         self._slots = [
             Ordered(
                 side.hashes,
-                empty(n_starts, np.uint32),
-                empty(n, np.uint32),
-                empty((plan.n_words, n + LANES), np.uint64),
+                np.empty(n_starts, np.uint32),
+                np.empty(n, np.uint32),
+                np.empty((plan.n_words, n + LANES), np.uint64),
             )
             for _ in range(n_slots)
         ]
 
-    def moves(self) -> list["Once"]:
+    def moves(self) -> list[Once]:
         """Return the tasks that fill the columns."""
         n = len(self.side.rows) if self.side.hashes.shape[1] > 1 else 0
         return [
-            Once(permute_bits, *self.side, self._order, at, min(at + _ROWS, n), self._columns)
-            for at in range(0, n, _ROWS)
+            Once(permute_bits, *self.side, self._order, at, min(at + _ROWS_PERMUTED, n), self._columns)
+            for at in range(0, n, _ROWS_PERMUTED)
         ]
 
     def order(self, band: Band, slot: int, *, together: bool) -> Ordered:
-        """Return the rows in the order of a band; valid until the next of a slot.
+        """Return the rows in the order of a band; valid until the next call for the same slot.
 
-        `together`: many of those that are alone in their bucket may be left out.
+        `together`: rows that are the only one in their bucket may be left out.
         """
         hashes, starts, rows, words = self._slots[slot]
         picked, n_key_bits = None, band.n_key_bits
@@ -120,71 +88,54 @@ class Columns:
         if len(columns) == 1 and picked is None and band.n_key_bits and len(names) >= _MANY_ROWS:
             columns, names = np.empty_like(columns), np.empty_like(names)
             part_columns(self._columns, self.side.rows, *band.slice, band.n_key_bits, columns, names)
-        # A word that holds none of the band's bits, where there is one: within a bucket those are equal.
+        # If possible a word without bits of the band: these are equal within a bucket.
         first_word = ((band.low + band.n_bits - 1) // 64 + 1) % len(self._columns) if band.n_key_bits else 0
         order_band(columns, names, picked, *band.slice, n_key_bits, first_word, starts, rows, words)
         return Ordered(hashes, starts[:-1], rows, words)
 
     def _n_mark_bits(self, band: Band) -> int:
-        """Return the bits of the hash by which `pick_together` knows a slice."""
-        return min(band.n_bits, len(self.side.rows).bit_length() + _MARKS)
+        """Return the number of hash bits by which `pick_together` compares slices."""
+        return min(band.n_bits, len(self.side.rows).bit_length() + _EXTRA_MARK_BITS)
 
 
 def _halves(ordered: Ordered, band: Band) -> U32:
-    """Return 32 bits of each row's word, none of which are the band's: (1, n + LANES) uint32."""
-    halves: U32 = empty(ordered.words.shape, np.uint32)
+    """Return 32 bits of each row's word, none of them bits of the band: (1, n + LANES) uint32."""
+    halves = np.empty(ordered.words.shape, np.uint32)
     halve_words(ordered.words[0], band.low + band.n_bits, halves[0])
     return halves
 
 
-class Once:
-    """A call of a kernel that needs no second."""
-
-    def __init__(self, kernel: Callable[..., object], *arguments: object) -> None:
-        self._kernel, self._arguments = kernel, arguments
-        self.finished = False
-        self.result: Any = None
-
-    def __call__(self) -> None:
-        """Do it."""
-        self.result = self._kernel(*self._arguments)
-        self.finished = True
-
-    def then(self) -> tuple[()]:
-        """Return no tasks."""
-        return ()
-
-
-class Verdict:
-    """What verifies a candidate of a plan: the radius, and which bits belong to which band."""
-
-    def __init__(self, plan: Plan, order: I64) -> None:
-        self.radius = plan.radius
-        self.radii = np.array([band.radius for band in plan.bands], np.int64)
-        bits = np.zeros((len(plan.bands), order.size), np.bool_)
-        for of_band, band in zip(bits, plan.bands, strict=True):
-            low, n_bits = band.slice
-            of_band[order[low : low + n_bits]] = True
-        self.masks = np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
+def _band_masks(plan: Plan, order: I64) -> U64:
+    """Return the bits of each band: (n_bands, n_words) uint64."""
+    bits = np.zeros((len(plan.bands), order.size), np.bool_)
+    for of_band, band in zip(bits, plan.bands, strict=True):
+        low, n_bits = band.slice
+        of_band[order[low : low + n_bits]] = True
+    return np.packbits(bits, axis=1, bitorder="little").view(np.uint64)
 
 
 class Bands:
-    """The bands of a join as tasks: one that orders a band in a slot, those that probe it, and again for the next band.
+    """The bands of a join as tasks: a task orders one band in a slot, others probe it, then the slot is used again.
 
     Parameters
     ----------
     n_probes
-        Tasks that a band is probed by; as many again for each number of flips where these are gathered.
+        Number of tasks that probe a band; if runs are gathered, as many again for each number of flips.
     """
 
     def __init__(self, lefts: Columns, rights: Columns, plan: Plan, order: I64, n_probes: int) -> None:
         self.lefts, self.rights, self.plan, self.n_probes = lefts, rights, plan, n_probes
-        self.verdict = Verdict(plan, order)
+        self._radii = np.array([band.radius for band in plan.bands], np.int64)
+        self._masks = _band_masks(plan, order)
         self._numbers = iter(range(len(plan.bands)))
 
+    def verdict(self, number: int) -> Verdict:
+        """Return what makes a candidate of a band a pair."""
+        return Verdict(number, self.lefts is self.rights, int(self.plan.radius), self._radii, self._masks)
+
     def n_probes_of(self, band: Band) -> int:
-        """Return the tasks that probe a band."""
-        return self.n_probes * (1 + band.most_flips if is_gathered(band.radius) else 1)
+        """Return the number of tasks that probe a band."""
+        return self.n_probes * (1 + band.max_flips if is_gathered(band.radius) else 1)
 
     def next(self, slot: int) -> list["Build"]:
         """Return the task that orders the next band in a slot, if there is one."""
@@ -192,7 +143,7 @@ class Bands:
 
 
 class Build:
-    """Both sides of a band in order."""
+    """The task that orders both sides of a band."""
 
     def __init__(self, bands: Bands, number: int, slot: int) -> None:
         self._bands, self._number, self._slot = bands, number, slot
@@ -200,11 +151,11 @@ class Build:
         self.finished = False
 
     def __call__(self) -> None:
-        """Order them."""
+        """Order both sides."""
         bands = self._bands
         band = bands.plan.bands[self._number]
         same = bands.rights is bands.lefts
-        # Without flips, a row that is alone in its bucket meets nobody: of 50,000 real crops more than half.
+        # Without flips, a row that is the only one in its bucket has no candidates: more than half of 50,000 crops.
         together = same and band.radius == 0 and band.n_key_bits > 0
         left = bands.lefts.order(band, self._slot, together=together)
         right = left if same else bands.rights.order(band, self._slot, together=False)
@@ -226,12 +177,12 @@ class Build:
         self.finished = True
 
     def then(self) -> "list[Task[Pairs | None]]":
-        """Return the tasks that compare them."""
+        """Return the tasks that compare the two sides."""
         return self._probes
 
 
 class Probe:
-    """A stretch of one band's left order, compared with the right one: gives `Pairs`."""
+    """The task that compares a span of a band's left order with the right order; each call returns `Pairs`."""
 
     def __init__(
         self,
@@ -246,57 +197,54 @@ class Probe:
     ) -> None:
         self._search, self._bands, self._slot, self._done = search, bands, slot, done
         self._last = bands.n_probes_of(bands.plan.bands[number])
-        verdict = bands.verdict
-        self._arguments = (
-            *(number, left is right),
-            *(verdict.radius, verdict.radii, verdict.masks),
-            *left,
-            *right,
-        )
+        self._arguments = bands.verdict(number), left, right
         bucket = max(0, int(np.searchsorted(left.starts, np.uint32(span[0]), side="right")) - 1)
         self._cursor = np.array([*span, bucket, 0, 0, 0], np.int64)
 
     @property
     def finished(self) -> bool:
-        """Whether the stretch is done."""
+        """Whether the whole span was compared."""
         return bool(self._cursor[0] >= self._cursor[1])
 
     def __call__(self) -> Pairs:
         """Return the next pairs."""
         pairs = Pairs(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint16))
-        n = self._search(*self._arguments, self._cursor, _BUDGET, *pairs)
+        n = self._search(*self._arguments, self._cursor, _BLOCKS_PER_CALL, pairs)
         return Pairs(pairs.left[:n].copy(), pairs.right[:n].copy(), pairs.distance[:n].copy())
 
     def then(self) -> list[Build]:
-        """Return what uses the slot next, for the last one that is done with it."""
+        """Return the task that uses the slot next, if this was the last task of the band."""
         return self._bands.next(self._slot) if next(self._done) == self._last else []
 
 
 class BucketSearch:
-    """The links within each bucket of a span, from a forest that no one changes meanwhile: gives `Links`."""
+    """The task that links the rows within each bucket of a span; each call returns `Links`.
+
+    The forest `root` does not change meanwhile.
+    """
 
     def __init__(self, plan: Plan, ordered: Ordered, root: U32, roots: I64, span: tuple[int, int]) -> None:
-        self._arguments = plan.radius, root, roots, *ordered
+        self._arguments = plan.radius, root, roots, ordered
         longest = int(np.diff(ordered.starts[span[0] : span[1] + 1]).max())
         self._shapes = (longest,), (plan.n_words, longest + LANES)
-        self._scratch: tuple[U32, U64, U32, U64] | None = None
+        self._search: Search | None = None
         self._cursor = np.array([*span, -1, 0, 0, 0], np.int64)
 
     @property
     def finished(self) -> bool:
-        """Whether the span is done."""
+        """Whether the whole span was searched."""
         return bool(self._cursor[0] >= self._cursor[1])
 
     def __call__(self) -> Links:
         """Return the next links."""
-        if self._scratch is None:
+        if self._search is None:
             rows, words = self._shapes
             pool, queue = np.empty(rows, np.uint32), np.empty(rows, np.uint32)
-            self._scratch = pool, np.zeros(words, np.uint64), queue, np.zeros(words, np.uint64)
+            self._search = Search(pool, np.zeros(words, np.uint64), queue, np.zeros(words, np.uint64))
         links = Links(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32))
-        n = forest.link_buckets(*self._arguments, *self._scratch, self._cursor, _BUDGET, *links)
+        n = forest.link_buckets(*self._arguments, self._search, self._cursor, _BLOCKS_PER_CALL, links)
         if self.finished:
-            self._scratch = None
+            self._search = None
         return Links(*(column[:n].copy() for column in links))
 
     def then(self) -> tuple[()]:
@@ -305,7 +253,10 @@ class BucketSearch:
 
 
 class FlipSearch:
-    """The links between the buckets of a span and those a flip away, after `BucketSearch`: gives `Links`."""
+    """The task that links the buckets of a span with those a flip away; each call returns `Links`.
+
+    It follows `BucketSearch`.
+    """
 
     def __init__(self, band: Band, plan: Plan, ordered: Ordered, root: U32, roots: I64, span: tuple[int, int]) -> None:
         self._flips, self._radius, self._root, self._roots = np.concatenate(flips(band)), plan.radius, root, roots
@@ -315,7 +266,7 @@ class FlipSearch:
 
     @property
     def finished(self) -> bool:
-        """Whether the span is done."""
+        """Whether the whole span was searched."""
         return bool(self._cursor[0] >= self._cursor[1])
 
     def __call__(self) -> Links:
@@ -324,7 +275,14 @@ class FlipSearch:
             self._forest = self._root.copy()
         links = Links(np.empty(_BUFFER, np.uint32), np.empty(_BUFFER, np.uint32))
         n = forest.link_flips(
-            self._flips, self._radius, self._forest, self._roots, *self._ordered, self._cursor, _BUDGET, *links
+            self._flips,
+            self._radius,
+            self._forest,
+            self._roots,
+            self._ordered,
+            self._cursor,
+            _BLOCKS_PER_CALL,
+            links,
         )
         if self.finished:
             self._forest = None
@@ -338,7 +296,7 @@ class FlipSearch:
 def link_tasks(
     search: Callable[..., Task[Links]], plan: Plan, ordered: Ordered, parent: U32, n_tasks: int
 ) -> list[Task[Links]]:
-    """Return searches of spans of buckets that hold about equally many rows, all from the forest as it is now."""
+    """Return one search for each span of buckets, all from the current forest; spans have about equally many rows."""
     n_buckets = len(ordered.starts) - 1
     cuts = np.searchsorted(ordered.starts, np.linspace(0, len(ordered.rows), n_tasks + 1).astype(np.int64))
     cuts[0], cuts[-1] = 0, n_buckets

@@ -17,7 +17,7 @@ from zlib import crc32
 
 import polars as pl
 
-from imgmatch_df.threads import n_threads
+from imgmatch_df.threads import Once, finish_tasks
 
 # Key of the footer of a file with checksums; files of earlier releases do not have it.
 CHECKSUM_KEY: Final[dict[str, str]] = {"imgmatch_checksums": "crc32"}
@@ -273,10 +273,10 @@ def _checksums(file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> Iterator[in
     if sum(n_bytes for _, n_bytes in ranges) < _BYTES_FOR_THREADS:
         yield from map(checksum, ranges)
         return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(n_threads()) as pool:
-        yield from pool.map(checksum, ranges)
+    # No deadlock in a thread of the pool either: the calling thread does what no other thread does.
+    tasks = [Once(checksum, place) for place in ranges]
+    finish_tasks(tasks, None)
+    yield from (task.result for task in tasks)
 
 
 def _state_of(file: BinaryIO) -> _State:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -178,11 +179,79 @@ def test_one_statement_hashes_each_row_once(paths, n_threads):
     assert (done.stdout.split(), done.stderr) == (["5"] * 10, "")
 
 
-def test_one_statement_fetches_each_url_once(server):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_statement_fetches_each_url_once(server, engine):
     urls = [server.url(f"/ok/{number}.jpg") for number in range(3)]
     server.targets.clear()
-    pl.DataFrame({"url": urls}).select(*two(**WEB), pl.col("url").imgmatch.visual_hash(**WEB))
-    assert set(server.targets.values()) == {1}
+    run(pl.DataFrame({"url": urls}), engine, *two(**WEB), pl.col("url").imgmatch.visual_hash(**WEB))
+    assert list(server.targets.values()) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_frame_verb_reads_each_source_once_per_call(server, engine):
+    urls = [server.url(f"/ok/{number}.jpg") for number in range(3)]
+    frame = pl.DataFrame({"url": urls})
+    server.targets.clear()
+    for n_calls in (1, 2):
+        if engine == "eager":
+            out = frame.imgmatch.visual_hash(**WEB)
+        else:
+            out = frame.lazy().imgmatch.visual_hash(**WEB).collect(engine=engine)
+        assert out["status"].to_list() == ["ok"] * 3
+        assert list(server.targets.values()) == [n_calls] * 3
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_the_lazy_verb_hashes_no_row_that_is_not_selected(paths, engine, hashed_rows):
+    hashed = paths.with_row_index().lazy().imgmatch.visual_hash()
+    for query, n_rows in (
+        (hashed.head(2), 2),
+        (hashed.filter(pl.col("index") < 3), 3),
+        (hashed.select("index"), 0),
+        (hashed.select("phash", "status"), len(paths)),
+        (hashed.filter(pl.col("status") == "ok"), len(paths)),
+    ):
+        hashed_rows.clear()
+        query.collect(engine=engine)
+        assert sum(hashed_rows) == n_rows
+
+
+STATEMENTS = {
+    "verb": lambda frame, engine: (
+        frame.imgmatch.visual_hash()
+        if engine == "eager"
+        else frame.lazy().imgmatch.visual_hash().collect(engine=engine)
+    ),
+    "expressions": lambda frame, engine: run(frame, engine, *two()),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("statement", STATEMENTS.values(), ids=STATEMENTS)
+def test_sharing_costs_no_stat_and_no_thread(paths, monkeypatch, statement, engine):
+    """The second statement calls `os.stat` on no source, and starts no thread outside of the pool."""
+    stats, starts = [], []
+    stat, start = os.stat, threading.Thread.start
+
+    def counting_stat(path, *arguments, **options):
+        stats.append(path)
+        return stat(path, *arguments, **options)
+
+    def counting_start(thread):
+        if not thread.name.startswith("imgmatch_"):  # the pool starts its threads as they are needed
+            starts.append(thread)
+        start(thread)
+
+    statement(paths, engine)
+    monkeypatch.setattr(os, "stat", counting_stat)
+    monkeypatch.setattr(threading.Thread, "start", counting_start)
+    out = statement(paths, engine)
+    threading.Thread(target=paths["url"].len).start()
+    Path(__file__).stat()
+    assert out["phash"].null_count() == 0
+    assert [path for path in stats if path in set(paths["url"])] == []
+    assert stats
+    assert len(starts) == 1
 
 
 def test_threads_of_a_user_share_nothing_wrongly(paths, encoded):

@@ -52,7 +52,7 @@ def test_stars_of_larger_sets(kind):
     for radius in (0, 3, 24, 300):
         centers = clusters.star(hashes, radius, join.connect(hashes, radius, 961))
         assert centers.tolist() == reference.stars(hashes, radius)
-        assert clusters.distances(hashes, centers).max(initial=0) <= radius
+        assert clusters.representative_distances(hashes, centers).max(initial=0) <= radius
 
 
 @settings(max_examples=60, deadline=None)

@@ -102,8 +102,8 @@ def test_self_join_of_more_rows_at_every_radius(kind, n_bytes):
 @pytest.mark.parametrize(("room", "budget", "n"), [(6, 1 << 20, 500), (76, 9, 60)])
 def test_kernels_go_on_where_they_stopped(monkeypatch, kind, room, budget, n):
     """With little room for pairs, and a look around after nine steps."""
-    monkeypatch.setattr(tasks, "_BUFFER", probes._BATCH + probes._GATHERED + room)
-    monkeypatch.setattr(tasks, "_BUDGET", budget)
+    monkeypatch.setattr(tasks, "_BUFFER", probes._PENDING + probes._GATHERED + room)
+    monkeypatch.setattr(tasks, "_BLOCKS_PER_CALL", budget)
     hashes, others = make(kind, n, 8), make(kind, n // 2, 8, seed=1)
     distances, across = reference.distance_matrix(hashes, hashes), reference.distance_matrix(hashes, others)
     for radius in (0, 4, 8, 12, 20):
@@ -226,9 +226,9 @@ def test_equal_hashes_found_in_parts_change_nothing(n_bytes, kind, monkeypatch):
     hashes[1::3] = hashes[:-1:3]
     distances = reference.distance_matrix(hashes, hashes)
     others = hashes[::-1][::2].copy()
-    monkeypatch.setattr(join, "_ROWS", 16)
+    monkeypatch.setattr(join, "_ROWS_PER_CALL", 16)
     for part_rows, n_threads in ((1, None), (9, 1), (100, 2), (9, 3), (9, 5)):
-        monkeypatch.setattr(join, "_PART_ROWS", part_rows)
+        monkeypatch.setattr(join, "_ROWS_PER_PART", part_rows)
         assert_pairs(join.self_join(hashes, 0, 8 * n_bytes, n_threads=n_threads), distances, 0)
         assert_pairs(join.self_join(hashes, 6, 8 * n_bytes, n_threads=n_threads), distances, 6)
         for radius in (0, 6):
@@ -333,7 +333,7 @@ def test_top_k_ranks_as_a_stable_sort(n_bytes):
 @pytest.mark.parametrize("nearest_first", [True, False])
 def test_top_k_whatever_the_first_rows_are(nearest_first, monkeypatch):
     """They bound the distances that are looked at again."""
-    monkeypatch.setattr(join, "_ROWS", 16)
+    monkeypatch.setattr(join, "_ROWS_PER_CALL", 16)
     hashes = make("random", 3000, 16)
     distances = reference.distance_matrix(hashes[:1], hashes)[0]
     order = np.argsort(distances if nearest_first else -distances, kind="stable")
@@ -390,7 +390,7 @@ def test_max_pairs_names_the_side_that_has_it():
 
 
 def test_pairs_sorted_piece_by_piece_are_in_order(monkeypatch):
-    monkeypatch.setattr(join, "_SORTED", 100)
+    monkeypatch.setattr(join, "_PAIRS_SORTED", 100)
     hashes = make("clustered", 700, 8)
     assert_pairs(join.self_join(hashes, 20, 64), reference.distance_matrix(hashes, hashes), 20)
 
@@ -504,7 +504,7 @@ def test_a_million_degenerate_rows_cluster_in_seconds(kind, n_clusters):
     labels = join.connect(hashes, 24, 961)
     assert len(np.unique(labels)) == n_clusters
     centers = clusters.star(hashes, 24, labels)
-    assert clusters.distances(hashes, centers).max() <= 24
+    assert clusters.representative_distances(hashes, centers).max() <= 24
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     assert grown < 4 * hashes.nbytes
     with pytest.raises(ArgumentError, match="rows\nHint: cluster"):

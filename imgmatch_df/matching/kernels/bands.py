@@ -1,25 +1,40 @@
-"""Rows in the order of a band's key, and which bits make a band.
+"""Assignment of bits to bands, and the order of the rows by the key of a band.
 
-A band is a slice of the permuted bits. `order_band` sorts the rows by it with one counting sort and lays copies of a
-few words beside them, so that a bucket is a run of memory; `probes` compares runs with runs. A scan is the band of no
-bits: one bucket.
+A band is a slice of the permuted bits. `order_band` sorts the rows by it with one counting sort and copies a few words
+in that order, so that a bucket is contiguous in memory (a run); `probes` compares runs. A scan is the band of no bits:
+it has one bucket.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from imgmatch_df._kernels.arrays import I64, U32, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import LANES, int64, near_mask, next_near, popcount, uint64, unlike_words
 
 _FACTOR: Any = uint64(0x9E3779B97F4A7C15)
 
-U8 = npt.NDArray[np.uint8]
-U16 = npt.NDArray[np.uint16]
-U32 = npt.NDArray[np.uint32]
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
+
+class Ordered(NamedTuple):
+    """One side of a join in the order of a band's key; `order_band` writes it.
+
+    Parameters
+    ----------
+    hashes
+        All hashes of the side, (n, n_words) uint64, by row.
+    starts
+        Where each bucket begins, (n_buckets + 1,) uint32.
+    rows
+        Row of each position, (m,) uint32.
+    words
+        Copies of the words that are compared first, (k, m + LANES) uint64, by position.
+    """
+
+    hashes: U64
+    starts: U32
+    rows: U32
+    words: U64
 
 
 @kernel
@@ -34,7 +49,7 @@ def _transpose(block: U64) -> None:
             for i in range(group, group + width):
                 upper_row = flat[i * n_words : (i + uint64(1)) * n_words]
                 lower_row = flat[(i + width) * n_words : (i + width + uint64(1)) * n_words]
-                for word in range(n_words):  # innermost, so that the words of a row fill the vectors
+                for word in range(n_words):  # the innermost loop, so that LLVM vectorises over the words of a row
                     upper, lower = upper_row[word], lower_row[word]
                     swap = ((upper >> width) ^ lower) & mask
                     upper_row[word] = upper ^ (swap << width)
@@ -69,11 +84,10 @@ def permute_bits(hashes: U64, rows: U32, order: I64, start: int, stop: int, colu
 
 @kernel
 def deal_bits(planes: U64, n_bands: int, order: I64) -> None:
-    """Deal bits to bands in turn, each taking the one that tells most beside those it has.
+    """Assign bits to bands round-robin; each band greedily takes the bit least correlated with those it already has.
 
     order (n_bits,) int64: the bits, band after band. planes (n_bits, 8) uint64: their values in 512 rows of a sample,
-    which are left in another order. A bit tells little that is nearly always the same, or that nearly always agrees, or
-    disagrees, with another.
+    permuted by the call. A bit that is nearly constant counts as correlated.
     """
     n_bits, n_sampled = planes.shape[0], 512
     likeness = np.empty((n_bands, n_bits), np.int64)
@@ -89,10 +103,10 @@ def deal_bits(planes: U64, n_bands: int, order: I64) -> None:
         n_left = n_bits - turn
         own = likeness[band, :n_left]
         best = own.argmin()
-        # The bands before this one have one bit more where the bits do not come out even.
+        # If `n_bands` does not divide the bits, the first bands have one bit more.
         order[band * (n_bits // n_bands) + min(band, n_bits % n_bands) + turn // n_bands] = names[best]
         taken[0] = planes[best]
-        last = n_left - 1  # takes the place of the one that is gone: twice as fast as a look at who is gone
+        last = n_left - 1  # swap-remove: twice as fast as a mask of used bits
         names[best], planes[best] = names[last], planes[last]
         for other in range(n_bands):
             likeness[other, best] = likeness[other, last]
@@ -105,9 +119,10 @@ def deal_bits(planes: U64, n_bands: int, order: I64) -> None:
 def count_agreements(
     columns: U64, n: int, low: int, n_bits: int, within: int, first_word: int, n_words: int, radius: int
 ) -> tuple[int, int]:
-    """Return how many pairs of columns 0..n agree but for `within` of ``low..low + n_bits``, and how many of them pass.
+    """Return how many pairs of columns 0..n are within `within` bits in a slice, and how many of these pass.
 
-    A pair passes if its `n_words` words from `first_word` on, cyclically, differ in at most `radius` bits.
+    The slice is ``low..low + n_bits``. A pair passes if its `n_words` words from `first_word` on, cyclically, differ in
+    at most `radius` bits.
     """
     slices = np.zeros((1, n + LANES), np.uint64)
     last = min((low + n_bits - 1) >> 6, columns.shape[0] - 1)
@@ -136,7 +151,7 @@ def count_agreements(
 
 @kernel
 def count_prefixes(columns: U64, n: int, radius: int, passed: I64) -> None:
-    """Add the pairs of columns 0..n that are still within the radius after each word: passed (n_words,) int64."""
+    """Add up the pairs of columns 0..n that are within the radius after each word, in passed (n_words,) int64."""
     limit = uint64(radius)
     for i in range(n):
         for j in range(i + 1, n):
@@ -150,7 +165,7 @@ def count_prefixes(columns: U64, n: int, radius: int, passed: I64) -> None:
 
 @kernel(inline="always")
 def _slice(left: U64, right: U64, row: int, shift: int, top: int, factor: int) -> int:
-    """Return the bits of a band at the top of a word, hashed by `factor`; `left` and `right` hold its ends."""
+    """Return the bits of a band at the top of a word, times `factor`; `left` and `right` hold its two ends."""
     carry = uint64(63) - shift
     key: int = (((left[row] >> shift) | (right[row] << carry << uint64(1))) << top) * factor
     return key
@@ -158,11 +173,11 @@ def _slice(left: U64, right: U64, row: int, shift: int, top: int, factor: int) -
 
 @kernel
 def pick_together(columns: U64, low: int, n_bits: int, n_mark_bits: int, marks: U64, picked: U32) -> int:
-    """Write the columns whose bits ``low..low + n_bits`` some other column has too and return their number.
+    """Write the columns that share their bits ``low..low + n_bits`` with another column and return their number.
 
-    columns (n_words, n) uint64. Some that are alone pass as well: the slice is known by `n_mark_bits` bits of a hash.
-    marks (>= 2**n_mark_bits / 32,) uint64: scratch, two bits a hash: seen, and seen again. picked (n,) uint32.
-    Two looks at marks that fit the second-level cache take 4 ns a row, its place in a counting sort 9.
+    columns (n_words, n) uint64, picked (n,) uint32. Slices are compared by `n_mark_bits` bits of a hash, so some unique
+    columns are picked too. marks (>= 2**n_mark_bits / 32,) uint64: a buffer of two bits per hash value, "seen" and
+    "seen again". Two reads of marks in the second-level cache take 4 ns per row, a row of a counting sort 9.
     """
     n = columns.shape[1]
     left, right = columns[low >> 6], columns[min((low + n_bits - 1) >> 6, columns.shape[0] - 1)]
@@ -187,10 +202,10 @@ def pick_together(columns: U64, low: int, n_bits: int, n_mark_bits: int, marks: 
 def part_columns(
     columns: U64, names: U32, low: int, n_bits: int, n_key_bits: int, columns_out: U64, names_out: U32
 ) -> None:
-    """Write columns (1, n) uint64 and their names (n,) uint32 in the order of the first bits of the key of a band.
+    """Write columns (1, n) uint64 and their names (n,) uint32 in the order of the first bits of a band's key.
 
-    `order_band` then writes to one region of memory after the other: 10,000,000 rows take 12 ns each, both together,
-    where a scatter over all of it takes 26.
+    `order_band` then writes to one region of memory at a time: for 10,000,000 rows both calls take 12 ns per row, a
+    scatter over all of the memory takes 26.
     """
     left = columns[0]
     shift, top = uint64(low & 63), uint64(64 - n_bits)
@@ -223,12 +238,12 @@ def order_band(
     rows: U32,
     words: U64,
 ) -> None:
-    """Sort some columns (n_words, n) uint64 by the key of bits ``low..low + n_bits``, at most 64.
+    """Sort columns (n_words, n) uint64 by the key of bits ``low..low + n_bits``, at most 64.
 
-    The key is the slice itself, or a multiplicative hash where the slice is wider than the key. picked (m,) uint32:
-    the columns, ascending; None for all. names (n,) uint32: what they are called. starts (2**n_key_bits + 2,) uint32:
-    where each bucket begins, and one item of scratch; rows (m,) uint32: the names in bucket order; words (k, >= m)
-    uint64: copies, in that order, of the k words from `first_word` on, cyclically.
+    The key is the slice itself, or a multiplicative hash of it if the slice is wider than the key. picked (m,) uint32:
+    the columns to sort, ascending; None for all. names (n,) uint32: the row of each column. starts
+    (2**n_key_bits + 2,) uint32: where each bucket begins, and one unused item; rows (m,) uint32: the names in bucket
+    order; words (k, >= m) uint64: copies, in that order, of the k words from `first_word` on, cyclically.
     """
     left, right = columns[low >> 6], columns[min((low + n_bits - 1) >> 6, columns.shape[0] - 1)]
     shift, top = uint64(low & 63), uint64(64 - n_bits)
@@ -257,7 +272,8 @@ def order_band(
         row = i
         if picked is not None:
             row = int64(picked[i])
-        key = (_slice(left, right, row, shift, top, factor) >> drop) + uint64(1)  # its start becomes that of the next
+        # The start of a bucket is counted up until it is the start of the next one.
+        key = (_slice(left, right, row, shift, top, factor) >> drop) + uint64(1)
         at = starts[key]
         starts[key] = at + np.uint32(1)
         rows[at] = row if has_more else int64(names[row])
@@ -273,7 +289,7 @@ def order_band(
 
 @kernel
 def halve_words(words: U64, start: int, halves: U32) -> None:
-    """Write 32 bits of each word (n,) uint64, from bit `start` on, cyclically: halves (n,) uint32."""
+    """Write 32 bits of each word (n,) uint64, from bit `start` on, cyclically, into halves (n,) uint32."""
     down, up = uint64(start & 63), uint64(-start & 63)
     for row in range(words.size):
         halves[row] = np.uint32((words[row] >> down) | (words[row] << up))

@@ -1,17 +1,44 @@
-"""Components of near hashes without their pairs: union-find, and the links that a band adds to it.
+"""Components of near hashes, without their pairs: union-find, and the links that each band adds.
 
-Ten thousand hashes within the radius of each other make fifty million pairs and one component. What is already in one
-component is not compared again, and within a bucket a hash that was reached leaves the ones still searched.
+Ten thousand hashes within the radius of each other form one component, but fifty million pairs. Rows of one component
+are therefore not compared again, and within a bucket each row is removed from the search as soon as it is reached.
 """
 
+from typing import NamedTuple
+
+from imgmatch_df._kernels.arrays import I64, U32, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import LANES, int64, near_mask, popcount, uint64
-from imgmatch_df.matching.kernels.bands import I64, U32, U64
+from imgmatch_df.matching.kernels.bands import Ordered
 from imgmatch_df.matching.kernels.probes import distance_within
 
 
+class Links(NamedTuple):
+    """Pairs of rows within the radius, (m,) uint32 each: enough of them to connect what all pairs connect."""
+
+    left: U32
+    right: U32
+
+
+class Search(NamedTuple):
+    """Work buffers of a breadth-first search in one bucket, which is continued by the next call.
+
+    Parameters
+    ----------
+    pool, queue
+        Rows that are not reached yet, and rows that are: (longest bucket,) uint32 each.
+    pool_words, queue_words
+        Their words, (n_words, longest bucket + LANES) uint64 each.
+    """
+
+    pool: U32
+    pool_words: U64
+    queue: U32
+    queue_words: U64
+
+
 @kernel
-def _find(parent: U32, row: int) -> int:
+def _find_root(parent: U32, row: int) -> int:
     while parent[row] != row:
         parent[row] = parent[parent[row]]
         row = int64(parent[row])
@@ -20,9 +47,9 @@ def _find(parent: U32, row: int) -> int:
 
 @kernel
 def unite(parent: U32, left: U32, right: U32) -> None:
-    """Unite the components of each pair under the smaller root: parent (n,) uint32, left and right (m,) uint32."""
+    """Unite the components of each pair; the smaller root remains. parent (n,), left and right (m,) uint32."""
     for pair in range(left.size):
-        a, b = _find(parent, int64(left[pair])), _find(parent, int64(right[pair]))
+        a, b = _find_root(parent, int64(left[pair])), _find_root(parent, int64(right[pair]))
         if a < b:
             parent[b] = a
         else:
@@ -31,14 +58,14 @@ def unite(parent: U32, left: U32, right: U32) -> None:
 
 @kernel
 def flatten(parent: U32) -> None:
-    """Point every row at its root, which is the first row of its component."""
-    for row in range(parent.size):  # a root comes before its rows, so one look up is enough
+    """Replace the parent of every row by its root, the first row of its component."""
+    for row in range(parent.size):  # one step is enough, because a root comes before its rows
         parent[row] = parent[parent[row]]
 
 
 @kernel
 def bucket_roots(root: U32, starts: U32, rows: U32, out: I64) -> None:
-    """Write the root that all rows of a bucket share, or -1: out (n_buckets,) int64."""
+    """Write the root that all rows of a bucket share, or -1, into out (n_buckets,) int64."""
     for bucket in range(out.size):
         shared = int64(-1)
         for position in range(starts[bucket], starts[bucket + 1]):
@@ -52,30 +79,18 @@ def bucket_roots(root: U32, starts: U32, rows: U32, out: I64) -> None:
 
 @kernel
 def link_buckets(
-    radius: int,
-    root: U32,
-    roots: I64,
-    hashes: U64,
-    starts: U32,
-    rows: U32,
-    words: U64,
-    pool: U32,
-    pool_words: U64,
-    queue: U32,
-    queue_words: U64,
-    cursor: I64,
-    budget: int,
-    left_out: U32,
-    right_out: U32,
+    radius: int, root: U32, roots: I64, ordered: Ordered, search: Search, cursor: I64, budget: int, out: Links
 ) -> int:
     """Write links that connect the rows of each bucket as their pairs would, and return their number.
 
-    Each bucket is searched breadth first: a row that is reached leaves the pool, so that a bucket of near hashes
-    costs its length. roots: from `bucket_roots`, whose shared buckets are passed over. pool, queue (longest bucket,)
-    uint32 and their words (n_words, longest bucket + LANES) uint64 are scratch that carries a search over to the next
-    call. cursor (6,) int64: next bucket, last bucket (exclusive), rows in the pool (-1 before a bucket is begun),
-    next and last row of the queue, block of the pool. Wanted again while ``cursor[0] < cursor[1]``.
+    Each bucket is searched breadth first. A row that is reached is removed from the pool, so the cost of a bucket of
+    near hashes is linear in its rows. roots: from `bucket_roots`; buckets with a shared root are skipped. cursor (6,)
+    int64: next bucket, last bucket (exclusive), rows in the pool (-1 before a bucket is begun), next and last row of
+    the queue, block of the pool. Call again while ``cursor[0] < cursor[1]``.
     """
+    hashes, starts, rows, words = ordered.hashes, ordered.starts, ordered.rows, ordered.words
+    pool, pool_words, queue, queue_words = search.pool, search.pool_words, search.queue, search.queue_words
+    left_out, right_out = out.left, out.right
     limit = uint64(radius)
     n_words = words.shape[0]
     room = left_out.size - LANES
@@ -109,7 +124,7 @@ def link_buckets(
                     near &= (uint64(1) << uint64(n_pool - at)) - uint64(1)
                 reached = 0
                 lane = LANES
-                while near:  # from the last lane on, so that the row that fills a gap has been looked at or comes next
+                while near:  # backwards: the row that fills a gap was compared already or is in a later block
                     lane -= 1
                     if near >> uint64(lane) & uint64(1):
                         near ^= uint64(1) << uint64(lane)
@@ -145,24 +160,15 @@ def link_buckets(
 
 @kernel
 def link_flips(
-    flips: U32,
-    radius: int,
-    parent: U32,
-    roots: I64,
-    hashes: U64,
-    starts: U32,
-    rows: U32,
-    words: U64,
-    cursor: I64,
-    budget: int,
-    left_out: U32,
-    right_out: U32,
+    flips: U32, radius: int, parent: U32, roots: I64, ordered: Ordered, cursor: I64, budget: int, out: Links
 ) -> int:
     """Write links between buckets whose keys differ by a flip, and return their number; call after `link_buckets`.
 
-    parent (n,) uint32: a forest of the caller's own, which grows by the links. cursor (4,) int64: next bucket, last
-    bucket (exclusive), flip, row. Wanted again while ``cursor[0] < cursor[1]``.
+    parent (n,) uint32: a private forest, to which the links are added. cursor (4,) int64: next bucket, last bucket
+    (exclusive), flip, row. Call again while ``cursor[0] < cursor[1]``.
     """
+    hashes, starts, rows, words = ordered.hashes, ordered.starts, ordered.rows, ordered.words
+    left_out, right_out = out.left, out.right
     limit = uint64(radius)
     n_words = words.shape[0]
     room = left_out.size - LANES
@@ -176,9 +182,9 @@ def link_flips(
             spent += 1
             run_start, run_stop = int64(starts[other]), int64(starts[other + 1])
             if other > bucket and run_start < run_stop:
-                # Two buckets of one root each need one link, and none once they are united.
+                # If each of two buckets has one root, one link connects them, and none once they are united.
                 whole = roots[bucket] >= 0 and roots[other] >= 0
-                if whole and _find(parent, roots[bucket]) == _find(parent, roots[other]):
+                if whole and _find_root(parent, roots[bucket]) == _find_root(parent, roots[other]):
                     run_stop = run_start
                 row = max(row, first)
                 while row < last and run_start < run_stop:
@@ -192,7 +198,7 @@ def link_flips(
                             lane = int64(popcount((near & (~near + uint64(1))) - uint64(1)))
                             near &= near - uint64(1)
                             j = int64(rows[at + lane])
-                            a, b = _find(parent, i), _find(parent, j)
+                            a, b = _find_root(parent, i), _find_root(parent, j)
                             if a != b and distance_within(hashes, i, hashes, j, limit) <= limit:
                                 parent[max(a, b)] = min(a, b)
                                 left_out[found] = i
@@ -204,7 +210,7 @@ def link_flips(
                         at += LANES
                         spent += 1
                         if found > room:
-                            # The row is done again: what it has linked is united by now.
+                            # The next call repeats this row; the rows that it has linked are united by then.
                             cursor[0], cursor[2], cursor[3] = bucket, flip, row
                             return found
                     row += 1

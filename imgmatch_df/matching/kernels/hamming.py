@@ -1,20 +1,33 @@
-"""Distances of whole hashes, groups of equal ones, and the sorting of what a join found."""
+"""Distances of whole hashes, groups of rows with equal hashes, and the order of the pairs of a join."""
+
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from imgmatch_df._kernels.arrays import I64, U16, U32, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import int64, popcount, uint64
 
-U16 = npt.NDArray[np.uint16]
-U32 = npt.NDArray[np.uint32]
-U64 = npt.NDArray[np.uint64]
-I64 = npt.NDArray[np.int64]
+
+class Pairs(NamedTuple):
+    """Verified pairs of rows, or the buffers for them.
+
+    Parameters
+    ----------
+    left, right
+        Rows, (m,) uint32. In a self-join `left` is the smaller row.
+    distance
+        Hamming distance in bits, (m,) uint16.
+    """
+
+    left: U32
+    right: U32
+    distance: U16
 
 
 @kernel
 def hamming_words(query: U64, hashes: U64, out: U16) -> bool:
-    """Write the distances of hashes (n, n_words) uint64 to one, (n_words,) uint64: out (n,) uint16. Return True."""
+    """Write the distances of hashes (n, n_words) uint64 to a query (n_words,) into out (n,) uint16. Return True."""
     for row in range(hashes.shape[0]):
         total = uint64(0)
         for word in range(hashes.shape[1]):
@@ -35,7 +48,7 @@ def hamming_pairs(left_hashes: U64, right_hashes: U64, left: U32, right: U32, ou
 
 @kernel
 def count_distances(distances: U16, counts: I64) -> None:
-    """Add the number of rows at each distance: distances (n,) uint16, counts (max + 1,) int64."""
+    """Count the rows at each distance: distances (n,) uint16, counts (max + 1,) int64, which are added to."""
     for row in range(distances.size):
         counts[distances[row]] += 1
 
@@ -52,7 +65,7 @@ def take_nearest(distances: U16, starts: I64, k: int, indices: U32) -> None:
 
 @kernel
 def mix_words(hashes: U64, out: U32, counts: I64) -> None:
-    """Write 32 well mixed bits of each hash, equal for equal ones, and count the rows of each part for `part_rows`.
+    """Write 32 mixed bits of each hash, equal for equal hashes, and count the rows of each part for `part_rows`.
 
     hashes (n, n_words) uint64, out (n,) uint32, counts (a power of two,) int64.
     """
@@ -69,10 +82,10 @@ def mix_words(hashes: U64, out: U32, counts: I64) -> None:
 
 @kernel
 def part_rows(mixed: U32, first_row: int, places: I64, tagged: U64, first: U32) -> None:
-    """Write rows and their mixed bits part by part: the part is what the lowest of those bits say.
+    """Write rows and their mixed bits part by part; the lowest mixed bits are the number of the part.
 
-    mixed (n,) uint32: from `mix_words`, of the rows from `first_row` on; places (n_parts,) int64: where in tagged each
-    part goes on; first (n,) uint32: becomes the rows.
+    mixed (n,) uint32: from `mix_words`, of the rows from `first_row` on; places (n_parts,) int64: next place of each
+    part in tagged; first (n,) uint32: receives the rows.
     """
     for i in range(mixed.size):
         row = first_row + i
@@ -84,10 +97,10 @@ def part_rows(mixed: U32, first_row: int, places: I64, tagged: U64, first: U32) 
 
 @kernel
 def find_first(hashes: U64, tagged: U64, bounds: I64, n_part_bits: int, first: U32) -> int:
-    """Write the first row with an equal hash for the rows of some parts that have one, and return their number.
+    """Write the first row with an equal hash for those rows of some parts that have one, and return their number.
 
-    hashes (n, n_words) uint64, tagged uint64: from `part_rows`, bounds (n_parts + 1,) int64: where in it each part
-    begins; n_part_bits: the mixed bits that are the same in a part; first (n,) uint32.
+    hashes (n, n_words) uint64, tagged uint64: from `part_rows`, bounds (n_parts + 1,) int64: where each part begins in
+    tagged; n_part_bits: the number of mixed bits that are equal within a part; first (n,) uint32.
     """
     rows_of = uint64(0xFFFFFFFF)
     largest = 0
@@ -126,10 +139,10 @@ def find_first(hashes: U64, tagged: U64, bounds: I64, n_part_bits: int, first: U
 
 @kernel
 def link_equal(first: U32, rows: U32, later: U32, sizes: U32) -> None:
-    """Write the first rows, and chain to each, in order, those with an equal hash.
+    """Write the first rows, and link the rows with equal hashes in order.
 
-    first (n,) uint32: from `find_first`, rows (n_distinct,) uint32; later (n,) uint32 of zeros: becomes the next row
-    with an equal hash, where there is one; sizes (n,) uint32 of zeros: becomes how many rows share that of a first row.
+    first (n,) uint32: from `find_first`, rows (n_distinct,) uint32; later (n,) uint32 of zeros: receives the next row
+    with an equal hash; sizes (n,) uint32 of zeros: receives the number of rows with the hash of each first row.
     """
     n_before = rows.size
     for row in range(first.size - 1, -1, -1):
@@ -161,22 +174,13 @@ def expand_equal(first: U32, later: U32, left: U32, right: U32) -> int:
 
 
 @kernel
-def expand_pairs(
-    first_left: U32,
-    first_right: U32,
-    first_distance: U16,
-    left_later: U32,
-    right_later: U32,
-    same: bool,
-    at: int,
-    left: U32,
-    right: U32,
-    distance: U16,
-) -> int:
-    """Write every pair of rows that pairs of first rows stand for, from position `at` on; return the next position.
+def expand_pairs(first: Pairs, left_later: U32, right_later: U32, same: bool, at: int, out: Pairs) -> int:
+    """Write every pair of rows that pairs of first rows represent, from position `at` on; return the next position.
 
-    left_later, right_later (n,) uint32: from `link_equal`, or (0,) where all rows differ.
+    left_later, right_later (n,) uint32: from `link_equal`, or (0,) if all rows differ.
     """
+    left, right, distance = out.left, out.right, out.distance
+    first_left, first_right, first_distance = first.left, first.right, first.distance
     for pair in range(first_left.size):
         i = first_left[pair]
         while True:
@@ -197,7 +201,7 @@ def expand_pairs(
 
 @kernel
 def count_keys(key: U32, starts: I64) -> None:
-    """Write where each key begins in an order by key (m,) uint32: starts (largest key + 1,) int64, zeros before."""
+    """Write where each key begins in an order by key (m,) uint32 into starts (largest key + 1,) int64 of zeros."""
     for i in range(key.size):
         starts[key[i]] += 1
     total = 0
@@ -209,7 +213,7 @@ def count_keys(key: U32, starts: I64) -> None:
 
 @kernel
 def place_by_key(key: U32, starts: I64, order: U32, order_out: U32) -> None:
-    """Write some of an order stably sorted by ``key[order]``, (m,) uint32 each; starts: from `count_keys`, go on."""
+    """Write a part of an order, stably sorted by ``key[order]``, (m,) uint32 each; starts: from `count_keys`."""
     for i in range(order.size):
         at = starts[key[order[i]]]
         starts[key[order[i]]] = at + 1

@@ -1,10 +1,14 @@
-"""The pairs that meet in the buckets of a band, and in buckets that are a few flips of the key apart.
+"""Comparison of the rows of a band's buckets with each other, and with buckets whose keys differ by a few bits.
 
-`probe_runs` compares the rows of a bucket with each run around it where that lies, `probe_gathered` with many at once.
+`probe_runs` compares the rows of a bucket with the run of each neighbouring bucket in place; `probe_gathered` copies
+many runs into one buffer first.
 """
+
+from typing import Final, NamedTuple
 
 import numpy as np
 
+from imgmatch_df._kernels.arrays import I64, U32, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import (
     LANES,
@@ -21,19 +25,47 @@ from imgmatch_df._kernels.popcount import (
     unlike_masked,
     unlike_words,
 )
-from imgmatch_df.matching.kernels.bands import I64, U16, U32, U64
+from imgmatch_df.matching.kernels.bands import Ordered
+from imgmatch_df.matching.kernels.hamming import Pairs
 
-_BATCH = 256  # candidates that wait for their rows: 64 KiB of hashes of 128 bytes, well inside the second-level cache
-_GATHERED = 1536  # hashes that a bucket is compared with at once: 12 KiB a word, within the first-level cache
+# For kernels that only other kernels call: without wrappers for Python they compile faster.
+_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+_PENDING = 256  # unverified candidates: 64 KiB of hashes of 128 bytes, well inside the second-level cache
+_GATHERED = 1536  # hashes compared with a bucket at once: 12 KiB per word, inside the first-level cache
+
+
+class Verdict(NamedTuple):
+    """What makes a candidate of a band a pair that the band reports.
+
+    Parameters
+    ----------
+    band
+        Number of the band that is probed.
+    same
+        Whether both sides are one: a self-join.
+    radius
+        Maximum distance of a pair, in bits.
+    radii
+        Maximum distance within each band, (n_bands,) int64.
+    masks
+        Bits of each band, (n_bands, n_words) uint64.
+    """
+
+    band: int
+    same: bool
+    radius: int
+    radii: I64
+    masks: U64
 
 
 @kernel(inline="always")
 def distance_within(left: U64, i: int, right: U64, j: int, radius: int) -> int:
-    """Return the distance of two rows, or a number above `radius` as soon as it is passed."""
+    """Return the distance of two rows; above `radius` it may be a lower bound that is above `radius` too."""
     n_words = left.shape[1]
     total: int = uint64(0)
     word = 0
-    while word + 8 <= n_words:  # no look at the radius between words: that is a branch that goes wrong half of the time
+    while word + 8 <= n_words:  # one check per eight words: a check per word is a branch mispredicted half of the time
         total += unlike_words(left, i * n_words + word, right, j * n_words + word)
         if total > radius:
             return total
@@ -45,13 +77,14 @@ def distance_within(left: U64, i: int, right: U64, j: int, radius: int) -> int:
 
 
 @kernel(inline="always")
-def _owns(left: U64, i: int, right: U64, j: int, band: int, masks: U64, radii: I64) -> bool:
+def _is_first_band(left: U64, i: int, right: U64, j: int, band: int, masks: U64, radii: I64) -> bool:
     """Return whether `band` is the first band in which two rows lie within the band's radius.
 
-    Rows that met in a bucket of `band` need not: hashed keys and the last block of a run bring strangers together.
+    Two rows compared in a bucket of `band` may lie outside its radius: hashed keys collide, and the last block of a run
+    extends into the next run.
     """
     n_words = left.shape[1]
-    for number in range(band + 1):  # a pair that meets in many bands meets in one of the first
+    for number in range(band + 1):  # a pair within the radius of many bands is within that of one of the first
         unlike: int = uint64(0)
         word = 0
         while word + 8 <= n_words:
@@ -65,35 +98,33 @@ def _owns(left: U64, i: int, right: U64, j: int, band: int, masks: U64, radii: I
     return False
 
 
-@kernel
-def _collect(
-    near: int, row: int, at: int, left_hashes: U64, left_rows: U32, right_hashes: U64, right_rows: U32,
-    n_open: int, left_out: U32, right_out: U32,
-) -> int:  # fmt: skip
+@_inner
+def _collect(near: int, row: int, at: int, left: Ordered, right: Ordered, n_open: int, out: Pairs) -> int:
     """Write the candidates of a left row, the right rows ``at + bit`` of a mask, from `n_open` on; return their end."""
-    i = int64(left_rows[row])
-    prefetch_row(left_hashes, i)
+    right_rows, right_hashes = right.rows, right.hashes
+    i = int64(left.rows[row])
+    prefetch_row(left.hashes, i)
     while near:
         j = int64(right_rows[at + int64(popcount((near & (~near + uint64(1))) - uint64(1)))])
         near &= near - uint64(1)
         prefetch_row(right_hashes, j)
-        left_out[n_open] = i
-        right_out[n_open] = j
+        out.left[n_open] = i
+        out.right[n_open] = j
         n_open += 1
     return n_open
 
 
-@kernel
-def _settle(
-    found: int, n_open: int, same: bool, limit: int, band: int, radii: I64, masks: U64, left_hashes: U64,
-    right_hashes: U64, left_out: U32, right_out: U32, distance_out: U16,
-) -> int:  # fmt: skip
-    """Keep those of the candidates ``found..n_open`` that are pairs and that `band` owns; return their end."""
+@_inner
+def _settle(found: int, n_open: int, verdict: Verdict, left: Ordered, right: Ordered, out: Pairs) -> int:
+    """Keep the candidates ``found..n_open`` that are pairs of this band; return their end."""
+    limit, band, radii, masks = uint64(verdict.radius), verdict.band, verdict.radii, verdict.masks
+    left_hashes, right_hashes = left.hashes, right.hashes
+    left_out, right_out, distance_out = out.left, out.right, out.distance
     for candidate in range(found, n_open):
         i, j = int64(left_out[candidate]), int64(right_out[candidate])
         distance = distance_within(left_hashes, i, right_hashes, j, limit)
-        if distance <= limit and _owns(left_hashes, i, right_hashes, j, band, masks, radii):
-            if same and i > j:
+        if distance <= limit and _is_first_band(left_hashes, i, right_hashes, j, band, masks, radii):
+            if verdict.same and i > j:
                 i, j = j, i
             left_out[found] = i
             right_out[found] = j
@@ -104,37 +135,21 @@ def _settle(
 
 @kernel
 def probe_runs(
-    flips: U32,
-    band: int,
-    same: bool,
-    radius: int,
-    radii: I64,
-    masks: U64,
-    left_hashes: U64,
-    left_starts: U32,
-    left_rows: U32,
-    left_words: U64,
-    right_hashes: U64,
-    right_starts: U32,
-    right_rows: U32,
-    right_words: U64,
-    cursor: I64,
-    budget: int,
-    left_out: U32,
-    right_out: U32,
-    distance_out: U16,
+    flips: U32, verdict: Verdict, left: Ordered, right: Ordered, cursor: I64, budget: int, out: Pairs
 ) -> int:
-    """Write the pairs whose keys differ by one of flips (n,) uint32, 0 for none, and that `band` owns.
+    """Write the pairs of a band whose keys differ by one of flips (n,) uint32, 0 for equal keys; return their number.
 
-    Return their number; stop when the budget or the buffers are used. cursor (6,) int64: next position of the left
-    order, last position (exclusive), its bucket, block of the run, row, and flip. It carries a stopped call over to the
-    next one, which is wanted while ``cursor[0] < cursor[1]``.
+    The call stops when the budget or the buffers are used up, and continues at the next call; call again while
+    ``cursor[0] < cursor[1]``. cursor (6,) int64: next position of the left order, last position (exclusive), its
+    bucket, block of the run, row, and flip.
     """
-    limit = uint64(radius)
+    limit, same = uint64(verdict.radius), verdict.same
+    left_starts, left_words = left.starts, left.words
+    right_starts, right_words = right.starts, right.words
     n_words = left_words.shape[0]
-    # Candidates are verified a batch at a time, when the rows that were asked for have arrived: on real hashes nearly
-    # all of the time went into waiting for one row after the other.
-    room = left_out.size - LANES
+    # Candidates are verified in batches, after their rows were prefetched: on real hashes nearly all of the time was
+    # spent on waiting for one row after the other.
+    room = out.left.size - LANES
     found = n_open = 0
     spent = 0
     position, stop, bucket, at, row, flip = cursor
@@ -163,53 +178,35 @@ def probe_runs(
                         spent += row + 1
                         if row < above:
                             near = near_mask(right_words, at, left_words, row, n_words, limit) & lanes
-                    if near == 0 and row >= above and row < below:  # the block itself: each row against those after it
+                    if near == 0 and row >= above and row < below:  # within the block: each row with the rows after it
                         base = row + 1
                         near = near_mask(right_words, base, left_words, row, n_words, limit)
                         near &= lanes >> uint64(base - at)
                     if near:
                         if n_open > room:
-                            found = n_open = _settle(
-                                found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
-                                right_out, distance_out,
-                            )  # fmt: skip
+                            found = n_open = _settle(found, n_open, verdict, left, right, out)
                         if n_open > room or spent > budget:
                             cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
-                            return _settle(
-                                found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
-                                right_out, distance_out,
-                            )  # fmt: skip
-                        n_open = _collect(
-                            near, row, base, left_hashes, left_rows, right_hashes, right_rows, n_open, left_out,
-                            right_out,
-                        )  # fmt: skip
-                        if n_open - found > _BATCH:
+                            return _settle(found, n_open, verdict, left, right, out)
+                        n_open = _collect(near, row, base, left, right, n_open, out)
+                        if n_open - found > _PENDING:
                             spent += n_open - found
-                            found = n_open = _settle(
-                                found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
-                                right_out, distance_out,
-                            )  # fmt: skip
+                            found = n_open = _settle(found, n_open, verdict, left, right, out)
                     row += 1
                 row = 0
                 at += LANES
                 if spent > budget:
                     cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
-                    return _settle(
-                        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
-                        distance_out,
-                    )  # fmt: skip
+                    return _settle(found, n_open, verdict, left, right, out)
             at = 0
             flip += 1
         flip = 0
         position = last
     cursor[0] = position
-    return _settle(
-        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
-        distance_out,
-    )  # fmt: skip
+    return _settle(found, n_open, verdict, left, right, out)
 
 
-@kernel
+@_inner
 def _choose_runs(
     starts: U32,
     flips: U32,
@@ -223,10 +220,10 @@ def _choose_runs(
 ) -> tuple[int, int, int]:
     """Choose the runs of the buckets a flip away, up to `_GATHERED` rows, and return their number.
 
-    From position `flip` of flips (n,) uint32 on, without the first `skip` rows of that run; `above`: only buckets
-    beyond `bucket`. column (n_rows + LANES, 1): the words to be gathered, which are asked for. ends, shifts (n,)
-    uint64: where each run ends among those gathered, and how much further it lies in the order. Return also the flip
-    and the rows of its run to go on with.
+    The choice begins at position `flip` of flips (n,) uint32, without the first `skip` rows of that run. `above`: only
+    buckets after `bucket`. column (n_rows + LANES, 1): the words to be gathered, which are prefetched. ends, shifts
+    (n,) uint64: the end of each run in the gathered buffer, and the offset from there to its place in the order. Also
+    return the flip, and the number of rows of its run, at which the next choice begins.
     """
     one, room = uint64(1), uint64(_GATHERED)
     here = uint64(bucket)
@@ -253,14 +250,14 @@ def _choose_runs(
     return int64(n_runs), int64(now), int64(skipped)
 
 
-@kernel
-def _gather(source: U32 | U64, ends: U64, shifts: U64, n_runs: int, target: U32 | U64) -> None:
-    """Copy the runs that `_choose_runs` chose side by side, from source (n + LANES,) to target (>= n_rows + LANES,)."""
+@_inner
+def _gather_runs(source: U32 | U64, ends: U64, shifts: U64, n_runs: int, target: U32 | U64) -> None:
+    """Copy the runs of `_choose_runs` one after the other: source (n + LANES,), target (>= n_rows + LANES,)."""
     at = uint64(0)
     for run in range(uint64(n_runs)):
         shift, end = shifts[run], ends[run]
-        # What is copied beyond the end is overwritten by the next run. Most runs are over with the first lanes; a
-        # branch among them would be hard to foresee.
+        # The next run overwrites what is copied past the end. Most runs fit into the first lanes, so the first copy is
+        # unconditional: a branch before it would be mispredicted.
         copy_lanes(target, int64(at), source, int64(at + shift))
         at += uint64(LANES)
         while at < end:
@@ -269,9 +266,9 @@ def _gather(source: U32 | U64, ends: U64, shifts: U64, n_runs: int, target: U32 
         at = end
 
 
-@kernel
+@_inner
 def _find_run(ends: U64, n_runs: int, place: int) -> int:
-    """Return the run in which a gathered row lies."""
+    """Return the run that contains a gathered row."""
     run, n = uint64(0), uint64(n_runs)
     while n > uint64(1):
         half = n >> uint64(1)
@@ -281,24 +278,22 @@ def _find_run(ends: U64, n_runs: int, place: int) -> int:
     return int64(run)
 
 
-@kernel
+@_inner
 def _sift(
-    hits: I64, n_hits: int, n_unseen: int, limit: int, left_hashes: U64, left_rows: U32, left_words: U64,
-    right_hashes: U64, right_rows: U32, right_words: U64, n_open: int, left_out: U32, right_out: U32,
-) -> int:  # fmt: skip
-    """Write the candidates among hits (2, n) int64, positions in both orders, from `n_open` on; return their end.
+    hits: I64, n_hits: int, n_unseen: int, limit: int, left: Ordered, right: Ordered, n_open: int, out: Pairs
+) -> int:
+    """Write the hits within the limit in the first `n_unseen` words as candidates from `n_open` on; return their end.
 
-    They are those within the limit in the first `n_unseen` words.
+    hits (2, n) int64: positions in both orders.
     """
+    left_words, right_words = left.words, right.words
     for hit in range(n_hits):
         row, at = hits[0, hit], hits[1, hit]
         distance = uint64(0)
         for word in range(n_unseen):
             distance += popcount(left_words[word, row] ^ right_words[word, at])
         if distance <= limit:
-            n_open = _collect(
-                uint64(1), row, at, left_hashes, left_rows, right_hashes, right_rows, n_open, left_out, right_out
-            )  # fmt: skip
+            n_open = _collect(uint64(1), row, at, left, right, n_open, out)
     return n_open
 
 
@@ -307,47 +302,36 @@ def probe_gathered(
     flips: U32,
     left_seen: U32 | U64,
     right_seen: U32 | U64,
-    band: int,
-    same: bool,
-    radius: int,
-    radii: I64,
-    masks: U64,
-    left_hashes: U64,
-    left_starts: U32,
-    left_rows: U32,
-    left_words: U64,
-    right_hashes: U64,
-    right_starts: U32,
-    right_rows: U32,
-    right_words: U64,
+    verdict: Verdict,
+    left: Ordered,
+    right: Ordered,
     cursor: I64,
     budget: int,
-    left_out: U32,
-    right_out: U32,
-    distance_out: U16,
+    out: Pairs,
 ) -> int:
     """Write the pairs of keys that differ by a flip and return their number, as `probe_runs` does.
 
-    The runs around a bucket are gathered first: in a join of 10,000,000 a run has five rows, and comparing each of them
-    where it lies took 18 ns a run and row. flips (n,) uint32, all of as many bits. left_seen, right_seen: what is
-    compared first, in order: the words themselves, or (1, n + LANES) uint32, half of the bits of the only word, none of
-    them the key's, of which a pair differs in no more than the flip leaves. cursor (6,) int64: as there, but for the
-    rows that are done of the run of the next flip, row, and that flip.
+    The runs around a bucket are copied into one buffer first: in a join of 10,000,000 rows a run has five rows, and
+    comparing each run in place took 18 ns per run and row. flips (n,) uint32, all with the same number of bits.
+    left_seen, right_seen: what is compared first, in order: the words, or (1, n + LANES) uint32, a half of the only
+    word. That half has no bits of the key, so a pair differs in it by at most the radius less the bits of the flip.
+    cursor (6,) int64: next position, last position (exclusive), bucket, rows done of the run of the flip, row, flip.
     """
-    limit = uint64(radius)
+    limit, same = uint64(verdict.radius), verdict.same
+    left_starts, right_starts = left.starts, right.starts
     within, n_unseen = limit, 0
     if left_seen.itemsize < 8:
-        within, n_unseen = limit - popcount(uint64(flips[0])), left_words.shape[0]
+        within, n_unseen = limit - popcount(uint64(flips[0])), left.words.shape[0]
     n_seen, width = left_seen.shape[0], _GATHERED + STRETCH
     memory = np.empty(LANES + n_seen * width, right_seen.dtype)
-    skew = (-memory.ctypes.data & 63) // memory.itemsize  # whole cache lines: half of the loads otherwise touch two
+    skew = (-memory.ctypes.data & 63) // memory.itemsize  # align to a cache line: half of the loads would cross one
     gathered = memory[skew : skew + n_seen * width].reshape((n_seen, width))
     column = right_seen[0].reshape((right_seen.shape[1], 1))
-    words, names = right_words[0].reshape((right_words.shape[1], 1)), right_rows.reshape((right_rows.size, 1))
+    words, names = right.words[0].reshape((right.words.shape[1], 1)), right.rows.reshape((right.rows.size, 1))
     ends, shifts = np.empty(flips.size, np.uint64), np.empty(flips.size, np.uint64)
-    # Hits wait until what is asked for has arrived, as candidates do.
-    hits = np.empty((2, _BATCH + _GATHERED), np.int64)
-    room = left_out.size - _BATCH - _GATHERED
+    # Hits wait until their words were prefetched, as candidates do.
+    hits = np.empty((2, _PENDING + _GATHERED), np.int64)
+    room = out.left.size - _PENDING - _GATHERED
     found = n_open = n_hits = 0
     spent = 0
     position, stop, bucket, at, row, flip = cursor
@@ -359,7 +343,7 @@ def probe_gathered(
             n_runs, next_flip, next_at = _choose_runs(right_starts, flips, bucket, same, flip, at, column, ends, shifts)
             n = int64(ends[n_runs - 1]) if n_runs else 0
             for word in range(n_seen):
-                _gather(right_seen[word], ends, shifts, n_runs, gathered[word])
+                _gather_runs(right_seen[word], ends, shifts, n_runs, gathered[word])
             spent += 4 * n_runs
             row = max(row, position)
             while row < last:
@@ -383,34 +367,19 @@ def probe_gathered(
                         n_hits += 1
                     block = next_stretch(gathered, block + STRETCH, left_seen, row, n_seen, within, n)
                 row += 1
-                if n_hits > _BATCH or spent > budget:
+                if n_hits > _PENDING or spent > budget:
                     spent += n_hits
-                    n_open = _sift(
-                        hits, n_hits, n_unseen, limit, left_hashes, left_rows, left_words, right_hashes, right_rows,
-                        right_words, n_open, left_out, right_out,
-                    )  # fmt: skip
+                    n_open = _sift(hits, n_hits, n_unseen, limit, left, right, n_open, out)
                     n_hits = 0
-                    if n_open - found > _BATCH:
-                        found = n_open = _settle(
-                            found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
-                            right_out, distance_out,
-                        )  # fmt: skip
+                    if n_open - found > _PENDING:
+                        found = n_open = _settle(found, n_open, verdict, left, right, out)
                     if n_open > room or spent > budget:
                         cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = position, bucket, at, row, flip
-                        return _settle(
-                            found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out,
-                            right_out, distance_out,
-                        )  # fmt: skip
+                        return _settle(found, n_open, verdict, left, right, out)
             row = 0
             flip, at = next_flip, next_at
         flip = 0
         position = last
     cursor[0] = position
-    n_open = _sift(
-        hits, n_hits, n_unseen, limit, left_hashes, left_rows, left_words, right_hashes, right_rows, right_words,
-        n_open, left_out, right_out,
-    )  # fmt: skip
-    return _settle(
-        found, n_open, same, limit, band, radii, masks, left_hashes, right_hashes, left_out, right_out,
-        distance_out,
-    )  # fmt: skip
+    n_open = _sift(hits, n_hits, n_unseen, limit, left, right, n_open, out)
+    return _settle(found, n_open, verdict, left, right, out)

@@ -1,8 +1,8 @@
-"""Star clusters and diameters of components whose rows are laid side by side."""
+"""Star clusters and diameters of components."""
 
+from imgmatch_df._kernels.arrays import I64, U16, U32, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import LANES, int64, near_mask, popcount, uint64
-from imgmatch_df.matching.kernels.bands import I64, U16, U32, U64
 from imgmatch_df.matching.kernels.probes import distance_within
 
 
@@ -18,13 +18,13 @@ def join_stars(
     cursor: I64,
     budget: int,
 ) -> None:
-    """Write the center of each row's star: in order, a row joins the first center within the radius, or is one.
+    """Write the center of each row's star: in order, a row joins the first center within the radius, or becomes one.
 
-    hashes (n, n_words) uint64; members (n,) uint32: rows by component, in the order that decides; starts
-    (n_components + 1,) int64; center (n,) uint32: n where it is open. pool (longest,) uint32 and columns (n_columns,
-    longest + LANES) uint64 are scratch with copies of as many words, which rule most rows out. cursor (4,) int64:
-    next component, rows in its pool (-1 before it is begun), next row of the pool, and how many of the pool are
-    settled. Wanted again while ``cursor[0] < starts.size - 1``.
+    hashes (n, n_words) uint64; members (n,) uint32: rows by component, in order of preference; starts
+    (n_components + 1,) int64; center (n,) uint32: n for rows without a center yet. pool (longest,) uint32 and columns
+    (n_columns, longest + LANES) uint64 are work buffers; columns holds the first words, which exclude most rows.
+    cursor (4,) int64: next component, rows in its pool (-1 before it is begun), next row of the pool, and number of
+    pool rows that have a center. Call again while ``cursor[0] < starts.size - 1``.
     """
     limit = uint64(radius)
     n_columns = columns.shape[0]
@@ -59,9 +59,8 @@ def join_stars(
                 spent += 1 + (n_pool - head) // LANES
                 settled += 1
             head += 1
-            if (
-                2 * settled > n_pool and n_pool > LANES
-            ):  # settled rows leave, so that a dense component costs its length
+            # Rows that have a center are removed, so that the cost of a dense component is linear in its rows.
+            if 2 * settled > n_pool and n_pool > LANES:
                 kept = 0
                 for position in range(head, n_pool):
                     if center[pool[position]] == hashes.shape[0]:
@@ -82,12 +81,12 @@ def join_stars(
 def measure_diameters(
     hashes: U64, starts: I64, distance: U16, order: U32, diameter: U16, cursor: I64, budget: int
 ) -> None:
-    """Write the largest distance between two members of each component: diameter (n_components,) uint16.
+    """Write the largest distance between two members of each component into diameter (n_components,) uint16.
 
-    distance (n,) uint16: of each row to one row of its component; order (n,) uint32: rows by component, farthest
-    first. No pair is farther apart than the sum of its two distances, so the search ends where the next and the
-    largest sum to no more than the best. cursor (2,) int64: next component, next row of it. Wanted again while
-    ``cursor[0] < starts.size - 1``.
+    distance (n,) uint16: from each row to one row of its component; order (n,) uint32: rows by component, farthest
+    first. By the triangle inequality the distance of a pair is at most the sum of its two distances, so the search
+    ends when the sum of the next and the largest is at most the best found. cursor (2,) int64: next component, next
+    row of it. Call again while ``cursor[0] < starts.size - 1``.
     """
     spent = 0
     component, position = cursor

@@ -1,0 +1,54 @@
+"""Linkages: the ways to split a component of near hashes into clusters.
+
+To add one, add an entry to `LINKAGES`; the verbs, the command line and the messages read their choices from it. This
+module imports no kernels, so that it can be read without compiling any.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imgmatch_df._kernels.arrays import U32, U64
+
+Keep = Literal["first", "last", "largest"]
+
+
+@dataclass(frozen=True, slots=True)
+class Linkage:
+    """A way to split components into clusters.
+
+    Parameters
+    ----------
+    summary
+        What it does, as the end of a sentence that begins with its name.
+    chains
+        Whether near-duplicates of near-duplicates are in one cluster.
+    find_representatives
+        Called with ``(hashes, radius, components, order)``: hashes (n, n_words) uint64; the maximum distance in bits;
+        components (n,) uint32, from `join.connect`; order (n,) uint32, from `clusters.preference`. Returns the row that
+        represents each row's cluster, (n,) uint32. Rows with equal hashes must be in one cluster.
+    """
+
+    summary: str
+    chains: bool
+    find_representatives: "Callable[[U64, int, U32, U32], U32]"
+
+
+def _connected(hashes: "U64", radius: int, components: "U32", order: "U32") -> "U32":  # noqa: ARG001  # as all
+    from imgmatch_df.matching import clusters
+
+    return clusters.representatives(components, order)
+
+
+def _star(hashes: "U64", radius: int, components: "U32", order: "U32") -> "U32":
+    from imgmatch_df.matching import clusters
+
+    return clusters.star(hashes, radius, components, order)
+
+
+LINKAGES: Final[dict[str, Linkage]] = {
+    "connected": Linkage("chains near-duplicates", True, _connected),
+    "star": Linkage("does not chain them", False, _star),
+}
