@@ -8,10 +8,12 @@ from typing import Final, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from imgmatch_df.errors import Failure
+from imgmatch_df.schemes import scheme_of
 
 T = TypeVar("T")
 SourceKind = Literal["bytes", "path", "base64", "url"]
 
+_SCHEME_OF_KIND: Final = {"path": "file", "base64": "data", "bytes": "data"}
 # A scheme of one letter is a Windows drive.
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 # `//host/a.jpg` without a scheme, as web pages have it. A host has a dot or a port, else `//tmp/a.jpg` is a path.
@@ -68,6 +70,11 @@ class Source(NamedTuple):
 
     kind: SourceKind
     value: str | bytes
+
+    @property
+    def scheme(self) -> str:
+        """Scheme of a URL in lower case, ``"file"`` for a path, ``"data"`` for base64 and bytes."""
+        return scheme_of(str(self.value)) if self.kind == "url" else _SCHEME_OF_KIND[self.kind]
 
 
 class Fetched(NamedTuple):
@@ -133,22 +140,6 @@ def parse_source(value: str) -> Source | Failure:
     return Source("base64" if _is_base64(text) else "path", text)
 
 
-def refused_scheme(scheme: str, allowed: frozenset[str] | None) -> Failure | None:
-    """Return why a source of the scheme is not read, None where it is.
-
-    Parameters
-    ----------
-    scheme
-        Of a URL in any case, ``"file"`` for a path, ``"data"`` for base64.
-    allowed
-        The option `schemes`.
-    """
-    if allowed is None or scheme.lower() in allowed:
-        return None
-    what = {"file": "a path", "data": "base64"}.get(scheme, f"a URL of the scheme {scheme[:20].lower()}:")
-    return Failure("fetch_blocked", f"blocked: {what}; schemes= allows {', '.join(sorted(allowed))}")
-
-
 def url_of(value: object) -> str | None:
     """Return the address that one value of a column is, None where it is anything else.
 
@@ -164,6 +155,19 @@ def is_path(value: object) -> bool:
     """Return whether one value of a column names a local file."""
     source = parse_source(value) if isinstance(value, str) else None
     return isinstance(source, Source) and source.kind == "path"
+
+
+def too_many_bytes(size: str, max_bytes: int) -> Failure:
+    """Return the failure of a source that is larger than `max_bytes`.
+
+    Parameters
+    ----------
+    size
+        Its size in words, such as ``"1,000 bytes"``.
+    max_bytes
+        The option of that name.
+    """
+    return Failure("too_many_bytes", f"{size}, more than max_bytes={max_bytes:,}; raise max_bytes to allow it")
 
 
 def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
@@ -187,7 +191,7 @@ def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
     # Counted before anything is copied.
     n_bytes = (len(text) - sum(map(text.count, _NO_DIGITS))) * 3 // 4
     if n_bytes > max_bytes:
-        return Failure("too_many_bytes", f"{n_bytes:,} bytes of base64, more than max_bytes={max_bytes:,}")
+        return too_many_bytes(f"{n_bytes:,} bytes of base64", max_bytes)
     try:
         digits = text.encode("ascii").translate(_URL_SAFE, _WHITE_SPACE).rstrip(b"=")
     except UnicodeEncodeError:

@@ -16,6 +16,7 @@ ROWS = [
         "naming",
         "columns",
         "options",
+        "schemes",
         "sources",
         "threads",
         "progress",

@@ -41,6 +41,7 @@ from imgmatch_df.frames.reference import Stored, same_columns
 from imgmatch_df.images.folders import left_out_text
 from imgmatch_df.options import SourceOptions, make_recipe
 from imgmatch_df.progress import METER
+from imgmatch_df.schemes import public_schemes
 from imgmatch_df.sources import is_path, path_as_text
 from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store, manifest_of
 
@@ -254,7 +255,7 @@ def allowed_options(table: SourceTable, options: SourceOptions) -> SourceOptions
     if table.request is None or options["schemes"] is not None:
         return options
     files = () if options["base_dir"] is None else ("file",)
-    return {**options, "schemes": ("http", "https", "data", *files)}
+    return {**options, "schemes": (*public_schemes(), "data", *files)}
 
 
 def say_blocked(table: SourceTable, options: SourceOptions) -> None:

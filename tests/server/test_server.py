@@ -238,7 +238,7 @@ def test_records_name_no_local_files(service, url):
     (record,) = answer.json["records"]
     assert answer.json["status"] == {"code": 300, "text": "MIXED_RESULT"}
     assert record["_status"]["code"] == 400
-    assert "must be an http or https address" in record["_status"]["text"]
+    assert "must be an http or https URL" in record["_status"]["text"]
     assert "phash" not in record
 
 
