@@ -62,7 +62,7 @@ def register_scheme(scheme: Scheme) -> None:
     ArgumentError
         If the name or the import path is invalid, or the name is registered already.
     """
-    if not _NAME.fullmatch(scheme.name):
+    if not is_scheme_name(scheme.name) or scheme.name != scheme.name.lower():
         raise ArgumentError(
             f"the name of a scheme must be lower case and at least 2 characters, got {scheme.name!r}\n"
             "Hint: use letters, digits, '+', '-' and '.', a letter first."
@@ -78,6 +78,11 @@ def register_scheme(scheme: Scheme) -> None:
             "Hint: choose another name."
         )
     SCHEMES[scheme.name] = scheme
+
+
+def is_scheme_name(text: str) -> bool:
+    """Return whether text can be the name of a scheme, in any case."""
+    return _NAME.fullmatch(text.lower()) is not None
 
 
 def scheme_of(url: str) -> str:

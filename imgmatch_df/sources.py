@@ -15,7 +15,9 @@ SourceKind = Literal["bytes", "path", "base64", "url"]
 
 _SCHEME_OF_KIND: Final = {"path": "file", "base64": "data", "bytes": "data"}
 # A scheme of one letter is a Windows drive.
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
+URL_PATTERN: Final = r"\s*[A-Za-z][A-Za-z0-9+.\-]+://"
+FILE_PATTERN: Final = r"\s*[Ff][Ii][Ll][Ee]:"
+_SCHEME: Final = re.compile(URL_PATTERN)
 # `//host/a.jpg` without a scheme, as web pages have it. A host has a dot or a port, else `//tmp/a.jpg` is a path.
 _SCHEMELESS: Final = re.compile(
     r"//(?:[^/\\?#@\s]*@)?(?:[^/\\?#@:\s.]+\.[^/\\?#@:\s]+|\[[0-9A-Fa-f:.]+\]|[^/\\?#@:\s]+:\d)"

@@ -24,7 +24,7 @@ from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.byte_budget import Claim
 from imgmatch_df.fetching.circuit_breaker import CircuitBreaker
 from imgmatch_df.fetching.curl import BlockedAddressError, ConnectionPool
-from imgmatch_df.fetching.response import ResponseHeader, check_header, make_decompressor, parse_header
+from imgmatch_df.fetching.response import ResponseHeader, check_header, make_decompressor, not_compressed, parse_header
 from imgmatch_df.fetching.retry import Retryable
 from imgmatch_df.fetching.transport import OnDone, Outcome, no_response_in_time
 from imgmatch_df.fetching.urls import HttpUrl, clean_url, is_ip, origin_of
@@ -147,7 +147,7 @@ class _Exchange:
     refused: Failure | Retryable | None = None  # why a socket was not opened
     header: ResponseHeader | None = None
     outcome: HttpUrl | Outcome | BaseException | None = None  # as soon as the response determines it
-    decompress: Callable[[bytes], Iterator[bytes]] = make_decompressor("")  # set with the header
+    decompress: Callable[[bytes], Iterator[bytes]] = not_compressed  # set with the header
     n_small: int = 0  # small chunks so far
     # A chunk that was paused: its remaining pieces, and its length, since libcurl passes it again.
     pending: Iterator[bytes] | None = None

@@ -103,10 +103,15 @@ def check_header(header: ResponseHeader, url: HttpUrl, options: Options) -> Http
     return None
 
 
+def not_compressed(chunk: bytes) -> Iterator[bytes]:
+    """Return a chunk of a body without compression as the only piece."""
+    return iter((chunk,))
+
+
 def make_decompressor(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
     """Return a function that decompresses chunks of a body piece by piece, so that a bomb stops at `max_bytes`."""
     if not encoding:
-        return lambda chunk: iter((chunk,))
+        return not_compressed
     stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib
 
     def pieces(chunk: bytes) -> Iterator[bytes]:

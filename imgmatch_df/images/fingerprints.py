@@ -8,13 +8,10 @@ import polars as pl
 
 from imgmatch_df.columns import ETAG, MODIFIED, MODIFIED_DTYPE, SIZE
 from imgmatch_df.local_files import stat_file
-from imgmatch_df.sources import Source, parse_source
+from imgmatch_df.sources import FILE_PATTERN, URL_PATTERN, Source, parse_source
 
 _SCHEMA: Final = pl.Schema({SIZE: pl.UInt64(), MODIFIED: MODIFIED_DTYPE, ETAG: pl.String()})
-# Surely an address, whatever else it is: nothing on this machine can be asked about it.
-_ADDRESS: Final = r"^\s*(?i:[a-z][a-z0-9+.\-]+)://"
-_FILE_URI: Final = r"^\s*(?i:file):"
-_PLACE: Final = "__imgmatch_place"
+_SOURCE: Final = "__imgmatch_source"
 
 
 def fingerprint(sources: pl.Series, base_dir: str | None) -> pl.DataFrame:
@@ -35,9 +32,11 @@ def fingerprint(sources: pl.Series, base_dir: str | None) -> pl.DataFrame:
     """
     if sources.dtype == pl.Binary:
         return _digests(sources.to_list())
-    frame = sources.alias(_PLACE).to_frame().with_row_index("row")
-    local = frame.filter(~pl.col(_PLACE).str.contains(_ADDRESS) | pl.col(_PLACE).str.contains(_FILE_URI))
-    found = [_stamp(value, base_dir) for value in local[_PLACE]]
+    frame = sources.alias(_SOURCE).to_frame().with_row_index("row")
+    local = frame.filter(
+        ~pl.col(_SOURCE).str.contains(f"^{URL_PATTERN}") | pl.col(_SOURCE).str.contains(f"^{FILE_PATTERN}")
+    )
+    found = [_stamp(value, base_dir) for value in local[_SOURCE]]
     stamps = pl.DataFrame(found, schema=_schema_of_stamps(), orient="row").cast({MODIFIED: MODIFIED_DTYPE})
     if local.height == frame.height:
         return stamps
