@@ -40,11 +40,11 @@ def hash_image(data: Any, options: Options, bmh1_out: "NDArray[np.uint8]") -> Im
         uint8[121], gets the bmh1.
     """
     from imgmatch_df.hashes.kernels.opencv import hash_picture
-    from imgmatch_df.images.decode import decode_picture
+    from imgmatch_df.images.decode import decode_image
 
     with pixel_budget.PIXELS:
         try:
-            image = decode_picture(data, options)
+            image = decode_image(data, options)
         except MemoryError:
             return Failure("decode_failed", "not enough memory to decode it")
         if isinstance(image, Failure):
