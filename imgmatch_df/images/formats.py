@@ -149,7 +149,7 @@ def _decode_png(data: Data, options: Options) -> DecodedImage | Failure:
         n_bands = len(image.getbands())
         image.im.paste(NOT_DECODED if n_bands == 1 else (NOT_DECODED,) * n_bands, (0, row, image.width, row + 1))
         image.load()
-        if _is_not_decoded(image, row) and not chunks.pixels_are_whole():
+        if _is_not_decoded(image, row) and not chunks.pixels_are_complete():
             raise EOFError("rows of pixels are missing")
         alpha = None
         if options.alpha != "drop" and chunks.transparency:
