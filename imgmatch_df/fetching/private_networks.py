@@ -34,10 +34,8 @@ _IPV6: Final = (
     ("ff00::/8", "a multicast address"),
     ("2001:db8::/32", "an address for documentation"),
     ("3fff::/20", "an address for documentation"),
-    (
-        "2001::/23",
-        "a reserved address",
-    ),  # Teredo among others, whose addresses contain an IPv4 address of the sender's choice
+    # Teredo among others, whose addresses contain an IPv4 address of the sender's choice.
+    ("2001::/23", "a reserved address"),
 )
 _BLOCKED: Final = [(ipaddress.ip_network(network), reason) for network, reason in (*_IPV4, *_IPV6)]
 _GLOBAL_IPV6: Final = ipaddress.IPv6Network("2000::/3")

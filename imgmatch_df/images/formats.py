@@ -254,7 +254,7 @@ def _decode_tiff(data: Data, options: Options) -> DecodedImage | Failure:
         return error.failure
     except tiff.TooManyPixelsError as error:
         return too_many_pixels(*error.size, options)
-    except tiff.UnreadTiffError as error:
+    except tiff.UnsupportedTiffError as error:
         return Failure("decode_failed", f"unsupported kind of TIFF: {error}")
 
 

@@ -476,7 +476,7 @@ class TestBroken:
         for compression in (5, 8):
             data = tiff(RGB._replace(compression=compression), tags={277: (3, [65535]), 258: (3, [8])})
             started = time.process_time()
-            assert "65535 samples of 8 bits a pixel" in detail_of(data)
+            assert "65535 samples of 8 bits per pixel" in detail_of(data)
             assert time.process_time() - started < 1
 
     def test_a_header_alone(self):
