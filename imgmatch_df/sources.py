@@ -1,4 +1,4 @@
-"""What a value that names an image is, told from the value alone: no disk and no network is touched."""
+"""Kinds of sources, determined from the value only, without access to disk or network."""
 
 import binascii
 import os
@@ -18,15 +18,15 @@ _SCHEME_OF_KIND: Final = {"path": "file", "base64": "data", "bytes": "data"}
 URL_PATTERN: Final = r"\s*[A-Za-z][A-Za-z0-9+.\-]+://"
 FILE_PATTERN: Final = r"\s*[Ff][Ii][Ll][Ee]:"
 _SCHEME: Final = re.compile(URL_PATTERN)
-# `//host/a.jpg` without a scheme, as web pages have it. A host has a dot or a port, else `//tmp/a.jpg` is a path.
+# `//host/a.jpg` without a scheme, as in web pages. A host has a dot or a port, else `//tmp/a.jpg` is a path.
 _SCHEMELESS: Final = re.compile(
     r"//(?:[^/\\?#@\s]*@)?(?:[^/\\?#@:\s.]+\.[^/\\?#@:\s]+|\[[0-9A-Fa-f:.]+\]|[^/\\?#@:\s]+:\d)"
 )
 _MAYBE_URL: Final = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//")
 _DRIVE: Final = re.compile(r"/[A-Za-z]:(?=/|\\|$)")
 
-# How the formats begin once they are base64. A path may begin so as well ("/9j/photos/a.jpg"), so the length and the
-# alphabet are looked at too.
+# First characters of the formats in base64. A path may start with them as well ("/9j/photos/a.jpg"), so length and
+# alphabet are checked too.
 _BASE64_MAGIC: Final = re.compile(
     r"[/_]9j[/_]"  # JPEG
     r"|iVBORw0KGgo"  # PNG
@@ -38,11 +38,11 @@ _BASE64_MAGIC: Final = re.compile(
     r"|AAAA..Z0eXB"  # AVIF and its family
     r"|UD[EIMQUY][KgNJ]"  # PBM, PGM, PPM
     r"|cW9pZ"  # QOI
-    r"|JVBERi0|PHN2Zy|PD94bWwg"  # PDF, SVG, XML: no pictures here, but then the decoder says so
+    r"|JVBERi0|PHN2Zy|PD94bWwg"  # PDF, SVG, XML: not supported, but the decoder names them
 )
 _NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/\-_=\s]")
 _MIN_BASE64_CHARS: Final = 64
-_MAX_PATH_CHARS: Final = 4096  # PATH_MAX of Linux, the longest of the systems: a longer string is no path
+_MAX_PATH_CHARS: Final = 4096  # PATH_MAX of Linux, the largest of all systems: a longer string is not a path
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE: Final = b" \t\n\r\f\v"
 _NO_DIGITS: Final = f"={_WHITE_SPACE.decode()}"
@@ -50,24 +50,24 @@ _NO_DIGITS: Final = f"={_WHITE_SPACE.decode()}"
 _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 _USER_INFO: Final = re.compile(r"^(\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//)[^/?#]*@")
-# A possible name of a parameter, and what ends it.
+# Name of a parameter, and the equals sign after it.
 _NAME: Final = re.compile(r"[?&;]([^=&;#]*)(=?)")
 _SECRET_NAME: Final = re.compile("auth|credential|key|pass|pwd|secret|session|sig|token", re.IGNORECASE)
 _END_OF_VALUE: Final = re.compile("[&;#]")
-# Bytes of a data URI that are unescaped at a time: what this takes beside the result is some ten times as much.
+# Bytes of a data URI that are unescaped at a time; temporary arrays are about ten times as large.
 _UNESCAPED_AT_A_TIME: Final = 1 << 20
 
 
 class Source(NamedTuple):
-    """What a value is.
+    """Kind and content of a value.
 
     Parameters
     ----------
     kind
         ``"bytes"``: the image itself. ``"path"``: a file. ``"base64"``: the image as text, not decoded yet.
-        ``"url"``: anything else with a scheme, http or not; whether it can be fetched is not decided here.
+        ``"url"``: any other value with a scheme; the transport of the scheme decides whether it can be fetched.
     value
-        The bytes, the path, the base64 text or the address.
+        The bytes, the path, the base64 text or the URL.
     """
 
     kind: SourceKind
@@ -87,9 +87,9 @@ class Fetched(NamedTuple):
     data
         Its bytes.
     content_type
-        What the server calls it, such as ``"image/jpeg"``; empty where it says nothing.
+        Media type by the server, such as ``"image/jpeg"``; empty if unknown.
     etag
-        What tells it from later ones, as the server says: its ETag, or when it was modified; empty where unknown.
+        Version by the server: the ETag, or the time of modification; empty if unknown.
     """
 
     data: bytes
@@ -98,20 +98,20 @@ class Fetched(NamedTuple):
 
     @property
     def is_image(self) -> bool:
-        """Whether the server says that it is an image, or does not know."""
+        """Whether the server names an image type or an unspecific one."""
         return self.content_type.startswith("image/") or self.content_type in ("", "application/octet-stream")
 
     def describe(self) -> str:
-        """Return the type and size of what came, for a row whose bytes are not an image."""
+        """Return media type and size, as the detail of a row whose bytes are not an image."""
         return f"got {describe(self.content_type) or 'no content type'}, {len(self.data):,} bytes"
 
 
 def parse_source(value: str) -> Source | Failure:
-    """Return what the string `value` is, or why it is nothing.
+    """Return the kind and content of the string `value`, or why it is not a source.
 
-    Surrounding white space is dropped. ``data:`` and ``file:`` URIs are taken apart; other ``scheme://`` addresses are
-    urls, and ``//host/…`` with a dot or a port in its host is an https one; of the rest, a string is base64 when it
-    begins as a base64 image does and is long enough, else it is a path (``example.com/a.jpg`` too).
+    Surrounding white space is dropped. ``data:`` and ``file:`` URIs are parsed; other values ``scheme://…`` are
+    URLs, and ``//host/…`` with a dot or a port in its host is an https URL. Any other string is base64 if it is long
+    enough and starts as a base64 image does, else a path (``example.com/a.jpg`` too).
 
     Parameters
     ----------
@@ -121,13 +121,13 @@ def parse_source(value: str) -> Source | Failure:
     Returns
     -------
     Source or Failure
-        The failure is `missing` for blank text and `bad_source` for what can name no image on any machine.
+        The failure is `missing` for blank text and `bad_source` for text that cannot name an image on any machine.
     """
     text = value.strip()
     if not text:
         return Failure("missing", "the text is empty")
     if "\0" in text:
-        return Failure("bad_source", f"holds a NUL character: {describe(text)}")
+        return Failure("bad_source", f"contains a NUL character: {describe(text)}")
     scheme = text[:5].lower()
     if scheme == "data:":
         return _parse_data_uri(text)
@@ -135,7 +135,7 @@ def parse_source(value: str) -> Source | Failure:
         return _parse_file_uri(text)
     if found := _SCHEME.match(text):
         if found.end() == len(text):
-            return Failure("bad_source", f"an address without a host: {describe(text)}")
+            return Failure("bad_source", f"a URL without a host: {describe(text)}")
         return Source("url", text)
     if text.startswith("//") and _SCHEMELESS.match(text):
         return Source("url", f"https:{text}")
@@ -143,9 +143,9 @@ def parse_source(value: str) -> Source | Failure:
 
 
 def url_of(value: object) -> str | None:
-    """Return the address that one value of a column is, None where it is anything else.
+    """Return the URL that one value of a column is, None for any other value.
 
-    As `parse_source` tells it, at a tenth of the cost for what is none.
+    Equal to `parse_source`, at a tenth of the cost for other values.
     """
     if not isinstance(value, str) or not _MAYBE_URL.match(value):
         return None
@@ -173,24 +173,24 @@ def too_many_bytes(size: str, max_bytes: int) -> Failure:
 
 
 def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
-    """Return the bytes that the base64 `text` stands for.
+    """Return the bytes of base64 text.
 
-    Line breaks, the URL-safe alphabet and missing padding are accepted, anything else that is not base64 is refused.
+    Line breaks, the URL-safe alphabet and missing padding are accepted, any other text that is not base64 is refused.
 
     Parameters
     ----------
     text
         Base64, standard or URL-safe.
     max_bytes
-        Largest decoded size, in bytes, inclusive; checked before anything is decoded.
+        Maximum decoded size in bytes, inclusive; checked before decoding.
     """
     if len(text) * 3 // 4 <= max_bytes:
-        # As nearly all base64 is: 8 microseconds for a photo of 100 KB, where what follows holds the GIL for 700.
+        # For nearly all base64: 8 us for a photo of 100 KB; the code below holds the GIL for 700 us.
         import pybase64
 
         with suppress(ValueError):
             return pybase64.b64decode(text, validate=True)
-    # Counted before anything is copied.
+    # Before any copy.
     n_bytes = (len(text) - sum(map(text.count, _NO_DIGITS))) * 3 // 4
     if n_bytes > max_bytes:
         return too_many_bytes(f"{n_bytes:,} bytes of base64", max_bytes)
@@ -200,7 +200,7 @@ def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
         return _bad_base64(text)
     if len(digits) % 4 == 1:
         return Failure(
-            "bad_source", f"wrong base64: {len(digits):,} characters cannot be a whole number of bytes; cut off?"
+            "bad_source", f"invalid base64: {len(digits):,} characters are not a whole number of bytes; truncated?"
         )
     try:
         return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4), strict_mode=True)
@@ -209,14 +209,14 @@ def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
 
 
 def describe(value: object, max_chars: int = 80) -> str:
-    """Return `value` as error details show it: one line, cut to `max_chars` characters, no credentials.
+    """Return `value` for messages: one line of at most `max_chars` characters, without credentials.
 
     Parameters
     ----------
     value
-        A source: text is shown, bytes are counted.
+        A source: text is shown, of bytes only the number.
     max_chars
-        Longest result, in characters.
+        Maximum length of the result.
     """
     if not isinstance(value, str):
         return "<null>" if value is None else f"<{memoryview(value).nbytes:,} bytes>"  # type: ignore[arg-type]
@@ -227,24 +227,24 @@ def describe(value: object, max_chars: int = 80) -> str:
 
 
 def path_as_text(path: str) -> str:
-    """Return a path as a column of text can hold it: bytes of its name that are not UTF-8 are escaped."""
+    """Return a path as valid text: bytes of its name that are not UTF-8 are escaped."""
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def path_from_text(text: str) -> bytes:
-    """Return the name of the file that `path_as_text` shows as `text`."""
+    """Return the file name that `path_as_text` has converted to `text`."""
     return _ESCAPED_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text))
 
 
 def redact(value: T) -> T:
-    """Return `value` without the credentials that it has if it is an address: user, password, signatures, tokens."""
+    """Return `value` without credentials if it is a URL: user, password, signatures, tokens."""
     if not isinstance(value, str) or not _MAYBE_URL.match(value):
         return value
     return _without_secrets(_USER_INFO.sub(r"\1", value))  # type: ignore[return-value]  # a str for a str
 
 
 def _without_secrets(url: str) -> str:
-    # Each character is looked at once, so the time is linear in the length, whatever the text holds.
+    # Each character is read once, so the time is linear in the length for any text.
     if not _SECRET_NAME.search(url):
         return url
     parts, start, at = [], 0, 0
@@ -268,9 +268,9 @@ def _is_base64(text: str) -> bool:
 def _bad_base64(text: str) -> Failure:
     wrong = _NOT_BASE64.search(text)
     if wrong is None:
-        return Failure("bad_source", "wrong base64: '=' stands before the end")
+        return Failure("bad_source", "invalid base64: '=' before the end")
     return Failure(
-        "bad_source", f"wrong base64: {wrong.group()!r} at character {wrong.start() + 1:,} is none of its alphabet"
+        "bad_source", f"invalid base64: {wrong.group()!r} at character {wrong.start() + 1:,} is not in its alphabet"
     )
 
 
@@ -286,13 +286,13 @@ def _parse_data_uri(text: str) -> Source | Failure:
 
 
 def _unescape(text: str) -> bytes:
-    """Return what `urllib.parse.unquote_to_bytes` does, without a Python object for every escape."""
+    """Return the result of `urllib.parse.unquote_to_bytes`, without a Python object per escape."""
     data = text.encode("utf-8", "surrogatepass")
     out = bytearray()
     start = 0
     while start < len(data):
         end = min(start + _UNESCAPED_AT_A_TIME, len(data))
-        if end < len(data):  # an escape stays whole
+        if end < len(data):  # do not split an escape
             end -= next((n for n in (1, 2) if data[end - n] == ord("%")), 0)
         out += _unescape_part(data[start:end])
         start = end
