@@ -83,27 +83,6 @@ class Failure(NamedTuple):
     detail: str
 
 
-class Setback(NamedTuple):
-    """Why one attempt to fetch a row failed, where another one may do better.
-
-    Parameters
-    ----------
-    failure
-        What the row becomes if there is no other attempt.
-    wait_s
-        How long the server asks to wait, in seconds, None where it does not say.
-    responded
-        Whether the server sent a whole response, of whatever status.
-    host
-        Scheme, host and port of the server, where a redirect led to another one than that of the URL.
-    """
-
-    failure: Failure
-    wait_s: float | None = None
-    responded: bool = True
-    host: str | None = None
-
-
 _ERROR_OF_STATUS: dict[str, type[RowError]] = {
     "missing": SourceError,
     "bad_source": SourceError,

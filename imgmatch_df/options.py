@@ -1,7 +1,6 @@
 """Options of a call, checked once, while the expression is built."""
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, fields
@@ -10,6 +9,7 @@ from os import PathLike, fspath
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ColumnError
+from imgmatch_df.schemes import is_scheme_name
 from imgmatch_df.threads import max_threads
 
 Decode = Literal["full", "scaled"]
@@ -27,7 +27,6 @@ N_CONNECTIONS_PER_HOST = 32
 MAX_BYTES_IN_FLIGHT = 1 << 27
 
 FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000")
-_SCHEME_NAME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*")
 _MAX_SECONDS = 1_000_000  # what the clocks below count in milliseconds has 32 bits
 _WHOLE_NUMBERS = (
     "max_pixels",
@@ -224,7 +223,7 @@ def _freeze_schemes(given: Iterable[str] | None) -> frozenset[str] | None:
     if given is None:
         return None
     names = list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes) else []
-    if not names or not all(isinstance(name, str) and _SCHEME_NAME.fullmatch(name) for name in names):
+    if not names or not all(isinstance(name, str) and is_scheme_name(name) for name in names):
         raise ArgumentError(
             f"schemes must be a list of names of schemes, got {given!r}\n"
             'Hint: ("http", "https") allows URLs only; "file" stands for paths, "data" for base64.'

@@ -1,4 +1,4 @@
-"""Parsing of values that refer to images, without access to disk or network."""
+"""Kinds of sources, determined from the value only, without access to disk or network."""
 
 import binascii
 import os
@@ -8,21 +8,25 @@ from typing import Final, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 from imgmatch_df.errors import Failure
+from imgmatch_df.schemes import scheme_of
 
 T = TypeVar("T")
 SourceKind = Literal["bytes", "path", "base64", "url"]
 
+_SCHEME_OF_KIND: Final = {"path": "file", "base64": "data", "bytes": "data"}
 # A scheme of one letter is a Windows drive.
-_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
-# `//host/a.jpg` without a scheme, as web pages have it. A host has a dot or a port, else `//tmp/a.jpg` is a path.
+URL_PATTERN: Final = r"\s*[A-Za-z][A-Za-z0-9+.\-]+://"
+FILE_PATTERN: Final = r"\s*[Ff][Ii][Ll][Ee]:"
+_SCHEME: Final = re.compile(URL_PATTERN)
+# `//host/a.jpg` without a scheme, as in web pages. A host has a dot or a port, else `//tmp/a.jpg` is a path.
 _SCHEMELESS: Final = re.compile(
     r"//(?:[^/\\?#@\s]*@)?(?:[^/\\?#@:\s.]+\.[^/\\?#@:\s]+|\[[0-9A-Fa-f:.]+\]|[^/\\?#@:\s]+:\d)"
 )
 _MAYBE_URL: Final = re.compile(r"\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//")
 _DRIVE: Final = re.compile(r"/[A-Za-z]:(?=/|\\|$)")
 
-# First characters of each format in base64. A path may begin with them too ("/9j/photos/a.jpg"), so the length and the
-# alphabet are also checked.
+# First characters of the formats in base64. A path may start with them as well ("/9j/photos/a.jpg"), so length and
+# alphabet are checked too.
 _BASE64_MAGIC: Final = re.compile(
     r"[/_]9j[/_]"  # JPEG
     r"|iVBORw0KGgo"  # PNG
@@ -34,7 +38,7 @@ _BASE64_MAGIC: Final = re.compile(
     r"|AAAA..Z0eXB"  # AVIF and its family
     r"|UD[EIMQUY][KgNJ]"  # PBM, PGM, PPM
     r"|cW9pZ"  # QOI
-    r"|JVBERi0|PHN2Zy|PD94bWwg"  # PDF, SVG, XML: not images, but the decoder gives the better message
+    r"|JVBERi0|PHN2Zy|PD94bWwg"  # PDF, SVG, XML: not supported, but the decoder names them
 )
 _NOT_BASE64: Final = re.compile(r"[^A-Za-z0-9+/\-_=\s]")
 _MIN_BASE64_CHARS: Final = 64
@@ -46,28 +50,33 @@ _NO_DIGITS: Final = f"={_WHITE_SPACE.decode()}"
 _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 _USER_INFO: Final = re.compile(r"^(\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//)[^/?#]*@")
-# A possible name of a parameter, and the character after it.
+# Name of a parameter, and the equals sign after it.
 _NAME: Final = re.compile(r"[?&;]([^=&;#]*)(=?)")
 _SECRET_NAME: Final = re.compile("auth|credential|key|pass|pwd|secret|session|sig|token", re.IGNORECASE)
 _END_OF_VALUE: Final = re.compile("[&;#]")
-# Bytes of a data URI that are unescaped at a time; the temporary memory is about ten times as large.
+# Bytes of a data URI that are unescaped at a time; temporary arrays are about ten times as large.
 _UNESCAPED_AT_A_TIME: Final = 1 << 20
 
 
 class Source(NamedTuple):
-    """A parsed value.
+    """Kind and content of a value.
 
     Parameters
     ----------
     kind
         ``"bytes"``: the image itself. ``"path"``: a file. ``"base64"``: the image as text, not decoded yet.
-        ``"url"``: any other scheme, http or not; it may be one that cannot be fetched.
+        ``"url"``: any other value with a scheme; the transport of the scheme decides whether it can be fetched.
     value
         The bytes, the path, the base64 text or the URL.
     """
 
     kind: SourceKind
     value: str | bytes
+
+    @property
+    def scheme(self) -> str:
+        """Scheme of a URL in lower case, ``"file"`` for a path, ``"data"`` for base64 and bytes."""
+        return scheme_of(str(self.value)) if self.kind == "url" else _SCHEME_OF_KIND[self.kind]
 
 
 class Fetched(NamedTuple):
@@ -78,9 +87,9 @@ class Fetched(NamedTuple):
     data
         Its bytes.
     content_type
-        Content type of the response, such as ``"image/jpeg"``; empty if there is none.
+        Media type by the server, such as ``"image/jpeg"``; empty if unknown.
     etag
-        Version of the image: the ETag of the response, else its modification time, else empty.
+        Version by the server: the ETag, or the time of modification; empty if unknown.
     """
 
     data: bytes
@@ -89,20 +98,20 @@ class Fetched(NamedTuple):
 
     @property
     def is_image(self) -> bool:
-        """Whether the content type is that of an image, or unknown."""
+        """Whether the server names an image type or an unspecific one."""
         return self.content_type.startswith("image/") or self.content_type in ("", "application/octet-stream")
 
     def describe(self) -> str:
-        """Return the content type and size of the response, for a row whose bytes are not an image."""
+        """Return media type and size, as the detail of a row whose bytes are not an image."""
         return f"got {describe(self.content_type) or 'no content type'}, {len(self.data):,} bytes"
 
 
 def parse_source(value: str) -> Source | Failure:
-    """Return the source that the string `value` refers to, or the reason why it refers to none.
+    """Return the kind and content of the string `value`, or why it is not a source.
 
-    Surrounding white space is removed. ``data:`` and ``file:`` URIs are parsed. Other ``scheme://…`` strings are URLs,
-    and ``//host/…`` with a dot or a port in its host is an https URL. Any other string is base64 if it is long enough
-    and begins like an image in base64, else a path (``example.com/a.jpg`` too).
+    Surrounding white space is dropped. ``data:`` and ``file:`` URIs are parsed; other values ``scheme://…`` are
+    URLs, and ``//host/…`` with a dot or a port in its host is an https URL. Any other string is base64 if it is long
+    enough and starts as a base64 image does, else a path (``example.com/a.jpg`` too).
 
     Parameters
     ----------
@@ -112,13 +121,13 @@ def parse_source(value: str) -> Source | Failure:
     Returns
     -------
     Source or Failure
-        The failure is `missing` for blank text, and `bad_source` for text that cannot refer to an image.
+        The failure is `missing` for blank text and `bad_source` for text that cannot name an image on any machine.
     """
     text = value.strip()
     if not text:
         return Failure("missing", "the text is empty")
     if "\0" in text:
-        return Failure("bad_source", f"holds a NUL character: {describe(text)}")
+        return Failure("bad_source", f"contains a NUL character: {describe(text)}")
     scheme = text[:5].lower()
     if scheme == "data:":
         return _parse_data_uri(text)
@@ -133,26 +142,10 @@ def parse_source(value: str) -> Source | Failure:
     return Source("base64" if _is_base64(text) else "path", text)
 
 
-def refused_scheme(scheme: str, allowed: frozenset[str] | None) -> Failure | None:
-    """Return why a source of the scheme is not read, None where it is.
-
-    Parameters
-    ----------
-    scheme
-        Of a URL in any case, ``"file"`` for a path, ``"data"`` for base64.
-    allowed
-        The option `schemes`.
-    """
-    if allowed is None or scheme.lower() in allowed:
-        return None
-    what = {"file": "a path", "data": "base64"}.get(scheme, f"a URL of the scheme {scheme[:20].lower()}:")
-    return Failure("fetch_blocked", f"blocked: {what}; schemes= allows {', '.join(sorted(allowed))}")
-
-
 def url_of(value: object) -> str | None:
-    """Return the URL that a value of a column is, else None.
+    """Return the URL that one value of a column is, None for any other value.
 
-    The result is that of `parse_source`, at a tenth of the cost for values that are not URLs.
+    Equal to `parse_source`, at a tenth of the cost for other values.
     """
     if not isinstance(value, str) or not _MAYBE_URL.match(value):
         return None
@@ -166,35 +159,48 @@ def is_path(value: object) -> bool:
     return isinstance(source, Source) and source.kind == "path"
 
 
-def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
-    """Return the bytes that the base64 `text` encodes.
+def too_many_bytes(size: str, max_bytes: int) -> Failure:
+    """Return the failure of a source that is larger than `max_bytes`.
 
-    Line breaks, the URL-safe alphabet and missing padding are accepted; other deviations from base64 are errors.
+    Parameters
+    ----------
+    size
+        Its size in words, such as ``"1,000 bytes"``.
+    max_bytes
+        The option of that name.
+    """
+    return Failure("too_many_bytes", f"{size}, more than max_bytes={max_bytes:,}; raise max_bytes to allow it")
+
+
+def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
+    """Return the bytes of base64 text.
+
+    Line breaks, the URL-safe alphabet and missing padding are accepted, any other text that is not base64 is refused.
 
     Parameters
     ----------
     text
         Base64, standard or URL-safe.
     max_bytes
-        Maximum decoded size, in bytes, inclusive; checked before decoding.
+        Maximum decoded size in bytes, inclusive; checked before decoding.
     """
     if len(text) * 3 // 4 <= max_bytes:
-        # Nearly all base64 is strict: 8 microseconds for a photo of 100 KB. The code below holds the GIL for 700.
+        # For nearly all base64: 8 us for a photo of 100 KB; the code below holds the GIL for 700 us.
         import pybase64
 
         with suppress(ValueError):
             return pybase64.b64decode(text, validate=True)
-    # The size is checked before the first copy.
+    # Before any copy.
     n_bytes = (len(text) - sum(map(text.count, _NO_DIGITS))) * 3 // 4
     if n_bytes > max_bytes:
-        return Failure("too_many_bytes", f"{n_bytes:,} bytes of base64, more than max_bytes={max_bytes:,}")
+        return too_many_bytes(f"{n_bytes:,} bytes of base64", max_bytes)
     try:
         digits = text.encode("ascii").translate(_URL_SAFE, _WHITE_SPACE).rstrip(b"=")
     except UnicodeEncodeError:
         return _bad_base64(text)
     if len(digits) % 4 == 1:
         return Failure(
-            "bad_source", f"wrong base64: {len(digits):,} characters cannot be a whole number of bytes; cut off?"
+            "bad_source", f"invalid base64: {len(digits):,} characters are not a whole number of bytes; truncated?"
         )
     try:
         return binascii.a2b_base64(digits + b"=" * (-len(digits) % 4), strict_mode=True)
@@ -203,14 +209,14 @@ def decode_base64(text: str, max_bytes: int) -> bytes | Failure:
 
 
 def describe(value: object, max_chars: int = 80) -> str:
-    """Return `value` as shown in error details: one line of at most `max_chars` characters, without credentials.
+    """Return `value` for messages: one line of at most `max_chars` characters, without credentials.
 
     Parameters
     ----------
     value
-        A source; of bytes, only the number is shown.
+        A source: text is shown, of bytes only the number.
     max_chars
-        Maximum length of the result, in characters.
+        Maximum length of the result.
     """
     if not isinstance(value, str):
         return "<null>" if value is None else f"<{memoryview(value).nbytes:,} bytes>"  # type: ignore[arg-type]
@@ -221,24 +227,24 @@ def describe(value: object, max_chars: int = 80) -> str:
 
 
 def path_as_text(path: str) -> str:
-    """Return a path as text for a column; bytes that are not UTF-8 are escaped."""
+    """Return a path as valid text: bytes of its name that are not UTF-8 are escaped."""
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def path_from_text(text: str) -> bytes:
-    """Return the path of which `path_as_text` returns `text`."""
+    """Return the file name that `path_as_text` has converted to `text`."""
     return _ESCAPED_BYTE.sub(lambda found: bytes.fromhex(found[1].decode()), os.fsencode(text))
 
 
 def redact(value: T) -> T:
-    """Return `value`; if it is a URL, without its credentials: user, password, signatures, tokens."""
+    """Return `value` without credentials if it is a URL: user, password, signatures, tokens."""
     if not isinstance(value, str) or not _MAYBE_URL.match(value):
         return value
     return _without_secrets(_USER_INFO.sub(r"\1", value))  # type: ignore[return-value]  # a str for a str
 
 
 def _without_secrets(url: str) -> str:
-    # Each character is scanned once, so the time is linear in the length for every text.
+    # Each character is read once, so the time is linear in the length for any text.
     if not _SECRET_NAME.search(url):
         return url
     parts, start, at = [], 0, 0
@@ -262,9 +268,9 @@ def _is_base64(text: str) -> bool:
 def _bad_base64(text: str) -> Failure:
     wrong = _NOT_BASE64.search(text)
     if wrong is None:
-        return Failure("bad_source", "wrong base64: '=' stands before the end")
+        return Failure("bad_source", "invalid base64: '=' before the end")
     return Failure(
-        "bad_source", f"wrong base64: {wrong.group()!r} at character {wrong.start() + 1:,} is none of its alphabet"
+        "bad_source", f"invalid base64: {wrong.group()!r} at character {wrong.start() + 1:,} is not in its alphabet"
     )
 
 
@@ -280,13 +286,13 @@ def _parse_data_uri(text: str) -> Source | Failure:
 
 
 def _unescape(text: str) -> bytes:
-    """Return the same as `urllib.parse.unquote_to_bytes`, without a Python object per escape."""
+    """Return the result of `urllib.parse.unquote_to_bytes`, without a Python object per escape."""
     data = text.encode("utf-8", "surrogatepass")
     out = bytearray()
     start = 0
     while start < len(data):
         end = min(start + _UNESCAPED_AT_A_TIME, len(data))
-        if end < len(data):  # do not cut an escape
+        if end < len(data):  # do not split an escape
             end -= next((n for n in (1, 2) if data[end - n] == ord("%")), 0)
         out += _unescape_part(data[start:end])
         start = end

@@ -17,6 +17,7 @@ ROWS = [
         "naming",
         "columns",
         "options",
+        "schemes",
         "sources",
         "threads",
         "progress",

@@ -126,7 +126,7 @@ def test_no_text_makes_base64_raise(text):
     [
         ("iVBO*w0KGgo=", "'*' at character 5"),
         ("iVBOéw0KGgo=", "'é' at character 5"),
-        ("iVB=ORw0KGgo", "'=' stands before the end"),
+        ("iVB=ORw0KGgo", "'=' before the end"),
         ("iVBOR", "5 characters"),
     ],
 )

@@ -43,12 +43,12 @@ def hash_image(data: Any, options: Options, out: Out) -> ImageSize | Failure:
         If a kernel raises an exception.
     """
     from imgmatch_df.hashes.squares import HashInput
-    from imgmatch_df.images.decode import decode_picture
+    from imgmatch_df.images.decode import decode_image
 
     kernels = [(kind, load_kernel(kind), row) for kind, row in out.items()]
     with pixel_budget.PIXELS:
         try:
-            image = decode_picture(data, options)
+            image = decode_image(data, options)
         except MemoryError:
             return Failure("decode_failed", "not enough memory to decode it")
         if isinstance(image, Failure):

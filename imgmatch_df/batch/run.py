@@ -249,11 +249,11 @@ class _Run:
         for _ in range(min(n_threads(), self._n_open - len(self._places))):
             self._call_worker()
         if self._places:
-            from imgmatch_df.fetching.scheduler import Download, network
+            from imgmatch_df.fetching.scheduler import Download, shared_scheduler
 
-            download, the_network = Download(list(self._places), self._options, self._arrived), network()
-            self._stop_download = lambda after: the_network.stop(download, after)
-            the_network.start(download)
+            download, scheduler = Download(list(self._places), self._options, self._arrived), shared_scheduler()
+            self._stop_download = lambda after: scheduler.stop(download, after)
+            scheduler.start(download)
             if self._end < len(self._sources):  # a local row has failed already
                 self._stop_download(self._position_of(self._end))
         try:

@@ -41,6 +41,7 @@ from imgmatch_df.hashes.kinds import KINDS, HashKind, documented_kinds
 from imgmatch_df.images.folders import left_out_text
 from imgmatch_df.options import SourceOptions, make_recipe
 from imgmatch_df.progress import METER
+from imgmatch_df.schemes import public_schemes
 from imgmatch_df.sources import is_path, path_as_text
 from imgmatch_df.store.base import is_store
 from imgmatch_df.store.open import manifest_of
@@ -257,7 +258,7 @@ def allowed_options(table: SourceTable, options: SourceOptions) -> SourceOptions
     if table.request is None or options["schemes"] is not None:
         return options
     files = () if options["base_dir"] is None else ("file",)
-    return {**options, "schemes": ("http", "https", "data", *files)}
+    return {**options, "schemes": (*public_schemes(), "data", *files)}
 
 
 def say_blocked(table: SourceTable, options: SourceOptions) -> None:

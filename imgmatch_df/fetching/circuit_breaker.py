@@ -20,32 +20,32 @@ class _Silence(NamedTuple):
 
 
 class CircuitBreaker:
-    """The hosts that sent no whole response lately. Belongs to one thread.
+    """The hosts that recently sent no complete response. Used on one thread.
 
-    The circuit of a host opens when its last 8 requests or more, over at least 10 seconds, had no whole response: no
-    connection, or one that ended or timed out before the last byte. While it is open, for 30 seconds, the host is not
-    asked. Then one request is let through while the others wait: a response closes the circuit, another silence opens
-    it again.
+    The circuit of a host opens when at least 8 requests in a row, over at least 10 seconds, had no complete response:
+    no connection, or one that ended or timed out before the last byte. While it is open, for 30 seconds, the host gets
+    no requests. Then it gets one request while the others wait: a response closes the circuit, no response opens it
+    again.
     """
 
     def __init__(self) -> None:
         self._silences: OrderedDict[str, _Silence] = OrderedDict()
 
     def respond(self, host: str) -> None:
-        """Note a whole response of `host`, of whatever status."""
+        """Record a complete response of `host`, of any status."""
         self._silences.pop(host, None)
 
     def fail(self, host: str, failure: Failure, started: float, now: float) -> None:
-        """Note a request to `host` that had no whole response.
+        """Record a request to `host` that had no complete response.
 
         Parameters
         ----------
         host
             Scheme, host and port.
         failure
-            What the row of the request would become.
+            Result of the row of the request, without another attempt.
         started, now
-            When the request was started, and the time, in seconds.
+            Time when the request was started, and current time, in seconds.
         """
         before = self._silences.pop(host, None)
         n_requests = 1 if before is None else before.n_requests + 1
@@ -56,17 +56,17 @@ class CircuitBreaker:
             self._silences.popitem(last=False)
 
     def is_open(self, host: str, now: float) -> bool:
-        """Return whether `host` is not to be asked."""
+        """Return whether `host` gets no requests."""
         silence = self._silences.get(host)
         return silence is not None and now < silence.open_until
 
     def is_half_open(self, host: str, now: float) -> bool:
-        """Return whether `host` is to be asked by one request at a time."""
+        """Return whether `host` gets one request at a time."""
         silence = self._silences.get(host)
         return silence is not None and 0 < silence.open_until <= now
 
     def refuse(self, host: str, now: float) -> Failure | None:
-        """Return why a row of `host` fails at once, None where its request may start."""
+        """Return why a row of `host` fails without a request, None if its request may start."""
         silence = self._silences.get(host)
         if silence is None or now >= silence.open_until:
             return None

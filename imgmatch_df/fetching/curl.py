@@ -1,126 +1,131 @@
-"""Connections to web servers: libcurl's, driven by an event loop, to none but addresses that were checked."""
+"""libcurl multi handle on an asyncio loop. Connects only to IP addresses that passed the private-network check."""
 
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple, TypeAlias
 
 import pycurl
 
-from imgmatch_df.fetching.urls import blocked_reason
+from imgmatch_df.fetching.private_networks import blocked_reason
 from imgmatch_df.threads import in_daemon_thread
 
 _DNS_TTL_S: Final = 60
-_MAX_PLACES: Final = 1024
-# Each takes a thread for as long as the system's resolver does, which may be half a minute where no server responds.
-_MAX_LOOK_UPS: Final = 64
+_MAX_RESOLVED: Final = 1024
+# A look-up takes a thread for as long as the resolver of the system does: half a minute if no DNS server responds.
+_MAX_LOOKUPS: Final = 64
 
-# Told in the loop's thread how a request ended: libcurl's code, 0 for a whole answer, and its words.
-Ended = Callable[[int, str], None]
-# IP address of the server and of this machine, port of the server and of this machine.
-Ends = tuple[str | int, ...]
+# Callback, run on the loop thread when a transfer has ended: code of libcurl (0 for a complete response) and message.
+OnEnd: TypeAlias = Callable[[int, str], None]
+# Both ends of a connection: IP addresses of server and client, then ports of server and client.
+Ends: TypeAlias = tuple[str | int, ...]
 
 
 class BlockedAddressError(OSError):
-    """A connection to a machine that is not on the public internet. Becomes a row."""
+    """All IP addresses of a host are outside of the public internet. Becomes the result of the row."""
 
 
-class Connections:
-    """A pool of connections to web servers. Made, used and closed in the thread of its event loop.
+class _Resolved(NamedTuple):
+    task: asyncio.Task[str]
+    expires: float  # time of the loop
+
+
+class ConnectionPool:
+    """Pool of HTTP connections. Made, used and closed on the thread of its event loop.
 
     Parameters
     ----------
     loop
-        One that watches file descriptors.
+        Event loop that can watch file descriptors.
     allow_private_networks
-        Whether addresses that are not on the public internet may be connected to.
+        Whether to connect to IP addresses outside of the public internet.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, allow_private_networks: bool) -> None:
         self._loop = loop
         self._check = not allow_private_networks
-        self._look_ups = asyncio.Semaphore(_MAX_LOOK_UPS)
+        self._lookups = asyncio.Semaphore(_MAX_LOOKUPS)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_alarm)
-        self._ended: dict[pycurl.Curl, Ended] = {}
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._on_end: dict[pycurl.Curl, OnEnd] = {}
         self._watched: dict[int, int] = {}
         self._n_kept = 0
         self._due: float | None = None
-        self._alarm: asyncio.TimerHandle | None = None
-        self._places: dict[tuple[str, int], tuple[asyncio.Task[str], float]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._resolved: dict[tuple[str, int], _Resolved] = {}
         self._socket_of: dict[Ends, int] = {}
         self._ends_of: dict[int, Ends] = {}
 
-    def find(self, host: str, port: int) -> asyncio.Task[str]:
-        """Return a task that finds where the name `host` leads, in the words of libcurl's option RESOLVE.
+    def resolve(self, host: str, port: int) -> asyncio.Task[str]:
+        """Return a task that resolves a host name, to a value for the option RESOLVE of libcurl.
 
-        It raises `socket.gaierror`, or `BlockedAddressError` where none of the addresses may be connected to.
+        It raises `socket.gaierror`, or `BlockedAddressError` if all IP addresses of the host are blocked.
         """
         now = self._loop.time()
-        task, until = self._places.get((host, port), (None, now))
-        if task is None or (task.done() and (until <= now or task.exception() is not None)):
-            self._places.pop((host, port), None)
-            if len(self._places) >= _MAX_PLACES:
-                del self._places[next(iter(self._places))]  # the one found first
-            task = self._loop.create_task(_find_place(host, port, self._look_ups, check=self._check))
-            # Seen, also where nobody waits any more: else asyncio prints what went wrong.
+        found = self._resolved.get((host, port))
+        if found is None or (found.task.done() and (found.expires <= now or found.task.exception() is not None)):
+            self._resolved.pop((host, port), None)
+            if len(self._resolved) >= _MAX_RESOLVED:
+                del self._resolved[next(iter(self._resolved))]  # the oldest
+            task = self._loop.create_task(_resolve_for_curl(host, port, self._lookups, check=self._check))
+            # Retrieve the exception: asyncio logs it if no attempt waits for it any more.
             task.add_done_callback(lambda task: task.cancelled() or task.exception())
-            self._places[host, port] = task, now + _DNS_TTL_S
-        return task
+            found = self._resolved[host, port] = _Resolved(task, now + _DNS_TTL_S)
+        return found.task
 
     def refuse(self, ip: str) -> str | None:
-        """Return why no connection may be made to `ip`, None where one may."""
+        """Return why a connection to `ip` is not allowed, None if it is."""
         return _blocked(ip) if self._check and blocked_reason(ip) is not None else None
 
     def is_quiet(self, ends: Ends, opened: list[int]) -> bool:
-        """Return whether a request may be sent on a connection: not where the server has sent what nobody asked for.
+        """Return whether a connection may be used: not if the server has sent bytes that no request asked for.
 
-        It would be taken for the response to this request, and each response for that to the next one.
+        They would be taken for the response to the next request, and each response for that to the request after it.
 
         Parameters
         ----------
         ends
-            IP address of the server and of this machine, port of the server and of this machine.
+            Both ends of the connection.
         opened
-            Descriptors of the sockets that were opened for this request. A connection that has not been used is not
-            looked at: TLS may have left something there.
+            Descriptors of the sockets that were opened for this request. A new connection is not checked: bytes of the
+            TLS handshake may be left in it.
         """
         fd = next((fd for fd in opened if _ports(fd) == ends[2:]), None)
         if fd is None:
             return ends not in self._socket_of or not _has_bytes(self._socket_of[ends])
-        self._socket_of.pop(self._ends_of.get(fd, ()), None)  # of a connection that is closed
+        self._socket_of.pop(self._ends_of.get(fd, ()), None)  # of a closed connection with the same descriptor
         self._ends_of[fd], self._socket_of[ends] = ends, fd
         return True
 
     def keep(self, n_connections: int) -> None:
-        """Keep so many connections for what comes, if not more already."""
+        """Keep at least this many idle connections."""
         if n_connections > self._n_kept:
             self._n_kept = n_connections
             self._multi.setopt(pycurl.M_MAXCONNECTS, n_connections)
 
-    def start(self, curl: pycurl.Curl, ended: Ended) -> None:
-        """Send the request that `curl` has been set up for."""
-        self._ended[curl] = ended
+    def start(self, curl: pycurl.Curl, on_end: OnEnd) -> None:
+        """Start the transfer that `curl` has been configured for."""
+        self._on_end[curl] = on_end
         self._multi.add_handle(curl)
 
     def stop(self, curl: pycurl.Curl) -> None:
-        """Give up the request of `curl`; of that nobody is told."""
-        del self._ended[curl]
+        """Cancel the transfer of `curl`, without a call of its callback."""
+        del self._on_end[curl]
         self._multi.remove_handle(curl)
 
     def close(self) -> None:
         """Close all connections."""
-        for curl in list(self._ended):
+        for curl in list(self._on_end):
             self.stop(curl)
         self._multi.close()
-        if self._alarm is not None:
-            self._alarm.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    # --- between libcurl and the loop --------------------------------------------------------------------------------
+    # --- callbacks of libcurl and of the loop ------------------------------------------------------------------------
 
     def _watch(self, wanted: int, fd: int, _multi: pycurl.CurlMulti, _data: object) -> None:
-        """Have the loop watch `fd` for what libcurl waits for."""
+        """Register `fd` with the loop for the events that libcurl waits for."""
         if wanted == pycurl.POLL_REMOVE:
             wanted = pycurl.POLL_NONE
         before = self._watched.pop(fd, pycurl.POLL_NONE)
@@ -138,52 +143,53 @@ class Connections:
             else:
                 self._loop.remove_writer(fd)
 
-    def _set_alarm(self, wait_ms: int) -> None:
-        """Have libcurl called in `wait_ms`; not at all where that is negative."""
+    def _set_timer(self, wait_ms: int) -> None:
+        """Call libcurl in `wait_ms`; not at all if that is negative."""
         if wait_ms < 0:
             self._due = None
             return
         self._due = self._loop.time() + wait_ms / 1000
-        # libcurl puts it off several times a request; an alarm that comes too early looks again, which costs less.
-        if self._alarm is None or self._alarm.when() > self._due:
-            if self._alarm is not None:
-                self._alarm.cancel()
-            self._alarm = self._loop.call_at(self._due, self._ring)
+        # libcurl reschedules its timer several times per request. Letting a stale timer fire and re-arm is cheaper
+        # than cancelling it each time.
+        if self._timer is None or self._timer.when() > self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(self._due, self._fire)
 
-    def _ring(self) -> None:
-        self._alarm = None
+    def _fire(self) -> None:
+        self._timer = None
         if self._due is None:
             return
         if self._due > self._loop.time():
-            self._alarm = self._loop.call_at(self._due, self._ring)
+            self._timer = self._loop.call_at(self._due, self._fire)
             return
         self._due = None
         self._act(pycurl.SOCKET_TIMEOUT, 0)
 
     def _act(self, fd: int, ready: int) -> None:
         _, n_running = self._multi.socket_action(fd, ready)
-        if n_running == len(self._ended):
+        if n_running == len(self._on_end):
             return
         n_more = 1
         while n_more:
-            n_more, whole, broken = self._multi.info_read()
-            for curl in whole:
+            n_more, complete, failed = self._multi.info_read()
+            for curl in complete:
                 self._end(curl, 0, "")
-            for curl, code, words in broken:
-                self._end(curl, code, words)
+            for curl, code, message in failed:
+                self._end(curl, code, message)
 
-    def _end(self, curl: pycurl.Curl, code: int, words: str) -> None:
-        ended = self._ended.pop(curl, None)
-        if ended is not None:  # not stopped meanwhile, by one that ended before it
+    def _end(self, curl: pycurl.Curl, code: int, message: str) -> None:
+        on_end = self._on_end.pop(curl, None)
+        if on_end is not None:  # None if a callback before this one has stopped the transfer
             self._multi.remove_handle(curl)
-            ended(code, words)
+            on_end(code, message)
 
 
 def _ports(fd: int) -> tuple[int, int] | None:
-    """Return the ports of both ends of a connection, None where there is none."""
+    """Return the ports of both ends of a connection, None if `fd` is not connected."""
     try:
         opened = socket.socket(fileno=fd)
-    except OSError:  # closed, as libcurl does with an address that it gives up
+    except OSError:  # libcurl has closed it, after a failed connection to one IP address of several
         return None
     try:
         return opened.getpeername()[1], opened.getsockname()[1]
@@ -194,8 +200,8 @@ def _ports(fd: int) -> tuple[int, int] | None:
 
 
 def _has_bytes(fd: int) -> bool:
-    """Return whether there is something to read, or the connection has ended."""
-    # With family and kind: to look these up takes as long as the rest, and this is done before each request.
+    """Return whether there are bytes to read, or the connection has been closed."""
+    # Family and kind are given: detecting them takes as long as the rest, and this runs before each request.
     opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd)
     try:
         opened.recv(1, socket.MSG_PEEK)
@@ -208,7 +214,7 @@ def _has_bytes(fd: int) -> bool:
     return True
 
 
-# --- where a connection may go ---------------------------------------------------------------------------------------
+# --- check of IP addresses -------------------------------------------------------------------------------------------
 
 
 def _blocked(ip: str, host: str | None = None) -> str:
@@ -217,14 +223,14 @@ def _blocked(ip: str, host: str | None = None) -> str:
 
 
 def _look_up(host: str) -> list[tuple[socket.AddressFamily, str]]:
-    return [(family, str(place[0])) for family, *_, place in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
+    return [(family, str(end[0])) for family, *_, end in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 
-async def _find_place(host: str, port: int, look_ups: asyncio.Semaphore, *, check: bool) -> str:
-    # Not by libcurl: the thread in which it looks names up is waited for at exit, however long that takes.
-    async with look_ups:
+async def _resolve_for_curl(host: str, port: int, lookups: asyncio.Semaphore, *, check: bool) -> str:
+    # Not the resolver of libcurl: exit would wait for its thread, however long a look-up takes.
+    async with lookups:
         found = [ip for _, ip in await in_daemon_thread(lambda: _look_up(host))]
     allowed = [ip for ip in found if not check or blocked_reason(ip) is None]
     if not allowed:
         raise BlockedAddressError(_blocked(found[0], host))
-    return f"+{host}:{port}:{','.join(allowed)}"  # the plus: libcurl is to forget it, after a minute
+    return f"+{host}:{port}:{','.join(allowed)}"  # with the plus, libcurl drops the entry after a minute

@@ -1,7 +1,7 @@
-"""Pictures over http and https: one attempt at a time, safe on an address that a stranger wrote.
+"""Transport for http and https; safe for URLs from untrusted sources.
 
-Every connection goes to an IP address that was checked in the moment of connecting, so neither a name that changes its
-address nor a redirect leads into a private network.
+Each connection goes to an IP address that is checked at the moment of connecting. So neither a host name that resolves
+to another address later nor a redirect reaches a private network.
 """
 
 import asyncio
@@ -11,58 +11,56 @@ import ssl
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import wraps
 from importlib.metadata import version
 from itertools import chain
 from math import inf
-from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
+from typing import Any, Concatenate, Final, ParamSpec
 
 import pycurl
 
-from imgmatch_df.errors import Failure, Setback
+from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.byte_budget import Claim
 from imgmatch_df.fetching.circuit_breaker import CircuitBreaker
-from imgmatch_df.fetching.curl import BlockedAddressError, Connections
-from imgmatch_df.fetching.response import Head, inflater, judge_head, read_head, too_many_bytes
-from imgmatch_df.fetching.urls import Address, clean_url, is_ip
+from imgmatch_df.fetching.curl import BlockedAddressError, ConnectionPool
+from imgmatch_df.fetching.response import ResponseHeader, check_header, make_decompressor, not_compressed, parse_header
+from imgmatch_df.fetching.retry import Retryable
+from imgmatch_df.fetching.transport import OnDone, Outcome, no_response_in_time
+from imgmatch_df.fetching.urls import HttpUrl, clean_url, is_ip, origin_of
 from imgmatch_df.options import Options
-from imgmatch_df.sources import Fetched, describe, refused_scheme
-
-Outcome: TypeAlias = Fetched | Failure | Setback
-# Told in the loop's thread, once and never from within `start`: the outcome; None where it was cancelled; an exception
-# where we have a bug.
-Landed: TypeAlias = Callable[[Outcome | BaseException | None], None]
+from imgmatch_df.schemes import refused_scheme
+from imgmatch_df.sources import Fetched, describe, too_many_bytes
 
 _MAX_REDIRECTS: Final = 5
-_LOOK_EVERY_S: Final = 0.1  # for those that are late: one timer for all, since one for each costs 5 microseconds
-_ABORT: Final = -1  # what libcurl is answered to end a request
+_POLL_S: Final = 0.1  # for expired deadlines; one shared timer, since a timer per request costs 5 us
+_ABORT: Final = -1  # returned to libcurl to end a transfer
 _NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
-_HEADERS: Final = [
+_REQUEST_HEADERS: Final = [
     "Accept: image/*,*/*;q=0.8",
-    "Accept-Encoding: identity",  # pictures are compressed already
+    "Accept-Encoding: identity",  # image formats are compressed already
     f"User-Agent: imgmatch-df/{version('imgmatch-df')}",
 ]
 _OPTIONS: Final[dict[int, Any]] = {
-    pycurl.HTTPHEADER: _HEADERS,
-    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,  # in HTTP/2, a body that waits for memory stops its neighbours
+    pycurl.HTTPHEADER: _REQUEST_HEADERS,
+    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,  # in HTTP/2, a paused body blocks the others of its connection
     pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
-    pycurl.FOLLOWLOCATION: 0,  # by hand, after a look at where to
-    pycurl.PATH_AS_IS: 1,  # `clean_url` has been there
-    pycurl.PROXY: "",  # one of the environment would connect to addresses that were never checked
+    pycurl.FOLLOWLOCATION: 0,  # redirects are followed here, after a check of the target
+    pycurl.PATH_AS_IS: 1,  # `clean_url` has normalised it
+    pycurl.PROXY: "",  # a proxy of the environment would connect to addresses that were not checked
     pycurl.NETRC: pycurl.NETRC_IGNORED,
-    pycurl.HTTP_CONTENT_DECODING: 0,  # by hand, a piece at a time
+    pycurl.HTTP_CONTENT_DECODING: 0,  # decompressed here, piece by piece
     pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
     pycurl.BUFFERSIZE: 1 << 17,
     pycurl.NOSIGNAL: 1,
 }
-_VAST: Final = 1 << 16  # bytes of a head; libcurl ends it at 300 KB, with the code of a lost connection
-# A callback costs 5 us, and libcurl makes 100,000 of them before it returns where a fast server sends small chunks.
-# After so many all others have a turn, and libcurl joins the chunks that it has.
-_SMALL_PIECE: Final = 4096
-_SMALL_AT_A_TIME: Final = 64
+_MAX_HEADER_BYTES: Final = 1 << 16  # libcurl ends a header at 300 KB, with the code of a lost connection
+# A callback costs 5 us, and libcurl calls it 100,000 times before it returns if a fast server sends small chunks. After
+# this many small chunks the transfer is paused for one turn of the loop, and libcurl joins the chunks that it has.
+_SMALL_CHUNK_BYTES: Final = 4096
+_MAX_SMALL_CHUNKS: Final = 64
 _MAX_MS: Final = (1 << 31) - 1
-# Codes of libcurl: what comes of certificates, of servers that speak something else, and of connections that end early.
-_UNTRUSTED: Final = (
+_TLS_ERRORS: Final = (
     pycurl.E_SSL_CONNECT_ERROR,
     pycurl.E_SSL_CERTPROBLEM,
     pycurl.E_SSL_CIPHER,
@@ -70,75 +68,98 @@ _UNTRUSTED: Final = (
     pycurl.E_SSL_CACERT_BADFILE,
     pycurl.E_SSL_ISSUER_ERROR,
 )
-_NOT_HTTP: Final = Failure("fetch_failed", "the answer is no HTTP")
-_NO_HTTP: Final = (pycurl.E_UNSUPPORTED_PROTOCOL, 8, 100)  # a strange answer, and a long line: no good names
-_LOST: Final = (pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR)
+_NOT_HTTP: Final = Failure("fetch_failed", "the response is not HTTP")
+_NOT_HTTP_ERRORS: Final = (pycurl.E_UNSUPPORTED_PROTOCOL, 8, 100)  # CURLE_WEIRD_SERVER_REPLY, CURLE_TOO_LARGE
+_LOST_ERRORS: Final = (pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR)
 
 
-class WebClient:
-    """The connections of the process to web servers. Made, used and closed in one event loop.
+class HttpClient:
+    """The HTTP connections of the process. Made, used and closed on the thread of one event loop.
 
     Parameters
     ----------
     loop
-        Everything happens in its thread.
+        Event loop of the scheduler.
     circuits
-        The hosts that no redirect is followed to.
+        Hosts that do not respond: redirects to them are not followed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, circuits: CircuitBreaker) -> None:
         self._loop = loop
         self._circuits = circuits
-        # Two pools, or a connection into a private network that one expression is allowed to make would serve another.
-        self._pools = {allowed: Connections(loop, allow_private_networks=allowed) for allowed in (False, True)}
+        # Two pools: a connection to a private network, which one expression allows, must not serve another expression.
+        self._pools = {allowed: ConnectionPool(loop, allow_private_networks=allowed) for allowed in (False, True)}
         self._idle: dict[bool, list[_Attempt]] = {allowed: [] for allowed in self._pools}
-        self._under_way: set[_Attempt] = set()
-        self._look_out: asyncio.TimerHandle | None = None
+        self._in_flight: set[_Attempt] = set()
+        self._deadline_timer: asyncio.TimerHandle | None = None
 
-    def close(self) -> None:
-        """Close all connections, of which none may be in use."""
-        for pool in self._pools.values():
-            pool.close()
+    @staticmethod
+    def origin_of(url: str) -> str:
+        """Return scheme, host and port of a URL in normal form."""
+        return origin_of(url)
 
-    def start(self, url: str, options: Options, claim: Claim, landed: Landed) -> "_Attempt":
-        """Fetch what `url` gives, after at most five redirects; return what can be cancelled.
-
-        Parameters
-        ----------
-        url
-            An http or https address, as people write it.
-        options
-            `timeout_s`, `max_bytes`, `n_connections` and `allow_private_networks` count here.
-        claim
-            Gets the bytes as they come, which is also how they are held back.
-        landed
-            Told the outcome.
-        """
+    def start(self, url: str, options: Options, claim: Claim, on_done: OnDone) -> "_Attempt":
+        """Start one attempt to fetch a URL, including at most five redirects; see `Transport.start`."""
         idle = self._idle[options.allow_private_networks]
         if not idle:
             pool = self._pools[options.allow_private_networks]
-            idle.append(_Attempt(self._loop, pool, self._circuits, self._under_way, idle))
+            idle.append(_Attempt(self._loop, pool, self._circuits, self._in_flight, idle))
         attempt = idle.pop()
-        attempt.start(url, options, claim, landed)
-        if self._look_out is None:
-            self._look_out = self._loop.call_later(_LOOK_EVERY_S, self._end_the_late)
+        attempt.start(url, options, claim, on_done)
+        if self._deadline_timer is None:
+            self._deadline_timer = self._loop.call_later(_POLL_S, self._check_deadlines)
         return attempt
 
-    def _end_the_late(self) -> None:
+    def close(self) -> None:
+        """Close all connections. No attempt is in flight."""
+        for pool in self._pools.values():
+            pool.close()
+
+    def _check_deadlines(self) -> None:
         now = self._loop.time()
-        self._look_out = self._loop.call_later(_LOOK_EVERY_S, self._end_the_late)
-        for attempt in [attempt for attempt in self._under_way if attempt.deadline < now]:
+        self._deadline_timer = self._loop.call_later(_POLL_S, self._check_deadlines)
+        for attempt in [attempt for attempt in self._in_flight if attempt.deadline < now]:
             attempt.time_out()
-        if not self._under_way:
-            self._look_out.cancel()
-            self._look_out = None
+        if not self._in_flight:
+            self._deadline_timer.cancel()
+            self._deadline_timer = None
+
+
+@dataclass(slots=True)
+class _Fetch:
+    """Arguments and state of one attempt, from the first request to the last redirect."""
+
+    options: Options
+    claim: Claim
+    on_done: OnDone
+    end: float  # time of the loop when `timeout_s` expires
+    n_redirects: int = 0
+    body: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request and its response; a redirect starts another one."""
+
+    url: HttpUrl
+    opened: list[int] = field(default_factory=list)  # descriptors of the sockets opened for it
+    is_stray: bool = False  # not sent: the connection had bytes that no request asked for
+    refused: Failure | Retryable | None = None  # why a socket was not opened
+    header: ResponseHeader | None = None
+    outcome: HttpUrl | Outcome | BaseException | None = None  # as soon as the response determines it
+    decompress: Callable[[bytes], Iterator[bytes]] = not_compressed  # set with the header
+    n_small: int = 0  # small chunks so far
+    # A chunk that was paused: its remaining pieces, and its length, since libcurl passes it again.
+    pending: Iterator[bytes] | None = None
+    n_pending_bytes: int = 0
+    left_s: float | None = None  # time until the deadline, while the attempt waits for the byte budget
 
 
 P = ParamSpec("P")
 
 
-def _ends(callback: Callable[Concatenate["_Attempt", P], None]) -> Callable[Concatenate["_Attempt", P], None]:
-    """Have an attempt land with what goes wrong in a method that the loop calls: nobody else would end it."""
+def _fails_attempt(callback: Callable[Concatenate["_Attempt", P], None]) -> Callable[Concatenate["_Attempt", P], None]:
+    """Decorate a loop callback: fail the attempt if the callback raises; otherwise it would never complete."""
 
     @wraps(callback)
     def call(attempt: "_Attempt", /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -152,44 +173,44 @@ def _ends(callback: Callable[Concatenate["_Attempt", P], None]) -> Callable[Conc
 
 
 class _Attempt:
-    """An attempt to fetch an address; when it has landed it may be started again, since setting one up costs 30 us.
+    """One attempt to fetch a URL. Reused after it has finished: configuring a curl handle takes 30 us.
 
     Parameters
     ----------
     loop
-        Everything happens in its thread.
+        Event loop of the scheduler.
     pool
-        Makes the connections, and says which.
+        Pool of connections.
     circuits
-        The hosts that no redirect is followed to.
-    under_way, idle
-        Where it stands while it is under way, and when it may be started again.
+        Hosts that do not respond.
+    in_flight, idle
+        Collections that contain the attempt while it is in flight, and when it can be reused.
     """
+
+    _fetch: _Fetch  # set by `start`
+    _exchange: _Exchange  # set by `_resolve`
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        pool: Connections,
+        pool: ConnectionPool,
         circuits: CircuitBreaker,
-        under_way: "set[_Attempt]",
+        in_flight: "set[_Attempt]",
         idle: "list[_Attempt]",
     ) -> None:
         self.deadline = 0.0
         self._loop = loop
         self._pool = pool
         self._circuits = circuits
-        self._under_way = under_way
+        self._in_flight = in_flight
         self._idle = idle
-        self._looking: asyncio.Task[str] | None = None
+        self._resolving: asyncio.Task[str] | None = None
         self._soon: asyncio.Handle | None = None
         self._is_sent = False
         self._authorization: str | None = None
         self._lines: list[bytes] = []
-        self._body = bytearray()
-        self._opened: list[int] = []
-        self._is_stray = False
         self._curl = pycurl.Curl()
-        for option, value in {**_OPTIONS, **_trusted()}.items():
+        for option, value in {**_OPTIONS, **_trusted_certificates()}.items():
             if value is None:
                 self._curl.unsetopt(option)
             else:
@@ -197,287 +218,283 @@ class _Attempt:
         self._curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
         self._curl.setopt(pycurl.PREREQFUNCTION, self._before_request)
         self._curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
-        self._curl.setopt(pycurl.WRITEFUNCTION, self._take)
+        self._curl.setopt(pycurl.WRITEFUNCTION, self._take_chunk)
 
-    @_ends
-    def start(self, url: str, options: Options, claim: Claim, landed: Landed) -> None:
-        """Begin with an address."""
-        self._options = options
-        self._claim = claim
-        self._landed = landed
-        self._n_redirects = 0
-        self._end = self.deadline = self._loop.time() + options.timeout_s
-        self._under_way.add(self)
+    @_fails_attempt
+    def start(self, url: str, options: Options, claim: Claim, on_done: OnDone) -> None:
+        """Start with a URL."""
+        self._fetch = _Fetch(options, claim, on_done, self._loop.time() + options.timeout_s)
+        self.deadline = self._fetch.end
+        self._in_flight.add(self)
         self._pool.keep(options.n_connections)
-        address = clean_url(url)
-        if isinstance(address, Failure):
-            self._soon = self._loop.call_soon(self._land, address)
+        cleaned = clean_url(url)
+        if isinstance(cleaned, Failure):
+            self._soon = self._loop.call_soon(self._finish, cleaned)
         else:
-            self._look_up(address)
+            self._resolve(cleaned)
 
     def cancel(self) -> None:
-        """Give up."""
-        self._land(None)
+        """Cancel the attempt: its callback gets None."""
+        self._finish(None)
 
     def fail(self, error: Exception) -> bool:
-        """Land with an error that is ours, soon; return False where that has landed already."""
-        if self in self._under_way:
-            self._soon = self._loop.call_soon(self._land, error)
+        """Finish soon with a bug; return False if the attempt has finished already."""
+        if self in self._in_flight:
+            self._soon = self._loop.call_soon(self._finish, error)
             return True
         return False
 
-    @_ends
+    @_fails_attempt
     def time_out(self) -> None:
-        """Give up because `deadline` has passed."""
-        if self._looking is not None:
-            self._land(_no_connection_in_time(self._options))
+        """End the attempt because `deadline` has passed."""
+        if self._resolving is not None:
+            self._finish(_no_connection_in_time(self._fetch.options))
         else:
             self._stop_sending()
-            what = f"no whole answer within {self._options.timeout_s:g} s"
-            late = Setback(Failure("fetch_timeout", what), responded=False)
-            self._go_on(self._judge() or late)
+            self._follow_or_finish(self._check_header() or no_response_in_time(self._fetch.options))
 
-    def _land(self, outcome: Outcome | BaseException | None) -> None:
+    def _finish(self, outcome: Outcome | BaseException | None) -> None:
         self._stop_sending()
-        if isinstance(outcome, Setback) and self._n_redirects:
-            outcome = outcome._replace(host=self._address.origin)
-        if self._looking is not None:
-            self._looking.remove_done_callback(self._found)
+        if isinstance(outcome, Retryable) and self._fetch.n_redirects:
+            outcome = outcome._replace(host=self._exchange.url.origin)
+        if self._resolving is not None:
+            self._resolving.remove_done_callback(self._on_resolved)
         if self._soon is not None:
             self._soon.cancel()
-        self._looking = self._soon = None
-        self._body = bytearray()
-        self._under_way.discard(self)
+        self._resolving = self._soon = None
+        self._in_flight.discard(self)
         self._idle.append(self)
-        self._landed(outcome)
+        self._fetch.body = bytearray()
+        self._fetch.on_done(outcome)
 
     def _stop_sending(self) -> None:
         if self._is_sent:
             self._is_sent = False
             self._pool.stop(self._curl)
 
-    # --- there -------------------------------------------------------------------------------------------------------
+    # --- request -----------------------------------------------------------------------------------------------------
 
-    def _look_up(self, address: Address) -> None:
-        self._address = address
-        if is_ip(address.host):
+    def _resolve(self, url: HttpUrl) -> None:
+        """Start the exchange for a URL with the look-up of its host."""
+        self._exchange = _Exchange(url)
+        if is_ip(url.host):
             self._send()
             return
-        looking = self._pool.find(address.host, address.port)
-        if looking.done():
-            self._found(looking)
+        resolving = self._pool.resolve(url.host, url.port)
+        if resolving.done():
+            self._on_resolved(resolving)
         else:
-            self._looking = looking
-            looking.add_done_callback(self._found)
-            self.deadline = min(self._end, self._loop.time() + self._options.timeout_s / 3)
+            self._resolving = resolving
+            resolving.add_done_callback(self._on_resolved)
+            self.deadline = min(self._fetch.end, self._loop.time() + self._fetch.options.timeout_s / 3)
 
-    @_ends
-    def _found(self, place: "asyncio.Task[str]") -> None:
-        self._looking = None
-        self.deadline = self._end
-        error = place.exception()
+    @_fails_attempt
+    def _on_resolved(self, resolved: "asyncio.Task[str]") -> None:
+        self._resolving = None
+        self.deadline = self._fetch.end
+        error = resolved.exception()
         if error is None:
-            self._curl.setopt(pycurl.RESOLVE, [place.result()])
+            self._curl.setopt(pycurl.RESOLVE, [resolved.result()])
             self._send()
         elif isinstance(error, BlockedAddressError):
-            self._land(Failure("fetch_blocked", str(error)))
+            self._finish(Failure("fetch_blocked", str(error)))
         elif isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_HOST:
-            self._land(Failure("fetch_failed", f"no such host: {self._address.host[:60]}"))
+            self._finish(Failure("fetch_failed", f"no such host: {self._exchange.url.host[:60]}"))
         elif isinstance(error, OSError):
-            self._land(_no_connection(error))
+            self._finish(_no_connection(error))
         else:
-            self._land(error)
+            self._finish(error)
 
     def _send(self) -> None:
+        url, curl = self._exchange.url, self._curl
         self._lines.clear()
-        self._body = bytearray()
-        self._opened.clear()
-        self._is_stray = False
-        self._n_small = 0
-        self._head: Head | None = None
-        self._answer: Address | Outcome | BaseException | None = None
-        self._refused: Failure | Setback | None = None
-        self._n_bytes = 0
-        self._rest: Iterator[bytes] | None = None
-        self._n_seen = 0
-        self._left_s: float | None = None
-        address, curl = self._address, self._curl
         try:
-            curl.setopt(pycurl.URL, address.url)
-            curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(int(self._options.timeout_s * 1000 / 3) + 1, _MAX_MS))
-            if address.authorization != self._authorization:
-                self._authorization = address.authorization
-                more = [] if address.authorization is None else [f"Authorization: {address.authorization}"]
-                curl.setopt(pycurl.HTTPHEADER, [*_HEADERS, *more])
-            self._pool.start(curl, self._ended)
+            curl.setopt(pycurl.URL, url.text)
+            curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(int(self._fetch.options.timeout_s * 1000 / 3) + 1, _MAX_MS))
+            if url.authorization != self._authorization:
+                self._authorization = url.authorization
+                more = [] if url.authorization is None else [f"Authorization: {url.authorization}"]
+                curl.setopt(pycurl.HTTPHEADER, [*_REQUEST_HEADERS, *more])
+            self._pool.start(curl, self._on_end)
             self._is_sent = True
         except pycurl.error as error:
-            self._soon = self._loop.call_soon(self._land, _said(error.args[-1]))
+            self._soon = self._loop.call_soon(self._finish, _libcurl_failure(error.args[-1]))
 
-    def _open_socket(self, _purpose: int, place: Any) -> Any:
-        """Return a socket for an address that is about to be connected to: the last check, nothing gets around it."""
-        family, kind, protocol, address = place
+    def _open_socket(self, _purpose: int, destination: Any) -> Any:
+        """Return a socket for an IP address that libcurl is about to connect to: the check that nothing bypasses."""
+        family, kind, protocol, address = destination
         refused = self._pool.refuse(str(address[0]))
         if refused is not None:
-            self._refused = Failure("fetch_blocked", refused)
+            self._exchange.refused = Failure("fetch_blocked", refused)
             return pycurl.SOCKET_BAD
         try:
             opened = socket.socket(family, kind, protocol).detach()  # libcurl closes it
         except OSError as error:
-            self._refused = _no_connection(error)
+            self._exchange.refused = _no_connection(error)
             return pycurl.SOCKET_BAD
-        self._opened.append(opened)
+        self._exchange.opened.append(opened)
         return opened
 
     def _before_request(self, *ends: str | int) -> Any:
         """Return whether the request may be sent on the connection that libcurl has chosen for it."""
-        if self._pool.is_quiet(ends, self._opened):
+        if self._pool.is_quiet(ends, self._exchange.opened):
             return pycurl.PREREQFUNC_OK
-        self._is_stray = True
+        self._exchange.is_stray = True
         return pycurl.PREREQFUNC_ABORT
 
-    # --- and back ----------------------------------------------------------------------------------------------------
+    # --- response ----------------------------------------------------------------------------------------------------
 
-    def _judge(self) -> Address | Outcome | BaseException | None:
-        """Return what the answer comes to as far as it is there, None where that is open."""
-        if self._head is None and (head := read_head(self._lines)) is not None:
-            self._head = head
-            self._answer = judge_head(head, self._address, self._options)
-            self._inflate = inflater(head.coding)
-        return self._answer
+    def _check_header(self) -> HttpUrl | Outcome | BaseException | None:
+        """Return the outcome as far as the response so far determines it, else None."""
+        exchange = self._exchange
+        if exchange.header is None and (header := parse_header(self._lines)) is not None:
+            exchange.header = header
+            exchange.outcome = check_header(header, exchange.url, self._fetch.options)
+            exchange.decompress = make_decompressor(header.encoding)
+        return exchange.outcome
 
-    def _take(self, chunk: bytes) -> Any:
-        """Take a piece of the body: None when that is done, `WRITEFUNC_PAUSE` to get it again, perhaps with more."""
+    def _take_chunk(self, chunk: bytes) -> Any:
+        """Take a chunk of the body: None if done, `WRITEFUNC_PAUSE` to get it again, perhaps with more bytes."""
+        exchange, fetch = self._exchange, self._fetch
         try:
-            if self._judge() is not None:
-                # Where all of the body is there, the connection can be used again; the rest is not worth waiting for.
-                return None if self._head is not None and self._head.n_bytes == len(chunk) else _ABORT
-            if self._head is None:
-                self._answer = _NOT_HTTP
+            if self._check_header() is not None:
+                # A complete body leaves the connection usable; the rest of a longer one is not worth waiting for.
+                return None if exchange.header is not None and exchange.header.n_bytes == len(chunk) else _ABORT
+            if exchange.header is None:
+                exchange.outcome = _NOT_HTTP
                 return _ABORT
-            if len(chunk) < _SMALL_PIECE:
-                self._n_small += 1
-                if self._n_small % _SMALL_AT_A_TIME == 0:
+            if len(chunk) < _SMALL_CHUNK_BYTES:
+                exchange.n_small += 1
+                if exchange.n_small % _MAX_SMALL_CHUNKS == 0:
                     self._soon = self._loop.call_soon(self._unpause)
                     return pycurl.WRITEFUNC_PAUSE
-            pieces = self._inflate(chunk[self._n_seen :]) if self._n_seen else self._inflate(chunk)
-            if self._rest is not None:
-                pieces = chain(self._rest, pieces)
-                self._rest, self._n_seen = None, 0
+            n_seen = exchange.n_pending_bytes
+            pieces = exchange.decompress(chunk[n_seen:] if n_seen else chunk)
+            if exchange.pending is not None:
+                pieces = chain(exchange.pending, pieces)
+                exchange.pending, exchange.n_pending_bytes = None, 0
             for piece in pieces:
-                if self._n_bytes + len(piece) > self._options.max_bytes:
-                    what = f"{self._n_bytes + len(piece):,} bytes and more"
-                    self._answer = too_many_bytes(what, self._options)
+                n_bytes = len(fetch.body) + len(piece)
+                if n_bytes > fetch.options.max_bytes:
+                    exchange.outcome = too_many_bytes(f"at least {n_bytes:,} bytes", fetch.options.max_bytes)
                     return _ABORT
-                if not self._claim.take(len(piece)):
-                    self._rest, self._n_seen = chain((piece,), pieces), len(chunk)
+                if not fetch.claim.take(len(piece)):
+                    exchange.pending, exchange.n_pending_bytes = chain((piece,), pieces), len(chunk)
                     self._wait_for_room()
                     return pycurl.WRITEFUNC_PAUSE
-                if self._left_s is not None:
-                    self.deadline, self._left_s = self._loop.time() + self._left_s, None
-                self._n_bytes += len(piece)
-                self._body += piece
+                if exchange.left_s is not None:
+                    self.deadline, exchange.left_s = self._loop.time() + exchange.left_s, None
+                fetch.body += piece
         except zlib.error as error:
-            self._answer = Failure("fetch_failed", f"the body is no sound {self._head and self._head.coding}: {error}")
+            encoding = exchange.header.encoding if exchange.header else ""
+            exchange.outcome = Failure("fetch_failed", f"the body is not valid {encoding}: {error}")
             return _ABORT
         except BaseException as error:  # noqa: BLE001  # libcurl would print it; raised again where the batch is waited for
-            self._answer = error
+            exchange.outcome = error
             return _ABORT
         return None
 
     def _wait_for_room(self) -> None:
-        """Have libcurl go on when there is room; meanwhile the clock stands still."""
-        self._claim.when_room(self._unpause)
-        if self._left_s is None:
-            self._left_s = self.deadline - self._loop.time()
+        """Resume the transfer when the byte budget has room; the wait does not count against the deadline."""
+        self._fetch.claim.when_room(self._unpause)
+        if self._exchange.left_s is None:
+            self._exchange.left_s = self.deadline - self._loop.time()
             self.deadline = inf
 
-    @_ends
+    @_fails_attempt
     def _unpause(self) -> None:
         try:
             self._curl.pause(pycurl.PAUSE_CONT)
         except pycurl.error as error:
             self._stop_sending()
-            self._ended(error.args[0], error.args[1])
+            self._on_end(error.args[0], error.args[1])
 
-    @_ends
-    def _ended(self, code: int, words: str) -> None:
+    @_fails_attempt
+    def _on_end(self, code: int, message: str) -> None:
         self._is_sent = False
-        if self._is_stray:  # nothing was sent, and the connection is closed
+        if self._exchange.is_stray:  # nothing was sent, and the connection is closed
+            self._exchange = _Exchange(self._exchange.url)
             self._send()
             return
-        answer = self._judge()
-        if answer is None:
-            answer = self._explain(code, words) if code else self._make_whole()
-        self._go_on(answer)
+        outcome = self._check_header()
+        if outcome is None:
+            outcome = self._explain(code, message) if code else self._make_fetched()
+        self._follow_or_finish(outcome)
 
-    def _go_on(self, answer: Address | Outcome | BaseException) -> None:
-        """Follow a redirect; land with anything else."""
-        if not isinstance(answer, Address):
-            self._land(answer)
+    def _follow_or_finish(self, outcome: HttpUrl | Outcome | BaseException) -> None:
+        """Follow a redirect; finish with any other outcome."""
+        if not isinstance(outcome, HttpUrl):
+            self._finish(outcome)
             return
-        self._n_redirects += 1
-        if self._n_redirects > _MAX_REDIRECTS:
-            what = f"more than {_MAX_REDIRECTS} redirects, the last one to {describe(answer.url)}"
-            self._land(Failure("fetch_failed", what))
+        self._fetch.n_redirects += 1
+        if self._fetch.n_redirects > _MAX_REDIRECTS:
+            detail = f"more than {_MAX_REDIRECTS} redirects, the last one to {describe(outcome.text)}"
+            self._finish(Failure("fetch_failed", detail))
             return
-        refused = refused_scheme(answer.url.partition(":")[0], self._options.schemes)
-        refused = refused or self._circuits.refuse(answer.origin, self._loop.time())
+        refused = refused_scheme(outcome.scheme, self._fetch.options.schemes)
+        refused = refused or self._circuits.refuse(outcome.origin, self._loop.time())
         if refused is not None:
-            self._land(refused)
+            self._finish(refused)
         else:
-            self._look_up(answer)
+            self._resolve(outcome)
 
-    def _make_whole(self) -> Fetched | Failure:
-        if self._head is None:
+    def _make_fetched(self) -> Fetched | Failure:
+        header, body = self._exchange.header, self._fetch.body
+        if header is None:
             return _NOT_HTTP
-        if not self._n_bytes:
+        if not body:
             return Failure("missing", "zero bytes")
-        return Fetched(bytes(self._body), self._head.content_type, self._head.etag)
+        return Fetched(bytes(body), header.content_type, header.etag)
 
-    def _explain(self, code: int, words: str) -> Failure | Setback:
-        error_code = self._curl.getinfo(pycurl.OS_ERRNO)
+    def _explain(self, code: int, message: str) -> Failure | Retryable:
+        """Return the outcome for an error code of libcurl."""
+        header = self._exchange.header
         if code == pycurl.E_COULDNT_CONNECT:
-            why = OSError(error_code, os.strerror(error_code)) if error_code else OSError(words)
-            return self._refused or _no_connection(why)
+            error_code = self._curl.getinfo(pycurl.OS_ERRNO)
+            error = OSError(error_code, os.strerror(error_code)) if error_code else OSError(message)
+            return self._exchange.refused or _no_connection(error)
         if code == pycurl.E_OPERATION_TIMEDOUT:
-            return _no_connection_in_time(self._options)
-        if code in _UNTRUSTED:
-            return Failure("fetch_failed", f"no trusted connection: {describe(words.lower())}")
-        if code in _NO_HTTP:
+            return _no_connection_in_time(self._fetch.options)
+        if code in _TLS_ERRORS:
+            return Failure("fetch_failed", f"no trusted connection: {describe(message.lower())}")
+        if code in _NOT_HTTP_ERRORS:
             return _NOT_HTTP
-        if code not in _LOST:
-            return _said(words)
-        if self._head is None and sum(map(len, self._lines)) > _VAST:
-            return Failure("fetch_failed", "the answer is no HTTP: its head has no end")
-        if self._head is None:
-            return Setback(Failure("fetch_failed", "the connection ended before the answer"), responded=False)
-        of = "" if self._head.n_bytes is None else f" of {self._head.n_bytes:,}"
-        what = f"the connection ended with {self._n_bytes:,}{of} bytes"
-        return Setback(Failure("fetch_failed", what), responded=False)
+        if code not in _LOST_ERRORS:
+            return _libcurl_failure(message)
+        if header is None:
+            if sum(map(len, self._lines)) > _MAX_HEADER_BYTES:
+                return Failure(
+                    "fetch_failed", f"the response is not HTTP: its header exceeds {_MAX_HEADER_BYTES:,} bytes"
+                )
+            return _lost("the connection ended before a response")
+        of = "" if header.n_bytes is None else f" of {header.n_bytes:,}"
+        return _lost(f"the connection ended after {len(self._fetch.body):,}{of} bytes")
 
 
-def _trusted() -> dict[int, Any]:
-    """Return the options that say whose certificates are trusted: those that Python trusts."""
-    paths = ssl.get_default_verify_paths()  # SSL_CERT_FILE and SSL_CERT_DIR, else where the system has them
+def _trusted_certificates() -> dict[int, Any]:
+    """Return the options of libcurl for the certificates that Python trusts."""
+    paths = ssl.get_default_verify_paths()  # SSL_CERT_FILE and SSL_CERT_DIR, else the paths of the system
     if sys.platform in ("win32", "darwin") and paths.cafile is None:
         return {pycurl.SSL_OPTIONS: pycurl.SSLOPT_NATIVE_CA}
     if paths.cafile is None:
         return {} if paths.capath is None else {pycurl.CAPATH: paths.capath}
     if paths.openssl_capath_env in os.environ and paths.capath is not None:
         return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: paths.capath}
-    # With a folder besides, libcurl would read the file again for each connection.
+    # No folder: with one, libcurl would read the file again for each connection.
     return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: None}
 
 
-def _said(words: object) -> Failure:
-    return Failure("fetch_failed", f"libcurl says: {describe(str(words))}")
+def _libcurl_failure(message: object) -> Failure:
+    return Failure("fetch_failed", f"libcurl: {describe(str(message))}")
 
 
-def _no_connection(error: OSError) -> Setback:
-    what = f"no connection: {describe(str(error.strerror or error).lower())}"
-    return Setback(Failure("fetch_failed", what), responded=False)
+def _lost(detail: str) -> Retryable:
+    return Retryable(Failure("fetch_failed", detail), responded=False)
 
 
-def _no_connection_in_time(options: Options) -> Setback:
-    return Setback(Failure("fetch_timeout", f"no connection within {options.timeout_s / 3:g} s"), responded=False)
+def _no_connection(error: OSError) -> Retryable:
+    return _lost(f"no connection: {describe(str(error.strerror or error).lower())}")
+
+
+def _no_connection_in_time(options: Options) -> Retryable:
+    return Retryable(Failure("fetch_timeout", f"no connection within {options.timeout_s / 3:g} s"), responded=False)

@@ -1,137 +1,122 @@
-"""Answers of web servers: what their head says, and how their body is inflated."""
+"""HTTP responses: status line and headers, and incremental decompression of the body."""
 
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final, NamedTuple
 
-from imgmatch_df.errors import Failure, Setback
-from imgmatch_df.fetching.urls import Address, follow_redirect
+from imgmatch_df.errors import Failure
+from imgmatch_df.fetching.retry import Retryable, is_retriable_status, parse_retry_after
+from imgmatch_df.fetching.urls import HttpUrl, follow_redirect
 from imgmatch_df.options import Options
+from imgmatch_df.sources import too_many_bytes
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
-_GONE: Final = (404, 410)
-_MAX_ETAG: Final = 256
+_NOT_FOUND: Final = (404, 410)
+_MAX_ETAG_CHARS: Final = 256
 _STATUS: Final = re.compile(rb"HTTP/\d(?:\.\d)?\s+(\d{3})")
-_PIECE: Final = 1 << 18  # bytes inflated at a time
+_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
+_MAX_PIECE_BYTES: Final = 1 << 18  # bytes decompressed at a time
 
 
-class Head(NamedTuple):
-    """The head of an answer.
+class ResponseHeader(NamedTuple):
+    """Status line and headers of a response.
 
     Parameters
     ----------
-    code
-        Its status, such as 200.
-    headers
-        By name in lower case; of several with one name the first.
+    status
+        HTTP status, such as 200.
+    fields
+        Header fields by name in lower case; the first one if several have the same name.
     """
 
-    code: int
-    headers: dict[str, str]
+    status: int
+    fields: dict[str, str]
 
     @property
     def content_type(self) -> str:
-        """What the server calls the body, such as ``"image/jpeg"``; empty where it says nothing."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+        """Media type of the body, such as ``"image/jpeg"``; empty if unknown."""
+        return self.fields.get("content-type", "").partition(";")[0].strip().lower()
 
     @property
     def etag(self) -> str:
-        """What tells the body from later ones: its ETag, or when it was modified; empty where unknown."""
-        tag = self.headers.get("etag") or self.headers.get("last-modified") or ""
-        return "".join(filter(str.isprintable, tag))[:_MAX_ETAG]
+        """Version of the body: its ETag, or its time of modification; empty if unknown."""
+        tag = self.fields.get("etag") or self.fields.get("last-modified") or ""
+        return "".join(filter(str.isprintable, tag))[:_MAX_ETAG_CHARS]
 
     @property
-    def coding(self) -> str:
-        """How the body is compressed; empty where it is not."""
-        coding = self.headers.get("content-encoding", "").lower()
-        return "" if coding == "identity" else coding
+    def encoding(self) -> str:
+        """Compression of the body; empty if there is none."""
+        encoding = self.fields.get("content-encoding", "").lower()
+        return "" if encoding == "identity" else encoding
 
     @property
     def n_bytes(self) -> int | None:
-        """How many bytes are announced."""
-        text = self.headers.get("content-length", "")
+        """Content-Length in bytes, None if it is absent or invalid."""
+        text = self.fields.get("content-length", "")
         return int(text[:18]) if text.isascii() and text.isdigit() else None
 
 
-def read_head(lines: Iterable[bytes]) -> Head | None:
-    """Return the head that the lines of an answer make, None while it is not whole.
+def parse_header(lines: Iterable[bytes]) -> ResponseHeader | None:
+    """Return the header of a response, None while it is incomplete.
 
-    Interim answers (HTTP 1xx) before it are left out, but for 101, after which nothing of HTTP comes; so are the lines
-    that follow a chunked body.
+    Interim responses (HTTP 1xx) before it are skipped, except 101, after which the connection does not speak HTTP.
+    Trailer fields, which follow a chunked body, are ignored.
     """
-    code, headers = 0, dict[str, str]()
+    status, fields = 0, dict[str, str]()
     is_first = True
     for line in lines:
         if not line.strip():
-            if code >= 200 or code == 101:
-                return Head(code, headers)
+            if status >= 200 or status == 101:
+                return ResponseHeader(status, fields)
             is_first = True
-        elif is_first:  # a header may be called HTTP/ as well
-            status = _STATUS.match(line)
-            code, headers, is_first = int(status[1]) if status else 0, {}, False
+        elif is_first:  # not by its beginning: a field may be named HTTP/ as well
+            found = _STATUS.match(line)
+            status, fields, is_first = int(found[1]) if found else 0, {}, False
         else:
             name, _, value = line.partition(b":")
-            headers.setdefault(name.decode("latin-1").lower(), value.strip().decode("utf-8", "replace"))
+            fields.setdefault(name.decode("latin-1").lower(), value.strip().decode("utf-8", "replace"))
     return None
 
 
-def judge_head(head: Head, address: Address, options: Options) -> Address | Failure | Setback | None:
-    """Return what a head settles: where it redirects to, or why there is no body to read; None to read it."""
-    code = head.code
-    if code in _REDIRECTS:
-        location = head.headers.get("location")
+def check_header(header: ResponseHeader, url: HttpUrl, options: Options) -> HttpUrl | Failure | Retryable | None:
+    """Return the target of a redirect, or why the body is not read; None if it is read."""
+    status = header.status
+    if status in _REDIRECTS:
+        location = header.fields.get("location")
         if location is None:
-            return Failure("fetch_failed", f"HTTP {code}, a redirect that does not say where to")
-        return follow_redirect(address, location)
-    if code in _GONE:
-        return Failure("not_found", f"HTTP {code}")
-    if code == 429 or code >= 500:
-        return Setback(Failure("fetch_failed", f"HTTP {code}"), _retry_after_s(head))
-    if code == 206:
-        return Failure("fetch_failed", "HTTP 206, a part of the picture although all of it was asked for")
-    if code != 200:
-        return Failure("fetch_failed", f"HTTP {code}")
-    if head.coding and head.coding not in _INFLATABLE:
-        what = f"the body is compressed with {head.coding[:20]!r}, which was not asked for"
-        return Failure("fetch_failed", what)
-    if head.n_bytes is not None and head.n_bytes > options.max_bytes:
-        return too_many_bytes(f"{head.n_bytes:,} bytes", options)
+            return Failure("fetch_failed", f"HTTP {status}, a redirect without a Location header")
+        return follow_redirect(url, location)
+    if status in _NOT_FOUND:
+        return Failure("not_found", f"HTTP {status}")
+    if is_retriable_status(status):
+        wait_s = parse_retry_after(header.fields.get("retry-after", ""))
+        return Retryable(Failure("fetch_failed", f"HTTP {status}"), wait_s)
+    if status == 206:
+        return Failure("fetch_failed", "HTTP 206, a part of the image instead of all of it")
+    if status != 200:
+        return Failure("fetch_failed", f"HTTP {status}")
+    if header.encoding and header.encoding not in _ENCODINGS:
+        return Failure("fetch_failed", f"unsupported Content-Encoding {header.encoding[:20]!r}")
+    if header.n_bytes is not None and header.n_bytes > options.max_bytes:
+        return too_many_bytes(f"{header.n_bytes:,} bytes", options.max_bytes)
     return None
 
 
-def _retry_after_s(head: Head) -> float | None:
-    text = head.headers.get("retry-after", "")
-    if text.isascii() and text.isdigit():
-        return float(text[:9])
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+def not_compressed(chunk: bytes) -> Iterator[bytes]:
+    """Return a chunk of a body without compression as the only piece."""
+    return iter((chunk,))
 
 
-def too_many_bytes(what: str, options: Options) -> Failure:
-    """Return the failure of a body that is larger than it may be; `what` says how large."""
-    return Failure("too_many_bytes", f"{what}, more than max_bytes={options.max_bytes:,}; raise max_bytes to allow it")
-
-
-_INFLATABLE: Final = ("gzip", "x-gzip", "deflate")
-
-
-def inflater(coding: str) -> Callable[[bytes], Iterator[bytes]]:
-    """Return a function that inflates a body a piece at a time, so that a bomb stops at `max_bytes`."""
-    if not coding:
-        return lambda chunk: iter((chunk,))
+def make_decompressor(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
+    """Return a function that decompresses chunks of a body piece by piece, so that a bomb stops at `max_bytes`."""
+    if not encoding:
+        return not_compressed
     stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib
 
     def pieces(chunk: bytes) -> Iterator[bytes]:
         while chunk and not stream.eof:
-            yield stream.decompress(chunk, _PIECE)
+            yield stream.decompress(chunk, _MAX_PIECE_BYTES)
             chunk = stream.unconsumed_tail
 
     return pieces

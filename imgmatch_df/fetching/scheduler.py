@@ -1,14 +1,12 @@
-"""What is under way over the network: one event loop, in a thread of its own, for the whole process.
+"""Download scheduler: one event loop in a dedicated thread, shared by the whole process.
 
-Each batch hands over its addresses and is told of each answer once. A request starts when there is a free connection,
-to its host and in all, and room for what it brings; one that has to be tried again leaves its connection meanwhile.
+Each batch passes its URLs and gets one callback per URL. A request starts when its host and the process have a free
+connection and the byte budget has room. Between two attempts a URL occupies no connection.
 """
 
 import asyncio
 import atexit
 import os
-import random
-import re
 import sys
 import threading
 from collections import Counter, deque
@@ -16,180 +14,167 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
-from imgmatch_df.errors import Failure, Setback
-from imgmatch_df.fetching.byte_budget import Claim, Memory
+from imgmatch_df.errors import Failure
+from imgmatch_df.fetching.byte_budget import ByteBudget, Claim
 from imgmatch_df.fetching.circuit_breaker import CircuitBreaker
-from imgmatch_df.fetching.urls import origin_of
+from imgmatch_df.fetching.retry import Retryable, final_failure, next_wait
+from imgmatch_df.fetching.transport import Attempt, Outcome, Transport, load_transport
 from imgmatch_df.options import Options
-from imgmatch_df.sources import Fetched, refused_scheme
+from imgmatch_df.schemes import refused_scheme, scheme_of
+from imgmatch_df.sources import Fetched
 
-if TYPE_CHECKING:
-    from imgmatch_df.fetching.http import WebClient
-    from imgmatch_df.fetching.object_store import CloudClient
-
-_BACKOFF_S: Final = 0.5
-_WITH_ATTEMPTS: Final = ("not_found", "fetch_timeout", "fetch_failed")
-_BUCKET: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/\\?#]*")
-_HTTP: Final = re.compile("https?:", re.IGNORECASE)
-# A batch whose requests all wait for slow hosts holds up no other: a quarter of the connections is for batches that
-# have fewer requests than these in flight.
+# A quarter of the connections is reserved for batches with fewer requests in flight than these, so that a batch whose
+# requests all wait for slow hosts does not delay the others.
 _N_RESERVED: Final = 4
-# Rows that fail at once take 20 us each: 100,000 of them would hold up all requests for 2 s.
-_REFUSED_AT_A_TIME: Final = 200
+# A row that fails without a request takes 20 us: 100,000 of them in a row would delay all requests by 2 s.
+_MAX_REFUSED_AT_ONCE: Final = 200
 # On Windows the loop watches at most 512 sockets (select), and it has some of its own.
-_MAX_OPEN: Final = 480 if sys.platform == "win32" else sys.maxsize
-_CLOSE_WITHIN_S: Final = 5.0  # milliseconds, unless the machine is busy
+_MAX_CONNECTIONS: Final = 480 if sys.platform == "win32" else sys.maxsize
+_MAX_CLOSE_S: Final = 5.0  # it takes milliseconds, unless the machine is busy
 
-Answer: TypeAlias = Fetched | Failure
-# Told in the loop's thread, once for each address: its position, and the answer; None where the caller has stopped it;
-# an exception where we have a bug. The release gives back the bytes of a `Fetched`.
-Arrived: TypeAlias = Callable[[int, Answer | BaseException | None, Callable[[], None]], None]
-
-
-class Attempt(Protocol):
-    """An attempt to fetch one address, under way."""
-
-    def cancel(self) -> object:
-        """Give up: it lands with None."""
+Result: TypeAlias = Fetched | Failure
+# Callback, run on the loop thread exactly once per URL: index, result, release. The result is None if the caller
+# cancelled, an exception for a bug. `release` returns the bytes of a `Fetched` to the byte budget.
+OnResult: TypeAlias = Callable[[int, Result | BaseException | None, Callable[[], None]], None]
 
 
 class Download:
-    """The addresses of one batch. After it has been started, the thread of the loop has it.
+    """The URLs of one batch. After `Scheduler.start`, only the loop thread uses it.
 
     Parameters
     ----------
     urls
-        Addresses, in the order of their rows.
+        URLs, in the order of their rows.
     options
-        Those of `Options` that are about fetching.
-    arrived
-        Called with each answer; must return at once.
+        Options of fetching.
+    on_result
+        Callback for each result; must return at once.
     """
 
-    def __init__(self, urls: Sequence[str], options: Options, arrived: Arrived) -> None:
+    def __init__(self, urls: Sequence[str], options: Options, on_result: OnResult) -> None:
         self.options = options
-        self.n_open = len(urls)
+        self.n_pending = len(urls)
+        self.n_in_flight = 0
+        # By index: the attempt, or the timer until the next attempt.
+        self.in_flight: dict[int, Attempt | asyncio.TimerHandle] = {}
         self._urls = urls
-        self._arrived = arrived
+        self._on_result = on_result
         self._n_attempts: Counter[int] = Counter()
         self._queues: dict[str, deque[int]] = {}
         self._hosts: list[str] = []
         self._ready: deque[str] = deque()
         self._full: set[str] = set()
-        self.n_in_flight = 0
-        self.under_way: dict[int, Attempt | asyncio.TimerHandle] = {}
-        for position, url in enumerate(urls):
-            host = origin_of(url) if _HTTP.match(url) else found[0] if (found := _BUCKET.match(url)) else ""
+        for index, url in enumerate(urls):
+            # On the thread of the caller, where an error of an import can be raised.
+            host = load_transport(scheme_of(url)).origin_of(url)
             self._hosts.append(host)
-            self._queues.setdefault(host, deque()).append(position)
+            self._queues.setdefault(host, deque()).append(index)
         self._ready.extend(self._queues)
 
-    def url(self, position: int) -> str:
-        """Return an address."""
-        return self._urls[position]
+    def url(self, index: int) -> str:
+        """Return a URL."""
+        return self._urls[index]
 
-    def host(self, position: int) -> str:
-        """Return the scheme, host and port of an address, as its connections are counted."""
-        return self._hosts[position]
+    def host(self, index: int) -> str:
+        """Return scheme, host and port of a URL, by which connections are counted."""
+        return self._hosts[index]
 
-    def take(self, n_open_to: Counter[str], circuits: CircuitBreaker, now: float) -> int | None:
-        """Return the next position whose host has a connection free, the hosts in turn; None where there is none."""
+    def take(self, n_connections_to: Counter[str], circuits: CircuitBreaker, now: float) -> int | None:
+        """Return the next index whose host has a free connection, the hosts in turn; None if there is none."""
         while self._ready:
             host = self._ready.popleft()
-            if n_open_to[host] >= (1 if circuits.is_half_open(host, now) else self.options.n_connections_per_host):
+            limit = 1 if circuits.is_half_open(host, now) else self.options.n_connections_per_host
+            if n_connections_to[host] >= limit:
                 self._full.add(host)
                 continue
             queue = self._queues[host]
-            position = queue.popleft()
+            index = queue.popleft()
             if queue:
                 self._ready.append(host)
-            return position
+            return index
         return None
 
-    def put_back(self, position: int) -> None:
-        """Let an address have another attempt, before those of its host that had none."""
-        host = self._hosts[position]
-        self._queues[host].appendleft(position)
+    def put_back(self, index: int) -> None:
+        """Queue a URL for its next attempt, before the URLs of its host that had none."""
+        host = self._hosts[index]
+        self._queues[host].appendleft(index)
         if len(self._queues[host]) == 1:
             self._ready.append(host)
 
     def free(self, host: str) -> None:
-        """Say that a connection to `host` has become free."""
+        """Record that a connection to `host` has become free."""
         if host in self._full:
             self._full.discard(host)
             if self._queues[host]:
                 self._ready.append(host)
 
-    def count_attempt(self, position: int) -> int:
-        """Return how many attempts an address has had, this one included."""
-        self._n_attempts[position] += 1
-        return self._n_attempts[position]
+    def count_attempt(self, index: int) -> int:
+        """Count an attempt of a URL; return the number of its attempts."""
+        self._n_attempts[index] += 1
+        return self._n_attempts[index]
 
-    def was_attempted(self, position: int) -> bool:
-        """Return whether an address has had an attempt."""
-        return position in self._n_attempts
+    def was_attempted(self, index: int) -> bool:
+        """Return whether a URL has had an attempt."""
+        return index in self._n_attempts
 
     def drop_queued(self, after: int) -> list[int]:
-        """Forget the addresses behind the position `after` that wait for a connection, and return them."""
+        """Remove the queued URLs with an index greater than `after`, and return their indices."""
         dropped = []
         for queue in self._queues.values():
-            dropped += [position for position in queue if position > after]
-            kept = [position for position in queue if position <= after]
+            dropped += [index for index in queue if index > after]
+            kept = [index for index in queue if index <= after]
             queue.clear()
             queue.extend(kept)
         self._ready = deque(host for host in self._ready if self._queues[host])
         return dropped
 
-    def answer(
-        self, position: int, answer: Answer | BaseException | None, release: Callable[[], None] = lambda: None
+    def deliver(
+        self, index: int, result: Result | BaseException | None, release: Callable[[], None] = lambda: None
     ) -> None:
-        """Tell the batch."""
-        self.n_open -= 1
-        self._arrived(position, answer, release)
+        """Call the callback of the batch."""
+        self.n_pending -= 1
+        self._on_result(index, result, release)
 
 
-class Network:
-    """The event loop, its thread, and everything that is under way in it."""
+class Scheduler:
+    """The event loop, its thread, and all downloads in it."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.SelectorEventLoop()  # Windows has another one, which watches no file descriptors
+        self._loop = asyncio.SelectorEventLoop()  # the default of Windows cannot watch file descriptors
         self._downloads: deque[Download] = deque()
-        self._memory = Memory(self._call_back)
+        self._budget = ByteBudget(self._on_room)
         self._circuits = CircuitBreaker()
-        self._n_open = 0
-        self._goes_on = False
-        self._n_open_to: Counter[str] = Counter()
-        self._web: WebClient | None = None
-        self._cloud: CloudClient | None = None
+        self._n_connections = 0
+        self._n_connections_to: Counter[str] = Counter()
+        self._will_continue = False
+        self._transports: dict[type[Transport], Transport] = {}
         self._thread = threading.Thread(target=self._run, daemon=True, name="imgmatch-network")
         self._thread.start()
 
-    # --- from any thread ---------------------------------------------------------------------------------------------
+    # --- any thread --------------------------------------------------------------------------------------------------
 
     def start(self, download: Download) -> None:
-        """Begin a download."""
-        import imgmatch_df.fetching.http  # noqa: F401  # in this thread, which can be told what goes wrong with it
-
+        """Start a download."""
         self._loop.call_soon_threadsafe(self._add, download)
 
     def stop(self, download: Download, after: int = -1) -> None:
-        """Give up the addresses of a download whose position is beyond `after`; they are answered with None."""
-        with suppress(RuntimeError):  # closed, and everything given up
+        """Cancel the URLs of a download with an index greater than `after`; their result is None."""
+        with suppress(RuntimeError):  # the loop is closed, and everything is cancelled
             self._loop.call_soon_threadsafe(self._stop, download, after)
 
     def close(self) -> None:
-        """Give up what is under way, close the connections and end the thread."""
+        """Cancel all downloads, close the connections and end the thread."""
         done = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
         with suppress(TimeoutError):
-            done.result(_CLOSE_WITHIN_S)
+            done.result(_MAX_CLOSE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(_CLOSE_WITHIN_S)
+        self._thread.join(_MAX_CLOSE_S)
         if not self._thread.is_alive():
             self._loop.close()
 
-    # --- in the loop's thread ----------------------------------------------------------------------------------------
+    # --- loop thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -200,220 +185,201 @@ class Network:
         self._feed()
 
     def _feed(self) -> None:
-        """Start whatever may start now, one request of each batch in turn."""
-        if self._goes_on:
+        """Start all requests that can start now, one of each batch in turn."""
+        if self._will_continue:
             return
         n_idle = n_refused = 0
         while n_idle < len(self._downloads):
-            if n_refused == _REFUSED_AT_A_TIME:
-                self._goes_on = True
-                self._loop.call_soon(self._go_on)
+            if n_refused == _MAX_REFUSED_AT_ONCE:
+                self._will_continue = True
+                self._loop.call_soon(self._continue)
                 return
             download = self._downloads[0]
             self._downloads.rotate(-1)
-            position = self._next(download)
-            if position is None:
+            index = self._next(download)
+            if index is None:
                 n_idle += 1
             else:
                 n_idle = 0
-                n_refused += not self._begin(download, position)
+                n_refused += not self._start_attempt(download, index)
 
-    def _go_on(self) -> None:
-        self._goes_on = False
+    def _continue(self) -> None:
+        self._will_continue = False
         self._feed()
 
     def _next(self, download: Download) -> int | None:
         options = download.options
-        most = min(options.n_connections, _MAX_OPEN)
+        max_connections = min(options.n_connections, _MAX_CONNECTIONS)
         if download.n_in_flight >= _N_RESERVED:
-            most -= most // 4
-        if self._n_open >= most or not self._memory.has_room(options.max_bytes_in_flight):
+            max_connections -= max_connections // 4
+        if self._n_connections >= max_connections or not self._budget.has_room(options.max_bytes_in_flight):
             return None
-        return download.take(self._n_open_to, self._circuits, self._loop.time())
+        return download.take(self._n_connections_to, self._circuits, self._loop.time())
 
-    def _begin(self, download: Download, position: int) -> bool:
-        """Start a request, or let its row fail; return whether it was started."""
-        url, host, now = download.url(position), download.host(position), self._loop.time()
-        refused = refused_scheme(url.partition(":")[0], download.options.schemes)
-        if refused is None and not download.was_attempted(position):
+    def _start_attempt(self, download: Download, index: int) -> bool:
+        """Start a request and return True, or fail its row and return False."""
+        url, host, now = download.url(index), download.host(index), self._loop.time()
+        scheme = scheme_of(url)
+        refused = refused_scheme(scheme, download.options.schemes)
+        if refused is None and not download.was_attempted(index):
             refused = self._circuits.refuse(host, now)
         if refused is not None:
-            self._answer(download, position, refused)
+            self._deliver(download, index, refused)
             return False
-        self._n_open += 1
-        self._n_open_to[host] += 1
+        self._n_connections += 1
+        self._n_connections_to[host] += 1
         download.n_in_flight += 1
-        claim = self._memory.claim(download.options.max_bytes_in_flight)
-        landed = partial(self._landed, download, position, claim, now)
+        claim = self._budget.claim(download.options.max_bytes_in_flight)
+        on_done = partial(self._end_attempt, download, index, claim, now)
         try:
-            client = self._web_client() if _HTTP.match(url) else self._cloud_client()
-            download.under_way[position] = client.start(url, download.options, claim, landed)
-        except Exception as error:  # noqa: BLE001  # a bug of ours, raised again where the batch is waited for
-            self._loop.call_soon(landed, error)
+            transport = self._transport(scheme)
+            download.in_flight[index] = transport.start(url, download.options, claim, on_done)
+        except Exception as error:  # noqa: BLE001  # a bug, raised again in the thread that waits for the batch
+            self._loop.call_soon(on_done, error)
         return True
 
-    def _cloud_client(self) -> "CloudClient":
-        if self._cloud is None:
-            from imgmatch_df.fetching.object_store import CloudClient
+    def _transport(self, scheme: str) -> Transport:
+        kind = load_transport(scheme)
+        if kind not in self._transports:
+            self._transports[kind] = kind(self._loop, self._circuits)
+        return self._transports[kind]
 
-            self._cloud = CloudClient(self._loop)
-        return self._cloud
-
-    def _web_client(self) -> "WebClient":
-        if self._web is None:
-            from imgmatch_df.fetching.http import WebClient
-
-            self._web = WebClient(self._loop, self._circuits)
-        return self._web
-
-    def _landed(
+    def _end_attempt(
         self,
         download: Download,
-        position: int,
+        index: int,
         claim: Claim,
         started: float,
-        outcome: Answer | Setback | BaseException | None,
+        outcome: Outcome | BaseException | None,
     ) -> None:
-        download.under_way.pop(position, None)
-        host = download.host(position)
-        silent = None
-        if isinstance(outcome, Setback) and not outcome.responded:
-            silent = outcome.host or host
-            self._circuits.fail(silent, outcome.failure, started, self._loop.time())
-        if silent != host and isinstance(outcome, Fetched | Failure | Setback):
+        download.in_flight.pop(index, None)
+        host = download.host(index)
+        silent_host = None
+        if isinstance(outcome, Retryable) and not outcome.responded:
+            silent_host = outcome.host or host
+            self._circuits.fail(silent_host, outcome.failure, started, self._loop.time())
+        if silent_host != host and isinstance(outcome, Fetched | Failure | Retryable):
             self._circuits.respond(host)
-        self._n_open -= 1
+        self._n_connections -= 1
         download.n_in_flight -= 1
-        self._n_open_to[host] -= 1
-        if not self._n_open_to[host]:
-            del self._n_open_to[host]
+        self._n_connections_to[host] -= 1
+        if not self._n_connections_to[host]:
+            del self._n_connections_to[host]
         for other in self._downloads:
             other.free(host)
         if isinstance(outcome, Fetched):
-            claim.arrive()
-            self._answer(download, position, outcome, claim.release)
+            claim.complete()
+            self._deliver(download, index, outcome, claim.release)
         else:
             claim.drop()
-            if isinstance(outcome, Failure | Setback):
-                self._judge(download, position, outcome)
+            if isinstance(outcome, Failure | Retryable):
+                self._retry_or_fail(download, index, outcome)
             else:
-                self._answer(download, position, outcome)
+                self._deliver(download, index, outcome)
         self._feed()
 
-    def _judge(self, download: Download, position: int, outcome: Failure | Setback) -> None:
-        """Try again, or let the row fail."""
-        n_attempts = download.count_attempt(position)
-        if isinstance(outcome, Setback):
-            options = download.options
-            longest_s = max(options.timeout_s, _BACKOFF_S)
-            asked_s = outcome.wait_s or 0.0
-            is_silent = self._circuits.is_open(outcome.host or download.host(position), self._loop.time())
-            if n_attempts < options.attempts and asked_s <= longest_s and not is_silent:
-                # Jitter, or all that failed together come back together.
-                own_s = _BACKOFF_S * 2.0 ** min(n_attempts - 1, 16) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
-                wait_s = max(asked_s, min(own_s, longest_s))
-                download.under_way[position] = self._loop.call_later(wait_s, self._again, download, position)
-                return
-            outcome = _last_failure(outcome, n_attempts, options)
-        if outcome.status in _WITH_ATTEMPTS:
-            plural = "s" * (n_attempts > 1)
-            outcome = outcome._replace(detail=f"{outcome.detail} after {n_attempts} attempt{plural}")
-        self._answer(download, position, outcome)
+    def _retry_or_fail(self, download: Download, index: int, failure: Failure | Retryable) -> None:
+        n_attempts, options = download.count_attempt(index), download.options
+        host = (isinstance(failure, Retryable) and failure.host) or download.host(index)
+        wait_s = next_wait(
+            failure,
+            n_attempts,
+            max_attempts=options.attempts,
+            timeout_s=options.timeout_s,
+            is_host_down=self._circuits.is_open(host, self._loop.time()),
+        )
+        if wait_s is None:
+            self._deliver(download, index, final_failure(failure, n_attempts, options.attempts))
+        else:
+            download.in_flight[index] = self._loop.call_later(wait_s, self._retry, download, index)
 
-    def _again(self, download: Download, position: int) -> None:
-        del download.under_way[position]
-        download.put_back(position)
+    def _retry(self, download: Download, index: int) -> None:
+        del download.in_flight[index]
+        download.put_back(index)
         self._feed()
 
-    def _answer(
+    def _deliver(
         self,
         download: Download,
-        position: int,
-        answer: Answer | BaseException | None,
+        index: int,
+        result: Result | BaseException | None,
         release: Callable[[], None] = lambda: None,
     ) -> None:
-        if download.n_open == 1:
+        if download.n_pending == 1:
             self._downloads.remove(download)
-        download.answer(position, answer, release)
+        download.deliver(index, result, release)
 
-    def _call_back(self) -> None:
-        with suppress(RuntimeError):  # closed
+    def _on_room(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        self._memory.wake()
+        self._budget.wake()
         self._feed()
 
     def _stop(self, download: Download, after: int) -> None:
-        for position in download.drop_queued(after):
-            self._answer(download, position, None)
-        for position, waiting in list(download.under_way.items()):
-            if position <= after:
+        for index in download.drop_queued(after):
+            self._deliver(download, index, None)
+        for index, waiting in list(download.in_flight.items()):
+            if index <= after:
                 continue
             waiting.cancel()
             if isinstance(waiting, asyncio.TimerHandle):
-                del download.under_way[position]
-                self._answer(download, position, None)
+                del download.in_flight[index]
+                self._deliver(download, index, None)
 
     async def _close(self) -> None:
         for download in list(self._downloads):
             self._stop(download, -1)
-        while self._n_open:
+        while self._n_connections:
             await asyncio.sleep(0.01)
-        if self._web is not None:
-            self._web.close()
+        for transport in self._transports.values():
+            transport.close()
 
 
-def fetch(url: str, options: Options) -> Answer:
-    """Return what one address gives; the calling thread waits."""
-    result: Future[Answer] = Future()
+def fetch(url: str, options: Options) -> Result:
+    """Return the content of one URL; the calling thread waits."""
+    future: Future[Result] = Future()
 
-    def arrived(_position: int, answer: Answer | BaseException | None, release: Callable[[], None]) -> None:
-        if isinstance(answer, tuple):
-            result.set_result(answer)
+    def on_result(_index: int, result: Result | BaseException | None, release: Callable[[], None]) -> None:
+        if isinstance(result, tuple):
+            future.set_result(result)
         else:
-            result.set_exception(answer or InterruptedError("the network has been closed"))
+            future.set_exception(result or InterruptedError("the download scheduler has been closed"))
         release()
 
-    network().start(Download([url], options, arrived))
-    return result.result()
+    shared_scheduler().start(Download([url], options, on_result))
+    return future.result()
 
 
-def network() -> Network:
-    """Return the one of this process; it is made when it is needed first, and anew in a forked child."""
-    global _network
+def shared_scheduler() -> Scheduler:
+    """Return the scheduler of this process; it is made at the first call, and again in a forked child."""
+    global _scheduler
     with _lock:
-        if _network is None:
-            _network = Network()
-        return _network
-
-
-def _last_failure(setback: Setback, n_attempts: int, options: Options) -> Failure:
-    failure = setback.failure
-    if setback.wait_s is not None and n_attempts < options.attempts:
-        failure = failure._replace(detail=f"{failure.detail}, which asks to wait {setback.wait_s:,.0f} s,")
-    return failure
+        if _scheduler is None:
+            _scheduler = Scheduler()
+        return _scheduler
 
 
 _lock = threading.Lock()
-_network: Network | None = None
-_parents: Final[list[Network]] = []  # kept, since destroying them would close what the parent uses
+_scheduler: Scheduler | None = None
+_of_parents: Final[list[Scheduler]] = []  # kept: destroying them would close connections of the parent process
 
 
 def _close_at_exit() -> None:
-    global _network
+    global _scheduler
     with _lock:
-        closing, _network = _network, None
+        closing, _scheduler = _scheduler, None
     if closing is not None:
         closing.close()
 
 
 def _leave_to_parent() -> None:
-    global _lock, _network
+    global _lock, _scheduler
     _lock = threading.Lock()
-    if _network is not None:
-        _parents.append(_network)
-    _network = None
+    if _scheduler is not None:
+        _of_parents.append(_scheduler)
+    _scheduler = None
 
 
 atexit.register(_close_at_exit)

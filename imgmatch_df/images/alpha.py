@@ -1,4 +1,4 @@
-"""Transparency: the pixels as they look over one colour, for every format that stores how opaque they are."""
+"""Compositing of transparent pixels over one colour, for all formats with an alpha channel."""
 
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ def composite(pixels: Pixels, alpha: npt.NDArray[Any], background: int) -> None:
     Parameters
     ----------
     pixels
-        uint8, (rows, columns) or (rows, columns, 3 or 4): what is behind a fourth channel is not changed.
+        uint8, (rows, columns) or (rows, columns, 3 or 4); a fourth channel is not changed.
     alpha
         uint8, (rows, columns): 0 is transparent, 255 is opaque. It may be the fourth channel of `pixels`.
     background

@@ -1,7 +1,7 @@
-"""The AV1 frames of an AVIF and how large they are, from its boxes and headers, before any pixel is decoded.
+"""Sizes of the AV1 frames of an AVIF, from its boxes and headers, before any pixel is decoded.
 
-libavif trusts the size in the container (`ispe`) and shrinks what it decodes to it: 2 KB that say 64 x 64 may hold 144
-megapixels. Its searches for an item are linear, so 100 KB of references to items take it minutes.
+libavif trusts the size in the container (`ispe`) and scales the decoded frame to it: a file of 2 KB with a size of
+64 x 64 can contain 144 megapixels. It searches items linearly, so 100 KB of references to items take minutes.
 """
 
 import math
@@ -13,14 +13,14 @@ from typing import Final, NamedTuple
 Data = bytes | memoryview
 
 _MAX_BOXES: Final = 10_000
-_MAX_FRAMES: Final = 8  # of an item; one, or a few layers
+_MAX_FRAMES: Final = 8  # of an item: one, or a few layers
 _MAX_OBUS: Final = 10_000
-_MAX_COPIES: Final = 4  # of the bytes of a file, in several items
-# Pixels of all frames together, for each one of the image: there may be alpha, a thumbnail, layers.
+_MAX_COPIES: Final = 4  # how often items may use the bytes of the file
+# Pixels of all frames per pixel of the image: there may be alpha, a thumbnail, layers.
 _SPARE: Final = 4
 _FREE_PIXELS: Final = 10_000_000
-_HEADER_BYTES: Final = 1024  # more than one can have
-# Bytes of the boxes that libavif reads in loops inside of loops: enough for a grid of 1,024 tiles with alpha.
+_HEADER_BYTES: Final = 1024  # more than a header can have
+# Maximum bytes of boxes that libavif reads in nested loops: enough for a grid of 1,024 tiles with alpha.
 _MAX_BYTES: Final = {
     b"iinf": 1 << 17,
     b"iloc": 1 << 16,
@@ -34,7 +34,7 @@ _MAX_BYTES: Final = {
     b"stss": 1 << 20,
     b"stsz": 1 << 22,
 }
-# Boxes with boxes inside, and the bytes before these.
+# Boxes that contain boxes, and the bytes before these.
 _CONTAINERS: Final = {
     b"meta": 4,
     b"iinf": 6,
@@ -45,11 +45,11 @@ _META: Final = (b"meta",)
 _UNIQUE: Final = ((b"meta", ()), *((name, _META) for name in (b"iloc", b"iinf", b"iref", b"iprp", b"idat")))
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6  # types of OBUs
 _KEY_FRAME, _SWITCH_FRAME = 0, 3
-_SELECT: Final = 2  # each frame says it
+_SELECT: Final = 2  # chosen per frame
 
 
 class Box(NamedTuple):
-    """A box: its name, the names of those around it, and where its body begins and ends."""
+    """A box: its name, the names of its parents, and start and end of its body."""
 
     name: bytes
     around: tuple[bytes, ...]
@@ -78,9 +78,9 @@ def largest_frame(data: Data) -> tuple[int, int]:
     for image, extents in (*_items(data, boxes), *_samples(data, boxes)):
         n_bytes += sum(end - start for start, end in extents)
         if n_bytes > _MAX_COPIES * len(data):
-            raise ValueError("images that share their bytes")
+            raise ValueError("images that share bytes")
         if any(end > len(data) for _, end in extents):
-            raise EOFError("the pixels end behind the end of the file")
+            raise EOFError("the pixels end after the end of the file")
         sequence, n_frames = None, 0
         for kind, body in _obus(b"".join(data[start:end] for start, end in extents)):
             n_obus += 1
@@ -101,7 +101,7 @@ def largest_frame(data: Data) -> tuple[int, int]:
 
 
 def _boxes(data: Data, at: int, end: int, around: tuple[bytes, ...] = (), n_boxes: int = 0) -> Iterator[Box]:
-    """Yield the boxes from `at` to `end`, each one before those inside of it."""
+    """Yield the boxes from `at` to `end`, each before its children."""
     while at + 8 <= end:
         length, name = struct.unpack_from(">I4s", data, at)
         start = at + 8
@@ -112,7 +112,7 @@ def _boxes(data: Data, at: int, end: int, around: tuple[bytes, ...] = (), n_boxe
         if stop < start or stop > end:
             if not around:  # libavif reads no further than it needs
                 return
-            raise EOFError("a box ends behind the one around it")
+            raise EOFError("a box ends after its parent")
         n_boxes += 1
         if n_boxes > _MAX_BOXES:
             raise ValueError(f"more than {_MAX_BOXES:,} boxes")
@@ -135,7 +135,7 @@ def _size(data: Data, box: Box) -> int:
 
 
 def _items(data: Data, boxes: list[Box]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Yield of each item of type `av01` the image that it is a part of, and where its bytes are."""
+    """Yield for each item of type `av01` the image that it belongs to, and the ranges of its bytes."""
     kinds: dict[int, bytes] = {}
     images: dict[int, int] = {}
     for box in boxes:
@@ -161,7 +161,7 @@ def _items(data: Data, boxes: list[Box]) -> Iterator[tuple[int, list[tuple[int, 
 
 
 def _references(data: Data, boxes: list[Box], name: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Yield the items that refer to others by a kind of reference, and the others."""
+    """Yield the items with a kind of reference, each with the items that it refers to."""
     letter = "H"
     for box in boxes:
         if box.name == b"iref" and box.around == _META:
@@ -172,7 +172,7 @@ def _references(data: Data, boxes: list[Box], name: bytes) -> Iterator[tuple[int
 
 
 def _locations(data: Data, box: Box) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]:
-    """Yield the number of each item, whether it is in the box `idat`, and the offsets and lengths of its bytes."""
+    """Yield for each item its number, whether it is in the box `idat`, and offsets and lengths of its bytes."""
     at, version = box.start + 6, data[box.start]
 
     def integer(n_bytes: int) -> int:
@@ -199,7 +199,7 @@ def _locations(data: Data, box: Box) -> Iterator[tuple[int, bool, list[tuple[int
 
 
 def _samples(data: Data, boxes: list[Box]) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-    """Yield of each track a number that no item has, and where its first sample is."""
+    """Yield for each track a number that no item has, and the range of its first sample."""
     offset = length = None
     for box in boxes:
         if box.name == b"trak":
@@ -241,7 +241,7 @@ def _obus(stream: Data) -> Iterator[tuple[int, Data]]:
 
 
 class _Bits:
-    """Bits of a header, the highest first."""
+    """Reader of the bits of a header, the highest bit first."""
 
     def __init__(self, body: Data) -> None:
         head = bytes(body[:_HEADER_BYTES])
@@ -262,7 +262,7 @@ class _Bits:
 
 
 class _Sequence:
-    """What a sequence header says about the size of frames (AV1 specification, section 5.5)."""
+    """Sizes of frames in a sequence header (AV1 specification, section 5.5)."""
 
     def __init__(self, read: _Bits) -> None:
         read(4)
@@ -313,10 +313,10 @@ class _Sequence:
                 read(4)
 
     def frame_size(self, read: _Bits) -> tuple[int, int]:
-        """Return the width and height of a frame, or the largest possible ones where it has its own (section 5.9)."""
+        """Return the width and height of a frame, or the largest possible size if it has its own (section 5.9)."""
         if self._is_reduced:
             return self._size
-        if read(1):  # shows one that is decoded already
+        if read(1):  # shows a frame that is decoded already
             return 0, 0
         kind, is_shown = read(2), read(1)
         if not is_shown:

@@ -19,24 +19,24 @@ _DEPTHS: Final = {_RGB: (1, 4, 8, 16, 24, 32), _RLE8: (8,), _RLE4: (4,), _BITFIE
 
 
 class Header(NamedTuple):
-    """What the header of a BMP says.
+    """Header of a BMP.
 
     Parameters
     ----------
     width, height
-        In pixels.
+        Size of the image, in pixels.
     bits
-        Of a pixel.
+        Bits per pixel.
     compression
         0 to 3.
     top_down
-        Whether the first row stored is the topmost.
+        Whether the first stored row is the top row.
     palette
-        Blue, green, red of each colour, (colours, 3).
+        Blue, green and red of each colour, (colours, 3).
     masks
-        The bits of red, green, blue and alpha in a pixel of 16 or 32 bits, 0 where a channel is absent.
+        Bits of red, green, blue and alpha in a pixel of 16 or 32 bits; 0 for an absent channel.
     offset
-        Of the pixels, from the start of the file.
+        Start of the pixels in the file.
     """
 
     width: int
@@ -50,14 +50,14 @@ class Header(NamedTuple):
 
 
 def read_header(data: Data) -> Header:
-    """Return what the header says.
+    """Return the header.
 
     Raises
     ------
     struct.error, EOFError
         If the file ends within it.
     ValueError
-        If it is of a kind that is not read.
+        If it is not supported.
     """
     offset, size = struct.unpack_from("<II", data, 10)
     n_used = compression = 0
@@ -67,9 +67,9 @@ def read_header(data: Data) -> Header:
         width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
         (n_used,) = struct.unpack_from("<I", data, 46)
     else:
-        raise ValueError("an unknown header")
+        raise ValueError(f"a header of {size:,} bytes")
     if bits not in _DEPTHS.get(compression, ()) or (size == 12 and bits == 16):
-        raise ValueError("a compression, or a number of bits a pixel, that is not read")
+        raise ValueError(f"compression {compression} with {bits} bits per pixel is not supported")
     if width <= 0 or height == 0:
         raise ValueError("no pixels")
     after, palette, masks = 14 + size, np.zeros((256, 3), np.uint8), (0, 0, 0, 0)
@@ -89,12 +89,12 @@ def read_header(data: Data) -> Header:
             alpha = struct.unpack_from("<I", data, at + 12)[0] if size >= 56 else 0
             masks = (red, green, blue, alpha) if red | green | blue else masks
     if bits == 16 and masks[:3] not in ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F)):
-        raise ValueError("16 bits a pixel with masks that are not read")
+        raise ValueError("16 bits per pixel with masks other than 5-5-5 and 5-6-5")
     return Header(width, abs(height), bits, compression, height < 0, palette, masks, offset or after)
 
 
 def read_pixels(data: Data, header: Header, take: Callable[[int], Pixels]) -> tuple[Pixels, Pixels | None]:
-    """Return red, green, blue and a byte without meaning, (rows, columns, 4), or grey, and alpha if the masks name it.
+    """Return the pixels, (rows, columns, 4) with an unused byte, or grey, and the alpha channel if there is a mask.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def read_pixels(data: Data, header: Header, take: Callable[[int], Pixels]) -> tu
     header
         Its header.
     take
-        Returns room for a number of bytes.
+        Returns a buffer of a number of bytes.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def read_pixels(data: Data, header: Header, take: Callable[[int], Pixels]) -> tu
     if header.compression in (_RLE8, _RLE4):
         codes, indices = codecs.as_bytes(data), np.empty((height, width), np.uint8)
         has_nibbles = header.compression == _RLE4
-        # Some writers leave out the codes for the end of a row; some code the bytes that fill up a row too.
+        # Some writers omit the codes for the end of a row; some encode the padding of a row as well.
         if not any(
             codecs.decode_run_lengths(codes, header.offset, has_nibbles, has_lines, indices)
             for has_lines in (True, False)
@@ -149,7 +149,7 @@ def _channel(words: npt.NDArray[Any], mask: int, bits: int) -> npt.NDArray[Any]:
     low, high = (mask & -mask).bit_length() - 1, mask.bit_length()
     values: npt.NDArray[Any] = (words & words.dtype.type(mask)) >> words.dtype.type(low)
     if bits == 16:
-        values <<= 8 - (high - low)  # OpenCV fills five and six bits up with zeros
+        values <<= 8 - (high - low)  # OpenCV pads five and six bits with zeros
         return values
     if high - low != 8:
         values = (values.astype(np.float32) * np.float32(255 / ((1 << high - low) - 1))).astype(np.uint8)
@@ -166,9 +166,9 @@ def _unpacked(rows: Pixels, bits: int) -> Pixels:
 
 
 def _look_up(header: Header, rows: Pixels, take: Callable[[int], Pixels]) -> Pixels:
-    """Return the colours of the indices in `rows`, grey where all colours are."""
+    """Return the colours of the indices in `rows`, as grey if all colours are grey."""
     width, height = header.width, header.height
-    rows.flags.writeable = False  # one type for the kernel
+    rows.flags.writeable = False  # one argument type, for which the kernel is compiled once
     colours = np.zeros((256, 4), np.uint8)
     colours[:, :3] = header.palette[:, ::-1]
     if (colours[:, :3] == colours[:, :1]).all():

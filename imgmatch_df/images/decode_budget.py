@@ -1,7 +1,7 @@
-"""Files whose decoder would take far more time or memory than their pixels need, told from their headers.
+"""Limits for files that take far more time or memory to decode than their pixels need, checked in their headers.
 
-The decoders have no limits of their own: a JPEG 2000 file of 134 bytes may ask for 1.7 GB a megapixel (a tree for every
-sample), and a progressive JPEG of 300 KB for minutes (hundreds of scans over all pixels).
+The decoders have no limits of their own: a JPEG 2000 file of 134 bytes can take 1.7 GB per megapixel (a tree for each
+sample), and a progressive JPEG of 300 KB minutes (hundreds of scans over all pixels).
 """
 
 import itertools
@@ -13,43 +13,43 @@ from imgmatch_df.images.jpeg import Segments
 
 Data = bytes | memoryview
 
-# Photos have 1 to 10 scans, the longest legal progression of an 8-bit grey image 882. A scan of nothing takes 0.4 s of
-# 88 megapixels, so that 64 take 3 s for 10 megapixels.
+# Photos have 1 to 10 scans, the longest legal progression of an 8-bit grey image 882. An empty scan takes 0.4 s for
+# 88 megapixels, so 64 scans take 3 s for 10 megapixels.
 MAX_SCANS: Final = 64
-# Before the first scan, without comments and metadata. Photos have up to 20; Pillow takes 3 us for each.
+# Before the first scan, without comments and metadata. Photos have up to 20; Pillow takes 3 us per segment.
 MAX_SEGMENTS: Final = 10_000
-# What the structures of OpenJPEG may add: one code-block for 256 samples is 16 x 16, the usual ones are 64 x 64.
+# Limits for the structures of OpenJPEG. A code-block of 256 samples is 16 x 16; common are 64 x 64.
 _SAMPLES_OF_BLOCK: Final = 256
 _FREE_BLOCKS: Final = 16_384
 _FREE_TILES: Final = 1024
 _MAX_COMPONENTS: Final = 5
 _FREE_PACKETS: Final = 1_000_000
-_MAX_BOXES: Final = 10_000  # Pillow takes 3 us for each
+_MAX_BOXES: Final = 10_000  # Pillow takes 3 us per box
 _MAX_MARKERS: Final = 100_000  # OpenJPEG keeps a list of them
 
 _SOS: Final = b"\xff\xda"
 _JP2_SIGNATURE: Final = b"\0\0\0\x0cjP  "
-_SUPERBOXES: Final = (b"jp2h", b"res ")  # the second one inside of the first
-# With a body, and known to OpenJPEG.
+_SUPERBOXES: Final = (b"jp2h", b"res ")  # the second one is inside of the first
+# Markers with a body that OpenJPEG knows.
 _MARKERS: Final = bytes.fromhex("50 51 52 53 55 57 58 59 5C 5D 5E 5F 60 61 63 64 74 75 77 78 90 93 D9")
 _UNKNOWN: Final = 0
 _COD, _COC, _SOT, _SOD, _EOC = 0x52, 0x53, 0x90, 0x93, 0xD9
 
 
 def jpeg_budget(data: Data, segments: Segments) -> str | None:
-    """Return why a JPEG is not decoded, None where it is.
+    """Return why a JPEG is not decoded, None if it is.
 
     Parameters
     ----------
     data
         The file, from its SOI marker on.
     segments
-        What its segments say.
+        Content of its segments.
 
     Notes
     -----
-    The markers of scans are counted wherever one may begin: in entropy-coded data FF is followed by 00 or a restart
-    marker, so nothing there looks like one. Images without several scans are not searched.
+    The markers of scans are counted in all bytes: in entropy-coded data FF is followed by 00 or a restart marker, so
+    no other bytes look like one. Images with a single scan are not searched.
     """
     if segments.n_segments > MAX_SEGMENTS:
         return f"{segments.n_segments:,} segments, at most {MAX_SEGMENTS:,} are read"
@@ -61,7 +61,7 @@ def jpeg_budget(data: Data, segments: Segments) -> str | None:
 
 
 class _Coding(NamedTuple):
-    """The coding style of a component: exponents of the code-blocks, and of the precincts from the lowest level on."""
+    """Coding style of a component: exponents of the code-blocks, and of the precincts from the lowest level up."""
 
     n_layers: int
     n_levels: int
@@ -70,30 +70,30 @@ class _Coding(NamedTuple):
 
 
 def jpeg2000_budget(data: Data) -> str | None:
-    """Return why a JPEG 2000 file is not decoded, None where it is.
+    """Return why a JPEG 2000 file is not decoded, None if it is.
 
     Parameters
     ----------
     data
-        The file, or the codestream alone. What is not one is left to the decoder to refuse.
+        The file, or the codestream only. The decoder refuses other data.
     """
     view = memoryview(data)
     try:
         head = bytes(view[:8])
         if head.startswith(b"\xff\x4f\xff\x51"):
-            return _judge(view)
+            return _check_codestream(view)
         if head != _JP2_SIGNATURE:
             return None
         boxes = list(itertools.islice(_boxes(view, 0, len(view)), _MAX_BOXES + 1))
         if len(boxes) > _MAX_BOXES:
             return f"more than {_MAX_BOXES:,} boxes"
         start = dict(boxes).get(b"jp2c")
-        return None if start is None else _judge(view[start:])
+        return None if start is None else _check_codestream(view[start:])
     except (struct.error, IndexError):
-        return None  # cut off within its headers
+        return None  # truncated within its headers
 
 
-def _judge(data: memoryview) -> str | None:
+def _check_codestream(data: memoryview) -> str | None:
     width, height, x0, y0, tile_width, tile_height, n_components = struct.unpack_from(">6I8xH", data, 8)
     width, height = width - x0, height - y0
     if width <= 0 or height <= 0 or not tile_width or not tile_height:
@@ -109,14 +109,14 @@ def _judge(data: memoryview) -> str | None:
     if len(markers) > _MAX_MARKERS:
         return f"more than {_MAX_MARKERS:,} segments"
     if _UNKNOWN in markers and _SOT in markers[: markers.index(_UNKNOWN)]:
-        return "an unknown segment in the header of a tile"  # OpenJPEG refuses it too
+        return "an unknown segment in the header of a tile"  # OpenJPEG refuses it as well
     for coding in _codings(data):
         n_blocks = n_packets = 0.0
         for level, (precinct_x, precinct_y) in enumerate(coding.precincts):
             shift = coding.n_levels - level
             columns = max(1, tile_width >> shift)
             rows = max(1, tile_height >> shift)
-            inner = level > 0  # of three bands of half the size, to which the precinct is halved as well
+            inner = level > 0  # three bands of half the size; the precinct is halved as well
             block_x = min(coding.block[0], max(0, precinct_x - inner))
             block_y = min(coding.block[1], max(0, precinct_y - inner))
             n_precincts = -(-columns // (1 << precinct_x)) * -(-rows // (1 << precinct_y))
@@ -131,7 +131,7 @@ def _judge(data: memoryview) -> str | None:
 
 
 def _codings(data: memoryview) -> Iterator[_Coding]:
-    """Yield every coding style that a codestream gives, in its main header and in those of its tiles."""
+    """Yield each coding style of a codestream, from its main header and the headers of its tiles."""
     n_components = struct.unpack_from(">H", data, 40)[0]
     n_layers = 1
     for marker, at in _segments(data):
@@ -151,13 +151,13 @@ def _coding(data: memoryview, at: int, n_layers: int, *, has_precincts: bool) ->
 
 
 def _segments(data: memoryview) -> Iterator[tuple[int, int]]:
-    """Yield the marker and the place of the body of each segment of the main header and the headers of tile-parts."""
+    """Yield marker and offset of the body of each segment, in the main header and the headers of tile-parts."""
     at, tile_end, marker = 2, 0, _COD
     while at + 4 <= len(data):
         if data[at] != 0xFF or data[at + 1] not in _MARKERS:
             if data[at] != 0xFF and marker != _UNKNOWN:
                 return
-            marker = _UNKNOWN  # OpenJPEG goes on in steps of two bytes to a segment that it knows
+            marker = _UNKNOWN  # OpenJPEG skips two bytes at a time until a segment that it knows
             yield marker, at
             at += 2
             continue
@@ -180,7 +180,7 @@ def _segments(data: memoryview) -> Iterator[tuple[int, int]]:
 
 
 def _boxes(view: memoryview, at: int, end: int, depth: int = 0) -> Iterator[tuple[bytes, int]]:
-    """Yield the name and the place of the body of each box up to the codestream, also of those inside of others."""
+    """Yield name and offset of the body of each box up to the codestream, nested ones included."""
     while at + 8 <= end:
         length, name = struct.unpack_from(">I4s", view, at)
         body = at + 8

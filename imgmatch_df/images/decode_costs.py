@@ -1,6 +1,6 @@
-"""How many bytes of memory it takes to decode an image, told from its headers, beside the bytes of the file.
+"""Bytes of memory that decoding an image takes, by its headers, in addition to the file.
 
-The figures are measured: `tests/images/test_decode_bounds.py` holds the decoders to them.
+The figures are measured; `tests/images/test_decode_bounds.py` checks the decoders against them.
 """
 
 import struct
@@ -13,31 +13,31 @@ Data = bytes | memoryview
 # Of one image, at the default of `max_pixels`.
 MAX_BYTES: Final = 1_500_000_000
 
-# Bytes a pixel, at most.
+# Maximum bytes per pixel.
 _JPEG: Final = 5
-_JPEG_OF_SEVERAL_SCANS: Final = 13  # libjpeg keeps the coefficients of all components, of 2 bytes
+_JPEG_OF_SEVERAL_SCANS: Final = 13  # libjpeg stores the coefficients of all components, 2 bytes each
 _FORMATS: Final = {"PNG": 14, "GIF": 8, "BMP": 16, "PNM": 16, "PPM": 16, "WEBP": 13, "AVIF": 16}
 _ANY_JPEG2000: Final = 32
-_MAX_PARTS: Final = 1000  # segments of a JPEG, boxes of a JPEG 2000 that are looked at
+_MAX_PARTS: Final = 1000  # segments of a JPEG or boxes of a JPEG 2000 that are read
 _SIZ: Final = b"\xff\x4f\xff\x51"
 
 
 def max_bytes(max_pixels: int) -> int:
-    """Return how many bytes an image may take: 1.5 GB, and in proportion where more pixels are allowed."""
+    """Return the maximum bytes of an image: 1.5 GB, in proportion to `max_pixels` above its default."""
     return MAX_BYTES * max(max_pixels, MAX_PIXELS) // MAX_PIXELS
 
 
 def n_bytes(name: str, data: Data, width: int, height: int) -> int:
-    """Return how many bytes it takes to decode an image.
+    """Return the bytes of memory that decoding an image takes.
 
     Parameters
     ----------
     name
-        Of its format; TIFF has an account of its own.
+        Name of its format, except TIFF, which `tiff` estimates.
     data
         The file.
     width, height
-        Of the image, in pixels.
+        Size of the image, in pixels.
     """
     n_pixels = width * height
     match name:
@@ -45,7 +45,7 @@ def n_bytes(name: str, data: Data, width: int, height: int) -> int:
             return n_pixels * (_JPEG_OF_SEVERAL_SCANS if _has_several_scans(data) else _JPEG)
         case "JPEG2000":
             return _jpeg2000_bytes(data, n_pixels)
-        case "PNG":  # two rows of up to 8 bytes a pixel
+        case "PNG":  # two rows of up to 8 bytes per pixel
             return n_pixels * _FORMATS[name] + 16 * width
         case "WEBP":  # libwebp's copy of the file
             return n_pixels * _FORMATS[name] + len(data)
@@ -69,7 +69,7 @@ def _has_several_scans(data: Data) -> bool:
 
 
 def _jpeg2000_bytes(data: Data, n_pixels: int) -> int:
-    """Return what the samples of a tile take as 32-bit integers and as bytes, beside Pillow's pixels of the image."""
+    """Return the bytes of a tile's samples, as 32-bit integers and as bytes, and of Pillow's pixels."""
     at = _codestream(data)
     if at is None:
         return n_pixels * _ANY_JPEG2000
@@ -83,7 +83,7 @@ def _jpeg2000_bytes(data: Data, n_pixels: int) -> int:
 
 
 def _codestream(data: Data) -> int | None:
-    """Return where the codestream of a JPEG 2000 begins, None where that is not told."""
+    """Return the offset of the codestream of a JPEG 2000, None if it is unknown."""
     at = 0
     for _ in range(_MAX_PARTS):
         if bytes(data[at : at + 4]) == _SIZ:

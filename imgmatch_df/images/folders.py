@@ -1,4 +1,4 @@
-"""Files below folders and globs, and counts of what is left out, so that no image is missing without a word."""
+"""Search for the files of folders and globs, with counts of those that are left out."""
 
 import fnmatch
 import glob
@@ -11,7 +11,7 @@ from typing import Final
 
 from imgmatch_df.sources import describe, path_as_text
 
-# Suffixes of the files that a folder gives, in any case.
+# Suffixes of the files that are listed in a folder, in any case.
 IMAGE_SUFFIXES: Final = frozenset(
     (
         *(".apng", ".avif", ".bmp", ".btf", ".dib", ".gif", ".j2c", ".j2k", ".jfi", ".jfif", ".jif", ".jp2", ".jpc"),
@@ -19,7 +19,7 @@ IMAGE_SUFFIXES: Final = frozenset(
         *(".tiff", ".webp"),
     )
 )
-# Suffixes of images that cannot be read here: a folder leaves them out, and warns.
+# Suffixes of images of unsupported formats: they are left out, with a warning.
 UNREAD_SUFFIXES: Final = frozenset(
     (
         *(".avci", ".avcs", ".avifs", ".hdp", ".heic", ".heics", ".heif", ".heifs", ".hif", ".jxl", ".jxr", ".wdp"),
@@ -33,7 +33,7 @@ UNREAD_SUFFIXES: Final = frozenset(
     )
 )
 
-# Reasons why something is left out.
+# Reasons why a file or a folder is left out.
 UNREAD_FORMAT: Final = "unread_format"
 OTHER_FILE: Final = "other_file"
 BROKEN_LINK: Final = "broken_link"
@@ -42,7 +42,7 @@ HIDDEN_FOLDER: Final = "hidden_folder"
 HIDDEN_FILE: Final = "hidden_file"
 UNLISTED_FOLDER: Final = "unlisted_folder"
 
-# What is left out: the reason, and the lower-case suffix of a file, None for a folder.
+# The reason, and the lower-case suffix of a file or None for a folder.
 LeftOut = tuple[str, str | None]
 
 _SUFFIXES_SHOWN: Final = 8
@@ -50,7 +50,7 @@ _MAX_SUFFIX_CHARS: Final = 16
 
 
 class Finder:
-    """Lists the files of several sources, each path once, and counts what they leave out."""
+    """List of the files of several sources, each path once, and counts of what is left out."""
 
     def __init__(self) -> None:
         # The files in the order of the sources, those of one source sorted. The values are None.
@@ -59,8 +59,8 @@ class Finder:
         self.unlisted: dict[str, str] = {}
         self._counts: Counter[LeftOut] = Counter()
         self._walked: set[str] = set()
-        # By path, because several parts of a glob pass the same folder.
-        self._passed: dict[str, LeftOut] = {}
+        # By path, since several parts of a glob may skip the same folder.
+        self._skipped: dict[str, LeftOut] = {}
 
     def add(self, source: str, *, recursive: bool = True) -> bool:
         """List one source, and return whether it has any file.
@@ -68,13 +68,13 @@ class Finder:
         Parameters
         ----------
         source
-            A file, a folder (its files with an image suffix), or a glob (the files that match).
+            A file, a folder (its files with an image suffix), or a glob (its matches).
         recursive
             Whether a folder is listed with its subfolders.
         """
         found: Iterator[str]
-        # A folder whose own name holds [ or * is still a folder.
-        if os.path.isfile(source):  # noqa: PTH113  # a Path raises without permission to look
+        # The name of a folder may contain [ or *.
+        if os.path.isfile(source):  # noqa: PTH113  # a Path raises without permission
             found = iter([source])
         elif os.path.isdir(source):  # noqa: PTH112
             found = self._list_folder(source, recursive=recursive)
@@ -88,18 +88,18 @@ class Finder:
     def left_out(self) -> Counter[LeftOut]:
         """Return how many files and folders are left out, by reason and suffix."""
         counts = self._counts.copy()
-        # What one source passes may be listed by another.
+        # A path that one source skips may be listed by another one.
         listed = self.paths.keys() | self._walked
-        counts.update(what for path, what in self._passed.items() if path not in listed)
+        counts.update(what for path, what in self._skipped.items() if path not in listed)
         if self.unlisted:
             counts[UNLISTED_FOLDER, None] = len(self.unlisted)
         return counts
 
     def match(self, pattern: str) -> Iterator[str]:
-        """Yield the files that match a glob, as `glob.iglob` does with ``recursive=True``, and in no order.
+        """Yield the files that match a glob, as `glob.iglob` does with ``recursive=True``, in any order.
 
-        Two things differ: an image suffix matches in any case, and ``**`` does not follow a link to a folder that
-        holds the link. What is no glob is no match.
+        Two differences: an image suffix matches in any case, and ``**`` does not follow a link to a folder that
+        contains the link. A pattern without wildcards has no matches.
         """
         if not glob.has_magic(pattern):
             return
@@ -109,7 +109,7 @@ class Finder:
             folders, tail = self._below_all(folders), "*"
         is_match = _matcher(tail)
         if is_match is None:
-            paths = (os.path.join(folder, tail) for folder in folders)  # noqa: PTH118  # "./a" is to stay "./a"
+            paths = (os.path.join(folder, tail) for folder in folders)  # noqa: PTH118  # a Path changes "./a" to "a"
             yield from (path for path in paths if os.path.lexists(path) and not os.path.isdir(path))  # noqa: PTH112
             return
         for folder in folders:
@@ -118,7 +118,7 @@ class Finder:
                     continue
                 path = os.path.join(folder, entry.name)  # noqa: PTH118
                 if _is_hidden(entry.name) and not _is_hidden(tail):
-                    self._passed[path] = (HIDDEN_FILE, suffix_of(entry.name))
+                    self._skipped[path] = (HIDDEN_FILE, suffix_of(entry.name))
                 else:
                     yield path
 
@@ -134,7 +134,7 @@ class Finder:
                 suffix = suffix_of(entry.name)
                 if _is_folder(entry):
                     if recursive and _is_link(entry):
-                        self._passed[path] = (LINKED_FOLDER, None)
+                        self._skipped[path] = (LINKED_FOLDER, None)
                     elif recursive:
                         waiting.append(path)
                 elif suffix in IMAGE_SUFFIXES:
@@ -143,7 +143,7 @@ class Finder:
                     self._counts[_reason(entry, path, suffix), suffix] += 1
 
     def _folders(self, pattern: str) -> Iterator[str]:
-        """Yield the folders that the part of a glob before its last component matches; some may not exist."""
+        """Yield the folders that match the part of a glob before its last component; some may not exist."""
         head, tail = os.path.split(pattern)
         if not glob.has_magic(pattern):
             yield pattern
@@ -160,12 +160,12 @@ class Finder:
                         continue
                     path = os.path.join(folder, entry.name)  # noqa: PTH118
                     if _is_hidden(entry.name) and not _is_hidden(tail):
-                        self._passed[path] = (HIDDEN_FOLDER, None)
+                        self._skipped[path] = (HIDDEN_FOLDER, None)
                     else:
                         yield path
 
     def _below_all(self, tops: Iterator[str]) -> Iterator[str]:
-        """Yield folders and all that is below them, each once."""
+        """Yield folders and all their subfolders, each once."""
         seen = set()
         for top in tops:
             for folder in self._below(top):
@@ -174,7 +174,7 @@ class Finder:
                     yield folder
 
     def _below(self, top: str) -> Iterator[str]:
-        # Beside each folder, the true paths of the folders with the links that led to it.
+        # Each folder with the real paths of the folders whose links led to it.
         waiting: list[tuple[str, tuple[str, ...]]] = [(top, ())]
         while waiting:
             folder, left = waiting.pop()
@@ -184,21 +184,21 @@ class Finder:
                     continue
                 path = os.path.join(folder, entry.name)  # noqa: PTH118
                 if _is_hidden(entry.name):
-                    self._passed[path] = (HIDDEN_FOLDER, None)
+                    self._skipped[path] = (HIDDEN_FOLDER, None)
                 elif not _is_link(entry):
                     waiting.append((path, left))
                 else:
-                    target, here = os.path.realpath(path), (*left, os.path.realpath(folder))
-                    if any(_holds(target, one) for one in here):
-                        self._passed[path] = (LINKED_FOLDER, None)
+                    target, links = os.path.realpath(path), (*left, os.path.realpath(folder))
+                    if any(_contains(target, one) for one in links):
+                        self._skipped[path] = (LINKED_FOLDER, None)
                     else:
-                        waiting.append((path, here))
+                        waiting.append((path, links))
 
     def _entries(self, folder: str) -> list["os.DirEntry[str]"]:
         try:
             with os.scandir(folder or os.curdir) as entries:
                 return list(entries)
-        except (FileNotFoundError, NotADirectoryError):  # gone since its own folder was listed, or never there
+        except (FileNotFoundError, NotADirectoryError):  # deleted since its parent was listed, or never present
             return []
         except OSError as error:
             self.unlisted[folder or os.curdir] = error.strerror or type(error).__name__
@@ -206,22 +206,22 @@ class Finder:
 
 
 def suffix_of(name: str) -> str:
-    """Return the suffix of a file name in lower case, with its dot; empty where there is none."""
+    """Return the suffix of a file name in lower case, with its dot; empty if there is none."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  # a tenth of the time of a Path
     return "" if suffix == "." else path_as_text(suffix)
 
 
 def left_out_text(left_out: Mapping[LeftOut, int], *, only_warned: bool = False) -> str:
-    """Return in one line what is left out, such as ``2 .heic, 1 .cr2; 3 linked folders``; empty for nothing.
+    """Return one line about what is left out, such as ``2 .heic, 1 .cr2; 3 linked folders``; empty for nothing.
 
-    Folders that cannot be listed are not in it: each is named, with the reason.
+    It does not mention folders that cannot be listed: each of those is named elsewhere, with its reason.
 
     Parameters
     ----------
     left_out
-        As `Finder.left_out` gives it.
+        Result of `Finder.left_out`.
     only_warned
-        Whether to name only what `scan_images` warns of: images of formats that are not read, and linked folders.
+        Whether to name only what `scan_images` warns of: images of unsupported formats, and linked folders.
     """
     of_reason: dict[str, Counter[str]] = {}
     for (reason, suffix), n in left_out.items():
@@ -259,7 +259,7 @@ def _reason(entry: "os.DirEntry[str]", path: str, suffix: str) -> str:
 
 
 def _matcher(pattern: str) -> Callable[[str], bool] | None:
-    """Return whether a file name matches the last component of a glob; None where it is the name itself."""
+    """Return a function that matches file names with the last component of a glob; None if that is a plain name."""
     stem, suffix = os.path.splitext(pattern)  # noqa: PTH122
     suffix = suffix.lower()
     if suffix in IMAGE_SUFFIXES or suffix in UNREAD_SUFFIXES:
@@ -289,19 +289,19 @@ def _is_hidden(name: str) -> bool:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that nobody may follow, or that leads to itself
+    except OSError:  # a link without permission, or to itself
         return False
 
 
 def _is_link(entry: "os.DirEntry[str]") -> bool:
-    is_junction = getattr(entry, "is_junction", None)  # of Windows, since Python 3.12
+    is_junction = getattr(entry, "is_junction", None)  # on Windows, since Python 3.12
     return entry.is_symlink() or (is_junction is not None and is_junction())
 
 
-def _holds(folder: str, path: str) -> bool:
+def _contains(folder: str, path: str) -> bool:
     return path == folder or path.startswith(os.path.join(folder, ""))  # noqa: PTH118
 
 
 def _plain(path: str) -> str:
-    """Return the same path in the same words, so that a folder and a glob list a file once."""
+    """Return a normalised path, so that a folder and a glob list a file once."""
     return str(Path(path)) if "./" in path or "//" in path else path

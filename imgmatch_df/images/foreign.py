@@ -1,4 +1,4 @@
-"""Names of files that are not read here, by how they begin, for the messages of rows that fail."""
+"""Names of formats that are not supported, by their first bytes, for the details of failed rows."""
 
 import re
 import struct
@@ -12,7 +12,7 @@ _AVIF: Final = frozenset({b"avif", b"avis"})
 _HEIC: Final = frozenset(
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1", b"miaf"}
 )
-_BRANDS: Final = (  # the names of other ISO media files
+_BRANDS: Final = (  # other ISO media files
     ("Canon RAW (CR3)", frozenset({b"crx "})),
     ("JPEG XL", frozenset({b"jxl "})),
     ("JPEG 2000 of a kind", frozenset({b"jpx ", b"jpm ", b"mjp2"})),
@@ -70,7 +70,7 @@ _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
 def brands(data: Data) -> tuple[bytes, ...]:
-    """Return the brands of an ISO media file, the major one first; none where it is not one."""
+    """Return the brands of an ISO media file, the major brand first; none for other files."""
     if bytes(data[4:8]) != b"ftyp":
         return ()
     size = min(int.from_bytes(data[:4], "big"), 16 + 4 * _MAX_BRANDS, len(data))
@@ -78,21 +78,24 @@ def brands(data: Data) -> tuple[bytes, ...]:
 
 
 def is_avif(data: Data) -> bool:
-    """Return whether it is an AVIF by its brands; what holds other images too, such as HEIC, may be one."""
+    """Return whether a file is an AVIF by its brands; a file with other images too, such as HEIC, may be one."""
     return not _AVIF.isdisjoint(brands(data))
 
 
 def describe(data: Data) -> str:
-    """Return what `data`, which is not read, seems to be; none of its bytes, which may be a secret of this machine."""
+    """Return the probable format of unsupported data, as a detail.
+
+    It repeats none of the bytes: the data may be a secret of this machine.
+    """
     head = bytes(data[:HEAD_BYTES])
     if not head:
         return "not an image: the file is empty"
     name = _name(head)
-    return f"not an image: {name}, which is not read" if name else f"not an image: {_kind(head)}"
+    return f"unsupported format: {name}" if name else f"not an image: {_kind(head)}"
 
 
 def camera_raw(data: Data) -> str:
-    """Return the name of the raw format of a camera that a TIFF holds, empty where it is none."""
+    """Return the camera format of a TIFF with raw sensor data, an empty string for other files."""
     order = {b"II": "<", b"MM": ">"}.get(bytes(data[:2]))
     if order is None:
         return ""
@@ -117,7 +120,7 @@ def camera_raw(data: Data) -> str:
 
 
 def _kind(head: bytes) -> str:
-    """Return whether bytes without a known beginning are text."""
+    """Return ``"text"`` or ``"unknown data"``."""
     try:
         head.decode()
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""The blocks of a GIF that make its first frame, apart from all others, which may be damaged or large."""
+"""Blocks of a GIF for its first frame, without all others, which may be damaged or large."""
 
 from imgmatch_df.images.kernels import codecs
 
@@ -6,7 +6,7 @@ Data = bytes | memoryview
 
 
 def first_frame(data: Data) -> Data:
-    """Return a GIF of the palette, the first frame, and the last control extension before it.
+    """Return a GIF with the palette, the first frame and the last control extension before it only.
 
     Raises
     ------

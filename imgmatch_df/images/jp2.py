@@ -1,4 +1,4 @@
-"""The boxes of a JPEG 2000 that make its pixels, apart from all others, which may be damaged or large."""
+"""Boxes of a JPEG 2000 for its pixels, without all others, which may be damaged or large."""
 
 from typing import Final
 
@@ -9,7 +9,7 @@ _PIXELS: Final = b"jp2c"
 
 
 def only_pixels(data: Data) -> bytes:
-    """Return a JPEG 2000 of its header and its pixels.
+    """Return a JPEG 2000 with its header and its pixels only.
 
     Raises
     ------

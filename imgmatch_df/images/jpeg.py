@@ -1,4 +1,4 @@
-"""The segments of a JPEG: the orientation in its EXIF block, and what counts for its pixels."""
+"""Segments of a JPEG: the orientation in its EXIF block, and the segments that affect its pixels."""
 
 from typing import NamedTuple
 
@@ -10,20 +10,20 @@ Data = bytes | memoryview
 
 
 class Segments(NamedTuple):
-    """What the segments before the first scan say.
+    """Content of the segments before the first scan.
 
     Parameters
     ----------
     end
-        Where they end: at the first scan, or at the end of the file.
+        Offset of the first scan, or the size of the file if there is none.
     n_segments
-        Of those that count for the pixels: no comments, profiles, EXIF blocks.
+        Number of segments that affect the pixels, so without comments, profiles and EXIF blocks.
     n_components
-        Of the last frame header, 0 where there is none.
+        Number of components in the last frame header, 0 if there is none.
     is_progressive
-        Whether a frame is.
+        Whether a frame is progressive.
     orientation
-        Of the first EXIF block that has one, 1 to 8; 1 where none has.
+        Orientation in the first EXIF block that has one, 1 to 8; 1 if none has.
     """
 
     end: int
@@ -34,7 +34,7 @@ class Segments(NamedTuple):
 
 
 def read_segments(data: Data) -> Segments:
-    """Return what the segments of a JPEG say."""
+    """Return the content of the segments of a JPEG."""
     found = Segments(*codecs.read_jpeg_segments(codecs.as_bytes(data)))
     return found._replace(orientation=found.orientation or 1)
 

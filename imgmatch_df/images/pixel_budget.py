@@ -1,6 +1,6 @@
-"""How much memory decoding takes in the process at a time: it does not grow with the number of threads.
+"""Budget for the memory of decoding in the process, which does not grow with the number of threads.
 
-What an image takes depends on its format and on its header more than on its pixels: `decode_costs` has the figures.
+The memory for an image depends on its format and its header more than on its pixels: `decode_costs` has the figures.
 """
 
 import os
@@ -8,22 +8,22 @@ import threading
 from collections import deque
 from typing import Final
 
-# Of all images together. Each thread keeps up to 64 MB beside, and smaller images are not counted: 16 threads stay
-# below 4 GB.
+# For all images together. In addition each thread keeps up to 64 MB, and small images are not counted: 16 threads
+# stay below 4 GB.
 MAX_BYTES_IN_FLIGHT: Final = 2_000_000_000
-# Images that take less are not counted: a lock for each would cost more than it bounds.
+# Images that take less are not counted: a lock per image would cost more than it saves.
 SMALL: Final = 16_000_000
 
 
 class PixelBudget:
-    """Bytes of images that are being decoded; who would exceed the limit waits, first come, first served.
+    """Bytes of the images that are being decoded. A thread that would exceed the limit waits, in order of arrival.
 
-    Each image is a block: ``with budget:``.
+    Each image is decoded in a block ``with budget:``.
 
     Parameters
     ----------
     max_bytes
-        The limit. An image that takes more is decoded while no other is.
+        The limit. An image that takes more is decoded alone.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -34,7 +34,7 @@ class PixelBudget:
         self._held = threading.local()
 
     def __enter__(self) -> None:
-        """Begin an image: what this thread takes from here on is given back at the end of the block."""
+        """Start an image: bytes that this thread takes are released at the end of the block."""
         self._held.n_bytes = 0
 
     def __exit__(self, *_: object) -> None:
@@ -43,14 +43,14 @@ class PixelBudget:
         self._held.n_bytes = None
 
     def take(self, n_bytes: int) -> None:
-        """Take the bytes of the image that this thread is about to decode; wait until there is room for them.
+        """Take the bytes of the image that this thread is about to decode; wait for room.
 
-        Nothing is taken outside of a block, and nothing more for an image that is decoded a second time.
+        No bytes are taken outside of a block, and none again for an image that is decoded a second time.
         """
         held: int | None = getattr(self._held, "n_bytes", None)
         if held is None or n_bytes <= max(SMALL, held):
             return
-        self._release()  # who waits holds nothing, so nobody waits for ever
+        self._release()  # a waiting thread holds no bytes, so there is no deadlock
         ticket = object()
         with self._changed:
             self._tickets.append(ticket)

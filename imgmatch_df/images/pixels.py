@@ -1,6 +1,6 @@
-"""The pixels of images that Pillow has loaded, as the hashes read them, and the buffer that a thread keeps for them.
+"""Pixels of images that Pillow has loaded, in the layout of the hashes, and the buffer per thread for them.
 
-Large images are converted a few rows at a time, so that nothing but the result has the size of the image.
+Large images are converted a few rows at a time, so that only the result has the size of the image.
 """
 
 import threading
@@ -16,13 +16,13 @@ from imgmatch_df.images.rows import row_slices
 
 Pixels = npt.NDArray[np.uint8]
 
-MAX_KEPT_BYTES: Final = 64 << 20  # of the buffer that a thread keeps: an image of 16 megapixels
-_STRIP_BYTES: Final = 4 << 20  # of Pillow's memory that are converted at a time
-_WHOLE_BYTES: Final = 16 << 20  # what Pillow keeps in one block of memory, which needs no strips
+MAX_KEPT_BYTES: Final = 64 << 20  # of the buffer per thread: an image of 16 megapixels
+_STRIP_BYTES: Final = 4 << 20  # bytes of Pillow's memory that are converted at a time
+_WHOLE_BYTES: Final = 16 << 20  # Pillow allocates up to this size as one block; it is converted as a whole
 
 
 class _Scratch(threading.local):
-    """The buffer that a thread decodes into: fresh memory costs a page fault for every 4 KiB of every image."""
+    """Decoding buffer of a thread: new memory costs a page fault per 4 KiB of each image."""
 
     buffer: Pixels = np.empty(0, np.uint8)
 
@@ -38,7 +38,7 @@ SCRATCH: Final = _Scratch()
 
 
 def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    """Yield which rows of a loaded image, and these rows as an image of a few MB; a small image as it is."""
+    """Yield slices of rows of a loaded image, each with these rows as an image of a few MB; a small image whole."""
     row_bytes = 4 * image.width  # at most
     if row_bytes * image.height <= _WHOLE_BYTES:
         yield slice(0, image.height), image
@@ -50,9 +50,9 @@ def strips(image: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
 
 
 def memory(image: Image.Image) -> Pixels:
-    """Return the bytes of a loaded image as Pillow has them, read-only; red, green and blue have a fourth byte."""
-    # Arrow sees Pillow's memory as it is: 14 us for 0.1 megapixels, where `tobytes` takes 40 to 400. Only images
-    # above 16 MiB, which Pillow keeps in several blocks, cannot be seen so.
+    """Return the bytes of a loaded image in Pillow's layout, read-only; pixels of mode RGB have 4 bytes."""
+    # Arrow reads Pillow's memory without a copy: 14 us for 0.1 megapixels; `tobytes` takes 40 to 400. It cannot for
+    # images above 16 MiB, which Pillow allocates as several blocks.
     try:
         return np.frombuffer(pa.array(image).buffers()[-1], np.uint8)
     except ValueError:
@@ -60,12 +60,12 @@ def memory(image: Image.Image) -> Pixels:
 
 
 def stored(image: Image.Image) -> Pixels:
-    """Return the pixels of a loaded image of any mode, in the thread's buffer.
+    """Return the pixels of a loaded image of any mode, in the buffer of the thread.
 
     Returns
     -------
     ndarray
-        uint8, (rows, columns) grey, or (rows, columns, 4): of mode RGBA the fourth channel is alpha.
+        uint8, (rows, columns) grey, or (rows, columns, 4); the fourth channel is alpha for mode RGBA.
     """
     if image.mode in ("I", "F"):
         return _stretched(image)
@@ -82,7 +82,7 @@ def stored(image: Image.Image) -> Pixels:
 def unpack(
     data: bytes | memoryview, offset: int, size: tuple[int, int], rawmode: str, pitch: int = 0, *, top_down: bool = True
 ) -> Pixels:
-    """Return the pixels of 24 or 32 bits in `data` from `offset` on; `rawmode` names their layout in Pillow."""
+    """Return pixels of 24 or 32 bits that start at `offset` of `data`; `rawmode` is Pillow's name of their layout."""
     mode = "RGBA" if rawmode.endswith("A") else "RGB"
     rows = memoryview(data)[offset:]
     image = Image.frombuffer(mode, size, rows, "raw", rawmode, pitch, 1 if top_down else -1)  # type: ignore[arg-type]
@@ -90,7 +90,7 @@ def unpack(
 
 
 def ink_to_rgb(pixels: Pixels) -> None:
-    """Turn ink, (rows, columns, 4), 255 for none, into red, green, blue, in place; see `icvCvt_CMYK2BGR` of OpenCV."""
+    """Convert inverted CMYK (255 is no ink), (rows, columns, 4), to RGB in place, as `icvCvt_CMYK2BGR` of OpenCV."""
     for rows in row_slices(*pixels.shape[:2]):
         ink = pixels[rows].astype(np.uint16)
         key = ink[..., 3:]
@@ -117,12 +117,12 @@ def _colours(image: Image.Image) -> Pixels:
 
 
 def _stretched(image: Image.Image) -> Pixels:
-    """Return 32-bit integers or floats as grey, from the least at 0 to the largest at 255: they have no white."""
+    """Return 32-bit integers or floats as grey: the smallest is 0, the largest 255, since they define no white."""
     low, high = np.inf, -np.inf
     for _, strip in strips(image):
         values = _finite(strip)
         low, high = min(low, values.min()), max(high, values.max())
-    scale = 255 / max(high - low, 1e-300)  # no division by zero
+    scale = 255 / max(high - low, 1e-300)  # avoids a division by zero
     grey = SCRATCH.take(image.height * image.width).reshape(image.height, image.width)
     for rows, strip in strips(image):
         grey[rows] = np.rint((_finite(strip) - low) * scale)

@@ -1,7 +1,7 @@
-"""The chunks of a PNG that make its pixels, apart from all others, which may be damaged, large or bombs.
+"""Chunks of a PNG for its pixels, without all others, which may be damaged, large or bombs.
 
-libpng, which OpenCV reads PNG with, skips an ancillary chunk that is damaged; Pillow refuses the file. So Pillow gets
-the critical chunks only, and what else counts is read here: the orientation and the transparency.
+libpng, which OpenCV uses, skips a damaged ancillary chunk; Pillow refuses the file. So Pillow gets the critical chunks
+only, and the other relevant ones are read here: orientation and transparency.
 """
 
 import struct
@@ -17,8 +17,8 @@ Data = bytes | memoryview
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
 
-_MAX_CHUNKS: Final = 10_000  # that count
-_MAX_PIXEL_CHUNKS: Final = 1000  # Pillow takes 2 us for each; more are joined
+_MAX_CHUNKS: Final = 10_000  # relevant ones
+_MAX_PIXEL_CHUNKS: Final = 1000  # Pillow takes 2 us per chunk; more are joined
 _CHUNK: Final = struct.Struct(">I4s")
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _END: Final = b"\0\0\0\0IEND\xaeB`\x82"
@@ -27,20 +27,20 @@ _PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2,
 
 
 class Png(NamedTuple):
-    """A PNG without what does not count for its pixels.
+    """A PNG without the chunks that do not affect its pixels.
 
     Parameters
     ----------
     data
         Header, palette, pixels and end.
     width, height, bits, colour, interlaced
-        As the header has them.
+        Values of the header.
     exif
-        The first EXIF block, empty where there is none.
+        First EXIF block, empty if there is none.
     transparency
-        The body of the first chunk `tRNS` that is whole, empty where there is none.
+        Body of the first undamaged chunk `tRNS`, empty if there is none.
     pixel_chunks
-        Start and end in `data` of the chunks of pixels.
+        Start and end of the chunks of pixels in `data`.
     """
 
     data: Data
@@ -53,8 +53,8 @@ class Png(NamedTuple):
     transparency: bytes
     pixel_chunks: tuple[int, int]
 
-    def pixels_are_whole(self) -> bool:
-        """Return whether there are as many pixels as the header announces: Pillow leaves missing rows as they were."""
+    def pixels_are_complete(self) -> bool:
+        """Return whether all pixels of the header are present: Pillow does not report missing rows."""
         missing = self._n_bytes()
         stream = zlib.decompressobj()
         rest: Data = _joined(codecs.as_bytes(self.data), *self.pixel_chunks)
@@ -73,19 +73,19 @@ class Png(NamedTuple):
         return total
 
     def last_row(self) -> int:
-        """Return the row that is decoded last."""
+        """Return the number of the row that is decoded last."""
         return self.height // 2 * 2 - 1 if self.interlaced and self.height > 1 else self.height - 1
 
 
 def read_chunks(data: Data) -> Png:
-    """Return what counts of a PNG.
+    """Return the relevant chunks of a PNG.
 
     Raises
     ------
     EOFError
         If the file ends before its pixels begin.
     SyntaxError
-        If it is not a PNG that libpng reads, as far as its chunks tell.
+        If libpng would refuse its chunks.
     """
     view, values = memoryview(data), codecs.as_bytes(data)
     if len(view) < 33:
@@ -111,7 +111,7 @@ def read_chunks(data: Data) -> Png:
                 break
             raise EOFError("a chunk is cut off") if end > len(view) else SyntaxError("a chunk has an invalid name")
         elif name == b"eXIf":
-            if not exif and bytes(view[at + 8 : at + 10]) in (b"II", b"MM") and _is_sound(view, at, end):
+            if not exif and bytes(view[at + 8 : at + 10]) in (b"II", b"MM") and _is_undamaged(view, at, end):
                 exif = bytes(view[at + 8 : end - 4])
         elif pixels is None:
             if name == b"PLTE":
@@ -120,7 +120,7 @@ def read_chunks(data: Data) -> Png:
                         raise SyntaxError(f"invalid palette of {length:,} bytes")
                     palette = view[at:end]
             elif name == b"tRNS":
-                if not transparency and _is_sound(view, at, end):
+                if not transparency and _is_undamaged(view, at, end):
                     transparency = bytes(view[at + 8 : end - 4])
             elif name[:1].isupper():
                 raise SyntaxError("an unknown critical chunk")
@@ -134,24 +134,24 @@ def read_chunks(data: Data) -> Png:
     if n_chunks > _MAX_PIXEL_CHUNKS:
         body = _joined(values, start, end)
         length = min(len(body) + max(0, end - len(view)), 0x7FFFFFFF)
-        crc = b"" if is_cut else bytes(4)  # which nobody reads
+        crc = b"" if is_cut else bytes(4)  # a placeholder: Pillow does not check it
         pixel_chunks = memoryview(b"".join([_CHUNK.pack(length, b"IDAT"), body, crc]))
     is_all = n_chunks <= _MAX_PIXEL_CHUNKS and start == first and bytes(view[end : end + 13]) == _END
-    # No end behind pixels that are cut off: it would be read as some.
+    # No end after truncated pixels: it would be read as pixels.
     only = data if is_all else b"".join([view[:33], palette, pixel_chunks, b"" if is_cut else _END])
     place = first, first + len(pixel_chunks)
     return Png(only, width, height, bits, colour, interlaced != 0, exif, transparency, place)
 
 
 def transparent(png: Png, samples: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8] | None:
-    """Return how opaque each pixel is, 0 to 255, by the chunk `tRNS`; None where all are opaque.
+    """Return the alpha channel by the chunk `tRNS`, 0 to 255; None if all pixels are opaque.
 
     Parameters
     ----------
     png
-        What was read.
+        Result of `read_chunks`.
     samples
-        The pixels as stored: indices of the palette; or grey or red, green, blue of 8 bits, or of 16 bits whole.
+        Pixels as stored: indices of the palette, or grey or RGB values of 8 or 16 bits.
     """
     table = np.frombuffer(png.transparency, np.uint8)
     if png.colour == PALETTE and 0 < len(table) <= 256:
@@ -167,11 +167,11 @@ def transparent(png: Png, samples: npt.NDArray[np.integer]) -> npt.NDArray[np.ui
 
 
 def _joined(values: Any, start: int, end: int) -> memoryview:
-    """Return the bodies of the chunks of pixels, as far as they are there."""
+    """Return the bodies of the chunks of pixels, as far as they are present."""
     body = np.empty(min(end, len(values)) - start, np.uint8)
     _, _, n_bytes = codecs.join_png_pixels(values, start, body)
     return body[: n_bytes - max(0, end - 4 - len(values))].data
 
 
-def _is_sound(view: memoryview, at: int, end: int) -> bool:
+def _is_undamaged(view: memoryview, at: int, end: int) -> bool:
     return zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")

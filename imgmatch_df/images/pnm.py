@@ -14,24 +14,24 @@ Data = bytes | memoryview
 
 _GAP: Final = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _NUMBERS: Final = {n: re.compile(_GAP + (rb"(\d+)" + _GAP) * (n - 1) + rb"(\d+)[^\d]", re.DOTALL) for n in (2, 3)}
-_MAX_HEADER: Final = 1 << 20  # of bytes with comments
+_MAX_HEADER: Final = 1 << 20  # bytes, with comments
 
 
 class Header(NamedTuple):
-    """What the header says.
+    """Header of a PBM, PGM or PPM.
 
     Parameters
     ----------
     kind
-        1 to 6: the digit of the signature.
+        Digit of the signature, 1 to 6.
     width, height
-        In pixels.
+        Size of the image, in pixels.
     channels
-        Of a pixel, 1 or 3.
+        Values per pixel, 1 or 3.
     largest
-        The value of white, 1 to 65535.
+        Value of white, 1 to 65535.
     offset
-        Of the pixels, from the start of the file.
+        Start of the pixels in the file.
     """
 
     kind: int
@@ -43,7 +43,7 @@ class Header(NamedTuple):
 
 
 def read_header(data: Data) -> Header:
-    """Return what the header says.
+    """Return the header.
 
     Raises
     ------
@@ -63,14 +63,14 @@ def read_header(data: Data) -> Header:
 
 
 def read_pixels(data: Data, header: Header) -> Pixels:
-    """Return the pixels, (rows, columns) grey or (rows, columns, 4) with a byte without meaning.
+    """Return the pixels, (rows, columns) grey or (rows, columns, 4) with an unused byte.
 
     Raises
     ------
     EOFError
         If the file ends before its last pixel.
     ValueError
-        If there is something else than numbers in a file of plain text.
+        If a file of plain text contains anything but numbers.
     """
     shape = header.height, header.width, header.channels
     if header.kind == 6 and header.largest < 256:
@@ -89,7 +89,7 @@ def read_pixels(data: Data, header: Header) -> Pixels:
 def _eight_bits(values: npt.NDArray[Any], header: Header) -> Pixels:
     if header.largest > 255:
         return (values >> 8).astype(np.uint8)
-    if header.kind < 5:  # OpenCV scales these, and takes the bytes of the others as they are
+    if header.kind < 5:  # OpenCV scales these, and uses the bytes of the others unchanged
         values = values.astype(np.uint16) * np.uint16(255) // np.uint16(header.largest)
     return values.astype(np.uint8)
 
@@ -124,7 +124,7 @@ def _plain(data: Data, header: Header) -> Pixels:
         n_found, at = codecs.parse_values(text, header.offset, header.largest, header.channels, pixels)
     n_values = n_pixels * header.channels
     if n_found < n_values and at < len(text):
-        raise ValueError("something else than numbers")
+        raise ValueError("characters that are not digits among the values")
     if n_found < n_values:
         raise EOFError(f"{n_values:,} values announced, {n_found:,} found")
     shape = (header.height, header.width)

@@ -1,4 +1,8 @@
-"""Silence for the warnings of Pillow, in the thread that decodes and in no other."""
+"""Filter for the warnings of Pillow, in a thread that decodes and in no other thread.
+
+A plain ``filterwarnings("ignore", module="PIL")`` would also hide the warnings of Pillow that the user's own code
+causes, such as `DecompressionBombWarning`.
+"""
 
 import threading
 import warnings
@@ -20,10 +24,11 @@ class _WhileDecoding(type):
 
 
 class _PillowWarning(Warning, metaclass=_WhileDecoding):
-    """Every warning of a thread that decodes just now, and none of any other.
+    """Category of all warnings in a thread that is decoding, and of none in other threads.
 
-    `warnings.catch_warnings` swaps the filters of the whole process: with several threads they come back in the wrong
-    order, or not at all, and the user's own warnings are lost meanwhile. One filter that asks for the thread is safe.
+    `warnings.catch_warnings` replaces the filters of the whole process: with several threads they are restored in the
+    wrong order or not at all, and the user's own warnings are lost meanwhile. One filter that depends on the thread is
+    safe.
     """
 
 
@@ -33,7 +38,7 @@ _FILTER: Final = ("ignore", None, _PillowWarning, None, 0)
 @contextmanager
 def no_warnings() -> Iterator[None]:
     """Ignore the warnings of this thread in the block."""
-    if warnings.filters[:1] != [_FILTER]:  # someone has put filters in front, or taken ours away
+    if warnings.filters[:1] != [_FILTER]:  # a filter was added before ours, or ours was removed
         warnings.simplefilter("ignore", _PillowWarning)
     _HERE.decoding = True
     try:

@@ -1,4 +1,4 @@
-"""A folder or a glob of images as a lazy frame of path, size and modification time."""
+"""Listing of the images of folders and globs as a lazy frame of path, size and modification time."""
 
 import glob
 import os
@@ -26,16 +26,16 @@ ImageSource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 
 
 class Listing(NamedTuple):
-    """What sources list.
+    """Images of sources, and what is left out.
 
     Parameters
     ----------
     frame
-        As `scan_images` gives it, collected.
+        Result of `scan_images`, collected.
     unlisted
-        Folders that cannot be listed, each with the reason.
+        Folders that cannot be listed, each with its reason.
     left_out
-        How many files and folders are left out, by reason and suffix.
+        Number of files and folders that are left out, by reason and suffix.
     """
 
     frame: pl.DataFrame
@@ -46,8 +46,8 @@ class Listing(NamedTuple):
 def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     """List the images of folders and globs, lazily.
 
-    Use it as the start of a query; nothing is listed before the query runs, and a query for paths alone asks the file
-    system for no sizes. Files are not opened: whether a file is an image shows when it is hashed.
+    Use it as the start of a query; nothing is listed before the query runs, and a query for paths only does not read
+    the sizes. Files are not opened: a file that is not an image fails when it is hashed.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     -------
     LazyFrame
         ``path: String``, ``size: UInt64`` (bytes), ``modified: Datetime("us", "UTC")``; the files of each source
-        sorted by path, each path once. A file that vanishes between listing and asking has null size and time. A name
-        that is not UTF-8 is shown with those bytes escaped; such a file fails when it is hashed, and says so.
+        sorted by path, each path once. A file that is deleted after the listing has null size and time. A name
+        that is not UTF-8 is shown with its invalid bytes escaped; such a file fails when it is hashed.
 
     Raises
     ------
@@ -73,13 +73,13 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     Warns
     -----
     ImgMatchWarning
-        When the query runs: if images are left out because their format is not read (``.heic``, ``.cr2`` …), if links
-        to folders are left out, and for each folder that cannot be listed. Do not `prune` a store by such a listing.
+        When the query runs: if images of unsupported formats are left out (``.heic``, ``.cr2`` …), if links
+        to folders are left out, and for each folder that cannot be listed. Do not `prune` a store with such a listing.
 
     Notes
     -----
-    In a glob, ``*`` does not match a leading dot, ``**`` stands for any number of folders, and an image suffix matches
-    in any case: ``*.jpg`` lists ``IMG_1.JPG``, too. Everything else matches in its own case. ``**`` follows links to
+    In a glob, ``*`` does not match a leading dot, ``**`` matches any number of folders, and an image suffix matches
+    in any case: ``*.jpg`` lists ``IMG_1.JPG``, too. Everything else is case-sensitive. ``**`` follows links to
     folders, except a link to a folder that it is in; a folder as `source` is listed without the links in it, and with
     its hidden files and folders. `count_left_out` counts what is left out.
 
@@ -119,14 +119,14 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
         ``reason: String``, ``suffix: String`` (lower case with its dot, ``""`` for none, null for folders),
         ``n: UInt32``; the largest count first, then by reason and suffix. Reasons:
 
-        - ``"unread_format"``: an image of a format that is not read, such as ``.heic``.
+        - ``"unread_format"``: an image of an unsupported format, such as ``.heic``.
         - ``"other_file"``: any other file without an image suffix.
-        - ``"broken_link"``: a link to nothing, without an image suffix; it may be a folder of a disk that is absent.
+        - ``"broken_link"``: a broken link without an image suffix, perhaps to a folder on a disk that is not mounted.
         - ``"linked_folder"``: a link to a folder.
-        - ``"unlisted_folder"``: a folder that the system does not let us list.
-        - ``"hidden_folder"``, ``"hidden_file"``: what ``*`` and ``**`` of a glob pass over.
+        - ``"unlisted_folder"``: a folder that cannot be listed, for lack of permission or another reason.
+        - ``"hidden_folder"``, ``"hidden_file"``: hidden ones that ``*`` and ``**`` of a glob do not match.
 
-        A glob asks for files by name, so files that do not match it are not counted.
+        Files that do not match a glob are not counted.
 
     Raises
     ------
@@ -148,7 +148,7 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
 
 
 def list_images(sources: Sequence[str]) -> Listing:
-    """List the images of folders and globs now, and what is left out.
+    """List the images of folders and globs at once, and what is left out.
 
     Raises
     ------
@@ -185,9 +185,9 @@ def _check_sources(source: ImageSource, *, recursive: bool) -> list[str]:
     for pattern in patterns:
         if not pattern:
             raise ArgumentError(
-                "source is empty, a folder, a file or a glob is needed\nHint: '.' is the working directory."
+                "source is empty; it must be a folder, a file or a glob\nHint: '.' is the working directory."
             )
-        # A glob is tried up to its first match.
+        # A glob is checked up to its first match.
         if not os.path.exists(pattern) and not any(True for _ in Finder().match(pattern)):  # noqa: PTH110
             raise _nothing_found(pattern)
     return patterns
@@ -201,9 +201,9 @@ def _find(patterns: list[str], *, recursive: bool) -> Finder:
 
 
 def _add(finder: Finder, pattern: str, *, recursive: bool) -> bool:
-    """List one source, and return whether it has a file; only a folder may have none."""
+    """List one source, and return whether it has a file; raise if a file or a glob has none."""
     is_found = finder.add(pattern, recursive=recursive)
-    if not is_found and not os.path.isdir(pattern):  # noqa: PTH112  # a Path raises without permission to look
+    if not is_found and not os.path.isdir(pattern):  # noqa: PTH112  # a Path raises without permission
         raise _nothing_found(pattern)
     return is_found
 
@@ -231,10 +231,10 @@ def _nothing_found(pattern: str) -> ArgumentError:
     shown, is_glob = path_as_text(pattern), glob.has_magic(pattern)
     what = f"nothing matches {shown!r}" if is_glob else f"no such file or folder: {shown!r}"
     if finder.unlisted:
-        return ArgumentError(f"{what}; {_cannot_list(finder)}\nHint: ask for permission to read the folder.")
+        return ArgumentError(f"{what}; {_cannot_list(finder)}\nHint: get permission to read the folder.")
     hint = f"the working directory is {str(Path.cwd())!r}."
     if "{" in pattern and "}" in pattern:
-        hint = "braces are not expanded here; give several globs, such as ['*.jpg', '*.png']."
+        hint = "braces are not expanded; pass several globs, such as ['*.jpg', '*.png']."
     elif is_glob and any(map(os.path.isdir, glob.iglob(pattern, recursive=True))):  # noqa: PTH207
         hint = f"it matches folders only; end it with '{os.sep}**{os.sep}*.jpg' for the files in them."
     return ArgumentError(f"{what}\nHint: {hint}")
@@ -244,7 +244,7 @@ def _no_images(folder: str) -> ArgumentError:
     finder = Finder()
     finder.add(folder)
     if finder.unlisted:
-        return ArgumentError(f"{_cannot_list(finder)}\nHint: ask for permission to read the folder.")
+        return ArgumentError(f"{_cannot_list(finder)}\nHint: get permission to read the folder.")
     text = left_out_text(finder.left_out())
     return ArgumentError(
         f"no images in {path_as_text(folder)!r}{', left out: ' * bool(text)}{text}\n"
@@ -261,7 +261,7 @@ def _describe_files(paths: list[str], names: list[str]) -> pl.DataFrame:
     if SIZE in names or MODIFIED in names:
         stats = [_stat(path) for path in paths]
         columns[SIZE] = [None if stat is None else stat.st_size for stat in stats]
-        # Whole nanoseconds: seconds as a float are off by a microsecond for some.
+        # Whole nanoseconds: seconds as a float are wrong by a microsecond for some files.
         columns[MODIFIED] = [None if stat is None else stat.st_mtime_ns // 1000 for stat in stats]
     return pl.DataFrame({name: pl.Series(columns[name], dtype=_RAW[name]) for name in names}).cast(
         {name: _SCHEMA[name] for name in names}
@@ -271,5 +271,5 @@ def _describe_files(paths: list[str], names: list[str]) -> pl.DataFrame:
 def _stat(path: str) -> os.stat_result | None:
     try:
         return Path(path).stat()
-    except OSError:  # gone since it was listed; hashing it will say not_found
+    except OSError:  # deleted since it was listed; its row becomes not_found
         return None

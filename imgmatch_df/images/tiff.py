@@ -1,8 +1,8 @@
-"""TIFF, read as OpenCV reads it: through libtiff, and by the rules of its tif_getimage.c.
+"""Decoder of TIFF, by the rules of libtiff's tif_getimage.c, which OpenCV uses.
 
-Pillow reads TIFF too, but as modes of its own, of which it has too few. So only its decompressors are used: a file's
-strips or tiles are presented to it once more, under tags of which Pillow makes plain bytes. Large images are presented
-band by band, so that beside the pixels only a few MB are held, whatever the bits of a sample.
+Pillow converts TIFF to its own modes, which do not cover all kinds. So only its decompressors are used: it gets the
+strips or tiles of a file with other tags, for which it returns plain bytes. Large images are decompressed band by
+band, so that a few MB are used in addition to the pixels, for any number of bits per sample.
 """
 
 import io
@@ -18,14 +18,14 @@ from imgmatch_df.images import tiff_colours
 from imgmatch_df.images.pixels import memory, strips
 from imgmatch_df.images.tiff_colours import Band
 from imgmatch_df.images.tiff_streams import open_stream
-from imgmatch_df.images.tiff_tags import Layout, Tags, UnreadTiffError, blocks_of, layout_of
+from imgmatch_df.images.tiff_tags import Layout, Tags, UnsupportedTiffError, blocks_of, layout_of
 
-__all__ = ["SIGNATURES", "Tiff", "TooManyPixelsError", "UnreadTiffError", "decode"]
+__all__ = ["SIGNATURES", "Tiff", "TooManyPixelsError", "UnsupportedTiffError", "decode"]
 
 Pixels = npt.NDArray[np.uint8]
 Data = bytes | memoryview
 
-# Bytes 2 and 3 in the wrong order are read as well, as Pillow does.
+# As in Pillow, bytes 2 and 3 may be in the wrong order.
 SIGNATURES: Final = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"II\0*", b"MM*\0")
 
 _NAMES: Final = {
@@ -59,22 +59,23 @@ _NAMES: Final = {
     52546: "JPEG XL",
 }
 _FAX: Final = (2, 3, 4, 32771)
-_BYTES: Final = (5, 8, 32946, 32773, 34925, 50000)  # compressions of bytes, whatever these mean
-_IMAGES: Final = (6, 7, 32909, 50001)  # compressions of 8-bit samples, which know their number
-_MODES: Final = {1: ("L", 1), 3: ("RGB", 2), 4: ("RGBA", 2)}  # of Pillow, and its photometric interpretation
-_IMAGE_MODES: Final = {**_MODES, 2: ("LA", 1)}  # Pillow keeps four bytes of each pixel, also of two samples
-_MAX_BITS: Final = 320  # of a pixel: five numbers of 64 bits. A small file could announce 65,535 samples
-_SPARE: Final = 4  # how many times `max_pixels` all tiles of an image may hold, since they stand out at its edges
-_BAND_BYTES: Final = 8 << 20  # of stored rows at a time, but at least one strip or row of tiles
-_MAX_SUBSAMPLED_WIDTH: Final = 1 << 20  # OpenCV reads no wider image
-_MAX_ROW_BYTES: Final = 64 << 20  # nothing is decompressed in less than a row
-_MAX_OLD_LZW_BYTES: Final = 64 << 20  # of a strip or a row of tiles, which Pillow decompresses as a whole
+_BYTES: Final = (5, 8, 32946, 32773, 34925, 50000)  # compressions of any bytes
+_IMAGES: Final = (6, 7, 32909, 50001)  # compressions of images with 8-bit samples
+# Mode of Pillow and photometric interpretation, by number of samples.
+_MODES: Final = {1: ("L", 1), 3: ("RGB", 2), 4: ("RGBA", 2)}
+_IMAGE_MODES: Final = {**_MODES, 2: ("LA", 1)}  # Pillow stores four bytes per pixel for two samples
+_MAX_BITS: Final = 320  # per pixel: five 64-bit values. A small file could declare 65,535 samples
+_SPARE: Final = 4  # maximum pixels of all tiles, in multiples of `max_pixels`: tiles may exceed the image
+_BAND_BYTES: Final = 8 << 20  # stored rows at a time, but at least one strip or row of tiles
+_MAX_SUBSAMPLED_WIDTH: Final = 1 << 20  # limit of OpenCV
+_MAX_ROW_BYTES: Final = 64 << 20  # a row is the smallest unit of decompression
+_MAX_OLD_LZW_BYTES: Final = 64 << 20  # a strip or a row of tiles, which Pillow decompresses as a whole
 _FREE_BLOCKS: Final = 65_536
-_PIXELS_OF_BLOCK: Final = {True: 256, False: 16}  # at least, where there are more: compressed blocks and plain ones
+_PIXELS_OF_BLOCK: Final = {True: 256, False: 16}  # minimum above `_FREE_BLOCKS`; key: whether blocks are compressed
 
 
 class TooManyPixelsError(Exception):
-    """`size` is the width and height of the image, or of what has to be decompressed to read it."""
+    """`size` is the width and height of the image, or of the blocks that must be decompressed for it."""
 
     def __init__(self, width: int, height: int) -> None:
         super().__init__(width, height)
@@ -105,20 +106,20 @@ def decode(
     data
         The file.
     max_pixels
-        The largest size of the image, and of one of its tiles.
+        Maximum pixels of the image, and of one of its tiles.
     take
-        Gives a buffer of so many bytes for the pixels.
+        Returns a buffer of a number of bytes for the pixels.
     background
-        The grey that transparent pixels are put over, 0 to 255; None drops the transparency.
+        Grey value behind transparent pixels, 0 to 255; None drops the transparency.
     admit
-        Called with the width, the height and the bytes that decoding takes, before any memory is used.
+        Called with width, height and bytes that decoding takes, before any memory is used.
 
     Raises
     ------
     TooManyPixelsError
-        Before any memory is used.
-    UnreadTiffError
-        The file is of a kind that is not read.
+        Before any memory is allocated.
+    UnsupportedTiffError
+        The file is of an unsupported kind.
     EOFError, ValueError, OSError, struct.error
         The file is truncated or damaged.
     """
@@ -134,9 +135,9 @@ def decode(
             raise TooManyPixelsError(columns, rows)
     _check(tags, layout)
     if layout.compression in (6, 7) and layout.photometric == 6 and not layout.planes:
-        layout = layout._replace(photometric=2)  # libjpeg gives red, green and blue
+        layout = layout._replace(photometric=2)  # libjpeg returns red, green and blue
     elif layout.compression in _FAX and layout.photometric != 3:
-        layout = layout._replace(bits=8)  # the decompressor gives 0 and 255
+        layout = layout._replace(bits=8)  # the decompressor returns 0 and 255
     grid = _grid(layout)
     shows_alpha = background is not None and tiff_colours.has_alpha(layout)
     n_planes = tiff_colours.planes_wanted(layout, with_alpha=shows_alpha) if layout.planes else 1
@@ -144,7 +145,7 @@ def decode(
     offsets, counts = blocks_of(tags, layout, grid.estimate)
     bands: Iterable[Band] = _Bands(tags, layout, grid, offsets, counts, n_planes)
     if n_planes * grid.n_rows * grid.row_bytes <= _BAND_BYTES:
-        bands = list(bands)  # they may be wanted twice
+        bands = list(bands)  # they may be needed twice
     pixels = tiff_colours.pixels_of(tags, layout, bands, take)
     if background is not None and shows_alpha:
         tiff_colours.put_over(pixels, layout, bands, background)
@@ -152,42 +153,42 @@ def decode(
 
 
 def _check(tags: Tags, layout: Layout) -> None:
-    """Raise if the file is of a kind that is not read."""
+    """Raise if the file is of an unsupported kind."""
     compression, bits = layout.compression, layout.bits
     name = _NAMES.get(compression, f"compression {compression}")
     if compression not in (1, *_FAX, *_BYTES, *_IMAGES):
-        raise UnreadTiffError(f"compressed by {name}")
+        raise UnsupportedTiffError(f"compressed by {name}")
     if not layout.planes and layout.n_samples * bits > _MAX_BITS:
-        raise UnreadTiffError(f"{layout.n_samples} samples of {bits} bits a pixel")
+        raise UnsupportedTiffError(f"{layout.n_samples} samples of {bits} bits per pixel")
     if compression in _FAX and (bits, layout.n_samples) != (1, 1):
-        raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
+        raise UnsupportedTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
     if compression in _IMAGES and (bits != 8 or (not layout.planes and layout.n_samples not in _IMAGE_MODES)):
-        raise UnreadTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
+        raise UnsupportedTiffError(f"{name} of {layout.n_samples} samples of {bits} bits")
     if layout.predictor not in (1, 2, 3):
-        raise UnreadTiffError(f"predictor {layout.predictor}")
+        raise UnsupportedTiffError(f"predictor {layout.predictor}")
     if layout.predictor == 2 and bits not in (8, 16, 32, 64):
-        raise UnreadTiffError(f"predictor 2 of {bits}-bit samples")
+        raise UnsupportedTiffError(f"predictor 2 of {bits}-bit samples")
     if layout.predictor == 3 and (layout.sample_format != 3 or bits not in (16, 32, 64)):
-        raise UnreadTiffError(f"predictor 3 of {bits}-bit samples that are not floats")
+        raise UnsupportedTiffError(f"predictor 3 of {bits}-bit samples that are not floats")
     n_blocks = layout.across * layout.down
     if layout.width > _MAX_SUBSAMPLED_WIDTH and tiff_colours.is_subsampled(layout):
-        raise UnreadTiffError(f"subsampled YCbCr of {layout.width:,} columns")
+        raise UnsupportedTiffError(f"subsampled YCbCr of {layout.width:,} columns")
     if n_blocks > _FREE_BLOCKS + layout.width * layout.height // _PIXELS_OF_BLOCK[compression != 1]:
         kind = "tiles" if layout.tiled else "strips"
-        raise UnreadTiffError(f"{n_blocks:,} {kind} of {layout.block_width}x{layout.block_height} pixels")
+        raise UnsupportedTiffError(f"{n_blocks:,} {kind} of {layout.block_width}x{layout.block_height} pixels")
     if tags.hint(32997, 1) != 1 or tags.hint(32998, 1) != 1:
-        raise UnreadTiffError("a volume of several slices")
+        raise UnsupportedTiffError("volume of several slices")
     tiff_colours.check(tags, layout)
 
 
 class _Grid(NamedTuple):
-    """Sizes of the stored rows. They are rows of pixels, or of blocks of pixels where YCbCr is subsampled."""
+    """Sizes of the stored rows: rows of pixels, or of blocks of pixels if YCbCr is subsampled."""
 
     n_rows: int  # in the image
     row_bytes: int
-    block_rows: int  # in a whole strip or tile
-    block_bytes: int  # of one of its rows
-    estimate: int  # how large libtiff takes a whole strip or tile to be
+    block_rows: int  # in a full strip or tile
+    block_bytes: int  # per row of a block
+    estimate: int  # libtiff's estimate of the bytes of a full strip or tile
 
 
 def _grid(layout: Layout) -> _Grid:
@@ -202,20 +203,20 @@ def _grid(layout: Layout) -> _Grid:
     bits = layout.bits * (1 if layout.planes else layout.n_samples)
     row_bytes, block_bytes = -(-layout.width * bits // 8), -(-layout.block_width * bits // 8)
     if layout.across > 1 and layout.block_width * bits % 8:
-        raise UnreadTiffError("tiles of a width that does not fill whole bytes")
+        raise UnsupportedTiffError("tiles whose width is not a whole number of bytes")
     if row_bytes > _MAX_ROW_BYTES and layout.compression != 1:
-        raise UnreadTiffError(f"rows of {row_bytes:,} bytes")
+        raise UnsupportedTiffError(f"rows of {row_bytes:,} bytes")
     return _Grid(layout.height, row_bytes, layout.block_height, block_bytes, layout.block_height * block_bytes)
 
 
 def _n_bytes(layout: Layout, grid: _Grid, n_planes: int, n_data: int) -> int:
-    """Return how many bytes it takes to decode an image."""
+    """Return the bytes of memory that decoding an image takes."""
     block = grid.block_rows * grid.block_bytes
-    blocks = grid.block_rows * grid.row_bytes  # beside each other
+    blocks = grid.block_rows * grid.row_bytes  # side by side
     whole = grid.n_rows * grid.row_bytes
     in_bands = layout.compression == 1 or layout.compression in _BYTES
     rows = min(whole, max(_BAND_BYTES, blocks)) if in_bands else whole
-    if layout.compression in _BYTES and blocks > _BAND_BYTES:  # streams, and what is kept for them
+    if layout.compression in _BYTES and blocks > _BAND_BYTES:  # streams and their buffers
         rows, block = 4 * _BAND_BYTES, 0
     elif layout.compression == 1:
         block = 0
@@ -225,7 +226,7 @@ def _n_bytes(layout: Layout, grid: _Grid, n_planes: int, n_data: int) -> int:
 
 
 class _Bands:
-    """The stored rows of an image, decompressed anew whenever they are iterated over."""
+    """Stored rows of an image; each iteration decompresses them again."""
 
     def __init__(self, tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any, n_planes: int) -> None:
         self._tags = tags
@@ -254,22 +255,22 @@ class _Bands:
                 top += len(parts[0])
 
     def _read(self, offsets: Any, counts: Any, grid: _Grid) -> Iterator[Pixels]:
-        """Yield the stored rows of some blocks of a plane, (rows, bytes), decompressed."""
+        """Yield the decompressed rows of some blocks of a plane, (rows, bytes)."""
         tags, layout = self._tags, self._layout
         step = 1 if layout.planes else layout.n_samples
         if layout.compression == 1:
             rows = _read_plain(tags.data, layout, grid, offsets, counts)
             yield tiff_colours.REVERSED[rows] if layout.reversed_bits else rows
             return
-        n_bytes = grid.block_rows * grid.row_bytes  # of blocks beside each other
+        n_bytes = grid.block_rows * grid.row_bytes  # of blocks side by side
         reads = _open_streams(tags, layout, offsets, counts) if n_bytes > _BAND_BYTES else []
         if not reads and layout.compression in _BYTES and n_bytes > _MAX_OLD_LZW_BYTES:
-            raise UnreadTiffError(f"LZW of before TIFF 5 in a strip or tiles of {n_bytes:,} bytes")
+            raise UnsupportedTiffError(f"LZW of before TIFF 5 in a strip or tiles of {n_bytes:,} bytes")
         bands = _stream(layout, grid, reads) if reads else _decompress(tags, layout, grid, offsets, counts)
         for rows, predicted in bands:
             if layout.predictor != 1 and not predicted:
                 undo = tiff_colours.undo_differences if layout.predictor == 2 else tiff_colours.undo_float_differences
-                for left in range(0, rows.shape[1], grid.block_bytes):  # every tile for itself
+                for left in range(0, rows.shape[1], grid.block_bytes):  # each tile separately
                     undo(rows[:, left : left + grid.block_bytes], layout, step)
             yield rows[:, : grid.row_bytes] if layout.predictor == 3 else rows
 
@@ -281,9 +282,9 @@ def _joined(parts: list[Pixels]) -> Pixels:
 def _read_plain(data: Data, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Pixels:
     first, size = int(offsets[0]), grid.block_rows * grid.row_bytes
     n_bytes = grid.n_rows * grid.row_bytes
-    last = n_bytes - (len(offsets) - 1) * size  # of the last strip
+    last = n_bytes - (len(offsets) - 1) * size  # bytes of the last strip
     if not layout.tiled and counts[-1] >= last and (counts[:-1] >= size).all() and (np.diff(offsets) == size).all():
-        return np.frombuffer(data, np.uint8, n_bytes, first).reshape(grid.n_rows, grid.row_bytes)  # one piece
+        return np.frombuffer(data, np.uint8, n_bytes, first).reshape(grid.n_rows, grid.row_bytes)  # contiguous
     rows = np.empty((grid.n_rows, grid.row_bytes), np.uint8)
     blocks = zip(offsets.tolist(), counts.tolist(), strict=True)
     for top in range(0, grid.n_rows, grid.block_rows):
@@ -299,7 +300,7 @@ def _read_plain(data: Data, layout: Layout, grid: _Grid, offsets: Any, counts: A
 
 
 def _open_streams(tags: Tags, layout: Layout, offsets: Any, counts: Any) -> list[Callable[[int], Pixels]]:
-    """Return a stream for each of some blocks, none where they cannot be read so."""
+    """Return a stream for each of some blocks, an empty list if their compression has none."""
     reads = []
     for offset, count in zip(offsets.tolist(), counts.tolist(), strict=True):
         block = np.frombuffer(tags.data, np.uint8, count, offset)
@@ -311,7 +312,7 @@ def _open_streams(tags: Tags, layout: Layout, offsets: Any, counts: Any) -> list
 
 
 def _stream(layout: Layout, grid: _Grid, reads: list[Callable[[int], Pixels]]) -> Iterator[tuple[Pixels, bool]]:
-    """Yield the rows of a strip, or of tiles beside each other, a few at a time, and that their predictor is left."""
+    """Yield rows of a strip, or of tiles side by side, each with False: the predictor is not undone."""
     step = max(1, _BAND_BYTES // (len(reads) * grid.block_bytes))
     for top in range(0, grid.n_rows, step):
         n_rows = min(step, grid.n_rows - top)
@@ -321,13 +322,13 @@ def _stream(layout: Layout, grid: _Grid, reads: list[Callable[[int], Pixels]]) -
 
 
 def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Iterator[tuple[Pixels, bool]]:
-    """Yield the rows (rows, bytes) that Pillow's libtiff makes of some blocks, and whether it undid the predictor."""
+    """Yield rows that Pillow's libtiff decompresses, (rows, bytes), and whether the predictor is undone."""
     n_samples = 1 if layout.planes else layout.n_samples
     compression = layout.compression
     modes = _IMAGE_MODES if compression in _IMAGES else _MODES
     mode, photometric, bits, predictor = "L", 1, 8, 1
     width, height, block_width = grid.row_bytes, grid.n_rows, grid.block_bytes
-    if layout.predictor == 3:  # which needs whole rows of a tile
+    if layout.predictor == 3:  # it needs complete rows of a tile
         width = layout.across * grid.block_bytes
     more: dict[int, tuple[int, Any]] = {}
     if compression in _FAX:
@@ -362,7 +363,7 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
         325 if layout.tiled else 279: (4, counts),
         **more,
     }
-    if layout.reversed_bits and compression not in (6, 7):  # libjpeg wants none of it
+    if layout.reversed_bits and compression not in (6, 7):  # not for libjpeg
         data = tiff_colours.REVERSED[np.frombuffer(data, np.uint8)].tobytes()
     try:
         with TiffImagePlugin.TiffImageFile(io.BytesIO(_with_tags(data, entries))) as image:
@@ -370,21 +371,21 @@ def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: A
             image.load()
     except OSError as error:
         raise ValueError(f"its {_NAMES[compression]} data are damaged or end early") from error
-    step = 4 if mode in ("RGB", "RGBA") else 1  # bytes of a pixel in Pillow's memory
+    step = 4 if mode in ("RGB", "RGBA") else 1  # bytes per pixel in Pillow's memory
     for _, strip in strips(image):
         if mode == "LA":
             rows = np.asarray(strip).reshape(strip.height, -1)
         else:
             rows = memory(strip.convert("L") if mode == "1" else strip).reshape(strip.height, width * step)
         if layout.predictor != 1 and predictor == 1:
-            rows = rows.copy()  # to be changed
+            rows = rows.copy()  # changed in place later
         yield np.packbits(rows, axis=1) if layout.bits == 1 and mode == "1" else rows, predictor != 1
 
 
 def _only(data: Data, offsets: Any, counts: Any, n_bytes: int) -> tuple[bytes, Any, Any]:
-    """Return a file of the compressed bytes of some blocks alone, and where they lie in it.
+    """Return a file with the compressed bytes of some blocks only, and their offsets and byte counts.
 
-    `n_bytes` is the size of a block. A block of more than four times as many is cut: blocks may share their bytes.
+    `n_bytes` is the size of a block. Blocks of more than four times as many bytes are truncated: they may overlap.
     """
     counts = np.minimum(counts, 4 * n_bytes + 1024)
     ends = 8 + np.cumsum(counts)
@@ -404,10 +405,10 @@ def _jpeg_tags(tags: Tags) -> dict[int, tuple[int, Any]]:
 
 
 def _with_tags(data: Data, entries: dict[int, tuple[int, Any]]) -> bytes:
-    """Return a file with the bytes of `data` at their places, but with other tags."""
+    """Return a file with the bytes of `data` at the same offsets and with other tags."""
     at = len(data) + len(data) % 2
     if at + (1 << 20) > 0xFFFFFFFF:
-        raise UnreadTiffError("compressed, and of 4 GiB or more")
+        raise UnsupportedTiffError("compressed and 4 GiB or more")
     table, after = bytearray(struct.pack("<H", len(entries))), bytearray()
     rest = at + 2 + 12 * len(entries) + 4
     for tag in sorted(entries):

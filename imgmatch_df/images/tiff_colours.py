@@ -1,4 +1,4 @@
-"""Stored samples of a TIFF to grey or to red, green and blue, by the rules of libtiff's tif_getimage.c."""
+"""Conversion of the samples of a TIFF to grey or RGB, by the rules of libtiff's tif_getimage.c."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
@@ -8,12 +8,12 @@ import numpy.typing as npt
 
 from imgmatch_df.images.alpha import composite
 from imgmatch_df.images.rows import block_slices, row_slices
-from imgmatch_df.images.tiff_tags import Layout, Tags, UnreadTiffError
+from imgmatch_df.images.tiff_tags import Layout, Tags, UnsupportedTiffError
 
 Pixels = npt.NDArray[np.uint8]
 Samples = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
-Make = Callable[[Pixels, Layout, list[Samples]], None]  # fills rows of pixels from one array for each sample
+Make = Callable[[Pixels, Layout, list[Samples]], None]  # fills rows of pixels from one array per sample
 
 REVERSED: Final = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
 _PHOTOMETRIC: Final = {
@@ -36,15 +36,15 @@ _SUBSAMPLINGS: Final = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4))
 
 
 class Band(NamedTuple):
-    """Some rows of an image.
+    """Several rows of an image.
 
     Parameters
     ----------
     rows
-        Which rows of the image they are.
+        Slice of the rows in the image.
     planes
-        The stored rows, (rows, bytes): one plane, or one for each sample. Pixels of three 8-bit samples may have 4
-        bytes. Rows of subsampled YCbCr are rows of blocks of pixels, and a band is of whole strips or tiles.
+        The stored rows, (rows, bytes): one plane, or one per sample. Pixels of three 8-bit samples may have 4 bytes.
+        Rows of subsampled YCbCr are rows of blocks of pixels, and a band consists of complete strips or tiles.
     """
 
     rows: slice
@@ -52,13 +52,13 @@ class Band(NamedTuple):
 
 
 def check(tags: Tags, layout: Layout) -> None:
-    """Raise if the samples are of a kind that is not read."""
+    """Raise if the samples are of an unsupported kind."""
     bits, photometric, n_samples = layout.bits, layout.photometric, layout.n_samples
     kind = f"{bits}-bit {_PHOTOMETRIC.get(photometric, f'photometric interpretation {photometric}')}"
     planes = " in planes" if layout.planes else ""
     formats = {1: "", 2: "signed ", 3: "float ", 4: ""}
     if layout.sample_format not in formats:
-        raise UnreadTiffError(f"{kind} of complex numbers")
+        raise UnsupportedTiffError(f"{kind} of complex numbers")
     depths = {3: (16, 32, 64)}.get(layout.sample_format, (*range(1, 17), 32, 64))
     wide = photometric in (0, 1) or (photometric == 2 and (bits in (8, 16) or bits > 16))
     sound = {
@@ -69,20 +69,20 @@ def check(tags: Tags, layout: Layout) -> None:
         8: bits in (8, 16) and n_samples == 3 and not layout.planes,
     }
     if bits not in depths or not (wide or (photometric in (3, 5, 6, 8) and bits <= 16 and layout.sample_format != 3)):
-        raise UnreadTiffError(f"{formats[layout.sample_format]}{kind} of {n_samples} samples{planes}")
+        raise UnsupportedTiffError(f"{formats[layout.sample_format]}{kind} of {n_samples} samples{planes}")
     if not sound.get(photometric, True) or (bits < 8 and layout.planes):
-        raise UnreadTiffError(f"{formats[layout.sample_format]}{kind} of {n_samples} samples{planes}")
+        raise UnsupportedTiffError(f"{formats[layout.sample_format]}{kind} of {n_samples} samples{planes}")
     if photometric == 6 and layout.planes and layout.subsampling != (1, 1):
-        raise UnreadTiffError("subsampled YCbCr in planes")
+        raise UnsupportedTiffError("subsampled YCbCr in planes")
 
 
 def is_subsampled(layout: Layout) -> bool:
-    """Return whether the rows are of blocks of pixels."""
+    """Return whether the rows consist of blocks of pixels."""
     return layout.photometric == 6 and not layout.planes and layout.subsampling != (1, 1)
 
 
 def planes_wanted(layout: Layout, *, with_alpha: bool = False) -> int:
-    """Return how many of the first planes carry colours, or an alpha that counts."""
+    """Return the number of planes with colours, or with an alpha that is used."""
     if layout.photometric == 5:
         return 4
     colours = 1 if layout.photometric in (0, 1) else 3
@@ -90,13 +90,13 @@ def planes_wanted(layout: Layout, *, with_alpha: bool = False) -> int:
 
 
 def has_alpha(layout: Layout) -> bool:
-    """Return whether a sample behind the colours says how opaque a pixel is."""
+    """Return whether there is an alpha sample after the colours."""
     known = (0, 1, 2) if layout.planes else (0, 1, 2, 3)
     return layout.alpha != 0 and layout.photometric in known and layout.bits in (8, 16) and not _is_stretched(layout)
 
 
 def put_over(pixels: Pixels, layout: Layout, bands: Iterable[Band], background: int) -> None:
-    """Put the pixels of an image that has an alpha over a grey, in place; see `alpha.composite`."""
+    """Composite an image with alpha over a grey value, in place; see `alpha.composite`."""
     n_colours = 3 if layout.photometric == 2 else 1
     is_multiplied = layout.alpha == 1 or layout.photometric == 2 or (layout.photometric in (0, 1) and layout.planes)
 
@@ -118,20 +118,20 @@ def pixels_of(tags: Tags, layout: Layout, bands: Iterable[Band], take: Callable[
     Parameters
     ----------
     tags, layout
-        Of the file.
+        Tags and layout of the file.
     bands
-        All rows, in order; they may be iterated over twice.
+        All rows, in order; iterated at most twice.
     take
-        Gives a buffer of so many bytes.
+        Returns a buffer of a number of bytes.
     """
     shape = (layout.height, layout.width)
     n_pixels = layout.height * layout.width
     if layout.photometric in (0, 1) and not (layout.planes and layout.alpha == 2):
         grey = take(n_pixels).reshape(shape)
-        if layout.bits == 8:  # the one step of all plain files
+        if layout.bits == 8:  # the only step for plain files
             for rows, planes in bands:
                 stored = _eight_bits(planes[0], layout)[..., 0]
-                if layout.photometric == 0 and not layout.planes:  # libtiff takes planes of grey as they are
+                if layout.photometric == 0 and not layout.planes:  # libtiff does not invert planes of grey
                     np.subtract(255, stored, out=grey[rows])
                 else:
                     np.copyto(grey[rows], stored)
@@ -185,10 +185,10 @@ def _dtype(layout: Layout) -> np.dtype[Any]:
 
 
 def _samples(rows: Pixels, layout: Layout, n_samples: int, columns: slice) -> Samples:
-    """Return some columns of rows of bytes as (rows, columns, samples)."""
+    """Return the samples of some columns of stored rows, (rows, columns, samples)."""
     bits, n_columns = layout.bits, columns.stop - columns.start
     shape = (len(rows), n_columns, -1)
-    n_bits = rows.shape[1] // layout.width * 8 if bits == 8 else bits * n_samples  # of a pixel
+    n_bits = rows.shape[1] // layout.width * 8 if bits == 8 else bits * n_samples  # per pixel
     rows = rows[:, columns.start * n_bits // 8 : -(-columns.stop * n_bits // 8)]
     if bits == 8:
         return rows.reshape(shape)
@@ -203,7 +203,7 @@ def _samples(rows: Pixels, layout: Layout, n_samples: int, columns: slice) -> Sa
 
 
 def _fill(out: Pixels, layout: Layout, bands: Iterable[Band], make: Make) -> None:
-    """Let `make` fill the rows of an image, a few at a time, from lists of one array for each sample."""
+    """Fill the rows of an image with `make`, a few at a time, from lists of one array per sample."""
     n_samples = 1 if layout.planes else layout.n_samples
     for band in bands:
         target = out[band.rows]
@@ -214,7 +214,7 @@ def _fill(out: Pixels, layout: Layout, bands: Iterable[Band], make: Make) -> Non
 
 
 def undo_differences(rows: Pixels, layout: Layout, step: int) -> None:
-    """Add to each sample, in place, the same sample of the pixel before it."""
+    """Add the sample of the previous pixel to each sample, in place."""
     values = rows.view(np.dtype(f"{layout.order}u{layout.bits // 8}"))
     pixels = values.reshape(len(values), -1, step)
     for some in row_slices(*values.shape):
@@ -223,7 +223,7 @@ def undo_differences(rows: Pixels, layout: Layout, step: int) -> None:
 
 
 def undo_float_differences(rows: Pixels, layout: Layout, step: int) -> None:
-    """Undo predictor 3, in place: differences of bytes, the first bytes of all samples of a row before the second."""
+    """Undo predictor 3, in place: differences of bytes; a row has the first bytes of all samples first."""
     size = layout.bits // 8
     for some in row_slices(*rows.shape):
         part = rows[some]
@@ -235,7 +235,7 @@ def undo_float_differences(rows: Pixels, layout: Layout, step: int) -> None:
 
 
 def _bytes_of(values: Samples, layout: Layout) -> Pixels:
-    """Return samples as 0 to 255: 16 bits rounded, fewer spread, as libtiff does for colours."""
+    """Return samples scaled to 0 to 255 as libtiff does for colours: 16 bits are rounded, fewer bits are spread."""
     if layout.bits == 8:
         return values
     if layout.bits == 16:
@@ -249,7 +249,7 @@ def _grey_of(layout: Layout, bands: Iterable[Band]) -> Make:
         return _stretch_of(layout, bands)
 
     def fill(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
-        high = layout.bits == 16 and not layout.planes  # libtiff rounds grey in planes alone
+        high = layout.bits == 16 and not layout.planes  # libtiff rounds grey in planes only
         values = samples[0] >> 8 if high else _bytes_of(samples[0], layout)
         if white_is_zero:
             np.subtract(255, values, out=out, casting="unsafe")
@@ -264,7 +264,7 @@ def _is_stretched(layout: Layout) -> bool:
 
 
 def _stretch_of(layout: Layout, bands: Iterable[Band]) -> Make:
-    """Return the conversion of numbers that have no white of their own: the least to 0, the largest to 255."""
+    """Return the conversion of numbers without a defined white: the smallest is 0, the largest 255."""
     low, high = np.inf, -np.inf
 
     def look(_: Pixels, layout: Layout, samples: list[Samples]) -> None:
@@ -280,7 +280,7 @@ def _stretch_of(layout: Layout, bands: Iterable[Band]) -> Make:
             target[...] = 255 - grey if layout.photometric == 0 else grey
 
     _fill(np.empty((layout.height, 0), np.uint8), layout, bands, look)
-    scale = 255 / max(high - low, 1e-300)  # no division by zero
+    scale = 255 / max(high - low, 1e-300)  # avoids a division by zero
     return fill
 
 
@@ -291,7 +291,7 @@ def _finite(values: Samples) -> npt.NDArray[np.float64]:
 
 
 def _grey_alpha(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
-    """Grey and an unassociated alpha, in planes."""
+    """Convert grey and an unassociated alpha, in planes."""
     _rgb(out, layout, [samples[0], samples[0], samples[0], samples[1]])
 
 
@@ -305,8 +305,8 @@ def _rgb(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
 def _palette_of(tags: Tags, layout: Layout) -> Make:
     colours = np.array(tags.hints(320, 3 << layout.bits), np.int64)
     if not colours.size:
-        raise ValueError(f"it has no colour map of {1 << layout.bits} colours")
-    if (colours >= 256).any():  # else it is one of the old ones, of 8 bits
+        raise ValueError(f"no colour map of {1 << layout.bits} colours")
+    if (colours >= 256).any():  # else an old colour map of 8 bits
         colours >>= 8
     table = np.zeros((1 << layout.bits, 4), np.uint8)
     table[:, :3] = colours.reshape(3, -1).T
@@ -324,12 +324,12 @@ def _cmyk(out: Pixels, layout: Layout, samples: list[Samples]) -> None:
 
 
 def _ycbcr_of(tags: Tags) -> Make:
-    """Return the conversion by the file's own coefficients and ranges, in the integers of libtiff's tif_color.c."""
+    """Return the conversion by the coefficients and ranges of the file, in the integers of libtiff's tif_color.c."""
     one, two = np.float32(1), np.float32(2)
     red, green, blue = tags.floats(529, (0.299, 0.587, 0.114))
     reference = tags.floats(532, (0, 255, 128, 255, 128, 255))
     if green == 0 or not (np.isfinite((red, green, blue)).all() and (np.abs(reference) < 0x7FFFFFFF).all()):
-        raise ValueError("coefficients or ranges of YCbCr that are not numbers")
+        raise ValueError("coefficients or ranges of YCbCr are not finite numbers")
 
     def fixed(factor: Any) -> int:
         return int(float(np.clip(factor, 0, 2)) * 65536 + 0.5)
@@ -378,12 +378,12 @@ _GAMMA: Final = 1500  # steps of libtiff's table
 
 
 def _lab_of(tags: Tags) -> Make:
-    """Return libtiff's conversion from CIE L*a*b*, in its single precision."""
+    """Return libtiff's conversion from CIE L*a*b*, in single precision."""
     f = np.float32
     d50 = f(96.425) + f(100) + f(82.468)
     x, y = tags.floats(318, (f(96.425) / d50, f(100) / d50))
     if y == 0:
-        raise ValueError("a white point of no brightness")
+        raise ValueError("a white point without brightness")
     white_x, white_y, white_z = x / y * f(100), f(100), (f(1) - x - y) / y * f(100)
     table = (f(255) * ((np.arange(_GAMMA + 1) / _GAMMA) ** (1 / np.float64(f(2.4)))).astype(f)).astype(f)
     step = (f(100) - f(1)) / f(_GAMMA)

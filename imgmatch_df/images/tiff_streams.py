@@ -1,6 +1,6 @@
-"""Large compressed blocks of a TIFF, decompressed a piece at a time.
+"""Incremental decompression of large blocks of a TIFF.
 
-libtiff, as Pillow calls it, needs memory for a whole strip or tile twice. Many writers make one strip of an image.
+libtiff, as Pillow calls it, needs memory for two copies of a strip or tile. Many writers store an image as one strip.
 """
 
 import lzma
@@ -14,26 +14,26 @@ import pyarrow as pa
 
 Pixels = npt.NDArray[np.uint8]
 
-_PIECE: Final = 1 << 20  # bytes of input at a time: what is not used of them is copied
+_PIECE: Final = 1 << 20  # bytes of input at a time: unused ones are copied
 _MAX_DICTIONARY: Final = 200 << 20  # bytes: the highest preset of xz needs 65 MiB
 
 
 def open_stream(compression: int, data: Pixels) -> Callable[[int], Pixels] | None:
-    """Return a function that returns the next bytes of a compressed block, as many as it is called with.
+    """Return a function that returns the next `n` bytes of a compressed block.
 
-    None for the LZW of before TIFF 5, whose bits stand in the other order, and for compressions of images.
+    None for the LZW of before TIFF 5, whose bits are in the reverse order, and for compressions of images.
 
     Parameters
     ----------
     compression
-        As tag 259 has it.
+        Value of tag 259.
     data
-        The block.
+        Bytes of the block.
 
     Raises
     ------
     ValueError
-        From the function: the data are damaged or end early.
+        By the function: the data are damaged or end early.
     """
     match compression:
         case 8 | 32946:
@@ -50,7 +50,7 @@ def open_stream(compression: int, data: Pixels) -> Callable[[int], Pixels] | Non
 
 
 class _Stream:
-    """Subclasses return some of the next bytes, at most as many as asked for; none when they need more input."""
+    """Base of the streams: `_decompress` returns at most `n_bytes`, and none if it needs more input."""
 
     def __init__(self, data: Pixels) -> None:
         self._data = data
@@ -113,7 +113,7 @@ class _Zstandard(_Stream):
 
 
 class _Codes:
-    """Codes of whole strings of bytes: what the last one gives too much is kept for the next call."""
+    """Base of the decoders whose codes stand for several bytes: excess bytes are kept for the next call."""
 
     _max_string: int
 

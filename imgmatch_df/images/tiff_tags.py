@@ -1,6 +1,6 @@
-"""Tags of a TIFF's first image, with the types, defaults and repairs that libtiff has for them.
+"""Tags of the first image of a TIFF, with the types, defaults and repairs of libtiff's tif_dirread.c.
 
-OpenCV reads TIFF with libtiff, so what a file means here is what its tif_dirread.c makes of it.
+OpenCV reads TIFF with libtiff, so its interpretation of a file is the reference.
 """
 
 import struct
@@ -28,16 +28,16 @@ _KINDS: Final = {
     16: "u8",
     17: "i8",
     18: "u8",
-}  # the types of a tag's values by their number; 5 and 10 are fractions of two integers
+}  # types of values by their number in TIFF; 5 and 10 are fractions of two integers
 _INTEGERS: Final = frozenset((1, 3, 4, 6, 8, 9, 16, 17))
-_MAX_TAGS: Final = 4096  # libtiff's own limit for BigTIFF
+_MAX_TAGS: Final = 4096  # limit of libtiff for BigTIFF
 
-# The largest number of samples that are colours, by photometric interpretation. Any further one is an extra sample.
+# Maximum number of colour samples by photometric interpretation. Further samples are extra samples.
 _COLOURS: Final = {0: 1, 1: 1, 2: 3, 3: 1, 4: 4, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3, 32845: 3}
 
 
-class UnreadTiffError(ValueError):
-    """The file may be sound, but is of a kind that is not read."""
+class UnsupportedTiffError(ValueError):
+    """The file may be valid, but its kind is not supported."""
 
 
 class Tags:
@@ -46,7 +46,7 @@ class Tags:
     Parameters
     ----------
     data
-        A file that begins as a TIFF does. Classic TIFF, BigTIFF, both byte orders.
+        A file with the signature of TIFF: classic TIFF or BigTIFF, both byte orders.
     """
 
     def __init__(self, data: Data) -> None:
@@ -61,7 +61,7 @@ class Tags:
         if n_tags > _MAX_TAGS:
             raise ValueError(f"{n_tags:,} tags announced, at most {_MAX_TAGS:,} are read")
         if n_tags == 0:
-            raise ValueError("it has no tags")
+            raise ValueError("no tags")
         at += struct.calcsize("<" + count)
         size = struct.calcsize("<" + entry)
         if at + n_tags * size > len(data):
@@ -78,14 +78,14 @@ class Tags:
 
     def _unpack(self, kind: str, at: int) -> tuple[int, ...]:
         if at + struct.calcsize("<" + kind) > len(self.data):
-            raise EOFError(f"the tags begin behind the end of the file, after {len(self.data):,} bytes")
+            raise EOFError(f"the tags begin after the end of the file at byte {len(self.data):,}")
         return struct.unpack_from(self.order + kind, self.data, at)
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._entries
 
     def raw(self, tag: int) -> bytes:
-        """Return the bytes of a tag's values, as they are stored; none where there is no such tag."""
+        """Return the values of a tag as stored bytes; no bytes if the tag is missing."""
         kind, n_values, at = self._entries.get(tag, (1, 0, 0))
         n_bytes = n_values * np.dtype(_KINDS.get(kind, "u1")).itemsize
         if at + n_bytes > len(self.data):
@@ -93,17 +93,17 @@ class Tags:
         return bytes(self.data[at : at + n_bytes])
 
     def integers(self, tag: int, limit: int) -> npt.NDArray[np.int64]:
-        """Return the first values of a tag, at most `limit`; none where it is missing."""
+        """Return the first values of a tag, at most `limit`; none if it is missing."""
         kind, n_values, at = self._entries.get(tag, (1, 0, 0))
         if kind not in _INTEGERS:
             raise ValueError(f"tag {tag} has values of type {kind}, which is not a type of integers")
         values = self._values(tag, kind, min(n_values, limit), at)
-        if values.dtype.itemsize == 8:  # what lies beyond 63 bits lies beyond any file
+        if values.dtype.itemsize == 8:  # an offset of more than 63 bits is after the end of any file
             values = np.minimum(values, np.array(np.iinfo(np.int64).max, values.dtype))
         return values.astype(np.int64)
 
     def integer(self, tag: int, default: int, low: int = 0, high: int = 0xFFFF) -> int:
-        """Return the first value of a tag without which the file cannot be read."""
+        """Return the first value of a required tag; raise if it is out of range."""
         values = self.integers(tag, 1)
         value = int(values[0]) if values.size else default
         if not low <= value <= high:
@@ -111,7 +111,7 @@ class Tags:
         return value
 
     def hint(self, tag: int, default: int, low: int = 0, high: int = 0xFFFF) -> int:
-        """Return the one value of a tag, or `default` where it is missing or not sound, as libtiff does."""
+        """Return the value of a tag, or `default` if it is missing or invalid, as libtiff does."""
         kind, n_values, at = self._entries.get(tag, (0, 0, 0))
         if kind not in _INTEGERS or n_values != 1 or at >= len(self.data):
             return default
@@ -119,12 +119,12 @@ class Tags:
         return value if low <= value <= high else default
 
     def hints(self, tag: int, n_values: int) -> list[int]:
-        """Return the values of a tag; none where they are not so many integers, as libtiff takes it."""
+        """Return the values of a tag; none unless they are `n_values` integers, as libtiff does."""
         kind, found, at = self._entries.get(tag, (0, 0, 0))
         return self._values(tag, kind, found, at).tolist() if kind in _INTEGERS and found == n_values else []
 
     def floats(self, tag: int, default: tuple[Any, ...]) -> npt.NDArray[np.float32]:
-        """Return as many values as `default` has, or `default` where they are missing or of another number."""
+        """Return the values of a tag, or `default` if their number is not that of `default`."""
         kind, n_values, at = self._entries.get(tag, (0, 0, 0))
         if n_values != len(default) or kind not in _KINDS:
             return np.array(default, np.float32)
@@ -134,10 +134,10 @@ class Tags:
         return values.astype(np.float32)
 
     def same(self, tag: int, default: int, n_samples: int) -> int:
-        """Return a value that is stored once, or for every sample."""
+        """Return the value of a tag that has one value, or an equal one per sample."""
         values = self.integers(tag, n_samples)
         if values.size and (values != values[0]).any():
-            raise UnreadTiffError(f"samples of different kinds ({', '.join(map(str, values))} in tag {tag})")
+            raise UnsupportedTiffError(f"samples of different kinds ({', '.join(map(str, values))} in tag {tag})")
         return int(values[0]) if values.size else default
 
     def _values(self, tag: int, kind: int, n_values: int, at: int) -> npt.NDArray[Any]:
@@ -148,7 +148,7 @@ class Tags:
 
 
 class Layout(NamedTuple):
-    """How a TIFF stores its pixels. Sizes are in pixels, offsets and counts in bytes."""
+    """Layout of the pixels of a TIFF. Sizes are in pixels, offsets and counts in bytes."""
 
     order: str
     width: int
@@ -164,24 +164,24 @@ class Layout(NamedTuple):
     extra: tuple[int, ...]
     alpha: int  # 0 none, 1 associated, 2 unassociated
     orientation: int
-    subsampling: tuple[int, ...]  # columns and rows of YCbCr that share a colour
+    subsampling: tuple[int, ...]  # columns and rows of YCbCr with a common colour
     tiled: bool
     block_width: int
     block_height: int
 
     @property
     def across(self) -> int:
-        """Number of blocks (strips or tiles) beside each other."""
+        """Number of blocks (strips or tiles) per row of blocks."""
         return -(-self.width // self.block_width)
 
     @property
     def down(self) -> int:
-        """Number of blocks below each other."""
+        """Number of rows of blocks."""
         return -(-self.height // self.block_height)
 
 
 def layout_of(tags: Tags) -> Layout:
-    """Return how the pixels are stored, without a look at any of them."""
+    """Return the layout of the pixels, by the tags only."""
     width, height = tags.integer(256, 0, 1, 0x7FFFFFFF), tags.integer(257, 0, 1, 0x7FFFFFFF)
     tiled = 322 in tags or 323 in tags
     if tiled:
@@ -196,7 +196,7 @@ def layout_of(tags: Tags) -> Layout:
     n_samples = tags.integer(277, 3 if old_jpeg and photometric == 6 else 1, 1)
     bits = tags.same(258, 8 if old_jpeg else 1, n_samples)
     extra = tuple(tags.integers(338, n_samples).tolist())
-    if photometric == -1:  # OpenCV refuses these; libtiff's guess
+    if photometric == -1:  # OpenCV refuses such files; this is libtiff's guess
         photometric = {1: 0 if compression in (2, 3, 4, 32771) else 1, 3: 2}.get(n_samples - len(extra), -1)
     colours = _COLOURS.get(photometric, 0)
     if colours and n_samples - len(extra) > colours:
@@ -228,14 +228,14 @@ def layout_of(tags: Tags) -> Layout:
 
 
 def blocks_of(tags: Tags, layout: Layout, n_bytes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the offsets and byte counts of all blocks, plane after plane, checked against the end of the file.
+    """Return the offsets and byte counts of all blocks, plane by plane, checked against the size of the file.
 
     Parameters
     ----------
     tags, layout
-        Of the file.
+        Tags and layout of the file.
     n_bytes
-        Size of a whole block that is not compressed, as libtiff estimates it.
+        Estimate of libtiff for the bytes of a full block without compression.
     """
     n_blocks = layout.across * layout.down * (layout.n_samples if layout.planes else 1)
     name = "tiles" if layout.tiled else "strips"
@@ -256,8 +256,8 @@ def blocks_of(tags: Tags, layout: Layout, n_bytes: int) -> tuple[npt.NDArray[np.
     if counts.size < n_blocks:
         raise ValueError(f"{n_blocks:,} {name} announced, byte counts of {counts.size:,} found")
     if (offsets < 0).any() or (counts <= 0).any():
-        raise ValueError(f"one of its {name} has an offset or byte count that is not positive")
-    ends = np.minimum(offsets, end) + np.minimum(counts, end + 1)  # no sum of two large ones
+        raise ValueError(f"an offset or byte count of its {name} is not positive")
+    ends = np.minimum(offsets, end) + np.minimum(counts, end + 1)  # avoids an overflow
     last = int(np.argmax(ends))
     if ends[last] > end:
         where = int(offsets[last]) + int(counts[last])

@@ -19,6 +19,7 @@ from imgmatch_df.errors import Failure, without_warnings
 from imgmatch_df.frames import clustering, pairs
 from imgmatch_df.hashes.kinds import documented_kinds, empty_row, hash_kind, hash_kinds
 from imgmatch_df.options import Options
+from imgmatch_df.schemes import public_schemes
 from imgmatch_df.server.hash_queue import Hasher, Row
 from imgmatch_df.server.settings import Settings
 from imgmatch_df.sources import Source, describe, parse_source
@@ -82,14 +83,12 @@ def _source(row: Row) -> str | Failure | None:
     if source is None or source is not row[RECORD].get("_url"):
         return source
     named = parse_source(source)
-    if isinstance(named, Source) and named.kind == "url" and str(named.value)[:8].lower().startswith(_ALLOWED):
+    if isinstance(named, Source) and named.kind == "url" and named.scheme in public_schemes():
         return source
     if isinstance(named, Failure) and named.status == "missing":
         return named
-    return Failure("bad_source", f"'_url' must be an http or https address, got {describe(source)!r}")
-
-
-_ALLOWED = ("http://", "https://")
+    allowed = " or ".join(public_schemes())
+    return Failure("bad_source", f"'_url' must be an {allowed} URL, got {describe(source)!r}")
 
 
 def _public_detail(row: Row) -> str | None:

@@ -19,7 +19,7 @@ from imgmatch_df.batch.isolation import LOW, DeclinedError, Decoders, DecodersUn
 from imgmatch_df.batch.run import hash_source
 from imgmatch_df.columns import DETAIL, HEIGHT, STATUS, WIDTH
 from imgmatch_df.errors import Failure
-from imgmatch_df.fetching.scheduler import Download, network
+from imgmatch_df.fetching.scheduler import Download, shared_scheduler
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, HashKind, hash_kinds
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
@@ -212,7 +212,7 @@ class Hasher:
             for picture in left:
                 picture.release()
             if download is not None and job.n_open:
-                network().stop(download)
+                shared_scheduler().stop(download)
             if job.done.done() and not job.done.cancelled():
                 job.done.exception()  # seen, also where something else failed first
         return [row for row in job.rows if row is not None]
@@ -283,7 +283,7 @@ class Hasher:
                 self._put(job, positions[number], row)
 
         download = Download(list(places), self._options, arrived)
-        network().start(download)
+        shared_scheduler().start(download)
         return download
 
     def _add(self, queue: _Queue, job: _Job, pictures: Sequence[_Picture]) -> None:

@@ -237,7 +237,7 @@ def test_a_lack_of_memory_costs_the_row(encoded, monkeypatch):
 
         return call
 
-    for module, name, status in ((decode, "decode_picture", "decode_failed"), (read, "read_source", "fetch_failed")):
+    for module, name, status in ((decode, "decode_image", "decode_failed"), (read, "read_source", "fetch_failed")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, huge(getattr(module, name)))
             out = frame.imgmatch.visual_hash("image")

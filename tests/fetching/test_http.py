@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
 from imgmatch_df.documented.responses import visual_hash_response
-from imgmatch_df.fetching import circuit_breaker, curl, http, scheduler
+from imgmatch_df.fetching import circuit_breaker, curl, http, retry, scheduler
 from imgmatch_df.options import make_options
 
 ENGINES = ["eager", "in-memory", "streaming"]
@@ -29,7 +29,7 @@ def server(encoded):
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch):
-    monkeypatch.setattr(scheduler, "_BACKOFF_S", 0.02)
+    monkeypatch.setattr(retry, "POLICY", retry.RetryPolicy(first_wait_s=0.02))
 
 
 def hashed(urls, **options):
@@ -152,8 +152,8 @@ def test_what_goes_wrong_on_our_side_ends_the_batch_and_nothing_else(server, mon
         raise ZeroDivisionError
 
     for name, paths in (
-        ("judge_head", ["/empty", "/ok/1.jpg"]),
-        ("read_head", ["/empty", "/ok/1.jpg", "/slow-headers"]),
+        ("check_header", ["/empty", "/ok/1.jpg"]),
+        ("parse_header", ["/empty", "/ok/1.jpg", "/slow-headers"]),
         ("clean_url", ["/ok/1.jpg"]),
     ):
         with monkeypatch.context() as patch:
@@ -188,31 +188,31 @@ def test_a_response_that_nobody_asked_for_is_not_that_of_the_next_url(server, en
         ("/status/204", "fetch_failed", "HTTP 204 after 1 attempt"),
         ("/status/500", "fetch_failed", "HTTP 500 after 3 attempts"),
         ("/status/429", "fetch_failed", "HTTP 429 after 3 attempts"),
-        ("/status/206", "fetch_failed", "HTTP 206, a part of the picture"),
-        ("/slow-headers", "fetch_timeout", "no whole answer within 0.6 s after 3 attempts"),
-        ("/drip", "fetch_timeout", "no whole answer within 0.6 s after 3 attempts"),
+        ("/status/206", "fetch_failed", "HTTP 206, a part of the image"),
+        ("/slow-headers", "fetch_timeout", "no complete response within 0.6 s after 3 attempts"),
+        ("/drip", "fetch_timeout", "no complete response within 0.6 s after 3 attempts"),
         ("/endless-headers", "fetch_failed", "HTTP"),
         ("/announced", "too_many_bytes", "1,099,511,627,776 bytes, more than max_bytes=268,435,456"),
-        ("/cut", "fetch_failed", "the connection ended with 500 of 1,000 bytes after 3 attempts"),
-        ("/cut-chunked", "fetch_failed", "the connection ended with 100 bytes after 3 attempts"),
-        ("/reset", "fetch_failed", "the connection ended before the answer after 3 attempts"),
-        ("/hang-up", "fetch_failed", "the connection ended before the answer after 3 attempts"),
-        ("/garbage", "fetch_failed", "the answer is no HTTP after 1 attempt"),
-        ("/long-header", "fetch_failed", "the answer is no HTTP after 1 attempt"),
+        ("/cut", "fetch_failed", "the connection ended after 500 of 1,000 bytes after 3 attempts"),
+        ("/cut-chunked", "fetch_failed", "the connection ended after 100 bytes after 3 attempts"),
+        ("/reset", "fetch_failed", "the connection ended before a response after 3 attempts"),
+        ("/hang-up", "fetch_failed", "the connection ended before a response after 3 attempts"),
+        ("/garbage", "fetch_failed", "the response is not HTTP after 1 attempt"),
+        ("/long-header", "fetch_failed", "the response is not HTTP after 1 attempt"),
         ("/late-404", "not_found", "HTTP 404 after 1 attempt"),
         ("/html", "decode_failed", "got text/html, 512 bytes"),
         ("/empty", "missing", "zero bytes"),
         ("/odd-header/empty", "missing", "zero bytes"),
-        ("/interim", "fetch_timeout", "no whole answer within 0.6 s after 3 attempts"),
-        ("/broken-zip", "fetch_failed", "no sound gzip"),
-        ("/unknown-zip", "fetch_failed", "'x-compress', which was not asked for"),
+        ("/interim", "fetch_timeout", "no complete response within 0.6 s after 3 attempts"),
+        ("/broken-zip", "fetch_failed", "the body is not valid gzip"),
+        ("/unknown-zip", "fetch_failed", "unsupported Content-Encoding 'x-compress'"),
         ("/loop", "fetch_failed", "more than 5 redirects"),
         ("/hops/6", "fetch_failed", "more than 5 redirects"),
-        ("/nowhere", "fetch_failed", "HTTP 301, a redirect that does not say where to"),
+        ("/nowhere", "fetch_failed", "HTTP 301, a redirect without a Location header"),
         ("/to?u=file:///etc/passwd", "fetch_blocked", "blocked: redirected to another scheme, file:"),
         ("/to?u=ftp://127.0.0.1/a", "fetch_blocked", "blocked: redirected to another scheme, ftp:"),
         ("/to?u=data:,x", "fetch_blocked", "blocked: redirected to another scheme, data:"),
-        ("/to?u=http://[", "fetch_failed", "no address"),
+        ("/to?u=http://[", "fetch_failed", "redirected to an invalid URL"),
     ],
 )
 def test_what_goes_wrong(server, path, status, detail):
@@ -274,10 +274,11 @@ def test_a_look_up_that_fails_too_late_is_nobodys_business(monkeypatch, caplog):
 def test_many_hosts_are_looked_up_in_linear_time_and_forgotten(server, monkeypatch):
     """16,000 hosts took a minute of the network's thread when the table of places was made anew for each."""
     monkeypatch.setattr(curl, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
-    monkeypatch.setattr(curl, "_MAX_PLACES", 20)
+    monkeypatch.setattr(curl, "_MAX_RESOLVED", 20)
     urls = [server.url(f"/ok/{n}.jpg", f"h{n}.example") for n in range(100)]
     assert hashed(urls)["status"].to_list() == ["ok"] * 100
-    assert len(scheduler.network()._web._pools[True]._places) == 20
+    client = scheduler.shared_scheduler()._transports[http.HttpClient]
+    assert len(client._pools[True]._resolved) == 20
 
 
 # --- trying again ----------------------------------------------------------------------------------------------------
@@ -305,7 +306,7 @@ def test_attempts(server):
 
 
 def test_our_own_waits_never_end_the_attempts(server, monkeypatch):
-    monkeypatch.setattr(scheduler, "_BACKOFF_S", 0.2)
+    monkeypatch.setattr(retry, "POLICY", retry.RetryPolicy(first_wait_s=0.2))
     server.targets.clear()
     assert fail(server.url("/status/503"), timeout_s=0.3, attempts=6)[1] == "HTTP 503 after 6 attempts"
     assert server.targets.total() == 6
@@ -324,7 +325,7 @@ def test_a_server_that_asks_for_an_hour_is_not_waited_for(server):
     start = monotonic()
     assert fail(server.url("/busy?after=3600")) == (
         "fetch_failed",
-        "HTTP 429, which asks to wait 3,600 s, after 1 attempt",
+        "HTTP 429, Retry-After 3,600 s, after 1 attempt",
     )
     assert monotonic() - start < 2
 
@@ -419,7 +420,7 @@ def test_a_resolver_that_lies_is_caught_at_the_socket(server, monkeypatch):
     async def find(host, port, look_ups, *, check):
         return f"+{host}:{port}:127.0.0.1"
 
-    monkeypatch.setattr(curl, "_find_place", find)
+    monkeypatch.setattr(curl, "_resolve_for_curl", find)
     assert fail(server.url("/ok/1.jpg", "liar.example"), allow_private_networks=False)[0] == "fetch_blocked"
 
 
@@ -535,7 +536,7 @@ def test_bytes_in_flight_are_bounded_and_never_lock_up(server):
     urls = [server.url(f"/sized/{500_000 + n}") for n in range(64)]
     out = hashed(urls, max_bytes_in_flight=100_000, timeout_s=5)
     assert set(out["status"]) == {"decode_failed"}
-    assert scheduler.network()._memory.n_bytes == 0
+    assert scheduler.shared_scheduler()._budget.n_bytes == 0
 
 
 @pytest.mark.parametrize("way", ["bits", "bits/zipped"])
@@ -546,7 +547,7 @@ def test_bodies_that_wait_for_memory_are_whole(server, encoded, way):
     for max_bytes_in_flight in (1, 1000, 20_000, 100_000):
         out = hashed(urls, max_bytes_in_flight=max_bytes_in_flight, timeout_s=5)
         assert out["phash"].to_list() == expected
-    assert scheduler.network()._memory.n_bytes == 0
+    assert scheduler.shared_scheduler()._budget.n_bytes == 0
 
 
 def test_strict_names_the_first_row_in_row_order(server):
@@ -595,8 +596,8 @@ def test_many_rows_of_which_a_third_fail_in_every_way(server):
     out = frame.lazy().with_columns(pl.col("url").imgmatch.visual_hash(**options)).unnest("visual_hash").collect()
     assert out["index"].to_list() == list(range(2000))
     assert out["status"].to_list() == expected
-    assert scheduler.network()._memory.n_bytes == 0
-    assert scheduler.network()._n_open == 0
+    assert scheduler.shared_scheduler()._budget.n_bytes == 0
+    assert scheduler.shared_scheduler()._n_connections == 0
 
 
 def test_rows_of_a_host_that_does_not_respond_fail_at_once(server, fresh_server, monkeypatch):
@@ -642,11 +643,11 @@ def test_a_redirect_to_a_host_that_does_not_respond_is_not_held_against_the_host
 
 def test_rows_that_fail_at_once_give_others_a_turn():
     answered, seen, done = [], [], threading.Event()
-    the_network = scheduler.network()
+    shared = scheduler.shared_scheduler()
 
     def begin():
-        the_network._add(download)
-        the_network._loop.call_soon(lambda: seen.append(len(answered)))
+        shared._add(download)
+        shared._loop.call_soon(lambda: seen.append(len(answered)))
 
     def arrived(position, answer, release):
         answered.append(answer.status)
@@ -655,7 +656,7 @@ def test_rows_that_fail_at_once_give_others_a_turn():
 
     urls = [f"ftp://h{n}.example/a.jpg" for n in range(5000)]
     download = scheduler.Download(urls, make_options(schemes=["http"]), arrived)
-    the_network._loop.call_soon_threadsafe(begin)
+    shared._loop.call_soon_threadsafe(begin)
     assert done.wait(20)
     assert seen[0] < 1000
     assert set(answered) == {"fetch_blocked"}
@@ -704,7 +705,7 @@ def test_look_ups_of_names_take_a_bounded_number_of_threads(monkeypatch):
     out = hashed(urls, timeout_s=0.2, attempts=1, n_connections=1000)
     release.set()
     assert set(out["status"]) == {"fetch_timeout"}
-    assert most == curl._MAX_LOOK_UPS
+    assert most == curl._MAX_LOOKUPS
     while n_under_way:
         sleep(0.01)
 
@@ -717,7 +718,7 @@ def test_a_body_in_small_chunks_gives_others_a_turn_and_is_whole(server, encoded
     expected = pl.Series(encoded[:1]).imgmatch.phash().item()
     for n_bytes in (1, 2, 64, 5000):
         assert hashed([server.url(f"/crumbs?bytes={n_bytes}&end=1")])["phash"].item() == expected
-    assert scheduler.network()._memory.n_bytes == 0
+    assert scheduler.shared_scheduler()._budget.n_bytes == 0
 
 
 def test_what_a_server_says_is_shown_without_control_characters(server, tmp_path):

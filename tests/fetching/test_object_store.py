@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_series_equal
 
-from imgmatch_df.fetching import object_store, scheduler
+from imgmatch_df.fetching import object_store, retry, scheduler
 
 pytest.importorskip("s3fs")
 moto_server = pytest.importorskip("moto.server")
@@ -50,7 +50,7 @@ def bucket(storage_options, encoded):
 
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch):
-    monkeypatch.setattr(scheduler, "_BACKOFF_S", 0.02)
+    monkeypatch.setattr(retry, "POLICY", retry.RetryPolicy(first_wait_s=0.02))
 
 
 def hashed(urls, **options):
@@ -78,7 +78,7 @@ def test_large_objects_come_in_pieces(bucket, storage_options, encoded):
     urls = [f"s3://{bucket}/{n_bytes}.jpg" for n_bytes in (1 << 20, (1 << 20) + 1, 10 << 20)]
     out = hashed(urls, storage_options=storage_options, max_bytes_in_flight=1 << 20)
     assert out["phash"].to_list() == [expected] * 3
-    assert scheduler.network()._memory.n_bytes == 0
+    assert scheduler.shared_scheduler()._budget.n_bytes == 0
     out = hashed(urls, storage_options=storage_options, max_bytes=1 << 20)
     assert out["status"].to_list() == ["ok", "too_many_bytes", "too_many_bytes"]
     assert "10,485,760 bytes" in out["detail"][2]
@@ -133,14 +133,14 @@ def test_servers_of_anyones_choice_need_permission(scheme):
 def test_unknown_schemes():
     assert fail("foo://a/b.jpg", allow_private_networks=True, storage_options={}) == (
         "bad_source",
-        "nothing is known to read foo: addresses",
+        "unknown scheme foo:",
     )
 
 
 def test_without_the_extra_the_row_says_which(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     assert object_store._make_filesystem("s3", "s3://b/a.jpg", {}).detail == (
-        "s3: addresses need imgmatch-df[cloud]: pip install 'imgmatch-df[cloud]'"
+        "s3: URLs need imgmatch-df[cloud]: pip install 'imgmatch-df[cloud]'"
     )
 
 
@@ -174,7 +174,8 @@ def test_filesystems_of_old_credentials_are_let_go(bucket, storage_options, enco
         assert read(0) == expected  # what is in use stays
     gc.collect()
     assert len(made) == 7
-    assert len(scheduler.network()._cloud._filesystems) == 3
+    transport = scheduler.shared_scheduler()._transports[object_store.ObjectStoreClient]
+    assert len(transport._filesystems) == 3
     assert sum(one() is not None for one in made) == 3
 
 

@@ -23,7 +23,7 @@ HEAD = """
 import os, signal, sys, threading, time
 import polars as pl
 import imgmatch_df
-from imgmatch_df.fetching import scheduler as network
+from imgmatch_df.fetching import scheduler
 from imgmatch_df.batch.run import hash_batch
 from imgmatch_df.options import Options
 options = dict(allow_private_networks=True, timeout_s=20)
@@ -63,7 +63,7 @@ def test_nothing_is_heard_at_exit(server):
 def test_an_exit_does_not_wait_for_slow_servers(server):
     code = """
 threading.Thread(target=slow.imgmatch.phash, kwargs=options, daemon=True).start()
-while network._network is None or not network._network._n_open:
+while scheduler._scheduler is None or not scheduler._scheduler._n_connections:
     time.sleep(0.05)
 print("leaving", flush=True)
 """
@@ -134,7 +134,7 @@ print(good.imgmatch.phash(**options).null_count())
 def test_ctrl_c_stops_at_once_and_leaves_nothing_behind(server, call):
     code = f"""
 def press():
-    while network._network is None or not network._network._n_open:
+    while scheduler._scheduler is None or not scheduler._scheduler._n_connections:
         time.sleep(0.05)
     time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGINT)
@@ -152,7 +152,8 @@ try:
 except KeyboardInterrupt:
     time.sleep(0.5)
 names = [thread.name for thread in threading.enumerate() if thread.name.startswith("imgmatch")]
-print(network._network._n_open, len(network._network._downloads), sorted(set(names) - {{"imgmatch_0", "imgmatch_1"}}))
+shared = scheduler._scheduler
+print(shared._n_connections, len(shared._downloads), sorted(set(names) - {{"imgmatch_0", "imgmatch_1"}}))
 """
     began = time.monotonic()
     n_open, n_downloads, names = run(server, code).split(maxsplit=2)
@@ -260,7 +261,7 @@ print(peak(24000) - small)
 
 def test_no_more_sockets_than_the_loop_can_watch(encoded, monkeypatch):
     """On Windows that is a number below 512, whatever the caller allows."""
-    monkeypatch.setattr(scheduler, "_MAX_OPEN", 4)
+    monkeypatch.setattr(scheduler, "_MAX_CONNECTIONS", 4)
     with HostileServer(encoded) as server:
         server.latency_s = 0.02
         frame = pl.DataFrame({"url": [server.url(f"/ok/{number}.jpg") for number in range(40)]})

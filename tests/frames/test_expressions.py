@@ -41,13 +41,13 @@ def opencv_hashes(data: bytes) -> tuple[int, bytes]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the pictures that were decoded."""
     sizes: list[int] = []
-    original = decode.decode_picture
+    original = decode.decode_image
 
     def counting(data, options):
         sizes.append(len(memoryview(data)))
         return original(data, options)
 
-    monkeypatch.setattr(decode, "decode_picture", counting)
+    monkeypatch.setattr(decode, "decode_image", counting)
     return sizes
 
 

@@ -15,7 +15,7 @@ from test_decode import as_seen, by_opencv
 import imgmatch_df
 from imgmatch_df import ArgumentError, StoreError
 from imgmatch_df.images.alpha import composite
-from imgmatch_df.images.decode import decode_picture
+from imgmatch_df.images.decode import decode_image
 from imgmatch_df.options import Options
 
 GREY = {"white": 255, "black": 0}
@@ -32,7 +32,7 @@ def over(pixels, alpha, background):
 
 
 def seen(data, alpha):
-    return as_seen(decode_picture(data, Options(alpha=alpha)))
+    return as_seen(decode_image(data, Options(alpha=alpha)))
 
 
 def test_every_value_over_every_alpha():

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from imgmatch_df.images import avif
-from imgmatch_df.images.decode import Picture, decode_picture
+from imgmatch_df.images.decode import decode_image
+from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import Options
 
 
@@ -59,15 +60,15 @@ def test_a_sequence_is_judged_by_its_first_frame():
         first, *others = (image.convert(mode) for image in images)
         first.save(stream, "AVIF", save_all=True, append_images=others, speed=10)
         assert avif.largest_frame(stream.getvalue()) == (64, 48)
-        assert isinstance(decode_picture(stream.getvalue(), Options()), Picture)
+        assert isinstance(decode_image(stream.getvalue(), Options()), DecodedImage)
 
 
 def test_max_pixels_holds_for_what_is_decoded():
     data = saying(encode((1200, 900), "L"), 64, 64)
-    small = decode_picture(data, Options(max_pixels=1_000_000))
+    small = decode_image(data, Options(max_pixels=1_000_000))
     assert small.status == "too_many_pixels"
     assert small.detail.startswith("1200x900 = 1,080,000 pixels")
-    assert isinstance(decode_picture(data, Options(max_pixels=1_080_000)), Picture)
+    assert isinstance(decode_image(data, Options(max_pixels=1_080_000)), DecodedImage)
 
 
 def test_a_frame_that_may_have_a_size_of_its_own_counts_as_the_largest_possible():
@@ -133,7 +134,7 @@ BOMBS = {
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs_of_boxes_are_refused_at_once(name):
     started = time.thread_time()
-    result = decode_picture(in_meta(encode(), BOMBS[name]), Options())
+    result = decode_image(in_meta(encode(), BOMBS[name]), Options())
     assert result.status == "decode_failed"
     assert result.detail.startswith(("broken AVIF: more than 10,000 boxes", "broken AVIF: a box ", "broken AVIF: two"))
     assert time.thread_time() - started < 3
@@ -142,8 +143,8 @@ def test_bombs_of_boxes_are_refused_at_once(name):
 def test_a_few_more_boxes_are_no_matter():
     plain = encode()
     data = in_meta(plain, box(b"free") * 50)
-    assert decode_picture(data, Options())[1:] == decode_picture(plain, Options())[1:]
-    assert isinstance(decode_picture(plain + box(b"free") * 50, Options()), Picture)
+    assert decode_image(data, Options())[1:] == decode_image(plain, Options())[1:]
+    assert isinstance(decode_image(plain + box(b"free") * 50, Options()), DecodedImage)
 
 
 def test_a_second_description_of_the_items_is_refused():
@@ -157,7 +158,7 @@ def test_a_second_description_of_the_items_is_refused():
 def test_cut_and_mutated_files_are_refused_or_decoded():
     data = encode(mode="RGBA")
     for end in range(12, len(data), 7):
-        assert decode_picture(data[:end], Options()).status == "decode_failed"
+        assert decode_image(data[:end], Options()).status == "decode_failed"
     for at in range(len(data)):
         for value in (0, 255):
-            decode_picture(data[:at] + bytes([value]) + data[at + 1 :], Options(max_pixels=1_000_000))
+            decode_image(data[:at] + bytes([value]) + data[at + 1 :], Options(max_pixels=1_000_000))

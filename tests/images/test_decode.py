@@ -30,12 +30,13 @@ from drawing import (
 from PIL import GifImagePlugin, Image, ImageFile
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.images import bmp, decode
+from imgmatch_df.images import bmp, decode, formats
 from imgmatch_df.images import pixels as pixels_module
 from imgmatch_df.images import pnm as pnm_module
-from imgmatch_df.images.decode import Picture, decode_picture
-from imgmatch_df.images.exif import exif_orientation
+from imgmatch_df.images.decode import decode_image
+from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.images.jpeg import read_segments
+from imgmatch_df.images.orientation import exif_orientation
 from imgmatch_df.options import Options
 
 OPTIONS = Options()
@@ -74,7 +75,7 @@ def by_opencv(data):
 
 def as_seen(picture):
     """The picture as RGB, its orientation applied; its promises are checked on the way."""
-    assert isinstance(picture, Picture), picture
+    assert isinstance(picture, DecodedImage), picture
     pixels = picture.pixels
     assert pixels.dtype == np.uint8
     assert pixels.flags.c_contiguous
@@ -87,7 +88,7 @@ def as_seen(picture):
 
 
 def detail_of(data, status="decode_failed", options=OPTIONS):
-    failure = decode_picture(data, options)
+    failure = decode_image(data, options)
     assert isinstance(failure, Failure), failure
     assert failure.status == status
     assert "\n" not in failure.detail
@@ -99,7 +100,7 @@ class TestPixels:
     @pytest.mark.parametrize("kind", FORMATS)
     def test_equal_opencv(self, kind, size):
         for name, data in every_file(sum(size), *size, kind=f"{kind}/"):
-            ours, truth = as_seen(decode_picture(data, OPTIONS)), by_opencv(data)
+            ours, truth = as_seen(decode_image(data, OPTIONS)), by_opencv(data)
             if truth is None:
                 assert name in ONLY_OURS or size != (67, 45), name
             elif name not in DIFFERENT:
@@ -123,13 +124,13 @@ class TestPixels:
     )
     def test_equal_opencv_as_large_as_cameras_make_them(self, kind, width, height):
         data = next(data for _, data in every_file(1, width, height, kind=kind))
-        np.testing.assert_array_equal(as_seen(decode_picture(data, OPTIONS)), by_opencv(data))
+        np.testing.assert_array_equal(as_seen(decode_image(data, OPTIONS)), by_opencv(data))
 
     @pytest.mark.parametrize("name", sorted(DIFFERENT))
     def test_the_list_of_differences_is_not_out_of_date(self, name):
         for found, data in every_file(1, kind=name):
             if found == name:
-                ours, truth = as_seen(decode_picture(data, OPTIONS)), by_opencv(data)
+                ours, truth = as_seen(decode_image(data, OPTIONS)), by_opencv(data)
                 assert ours.shape != truth.shape or (ours != truth).any()
 
     @pytest.mark.parametrize("subsampling", [0, 1, 2, "4:1:1"])
@@ -137,13 +138,13 @@ class TestPixels:
     def test_jpegs_of_all_odd_sizes(self, subsampling, progressive):
         for width in range(1, 40, 3):
             data = jpeg(draw(width, width, 41 - width), subsampling=subsampling, progressive=progressive, quality=60)
-            np.testing.assert_array_equal(as_seen(decode_picture(data, OPTIONS)), by_opencv(data))
+            np.testing.assert_array_equal(as_seen(decode_image(data, OPTIONS)), by_opencv(data))
 
     def test_several_blocks_of_memory(self):
         # Pillow keeps more than 16 MiB in several blocks, which Arrow cannot show in one piece.
         for shape, format_ in (((4200, 4100), "BMP"), ((2200, 2100, 3), "BMP"), ((2200, 2100, 4), "TIFF")):
             pixels = np.random.default_rng(1).integers(0, 256, shape, np.uint8)
-            seen = as_seen(decode_picture(save(Image.fromarray(pixels), format_), OPTIONS))
+            seen = as_seen(decode_image(save(Image.fromarray(pixels), format_), OPTIONS))
             if format_ == "BMP":
                 np.testing.assert_array_equal(seen.T[0].T if pixels.ndim == 2 else seen, pixels)
             else:
@@ -151,22 +152,22 @@ class TestPixels:
 
     def test_integers_and_floats_are_stretched_from_least_to_largest(self):
         values = np.array([[-5.0, 0.0, 5.0], [np.nan, 2.5, np.inf]], np.float32)
-        grey = decode_picture(tiff(values), OPTIONS).pixels
+        grey = decode_image(tiff(values), OPTIONS).pixels
         np.testing.assert_array_equal(grey, [[0, 128, 255], [128, 191, 128]])
-        flat = decode_picture(tiff(np.full((3, 3), 70_000, np.int32)), OPTIONS).pixels
+        flat = decode_image(tiff(np.full((3, 3), 70_000, np.int32)), OPTIONS).pixels
         assert not flat.any()
 
     def test_a_deep_grey_of_any_largest_value(self):
         values = np.arange(12, dtype=np.uint16).reshape(3, 4) * 90
         for largest in (1000, 1023, 4095):
             data = pnm(values, 5, largest)
-            np.testing.assert_array_equal(as_seen(decode_picture(data, OPTIONS)), by_opencv(data))
+            np.testing.assert_array_equal(as_seen(decode_image(data, OPTIONS)), by_opencv(data))
 
     @pytest.mark.parametrize("strategy", list(GifImagePlugin.LoadingStrategy))
     def test_gif_under_any_loading_strategy_of_the_user(self, strategy, monkeypatch):
         monkeypatch.setattr(GifImagePlugin, "LOADING_STRATEGY", strategy)
         data = gif([(draw(1, 40, 30, 1) // 2, 0, 0)], (40, 30), palette_bytes(1, 128))
-        np.testing.assert_array_equal(as_seen(decode_picture(data, OPTIONS)), by_opencv(data))
+        np.testing.assert_array_equal(as_seen(decode_image(data, OPTIONS)), by_opencv(data))
 
 
 class TestOrientation:
@@ -179,7 +180,7 @@ class TestOrientation:
         # The same drawing, turned by hand.
         upright = Image.fromarray(draw(numbers[name], 48, 32))
         expected = TURNS[value](np.asarray(upright))
-        seen = as_seen(decode_picture(files[name], OPTIONS)).astype(int)
+        seen = as_seen(decode_image(files[name], OPTIONS)).astype(int)
         assert seen.shape == expected.shape
         assert np.abs(seen - expected).mean() < 12  # lossy, but not turned wrong
 
@@ -189,8 +190,8 @@ class TestOrientation:
         return plain[:at] + b"".join(parts) + plain[at:]
 
     def orientation(self, data):
-        assert by_opencv(data).shape == as_seen(decode_picture(data, OPTIONS)).shape
-        return decode_picture(data, OPTIONS).orientation
+        assert by_opencv(data).shape == as_seen(decode_image(data, OPTIONS)).shape
+        return decode_image(data, OPTIONS).orientation
 
     def test_values_out_of_range_are_1(self):
         for value in (0, 9, 255, 65535):
@@ -229,9 +230,9 @@ class TestOrientation:
 
 class TestFastPath:
     def test_a_plain_jpeg_never_sees_pillow(self, monkeypatch):
-        monkeypatch.setattr(decode, "_decode_with_pillow", None)
+        monkeypatch.setattr(formats, "decode_with_pillow", None)
         for pixels in (draw(1), draw(1, channels=1)):
-            assert as_seen(decode_picture(jpeg(pixels, 5), OPTIONS)).size
+            assert as_seen(decode_image(jpeg(pixels, 5), OPTIONS)).size
 
     @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("JPEG/", "MPO/"))])
     def test_equals_pillow(self, name):
@@ -240,27 +241,27 @@ class TestFastPath:
         assert (fast is None) == (name == "JPEG/CMYK 4:2:0")  # libjpeg-turbo has no name for this sampling
         if fast is not None:
             seen = as_seen(fast)
-            np.testing.assert_array_equal(seen, as_seen(decode._decode_with_pillow(data, decode._FORMATS[0], OPTIONS)))
+            np.testing.assert_array_equal(seen, as_seen(formats.decode_with_pillow(data, formats.JPEG, OPTIONS)))
 
     def test_garbage_after_the_end_is_no_matter(self):
         data = jpeg(draw(1))
-        np.testing.assert_array_equal(as_seen(decode_picture(data + b"garbage", OPTIONS)), by_opencv(data))
+        np.testing.assert_array_equal(as_seen(decode_image(data + b"garbage", OPTIONS)), by_opencv(data))
 
     def test_the_same_from_bytes_and_memoryview(self):
         for _, data in every_file(1):
-            first = decode_picture(data, OPTIONS)
-            first = first._replace(pixels=first.pixels.copy()) if isinstance(first, Picture) else first
-            second = decode_picture(memoryview(b"x" + data)[1:], OPTIONS)
+            first = decode_image(data, OPTIONS)
+            first = first._replace(pixels=first.pixels.copy()) if isinstance(first, DecodedImage) else first
+            second = decode_image(memoryview(b"x" + data)[1:], OPTIONS)
             assert first[1:] == second[1:]
-            if isinstance(first, Picture):
+            if isinstance(first, DecodedImage):
                 np.testing.assert_array_equal(first.pixels[..., :3], second.pixels[..., :3])
 
     def test_a_thread_keeps_one_bounded_buffer(self, monkeypatch):
         first, second = jpeg(draw(1)), jpeg(draw(2))
-        one = decode_picture(first, OPTIONS).pixels
-        assert np.shares_memory(one, decode_picture(second, OPTIONS).pixels)
+        one = decode_image(first, OPTIONS).pixels
+        assert np.shares_memory(one, decode_image(second, OPTIONS).pixels)
         monkeypatch.setattr(pixels_module, "MAX_KEPT_BYTES", 100)
-        assert not np.shares_memory(one, decode_picture(first, OPTIONS).pixels)
+        assert not np.shares_memory(one, decode_image(first, OPTIONS).pixels)
 
     def test_threads_do_not_share_buffers(self):
         files = [jpeg(draw(seed, 90, 80)) for seed in range(8)]
@@ -270,7 +271,7 @@ class TestFastPath:
         def work(start):
             for step in range(60):
                 number = (start + step) % len(files)
-                pixels = decode_picture(files[number], OPTIONS).pixels
+                pixels = decode_image(files[number], OPTIONS).pixels
                 time.sleep(0)
                 if not np.array_equal(pixels[..., :3], truths[number]):
                     wrong.append(number)
@@ -288,7 +289,7 @@ class TestScaled:
 
     @pytest.mark.parametrize("size", [(300, 200), (256, 256), (511, 700), (512, 512), (2100, 1500), (1, 3000)], ids=str)
     def test_shrinks_to_no_less_than_256_and_reports_the_whole(self, size):
-        picture = decode_picture(jpeg(draw(1, *size), 6), self.OPTIONS)
+        picture = decode_image(jpeg(draw(1, *size), 6), self.OPTIONS)
         assert (picture.height, picture.width) == size
         rows, columns = picture.pixels.shape
         assert picture.pixels.flags.c_contiguous
@@ -299,17 +300,17 @@ class TestScaled:
 
     def test_grey_is_that_of_the_file(self):
         pixels = draw(1, 300, 200)
-        scaled = decode_picture(jpeg(pixels, quality=100), self.OPTIONS).pixels
+        scaled = decode_image(jpeg(pixels, quality=100), self.OPTIONS).pixels
         grey = np.asarray(Image.fromarray(pixels).convert("L")).astype(int)
         assert np.abs(scaled - grey).max() <= 3
 
     def test_other_formats_are_read_in_full(self):
         for kind in ("PNG/RGB", "WEBP/RGB lossy", "JPEG/CMYK"):
             data = next(data for name, data in every_file(1, 600, 520, kind=kind) if name == kind)
-            np.testing.assert_array_equal(as_seen(decode_picture(data, self.OPTIONS)), by_opencv(data))
+            np.testing.assert_array_equal(as_seen(decode_image(data, self.OPTIONS)), by_opencv(data))
 
     def test_a_broken_jpeg_stays_broken(self):
-        assert decode_picture(jpeg(draw(1, 600, 520))[:5000], self.OPTIONS).status == "decode_failed"
+        assert decode_image(jpeg(draw(1, 600, 520))[:5000], self.OPTIONS).status == "decode_failed"
 
 
 class TestMaxPixels:
@@ -317,10 +318,10 @@ class TestMaxPixels:
     def test_is_inclusive_in_every_format(self, kind, monkeypatch):
         for name, data in every_file(1, 30, 20, kind=f"{kind}/"):
             tile = 32 * 32 if "tiled" in name else 600
-            assert isinstance(decode_picture(data, Options(max_pixels=max(600, tile))), Picture), name
+            assert isinstance(decode_image(data, Options(max_pixels=max(600, tile))), DecodedImage), name
             with monkeypatch.context() as patch:
-                patch.setattr(decode, "_stored", None)  # no pixel is decoded
-                patch.setattr(decode, "_load", None)
+                patch.setattr(formats, "stored", None)  # no pixel is decoded
+                patch.setattr(formats, "_load", None)
                 patch.setattr(bmp, "read_pixels", None)
                 patch.setattr(pnm_module, "read_pixels", None)
                 patch.setattr(ImageFile.ImageFile, "load", None)
@@ -372,14 +373,14 @@ class TestMaxPixels:
     def test_a_tiff_of_few_pixels_and_a_vast_tile(self):
         tags = [(322, 4, [40_000]), (323, 4, [40_000]), (324, 4, [8]), (325, 4, [100])]
         data = tiff(draw(1, 10, 10), photometric=2, deflate=True)
-        assert isinstance(decode_picture(data, OPTIONS), Picture)
+        assert isinstance(decode_image(data, OPTIONS), DecodedImage)
         assert "40000x40000" in detail_of(tiff(draw(1, 10, 10), photometric=2, tags=tags), "too_many_pixels")
 
     def test_the_limit_of_the_users_pillow_does_not_matter(self, monkeypatch):
         data = [png(draw(1, 50, 50)), jpeg(draw(1, 50, 50, 4), mode="CMYK"), tiff(draw(1, 50, 50), photometric=2)]
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # 2,500 pixels: a warning, which is an error here
         for one in data:
-            assert isinstance(decode_picture(one, OPTIONS), Picture)
+            assert isinstance(decode_image(one, OPTIONS), DecodedImage)
         assert Image.MAX_IMAGE_PIXELS == 2000
 
 
@@ -387,13 +388,13 @@ class TestNoPicture:
     @pytest.mark.parametrize(
         ("data", "word"),
         [
-            (b"<!DOCTYPE html><p>404", "not an image: a web page or XML, which is not read"),
+            (b"<!DOCTYPE html><p>404", "unsupported format: a web page or XML"),
             (b'<?xml version="1.0"?><svg/>', "SVG"),
             (b'<?xml version="1.0"?><Error/>', "a web page or XML"),
-            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG, which is not read"),
+            (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unsupported format: SVG"),
             (b"%PDF-1.7", "PDF"),
             (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
-            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which is not read"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "unsupported format: HEIC"),
             (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
             (b"8BPS\0\1", "Photoshop"),
             (b"\0\0\1\0\1\0", "an icon"),
@@ -419,7 +420,7 @@ class TestNoPicture:
             elif kind == "JPEG2000":
                 cuts = cuts[:1]  # made to be cut: what is there is a coarser picture, to OpenCV too
             for cut in cuts:
-                failure = decode_picture(data[:cut], OPTIONS)
+                failure = decode_image(data[:cut], OPTIONS)
                 assert isinstance(failure, Failure), (name, cut)
                 assert failure.status == "decode_failed"
                 assert failure.detail.split(" ")[0] in ("truncated", "broken"), failure
@@ -436,7 +437,7 @@ class TestNoPicture:
 
     def test_a_mislabelled_file_is_what_its_bytes_are(self):
         # Names play no part: a PNG called .jpg is a PNG.
-        assert isinstance(decode_picture(png(draw(1)), OPTIONS), Picture)
+        assert isinstance(decode_image(png(draw(1)), OPTIONS), DecodedImage)
 
     def test_a_png_with_a_wrong_checksum(self):
         data = bytearray(png(draw(1)))
@@ -452,7 +453,7 @@ class TestNoPicture:
         frames = [(draw(1, 8, 8, 1) // 2, 0, 0)]
         data = gif(frames, (8, 8), palette_bytes(1, 128))[:-1] + b"\x2c garbage" * 10_000
         started = time.process_time()
-        assert isinstance(decode_picture(data, OPTIONS), Picture)
+        assert isinstance(decode_image(data, OPTIONS), DecodedImage)
         assert time.process_time() - started < 0.5
 
 
@@ -467,20 +468,20 @@ class TestWarnings:
     def test_no_warning_leaks_whatever_the_users_filters(self, action):
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter(action)
-            assert isinstance(decode_picture(self.NOISY, OPTIONS), Picture)
+            assert isinstance(decode_image(self.NOISY, OPTIONS), DecodedImage)
         assert not seen
 
     def test_the_users_own_warnings_are_heard_meanwhile(self, monkeypatch):
         inside, outside = threading.Event(), threading.Event()
-        real = decode._decode_png
+        real = formats._decode_png
 
         def slow(data, options):
             inside.set()
             outside.wait(10)
             return real(data, options)
 
-        monkeypatch.setattr(decode, "_READERS", (("PNG", lambda head: head.startswith(b"\x89PNG"), slow),))
-        thread = threading.Thread(target=decode_picture, args=(self.NOISY, OPTIONS))
+        monkeypatch.setattr(decode, "READERS", (("PNG", lambda head: head.startswith(b"\x89PNG"), slow),))
+        thread = threading.Thread(target=decode_image, args=(self.NOISY, OPTIONS))
         thread.start()
         assert inside.wait(10)
         with pytest.warns(UserWarning, match="mine"):
@@ -505,10 +506,10 @@ class TestCut:
     @pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind not in ("TIFF", "MPO", "JPEG2000")])
     def test_a_cut_file_fails_or_has_all_its_pixels(self, kind):
         for name, data in every_file(1, 60, 50, kind=f"{kind}/"):
-            whole = as_seen(decode_picture(data, OPTIONS))
+            whole = as_seen(decode_image(data, OPTIONS))
             for cut in (1, 2, 4, 8, 12, 13, 16, 20, 21, 24, 40, len(data) // 4, len(data) // 2, len(data) * 3 // 4):
-                result = decode_picture(data[:-cut], OPTIONS)
-                if isinstance(result, Picture):
+                result = decode_image(data[:-cut], OPTIONS)
+                if isinstance(result, DecodedImage):
                     np.testing.assert_array_equal(as_seen(result), whole, err_msg=f"{name} {cut}")
                     assert cut <= 24 or "animated" in name or "frame" in name, (name, cut)
 
@@ -517,7 +518,7 @@ class TestCut:
             if not name.startswith("TIFF"):
                 for cut in (1, 13, 20, 40, len(data) // 4, len(data) // 2):
                     if by_opencv(data[:-cut]) is not None:
-                        assert isinstance(decode_picture(data[:-cut], OPTIONS), Picture), (name, cut)
+                        assert isinstance(decode_image(data[:-cut], OPTIONS), DecodedImage), (name, cut)
 
 
 BOMBS = """
@@ -526,7 +527,8 @@ sys.path[:0] = {paths!r}
 from encoders import gif, png
 from drawing import draw, jpeg, palette_bytes, save
 from PIL import Image
-from imgmatch_df.images.decode import Picture, decode_picture
+from imgmatch_df.images.decode import decode_image
+from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import Options
 
 def used():
@@ -545,12 +547,12 @@ image = Image.fromarray(rgb)
 files += [jpeg(rgb) + tail, save(image, "WEBP") + tail, save(image, "AVIF", speed=10) + tail, save(image, "BMP") + tail,
           gif([(rgb[..., 0] // 2, 0, 0)], (60, 50), palette_bytes(1, 128)) + tail, save(image, "JPEG2000") + tail,
           png(rgb) + tail, png(rgb, chunks=[(b"prVt", tail)])]
-decode_picture(png(rgb), Options())
+decode_image(png(rgb), Options())
 limit = used() + (160 << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for number, file in enumerate(files):
-    result = decode_picture(file, Options())
-    assert isinstance(result, Picture), (number, result)
+    result = decode_image(file, Options())
+    assert isinstance(result, DecodedImage), (number, result)
 """
 
 

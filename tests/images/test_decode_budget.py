@@ -143,8 +143,8 @@ def test_what_asks_for_too_much_is_a_row_and_its_neighbours_are_hashed():
     good = encode(64, 48, "JPEG")
     out = pl.DataFrame({"image": [good, bomb, scans(MAX_SCANS + 1), good]}).imgmatch.visual_hash("image")
     assert out["status"].to_list() == ["ok", "decode_failed", "decode_failed", "ok"]
-    assert out["detail"][1].startswith("JPEG2000 that asks for too much: ")
-    assert out["detail"][2].startswith("JPEG that asks for too much: ")
+    assert out["detail"][1].startswith("JPEG2000 over a limit of decoding: ")
+    assert out["detail"][2].startswith("JPEG over a limit of decoding: ")
 
 
 def saying_another_size():

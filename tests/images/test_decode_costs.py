@@ -10,7 +10,8 @@ from tiff_writer import Spec, file_of, tags_of
 
 from imgmatch_df.errors import Failure
 from imgmatch_df.images import decode_costs, pixel_budget, tiff
-from imgmatch_df.images.decode import Picture, decode_picture
+from imgmatch_df.images.decode import decode_image
+from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import MAX_PIXELS, Options
 
 
@@ -52,23 +53,23 @@ def test_a_jpeg_2000_of_more_than_1_5_gb_is_refused_before_it_is_decoded(n_compo
     data = codestream(9400, 9400, n_components=n_components, block=(6, 6))
     if n_components == 1:
         with pytest.raises(pytest.fail.Exception):
-            decode_picture(data, Options())
+            decode_image(data, Options())
         return
-    failure = decode_picture(data, Options())
+    failure = decode_image(data, Options())
     assert isinstance(failure, Failure)
     assert failure.status == "too_many_pixels"
     assert "JPEG2000 of 9400x9400 pixels takes " in failure.detail
     assert "GB of max_pixels=89,478,485; raise max_pixels to allow it" in failure.detail
     with pytest.raises(pytest.fail.Exception):
-        decode_picture(data, Options(max_pixels=3 * MAX_PIXELS))
+        decode_image(data, Options(max_pixels=3 * MAX_PIXELS))
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "PNG", "WEBP", "GIF", "AVIF", "TIFF", "BMP", "PPM", "JPEG2000"])
 def test_every_format_is_held_to_it(format_, monkeypatch):
     data = save(Image.new("RGB", (1100, 1000)), format_)
-    assert isinstance(decode_picture(data, Options()), Picture)
+    assert isinstance(decode_image(data, Options()), DecodedImage)
     monkeypatch.setattr(decode_costs, "MAX_BYTES", 1_100_000)
-    failure = decode_picture(data, Options())
+    failure = decode_image(data, Options())
     assert failure.status == "too_many_pixels"
     assert "of 1100x1000 pixels takes 0.0" in failure.detail
 

@@ -12,8 +12,9 @@ from drawing import FORMATS, every_file
 
 from imgmatch_df.columns import STATUSES
 from imgmatch_df.errors import Failure
-from imgmatch_df.images import decode
-from imgmatch_df.images.decode import Picture, decode_picture
+from imgmatch_df.images import decode, formats
+from imgmatch_df.images.decode import decode_image
+from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.images.jpeg import read_segments
 from imgmatch_df.options import Options
 
@@ -78,9 +79,9 @@ def try_out(seed: int, n_files: int) -> Counter[str]:
     for number in range(n_files):
         data = mutate(rng, rng.choice(files[FORMATS[number % len(FORMATS)]]), rng.choice(files[rng.choice(FORMATS)]))
         started = time.process_time()
-        result = decode_picture(data, OPTIONS)
+        result = decode_image(data, OPTIONS)
         assert time.process_time() - started < 5, number
-        if isinstance(result, Picture):
+        if isinstance(result, DecodedImage):
             assert result.pixels.dtype == np.uint8
             assert result.width * result.height <= OPTIONS.max_pixels
             stored = result.pixels.shape[:2]
@@ -124,11 +125,11 @@ def fast_path_keeps_its_promise(seed: int, n_files: int) -> int:
         fast = decode._decode_jpeg(data, OPTIONS, orientation) if data.startswith(b"\xff\xd8\xff") else None
         if fast is None:
             continue
-        if isinstance(fast, Picture):
+        if isinstance(fast, DecodedImage):
             fast = fast._replace(pixels=fast.pixels.copy())
-        slow = decode._decode_with_pillow(data, decode._FORMATS[0], OPTIONS)
+        slow = formats.decode_with_pillow(data, formats.JPEG, OPTIONS)
         assert fast[1:] == slow[1:]
-        if isinstance(fast, Picture):
+        if isinstance(fast, DecodedImage):
             assert fast.pixels.shape == slow.pixels.shape
             np.testing.assert_array_equal(fast.pixels[..., :3], slow.pixels[..., :3])
             accepted += 1

@@ -11,7 +11,8 @@ from oddities import KINDS, KNOWN, READ, REFUSED, odd_files
 from PIL import __version__ as pillow_version
 from test_decode import as_seen, by_opencv
 
-from imgmatch_df.images.decode import Picture, decode_picture
+from imgmatch_df.images.decode import decode_image
+from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import Options
 
 ROOT = Path(__file__).parents[2]
@@ -33,9 +34,9 @@ def truth(data):
 
 def verdict(data):
     """Return what OpenCV and we do with `data`, and whether the pixels are the same."""
-    ours, theirs = decode_picture(data, Options()), truth(data)
-    read = READ if isinstance(ours, Picture) else REFUSED
-    if not isinstance(ours, Picture) or theirs is None:
+    ours, theirs = decode_image(data, Options()), truth(data)
+    read = READ if isinstance(ours, DecodedImage) else REFUSED
+    if not isinstance(ours, DecodedImage) or theirs is None:
         return READ if theirs is not None else REFUSED, read, False
     seen = as_seen(ours)
     return READ, read, seen.shape == theirs.shape and bool((seen == theirs).all())
@@ -76,5 +77,5 @@ def test_the_table_in_the_documents_is_the_one_that_is_drawn(monkeypatch):
 def test_a_character_within_a_plain_number_ends_it(sign, text):
     """Python and numpy read 1_08 as 108."""
     data = f"P2 3 2 255 {text.format(sign)}\n".encode()
-    truth, ours = by_opencv(data), decode_picture(data, Options())
+    truth, ours = by_opencv(data), decode_image(data, Options())
     np.testing.assert_array_equal(as_seen(ours), truth)

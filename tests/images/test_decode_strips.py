@@ -16,25 +16,26 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 from tiff_writer import Spec, codecs, combined, file_of, kinds, layouts, lzw, packbits, tags_of, tiff
 
-from imgmatch_df.images import decode, pixels, rows, tiff_streams
+from imgmatch_df.images import decode, formats, pixels, rows, tiff_streams
 from imgmatch_df.images import tiff as tiff_reader
 from imgmatch_df.images.alpha import composite
-from imgmatch_df.images.decode import Picture, decode_picture
+from imgmatch_df.images.decode import decode_image
+from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import Options
 
 WHITE = Options(alpha="white")
 
 
 def decoded(data, options):
-    result = decode_picture(data, options)
-    if not isinstance(result, Picture):
+    result = decode_image(data, options)
+    if not isinstance(result, DecodedImage):
         return result
     # The fourth byte has no meaning.
     return result._replace(pixels=result.pixels[..., :3].copy() if result.pixels.ndim == 3 else result.pixels.copy())
 
 
 def assert_same(got, expected, name):
-    if isinstance(expected, Picture):
+    if isinstance(expected, DecodedImage):
         np.testing.assert_array_equal(got.pixels, expected.pixels, err_msg=str(name))
         assert got[1:] == expected[1:], name
     else:
@@ -81,7 +82,7 @@ def test_every_layout_of_tiff(seed, n_files, in_strips):
     for spec, data in tiffs(seed, n_files):
         options = WHITE if rng.random() < 0.4 else Options()
         expected = decoded(data, options)
-        n_read += isinstance(expected, Picture)
+        n_read += isinstance(expected, DecodedImage)
         assert_same(in_strips(data, options, rng.choice((1, 200, 3000))), expected, spec)
     assert n_read > n_files // 3
 
@@ -122,7 +123,7 @@ def test_floats_are_stretched_from_the_least_of_all_strips(values, n_bytes):
         spec = Spec(1, 32, 1, 3, rows=3, compression=8)
         bodies = [zlib.compress(values[top : top + 3].tobytes()) for top in range(0, len(values), 3)]
         data = file_of(spec, bodies, tags_of(spec, *values.shape[::-1]))
-        np.testing.assert_array_equal(decode_picture(data, Options()).pixels, expected)
+        np.testing.assert_array_equal(decode_image(data, Options()).pixels, expected)
 
 
 @settings(deadline=None)
@@ -214,7 +215,7 @@ def test_strips_that_share_their_bytes(in_strips):
 @pytest.mark.parametrize("compression", [1, 8])
 def test_blocks_of_few_pixels_are_refused(compression):
     tags = {256: (4, [4000]), 257: (4, [4000]), 322: (3, [1]), 323: (3, [1])}
-    failure = decode_picture(tiff(Spec(compression=compression), tags=tags), Options())
+    failure = decode_image(tiff(Spec(compression=compression), tags=tags), Options())
     assert failure.status == "decode_failed"
     assert "16,000,000 tiles of 1x1 pixels" in failure.detail
 
@@ -223,7 +224,7 @@ def test_webp_without_what_is_not_public_in_pillow(monkeypatch):
     for _, data in every_file(1, 40, 30, kind="WEBP/"):
         expected = decoded(data, WHITE)
         with monkeypatch.context() as patch:
-            patch.setattr(decode, "_FORMATS", [f._replace(load=decode._load) for f in decode._FORMATS])
+            patch.setattr(decode, "FORMATS", [f._replace(load=formats._load) for f in formats.FORMATS])
             assert_same(decoded(data, WHITE), expected, "WebP")
 
 
@@ -232,9 +233,9 @@ def test_old_lzw_is_read_in_small_strips_alone(monkeypatch):
     offset = data.index(lzw(b"")[:1])  # the code that clears the table comes first
     data[offset : offset + 2] = b"\0\1"
     monkeypatch.setattr(tiff_reader, "_BAND_BYTES", 100)
-    assert "damaged" in decode_picture(bytes(data), Options()).detail
+    assert "damaged" in decode_image(bytes(data), Options()).detail
     monkeypatch.setattr(tiff_reader, "_MAX_OLD_LZW_BYTES", 100)
-    assert "LZW of before TIFF 5 in a strip or tiles of 1,702 bytes" in decode_picture(bytes(data), Options()).detail
+    assert "LZW of before TIFF 5 in a strip or tiles of 1,702 bytes" in decode_image(bytes(data), Options()).detail
 
 
 @pytest.mark.parametrize("width", [9_000_000, 30_000_000])
@@ -244,7 +245,7 @@ def test_one_row_may_be_as_long_as_an_image(width):
     body = zlib.compress(np.repeat(row, 3).tobytes(), 1)
     data = file_of(spec, [body], tags_of(spec, width, 1))
     if 6 * width > 64 << 20:
-        assert "rows of 180,000,000 bytes" in decode_picture(data, Options()).detail
+        assert "rows of 180,000,000 bytes" in decode_image(data, Options()).detail
         return
-    found = decode_picture(data, Options()).pixels[0, :, 2]
+    found = decode_image(data, Options()).pixels[0, :, 2]
     np.testing.assert_array_equal(found, (row.astype(np.uint32) + 128) // 257)

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 from typer.testing import CliRunner
 
 from imgmatch_df.cli.app import app
-from imgmatch_df.images.decode import decode_picture
+from imgmatch_df.images.decode import decode_image
 from imgmatch_df.options import Options
 
 SECRET = b"QJXZKVWY" * 12
@@ -159,7 +159,7 @@ def test_no_detail_of_bytes_shows_them():
         warnings.simplefilter("always")
         for data in FILES.values():
             for options in (Options(), Options(alpha="white"), Options(decode="full")):
-                result = decode_picture(data, options)
+                result = decode_image(data, options)
                 if hasattr(result, "detail") and result.status == "decode_failed":
                     assert_hides_it(result.detail)
                     seen.add(result.detail.split(":")[0])

@@ -8,7 +8,8 @@ from PIL import Image
 from test_decode import detail_of
 
 from imgmatch_df.images import foreign
-from imgmatch_df.images.decode import Picture, decode_picture
+from imgmatch_df.images.decode import decode_image
+from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import Options
 
 HEIC = ("heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs", "mif1", "mif2", "msf1", "miaf")
@@ -22,7 +23,7 @@ def media(major, *compatible, rest=bytes(200)):
 @pytest.mark.parametrize("brand", HEIC)
 @pytest.mark.parametrize("compatible", [(), ("mif1",), ("heic",), ("mif1", "heic", "miaf"), ("miaf", "MiHB")])
 def test_heic_is_named_in_every_brand(brand, compatible):
-    assert detail_of(media(brand, *compatible)) == "not an image: HEIC, which is not read"
+    assert detail_of(media(brand, *compatible)) == "unsupported format: HEIC"
 
 
 @pytest.mark.parametrize("brand", HEIC)
@@ -38,7 +39,7 @@ def test_an_avif_is_one_by_any_of_its_brands():
         brands = ("mif1", "avif", "heic", "miaf", "MA1B")[: (size - 16) // 4]
         assert foreign.is_avif(media(major, "mif1", "avif"))
         file = media(major, *brands, rest=whole[size:])
-        assert isinstance(decode_picture(file, Options()), Picture), major
+        assert isinstance(decode_image(file, Options()), DecodedImage), major
     assert not foreign.is_avif(media("mif1", "heic"))
 
 
@@ -109,7 +110,7 @@ def tiff_tags(*tags, order="<", make=b"NIKON CORPORATION\0"):
     ],
 )
 def test_what_is_not_read_is_named(data, name):
-    assert f"{name}, which is not read" in detail_of(data)
+    assert f"unsupported format: {name}" in detail_of(data)
 
 
 def test_an_empty_file():

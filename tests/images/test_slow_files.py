@@ -14,8 +14,9 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from imgmatch_df.images.decode import Picture, decode_picture
+from imgmatch_df.images.decode import decode_image
 from imgmatch_df.images.decode_budget import MAX_SEGMENTS
+from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import Options
 
 MIB = 1 << 20
@@ -39,9 +40,9 @@ def chunk(name, body=b""):
 def decode(data):
     """Return the image in `data` or the reason, which take no longer than the deadline."""
     started = time.thread_time()
-    result = decode_picture(data, Options())
+    result = decode_image(data, Options())
     assert time.thread_time() - started < DEADLINE_S
-    return result._replace(pixels=result.pixels.copy()) if isinstance(result, Picture) else result
+    return result._replace(pixels=result.pixels.copy()) if isinstance(result, DecodedImage) else result
 
 
 def assert_same(data, plain):
@@ -73,7 +74,7 @@ def test_segments_of_a_jpeg(name, mode):
 def test_segments_of_a_jpeg_that_count_are_bounded(part):
     for plain in (encode("JPEG"), encode("JPEG", "CMYK", subsampling=2)):
         assert f"at most {MAX_SEGMENTS:,} are read" in decode(with_parts(plain, 2, part)).detail
-        assert isinstance(decode(with_parts(plain, 2, part, len(part) * 100)), Picture)
+        assert isinstance(decode(with_parts(plain, 2, part, len(part) * 100)), DecodedImage)
 
 
 @pytest.mark.parametrize("name", ["comments", "junk", "restarts"])
@@ -193,7 +194,7 @@ def test_boxes_and_segments_of_a_jpeg_2000():
     resolutions = box(b"res ", box(b"resc") * MIB)
     for inside in (box(b"free") * MIB, box(b"res ") * MIB, resolutions):
         data = jp2[:header] + box(b"jp2h", inside + jp2[header + 8 : end]) + jp2[end:]
-        assert decode(data).detail == "JPEG2000 that asks for too much: more than 10,000 boxes"
+        assert decode(data).detail == "JPEG2000 over a limit of decoding: more than 10,000 boxes"
     assert "10,000 boxes" in decode(with_parts(jp2, header, box(b"free"))).detail
     at = j2k.index(b"\xff\x52")
     for part in (b"\xff\x64\0\5\0\1a", b"\xff\x58\0\3\0", j2k[at : at + 14], b"\xff\x30", b"\xff\x70\0\0"):
@@ -225,7 +226,7 @@ def test_other_threads_go_on_meanwhile():
         while not stop.wait(0.001):
             beats.append(time.monotonic())
 
-    decode_picture(bombs[0][:99], Options())
+    decode_image(bombs[0][:99], Options())
     thread = threading.Thread(target=beat)
     thread.start()
     for bomb in bombs:

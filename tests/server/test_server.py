@@ -238,7 +238,7 @@ def test_records_name_no_local_files(service, url):
     (record,) = answer.json["records"]
     assert answer.json["status"] == {"code": 300, "text": "MIXED_RESULT"}
     assert record["_status"]["code"] == 400
-    assert "must be an http or https address" in record["_status"]["text"]
+    assert "must be an http or https URL" in record["_status"]["text"]
     assert "phash" not in record
 
 
@@ -263,7 +263,7 @@ def test_a_query_without_hash_is_refused(service, album):
     body = {"query_record": {"_base64": "@@@"}, "records": [{"_base64": encoded(album[0])}]}
     answer = service.ask("rank_images", body)
     assert answer.code == 422
-    assert answer.text.startswith("query_record failed: Error Loading Image: wrong base64")
+    assert answer.text.startswith("query_record failed: Error Loading Image: invalid base64")
 
 
 FAILING = {

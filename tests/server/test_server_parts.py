@@ -88,14 +88,14 @@ def test_what_was_fetched_for_a_request_given_up_takes_no_memory(encoded, monkey
     """Neither what waits to be hashed, nor what comes later."""
     released, held = [], threading.Event()
 
-    class Network:
+    class Scheduler:
         def start(self, download):
             for number in range(2):
-                download.answer(number, Fetched(encoded[number]), lambda number=number: released.append(number))
+                download.deliver(number, Fetched(encoded[number]), lambda number=number: released.append(number))
             self.download = download
 
         def stop(self, download):
-            download.answer(2, Fetched(encoded[2]), lambda: released.append(2))
+            download.deliver(2, Fetched(encoded[2]), lambda: released.append(2))
 
     async def work(made):
         given_up = asyncio.ensure_future(made.hash([f"http://a.example/{number}" for number in range(3)]))
@@ -105,8 +105,8 @@ def test_what_was_fetched_for_a_request_given_up_takes_no_memory(encoded, monkey
             await given_up
         held.set()
 
-    the_network = Network()
-    monkeypatch.setattr(hash_queue, "network", lambda: the_network)
+    scheduler = Scheduler()
+    monkeypatch.setattr(hash_queue, "shared_scheduler", lambda: scheduler)
     monkeypatch.setattr(hash_queue, "n_threads", lambda: 1)
     monkeypatch.setattr(hash_queue, "hash_source", lambda *_, **__: held.wait(10) and {"status": "ok"})
     asyncio.run(closing(work))

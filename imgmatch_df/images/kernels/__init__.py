@@ -1,1 +1,1 @@
-"""The numba kernels that read what Pillow reads slowly or not at all."""
+"""Numba kernels for the parts of files that Pillow reads slowly or not at all."""

@@ -1,7 +1,7 @@
-"""Bytes of image files that are read one after another: values, run lengths, and the parts around the pixels.
+"""Sequential parsing of image files: values, run lengths, and the parts around the pixels.
 
 A file of 64 MiB may have 30 million comments, chunks or codes. In Python each one takes 0.1 to 3 us and holds the
-interpreter's lock; here a few nanoseconds, without it.
+GIL; here it takes a few nanoseconds, without the GIL.
 """
 
 from typing import Any
@@ -12,12 +12,12 @@ from imgmatch_df._kernels.compiled import kernel
 
 Array = Any
 
-# Called from compiled code alone: without the wrappers for Python they compile faster.
+# Called from compiled code only: without the wrappers for Python they compile faster.
 _inner = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 _COMMENT, _LF, _CR, _SPACE, _ZERO, _NINE = 0x23, 0x0A, 0x0D, 0x20, 0x30, 0x39  # of PNM
 _APP1, _SCAN, _JPEG_COMMENT = 0xE1, 0xDA, 0xFE
-_EXIF = 0x45786966  # also of WebP, there in capitals
+_EXIF = 0x45786966  # in WebP in capitals
 _JFIF, _ADOBE = 0x4A464946, 0x41646F62
 _ORIENTATION = 0x0112
 _IDAT, _TRNS, _PNG_EXIF = 0x49444154, 0x74524E53, 0x65584966
@@ -27,9 +27,9 @@ _GIF_EXTENSION, _GIF_FRAME, _GIF_END, _GIF_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 
 
 def as_bytes(data: bytes | bytearray | memoryview) -> Array:
-    """Return encoded bytes as the kernels take them: uint8[n], read-only."""
+    """Return encoded bytes as the argument of a kernel: uint8[n], read-only."""
     values = np.frombuffer(data, np.uint8)
-    values.flags.writeable = False  # of one type, for which the kernels are compiled once
+    values.flags.writeable = False  # one type, for which the kernels are compiled once
     return values
 
 
@@ -43,14 +43,14 @@ def _integer(data: Array, at: int, n_bytes: int, is_little: bool) -> int:
 
 @kernel
 def exif_orientation(data: Array, start: int, stop: int) -> int:
-    """Return the orientation, 1 to 8, in an EXIF block, 1 where it is invalid, 0 where there is none.
+    """Return the orientation, 1 to 8, in an EXIF block; 1 if it is invalid, 0 if there is none.
 
     data uint8[n]; the block is data[start:stop], from its byte order mark on.
     """
     stop = min(stop, len(data))
     if start + 8 > stop:
         return 0
-    is_little = data[start] == 0x49 and data[start + 1] == 0x49  # OpenCV takes any other mark for big endian
+    is_little = data[start] == 0x49 and data[start + 1] == 0x49  # OpenCV reads any other mark as big endian
     at = start + _integer(data, start + 4, 4, is_little)
     if at + 2 > stop or _integer(data, start + 2, 2, is_little) != 42:
         return 0
@@ -68,32 +68,32 @@ def exif_orientation(data: Array, start: int, stop: int) -> int:
 
 @_inner
 def _jpeg_segment(data: Array, at: int) -> tuple[int, int]:
-    """Return where the next segment of a JPEG begins and ends, as libjpeg finds it: behind padding and other bytes.
+    """Return start and end of the next segment of a JPEG, as libjpeg finds it: after padding and other bytes.
 
-    The first scan is the last segment: it and the end of the file end where they begin.
+    At the first scan and at the end of the file, start and end are equal.
     """
     while at + 4 <= len(data) and not (data[at] == 0xFF and data[at + 1] != 0 and data[at + 1] != 0xFF):
         at += 1
     if at + 4 > len(data) or data[at + 1] == _SCAN:
         return at, at
-    if data[at + 1] == 0x01 or 0xD0 <= data[at + 1] <= 0xD7:  # they have no body
+    if data[at + 1] == 0x01 or 0xD0 <= data[at + 1] <= 0xD7:  # without a body
         return at, at + 2
     return at, at + 2 + max(2, _integer(data, at + 2, 2, False))
 
 
 @_inner
 def _jpeg_orientation(data: Array, at: int, end: int) -> int:
-    """Return the orientation in a segment of a JPEG, 0 where there is none."""
+    """Return the orientation in a segment of a JPEG, 0 if there is none."""
     if data[at + 1] != _APP1 or at + 10 > len(data) or data[at + 8] != 0 or data[at + 9] != 0:
         return 0
     return exif_orientation(data, at + 10, end) if _integer(data, at + 4, 4, False) == _EXIF else 0
 
 
 @_inner
-def _counts(data: Array, at: int, end: int) -> bool:
-    """Return whether a segment of a JPEG counts for its pixels."""
+def _is_relevant(data: Array, at: int, end: int) -> bool:
+    """Return whether a segment of a JPEG affects its pixels."""
     marker = data[at + 1]
-    if 0xE0 <= marker <= 0xEF:  # of these, two tell the colours
+    if 0xE0 <= marker <= 0xEF:  # two of these define the colours
         name = _integer(data, at + 4, 4, False) if at + 16 <= min(end, len(data)) else 0
         is_jfif = marker == 0xE0 and name == _JFIF and data[at + 8] == 0
         return is_jfif or (marker == 0xEE and name == _ADOBE and data[at + 8] == 0x65)
@@ -104,15 +104,15 @@ def _counts(data: Array, at: int, end: int) -> bool:
 def read_jpeg_segments(data: Array) -> tuple[int, int, int, bool, int]:
     """Read the segments of a JPEG up to its first scan.
 
-    data uint8[n]. Returns where they end, how many count for the pixels, the number of components, whether a frame is
-    progressive, and the orientation of the first EXIF block that has one, 0 where none has.
+    data uint8[n]. Returns where they end, how many affect the pixels, the number of components, whether a frame is
+    progressive, and the orientation of the first EXIF block that has one, 0 if none has.
     """
     n_segments = n_components = orientation = 0
     is_progressive = False
     at, end = _jpeg_segment(data, 2)
     while at < end:
         marker = data[at + 1]
-        n_segments += _counts(data, at, end)
+        n_segments += _is_relevant(data, at, end)
         if 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC and at + 9 < len(data):
             is_progressive |= marker & 3 == 2
             n_components = int(data[at + 9])
@@ -124,19 +124,19 @@ def read_jpeg_segments(data: Array) -> tuple[int, int, int, bool, int]:
 
 @kernel
 def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int]:
-    """Copy the segments of a JPEG up to its first scan that count for its pixels, and the first orientation.
+    """Copy the segments of a JPEG before its first scan that affect its pixels, and the first orientation.
 
-    data uint8[n], out uint8[n]. Returns how many bytes were copied, and where the scan begins, or the file ends.
+    data uint8[n], out uint8[n]. Returns the number of bytes copied, and the offset of the scan or the size of the file.
     """
     out[0], out[1] = data[0], data[1]
     n_kept, orientation = 2, 0
     at, end = _jpeg_segment(data, 2)
     while at < end:
-        counts = _counts(data, at, end)
+        is_kept = _is_relevant(data, at, end)
         if orientation == 0:
             orientation = _jpeg_orientation(data, at, end)
-            counts |= orientation != 0
-        if counts:
+            is_kept |= orientation != 0
+        if is_kept:
             for i in range(at, min(end, len(data))):
                 out[n_kept] = data[i]
                 n_kept += 1
@@ -146,7 +146,7 @@ def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int]:
 
 @kernel
 def skip_png_chunks(data: Array, at: int) -> int:
-    """Return where the next chunk of a PNG begins that counts: critical, `tRNS`, `eXIf`, cut off or without a name."""
+    """Return the offset of the next relevant chunk of a PNG: critical, `tRNS`, `eXIf`, truncated or unnamed."""
     while at + 8 <= len(data):
         end = at + 12 + _integer(data, at, 4, False)
         name = _integer(data, at + 4, 4, False)
@@ -161,10 +161,10 @@ def skip_png_chunks(data: Array, at: int) -> int:
 
 @kernel
 def join_png_pixels(data: Array, at: int, out: Array) -> tuple[int, int, int]:
-    """Copy the bodies of the chunks `IDAT` that stand one behind the other.
+    """Copy the bodies of consecutive chunks `IDAT`.
 
-    data uint8[n]; at: of the first one; out uint8[m], m as large as all bodies, or 0 to copy none. Returns where they
-    end, their number, and the bytes of their bodies; behind the end of `data` where the last one is cut off.
+    data uint8[n]; at: offset of the first one; out uint8[m], m the bytes of all bodies, or 0 to copy none. Returns
+    their end, their number, and the bytes of their bodies; the end is beyond `data` if the last one is truncated.
     """
     n_chunks = n_bytes = 0
     while at + 8 <= len(data) and _integer(data, at + 4, 4, False) == _IDAT:
@@ -180,9 +180,9 @@ def join_png_pixels(data: Array, at: int, out: Array) -> tuple[int, int, int]:
 
 @kernel
 def first_gif_frame(data: Array, start: int) -> tuple[int, int]:
-    """Return where the first frame of a GIF begins, and the last control extension before it; -1 where there is none.
+    """Return the offsets of the first frame of a GIF and of the last control extension before it, -1 for none.
 
-    data uint8[n]; start: behind the header and its palette.
+    data uint8[n]; start: end of the header and its palette.
     """
     at, control = start, -1
     while True:
@@ -202,9 +202,9 @@ def first_gif_frame(data: Array, start: int) -> tuple[int, int]:
 
 @kernel
 def keep_webp_chunks(data: Array, out: Array) -> tuple[int, bool]:
-    """Copy the chunks of a WebP that count for its pixels, and its EXIF block.
+    """Copy the chunks of a WebP that affect its pixels, and its EXIF block.
 
-    data uint8[n], out uint8[n + 1]. Returns how many bytes were copied, and whether a chunk that counts is cut off.
+    data uint8[n], out uint8[n + 1]. Returns the number of bytes copied, and whether one of these chunks is truncated.
     """
     at, n_kept = 12, 0
     is_cut = _integer(data, 4, 4, True) + 8 > len(data)
@@ -214,7 +214,7 @@ def keep_webp_chunks(data: Array, out: Array) -> tuple[int, bool]:
         are_pixels = False
         for known in _WEBP_PIXELS:
             are_pixels |= name == known
-        # Without its EXIF block a file that is cut may be the image unturned.
+        # Without its EXIF block, a truncated file would have the wrong orientation.
         if end > len(data) and (are_pixels or (name == _WEBP_EXIF and is_cut)):
             return n_kept, True
         if are_pixels or (name == _WEBP_EXIF and end <= len(data)):
@@ -234,9 +234,9 @@ def keep_webp_chunks(data: Array, out: Array) -> tuple[int, bool]:
 def parse_values(text: Array, at: int, largest: int, n_channels: int, out: Array) -> tuple[int, int]:
     """Read the values of a PGM or PPM in plain text, as OpenCV's reader does, and scale them to bytes.
 
-    text uint8[n]; at: where to begin; largest: the value of white, larger ones count as it; out uint8[m, k], of which
-    the first n_channels columns are written. Returns how many values were read and where that ended: m * n_channels, or
-    fewer where the text ends, also right behind a value, which may be cut off, or holds anything else.
+    text uint8[n]; at: start; largest: value of white, larger values are clipped to it; out uint8[m, k], of which the
+    first n_channels columns are written. Returns the number of values and the end: m * n_channels values, or fewer if
+    the text ends (a last value without a byte after it may be truncated) or contains anything else.
     """
     n_bytes = len(text)
     for pixel in range(len(out)):
@@ -254,7 +254,7 @@ def parse_values(text: Array, at: int, largest: int, n_channels: int, out: Array
             if at in (start, n_bytes):
                 return pixel * n_channels + channel, at
             if text[at] != _COMMENT:
-                at += 1  # one byte behind a value does not count, whatever it is
+                at += 1  # one byte after a value is skipped, whatever it is
             value = min(value, largest)
             out[pixel, channel] = value >> 8 if largest > 255 else value * 255 // largest
     return len(out) * n_channels, at
@@ -264,7 +264,7 @@ def parse_values(text: Array, at: int, largest: int, n_channels: int, out: Array
 def parse_bits(text: Array, at: int, out: Array) -> int:
     """Read the values of a PBM in plain text, each of one digit: 0 is white, 255.
 
-    text uint8[n]; at: where to begin; out uint8[m]. Returns how many there are, at most m.
+    text uint8[n]; at: start; out uint8[m]. Returns the number of values, at most m.
     """
     n_values = 0
     while at < len(text) and n_values < len(out):
@@ -283,8 +283,8 @@ def parse_bits(text: Array, at: int, out: Array) -> int:
 def decode_run_lengths(data: Array, at: int, has_nibbles: bool, has_lines: bool, out: Array) -> bool:
     """Decode RLE8 or RLE4 of a BMP, and return whether the codes reach the end of the image.
 
-    data uint8[n]; at: where the codes begin; has_nibbles: RLE4; has_lines: each row ends with a code. out uint8[height,
-    width] gets indices of the palette, the first row of the file first, 0 where the codes leave pixels out.
+    data uint8[n]; at: start of the codes; has_nibbles: RLE4; has_lines: each row ends with a code. out uint8[height,
+    width]: indices of the palette in the order of the file, 0 for pixels that the codes skip.
     """
     height, width = out.shape
     indices = out.reshape(height * width)
@@ -295,7 +295,7 @@ def decode_run_lengths(data: Array, at: int, has_nibbles: bool, has_lines: bool,
         at += 2
         if count > 0 or value > 2:
             n_pixels = count if count > 0 else value
-            n_bytes = 0  # of pixels that are stored one by one
+            n_bytes = 0  # of pixels that are not run-length encoded
             if count == 0:
                 n_bytes = (value + 1) // 2 if has_nibbles else value
                 if at + n_bytes > len(data):
@@ -326,7 +326,7 @@ def decode_run_lengths(data: Array, at: int, has_nibbles: bool, has_lines: bool,
 def look_up(rows: Array, table: Array, top_down: bool, out: Array) -> None:
     """Write the colours of indices.
 
-    rows uint8[height, at least width]; table uint8[256] or uint32[256]; top_down: the first row is the topmost; out
+    rows uint8[height, at least width]; table uint8[256] or uint32[256]; top_down: the first row is the top row; out
     [height, width] of the table's type.
     """
     height, width = out.shape

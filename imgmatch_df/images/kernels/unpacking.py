@@ -1,4 +1,4 @@
-"""LZW and PackBits of a TIFF, decoded a piece at a time: libtiff decodes a strip or tile only as a whole.
+"""Incremental decoding of LZW and PackBits in a TIFF: libtiff decodes only complete strips or tiles.
 
 Source: libtiff's tif_lzw.c and tif_packbits.c.
 """
@@ -11,7 +11,7 @@ from imgmatch_df._kernels.compiled import kernel
 
 Array = np.ndarray[Any, Any]
 
-N_CODES: Final = 5119  # libtiff's: some writers go on behind the 4096th
+N_CODES: Final = 5119  # limit of libtiff: some writers exceed 4096 codes
 _CLEAR: Final = 256
 _END: Final = 257
 _FIRST: Final = 258
@@ -22,10 +22,10 @@ _MAX_BITS: Final = 12
 def decode_lzw(
     data: Array, state: Array, prefixes: Array, lasts: Array, firsts: Array, lengths: Array, out: Array, n_bytes: int
 ) -> Any:
-    """Write at least `n_bytes` bytes to `out` and return how many; fewer if the codes end, -1 if they are damaged.
+    """Write at least `n_bytes` bytes to `out` and return their number; fewer if the codes end, -1 if they are damaged.
 
-    data uint8[n]; state int64[4]: the bit that follows, the bits of a code, how many codes there are, and the code
-    before, -1 behind a clear code, at first 0, 9, 0 and 0; prefixes, lasts, firsts and lengths of each code, uint16,
+    data uint8[n]; state int64[4]: next bit, bits per code, number of codes, and previous code, which is -1 after a
+    clear code; initially 0, 9, 0 and 0; prefixes, lasts, firsts and lengths of each code, uint16,
     uint8, uint8 and uint16 of [N_CODES]; out uint8[n_bytes + N_CODES].
     """
     at, n_bits, n_codes, before = state
@@ -72,9 +72,9 @@ def decode_lzw(
 
 @kernel
 def decode_packbits(data: Array, state: Array, out: Array, n_bytes: int) -> Any:
-    """Write at least `n_bytes` bytes to `out` and return how many; fewer if the codes end.
+    """Write at least `n_bytes` bytes to `out` and return their number; fewer if the codes end.
 
-    data uint8[n]; state int64[1]: the byte that follows; out uint8[n_bytes + 128].
+    data uint8[n]; state int64[1]: next byte; out uint8[n_bytes + 128].
     """
     at = state[0]
     written = 0
