@@ -247,10 +247,10 @@ def visual_hash(
         names = affixes.add(fields, schema)
         hash_fields = {name: fields[name] for name in names if name in KINDS}
         # One expression hashes, so nothing is shared. `unnest` would hash even if no new column is selected.
-        whole = free_name({**schema, **fields})
+        struct = free_name({**schema, **fields})
         hash_batch = partial(_hash_batch, options=checked, hash_types=tuple(hash_fields))
-        base = _map(pl.col(source), hash_batch, pl.Struct(batch_fields(hash_fields))).alias(whole)
-        columns = [pl.col(whole).struct.field(name).alias(names[name]) for name in fields]
+        base = _map(pl.col(source), hash_batch, pl.Struct(batch_fields(hash_fields))).alias(struct)
+        columns = [pl.col(struct).struct.field(name).alias(names[name]) for name in fields]
         new = [names[name] for name in fields if name not in hash_fields]
         hashes = {names[name]: dtype for name, dtype in hash_fields.items()}
         order = arranged(new, {**schema, **hashes}, hashes)

@@ -88,7 +88,6 @@ def wrong_calls(frame: pl.DataFrame, lazy: pl.LazyFrame) -> None:
     imgmatch_df.near_duplicates(frame, "24")  # type: ignore[call-overload]
     imgmatch_df.cluster("photos/")  # type: ignore[type-var]
     imgmatch_df.cluster(frame, radius=2.5)  # type: ignore[arg-type]
-    imgmatch_df.cluster(frame, linkage="average")  # type: ignore[arg-type]
     imgmatch_df.remove_duplicates(frame, keep="smallest")  # type: ignore[arg-type]
     imgmatch_df.remove_duplicates(frame, 24, "bmh1", "star")  # type: ignore[call-arg]
     imgmatch_df.cluster(frame, decode="half")  # type: ignore[arg-type]
