@@ -6,12 +6,12 @@ from time import monotonic
 
 import polars as pl
 import pytest
-from imgmatch_df.documented.records import read_rows
 from polars.testing import assert_series_equal
 from typer.testing import CliRunner
 
 import imgmatch_df
 from imgmatch_df.cli.app import app
+from imgmatch_df.documented.requests import read_rows
 from imgmatch_df.errors import ArgumentError, Failure
 from imgmatch_df.fetching import retry, scheduler
 from imgmatch_df.fetching.read import read_source

@@ -18,9 +18,9 @@ from toy_kind import TOY, TOY64
 from typer.testing import CliRunner
 
 import imgmatch_df
+from imgmatch_df import documented
 from imgmatch_df.batch import image_hashes
 from imgmatch_df.cli.app import app
-from imgmatch_df.documented import records
 from imgmatch_df.hashes.kinds import BMH1, KINDS, PHASH, HashKind, empty_row, load_kernel, register_hash_kind
 from imgmatch_df.options import Options
 from imgmatch_df.store import macros
@@ -322,10 +322,10 @@ def test_a_kernel_with_a_mistake_ends_the_query(frame, monkeypatch, kernel, said
 def test_the_documented_json_refuses_it(frame):
     hashed = frame.imgmatch.visual_hash("url", hash_types=("toy", "phash"))
     with pytest.raises(imgmatch_df.ArgumentError, match=REFUSED):
-        records.visual_hash_response(hashed, seconds=0, hash_types=("toy",))
+        documented.visual_hash_response(hashed, seconds=0, hash_types=("toy",))
     with pytest.raises(imgmatch_df.ArgumentError, match=REFUSED):
-        records.read_request(json.dumps({"records": [{"_url": "a"}], "hash_type": "toy"}), "visual_hash")
-    request = records.read_request(json.dumps({"records": [{"_url": "a"}]}), "visual_hash")
+        documented.read_request(json.dumps({"records": [{"_url": "a"}], "hash_type": "toy"}), "visual_hash")
+    request = documented.read_request(json.dumps({"records": [{"_url": "a"}]}), "visual_hash")
     assert request.hash_types == ("bmh1", "phash")
 
 
