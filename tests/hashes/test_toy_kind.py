@@ -278,7 +278,7 @@ def test_command_line(images, frame, kind, tmp_path):
     call("remove-duplicates", store, "--hash-type", kind.name, "--radius", kind.near_radius, "-o", table, code=1)
     wanted = stored.imgmatch.remove_duplicates(kind.near_radius, kind.name)
     assert pl.read_parquet(table)["source"].to_list() == wanted["source"].to_list()
-    call("rank-images", frame["url"][4], store, "--hash-type", kind.name, "-k", 3, "-o", table)
+    call("rank-images", frame["url"][4], store, "--hash-type", kind.name, "-k", 3, "-o", table, code=1)
     assert pl.read_parquet(table)["distance"].to_list()[0] == 0
     for words in (
         ("visual-hash", images, "--hash-types", kind.name),
