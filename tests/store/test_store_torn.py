@@ -105,9 +105,9 @@ def check_without_log(path):
     """Where no checkpoint was killed, a wrong checksum is damage, and is not hidden."""
     alone = path.parent.parent / "alone.duckdb"
     shutil.copy(path, alone)
-    with pytest.raises(StoreError, match="cannot be used.*\nHint: if it is damaged"):
+    with pytest.raises(StoreError, match=r"cannot be used.*\nHint: if it is damaged"):
         imgmatch_df.read_hashes(alone)
-    with pytest.raises(StoreError, match="cannot be used.*\nHint: if it is damaged"):
+    with pytest.raises(StoreError, match=r"cannot be used.*\nHint: if it is damaged"):
         imgmatch_df.write_hashes(random_hashes(3), alone)
     assert alone.read_bytes() == path.read_bytes()
 
