@@ -94,7 +94,7 @@ def fit_columns(schema: Mapping[str, Dtype], output: Format) -> Fitted:
 
 
 def byte_parts(schema: Mapping[str, Dtype]) -> dict[str, Dtype]:
-    """Return the columns, and the fields inside of columns, that hold bytes other than hashes, with their dtypes."""
+    """Return the columns and nested fields of bytes other than hashes, with their dtypes."""
     parts: dict[str, Dtype] = {}
     for name, dtype in schema.items():
         if not is_hash(name, dtype):
@@ -103,12 +103,12 @@ def byte_parts(schema: Mapping[str, Dtype]) -> dict[str, Dtype]:
 
 
 def byte_columns(schema: Mapping[str, Dtype]) -> list[str]:
-    """Return the columns that hold bytes other than hashes, also inside of structs and lists."""
+    """Return the columns with bytes other than hashes, also in structs and lists."""
     return [name for name, dtype in schema.items() if byte_parts({name: dtype})]
 
 
 def float_leaves(schema: Mapping[str, Dtype]) -> dict[str, list[pl.Expr]]:
-    """Return the numbers with a fraction in each column, also in nested ones, as expressions of any length."""
+    """Return expressions of any length for the floats in each column, also in nested ones."""
     found = {name: _float_leaves(pl.col(name), dtype) for name, dtype in schema.items()}
     return {name: leaves for name, leaves in found.items() if leaves}
 

@@ -1,4 +1,4 @@
-"""What the commands do with their inputs: open them, hash what has no hashes, read what is stored and what is asked."""
+"""Inputs of the commands: open them, name their columns, and hash rows that have no hashes."""
 
 import json
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -76,12 +76,12 @@ def open_table(
     *,
     of: str = "",
 ) -> SourceTable:
-    """Return the sources that the arguments of a command name, see `tables.open_sources`; and say what is missing."""
+    """Return the sources in the arguments of a command, see `tables.open_sources`; print which are left out."""
     table = interruptible(
         lambda: tables.open_sources(sources, source, base_dir=base_dir, method=method, hash_type=hash_type)
     )
     for folder in table.unlisted[:_FOLDERS_SHOWN]:
-        say(f"cannot list {folder}, its pictures are left out")
+        say(f"cannot list {folder}, its images are left out")
     if len(table.unlisted) > _FOLDERS_SHOWN:
         say(f"cannot list {len(table.unlisted) - _FOLDERS_SHOWN:,} more folders")
     if text := left_out_text(table.left_out):
@@ -90,7 +90,7 @@ def open_table(
 
 
 def open_ranking(query: str, source: str | None, base_dir: str | None) -> SourceTable:
-    """Return the sources of a request to rank, which QUERY is where there is no SOURCE."""
+    """Return the sources of the request QUERY, where there is no SOURCE."""
     if not query.lower().endswith(".json"):
         raise ArgumentError(
             "there is nothing to rank: SOURCE is missing\n"
@@ -100,19 +100,19 @@ def open_ranking(query: str, source: str | None, base_dir: str | None) -> Source
 
 
 def open_hashed(path: str) -> SourceTable:
-    """Return a table that has hashes, for the documented JSON.
+    """Return a table with hashes, for the documented JSON.
 
     Raises
     ------
     ColumnError
-        If it has none, or nothing that names its images.
+        If it has no hashes, or no column that identifies its images.
     """
     table = open_table([path], None, None, "remove_duplicates")
     read, unread = {}, []
     for name in (name for name in table.stored if name in documented_kinds()):
         try:
             found = read_given(table.frame, KINDS[name])
-        except ColumnError:  # a column of the user's
+        except ColumnError:  # another column of that name
             unread.append(name)
         else:
             read[name] = pl.col(name) if found is None else found.expr
@@ -131,23 +131,23 @@ def open_hashed(path: str) -> SourceTable:
 def name_columns(
     table: SourceTable, added: Iterable[str], prefix: str, suffix: str, output: Format | None
 ) -> tuple[SourceTable, Naming]:
-    """Return the table with names that no new column replaces, and how to call all columns in the output.
+    """Return the table with temporary names that no new column replaces, and the names of the output.
 
     Parameters
     ----------
     table
-        As it was opened.
+        The opened table.
     added
-        The columns that the command adds.
+        Names of the columns that the command adds.
     prefix, suffix
-        Of their names in the output.
+        Prefix and suffix of these names in the output.
     output
         Format of the output; None for the screen and for stores.
 
     Raises
     ------
     ArgumentError
-        If there is no table for new names.
+        If there is a prefix or suffix, and the output is not a table.
     ColumnError
         If a new column would replace one of the table.
     """
@@ -169,30 +169,30 @@ def name_columns(
 
 
 def needs_hashing(table: SourceTable, kinds: tuple[str, ...]) -> bool:
-    """Return whether a table has to be hashed for hashes of `kinds`."""
+    """Return whether a table lacks hashes of `kinds`."""
     return not (table.stored and set(kinds) <= set(table.stored))
 
 
 def check_documented(table: SourceTable) -> None:
-    """Refuse what the documented JSON cannot name, before hours of hashing.
+    """Refuse a table whose images the documented JSON cannot identify, before hours of hashing.
 
     Raises
     ------
     ColumnError
-        If the table has no column of sources, or one that is neither text nor pictures.
+        If the table has no column of sources, or one that is neither text nor bytes.
     """
     schema = table.frame.collect_schema()
     source = values.RECORD if values.RECORD in schema else table.source
     if source is None or schema[source] not in (pl.String, pl.Binary):
         found = "the table has none" if source is None else f"column {source!r} has dtype {schema[source]}"
         raise ColumnError(
-            f"the documented .json needs a column of paths, addresses or pictures, and {found}\n"
+            f"the documented .json needs a column of paths, URLs or images, and {found}\n"
             "Hint: --source names one, or -o writes a .parquet."
         )
 
 
 def open_stored(against: str, kind: HashKind, others: SourceTable, options: SourceOptions) -> ReferenceRows:
-    """Return the rows of --against, hashed where they are not."""
+    """Return the rows of --against, with hashes."""
     try:
         table = open_table([against], None, None, "remove_duplicates", kind.name, of=" of --against")
         # Relative paths of a table of stored hashes start from the working directory.
@@ -211,7 +211,7 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
         table.manifest.check_comparable(kind, others.decode(kind, recipe), repr(against))
     hashed = fitting(hashed, table, None, shown=False)
     schema = hashed.collect_schema()
-    # The size and time of a file tell whether a relative path still leads to it.
+    # The size and time of a file show whether a relative path leads to it.
     source = table.source if table.source in schema else None
     about = [] if source is None else [name for name in (source, SIZE, MODIFIED) if name in schema]
     ours = others.frame.collect_schema()
@@ -230,30 +230,30 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
 
 
 def naming_column(rows: pl.DataFrame, table: SourceTable) -> str | None:
-    """Return the column whose values name rows; None where their numbers do."""
+    """Return the column that identifies rows; None where their numbers do."""
     name = table.id_column
     if name is None or (name == table.name and (rows[name].has_nulls() or rows[name].n_unique() < rows.height)):
-        return None  # a name inside of a struct is often that of no row, or of several
+        return None  # the names in a column of structs are often null or not unique
     return name
 
 
 def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:
-    """Return the rows with their hashes, not yet computed; those that a table holds already are taken."""
+    """Return a query for the rows with hashes: those of the table, or new ones."""
     if not needs_hashing(table, kinds):
         return table.frame
     if table.source is None:
         raise ColumnError(
-            f"the table has {' and '.join(table.stored)}, but no {kinds[0]}, and no column that is surely of images\n"
-            f"Hint: --hash-type {table.stored[0]} takes the hashes that it has, --source names a column of images."
+            f"the table has {' and '.join(table.stored)}, but no {kinds[0]}, and its column of images is not clear\n"
+            f"Hint: --hash-type {table.stored[0]} uses its hashes, --source names its column of images."
         )
     return expressions.visual_hash(table.frame, table.source, hash_types=kinds, **allowed_options(table, options))
 
 
 def allowed_options(table: SourceTable, options: SourceOptions) -> SourceOptions:
-    """Return the options that the images of a table are read with.
+    """Return the options for reading the images of a table.
 
-    A documented request may come from somebody else: its ``_url`` is of http or https, as in the service, and names a
-    file only with --base-dir. --schemes allows anything else.
+    A documented request may be untrusted: its ``_url`` may be http or https, as in the service, and a file only with
+    --base-dir. --schemes allows others.
     """
     if table.request is None or options["schemes"] is not None:
         return options
@@ -262,7 +262,7 @@ def allowed_options(table: SourceTable, options: SourceOptions) -> SourceOptions
 
 
 def say_blocked(table: SourceTable, options: SourceOptions) -> None:
-    """Say how many records of a documented request name a file, where none is read."""
+    """Print how many records of a documented request name a file, if files are not read."""
     if table.request is None or options["schemes"] is not None or options["base_dir"] is not None:
         return
     sources = [*table.request.frame[values.URL]]
@@ -277,7 +277,7 @@ def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOp
     """Return the query as one hashed row."""
     name, options = "query_record", {**options, "on_error": "null", "progress": False}
     if table.request is not None and table.request.query_frame is not None:
-        asked, options = table.request.query_frame, allowed_options(table, options)
+        query_row, options = table.request.query_frame, allowed_options(table, options)
     elif query_kind(query, kind.name) == kind.name:
         value = parse_text(query, kind)
         hashed = pl.DataFrame({kind.name: pl.Series([value], dtype=kind.dtype)})
@@ -285,40 +285,39 @@ def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOp
         return hashed.with_columns(pl.lit(json.dumps({kind.name: text})).alias(values.RECORD))
     else:
         name, options["base_dir"] = "the query", None
-        asked = pl.DataFrame({values.URL: path_as_text(query), values.RECORD: json.dumps({"_url": query})})
-    hashed = expressions.visual_hash(asked, values.URL, hash_types=kind.name, **options)
+        query_row = pl.DataFrame({values.URL: path_as_text(query), values.RECORD: json.dumps({"_url": query})})
+    hashed = expressions.visual_hash(query_row, values.URL, hash_types=kind.name, **options)
     status, detail = hashed.select(STATUS, DETAIL).row(0)
     if status != OK:
         raise ArgumentError(
-            f"{name} cannot be hashed: {status}: {detail}\nHint: a picture, or a {kind.name} as {forms_text(kind)}, "
-            "is needed to rank by."
+            f"{name} cannot be hashed: {status}: {detail}\nHint: pass an image, or a {kind.name} as {forms_text(kind)}."
         )
     return hashed
 
 
 def query_kind(query: str, hash_type: str | None) -> str | None:
-    """Return the hash kind that QUERY is a hash of, if it is one and not the name of a file."""
+    """Return the kind of the hash QUERY; None where it is not a hash, or is the name of a file."""
     kinds = [*([] if hash_type is None else [hash_type]), *KINDS]
     found = next((name for name in kinds if name in KINDS and form_of(query, KINDS[name]) is not None), None)
-    # Only 0 and 1 for a whole hash: nobody names a file so, and it may be too long for a name.
+    # A hash of 0 and 1 may be too long for the name of a file.
     if found is None or form_of(query, KINDS[found]) == "bits":
         return found
     return None if Path(query).exists() else found
 
 
 def fitting(frame: pl.LazyFrame, table: SourceTable, output: Format | None, *, shown: bool = True) -> pl.LazyFrame:
-    """Return the columns that the output can hold, and say what it cannot.
+    """Return the columns that the output can hold, and print which it cannot.
 
     Parameters
     ----------
     frame
-        As it was hashed.
+        The hashed rows.
     table
-        Where its rows come from.
+        The table of the rows.
     output
         Format of the output; None for the screen, which shows no column of the table but the sources.
     shown
-        Whether to say it.
+        Whether to print them.
     """
     # The documented JSON is made of the column of sources itself, wherever that came from.
     if output is not None and not output.is_table:
@@ -342,7 +341,7 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, output: Format | None, *, s
 
 
 def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
-    """Say which columns of a table are not in the documented JSON; `unread` are columns of hashes that are not read."""
+    """Print which columns are not in the documented JSON; `unread` are columns of hashes that are not read."""
     if table.request is not None:
         return
     ours = {table.source, values.ID, values.RECORD, *KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
@@ -355,7 +354,7 @@ def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
 
 
 def say_not_nested(hashed: pl.LazyFrame) -> None:
-    """Say what the rows inside of kept rows are without."""
+    """Print which columns the nested rows do not have."""
     parts = byte_parts(hashed.collect_schema())
     if parts:
         say(f"not in {REMOVED_RECORDS}, which hold no images: {_shown(parts)}")
@@ -366,7 +365,7 @@ def _shown(parts: Mapping[str, object]) -> str:
 
 
 def say_not_stored(table: SourceTable, key: str | None) -> None:
-    """Say which columns of a table are not in a store, which has columns of its own."""
+    """Print which columns of a table are not in a store."""
     if table.manifest is not None:
         return
     ours = {table.source, key, SIZE, MODIFIED}
@@ -376,11 +375,11 @@ def say_not_stored(table: SourceTable, key: str | None) -> None:
         fields = {name: None for record in table.request.frame[values.RECORD] for name in json.loads(record)}
         others = [name for name in fields if name not in ("_id", "_url", "_base64")]
     if others:
-        say(f"not stored, a store keeps the key, the source and the hashes: {', '.join(others)}")
+        say(f"not stored, a store keeps only the key, the source and the hashes: {', '.join(others)}")
 
 
 def _say_not_finite(table: SourceTable, columns: Container[str], output: Format) -> None:
-    """Say which numbers JSON has no word for; Polars writes null."""
+    """Print which columns have numbers that JSON does not have, and for which Polars writes null."""
     if output.holds_nan:
         return
     schema = {name: dtype for name, dtype in table.frame.collect_schema().items() if name in columns}
@@ -401,19 +400,19 @@ def _say_not_finite(table: SourceTable, columns: Container[str], output: Format)
 
 
 def collect(hashed: pl.LazyFrame, table: SourceTable, kind: HashKind, *, shown: bool) -> pl.DataFrame:
-    """Return the rows, hashed in small batches where they are not."""
+    """Return the rows, and hash them in small batches if they have no hashes."""
     with hashing(table, shown=shown and kind.name not in table.stored):
         return run_query(hashed)
 
 
 def run_query(frame: pl.LazyFrame) -> pl.DataFrame:
-    """Return the rows of a query that Ctrl-C can end."""
+    """Return the rows of a query, which Ctrl-C can interrupt."""
     return interruptible(lambda: frame.collect(engine="streaming"))
 
 
 @contextmanager
 def hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
-    """Hash in small batches, under a bar that knows how many rows there are."""
+    """Hash in small batches within the block, with a progress bar."""
     bar = METER.run(run_query(table.frame.select(pl.len())).item()) if shown else nullcontext()
     with bar, pl.Config(streaming_chunk_size=table.batch_rows):
         yield

@@ -1,4 +1,4 @@
-"""Tables of files as lazy frames, with every column under its own name: Parquet, CSV, NDJSON, and lists in JSON."""
+"""Files as lazy frames, with unchanged names of columns: Parquet, CSV, NDJSON, and lists in JSON."""
 
 import codecs
 import csv
@@ -18,14 +18,14 @@ from imgmatch_df.store.parquet_checksums import has_checksums
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 
-# How text files of other encodings begin where they have a mark; that of UTF-32 begins with that of UTF-16.
+# Byte order marks of other encodings; that of UTF-32 begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-_BYTES_LOOKED_AT = 4096
+_SAMPLED_BYTES = 4096
 _MAX_DEPTH = 100
 
 
@@ -35,30 +35,29 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
     Parameters
     ----------
     paths
-        At least one.
+        Paths of the files, at least one.
     suffix
         ``".parquet"``, ``".csv"``, ``".ndjson"``, ``".jsonl"``, or ``".json"`` for a list of objects.
     root
-        The folder that `paths` are in: what stands behind it in a path, as ``year=2024``, is a column (Hive's
-        partitions) of Parquet.
+        The folder of `paths`: folders below it, such as ``year=2024``, are columns of Parquet (Hive partitions).
 
     Raises
     ------
     ArgumentError, ColumnError
-        If a CSV has two columns of one name, or a JSON is no list of objects.
+        If a CSV has two columns of one name, or a JSON file is not a list of objects.
     StoreError
-        If a Parquet file that a store has written is damaged.
+        If a Parquet file of a store is damaged.
 
     Notes
     -----
-    Columns of a CSV are text, so that ``007`` comes out as it went in, and no late row fails for its type.
+    Columns of a CSV are text, so that ``007`` is written unchanged and no late row has another type.
     """
     if suffix == ".parquet":
         return _scan_parquet(list(paths), root)
     if suffix == ".csv":
         headers = [read_csv_header(path) for path in paths]
         frame = pl.scan_csv(list(paths), glob=False, infer_schema=False)
-        # Polars leaves doubled quotes in the names of columns as they are.
+        # Polars does not unescape doubled quotes in the names of columns.
         names = dict(zip(frame.collect_schema(), headers[0], strict=False))
         return frame.rename({name: own for name, own in names.items() if name != own})
     if suffix == ".json":
@@ -68,28 +67,29 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
 
 
 def check_encoding(path: str, suffix: str) -> None:
-    """Refuse a file of text that is UTF-16 or UTF-32, as spreadsheets save it ("Unicode text").
+    """Refuse a text file in UTF-16 or UTF-32, which spreadsheets call "Unicode text".
 
     Raises
     ------
     ArgumentError
-        If the file begins with the mark of another encoding, or its zero bytes are at the places that they have in one.
+        If the file begins with the mark of another encoding, or has zero bytes where another encoding has them.
     """
     with Path(path).open("rb") as file:
-        start = file.read(_BYTES_LOOKED_AT)
+        start = file.read(_SAMPLED_BYTES)
     name = next((name for mark, name in _MARKS if start.startswith(mark)), None) or _encoding_by_zeros(start)
     if name is not None:
         raise ArgumentError(f"{path!r} is {name}, {suffix} is read as UTF-8\nHint: save the file as UTF-8.")
     if suffix in (".ndjson", ".jsonl") and start.startswith(codecs.BOM_UTF8):
         raise ArgumentError(
-            f"{path!r} begins with a byte order mark, which {suffix} has not\nHint: save the file as UTF-8 without it."
+            f"{path!r} begins with a byte order mark, which {suffix} must not have\n"
+            "Hint: save the file as UTF-8 without it."
         )
 
 
 def _encoding_by_zeros(start: bytes) -> str | None:
     """Return the encoding of text without a mark, None where it may be UTF-8.
 
-    A character of this world's scripts has two zero bytes of four in UTF-32, and one of ASCII a zero byte in UTF-16.
+    Each character has two zero bytes of four in UTF-32, and each ASCII character one zero byte in UTF-16.
     """
     start = start[: len(start) // 4 * 4]
     places = [start[place::4] for place in range(4)]
@@ -103,14 +103,14 @@ def _encoding_by_zeros(start: bytes) -> str | None:
 
 def _is_utf8(start: bytes) -> bool:
     try:
-        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be cut
+        codecs.getincrementaldecoder("utf-8")().decode(start)  # the last character may be incomplete
     except UnicodeDecodeError:
         return False
     return True
 
 
 def is_list(path: str) -> bool:
-    """Return whether a JSON file holds a list, and so no documented request."""
+    """Return whether a JSON file is a list, and not a documented request."""
     try:
         with Path(path).open("rb") as file:
             return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
@@ -119,14 +119,14 @@ def is_list(path: str) -> bool:
 
 
 def count_nulls(paths: Sequence[str], column: str) -> int | None:
-    """Return how many values of a column of Parquet files are null; None where the files do not say.
+    """Return the number of nulls in a column of Parquet files; None where they have no statistics.
 
     Parameters
     ----------
     paths
-        At least one.
+        Paths of the files, at least one.
     column
-        A field of a struct is ``struct.field``.
+        Name of the column; a field of a struct is ``struct.field``.
     """
     from pyarrow.parquet import ParquetFile
 
@@ -149,13 +149,15 @@ def read_csv_header(path: str) -> list[str]:
     Raises
     ------
     ColumnError
-        If two are equal: one of them would get another name. Or if it cannot be read.
+        If two names are equal, because Polars would rename one, or they cannot be read.
     """
     with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
         try:
             names = next(csv.reader(file), [])
         except csv.Error as error:
-            raise ColumnError(f"the first line of {path!r} cannot be read: {error}\nHint: is it a CSV?") from error
+            raise ColumnError(
+                f"the first line of {path!r} cannot be read: {error}\nHint: check that the file is a CSV."
+            ) from error
     twice = [name for name, n_times in Counter(names).items() if n_times > 1]
     if twice:
         raise ColumnError(
@@ -167,14 +169,14 @@ def read_csv_header(path: str) -> list[str]:
 def _scan_parquet(paths: list[str], root: str) -> pl.LazyFrame:
     parts = [_partitions(path, root) for path in paths]
     if not any(parts):
-        if all(map(has_checksums, paths)):  # what a store has written is checked when it is read
+        if all(map(has_checksums, paths)):  # files of stores have checksums, which `scan_hashes` checks
             return pl.concat(map(scan_hashes, paths))
         return pl.scan_parquet(paths, glob=False, hive_partitioning=False)
     _check_partitions(paths, parts, root)
     frame = pl.scan_parquet(paths, glob=False, hive_partitioning=True)
     schema = frame.collect_schema()
     dtypes = {name: schema[name] for path in paths for name in _partitions(path, "") if name in schema}
-    # 007 is a name, and not a number.
+    # 007 is not a number, because it would be written as 7.
     text = {
         name: pl.String()
         for name, dtype in dtypes.items()
@@ -186,7 +188,7 @@ def _scan_parquet(paths: list[str], root: str) -> pl.LazyFrame:
 
 
 def _partitions(path: str, root: str) -> dict[str, str | None]:
-    """Return the values of a file's partitions, by name; None is no value."""
+    """Return the values of the partitions of a file by name; None is a null."""
     pairs = [folder.partition("=") for folder in _folders(path, root)]
     return {key: None if value == _NO_VALUE else unquote(value) for key, sign, value in pairs if key and sign}
 
@@ -201,7 +203,7 @@ def _check_partitions(paths: Sequence[str], parts: Sequence[Mapping[str, str | N
     Raises
     ------
     ColumnError
-        Before anything is read but the columns of such names.
+        If there are such partitions.
     """
     names = set(parts[0])
     for path, part in zip(paths, parts, strict=True):
@@ -226,7 +228,7 @@ def _check_partitions(paths: Sequence[str], parts: Sequence[Mapping[str, str | N
 
 
 def _is_number(text: str | None) -> bool:
-    """Return whether a partition's value comes out of a number as it went in."""
+    """Return whether the value of a partition is the text of a whole number."""
     try:
         return text is None or str(int(text)) == text
     except ValueError:
@@ -234,7 +236,7 @@ def _is_number(text: str | None) -> bool:
 
 
 def _is_deep(records: list[Any]) -> bool:
-    """Return whether values are nested so deeply that Polars takes minutes to tell their dtype."""
+    """Return whether values are nested so deeply that Polars needs minutes to infer their dtype."""
     level: list[Any] = [records]
     for _ in range(_MAX_DEPTH):
         values = (value for one in level for value in (one.values() if isinstance(one, dict) else one))
@@ -247,11 +249,13 @@ def _read_list(path: str) -> pl.DataFrame:
     try:
         records = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ArgumentError(f"{path!r} is not JSON that can be read: {error}\nHint: is the file whole?") from error
+        raise ArgumentError(
+            f"{path!r} cannot be read as JSON: {error}\nHint: check that the file is complete."
+        ) from error
     if _is_deep(records):
         raise ArgumentError(
-            f"{path!r} is nested more than {_MAX_DEPTH} levels deep\nHint: take out the fields that are not needed."
+            f"{path!r} is nested more than {_MAX_DEPTH} levels deep\nHint: remove the fields that are not needed."
         )
     if not all(isinstance(record, dict) for record in records):
-        raise ArgumentError(f"{path!r} is a list of other things than objects\nHint: a table is a list of objects.")
+        raise ArgumentError(f"{path!r} is not a list of objects only\nHint: a table is a list of objects.")
     return pl.read_json(data, infer_schema_length=None) if records else pl.DataFrame()

@@ -1,4 +1,4 @@
-"""Files, folders and globs into lazy frames of sources or of stored hashes: what each ending of an input means."""
+"""Input files, folders and globs as lazy frames of sources or hashes."""
 
 import glob
 import os
@@ -28,24 +28,24 @@ _TABLE_SUFFIXES: Final = (".parquet", ".csv", ".ndjson", ".jsonl", ".json")
 _STORE: Final = "a store"
 _TEXT_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".json")
 
-# Names that hold images in tables as people write them, the surest first.
+# Common names of columns of images, the most specific first.
 _SOURCE_NAMES: Final = (
     *(values.URL, PATH, "file", "image", "_url", "file_name", "filename", "file_path", "filepath"),
     *("image_path", "image_url", "img", "photo", "picture", "source", "src", "uri"),
 )
 _NOT_SOURCES: Final = (STATUS, DETAIL, ETAG, values.ID, values.RECORD)
-_PICTURE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
+_IMAGE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
 _DATA_URI: Final = pl.lit("data:;base64,")
 _NAME_FIELD: Final = "path"
-_NAME: Final = "__imgmatch_name"  # the names of such images
+_NAME: Final = "__imgmatch_name"  # column of the names of these images
 _GIVEN: Final = "__imgmatch_given_"
 
-# Rows hashed at a time. Polars ends a run only between batches: this many bound the wait after an error or a closed
-# pipe to about a second, and cost nothing (the pool of threads is fed by several batches at once).
+# Rows hashed at a time. Polars ends a query only between batches: this limits the wait after an error or a closed pipe
+# to about a second, and is not slower, because several batches are hashed at once.
 BATCH_ROWS: Final = 256
-# Rows with addresses are more at a time: a batch ends when its slowest server has answered.
-_BATCH_ROWS_OF_ADDRESSES: Final = 8192
-_ROWS_LOOKED_AT: Final = 64
+# More rows with URLs at a time: a batch ends with the response of its slowest server.
+_URL_BATCH_ROWS: Final = 8192
+_SAMPLED_ROWS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,28 +55,28 @@ class SourceTable:
     Parameters
     ----------
     frame
-        One row per source, with every column of the input.
+        One row per source, with all columns of the input.
     source
-        Name of the column of sources; None only where there are stored hashes and no such column.
+        Name of the column of sources; None only for hashes without such a column.
     made
-        Columns of `frame` that the input does not have, to be dropped before it is written.
+        Columns of `frame` that are not in the input, and are dropped before it is written.
     stored
-        The hash kinds whose columns the input holds already, where they are asked for.
+        Hash kinds whose columns are in the input, if the command uses them.
     request
-        The documented request that the rows come from, else None.
+        The documented request of the rows, or None.
     batch_rows
-        How many rows are to be hashed at a time.
+        Number of rows to hash at a time.
     manifest
-        What the store says of itself that the rows come from, else None.
+        Manifest of the store of the rows, or None.
     unlisted
-        Folders whose pictures are missing, because they cannot be listed, each with the reason.
+        Folders that cannot be listed, each with the reason. Their images are missing.
     left_out
-        How many files and folders are left out, by reason and suffix.
+        Numbers of files and folders that are left out, by reason and suffix.
     name
-        Column of `frame` that the input does not have and that names the pictures of `source`, else None.
+        Column of `frame` that is not in the input and names the images of `source`, or None.
     given
-        Columns of `frame` that hold hashes as the input has them, in a foreign form, by the names of the columns that
-        were read from them.
+        Columns of `frame` with hashes in the foreign form of the input, and the names of the hash columns that were
+        read from them.
     """
 
     frame: pl.LazyFrame
@@ -93,23 +93,23 @@ class SourceTable:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that the input has."""
+        """Columns of the input."""
         hidden = {*self.made, *self.given, self.name}
         return [name for name in self.frame.collect_schema() if name not in hidden]
 
     @property
     def label(self) -> str | None:
-        """The column of `frame` that tells a person which image a row is, if there is one."""
+        """Column of `frame` that identifies images in messages, if there is one."""
         return self.name or self.source
 
     @property
     def carrier(self) -> str:
-        """The column of sources, or the name that one would have."""
+        """Column of sources, or its default name."""
         return values.URL if self.source is None else self.source
 
     @property
     def id_column(self) -> str | None:
-        """The column that names a row to a person; None where its number does."""
+        """Column that identifies rows; None where their numbers do."""
         if self.request is not None:
             return values.ID
         if self.made or self.source is None:
@@ -117,22 +117,19 @@ class SourceTable:
         return self.source if self.frame.collect_schema()[self.source] == pl.String else None
 
     def kind(self, name: str | None) -> HashKind:
-        """Return the hash kind to compare by: `name`, else that of the request, of the stored hashes, or bmh1."""
+        """Return the hash kind to compare by: `name`, or that of the request, of the hashes in the input, or bmh1."""
         if name is None and self.request is not None:
             name = self.request.hash_type
         return hash_kind(name or (*self.stored, BMH1.name)[0])
 
     def decode(self, kind: HashKind, wanted: str) -> str | None:
-        """Return the decode path of hashes of `kind`, if they are made in the way `wanted` where they are not there.
-
-        None where a table has them that does not say.
-        """
+        """Return the decode path of the hashes of `kind`: that of the store, `wanted` for new ones, None if unknown."""
         if kind.name not in self.stored:
             return wanted
         return None if self.manifest is None else self.manifest.recipe
 
     def radius(self, kind: HashKind) -> int:
-        """Return the radius that a request's `range` means, in bits of `kind`; 0 where there is none."""
+        """Return the `range` of a request as a radius in bits of `kind`; 0 without one."""
         range_ = None if self.request is None else self.request.range
         return 0 if range_ is None else radius_from_range(range_, kind.name)
 
@@ -145,36 +142,36 @@ def open_sources(
     method: Method = "visual_hash",
     hash_type: str | None = None,
 ) -> SourceTable:
-    """Return the sources that files, folders or globs hold, as a lazy frame.
+    """Return the sources of files, folders or globs as a lazy frame.
 
-    Pictures are listed at once, so that nothing matching is known before anything is hashed; tables are read lazily.
+    Images are listed at once, so that an error is raised before hashing if nothing matches; tables are read lazily.
 
     Parameters
     ----------
     sources
-        Folders, pictures and globs of them; or tables of one kind (``.duckdb``, ``.parquet``, ``.csv``, ``.ndjson``,
-        ``.jsonl``, ``.json`` for documented requests), globs of them, or a folder with Parquet files and no pictures.
+        Folders, images and globs of them; or tables of one kind (``.duckdb``, ``.parquet``, ``.csv``, ``.ndjson``,
+        ``.jsonl``, ``.json`` for documented requests), globs of them, or a folder with Parquet files and no images.
     source
-        Name of the column of sources in a table; found by its name or dtype where None.
+        Column of sources in a table; None finds it by name or dtype.
     base_dir
-        Only to refuse it where there is no table that it could apply to.
+        Only to refuse it without a table.
     method
-        What the sources are for. ``"visual_hash"`` hashes them, and takes no notice of hashes in a table; the others
-        take them, also in the forms of `given_hashes`.
+        Purpose of the sources. ``"visual_hash"`` ignores hashes in a table; the other methods use them, also in the
+        forms of `given_hashes`.
     hash_type
-        The hash kind to compare by; None for the first that a table has. A column of the other kind may hold anything.
+        Hash kind to compare by; None for the first in the table. Columns of other kinds may hold any values.
 
     Raises
     ------
     ArgumentError
-        If nothing matches, an ending is unknown, kinds are mixed, or an option does not apply.
+        If nothing matches, a suffix is unknown, kinds are mixed, or an option does not apply.
     ColumnError
-        If there is no such column, or none that is surely the one of sources.
+        If there is no such column, or the column of sources is not clear.
 
     Notes
     -----
-    Columns of a CSV stay text, so that ``007`` comes out as it went in and no late row fails for its type; but beside
-    hashes the width, height and size of a picture are numbers, if they are in every row.
+    Columns of a CSV stay text, so that ``007`` is written unchanged and no late row has another type. In a table with
+    hashes, width, height and size become numbers if all of their values are numbers.
     """
     found = [_expand(given) for given in sources]
     kinds = sorted({kind for kind, _ in found})
@@ -183,10 +180,10 @@ def open_sources(
             f"sources must be of one kind, got {', '.join(kinds)}\nHint: run one command for each kind."
         )
     paths = [path for _, part in found for path in part]
-    if kinds == ["pictures"]:
+    if kinds == ["images"]:
         for option, value in (("--source", source), ("--base-dir", base_dir)):
             if value is not None:
-                raise ArgumentError(f"{option} is for tables, the sources are pictures\nHint: leave {option} out.")
+                raise ArgumentError(f"{option} is for tables, the sources are images\nHint: leave {option} out.")
         frame, unlisted, left_out = list_images(paths)
         return SourceTable(frame.lazy(), PATH, unlisted=unlisted, left_out=left_out)
     if kinds[0] in _TEXT_SUFFIXES:
@@ -200,12 +197,12 @@ def open_sources(
 
 
 def _root(given: str) -> str:
-    """Return the folder below which the folders of an input say something of its rows."""
+    """Return the root of an input: the names of folders below it may be values of columns."""
     return given if Path(given).is_dir() else ""
 
 
 def _expand(given: str) -> tuple[str, list[str]]:
-    """Return the kind of what the user gave, ``"pictures"`` or a table's ending, and the paths that it stands for."""
+    """Return the kind of an argument, ``"images"`` or the suffix of tables, and its paths."""
     if is_uri(given):
         return _STORE, [given]
     given = os.path.expanduser(given)  # noqa: PTH111  # a Path drops a leading "./"
@@ -215,7 +212,7 @@ def _expand(given: str) -> tuple[str, list[str]]:
         parts = _sorted_glob(os.path.join(glob.escape(given), "**", "*.parquet"))  # noqa: PTH118  # glob takes a str
         if parts and not holds_images(given):
             return ".parquet", parts
-        return "pictures", [given]
+        return "images", [given]
     if suffix in (*store_suffixes(), *_TABLE_SUFFIXES):
         paths = [given] if path.is_file() else _sorted_glob(given)
         if not paths:
@@ -223,7 +220,7 @@ def _expand(given: str) -> tuple[str, list[str]]:
         return suffix, paths
     if path.is_file() and suffix and suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
         raise _unknown_ending(path)
-    return "pictures", [given]
+    return "images", [given]
 
 
 def _sorted_glob(pattern: str) -> list[str]:
@@ -243,15 +240,15 @@ def _open_tables(
     if suffix != ".parquet":
         frame = _in_batches(frame, batch_rows)
     frame, given = _with_hashes(frame, stored, hash_type)
-    if name is None or not _holds_pictures(schema[name]):
+    if name is None or not _holds_images(schema[name]):
         return SourceTable(frame, name, stored=stored, batch_rows=batch_rows, given=given)
-    made = f"{name}.{_PICTURE_FIELD}"
-    image = pl.col(name).struct.field(_PICTURE_FIELD)
+    made = f"{name}.{_IMAGE_FIELD}"
+    image = pl.col(name).struct.field(_IMAGE_FIELD)
     if schema[name].to_schema().get(_NAME_FIELD) != pl.String:  # type: ignore[attr-defined]  # it is a Struct
         return SourceTable(frame.with_columns(image.alias(made)), made, (made,), stored, given=given)
     path = pl.col(name).struct.field(_NAME_FIELD)
     if suffix != ".parquet" or count_nulls(paths, made) != 0:
-        # Some images are not in the table, but where their path leads to: one column of text is both.
+        # Some images are not in the table, but in the file of their path: one column of text holds both.
         image = pl.when(image.is_not_null()).then(_DATA_URI + image.bin.encode("base64")).otherwise(path)
     columns = image.alias(made), path.alias(_NAME)
     return SourceTable(frame.with_columns(columns), made, (made,), stored, name=_NAME, given=given)
@@ -263,7 +260,7 @@ def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) ->
     frame = scan_hashes(paths[0])
     schema = frame.collect_schema()
     stored = tuple(name for name in KINDS if takes_hashes and name in schema)
-    # Hashes of pictures that came without a name have none here: what else is text names no picture.
+    # A store without this column has no names of images: its other columns of text are not names.
     name = SOURCE if source is None and SOURCE in schema else source
     return SourceTable(
         frame,
@@ -276,10 +273,10 @@ def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) ->
 def _with_hashes(
     frame: pl.LazyFrame, stored: tuple[str, ...], hash_type: str | None
 ) -> tuple[pl.LazyFrame, dict[str, str]]:
-    """Return the table with its hashes in the dtype of their kind, and what it has in a foreign form.
+    """Return the table with its hashes in the dtype of their kind, and the columns that hold them in a foreign form.
 
-    The hashes that are compared must be readable. A shop's size may be "XL", and the hashes of the other kind anything:
-    what cannot be read in every row is a column of the user's, and stays as it is.
+    The hashes to compare must be readable. Another column that cannot be read in every row, such as a size of "XL" or
+    hashes of another kind, stays unchanged.
     """
     schema = frame.collect_schema()
     compared = hash_type or (*stored, None)[0]
@@ -312,12 +309,12 @@ def _with_hashes(
 def _batch_rows(frame: pl.LazyFrame, source: str | None) -> int:
     if source is None or frame.collect_schema()[source] != pl.String:
         return BATCH_ROWS
-    first = frame.select(source).head(_ROWS_LOOKED_AT).collect().to_series()
-    return _BATCH_ROWS_OF_ADDRESSES if any(url_of(value) for value in first) else BATCH_ROWS
+    first = frame.select(source).head(_SAMPLED_ROWS).collect().to_series()
+    return _URL_BATCH_ROWS if any(url_of(value) for value in first) else BATCH_ROWS
 
 
 def _in_batches(frame: pl.LazyFrame, batch_rows: int) -> pl.LazyFrame:
-    """Return the same rows in batches of `batch_rows`: text is read in megabytes, which may be 100,000 paths."""
+    """Return the same rows in batches of `batch_rows`: Polars reads text in megabytes, which may be 100,000 paths."""
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
@@ -358,7 +355,7 @@ def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str 
     usable = [
         name
         for name, dtype in schema.items()
-        if name not in (*KINDS, *_NOT_SOURCES) and (dtype in (pl.String, pl.Binary) or _holds_pictures(dtype))
+        if name not in (*KINDS, *_NOT_SOURCES) and (dtype in (pl.String, pl.Binary) or _holds_images(dtype))
     ]
     named = [name for name in _SOURCE_NAMES if name in usable]
     if named:
@@ -368,7 +365,7 @@ def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str 
     if not needed:
         return None
     raise ColumnError(
-        f"which column holds the images is not clear, the table has {_shown(schema)}\nHint: name it with --source."
+        f"the column of images is not clear, the table has {_shown(schema)}\nHint: name it with --source."
     )
 
 
@@ -377,8 +374,8 @@ def _shown(schema: pl.Schema, n_columns: int = 20) -> str:
     return ", ".join(shown) + ", …" * (len(schema) > n_columns) if shown else "no columns"
 
 
-def _holds_pictures(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.Struct) and dtype.to_schema().get(_PICTURE_FIELD) == pl.Binary
+def _holds_images(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, pl.Struct) and dtype.to_schema().get(_IMAGE_FIELD) == pl.Binary
 
 
 def _nothing_found(source: str) -> ArgumentError:
@@ -388,6 +385,6 @@ def _nothing_found(source: str) -> ArgumentError:
 def _unknown_ending(path: Path) -> ArgumentError:
     return ArgumentError(
         f"unknown input ending {path.suffix!r} of {path.name!r}, known are "
-        f"{', '.join((*store_suffixes(), *_TABLE_SUFFIXES))}, folders, globs and pictures\n"
-        "Hint: a glob takes pictures of any ending."
+        f"{', '.join((*store_suffixes(), *_TABLE_SUFFIXES))}, folders, globs and images\n"
+        "Hint: a glob matches images of any ending."
     )

@@ -1,4 +1,4 @@
-"""Stored hashes as the documented JSON, one record at a time, however many there are."""
+"""Export of stores and tables as the documented JSON, one record at a time."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -24,14 +24,14 @@ _ROWS: Final = 4096
 
 
 class Exported(NamedTuple):
-    """How many records were written, and how many of them have no hash."""
+    """Number of written records, and of those without a hash."""
 
     n_rows: int
     n_failed: int
 
 
 def export_response(store: Target, target: str | PathLike[str] | IO[bytes]) -> Exported:
-    """Write what is stored as the documented `visual_hash` response.
+    """Write the rows of a store as the documented `visual_hash` response.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def export_response(store: Target, target: str | PathLike[str] | IO[bytes]) -> E
     Raises
     ------
     StoreError
-        If there is no such store, or it cannot be read.
+        If there is no store, or it cannot be read.
     """
     if isinstance(target, str | PathLike):
         with _file(target) as file:
@@ -115,7 +115,7 @@ def _write(batches: Iterable[pl.DataFrame], target: IO[bytes], hash_types: tuple
 
 
 def _with_record(batch: pl.DataFrame, about: Manifest) -> pl.DataFrame:
-    """Return a batch with what names each record: its address, or where the key is another one, that for `_id`."""
+    """Return a batch with the columns of the documented JSON: another key than the source becomes `_id`."""
     if about.key == SOURCE:
         return batch.with_columns(pl.col(SOURCE).cast(pl.String))
     named = batch.with_columns(pl.col(about.key).cast(pl.String).alias(ID))

@@ -77,27 +77,26 @@ class Request:
 def read_request(request: Document, method: Method = "visual_hash") -> Request:
     """Return a documented request as a frame of sources.
 
-    A record without an image is a row like any other, with a null source. A request that is not of the documented
-    shape raises. The hosted limit of ten records does not apply.
+    A record without an image is a row with a null source. The hosted limit of ten records does not apply.
 
     Parameters
     ----------
     request
-        The body: a mapping, its JSON as str or bytes, or the path of a file that holds it.
+        The body: a mapping, its JSON as str or bytes, or the path of a JSON file.
     method
-        The documented method that it is for. It decides the default of `hash_type` (`visual_hash`: both, else
+        The documented method. It decides the default of `hash_type` (both kinds for `visual_hash`, otherwise
         ``"bmh1"``) and whether `query_record` is needed.
 
     Returns
     -------
     Request
-        A record's `_id` is kept as a string (duplicates too) and made where absent or null. Where a record has both
-        `_base64` and `_url`, `_base64` is taken: it needs no network.
+        The `_id` of a record is kept as a string, also a duplicate, and a missing one is made. If a record has both
+        `_base64` and `_url`, `_base64` is used, because it needs no network.
 
     Raises
     ------
     ArgumentError
-        If the body is no JSON object, or a field has a value that is not allowed; the message names the field.
+        If the body is not a JSON object, or a field has an invalid value; the message names the field.
 
     Examples
     --------
@@ -132,7 +131,7 @@ def read_rows(request: Document, method: Method = "visual_hash") -> Request:
 
 
 def load_document(document: Document, what: str) -> Mapping[str, Any]:
-    """Return the JSON object that `document` is, holds or names."""
+    """Return `document` as a JSON object, parsed or read from a file where needed."""
     if isinstance(document, Mapping):
         return document
     text: object = document
@@ -149,7 +148,7 @@ def load_document(document: Document, what: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         hint = "a str is JSON text; for a file pass a pathlib.Path."
         if isinstance(document, PathLike):
-            what, hint = f"{what} {fspath(document)!r}", "is the file whole? It is JSON, saved as UTF-8."
+            what, hint = f"{what} {fspath(document)!r}", "check that the file is complete JSON in UTF-8."
         raise ArgumentError(f"{what} must be JSON, but: {error}\nHint: {hint}") from error
     if not isinstance(body, dict):
         raise refused(what, body, "a JSON object", 'the documented body starts with {"records": […')
@@ -157,7 +156,7 @@ def load_document(document: Document, what: str) -> Mapping[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def read_records(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -177,7 +176,7 @@ def read_record(record: object, field: str) -> Mapping[str, Any]:
 
 
 def read_hash_types(value: object, method: Method) -> tuple[str, ...]:
-    """Return the names in the request's `hash_type`, a string or a list, or the method's default."""
+    """Return the names in `hash_type` of a request, a string or a list, or the default of the method."""
     several = method == "visual_hash"
     if value is None:
         return documented_kinds() if several else (BMH1.name,)
@@ -191,7 +190,7 @@ def read_hash_types(value: object, method: Method) -> tuple[str, ...]:
 
 
 def record_source(record: Mapping[str, Any]) -> str | None:
-    """Return the reference to the record's image, null where it holds none."""
+    """Return the source of the image of a record; None without one."""
     encoded, url = record.get("_base64"), record.get("_url")
     if isinstance(encoded, str) and encoded and is_text(encoded):
         return encoded if encoded[:5].lower() == "data:" else f"data:;base64,{encoded}"
@@ -199,7 +198,7 @@ def record_source(record: Mapping[str, Any]) -> str | None:
 
 
 def source_row(record: Mapping[str, Any], field: str, *, make_id: bool = True) -> Json:
-    """Return `_id`, source and the record itself; an absent id is null unless made."""
+    """Return the row of a record: `_id`, `url` and `_record`. A missing id is null, or made."""
     absent = str(uuid4()) if make_id else None
     try:
         id_ = absent if record.get("_id") is None else read_id(record["_id"], f"{field}._id")

@@ -37,7 +37,7 @@ from imgmatch_df.sources import redact
 # Hashed rows: a frame, or mappings with the same names, whose `_record` may be the record itself.
 Hashed: TypeAlias = pl.DataFrame | Iterable[Mapping[str, Any]]
 
-_ANSWERED: Final = frozenset({"_id", "_status", "_width", "_height"})
+_RESPONSE_FIELDS: Final = frozenset({"_id", "_status", "_width", "_height"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +50,11 @@ class VisualHashes:
         One row per record: `_id`, `url`, `_record` as in `Request` (`_id` null where absent), `width` and `height`
         UInt32, the hashes, `status`, `detail`.
     hash_types
-        Names of the hash kinds that the response holds.
+        Names of the hash kinds in the response.
     seconds
-        Its processing time.
+        Processing time in seconds.
     request_id
-        The id that its failed records carry, or None.
+        Id in its failed records, or None.
     """
 
     frame: pl.DataFrame
@@ -95,14 +95,14 @@ def visual_hash_response(
     hash_types
         Names of the hash kinds to write.
     request_id
-        Id that failed records carry; made where None. The documented `status` of this method has none.
+        Id in failed records; None makes one. The documented `status` of this method has none.
     source, attempts, reasons
         As for `iter_records`.
 
     Returns
     -------
     dict
-        `status` is 300 MIXED_RESULT where any record failed, or all; each failed record says why in `_status`.
+        `status` is 300 MIXED_RESULT if any record failed; the `_status` of a failed record has the reason.
     """
     made_id = request_id or str(uuid4())
     writer = RecordWriter("visual_hash", tuple(hash_types), made_id, source, attempts, reasons)
@@ -134,16 +134,16 @@ def remove_duplicates_response(
     seconds
         Processing time.
     hash_type
-        Name of the hash kind that rows were compared by; a row where it is null failed.
+        Name of the hash kind that was compared; a row without it failed.
     request_id, proc_id
-        Ids that the response carries; made where None.
+        Ids in the response; None makes them.
     source, attempts, reasons
         As for `iter_records`.
 
     Returns
     -------
     dict
-        Failed rows match nothing, so they are among the kept ones, and `status` is 300 MIXED_RESULT.
+        Failed rows match nothing, so they are kept, and `status` is 300 MIXED_RESULT.
     """
     if isinstance(frame, pl.DataFrame):
         _check_columns(frame, (REMOVED_RECORDS,), "pass the result of remove_duplicates.")
@@ -180,9 +180,9 @@ def rank_images_response(
     seconds
         Processing time.
     hash_type
-        Name of the hash kind that `distance` counts bits of.
+        Name of the hash kind of `distance`.
     request_id, proc_id
-        Ids that the response carries; made where None.
+        Ids in the response; None makes them.
     source, attempts, reasons
         As for `iter_records`.
 
@@ -194,7 +194,7 @@ def rank_images_response(
     Raises
     ------
     ArgumentError
-        If `query` is not one row, or is a row that failed: there is nothing to rank against.
+        If `query` is not one row, or the row failed.
     """
     made_id = request_id or str(uuid4())
     writer = RecordWriter("rank_images", (hash_type,), made_id, source, attempts, reasons)
@@ -213,7 +213,7 @@ def rank_images_response(
         because = f" ({status['reason']}: {status['detail']})" if "reason" in status else ""
         raise ArgumentError(
             f"query_record failed: {status['text']}{because}\n"
-            "Hint: ranking needs the query's hash; the other records were not looked at."
+            "Hint: send a query image that can be hashed; the other records were not read."
         )
     rows = list(zip(distances, _written(writer, ranked), strict=True))
     skipped = [record for bits, record in rows if bits is None]
@@ -242,34 +242,34 @@ def iter_records(
     Parameters
     ----------
     frame
-        Hashed rows, as a frame or as mappings. Read where present: `_record` (the record as it came) or else `source`
+        Hashed rows, as a frame or as mappings. Columns, if present: `_record` (the record of the request) or `source`
         (String becomes `_url`, Binary `_base64`), `_id`, `width`, `height`, the hashes, `status`, `detail`, `distance`,
         `removed_records`.
     method
         The documented method, which decides the fields: `visual_hash` writes the hashes, `remove_duplicates` a
         `_status` on every record and `removed_records` where there are some.
     hash_types
-        Names of the hash kinds asked for; a row where one is null failed.
+        Names of the hash kinds asked for; a row with a null failed.
     request_id
-        Id that `_status` carries.
+        Id in `_status`.
     source
         Name of the column of sources, for frames that did not come from a request.
     attempts
         Number of attempts named in the documented text of a failed download.
     reasons
-        Whether the `_status` of a failed record also has `reason`, one of our statuses such as ``"fetch_blocked"``, and
-        `detail`, one line on what happened. The documented response has neither.
+        Whether the `_status` of a failed record also has `reason`, the status of the row such as ``"fetch_blocked"``,
+        and `detail`, one line of text. The documented response has neither.
 
     Yields
     ------
     dict
-        The record's own fields unchanged and in their order, then the answer's. A field of the answer replaces one of
-        the same name, so that an earlier answer can be sent again.
+        The fields of the record, unchanged and in order, then those of the response. A field of the response replaces
+        one of the same name, so that a record of an earlier response can be sent again.
 
     Raises
     ------
     ColumnError
-        If a column that is needed is absent or has another dtype.
+        If a column is missing or has another dtype.
     """
     return _written(RecordWriter(method, tuple(hash_types), request_id, source, attempts, reasons), frame)
 
@@ -277,9 +277,9 @@ def iter_records(
 def parse_visual_hash_response(response: Document) -> VisualHashes:
     """Return a documented `visual_hash` response as a hashed frame.
 
-    `visual_hash_response` makes the same response of it again. A failed record's `status` is its `reason`. Without one
-    it is ``"fetch_failed"`` where the text is that of a failed download, ``"missing"`` where there was no image, else
-    ``"decode_failed"``.
+    `visual_hash_response` turns the frame into the same response. The `status` of a failed record is its `reason`.
+    Without one it is ``"fetch_failed"`` for the text of a failed download, ``"missing"`` for a record without an image,
+    and ``"decode_failed"`` otherwise.
 
     Raises
     ------
@@ -304,7 +304,7 @@ def parse_visual_hash_response(response: Document) -> VisualHashes:
         for name in hash_types:
             needed = status == OK
             columns[name].append(read_bits(record.get(name), documented_kind(name), f"{field}.{name}", needed=needed))
-        # Without the bit strings, a thousand bytes a record that the hash columns hold already.
+        # Without the texts of the hashes, a thousand bytes per record that the hash columns hold.
         kept = {key: value for key, value in record.items() if key not in hash_types}
         own.append(source_row(kept, field, make_id=False))
     statistics = body.get("statistics")
@@ -317,7 +317,7 @@ def parse_visual_hash_response(response: Document) -> VisualHashes:
 
 @dataclass(frozen=True, slots=True)
 class RecordWriter:
-    """What turns hashed rows into the records of one response, one row at a time.
+    """Turns hashed rows into the records of one response, one row at a time.
 
     Parameters
     ----------
@@ -373,10 +373,10 @@ class RecordWriter:
         }[self.method]
         own = row[RECORD]
         fields = (own if isinstance(own, Mapping) else json.loads(own)).items()
-        return {key: value for key, value in fields if key not in _ANSWERED and key not in replaced}
+        return {key: value for key, value in fields if key not in _RESPONSE_FIELDS and key not in replaced}
 
     def _is_ok(self, row: Mapping[str, Any]) -> bool:
-        # Of the others, and of the rows nested in them, a column of that name is the user's own.
+        # For the other methods, and for nested rows, a `distance` column belongs to the user.
         if self.method == "rank_images" and DISTANCE in row:
             return row[DISTANCE] is not None
         if any(name in row for name in self.hash_types):
@@ -385,7 +385,7 @@ class RecordWriter:
 
 
 def _written(writer: RecordWriter, hashed: Hashed) -> Iterator[Json]:
-    """Check the columns now, and return an iterator over the rows' records."""
+    """Check the columns now, and return an iterator over the records."""
     if not isinstance(hashed, pl.DataFrame):
         return map(writer.record, hashed)
     for name in writer.hash_types:
@@ -397,7 +397,7 @@ def _written(writer: RecordWriter, hashed: Hashed) -> Iterator[Json]:
         raise ColumnError(f"{message}\nHint: source= names the column of image references.")
     wanted = (carrier, ID, WIDTH, HEIGHT, STATUS, DETAIL, *writer.hash_types)
     wanted += {"rank_images": (DISTANCE,), "remove_duplicates": (REMOVED_RECORDS,), "visual_hash": ()}[writer.method]
-    # Only what is read: the frame may hold the pictures themselves.
+    # Only needed columns: the frame may contain the images.
     rows = hashed.select([name for name in wanted if name in hashed.columns])
     return map(writer.record, rows.iter_rows(named=True))
 

@@ -20,7 +20,7 @@ from imgmatch_df.hashes.kinds import BMH1, HashKind, documented_kind
 Json: TypeAlias = dict[str, Any]
 Document: TypeAlias = Mapping[str, Any] | str | bytes | PathLike[str]
 Method: TypeAlias = Literal["visual_hash", "remove_duplicates", "rank_images"]
-# Columns of a frame that came from the documented JSON, besides those of `columns`.
+# Columns of frames of the documented JSON, besides those of `columns`.
 ID: Final = "_id"
 URL: Final = "url"
 RECORD: Final = "_record"
@@ -40,14 +40,13 @@ def to_json(response: Mapping[str, Any]) -> str:
 def radius_from_range(range_: float, hash_type: str = BMH1.name) -> int:
     """Return the largest Hamming distance, in bits, that the documented `range` includes.
 
-    A pair is within `range` when its distance as it is shown is: a distance from a response, sent as `range`, includes
-    the pair that it was shown for.
+    A pair is within `range` if its rounded distance is: a distance of a response, sent as `range`, includes its pair.
 
     Parameters
     ----------
     range_
         Percent of the characters of the documented 0/1 string (968 of bmh1, 64 of phash), 0 to 100, inclusive. The
-        unit is inferred from the documented sample, where 0.1 stands for 1 bit of 968.
+        unit is inferred from the documented sample, where 0.1 is 1 bit of 968.
     hash_type
         Name of the hash kind.
 
@@ -88,7 +87,7 @@ def percent_from_bits(bits: int, hash_type: str = BMH1.name) -> float:
 
 
 def read_id(value: object, field: str) -> str:
-    """Return a record's `_id` as a string."""
+    """Return the `_id` of a record as a string."""
     if (isinstance(value, str) and is_text(value)) or (isinstance(value, int) and not isinstance(value, bool)):
         return str(value)
     raise refused(field, value, "a string or a whole number", "write other ids as strings.")
@@ -102,7 +101,7 @@ def read_side(value: object, field: str) -> int | None:
 
 
 def read_bits(text: object, kind: HashKind, field: str, *, needed: bool) -> int | bytes | None:
-    """Return the hash that a 0/1 string stands for: int for UInt64 kinds, else bytes."""
+    """Return a hash from its 0/1 string: int for UInt64 kinds, otherwise bytes."""
     if text is None and not needed:
         return None
     # The pattern, because int(text, 2) also takes signs, spaces and underscores.
@@ -114,11 +113,13 @@ def read_bits(text: object, kind: HashKind, field: str, *, needed: bool) -> int 
 
 
 def read_status(status: object, field: str) -> tuple[str, str | None, str | None]:
-    """Return status, detail and request id of a record's `_status`."""
+    """Return status, detail and request id from the `_status` of a record."""
     if status is None:
         return OK, None, None
     if not isinstance(status, Mapping) or not isinstance(status.get("code"), int):
-        raise refused(f"{field}._status", status, "an object with code and text", "leave it out where all is well.")
+        raise refused(
+            f"{field}._status", status, "an object with code and text", "leave it out if the record has not failed."
+        )
     if status["code"] == 200:
         return OK, None, None
     detail = str(status.get("text", "")).removeprefix(_PREFIX)
@@ -132,7 +133,7 @@ def read_status(status: object, field: str) -> tuple[str, str | None, str | None
 
 
 def read_reason(status: object) -> str | None:
-    """Return why a row failed, None where it did not or its `status` is none of ours: tables have their own."""
+    """Return the status of a failed row; None for other values, as tables may have another column of this name."""
     return status if isinstance(status, str) and status in STATUSES and status != OK else None
 
 
@@ -148,7 +149,7 @@ def format_bits(value: int | bytes, kind: HashKind) -> str:
 
 
 def failure_text(status: str | None, detail: str | None, url: object, attempts: int) -> str:
-    """Return the documented text of a failed record; that of a failed download is exact, and not cut."""
+    """Return the documented text of a failed record; the text of a failed download is exact, and not shortened."""
     if status == "missing":
         return _PREFIX + _NO_IMAGE
     if status in _UNREACHABLE and url is not None:

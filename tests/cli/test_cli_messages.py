@@ -178,7 +178,7 @@ def test_rows_of_bytes_have_a_number_and_those_with_a_path_their_path(here):
 def test_a_store_with_another_key_names_the_rows(here):
     pl.DataFrame({"sku": [7, 8], "image": [b"bad", jpeg(draw(1))], "url": ["x", "y"]}).write_parquet("in.parquet")
     words = ("visual-hash", "in.parquet", "--key", "sku", "--source")
-    kept = "not stored, a store keeps the key, the source and the hashes: url\n"
+    kept = "not stored, a store keeps only the key, the source and the hashes: url\n"
     assert call(*words, "image", "-o", "a.duckdb", code=1).stderr.startswith(f"{kept}  sku 7: decode_failed: ")
     kept = kept.replace("url", "image")
     assert call(*words, "url", "-o", "b.duckdb", code=1).stderr.startswith(f"{kept}  x: not_found: ")

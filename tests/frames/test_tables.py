@@ -290,7 +290,7 @@ def test_where_no_column_of_the_table_is_written_none_is_in_the_way(images, tmp_
             assert "left out, because the documented .json has no place for it: " in result.stderr
             assert "distance, label" in result.stderr
         else:
-            said = "not stored, a store keeps the key, the source and the hashes: status, distance, label\n"
+            said = "not stored, a store keeps only the key, the source and the hashes: status, distance, label\n"
             assert result.stderr == said
         refused = call(command, *first, tmp_path / "in.parquet", "--source", "url", *out, "--prefix", "x_")
         assert "--prefix and --suffix name the new columns of a table" in refused.stderr
@@ -300,7 +300,7 @@ def test_where_no_column_of_the_table_is_written_none_is_in_the_way(images, tmp_
 def test_fields_of_a_request_that_a_store_does_not_keep_are_said(images, tmp_path):
     (tmp_path / "in.json").write_text(json.dumps({"records": [{"_url": images[0], "_id": "1", "sku": 3}]}))
     result = call("visual-hash", tmp_path / "in.json", "--base-dir", "/", "-o", tmp_path / "out.duckdb")
-    assert result.stderr == "not stored, a store keeps the key, the source and the hashes: sku\n"
+    assert result.stderr == "not stored, a store keeps only the key, the source and the hashes: sku\n"
     result = call("visual-hash", tmp_path / "in.json", "--base-dir", "/", "-o", tmp_path / "out.json")
     assert result.stderr == ""
 
@@ -680,7 +680,7 @@ def test_a_list_in_json_is_a_table(images, tmp_path):
     assert found.select("url", "n", "more").rows(named=True) == rows
     assert found["status"].to_list() == ["ok"] * N
     (tmp_path / "in.json").write_text("[1, 2]")
-    assert "a list of other things than objects" in call("visual-hash", tmp_path / "in.json").stderr
+    assert "is not a list of objects only" in call("visual-hash", tmp_path / "in.json").stderr
 
 
 # Export

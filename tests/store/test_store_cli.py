@@ -73,7 +73,7 @@ def test_a_folder_that_cannot_be_listed_is_said_and_not_pruned(folder, store, lo
     call("visual-hash", folder, "-o", store)
     unlock = lock(folder / "sub" / "deep")
     (folder / "picture39.jpg").unlink()
-    said = f"cannot list '{folder}/sub/deep' (Permission denied), its pictures are left out\n"
+    said = f"cannot list '{folder}/sub/deep' (Permission denied), its images are left out\n"
     for source in (folder, folder / "**" / "*.jpg"):
         result = call("visual-hash", source, "-o", store, "--prune", code=1)
         assert result.stdout == f"{store}: 0 new, 9 unchanged\n"
