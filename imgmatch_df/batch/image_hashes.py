@@ -45,7 +45,6 @@ def hash_image(data: Any, options: Options, out: Out) -> ImageSize | Failure:
     from imgmatch_df.hashes.squares import HashInput
     from imgmatch_df.images.decode import decode_image
 
-    kernels = [(kind, load_kernel(kind), row) for kind, row in out.items()]
     with pixel_budget.PIXELS:
         try:
             image = decode_image(data, options)
@@ -54,7 +53,8 @@ def hash_image(data: Any, options: Options, out: Out) -> ImageSize | Failure:
         if isinstance(image, Failure):
             return image
         given = HashInput(image.pixels, image.orientation)
-        for kind, kernel, row in kernels:
+        for kind, row in out.items():
+            kernel = load_kernel(kind)
             try:
                 kernel(given, row)
             except MemoryError:

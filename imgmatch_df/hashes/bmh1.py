@@ -20,12 +20,12 @@ _N_BLOCKS: Final = _N_TILES - 1
 
 def hash_image(image: HashInput, out: Array) -> None:
     """Write the bmh1 of an image: out uint8[121]."""
-    _hash_square(image.grey_square(_SIDE), out)
+    _hash_square(*image.square_and_axes(_SIDE), out)
 
 
 @kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-def _sum_tiles(square: Array) -> Array:
-    """Sum the 8 x 8 tiles of a square: int32[32, 32]."""
+def _sum_tiles(square: Array, is_transposed: bool) -> Array:
+    """Sum the 8 x 8 tiles of a square, transposed if asked: int32[32, 32]."""
     tiles = np.empty((_N_TILES, _N_TILES), np.int32)
     column_sums = np.empty(_SIDE, np.uint16)
     for i in range(_N_TILES):
@@ -38,14 +38,17 @@ def _sum_tiles(square: Array) -> Array:
             total = np.int32(0)
             for x in range(8 * j, 8 * j + 8):
                 total += column_sums[x]
-            tiles[i, j] = total
+            if is_transposed:
+                tiles[j, i] = total
+            else:
+                tiles[i, j] = total
     return tiles
 
 
-@kernel(signatures=["void(uint8[:, ::1], uint8[::1])"])
-def _hash_square(square: Array, out: Array) -> None:
-    """Compare the mean of each of the 31 x 31 blocks with that of the square: out uint8[121]."""
-    tiles = _sum_tiles(square)
+@kernel(signatures=["void(uint8[:, ::1], boolean, uint8[::1])"])
+def _hash_square(square: Array, is_transposed: bool, out: Array) -> None:
+    """Compare the mean of each of the 31 x 31 blocks with that of the square, transposed if asked: out uint8[121]."""
+    tiles = _sum_tiles(square, is_transposed)
     # Means of 256 and of 65,536 pixels, compared as whole numbers: OpenCV's doubles are exact here too.
     total = 0
     for i in range(_N_TILES):

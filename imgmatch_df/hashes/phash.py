@@ -21,7 +21,7 @@ _inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 def hash_image(image: HashInput, out: Array) -> None:
     """Write the phash of an image: out uint64[1]."""
-    _hash_square(image.grey_square(_SIDE), out)
+    _hash_square(*image.square_and_axes(_SIDE), out)
 
 
 def _rotations(step: complex, n: int, scale: float) -> Array:
@@ -100,16 +100,16 @@ def _mean_64(values: Array) -> Any:
     return np.float32(total / 64)
 
 
-@kernel(signatures=["void(uint8[:, ::1], uint64[::1])"])
-def _hash_square(square: Array, out: Array) -> None:
-    """Compare 64 low cosine coefficients of a 32 x 32 square with their mean: out uint64[1]."""
+@kernel(signatures=["void(uint8[:, ::1], boolean, uint64[::1])"])
+def _hash_square(square: Array, is_transposed: bool, out: Array) -> None:
+    """Compare 64 low cosine coefficients of a 32 x 32 square, transposed if asked, with their mean: out uint64[1]."""
     points = np.empty(16, np.complex64)
     signal = np.empty(_SIDE, np.float32)
     spectrum = np.empty(8, np.float32)
     rows = np.empty((8, _SIDE), np.float32)
     for y in range(_SIDE):
         for x in range(_SIDE):
-            signal[x] = square[y, x]
+            signal[x] = square[x, y] if is_transposed else square[y, x]
         _transform_cosine(signal, points, spectrum)
         for k in range(8):
             rows[k, y] = spectrum[k]

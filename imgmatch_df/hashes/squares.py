@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.hashes.kernels.resize import resize_to_square
 
 Array = np.ndarray[Any, Any]
 
@@ -26,7 +27,7 @@ class HashInput:
     def __init__(self, pixels: Array, orientation: int) -> None:
         self.pixels = pixels
         self.orientation = orientation
-        self._squares: dict[int, Array] = {}
+        self._squares: dict[int, tuple[Array, bool]] = {}
 
     def grey_square(self, side: int) -> Array:
         """Return the image, as it is seen, as a grey square: uint8 (side, side), not to be changed.
@@ -39,12 +40,23 @@ class HashInput:
         ArgumentError
             If `side` is not a multiple of 16.
         """
-        square = self._squares.get(side)
-        if square is None:
+        square, is_transposed = self.square_and_axes(side)
+        if is_transposed:
+            upright = self._squares.get(-side)  # beside the one of `square_and_axes`
+            if upright is None:
+                upright = self._squares[-side] = np.ascontiguousarray(square.T), False
+            return upright[0]
+        return square
+
+    def square_and_axes(self, side: int) -> tuple[Array, bool]:
+        """Return the grey square as it is in memory, and whether the image as seen is its transpose.
+
+        For kernels that can read by columns: transposing 256 x 256 pixels takes as long as hashing them.
+        """
+        found = self._squares.get(side)
+        if found is None:
             if side <= 0 or side % 16:
                 raise ArgumentError(f"side must be a multiple of 16, got {side}\nHint: 32 and 256 are shared.")
-            from imgmatch_df.hashes.kernels.resize import resize_to_square
-
-            square = self._squares[side] = np.empty((side, side), np.uint8)
-            resize_to_square(self.pixels, self.orientation, square)
-        return square
+            square = np.empty((side, side), np.uint8)
+            found = self._squares[side] = square, resize_to_square(self.pixels, self.orientation, square)
+        return found

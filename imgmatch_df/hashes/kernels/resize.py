@@ -4,7 +4,7 @@ OpenCV's INTER_LINEAR_EXACT keeps its weights in steps of 1/256 and rounds once,
 a sum of integers, and the order of the passes is free: here the two rows are blended first, in lanes of 16 bits, then
 the two columns, then the colours, for four pixels at a time and without leaving the registers. Only the pixels that
 the small picture needs are read, nothing of the picture's size is copied, and an EXIF orientation costs nothing: the
-neighbours are looked up in mirrored tables, and at most the small result is transposed.
+neighbours are looked up in mirrored tables, and the small result is read by columns.
 
 Source: OpenCV modules/imgproc/src/resize.cpp.
 """
@@ -232,27 +232,15 @@ def _grey_of_one(pixels: Array) -> Any:
 
 
 _SIGNATURES: Final = [
-    types.void(types.Array(types.uint8, n_axes, "C", readonly=True), types.intp, types.uint8[:, ::1])
+    types.boolean(types.Array(types.uint8, n_axes, "C", readonly=True), types.intp, types.uint8[:, ::1])
     for n_axes in (3, 2)
 ]
-_BLOCK: Final = 16  # a block of this side is transposed at a time, so that its rows stay in the first cache
-
-
-@_inner
-def _transpose(square: Array) -> None:
-    """Transpose uint8[side, side] in place."""
-    side = square.shape[0]
-    for top in range(0, side, _BLOCK):
-        for left in range(0, top + 1, _BLOCK):
-            for i in range(top, min(top + _BLOCK, side)):
-                for j in range(left, min(left + _BLOCK, i)):
-                    square[i, j], square[j, i] = square[j, i], square[i, j]
 
 
 # Compiled for these two and no others: read-only and writable arrays share them, and a strided one is refused.
 @kernel(signatures=_SIGNATURES)
-def resize_to_square(pixels: Array, orientation: int, square: Array) -> None:
-    """Write an image, as it is seen, as a small grey square.
+def resize_to_square(pixels: Array, orientation: int, square: Array) -> bool:
+    """Write an image as a small grey square; return whether it is as the image is seen only when read by columns.
 
     pixels uint8[h, w, 4] RGBX (the fourth byte is ignored) or uint8[h, w] grey, C-contiguous, h and w >= 1;
     orientation 1 to 8 as in EXIF; square uint8[side, side], side a multiple of 16.
@@ -264,10 +252,9 @@ def resize_to_square(pixels: Array, orientation: int, square: Array) -> None:
     if width == 1:  # two neighbours are loaded at once; in memory a single column is a single row, transposed
         if height == 1:
             square[:] = _grey_of_one(pixels)
-            return
+            return False
         height, width = width, height
         mirrors_y, mirrors_x = mirrors_x, mirrors_y
         is_transposed = not is_transposed
     _resize(pixels, height, width, mirrors_y, mirrors_x, square)
-    if is_transposed:
-        _transpose(square)
+    return is_transposed
