@@ -139,7 +139,7 @@ def test_commands_hash_compare_and_export(installed):
     assert 0 < pl.read_parquet(folder / "kept.parquet").height < hashes.height
     shutil.copytree(folder / "photos", folder / "again")
     installed.imgmatch("remove-duplicates", "again", "--against", "hashes.duckdb", "-o", "new.parquet")
-    assert pl.read_parquet(folder / "new.parquet").height == 0
+    assert not pl.read_parquet(folder / "new.parquet")["kept"].any()
 
     query = sorted((folder / "photos").iterdir())[0]
     installed.imgmatch("rank-images", query, "hashes.duckdb", "-k", "3", "-o", "ranked.parquet")
