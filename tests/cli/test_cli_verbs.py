@@ -208,7 +208,7 @@ def test_stored_hashes_without_sources(hashed, out, no_hashing):
     found = read_csv(out / "o.csv")
     assert found["representative_id"].to_list() == imgmatch_df.cluster(hashed, RADIUS)["representative_id"].to_list()
     result = succeed("remove-duplicates", out / "in.parquet", "--hash-type", "phash", code=2)
-    assert "Hint: --hash-type bmh1 takes" in result.stderr
+    assert "Hint: --hash-type bmh1 uses" in result.stderr
     assert "--source names" in succeed("remove-duplicates", out / "in.parquet", "--list-removed", code=2).stderr
 
 
@@ -383,7 +383,7 @@ def test_against_a_folder_and_a_table_in_every_output(drawn, hashed, tables, tmp
         line = json.loads((out / "o.ndjson").read_text().splitlines()[0])
         assert (line["kept"], line["distance"], line["reference_id"]) == (False, 0, line["path"])
     result = succeed("remove-duplicates", drawn, "--against", drawn, "-o", out / "o.json", code=2)
-    assert "Hint: .parquet" in result.stderr
+    assert "Hint: -o writes a .parquet" in result.stderr
 
 
 @pytest.mark.parametrize("columns", [{"left": "a", "right": "b"}, {"n": 1.5}, {"phash": 7, "left": "a", "right": "b"}])

@@ -244,7 +244,7 @@ def folder_of_others(path):
     ("replace", "reason"),
     [
         (other_kind, "hash_types is 'phash' there"),
-        (other_decode, "decode is 'scaled' there"),
+        (other_decode, "decode is 'scaled' in the store"),
         (no_store, ""),
         (folder_of_others, "is not a store of hashes"),
     ],

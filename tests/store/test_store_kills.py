@@ -279,7 +279,7 @@ def check_full(said, store, table):
     assert said.returncode == 0, said.stderr
     assert "Hint: " in said.stdout, said.stdout
     assert "there is no room for" in said.stdout, said.stdout
-    assert "goes on where it stopped" in said.stdout, said.stdout
+    assert "continues where it stopped" in said.stdout, said.stdout
     assert "Traceback" not in said.stderr
     found = imgmatch_df.read_hashes(store)
     assert 0 < found.height < 20_000
