@@ -207,9 +207,9 @@ def visual_hash(
         check_no_patterns(schema)
         names = affixes.add(fields, schema)
         # One expression hashes, so nothing is shared. `unnest` would hash even if no new column is selected.
-        whole = free_name({**schema, **fields})
-        base = _map(pl.col(source), partial(_hash_batch, options=checked), pl.Struct(batch_fields())).alias(whole)
-        columns = [pl.col(whole).struct.field(name).alias(names[name]) for name in fields]
+        struct = free_name({**schema, **fields})
+        base = _map(pl.col(source), partial(_hash_batch, options=checked), pl.Struct(batch_fields())).alias(struct)
+        columns = [pl.col(struct).struct.field(name).alias(names[name]) for name in fields]
         new = [names[name] for name in fields if name not in HASH_KINDS]
         hashes = {names[name]: fields[name] for name in fields if name in HASH_KINDS}
         order = arranged(new, {**schema, **hashes}, hashes)
