@@ -18,7 +18,8 @@ from imgmatch_df.errors import (
 )
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
 from imgmatch_df.frames.expressions import bmh1, from_bits, hamming, phash, to_bits, visual_hash
-from imgmatch_df.frames.pairs import match, near_duplicates, rank_images
+from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
+from imgmatch_df.frames.ranking import rank_images
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
 from imgmatch_df.images.scan import count_left_out, scan_images
 from imgmatch_df.store.open import read_hashes, scan_hashes
@@ -40,6 +41,7 @@ __all__ = [
     "bmh1",
     "cluster",
     "count_left_out",
+    "explain_near_duplicates",
     "from_bits",
     "hamming",
     "match",

@@ -28,6 +28,8 @@ from imgmatch_df.cli.arguments import (
     PruneAll,
     Query,
     Radius,
+    ReferenceId,
+    ReferenceSource,
     RetryFailed,
     Source,
     Sources,
@@ -63,7 +65,7 @@ from imgmatch_df.documented import export as exporting
 from imgmatch_df.documented import records
 from imgmatch_df.documented.values import ping_response, to_json
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import clustering, pairs, writing
+from imgmatch_df.frames import clustering, ranking, writing
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.open import DUCKDB_SUFFIX, is_store
@@ -171,6 +173,8 @@ def remove_duplicates(
     hash_type: HashType = None,
     linkage: LinkageName = "connected",
     keep: KeepName = "first",
+    reference: ReferenceSource = None,
+    reference_id: ReferenceId = None,
     against: Against = None,
     list_removed: ListRemoved = False,
     source: Source = None,
@@ -189,9 +193,12 @@ def remove_duplicates(
         options = source_options(given)
         if list_removed and out is not None:
             raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
-        if against is not None and form == ".json":
+        reference = inputs.renamed_option("--reference", reference, "--against", against)
+        if reference_id is not None and reference is None:
+            raise ArgumentError("--reference-id has no effect without --reference\nHint: name the reference rows.")
+        if reference is not None and form == ".json":
             raise ArgumentError(
-                "the documented .json has no place for rows that match stored ones\nHint: .parquet has one."
+                "the documented .json has no place for rows that match reference rows\nHint: .parquet has one."
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
         inputs.say_blocked(table, options)
@@ -204,9 +211,9 @@ def remove_duplicates(
             linkage=linkage,  # type: ignore[typeddict-item]  # checked by `cluster`, with a hint
             keep=keep,  # type: ignore[typeddict-item]
         )
-        nests = against is None and form in (".parquet", ".ndjson", ".jsonl", ".json")
+        nests = reference is None and form in (".parquet", ".ndjson", ".jsonl", ".json")
         added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, DISTANCE, REPRESENTATIVE_ID]
-        added += [] if against is None else [REFERENCE_ID]
+        added += [] if reference is None else [REFERENCE_ID]
         added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
         table, naming = inputs.name_columns(table, added, prefix, suffix, form)
         listed_by = removed.check_source(table.frame.collect_schema(), table.source) if list_removed else None
@@ -216,8 +223,10 @@ def remove_duplicates(
         # No rows first: what is wrong with the call is known before hours of hashing.
         no_rows = hashed.collect_schema().to_frame()
         (clustering.remove_duplicates if nests else clustering.cluster)(no_rows, **call)
-        stored = None if against is None else inputs.open_stored(against, kind, table, options)
-        known, stored_files, stored_is_whole = stored or (None, None, True)
+        references = None
+        if reference is not None:
+            references = inputs.open_reference(reference, reference_id, kind, table, options)
+        reference_side, reference_files, reference_is_whole = references or (None, None, True)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             if nests:
@@ -229,14 +238,14 @@ def remove_duplicates(
             else:
                 # The screen looks them up by row number.
                 id_column = inputs.naming_column(rows, table) if form else None
-                if form and (id_column is None or (known is not None and known.id is None)):
+                if form and (id_column is None or (reference_side is not None and reference_side.id is None)):
                     say("rows without a name of their own are named by their number, from 0")
                 answer = interruptible(
                     lambda: clustering.cluster(
                         rows,
                         **call,
                         id=id_column,
-                        against=known,  # type: ignore[arg-type]  # public callers have no such object
+                        reference=reference_side,  # type: ignore[arg-type]  # public callers have no such object
                         progress=options["progress"],
                     )
                 )
@@ -253,18 +262,18 @@ def remove_duplicates(
                 outputs.write_table(answer.lazy(), target, form, naming)
         tally = Tally.of(rows, kind, table.label)
         if listed_by is not None:
-            listed = removed.removed_paths(answer, listed_by, stored_files, base_dir=given["base_dir"])
+            listed = removed.removed_paths(answer, listed_by, reference_files, base_dir=given["base_dir"])
             # As bytes: a name that is not UTF-8 is a name, too.
             sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in listed.paths))
             sys.stdout.buffer.flush()
             if listed.n_wanted:
                 say(f"not listed: {listed.n_wanted:,} removed rows whose file is kept or stored, too")
             if listed.n_unsure:
-                why = "may be a stored one: relative paths of --against do not start here, run it where they do"
+                why = "may be a stored one: relative paths of --reference do not start here, run it where they do"
                 say(f"not listed: {listed.n_unsure:,} removed rows whose file {why}")
         elif out is not None or not form:
             n_kept = answer.height if nests else int(answer[KEPT].sum())
-            n_matched = None if stored is None else answer[REFERENCE_ID].count()
+            n_matched = None if references is None else answer[REFERENCE_ID].count()
             say(display.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed), err=False)
         if not form and not list_removed:
             clustered = answer.with_columns(source_text(answer.schema, table.label))
@@ -273,7 +282,7 @@ def remove_duplicates(
         n_removed = rows.height - answer.height if nests else int((~answer[KEPT]).sum())
         if call["radius"] == 0 and n_removed == 0 and rows.height - tally.n_failed > 1:
             say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
-        tally.finish(is_whole=stored_is_whole and not table.unlisted)
+        tally.finish(is_whole=reference_is_whole and not table.unlisted)
 
 
 @app.command("rank-images", cls=NegativeQuery)
@@ -316,13 +325,13 @@ def rank_images(
         added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
         table, naming = inputs.name_columns(table, added, prefix, suffix, form)
         hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
-        pairs.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
+        ranking.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             tally = Tally.of(rows, kind, table.label)
             if not form:
                 rows = rows.with_columns(source_text(rows.schema, table.label)).with_row_index(ROW)
-            ranked = interruptible(lambda: pairs.rank_images(rows, wanted, kind.name, k=k))
+            ranked = interruptible(lambda: ranking.rank_images(rows, wanted, kind.name, k=k))
             if form == ".json":
                 # The documented answer names every record that failed, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())

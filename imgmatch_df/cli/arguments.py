@@ -104,10 +104,22 @@ LinkageName = Annotated[
     str, typer.Option(metavar="connected|star", help="Whether duplicates of duplicates are duplicates.")
 ]
 KeepName = Annotated[str, typer.Option(metavar="first|last|largest", help="Which one of them is kept.")]
-Against = Annotated[
+ReferenceSource = Annotated[
     str | None,
-    typer.Option(metavar="STORED", show_default=False, help="Also remove what a table or folder STORED has."),
+    typer.Option(
+        "--reference", metavar="SOURCE", show_default=False, help="Also remove rows that match this table or folder."
+    ),
 ]
+ReferenceId = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-id",
+        metavar="COLUMN",
+        show_default="that of images",
+        help="Column of --reference that names its rows.",
+    ),
+]
+Against = Annotated[str | None, typer.Option("--against", hidden=True)]  # the old name of --reference
 ListRemoved = Annotated[
     bool, typer.Option("--list-removed", help="Print the path of what is removed, one a line, and nothing else.")
 ]

@@ -52,7 +52,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Call(Generic[FrameT]):
+class VerbCall(Generic[FrameT]):
     """A call of a frame verb, checked before anything is hashed.
 
     Parameters
@@ -96,7 +96,7 @@ class Call(Generic[FrameT]):
         adds: Sequence[str] | None = None,
         affixes: Affixes = PLAIN,
         for_query: bool = False,
-    ) -> "Call[FrameT]":
+    ) -> "VerbCall[FrameT]":
         """Return a call, checked.
 
         Parameters

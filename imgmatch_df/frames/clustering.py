@@ -26,11 +26,12 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
+from imgmatch_df.frames import deprecated
 from imgmatch_df.frames.checks import (
-    Call,
     Frame,
     FrameT,
     Side,
+    VerbCall,
     apply,
     check_radius,
     free_name,
@@ -38,7 +39,7 @@ from imgmatch_df.frames.checks import (
     shown_names,
 )
 from imgmatch_df.frames.layout import PLAIN, Affixes, is_hash, without_bytes
-from imgmatch_df.frames.reference import Stored, find_nearest
+from imgmatch_df.frames.reference import Reference, find_nearest
 from imgmatch_df.options import SourceOptions, check_choice, check_flag
 from imgmatch_df.progress import steps
 from imgmatch_df.store.open import Target
@@ -55,6 +56,7 @@ _FEW_ROWS: Final = 50
 _LARGE_SHARE: Final = 10
 
 
+@deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)
 def cluster(
     frame: FrameT,
     radius: int = 0,
@@ -63,8 +65,8 @@ def cluster(
     linkage: Linkage = "connected",
     keep: Keep = "first",
     id: str | None = None,
-    against: Frame | Target | None = None,
-    stored_id: str | None = None,
+    reference: Frame | Target | None = None,
+    reference_id: str | None = None,
     source: str | None = None,
     diameter: bool = False,
     prefix: str = "",
@@ -92,12 +94,13 @@ def cluster(
         With ``"star"``, the order in which rows become representatives.
     id
         Column whose values name the representatives; None names them by row number.
-    against
-        Rows that are known: the path of a store, of which only hashes and keys are read; or a frame that has a column
-        named `hash_type`. A row within the radius of a known row is not kept and takes no part in clusters; the others
-        are clustered among themselves, as without it. A row never matches itself in a store that it is already in.
-    stored_id
-        Column whose values name the known rows; None names them by row number, those of a store by its key.
+    reference
+        Rows to compare with first: the path of a store, of which only hashes and keys are read; or a frame that has a
+        column named `hash_type`. A row within the radius of a reference row is not kept and is in no cluster; the other
+        rows are clustered among themselves, as without it. A row never matches itself in a store that already contains
+        it.
+    reference_id
+        Column whose values name the reference rows; None names them by row number, the rows of a store by its key.
     source
         Column of pictures to hash first; None where the frame has the hashes.
     diameter
@@ -114,8 +117,9 @@ def cluster(
         row), ``kept: Boolean`` (is the representative), ``distance: UInt16`` to the representative, with `diameter`
         ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes, and the columns
         of the frame; hashes come last. A row without a hash is a cluster of its own, kept, with null distance. With
-        `against` also ``reference_id``, null but for a row that matches a known one: it names the nearest known row
-        (the first of several), ``distance`` is the one to that, ``kept`` is false, and the other new columns are null.
+        `reference` also ``reference_id``, which names the nearest reference row (the first of several) of a row that
+        matches one: then ``distance`` is the distance to it, ``kept`` is false, and the other new columns are null.
+        It is null in all other rows.
 
     Raises
     ------
@@ -150,12 +154,12 @@ def cluster(
     """
     kind, radius = check_radius(radius, hash_type)
     check_flag("diameter", diameter, "True adds the largest distance in each cluster.")
-    absent = {DIAMETER: not diameter, REFERENCE_ID: against is None}
+    absent = {DIAMETER: not diameter, REFERENCE_ID: reference is None}
     new = [name for name in CLUSTER_COLUMNS if not absent.get(name)]
     affixes = Affixes.make(prefix, suffix)
-    call: Call[FrameT] = Call.check(frame, kind, source, options, id=id, adds=new, affixes=affixes)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id, adds=new, affixes=affixes)
     grouping = _Grouping(call, radius, linkage, keep, diameter=diameter)
-    known = grouping.stored(against, stored_id, call)
+    other = grouping.reference(reference, reference_id, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
     dtypes: dict[str, Any] = {
@@ -164,13 +168,13 @@ def cluster(
         DISTANCE: DISTANCE_DTYPE,
         DIAMETER: DISTANCE_DTYPE,
         REPRESENTATIVE_ID: ROW_DTYPE if id is None else schema[id],
-        REFERENCE_ID: None if known is None else known.id_dtype,
+        REFERENCE_ID: None if other is None else other.id_dtype,
     }
     fields = {call.names[name]: dtypes[name] for name in new}
 
     def describe(part: pl.Series) -> pl.Series:
         rows = part.struct.unnest()
-        found = grouping.find(rows, known)
+        found = grouping.find(rows, other)
         ids = pl.Series(found.representative, dtype=ROW_DTYPE) if id is None else rows[id].gather(found.representative)
         numbers = pl.DataFrame(
             {
@@ -193,11 +197,12 @@ def cluster(
         return described.to_struct(part.name)
 
     made = free_name({**schema, **fields})
-    columns = grouping.needs(id, known)
+    columns = grouping.needs(id, other)
     answer = pl.struct(columns).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
     return hashed.with_columns(answer).unnest(made).select(call.order(new, schema))
 
 
+@deprecated.renamed_parameters(deprecated.REFERENCE_OF_REMOVE)
 def remove_duplicates(
     frame: FrameT,
     radius: int = 0,
@@ -205,7 +210,7 @@ def remove_duplicates(
     *,
     linkage: Linkage = "connected",
     keep: Keep = "first",
-    against: Frame | Target | None = None,
+    reference: Frame | Target | None = None,
     source: str | None = None,
     prefix: str = "",
     suffix: str = "",
@@ -215,8 +220,8 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, against, source, prefix, suffix, **options
-        As `cluster`. With `against`, what is left is new: rows near a known one are in no row of the answer.
+    frame, radius, hash_type, linkage, keep, reference, source, prefix, suffix, **options
+        As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
 
     Returns
     -------
@@ -244,7 +249,7 @@ def remove_duplicates(
     [([{'phash': 1}], 0), ([], 255), ([], None)]
     """
     affixes = Affixes.make(prefix, suffix)
-    return nest_duplicates(frame, radius, hash_type, linkage, keep, against, source, affixes, options)
+    return nest_duplicates(frame, radius, hash_type, linkage, keep, reference, source, affixes, options)
 
 
 def nest_duplicates(
@@ -253,7 +258,7 @@ def nest_duplicates(
     hash_type: str,
     linkage: Linkage = "connected",
     keep: Keep = "first",
-    against: Frame | Target | Stored | None = None,
+    reference: Frame | Target | Reference | None = None,
     source: str | None = None,
     affixes: Affixes = PLAIN,
     options: SourceOptions | None = None,
@@ -262,12 +267,12 @@ def nest_duplicates(
 ) -> FrameT:
     """Return what `remove_duplicates` does, on demand `with_bytes`: the documented JSON has images in its records."""
     kind, radius = check_radius(radius, hash_type)
-    call: Call[FrameT] = Call.check(frame, kind, source, options or {}, adds=[REMOVED_RECORDS], affixes=affixes)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options or {}, adds=[REMOVED_RECORDS], affixes=affixes)
     grouping = _Grouping(call, radius, linkage, keep, diameter=False)
-    known = grouping.stored(against, None, call)
+    other = grouping.reference(reference, None, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
-    columns, removed_name = grouping.needs(None, known), call.names[REMOVED_RECORDS]
+    columns, removed_name = grouping.needs(None, other), call.names[REMOVED_RECORDS]
     record = {
         name: (pl.col(name), dtype)
         if with_bytes or name == call.hash or is_hash(name, dtype)
@@ -281,7 +286,7 @@ def nest_duplicates(
     order = call.order([REMOVED_RECORDS], schema)
 
     def remove(rows: pl.DataFrame) -> pl.DataFrame:
-        found = grouping.find(rows.select(columns), known)
+        found = grouping.find(rows.select(columns), other)
         kept = found.kept
         numbered = rows.with_columns(pl.Series(label, found.representative))
         removed = numbered.filter(~kept & pl.Series(found.is_new))
@@ -301,7 +306,7 @@ def nest_duplicates(
 class _Grouping:
     """How rows are put into clusters: the arguments of `cluster`, checked."""
 
-    def __init__(self, call: Call[FrameT], radius: int, linkage: Linkage, keep: Keep, *, diameter: bool) -> None:
+    def __init__(self, call: VerbCall[FrameT], radius: int, linkage: Linkage, keep: Keep, *, diameter: bool) -> None:
         check_choice("linkage", linkage, get_args(Linkage), "'connected' chains near-duplicates, 'star' does not.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
         # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
@@ -313,30 +318,30 @@ class _Grouping:
         if keep == "largest" and call.source is None:
             self._check_sizes(call.schema)
 
-    def needs(self, id_column: str | None, known: Stored | None) -> list[str]:
+    def needs(self, id_column: str | None, reference: Reference | None) -> list[str]:
         """Return the columns that clustering reads."""
-        others = [] if known is None else known.own
+        others = [] if reference is None else reference.own
         if self.keep == "largest":
             others = [self.width, self.height, *([SIZE] if self.has_bytes else []), *others]
         return needed_columns(self.hash, id_column, others)
 
-    def stored(
-        self, against: Frame | Target | Stored | None, id_column: str | None, call: Call[FrameT]
-    ) -> Stored | None:
-        """Return the known rows of a call, checked, if it has some."""
-        if against is None:
+    def reference(
+        self, reference: Frame | Target | Reference | None, id_column: str | None, call: VerbCall[FrameT]
+    ) -> Reference | None:
+        """Return the checked reference side of a call, None if it has none."""
+        if reference is None:
             if id_column is not None:
-                raise ArgumentError("stored_id has no effect without against=\nHint: name the known rows.")
+                raise ArgumentError("reference_id has no effect without reference=\nHint: pass the reference rows.")
             return None
-        return Stored.of(against, call, id_column)
+        return Reference.of(reference, call, id_column)
 
-    def find(self, rows: pl.DataFrame, known: Stored | None) -> "_Clusters":
-        """Return the clusters of the rows, given the columns that it needs; what is known takes no part in them."""
+    def find(self, rows: pl.DataFrame, reference: Reference | None) -> "_Clusters":
+        """Return the clusters of `rows`, which have the columns that `needs` names."""
         import numpy as np
 
-        if known is None:
+        if reference is None:
             return self._cluster(rows)
-        nearest = find_nearest(rows, self.hash, known, self.radius, self.kind, progress=self.progress)
+        nearest = find_nearest(rows, self.hash, reference, self.radius, self.kind, progress=self.progress)
         is_new = np.ones(rows.height, np.bool_)
         is_new[nearest.rows] = False
         new = np.flatnonzero(is_new)
@@ -350,7 +355,7 @@ class _Grouping:
             np.zeros(rows.height, np.uint16),
             has_hash=np.ones(rows.height, np.bool_),
             is_new=is_new,
-            reference=pl.Series([None], dtype=known.id_dtype).extend(nearest.ids).gather(places),
+            reference=pl.Series([None], dtype=reference.id_dtype).extend(nearest.ids).gather(places),
         )
         whole.cluster[new], whole.representative[new] = among.cluster, new[among.representative]
         whole.distance[new], whole.diameter[new], whole.has_hash[new] = among.distance, among.diameter, among.has_hash

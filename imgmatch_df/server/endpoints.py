@@ -16,7 +16,7 @@ from imgmatch_df.documented import records
 from imgmatch_df.documented.records import RECORD, SOURCE, RequestRows
 from imgmatch_df.documented.values import Json, Method, ping_response
 from imgmatch_df.errors import Failure, without_warnings
-from imgmatch_df.frames import clustering, pairs
+from imgmatch_df.frames import clustering, ranking
 from imgmatch_df.options import Options
 from imgmatch_df.server.hash_queue import Hasher, Row
 from imgmatch_df.server.settings import Settings
@@ -123,7 +123,7 @@ def _remove_duplicates(rows: Sequence[Row], request: RequestRows) -> list[Row]:
 def _rank(query: Row, rows: Sequence[Row], hash_type: str) -> list[Row]:
     if query[STATUS] != OK:
         return []  # `rank_images_response` says why
-    ranked = pairs.rank_images(_frame(rows, hash_type), query[hash_type], hash_type)
+    ranked = ranking.rank_images(_frame(rows, hash_type), query[hash_type], hash_type)
     return [{**rows[row], DISTANCE: distance} for row, distance in ranked.select(_ROW, DISTANCE).iter_rows()]
 
 
@@ -152,4 +152,4 @@ def warm_up(options: Options) -> None:
     )
     for hash_type, radius in (("bmh1", 0), ("bmh1", 48), ("phash", 0), ("phash", 6)):
         clustering.remove_duplicates(hashed, radius, hash_type)
-        pairs.rank_images(hashed, hashed[hash_type][0], hash_type)
+        ranking.rank_images(hashed, hashed[hash_type][0], hash_type)

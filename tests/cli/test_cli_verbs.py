@@ -296,10 +296,10 @@ def test_hashes_of_the_kind_that_is_not_compared_may_have_any_form(hashed, table
     other = [*texts[:-2], other[-2], texts[-1]] if form == "one of them" else other
     table.with_columns(phash=pl.Series(other)).write_csv(csv)
     wanted = imgmatch_df.remove_duplicates(hashed, RADIUS)["path"].to_list()
-    for words in ((), ("--hash-type", "bmh1"), ("--against", csv, "--hash-type", "bmh1")):
+    for words in ((), ("--hash-type", "bmh1"), ("--reference", csv, "--hash-type", "bmh1")):
         succeed("remove-duplicates", csv, "--radius", RADIUS, *words, "-o", out / "o.parquet", code=1)
         found = pl.read_parquet(out / "o.parquet")
-        assert found["path"].to_list() == (table["path"].to_list() if words[:1] == ("--against",) else wanted)
+        assert found["path"].to_list() == (table["path"].to_list() if words[:1] == ("--reference",) else wanted)
         form_of = dict(zip(table["path"], other, strict=True))
         assert found["phash"].to_list() == [form_of[path] for path in found["path"]]
     succeed("rank-images", table["bmh1"][0], csv, "-o", out / "o.csv", code=1)
@@ -324,7 +324,7 @@ def test_hashes_of_the_other_kind_are_hashes_in_the_output(tables, out, no_hashi
     assert pl.read_parquet_schema(out / "o.parquet")["bmh1"] == pl.Binary
 
 
-# --against
+# --reference
 
 
 def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
@@ -345,7 +345,7 @@ def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
     stored.write_parquet(out / "stored.parquet")
     command = ("remove-duplicates", out / "new.parquet")
     for radius in (0, 1, 3):
-        words = ("--against", out / "stored.parquet", "--radius", radius)
+        words = ("--reference", out / "stored.parquet", "--radius", radius)
         assert "'kept', 'distance' already" in succeed(*command, *words, "-o", out / "o.parquet", code=2).stderr
         succeed(*command, *words, "-o", out / "o.parquet", "--prefix", "our_", code=1)
         found = pl.read_parquet(out / "o.parquet")
@@ -376,14 +376,14 @@ def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
 def test_against_a_folder_and_a_table_in_every_output(drawn, hashed, tables, tmp_path, out):
     for against in (drawn, *tables):
         for ending in ("parquet", "ndjson", "csv"):
-            result = call("remove-duplicates", drawn, "--against", against, "--radius", 0, "-o", out / f"o.{ending}")
+            result = call("remove-duplicates", drawn, "--reference", against, "--radius", 0, "-o", out / f"o.{ending}")
             assert result.exit_code == 1
-            assert result.stdout == "kept 1 of 11 rows, removed 10, 10 of them match a stored row; failed 1\n"
-            assert "1 of 11 stored rows have no hash, and match nothing\n" in result.stderr
+            assert result.stdout == "kept 1 of 11 rows, removed 10, 10 of them match a reference row; failed 1\n"
+            assert "1 of 11 reference rows have no hash, and match nothing\n" in result.stderr
         assert pl.read_parquet(out / "o.parquet")["reference_id"].null_count() == 1
         line = json.loads((out / "o.ndjson").read_text().splitlines()[0])
         assert (line["kept"], line["distance"], line["reference_id"]) == (False, 0, line["path"])
-    result = succeed("remove-duplicates", drawn, "--against", drawn, "-o", out / "o.json", code=2)
+    result = succeed("remove-duplicates", drawn, "--reference", drawn, "-o", out / "o.json", code=2)
     assert "Hint: .parquet" in result.stderr
 
 
@@ -396,10 +396,10 @@ def test_against_a_table_whose_images_are_not_clear_has_a_hint_that_can_be_follo
     frame.write_parquet(table)
     with monkeypatch.context() as patch:
         patch.setattr(run, "hash_batch", lambda *_: pytest.fail("hashed"))
-        words = ("remove-duplicates", drawn, "--against", table, "--hash-type", "bmh1")
+        words = ("remove-duplicates", drawn, "--reference", table, "--hash-type", "bmh1")
         hint = succeed(*words, code=2).stderr.split("Hint: ")[1]
-    assert f"imgmatch visual-hash {table} --source COLUMN -o known.duckdb" in hint
-    assert "--against known.duckdb" in hint
+    assert f"imgmatch visual-hash {table} --source COLUMN -o reference.duckdb" in hint
+    assert "--reference reference.duckdb" in hint
     if "right" in columns:
         known = out / "known.duckdb"
         (out / "copy.jpg").write_bytes((drawn / "1.jpg").read_bytes())
@@ -407,7 +407,7 @@ def test_against_a_table_whose_images_are_not_clear_has_a_hint_that_can_be_follo
         succeed("visual-hash", table, "--source", "right", "-o", known)
         assert (
             "1 of them match"
-            in succeed("remove-duplicates", drawn, "--against", known, "-o", out / "o.csv", code=1).stdout
+            in succeed("remove-duplicates", drawn, "--reference", known, "-o", out / "o.csv", code=1).stdout
         )
 
 
@@ -418,10 +418,10 @@ def test_rows_that_are_stored_do_not_match_themselves(drawn, hashed, out, form):
         imgmatch_df.write_hashes(imgmatch_df.read_hashes(out / "all.duckdb"), out / form)
     else:
         (out / "all.duckdb").rename(out / form)
-    words = ("--against", out / form, "--radius", RADIUS)
+    words = ("--reference", out / form, "--radius", RADIUS)
     result = succeed("remove-duplicates", drawn, *words, "-o", out / "o.parquet", code=1)
-    assert result.stdout == "kept 5 of 11 rows, removed 6, 0 of them match a stored row; failed 1\n"
-    wanted = imgmatch_df.cluster(imgmatch_df.scan_images(drawn), RADIUS, source="path", id="path", against=out / form)
+    assert result.stdout == "kept 5 of 11 rows, removed 6, 0 of them match a reference row; failed 1\n"
+    wanted = imgmatch_df.cluster(imgmatch_df.scan_images(drawn), RADIUS, source="path", id="path", reference=out / form)
     assert_frame_equal(pl.read_parquet(out / "o.parquet"), wanted.collect())
     assert wanted.collect()["reference_id"].null_count() == 11
     kept = imgmatch_df.remove_duplicates(hashed, RADIUS)["path"].to_list()
@@ -467,7 +467,7 @@ def test_list_removed_never_names_a_file_that_is_wanted(drawn, tmp_path, monkeyp
     assert result.stderr == "not listed: 2 removed rows whose file is kept or stored, too\n"
     # What is compared with itself is removed, and no file of it.
     for stored in (folder, "photos"):
-        result = succeed("remove-duplicates", "photos", "--against", stored, *words)
+        result = succeed("remove-duplicates", "photos", "--reference", stored, *words)
         assert result.stdout == ""
         assert result.stderr == "not listed: 5 removed rows whose file is kept or stored, too\n"
 
@@ -495,13 +495,13 @@ def elsewhere(drawn, tmp_path, monkeypatch):
 def test_list_removed_names_no_stored_file_whose_path_started_elsewhere(drawn, elsewhere, stored):
     (elsewhere / "today").mkdir()
     (elsewhere / "today" / "again.jpg").write_bytes((drawn / "1 again.jpg").read_bytes())
-    words = ("--against", stored, "--radius", RADIUS, "--list-removed")
+    words = ("--reference", stored, "--radius", RADIUS, "--list-removed")
     for photos in ("photos", elsewhere / "photos"):
         result = succeed("remove-duplicates", photos, "today", *words)
         assert result.stdout == "today/again.jpg\n"
         assert result.stderr == (
-            "not listed: 2 removed rows whose file may be a stored one: relative paths of --against do not start here, "
-            "run it where they do\n"
+            "not listed: 2 removed rows whose file may be a stored one: relative paths of --reference do not start "
+            "here, run it where they do\n"
         )
     # Files of the same names that happen to be here are others.
     (elsewhere / "1.jpg").write_bytes((drawn / "3.jpg").read_bytes())
@@ -516,7 +516,7 @@ def test_list_removed_finds_stored_files_from_here(drawn, elsewhere, monkeypatch
     monkeypatch.chdir(elsewhere / "photos")
     (elsewhere / "photos" / "today").mkdir()
     (elsewhere / "photos" / "today" / "1.jpg").write_bytes((drawn / "1 again.jpg").read_bytes())
-    words = ("--against", "../here.duckdb", "--radius", RADIUS, "--list-removed")
+    words = ("--reference", "../here.duckdb", "--radius", RADIUS, "--list-removed")
     assert succeed("remove-duplicates", "today", *words).output == "today/1.jpg\n"
 
 
@@ -710,16 +710,16 @@ def test_against_a_documented_request(drawn, request_file, out):
     request = request_file(range=50, hash_type="phash")  # of which only the records count
     allowed = ("--schemes", "file,data")
     result = succeed(
-        "remove-duplicates", drawn, "--against", request, "--radius", RADIUS, *allowed, "-o", out / "o.csv", code=1
+        "remove-duplicates", drawn, "--reference", request, "--radius", RADIUS, *allowed, "-o", out / "o.csv", code=1
     )
-    assert "1 of 5 stored rows have no hash, and match nothing\n" in result.stderr
+    assert "1 of 5 reference rows have no hash, and match nothing\n" in result.stderr
     found = pl.read_csv(out / "o.csv", infer_schema=False)
     nearest = {name_of(row["path"]): row["reference_id"] for row in found.rows(named=True) if row["reference_id"]}
     assert nearest == dict.fromkeys(["1.jpg", "1_half.jpg"], "1") | {"1 again.jpg": "3"} | dict.fromkeys(
         ["2.jpg", "2 again.jpg", "2_half.jpg"], "4"
     )
     listed = succeed(
-        "remove-duplicates", drawn, "--against", request, "--radius", RADIUS, *allowed, "--list-removed", code=1
+        "remove-duplicates", drawn, "--reference", request, "--radius", RADIUS, *allowed, "--list-removed", code=1
     ).stdout.splitlines()
     assert sorted(map(name_of, listed)) == ["1_half.jpg", "2 again.jpg", "2.jpg", "2_half.jpg", "3.jpg", "3_half.jpg"]
 
@@ -737,8 +737,8 @@ def test_a_terminal_gets_a_summary_of_what_was_removed(drawn, hashed, tables):
     clustered = imgmatch_df.cluster(hashed, RADIUS)
     assert f"hold {clustered.filter(~pl.col('kept'))['size'].sum() / 1000:.1f} kB" in seen
     assert f"to hash once for many questions: imgmatch visual-hash {drawn} -o hashes.duckdb" in seen.replace("\r\n", "")
-    code, seen = on_a_terminal("remove-duplicates", tables[0], "--no-progress", "--against", tables[1])
-    assert "removed 10, 10 of them match a stored row; failed 1" in seen
+    code, seen = on_a_terminal("remove-duplicates", tables[0], "--no-progress", "--reference", tables[1])
+    assert "removed 10, 10 of them match a reference row; failed 1" in seen
     assert "largest clusters" not in seen
     code, seen = on_a_terminal("remove-duplicates", tables[0], "--radius", RADIUS, "--list-removed", "--no-progress")
     assert len(seen.strip().splitlines()) == 8  # and two lines of the row that failed
@@ -767,8 +767,8 @@ WRONG = {
     "keep": ["remove-duplicates", "{album}", "--keep", "best"],
     "keep what has no size": ["remove-duplicates", "{here}/bare.parquet", "--keep", "largest"],
     "decode": ["remove-duplicates", "{here}/bare.parquet", "--decode", "fast"],
-    "against nothing": ["remove-duplicates", "{album}", "--against", "absent"],
-    "against a table without pictures": ["remove-duplicates", "{album}", "--against", "{here}/numbers.parquet"],
+    "against nothing": ["remove-duplicates", "{album}", "--reference", "absent"],
+    "against a table without pictures": ["remove-duplicates", "{album}", "--reference", "{here}/numbers.parquet"],
     "list and write": ["remove-duplicates", "{album}", "--list-removed", "-o", "{here}/o.csv"],
     "list bytes": ["remove-duplicates", "{here}/bytes.parquet", "--list-removed"],
     "list what has no name": ["remove-duplicates", "{here}/bare.parquet", "--list-removed"],
