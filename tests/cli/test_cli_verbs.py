@@ -387,6 +387,38 @@ def test_against_a_folder_and_a_table_in_every_output(drawn, hashed, tables, tmp
     assert "Hint: .parquet" in result.stderr
 
 
+def test_the_old_name_of_reference_works_and_is_hidden(tables, out):
+    words = ("remove-duplicates", tables[0], "--radius", 0, "-o", out / "o.parquet")
+    new = call(*words, "--reference", tables[1])
+    found = pl.read_parquet(out / "o.parquet")
+    old = call(*words, "--against", tables[1])
+    said = "--against is deprecated and will be removed in the next release: use --reference\n"
+    assert said in old.stderr
+    assert said not in new.stderr
+    assert (old.exit_code, old.stdout) == (new.exit_code, new.stdout)
+    assert_frame_equal(pl.read_parquet(out / "o.parquet"), found)
+    both = succeed(*words, "--against", tables[1], "--reference", tables[1], code=2)
+    assert "got --reference and --against, which is its old name\nHint: pass --reference only." in both.stderr
+    text = call("remove-duplicates", "--help").stdout
+    assert "--reference" in text
+    assert "--against" not in text
+
+
+def test_a_column_names_the_reference_rows(tables, out):
+    pl.read_parquet(tables[0]).with_row_index("number").write_parquet(out / "reference.parquet")
+    words = ("remove-duplicates", tables[0], "--radius", 0, "-o", out / "o.parquet")
+    named = (*words, "--reference", out / "reference.parquet", "--reference-id")
+    succeed(*named, "number", code=1)
+    found = pl.read_parquet(out / "o.parquet")
+    assert found["reference_id"].dtype == pl.UInt32
+    assert found["reference_id"].drop_nulls().len() == (~found["kept"]).sum() > 0
+    absent = succeed(*named, "nope", code=2).stderr
+    assert "no column 'nope' in --reference" in absent
+    assert "Hint: --reference-id names one of these." in absent
+    alone = succeed(*words, "--reference-id", "number", code=2).stderr
+    assert "--reference-id has no effect without --reference" in alone
+
+
 @pytest.mark.parametrize("columns", [{"left": "a", "right": "b"}, {"n": 1.5}, {"phash": 7, "left": "a", "right": "b"}])
 def test_against_a_table_whose_images_are_not_clear_has_a_hint_that_can_be_followed(drawn, out, columns, monkeypatch):
     frame = pl.DataFrame({name: [value] for name, value in columns.items()})
