@@ -8,7 +8,8 @@ import typer
 from imgmatch_df.cli.arguments import split_names
 from imgmatch_df.errors import MissingExtraError
 from imgmatch_df.options import make_options
-from imgmatch_df.server.settings import FORMATS, Settings, read_tokens
+from imgmatch_df.server.settings import DEFAULT_FORMATS, Settings, read_tokens
+from imgmatch_df.server.uvicorn_version import check_uvicorn
 
 _DEFAULTS = Settings()
 _OPTIONS = _DEFAULTS.options
@@ -37,7 +38,7 @@ def serve(
     alpha: Annotated[
         str, typer.Option(metavar="drop|white|black", help="Ignore transparency, or show it over a colour.")
     ] = _OPTIONS.alpha,
-    formats: Annotated[str, typer.Option(metavar="NAMES", help="Which formats are read.")] = ",".join(FORMATS),
+    formats: Annotated[str, typer.Option(metavar="NAMES", help="Which formats are read.")] = ",".join(DEFAULT_FORMATS),
     isolate: Annotated[
         bool,
         typer.Option(
@@ -115,7 +116,8 @@ def serve(
         echo_base64=echo_base64,
     )
     try:
-        from imgmatch_df.server.process import run
+        check_uvicorn()
+        from imgmatch_df.server.process import run_service
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"imgmatch serve needs {error.name}, which is not installed\n"
@@ -127,4 +129,4 @@ def serve(
             "Hint: IMGMATCH_TOKEN or --token-file opens it to others.",
             err=True,
         )
-    run(settings)
+    run_service(settings)

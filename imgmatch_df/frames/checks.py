@@ -10,7 +10,7 @@ import polars as pl
 from imgmatch_df.columns import ROW_DTYPE, HashKind, hash_kind, visual_hash_fields
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
-from imgmatch_df.frames.layout import PLAIN, Affixes, arranged
+from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged
 from imgmatch_df.hashes import codec
 from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
 
@@ -94,7 +94,7 @@ class VerbCall(Generic[FrameT]):
         *,
         id: str | None = None,
         adds: Sequence[str] | None = None,
-        affixes: Affixes = PLAIN,
+        affixes: Affixes = NO_AFFIXES,
         for_query: bool = False,
     ) -> "VerbCall[FrameT]":
         """Return a call, checked.
@@ -121,7 +121,7 @@ class VerbCall(Generic[FrameT]):
             raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of pictures.")
         if source is not None:
             expressions.check_source_column(frame, source)
-        schema = frame.collect_schema() if source is not None else check_columns(frame, kind)
+        schema = frame.collect_schema() if source is not None else check_hash_columns(frame, kind)
         check_id(schema, id)
         if adds is not None:
             check_no_patterns(schema)
@@ -183,7 +183,7 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
     return kind, n_bits
 
 
-def check_columns(frame: Frame, kind: HashKind, id_column: str | None = None) -> pl.Schema:
+def check_hash_columns(frame: Frame, kind: HashKind, id_column: str | None = None) -> pl.Schema:
     """Return the schema of `frame`, which has the hash column and the id column that a verb needs."""
     schema = frame.collect_schema()
     if kind.name not in schema:

@@ -38,7 +38,7 @@ from imgmatch_df.frames.checks import (
     needed_columns,
     shown_names,
 )
-from imgmatch_df.frames.layout import PLAIN, Affixes, is_hash, without_bytes
+from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, is_hash, without_bytes
 from imgmatch_df.frames.reference import Reference, find_nearest
 from imgmatch_df.options import SourceOptions, check_choice, check_flag
 from imgmatch_df.progress import steps
@@ -260,7 +260,7 @@ def nest_duplicates(
     keep: Keep = "first",
     reference: Frame | Target | Reference | None = None,
     source: str | None = None,
-    affixes: Affixes = PLAIN,
+    affixes: Affixes = NO_AFFIXES,
     options: SourceOptions | None = None,
     *,
     with_bytes: bool = False,

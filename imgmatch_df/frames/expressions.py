@@ -25,7 +25,7 @@ from imgmatch_df.columns import (
     visual_hash_fields,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.frames.layout import PLAIN, Affixes, arranged
+from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged
 from imgmatch_df.hashes import codec
 from imgmatch_df.options import Options, SourceOptions, check_name, check_no_patterns, make_options, shown
 
@@ -217,7 +217,9 @@ def visual_hash(
     whole = _stack(base, Whole(batches, fields), pl.Struct(fields))
     names = affixes.add(fields, {})
     return (
-        whole if affixes == PLAIN else whole.struct.rename_fields(list(names.values())).alias(whole.meta.output_name())
+        whole
+        if affixes == NO_AFFIXES
+        else whole.struct.rename_fields(list(names.values())).alias(whole.meta.output_name())
     )
 
 

@@ -56,7 +56,7 @@ class Affixes(NamedTuple):
         return added
 
 
-PLAIN: Final = Affixes()
+NO_AFFIXES: Final = Affixes()
 
 
 def arranged(new: Iterable[str], schema: Mapping[str, Any], made: Collection[str] = ()) -> list[str]:

@@ -7,7 +7,7 @@ import polars as pl
 
 from imgmatch_df.columns import PATH, ROW_DTYPE, SOURCE, HashKind
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames.checks import Frame, Side, VerbCall, check_columns, needed_columns
+from imgmatch_df.frames.checks import Frame, Side, VerbCall, check_hash_columns, needed_columns
 from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
 from imgmatch_df.store.manifest import Manifest
@@ -86,7 +86,7 @@ class Reference(NamedTuple):
                 f"reference must be a frame or the path of a store, got {type(reference).__name__}\n"
                 "Hint: such as 'hashes.duckdb', or pl.scan_parquet(...)."
             )
-        schema = check_columns(reference, call.kind, id_column)
+        schema = check_hash_columns(reference, call.kind, id_column)
         columns = needed_columns(call.kind.name, id_column, (name for name, _ in same))
         id_dtype = ROW_DTYPE if id_column is None else schema[id_column]
         return cls(reference.lazy().select(columns), id_column, id_dtype, same)

@@ -153,7 +153,7 @@ def write_hashes(
     >>> imgmatch_df.write_hashes(photos, "hashes.duckdb", source="path").n_new
     0
     """
-    call = _Call.make(frame, target, source, key, hash_types, make_options(**options))
+    call = _WriteCall.make(frame, target, source, key, hash_types, make_options(**options))
     check_flag("retry_failed", retry_failed, "True hashes again what failed.")
     if not (isinstance(prune, str) and prune == "all"):
         check_flag("prune", prune, "True drops what is not in the frame, 'all' also more than half of what is stored.")
@@ -162,7 +162,7 @@ def write_hashes(
     make_store(target, call.manifest)
     with open_store(target, write=True) as store:
         store.manifest.check_same(call.manifest, repr(str(target)))
-        run = _Run(call, store, retry_failed=retry_failed, prune=prune)
+        run = _WriteRun(call, store, retry_failed=retry_failed, prune=prune)
         for chunk in chunks_of(call.frame, hashes=not call.hashes):
             run.add(chunk)
         return run.finish()
@@ -216,7 +216,7 @@ def sink_hashes(
     )
 
 
-class _Call(NamedTuple):
+class _WriteCall(NamedTuple):
     """A call of `write_hashes`, checked: the frame with the columns of the store, and with the pictures to hash."""
 
     frame: Frame
@@ -233,7 +233,7 @@ class _Call(NamedTuple):
         key: str | None,
         hash_types: HashTypes | None,
         options: Options,
-    ) -> "_Call":
+    ) -> "_WriteCall":
         if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
             raise ArgumentError(
                 f"frame must be a Polars DataFrame or LazyFrame, got {type(frame).__name__}\n"
@@ -363,10 +363,10 @@ def _check_given(name: str, dtype: pl.DataType, *, is_number: bool) -> None:
     )
 
 
-class _Run:
+class _WriteRun:
     """A run of `write_hashes`: what became of the rows so far."""
 
-    def __init__(self, call: _Call, store: Store, *, retry_failed: bool, prune: Prune) -> None:
+    def __init__(self, call: _WriteCall, store: Store, *, retry_failed: bool, prune: Prune) -> None:
         self._call, self._store, self._retry_failed, self._prune = call, store, retry_failed, prune
         self._key = store.manifest.key
         self._beyond = "" if store.manifest.columns[self._key] == pl.String else " or does not fit into 64 bits"

@@ -14,7 +14,7 @@ from imgmatch_df.batch.image_hashes import hash_image, sample_images
 from imgmatch_df.columns import BMH1, DETAIL, DISTANCE, OK, PHASH, REMOVED_RECORDS, STATUS, hash_kind
 from imgmatch_df.documented import records
 from imgmatch_df.documented.records import RECORD, SOURCE, RequestRows
-from imgmatch_df.documented.values import Json, Method, ping_response
+from imgmatch_df.documented.values import Json, Method
 from imgmatch_df.errors import Failure, without_warnings
 from imgmatch_df.frames import clustering, ranking
 from imgmatch_df.options import Options
@@ -131,11 +131,6 @@ def _frame(rows: Sequence[Row], hash_type: str) -> pl.DataFrame:
     """Return the hashes, each with the number of its row: what the verbs compare."""
     hashes = pl.Series(hash_type, [row[hash_type] for row in rows], dtype=hash_kind(hash_type).dtype)
     return pl.DataFrame([pl.Series(_ROW, range(len(rows)), dtype=pl.UInt32), hashes])
-
-
-def ping() -> Json:
-    """Return the documented answer of `ping`."""
-    return ping_response()
 
 
 def warm_up(options: Options) -> None:
