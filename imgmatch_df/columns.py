@@ -1,4 +1,4 @@
-"""Every column name and dtype of the project, and the hash kinds. Nobody else spells a column name."""
+"""Every column name and dtype of the project, and the hash kinds. Other modules import the names from here."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -156,7 +156,7 @@ def batch_fields() -> dict[str, pl.DataType]:
 
 
 def visual_hash_fields(hash_types: tuple[str, ...] = tuple(HASH_KINDS)) -> dict[str, pl.DataType]:
-    """Return the columns of a visual hash: width, height, status and detail, and last the hashes asked for."""
+    """Return the columns of a visual hash: width, height, status and detail, and last the hashes that are wanted."""
     return {
         WIDTH: pl.UInt32(),
         HEIGHT: pl.UInt32(),

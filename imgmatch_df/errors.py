@@ -1,4 +1,4 @@
-"""The words for what goes wrong: exceptions for the caller's mistakes, `Failure` for a row's.
+"""Errors: exceptions for the caller's mistakes, `Failure` for the rows that fail.
 
 Every exception takes exactly one message string, because Polars rebuilds an exception that leaves a batch as
 ``type(error)(message)``.
@@ -45,19 +45,19 @@ class ColumnError(ImgMatchError, TypeError):
 
 
 class RowError(ImgMatchError):
-    """A row failed and the caller asked for ``on_error="raise"``."""
+    """A row failed and the call has ``on_error="raise"``."""
 
 
 class SourceError(RowError):
-    """The row's value is no usable reference to an image (`missing`, `bad_source`)."""
+    """The row's value is not a usable reference to an image (`missing`, `bad_source`)."""
 
 
 class FetchError(RowError):
-    """The row's bytes could not be had (`not_found`, `fetch_*`, `too_many_bytes`)."""
+    """The row's bytes could not be read (`not_found`, `fetch_*`, `too_many_bytes`)."""
 
 
 class DecodeError(RowError):
-    """The row's bytes are no decodable picture (`decode_failed`, `too_many_pixels`)."""
+    """The row's bytes are not a decodable image (`decode_failed`, `too_many_pixels`)."""
 
 
 class StoreError(ImgMatchError):
@@ -69,7 +69,7 @@ class MissingExtraError(ImgMatchError, ImportError):
 
 
 class Failure(NamedTuple):
-    """Why one row has no hashes. A value, not an exception: a dead row never stops its neighbours.
+    """Why one row has no hashes. A value and not an exception: a row that fails does not stop the others.
 
     Parameters
     ----------
@@ -84,14 +84,14 @@ class Failure(NamedTuple):
 
 
 class Setback(NamedTuple):
-    """Why one attempt to fetch a row failed, where another one may do better.
+    """Why one attempt to fetch a row failed, where a retry may succeed.
 
     Parameters
     ----------
     failure
         What the row becomes if there is no other attempt.
     wait_s
-        How long the server asks to wait, in seconds, None where it does not say.
+        Seconds to wait as the server requests, None if it does not.
     responded
         Whether the server sent a whole response, of whatever status.
     host

@@ -118,7 +118,7 @@ class VerbCall(Generic[FrameT]):
         make_options(**options)
         idle = [name for name in options if name != "progress"]
         if source is None and idle and not for_query:
-            raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of pictures.")
+            raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of images.")
         if source is not None:
             expressions.check_source_column(frame, source)
         schema = frame.collect_schema() if source is not None else check_hash_columns(frame, kind)
@@ -177,8 +177,8 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
         )
     if n_bits > kind.max_honest_radius:
         warn(
-            f"a radius of {n_bits} of {kind.n_bits} bits joins unrelated images: {kind.name} tells copies from them up "
-            f"to {kind.max_honest_radius} bits\nHint: radius={kind.near_radius} finds edited copies."
+            f"a radius of {n_bits} of {kind.n_bits} bits joins unrelated images: {kind.name} separates copies from "
+            f"them up to {kind.max_honest_radius} bits\nHint: radius={kind.near_radius} finds edited copies."
         )
     return kind, n_bits
 
@@ -189,7 +189,7 @@ def check_hash_columns(frame: Frame, kind: HashKind, id_column: str | None = Non
     if kind.name not in schema:
         raise ColumnError(
             f"no column {kind.name!r} in the frame, it has {shown_names(schema)}\n"
-            f"Hint: source='column of pictures' hashes first, hash_type= names the other kind."
+            f"Hint: source='column of images' hashes first, hash_type= names the other kind."
         )
     dtype = schema[kind.name]
     if not kind.holds(dtype):

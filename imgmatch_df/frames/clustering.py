@@ -1,7 +1,7 @@
 """Frame verbs that group: every row with its cluster of near-duplicates, or one row of each cluster.
 
-Each takes a frame that has a hash column, or hashes its ``source=`` column first. A `DataFrame` is answered at once, a
-`LazyFrame` by a `LazyFrame`; the answers are equal, whatever the chunks, the number of threads and the engine.
+Each takes a frame that has a hash column, or hashes its ``source=`` column first. A `DataFrame` gives a `DataFrame` at
+once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks, the number of threads and the engine.
 """
 
 from collections.abc import Mapping
@@ -80,8 +80,8 @@ def cluster(
     frame
         Has a column named `hash_type`, or `source`.
     radius
-        Largest Hamming distance between two rows that are near-duplicates, in bits. Inclusive. 0 finds equal hashes
-        alone; 24 of bmh1 or 4 of phash finds edited copies.
+        Maximum Hamming distance between two rows that are near-duplicates, in bits. Inclusive. 0 finds equal hashes
+        only; 24 of bmh1 or 4 of phash finds edited copies.
     hash_type
         ``"bmh1"`` or ``"phash"``.
     linkage
@@ -102,13 +102,13 @@ def cluster(
     reference_id
         Column whose values name the reference rows; None names them by row number, the rows of a store by its key.
     source
-        Column of pictures to hash first; None where the frame has the hashes.
+        Column of images to hash first; None if the frame has the hashes.
     diameter
         Whether to add the largest distance between two rows of each cluster.
     prefix, suffix
-        Put before and after the names of the new columns, those of `source` included.
+        Text before and after the names of the new columns, those of `source` included.
     **options
-        See `Options`; only with `source`, but for `progress`.
+        See `Options`. Only ``progress`` has an effect without `source`.
 
     Returns
     -------
@@ -124,26 +124,26 @@ def cluster(
     Raises
     ------
     ArgumentError, ColumnError
-        If an argument is not allowed, a column is absent or has a dtype that is not allowed, or the frame has a column
-        already of a name that a new one would have.
+        If an argument is not allowed, a column is absent or has a dtype that is not allowed, or the frame already has a
+        column with the name of a new one.
     StoreError
-        If a store cannot be read, or its hashes are made in another way than those of `source`.
+        If a store cannot be read, or its hashes were made with other options than those of `source`.
 
     Warns
     -----
     ImgMatchWarning
-        If the radius is beyond what the kind of hash can tell apart (bmh1 128, phash 16), or one cluster has more than
-        a tenth of over 50 rows.
+        If the radius is so large that unrelated images match (above 128 for bmh1, 16 for phash), or one cluster has
+        more than a tenth of over 50 rows.
 
     Notes
     -----
     A row is itself in a store where their keys are equal as text, and their sources where the store has another key: a
     relative and an absolute path of one file are two rows. The key of a row is the column that `write_hashes` takes.
-    Two rows of the frame that are both stored are compared with each other here, and not with their stored selves, so
-    that the first copy is kept.
+    Two rows of the frame that are both in the store are compared with each other, and not with their rows in the
+    store, so that the first copy is kept.
 
-    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. `diameter` takes
-    longest: at worst quadratic in the different hashes of a cluster.
+    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. `diameter` is the
+    slowest part: at worst quadratic in the number of different hashes of a cluster.
 
     Examples
     --------
@@ -198,8 +198,8 @@ def cluster(
 
     made = free_name({**schema, **fields})
     columns = grouping.needs(id, other)
-    answer = pl.struct(columns).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
-    return hashed.with_columns(answer).unnest(made).select(call.order(new, schema))
+    described = pl.struct(columns).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
+    return hashed.with_columns(described).unnest(made).select(call.order(new, schema))
 
 
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_REMOVE)
@@ -444,7 +444,8 @@ class _Grouping:
 class _Clusters(NamedTuple):
     """Clusters as arrays, one value a row: uint32 numbers and rows, uint16 bits, and whether there is a hash at all.
 
-    What matches a known row is not new: `reference` names that, `distance` is the one to it, and the rest is nothing.
+    A row that matches a reference row is not new: `reference` names that row, `distance` is the distance to it, and the
+    other values have no meaning.
     """
 
     cluster: "NDArray[np.uint32]"
