@@ -30,7 +30,7 @@ MAX_PAIRS: Final = 100_000_000
 
 
 def explain_near_duplicates(
-    frame: pl.DataFrame | pl.LazyFrame,
+    frame: FrameT,
     radius: int,
     hash_type: str = BMH1.name,
     *,
@@ -73,7 +73,7 @@ def explain_near_duplicates(
     """
     kind, radius = check_radius(radius, hash_type)
     check_positive("max_pairs", max_pairs)
-    call = VerbCall.check(frame, kind, source, options, id=id)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id)
     hashes = call.hashed().lazy().select(call.hash).collect().to_series()
 
     from imgmatch_df.matching import join
