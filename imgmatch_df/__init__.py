@@ -21,7 +21,8 @@ from imgmatch_df.errors import (
 )
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
 from imgmatch_df.frames.expressions import bmh1, from_bits, hamming, perceptual_hash, phash, to_bits, visual_hash
-from imgmatch_df.frames.pairs import match, near_duplicates, rank_images
+from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
+from imgmatch_df.frames.ranking import rank_images
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
 from imgmatch_df.hashes.kinds import HashKind, register_hash_kind
 from imgmatch_df.images.scan import count_left_out, scan_images
@@ -49,6 +50,7 @@ __all__ = [
     "cluster",
     "count_left_out",
     "documented",
+    "explain_near_duplicates",
     "from_bits",
     "hamming",
     "match",

@@ -112,15 +112,15 @@ def row_error(failure: Failure, row: int) -> RowError:
     return _ERROR_OF_STATUS[failure.status](message)
 
 
-def warn(message: str) -> None:
-    """Issue an `ImgMatchWarning` that points at the line of the user's that made the call."""
+def warn(message: str, category: type[Warning] = ImgMatchWarning) -> None:
+    """Issue a warning that points at the line of the user's code that made the call."""
     if _is_silent.get():
         return
     level = 1
     frame: FrameType | None = sys._getframe()
     while frame is not None and frame.f_code.co_filename.startswith(_INNER):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, ImgMatchWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)
 
 
 @contextmanager

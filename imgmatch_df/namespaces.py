@@ -1,15 +1,15 @@
-"""The namespace `imgmatch` of expressions, series and frames: methods that call the functions of the same names."""
+"""The namespace `imgmatch` of Polars objects: methods that call the functions of the same names."""
 
 import inspect
 import re
 from collections.abc import Callable
 from os import PathLike
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar, Unpack, overload
+from typing import Any, ClassVar, Final, Generic, TypeVar, Unpack
 
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import clustering, expressions, pairs, writing
+from imgmatch_df.frames import clustering, deprecated, expressions, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.matching.linkages import Keep
@@ -30,25 +30,32 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             expressions.to_bits,
             expressions.from_bits,
         ),
-        *(pairs.near_duplicates, pairs.match, pairs.rank_images, clustering.cluster, clustering.remove_duplicates),
+        *(
+            pairs.near_duplicates,
+            pairs.explain_near_duplicates,
+            pairs.match,
+            ranking.rank_images,
+            clustering.cluster,
+            clustering.remove_duplicates,
+        ),
         *(writing.write_hashes, writing.sink_hashes),
     )
 }
 
 
 def _with_docstrings(namespace: type[T]) -> type[T]:
-    """Give the methods the docstrings of their functions, and signatures that can be read."""
+    """Give the methods the docstrings of their functions, and methods and functions short signatures."""
     for name, function in _FUNCTIONS.items():
         method = vars(namespace).get(name)
         if method is not None:
             method.__doc__ = _docstring(method, function)
-            method.__signature__ = _signature(method, function)
-            function.__signature__ = _signature(function, function)  # type: ignore[attr-defined]
+            method.__signature__ = _signature(method)
+            function.__signature__ = _signature(function)  # type: ignore[attr-defined]
     return namespace
 
 
 def _docstring(method: Callable[..., Any], function: Callable[..., Any]) -> str:
-    """Return the docstring of the function without the parameters that the method has not."""
+    """Return the docstring of the function, without the parameters that the method lacks."""
     docstring = inspect.getdoc(function) or ""
     for name in inspect.signature(function).parameters.keys() - inspect.signature(method).parameters.keys():
         docstring = re.sub(rf"^{name}\n(?: +.*\n)+", "", docstring, count=1, flags=re.MULTILINE)
@@ -56,20 +63,18 @@ def _docstring(method: Callable[..., Any], function: Callable[..., Any]) -> str:
     return docstring.replace("Parameters\n----------\n\n", "")
 
 
-def _signature(method: Callable[..., Any], function: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature with ``**options: SourceOptions``, and the function's type where an overload has `Any`."""
-    signature, truth = inspect.signature(method), inspect.signature(function)
-    shown = []
-    for one in signature.parameters.values():
-        is_options = one.kind is inspect.Parameter.VAR_KEYWORD
-        annotation = SourceOptions if is_options else one.annotation
-        shown.append(one.replace(annotation=truth.parameters[one.name].annotation if annotation is Any else annotation))
-    returned = truth.return_annotation if signature.return_annotation is Any else signature.return_annotation
-    return signature.replace(parameters=shown, return_annotation=returned)
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature with ``**options: SourceOptions``."""
+    signature = inspect.signature(function)
+    shown = [
+        one.replace(annotation=SourceOptions) if one.kind is inspect.Parameter.VAR_KEYWORD else one
+        for one in signature.parameters.values()
+    ]
+    return signature.replace(parameters=shown)
 
 
 class _Namespace:
-    """What all namespaces have: a text that names their verbs."""
+    """Base of the namespaces: a repr that lists the methods."""
 
     _of: ClassVar[str]
 
@@ -127,7 +132,7 @@ class ImgMatchExpr(_Namespace):
 @pl.api.register_series_namespace("imgmatch")
 @_with_docstrings
 class ImgMatchSeries(_Namespace):
-    """The same on a Series, at once; results have the same names."""
+    """The same for a Series: computed at once, with results of the same names."""
 
     _of = "a Series"
 
@@ -182,7 +187,7 @@ class ImgMatchSeries(_Namespace):
 
 @_with_docstrings
 class _FrameVerbs(_Namespace, Generic[FrameT]):
-    """The frame verbs, each of which gives what it is given: a DataFrame at once, a LazyFrame lazily."""
+    """The frame verbs. A DataFrame gives a DataFrame at once, a LazyFrame a LazyFrame."""
 
     def __init__(self, frame: FrameT) -> None:
         self._frame: FrameT = frame
@@ -201,32 +206,22 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             self._frame, source, hash_types=hash_types, prefix=prefix, suffix=suffix, **options
         )
 
-    @overload
-    def near_duplicates(
+    def explain_near_duplicates(
         self,
         radius: int,
-        hash_type: str = ...,
+        hash_type: str = "bmh1",
         *,
-        id: str | None = ...,
-        source: str | None = ...,
-        max_pairs: int = ...,
-        explain: Literal[False] = ...,
+        id: str | None = None,
+        source: str | None = None,
+        max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
-    ) -> FrameT: ...
+    ) -> str:
+        """See `imgmatch_df.explain_near_duplicates`."""
+        return pairs.explain_near_duplicates(
+            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, **options
+        )
 
-    @overload
-    def near_duplicates(
-        self,
-        radius: int,
-        hash_type: str = ...,
-        *,
-        id: str | None = ...,
-        source: str | None = ...,
-        max_pairs: int = ...,
-        explain: Literal[True],
-        **options: Unpack[SourceOptions],
-    ) -> str: ...
-
+    @deprecated.flag_of_other_function("explain", explain_near_duplicates)
     def near_duplicates(
         self,
         radius: int,
@@ -235,22 +230,22 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         id: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
-        explain: Any = False,
         **options: Unpack[SourceOptions],
-    ) -> Any:
+    ) -> FrameT:
         """See `imgmatch_df.near_duplicates`."""
         return pairs.near_duplicates(
-            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, explain=explain, **options
+            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, **options
         )
 
+    @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
     def match(
         self,
-        stored: pl.DataFrame | pl.LazyFrame | Target,
+        reference: pl.DataFrame | pl.LazyFrame | Target,
         radius: int,
         hash_type: str = "bmh1",
         *,
         id: str | None = None,
-        stored_id: str | None = None,
+        reference_id: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
@@ -258,16 +253,17 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         """See `imgmatch_df.match`."""
         return pairs.match(
             self._frame,
-            stored,
+            reference,
             radius,
             hash_type,
             id=id,
-            stored_id=stored_id,
+            reference_id=reference_id,
             source=source,
             max_pairs=max_pairs,
             **options,
         )
 
+    @deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)
     def cluster(
         self,
         radius: int = 0,
@@ -276,8 +272,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         linkage: str = "connected",
         keep: Keep = "first",
         id: str | None = None,
-        against: pl.DataFrame | pl.LazyFrame | Target | None = None,
-        stored_id: str | None = None,
+        reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference_id: str | None = None,
         source: str | None = None,
         diameter: bool = False,
         prefix: str = "",
@@ -292,8 +288,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             linkage=linkage,
             keep=keep,
             id=id,
-            against=against,
-            stored_id=stored_id,
+            reference=reference,
+            reference_id=reference_id,
             source=source,
             diameter=diameter,
             prefix=prefix,
@@ -301,6 +297,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             **options,
         )
 
+    @deprecated.renamed_parameters(deprecated.REFERENCE_OF_REMOVE)
     def remove_duplicates(
         self,
         radius: int = 0,
@@ -308,7 +305,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         *,
         linkage: str = "connected",
         keep: Keep = "first",
-        against: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
         source: str | None = None,
         prefix: str = "",
         suffix: str = "",
@@ -321,7 +318,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             hash_type,
             linkage=linkage,
             keep=keep,
-            against=against,
+            reference=reference,
             source=source,
             prefix=prefix,
             suffix=suffix,
@@ -340,7 +337,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
-        return pairs.rank_images(
+        return ranking.rank_images(
             self._frame, query, hash_type, k=k, source=source, prefix=prefix, suffix=suffix, **options
         )
 
@@ -348,7 +345,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
 @pl.api.register_dataframe_namespace("imgmatch")
 @_with_docstrings
 class ImgMatchDataFrame(_FrameVerbs[pl.DataFrame]):
-    """The frame verbs, at once."""
+    """The frame verbs of a DataFrame, computed at once."""
 
     _of = "a DataFrame"
 
@@ -379,7 +376,7 @@ class ImgMatchDataFrame(_FrameVerbs[pl.DataFrame]):
 @pl.api.register_lazyframe_namespace("imgmatch")
 @_with_docstrings
 class ImgMatchLazyFrame(_FrameVerbs[pl.LazyFrame]):
-    """The frame verbs, lazily."""
+    """The frame verbs of a LazyFrame, computed when the query runs."""
 
     _of = "a LazyFrame"
 

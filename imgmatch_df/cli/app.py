@@ -28,6 +28,8 @@ from imgmatch_df.cli.arguments import (
     PruneOption,
     Query,
     Radius,
+    ReferenceId,
+    ReferenceSource,
     RetryFailed,
     SourceOption,
     Sources,
@@ -72,7 +74,7 @@ from imgmatch_df.documented import export as exporting
 from imgmatch_df.documented import responses
 from imgmatch_df.documented.values import to_json
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import clustering, pairs, writing
+from imgmatch_df.frames import clustering, ranking, writing
 from imgmatch_df.hashes.kinds import BMH1, DEFAULT_HASH_TYPES
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
@@ -182,6 +184,8 @@ def remove_duplicates(
     hash_type: HashTypeOption = None,
     linkage: LinkageName = "connected",
     keep: KeepName = "first",
+    reference: ReferenceSource = None,
+    reference_id: ReferenceId = None,
     against: Against = None,
     list_removed: ListRemoved = False,
     move_removed: MoveRemoved = None,
@@ -209,9 +213,12 @@ def remove_duplicates(
                     "Hint: run the command once for each, with --move-removed last."
                 )
             removed.check_folder(move_removed, sources)
-        if against is not None and form is outputs.DOCUMENTED:
+        reference = inputs.renamed_option("--reference", reference, "--against", against)
+        if reference_id is not None and reference is None:
+            raise ArgumentError("--reference-id has no effect without --reference\nHint: name the reference rows.")
+        if reference is not None and form is outputs.DOCUMENTED:
             raise ArgumentError(
-                "the documented .json cannot hold rows that match a row of --against\nHint: -o writes a .parquet."
+                "the documented .json cannot hold rows that match a reference row\nHint: -o writes a .parquet."
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
         inputs.say_blocked(table, options)
@@ -225,9 +232,9 @@ def remove_duplicates(
             linkage=linkage,
             keep=keep,  # type: ignore[typeddict-item]
         )
-        nests = against is None and form is not None and form.nests
+        nests = reference is None and form is not None and form.nests
         added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, DISTANCE, REPRESENTATIVE_ID]
-        added += [] if against is None else [REFERENCE_ID]
+        added += [] if reference is None else [REFERENCE_ID]
         added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
         table, naming = inputs.name_columns(table, added, prefix, suffix, form)
         listed_by = (
@@ -239,8 +246,10 @@ def remove_duplicates(
         # First without rows, so that errors of the call are raised before hours of hashing.
         no_rows = hashed.collect_schema().to_frame()
         (clustering.remove_duplicates if nests else clustering.cluster)(no_rows, **call)
-        stored = None if against is None else inputs.open_stored(against, kind, table, options)
-        known, stored_files, stored_is_whole = stored or (None, None, True)
+        references = None
+        if reference is not None:
+            references = inputs.open_reference(reference, reference_id, kind, table, options)
+        reference_side, reference_files, reference_is_whole = references or (None, None, True)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             if nests:
@@ -255,14 +264,14 @@ def remove_duplicates(
             else:
                 # The screen finds rows by their number.
                 id_column = inputs.naming_column(rows, table) if form else None
-                if form and (id_column is None or (known is not None and known.id is None)):
+                if form and (id_column is None or (reference_side is not None and reference_side.id is None)):
                     say("rows without a name are identified by their number, from 0")
                 result = interruptible(
                     lambda: clustering.cluster(
                         rows,
                         **call,
                         id=id_column,
-                        against=known,  # type: ignore[arg-type]  # public callers have no such object
+                        reference=reference_side,  # type: ignore[arg-type]  # public callers have no such object
                         progress=options["progress"],
                     )
                 )
@@ -279,14 +288,14 @@ def remove_duplicates(
                 outputs.write_table(result.lazy(), target, form, naming)
         tally = Tally.of(rows, kind, table.label)
         if list_removed and listed_by is not None:
-            files = removed.removed_files(result, listed_by, stored_files, base_dir=given["base_dir"])
+            files = removed.removed_files(result, listed_by, reference_files, base_dir=given["base_dir"])
             # As bytes, because a name need not be UTF-8.
             sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in removed.listed_paths(files.paths)))
             sys.stdout.buffer.flush()
             _say_left_out(files, "listed")
         elif out is not None or not form:
             n_kept = result.height if nests else int(result[KEPT].sum())
-            n_matched = None if stored is None else result[REFERENCE_ID].count()
+            n_matched = None if references is None else result[REFERENCE_ID].count()
             say(display.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed), err=False)
         if not form and not list_removed:
             clustered = result.with_columns(source_text(result.schema, table.label))
@@ -297,13 +306,13 @@ def remove_duplicates(
             say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
         all_moved = True
         if move_removed is not None and listed_by is not None:
-            files = removed.removed_files(result, listed_by, stored_files, base_dir=given["base_dir"])
+            files = removed.removed_files(result, listed_by, reference_files, base_dir=given["base_dir"])
             moved = removed.move_files(files.paths, move_removed)
             say(f"moved {moved.n_files:,} files into {move_removed}", err=False)
             _say_left_out(files, "moved")
             say_lines("not moved: ", moved.failed)
             all_moved = not moved.failed
-        tally.finish(is_whole=stored_is_whole and not table.unlisted and all_moved)
+        tally.finish(is_whole=reference_is_whole and not table.unlisted and all_moved)
 
 
 @app.command("rank-images", cls=NegativeQuery)
@@ -347,13 +356,13 @@ def rank_images(
         added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
         table, naming = inputs.name_columns(table, added, prefix, suffix, form)
         hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
-        pairs.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
+        ranking.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             tally = Tally.of(rows, kind, table.label)
             if not form:
                 rows = rows.with_columns(source_text(rows.schema, table.label)).with_row_index(ROW)
-            ranked = interruptible(lambda: pairs.rank_images(rows, wanted, kind.name, k=k))
+            ranked = interruptible(lambda: ranking.rank_images(rows, wanted, kind.name, k=k))
             if form is outputs.DOCUMENTED:
                 # The documented response has every failed record, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())
@@ -431,7 +440,7 @@ def _say_left_out(files: removed.RemovedFiles, done: str) -> None:
     if files.n_unsure:
         say(
             f"not {done}: {files.n_unsure:,} removed rows that match a stored row whose file is not found: relative "
-            "paths of --against start in another folder; run the command there"
+            "paths of --reference start in another folder; run the command there"
         )
 
 

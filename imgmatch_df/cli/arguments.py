@@ -105,10 +105,25 @@ LinkageName = Annotated[
     str, typer.Option(metavar="|".join(LINKAGES), help="Whether duplicates of duplicates are duplicates.")
 ]
 KeepName = Annotated[str, typer.Option(metavar="|".join(get_args(Keep)), help="Which image of a cluster is kept.")]
-Against = Annotated[
+ReferenceSource = Annotated[
     str | None,
-    typer.Option(metavar="STORED", show_default=False, help="Also remove rows that match this store, table or folder."),
+    typer.Option(
+        "--reference",
+        metavar="SOURCE",
+        show_default=False,
+        help="Also remove rows that match this store, table or folder.",
+    ),
 ]
+ReferenceId = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-id",
+        metavar="COLUMN",
+        show_default="that of images",
+        help="Column of --reference that names its rows.",
+    ),
+]
+Against = Annotated[str | None, typer.Option("--against", hidden=True)]  # the old name of --reference
 ListRemoved = Annotated[
     bool, typer.Option("--list-removed", help="Print the paths of the removed files, one per line, and nothing else.")
 ]

@@ -134,7 +134,7 @@ def show_next(sources: Sequence[str], *, is_folder: bool) -> None:
 
 
 def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: int) -> str:
-    """Return in one line how many rows were kept and removed, and how many of those match a stored row.
+    """Return in one line how many rows were kept and removed, and how many of those match a reference row.
 
     Parameters
     ----------
@@ -143,11 +143,11 @@ def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: in
     n_kept
         Rows that are left.
     n_matched
-        Removed rows that match a stored one; None where there are no stored rows.
+        Removed rows that match a reference row; None without reference rows.
     n_failed
         Rows without a hash.
     """
-    matched = "" if n_matched is None else f", {n_matched:,} of them match a stored row"
+    matched = "" if n_matched is None else f", {n_matched:,} of them match a reference row"
     return f"kept {n_kept:,} of {n_rows:,} rows, removed {n_rows - n_kept:,}{matched}; failed {n_failed:,}"
 
 

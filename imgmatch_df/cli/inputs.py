@@ -34,9 +34,9 @@ from imgmatch_df.documented import values
 from imgmatch_df.documented.values import Method
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import expressions
-from imgmatch_df.frames.checks import needed_columns
+from imgmatch_df.frames.checks import needed_columns, shown_names
 from imgmatch_df.frames.given_hashes import form_of, forms_text, parse_text, read_given
-from imgmatch_df.frames.reference import Stored, same_columns
+from imgmatch_df.frames.reference import Reference, same_columns
 from imgmatch_df.hashes.kinds import KINDS, HashKind, documented_kinds
 from imgmatch_df.images.folders import left_out_text
 from imgmatch_df.options import SourceOptions, make_recipe
@@ -50,19 +50,19 @@ _FOLDERS_SHOWN: Final = 10
 
 
 class ReferenceRows(NamedTuple):
-    """The rows of --against.
+    """The rows of --reference.
 
     Parameters
     ----------
-    known
-        Their hashes.
+    side
+        The rows with their hashes.
     files
         Their sources, ``reference_id``, and where they are known ``size`` and ``modified``; None without sources.
     is_whole
         Whether all folders could be listed.
     """
 
-    known: Stored
+    side: Reference
     files: pl.DataFrame | None
     is_whole: bool
 
@@ -191,10 +191,22 @@ def check_documented(table: SourceTable) -> None:
         )
 
 
-def open_stored(against: str, kind: HashKind, others: SourceTable, options: SourceOptions) -> ReferenceRows:
-    """Return the rows of --against, with hashes."""
+def renamed_option(name: str, value: str | None, old_name: str, old_value: str | None) -> str | None:
+    """Return the value of an option, which may have its old name in the call; then warn on stderr."""
+    if old_value is None:
+        return value
+    if value is not None:
+        raise ArgumentError(f"got {name} and {old_name}, which is its old name\nHint: pass {name} only.")
+    say(f"{old_name} is deprecated and will be removed in the next release: use {name}")
+    return old_value
+
+
+def open_reference(
+    reference: str, id_column: str | None, kind: HashKind, others: SourceTable, options: SourceOptions
+) -> ReferenceRows:
+    """Return the rows of --reference, with hashes made where they are missing."""
     try:
-        table = open_table([against], None, None, "remove_duplicates", kind.name, of=" of --against")
+        table = open_table([reference], None, None, "remove_duplicates", kind.name, of=" of --reference")
         # Relative paths of a table of stored hashes start from the working directory.
         base_dir = None if table.request is None else options["base_dir"]
         options = {**options, "base_dir": base_dir}
@@ -203,30 +215,35 @@ def open_stored(against: str, kind: HashKind, others: SourceTable, options: Sour
     except ColumnError as error:
         what = str(error).split("\nHint: ", 1)[0]
         raise ColumnError(
-            f"--against {against!r}: {what}\nHint: imgmatch visual-hash {quote(against)} --source COLUMN "
-            "-o known.duckdb hashes the column of images, for --against known.duckdb."
+            f"--reference {reference!r}: {what}\nHint: imgmatch visual-hash {quote(reference)} --source COLUMN "
+            "-o reference.duckdb hashes the column of images, for --reference reference.duckdb."
         ) from error
     if table.manifest is not None:
         recipe = make_recipe(options["decode"], options["alpha"])
-        table.manifest.check_comparable(kind, others.decode(kind, recipe), repr(against))
+        table.manifest.check_comparable(kind, others.decode(kind, recipe), repr(reference))
     hashed = fitting(hashed, table, None, shown=False)
     schema = hashed.collect_schema()
     # The size and time of a file show whether a relative path leads to it.
     source = table.source if table.source in schema else None
     about = [] if source is None else [name for name in (source, SIZE, MODIFIED) if name in schema]
     ours = others.frame.collect_schema()
-    manifest = table.manifest or (manifest_of(against) if is_store(against) else None)
+    manifest = table.manifest or (manifest_of(reference) if is_store(reference) else None)
     same = () if manifest is None else same_columns(ours, others.source, manifest)
-    columns = needed_columns(kind.name, table.id_column, [*about, *(name for name, _ in same)])
+    if id_column is not None and id_column not in schema:
+        raise ColumnError(
+            f"no column {id_column!r} in --reference {reference!r}, it has {shown_names(schema)}\n"
+            "Hint: --reference-id names one of these."
+        )
+    columns = needed_columns(kind.name, id_column or table.id_column, [*about, *(name for name, _ in same)])
     rows = collect(hashed.select(columns), table, kind, shown=options["progress"])
     n_failed = rows[kind.name].null_count()
     if n_failed:
-        say(f"{n_failed:,} of {rows.height:,} stored rows have no hash, and match nothing")
-    id_column = naming_column(rows, table)
-    known = Stored(rows.lazy(), id_column, ROW_DTYPE if id_column is None else schema[id_column], same)
+        say(f"{n_failed:,} of {rows.height:,} reference rows have no hash, and match nothing")
+    id_column = id_column or naming_column(rows, table)
+    side = Reference(rows.lazy(), id_column, ROW_DTYPE if id_column is None else schema[id_column], same)
     ids = pl.int_range(pl.len(), dtype=ROW_DTYPE) if id_column is None else pl.col(id_column)
     files = rows.select(*about, ids.alias(REFERENCE_ID)) if about else None
-    return ReferenceRows(known, files, not table.unlisted)
+    return ReferenceRows(side, files, not table.unlisted)
 
 
 def naming_column(rows: pl.DataFrame, table: SourceTable) -> str | None:

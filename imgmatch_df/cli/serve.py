@@ -8,7 +8,8 @@ import typer
 from imgmatch_df.cli.arguments import split_names
 from imgmatch_df.errors import MissingExtraError
 from imgmatch_df.options import make_options
-from imgmatch_df.server.settings import FORMATS, Settings, read_tokens
+from imgmatch_df.server.settings import DEFAULT_FORMATS, Settings, read_tokens
+from imgmatch_df.server.uvicorn_version import check_uvicorn
 
 _DEFAULTS = Settings()
 _OPTIONS = _DEFAULTS.options
@@ -37,7 +38,7 @@ def serve(
     alpha: Annotated[
         str, typer.Option(metavar="drop|white|black", help="Ignore transparency, or show it over a colour.")
     ] = _OPTIONS.alpha,
-    formats: Annotated[str, typer.Option(metavar="NAMES", help="Image formats to read.")] = ",".join(FORMATS),
+    formats: Annotated[str, typer.Option(metavar="NAMES", help="Image formats to read.")] = ",".join(DEFAULT_FORMATS),
     isolate: Annotated[
         bool,
         typer.Option(
@@ -121,7 +122,8 @@ def serve(
         echo_base64=echo_base64,
     )
     try:
-        from imgmatch_df.server.process import run
+        check_uvicorn()
+        from imgmatch_df.server.process import run_service
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"imgmatch serve needs {error.name}, which is not installed\n"
@@ -133,4 +135,4 @@ def serve(
             "Hint: IMGMATCH_TOKEN or --token-file allows other addresses.",
             err=True,
         )
-    run(settings)
+    run_service(settings)

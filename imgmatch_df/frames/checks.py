@@ -10,7 +10,7 @@ import polars as pl
 from imgmatch_df.columns import ROW_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
-from imgmatch_df.frames.layout import PLAIN, Affixes, arranged, free_name
+from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
 from imgmatch_df.hashes import codec
 from imgmatch_df.hashes.kinds import HashKind, hash_kind, visual_hash_fields
 from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
@@ -53,7 +53,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Call(Generic[FrameT]):
+class VerbCall(Generic[FrameT]):
     """A call of a frame verb, checked before anything is hashed.
 
     Parameters
@@ -95,9 +95,9 @@ class Call(Generic[FrameT]):
         *,
         id: str | None = None,
         adds: Sequence[str] | None = None,
-        affixes: Affixes = PLAIN,
+        affixes: Affixes = NO_AFFIXES,
         for_query: bool = False,
-    ) -> "Call[FrameT]":
+    ) -> "VerbCall[FrameT]":
         """Return a call, checked.
 
         Parameters
@@ -119,10 +119,10 @@ class Call(Generic[FrameT]):
         make_options(**options)
         idle = [name for name in options if name != "progress"]
         if source is None and idle and not for_query:
-            raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of pictures.")
+            raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of images.")
         if source is not None:
             expressions.check_source_column(frame, source)
-        schema = frame.collect_schema() if source is not None else check_columns(frame, kind)
+        schema = frame.collect_schema() if source is not None else check_hash_columns(frame, kind)
         check_id(schema, id)
         if adds is not None:
             check_no_patterns(schema)
@@ -178,19 +178,19 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
         )
     if kind.max_honest_radius is not None and n_bits > kind.max_honest_radius:
         warn(
-            f"a radius of {n_bits} of {kind.n_bits} bits joins unrelated images: {kind.name} tells copies from them up "
-            f"to {kind.max_honest_radius} bits\nHint: radius={kind.near_radius} finds edited copies."
+            f"a radius of {n_bits} of {kind.n_bits} bits joins unrelated images: {kind.name} separates copies from "
+            f"them up to {kind.max_honest_radius} bits\nHint: radius={kind.near_radius} finds edited copies."
         )
     return kind, n_bits
 
 
-def check_columns(frame: Frame, kind: HashKind, id_column: str | None = None) -> pl.Schema:
+def check_hash_columns(frame: Frame, kind: HashKind, id_column: str | None = None) -> pl.Schema:
     """Return the schema of `frame`, which has the hash column and the id column that a verb needs."""
     schema = frame.collect_schema()
     if kind.name not in schema:
         raise ColumnError(
             f"no column {kind.name!r} in the frame, it has {shown_names(schema)}\n"
-            f"Hint: source='column of pictures' hashes first, hash_type= names the other kind."
+            f"Hint: source='column of images' hashes first, hash_type= names the other kind."
         )
     dtype = schema[kind.name]
     if not kind.holds(dtype):

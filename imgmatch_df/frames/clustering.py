@@ -1,7 +1,7 @@
 """Frame verbs that group: every row with its cluster of near-duplicates, or one row of each cluster.
 
-Each takes a frame that has a hash column, or hashes its ``source=`` column first. A `DataFrame` is answered at once, a
-`LazyFrame` by a `LazyFrame`; the answers are equal, whatever the chunks, the number of threads and the engine.
+Each takes a frame that has a hash column, or hashes its ``source=`` column first. A `DataFrame` gives a `DataFrame` at
+once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks, the number of threads and the engine.
 """
 
 from collections.abc import Mapping
@@ -25,18 +25,19 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
+from imgmatch_df.frames import deprecated
 from imgmatch_df.frames.checks import (
-    Call,
     Frame,
     FrameT,
     Side,
+    VerbCall,
     apply,
     check_radius,
     needed_columns,
     shown_names,
 )
-from imgmatch_df.frames.layout import PLAIN, Affixes, free_name, is_hash, without_bytes
-from imgmatch_df.frames.reference import Stored, find_nearest
+from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
+from imgmatch_df.frames.reference import Reference, find_nearest
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.matching.linkages import LINKAGES, Keep
 from imgmatch_df.options import SourceOptions, check_choice, check_flag
@@ -52,6 +53,7 @@ _FEW_ROWS: Final = 50
 _LARGE_SHARE: Final = 10
 
 
+@deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)
 def cluster(
     frame: FrameT,
     radius: int = 0,
@@ -60,8 +62,8 @@ def cluster(
     linkage: str = "connected",
     keep: Keep = "first",
     id: str | None = None,
-    against: Frame | Target | None = None,
-    stored_id: str | None = None,
+    reference: Frame | Target | None = None,
+    reference_id: str | None = None,
     source: str | None = None,
     diameter: bool = False,
     prefix: str = "",
@@ -75,8 +77,8 @@ def cluster(
     frame
         Has a column named `hash_type`, or `source`.
     radius
-        Largest Hamming distance between two rows that are near-duplicates, in bits. Inclusive. 0 finds equal hashes
-        alone; 24 of bmh1 or 4 of phash finds edited copies.
+        Maximum Hamming distance between two rows that are near-duplicates, in bits. Inclusive. 0 finds equal hashes
+        only; 24 of bmh1 or 4 of phash finds edited copies.
     hash_type
         ``"bmh1"`` or ``"phash"``.
     linkage
@@ -89,20 +91,21 @@ def cluster(
         With ``"star"``, the order in which rows become representatives.
     id
         Column whose values name the representatives; None names them by row number.
-    against
-        Rows that are known: the path of a store, of which only hashes and keys are read; or a frame that has a column
-        named `hash_type`. A row within the radius of a known row is not kept and takes no part in clusters; the others
-        are clustered among themselves, as without it. A row never matches itself in a store that it is already in.
-    stored_id
-        Column whose values name the known rows; None names them by row number, those of a store by its key.
+    reference
+        Rows to compare with first: the path of a store, of which only hashes and keys are read; or a frame that has a
+        column named `hash_type`. A row within the radius of a reference row is not kept and is in no cluster; the other
+        rows are clustered among themselves, as without it. A row never matches itself in a store that already contains
+        it.
+    reference_id
+        Column whose values name the reference rows; None names them by row number, the rows of a store by its key.
     source
-        Column of pictures to hash first; None where the frame has the hashes.
+        Column of images to hash first; None if the frame has the hashes.
     diameter
         Whether to add the largest distance between two rows of each cluster.
     prefix, suffix
-        Put before and after the names of the new columns, those of `source` included.
+        Text before and after the names of the new columns, those of `source` included.
     **options
-        See `Options`; only with `source`, but for `progress`.
+        See `Options`. Only ``progress`` has an effect without `source`.
 
     Returns
     -------
@@ -111,32 +114,33 @@ def cluster(
         row), ``kept: Boolean`` (is the representative), ``distance: UInt16`` to the representative, with `diameter`
         ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes, and the columns
         of the frame; hashes come last. A row without a hash is a cluster of its own, kept, with null distance. With
-        `against` also ``reference_id``, null but for a row that matches a known one: it names the nearest known row
-        (the first of several), ``distance`` is the one to that, ``kept`` is false, and the other new columns are null.
+        `reference` also ``reference_id``, which names the nearest reference row (the first of several) of a row that
+        matches one: then ``distance`` is the distance to it, ``kept`` is false, and the other new columns are null.
+        It is null in all other rows.
 
     Raises
     ------
     ArgumentError, ColumnError
-        If an argument is not allowed, a column is absent or has a dtype that is not allowed, or the frame has a column
-        already of a name that a new one would have.
+        If an argument is not allowed, a column is absent or has a dtype that is not allowed, or the frame already has a
+        column with the name of a new one.
     StoreError
-        If a store cannot be read, or its hashes are made in another way than those of `source`.
+        If a store cannot be read, or its hashes were made with other options than those of `source`.
 
     Warns
     -----
     ImgMatchWarning
-        If the radius is beyond what the kind of hash can tell apart (bmh1 128, phash 16), or one cluster has more than
-        a tenth of over 50 rows.
+        If the radius is so large that unrelated images match (above 128 for bmh1, 16 for phash), or one cluster has
+        more than a tenth of over 50 rows.
 
     Notes
     -----
     A row is itself in a store where their keys are equal as text, and their sources where the store has another key: a
     relative and an absolute path of one file are two rows. The key of a row is the column that `write_hashes` takes.
-    Two rows of the frame that are both stored are compared with each other here, and not with their stored selves, so
-    that the first copy is kept.
+    Two rows of the frame that are both in the store are compared with each other, and not with their rows in the
+    store, so that the first copy is kept.
 
-    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. `diameter` takes
-    longest: at worst quadratic in the different hashes of a cluster.
+    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. `diameter` is the
+    slowest part: at worst quadratic in the number of different hashes of a cluster.
 
     Examples
     --------
@@ -147,12 +151,12 @@ def cluster(
     """
     kind, radius = check_radius(radius, hash_type)
     check_flag("diameter", diameter, "True adds the largest distance in each cluster.")
-    absent = {DIAMETER: not diameter, REFERENCE_ID: against is None}
+    absent = {DIAMETER: not diameter, REFERENCE_ID: reference is None}
     new = [name for name in CLUSTER_COLUMNS if not absent.get(name)]
     affixes = Affixes.make(prefix, suffix)
-    call: Call[FrameT] = Call.check(frame, kind, source, options, id=id, adds=new, affixes=affixes)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id, adds=new, affixes=affixes)
     grouping = _Grouping(call, radius, linkage, keep, diameter=diameter)
-    known = grouping.stored(against, stored_id, call)
+    other = grouping.reference(reference, reference_id, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
     dtypes: dict[str, Any] = {
@@ -161,13 +165,13 @@ def cluster(
         DISTANCE: DISTANCE_DTYPE,
         DIAMETER: DISTANCE_DTYPE,
         REPRESENTATIVE_ID: ROW_DTYPE if id is None else schema[id],
-        REFERENCE_ID: None if known is None else known.id_dtype,
+        REFERENCE_ID: None if other is None else other.id_dtype,
     }
     fields = {call.names[name]: dtypes[name] for name in new}
 
     def describe(part: pl.Series) -> pl.Series:
         rows = part.struct.unnest()
-        found = grouping.find(rows, known)
+        found = grouping.find(rows, other)
         ids = pl.Series(found.representative, dtype=ROW_DTYPE) if id is None else rows[id].gather(found.representative)
         numbers = pl.DataFrame(
             {
@@ -190,11 +194,12 @@ def cluster(
         return described.to_struct(part.name)
 
     made = free_name({**schema, **fields})
-    columns = grouping.needs(id, known)
-    answer = pl.struct(columns).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
-    return hashed.with_columns(answer).unnest(made).select(call.order(new, schema))
+    columns = grouping.needs(id, other)
+    described = pl.struct(columns).map_batches(describe, return_dtype=pl.Struct(fields)).alias(made)
+    return hashed.with_columns(described).unnest(made).select(call.order(new, schema))
 
 
+@deprecated.renamed_parameters(deprecated.REFERENCE_OF_REMOVE)
 def remove_duplicates(
     frame: FrameT,
     radius: int = 0,
@@ -202,7 +207,7 @@ def remove_duplicates(
     *,
     linkage: str = "connected",
     keep: Keep = "first",
-    against: Frame | Target | None = None,
+    reference: Frame | Target | None = None,
     source: str | None = None,
     prefix: str = "",
     suffix: str = "",
@@ -212,8 +217,8 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, against, source, prefix, suffix, **options
-        As `cluster`. With `against`, what is left is new: rows near a known one are in no row of the answer.
+    frame, radius, hash_type, linkage, keep, reference, source, prefix, suffix, **options
+        As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
 
     Returns
     -------
@@ -241,7 +246,7 @@ def remove_duplicates(
     [([{'phash': 1}], 0), ([], 255), ([], None)]
     """
     affixes = Affixes.make(prefix, suffix)
-    return nest_duplicates(frame, radius, hash_type, linkage, keep, against, source, affixes, options)
+    return nest_duplicates(frame, radius, hash_type, linkage, keep, reference, source, affixes, options)
 
 
 def nest_duplicates(
@@ -250,21 +255,21 @@ def nest_duplicates(
     hash_type: str,
     linkage: str = "connected",
     keep: Keep = "first",
-    against: Frame | Target | Stored | None = None,
+    reference: Frame | Target | Reference | None = None,
     source: str | None = None,
-    affixes: Affixes = PLAIN,
+    affixes: Affixes = NO_AFFIXES,
     options: SourceOptions | None = None,
     *,
     with_bytes: bool = False,
 ) -> FrameT:
     """Return what `remove_duplicates` does, on demand `with_bytes`: the documented JSON has images in its records."""
     kind, radius = check_radius(radius, hash_type)
-    call: Call[FrameT] = Call.check(frame, kind, source, options or {}, adds=[REMOVED_RECORDS], affixes=affixes)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options or {}, adds=[REMOVED_RECORDS], affixes=affixes)
     grouping = _Grouping(call, radius, linkage, keep, diameter=False)
-    known = grouping.stored(against, None, call)
+    other = grouping.reference(reference, None, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
-    columns, removed_name = grouping.needs(None, known), call.names[REMOVED_RECORDS]
+    columns, removed_name = grouping.needs(None, other), call.names[REMOVED_RECORDS]
     record = {
         name: (pl.col(name), dtype)
         if with_bytes or name == call.hash or is_hash(name, dtype)
@@ -278,7 +283,7 @@ def nest_duplicates(
     order = call.order([REMOVED_RECORDS], schema)
 
     def remove(rows: pl.DataFrame) -> pl.DataFrame:
-        found = grouping.find(rows.select(columns), known)
+        found = grouping.find(rows.select(columns), other)
         kept = found.kept
         numbered = rows.with_columns(pl.Series(label, found.representative))
         removed = numbered.filter(~kept & pl.Series(found.is_new))
@@ -298,7 +303,7 @@ def nest_duplicates(
 class _Grouping:
     """How rows are put into clusters: the arguments of `cluster`, checked."""
 
-    def __init__(self, call: Call[FrameT], radius: int, linkage: str, keep: Keep, *, diameter: bool) -> None:
+    def __init__(self, call: VerbCall[FrameT], radius: int, linkage: str, keep: Keep, *, diameter: bool) -> None:
         what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
         check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
@@ -311,30 +316,30 @@ class _Grouping:
         if keep == "largest" and call.source is None:
             self._check_sizes(call.schema)
 
-    def needs(self, id_column: str | None, known: Stored | None) -> list[str]:
+    def needs(self, id_column: str | None, reference: Reference | None) -> list[str]:
         """Return the columns that clustering reads."""
-        others = [] if known is None else known.own
+        others = [] if reference is None else reference.own
         if self.keep == "largest":
             others = [self.width, self.height, *([SIZE] if self.has_bytes else []), *others]
         return needed_columns(self.hash, id_column, others)
 
-    def stored(
-        self, against: Frame | Target | Stored | None, id_column: str | None, call: Call[FrameT]
-    ) -> Stored | None:
-        """Return the known rows of a call, checked, if it has some."""
-        if against is None:
+    def reference(
+        self, reference: Frame | Target | Reference | None, id_column: str | None, call: VerbCall[FrameT]
+    ) -> Reference | None:
+        """Return the checked reference side of a call, None if it has none."""
+        if reference is None:
             if id_column is not None:
-                raise ArgumentError("stored_id has no effect without against=\nHint: name the known rows.")
+                raise ArgumentError("reference_id has no effect without reference=\nHint: pass the reference rows.")
             return None
-        return Stored.of(against, call, id_column)
+        return Reference.of(reference, call, id_column)
 
-    def find(self, rows: pl.DataFrame, known: Stored | None) -> "_Clusters":
-        """Return the clusters of the rows, given the columns that it needs; what is known takes no part in them."""
+    def find(self, rows: pl.DataFrame, reference: Reference | None) -> "_Clusters":
+        """Return the clusters of `rows`, which have the columns that `needs` names."""
         import numpy as np
 
-        if known is None:
+        if reference is None:
             return self._cluster(rows)
-        nearest = find_nearest(rows, self.hash, known, self.radius, self.kind, progress=self.progress)
+        nearest = find_nearest(rows, self.hash, reference, self.radius, self.kind, progress=self.progress)
         is_new = np.ones(rows.height, np.bool_)
         is_new[nearest.rows] = False
         new = np.flatnonzero(is_new)
@@ -348,7 +353,7 @@ class _Grouping:
             np.zeros(rows.height, np.uint16),
             has_hash=np.ones(rows.height, np.bool_),
             is_new=is_new,
-            reference=pl.Series([None], dtype=known.id_dtype).extend(nearest.ids).gather(places),
+            reference=pl.Series([None], dtype=reference.id_dtype).extend(nearest.ids).gather(places),
         )
         whole.cluster[new], whole.representative[new] = among.cluster, new[among.representative]
         whole.distance[new], whole.diameter[new], whole.has_hash[new] = among.distance, among.diameter, among.has_hash
@@ -434,7 +439,8 @@ class _Grouping:
 class _Clusters(NamedTuple):
     """Clusters as arrays, one value a row: uint32 numbers and rows, uint16 bits, and whether there is a hash at all.
 
-    What matches a known row is not new: `reference` names that, `distance` is the one to it, and the rest is nothing.
+    A row that matches a reference row is not new: `reference` names that row, `distance` is the distance to it, and the
+    other values have no meaning.
     """
 
     cluster: "NDArray[np.uint32]"

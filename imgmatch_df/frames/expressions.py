@@ -1,6 +1,6 @@
-"""Sources to hashes to answers: the expression builders and frame verbs, as plain typed functions.
+"""Expressions that hash and compare, and the frame verb `visual_hash`.
 
-The only place that knows the order of the steps; the namespaces and the command line make one call into it.
+The namespaces and the command line call these functions.
 """
 
 import os
@@ -17,7 +17,7 @@ from imgmatch_df.batch import run
 from imgmatch_df.batch.sharing import Field, SharedBatches, Whole, shared_batches
 from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.frames.layout import PLAIN, Affixes, arranged, free_name
+from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
 from imgmatch_df.hashes import codec
 from imgmatch_df.hashes.kinds import (
     BMH1,
@@ -43,15 +43,15 @@ _lock = threading.Lock()
 
 
 def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
-    """Return the 64-bit perceptual hash of each picture.
+    """Return the 64-bit perceptual hash of each image.
 
     Compact, and fast to join; `bmh1` separates near-duplicates better. Equal, bit for bit, to OpenCV's `PHash` of the
-    picture that `imdecode` gives. A row that fails is null; `visual_hash` says why.
+    image that `imdecode` gives. A row that fails is null; `visual_hash` says why.
 
     Parameters
     ----------
     source
-        Column of paths, base64 strings, data URIs or encoded pictures (`String` or `Binary`), by name or expression.
+        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
     **options
         See `Options`.
 
@@ -67,7 +67,7 @@ def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
 
     Notes
     -----
-    `phash`, `bmh1` and `visual_hash` of one column in one statement read and decode each picture once.
+    `phash`, `bmh1` and `visual_hash` of one column in one statement read and decode each image once.
     Source: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010); OpenCV `phash.cpp`.
 
     Examples
@@ -80,15 +80,15 @@ def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
 
 
 def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
-    """Return the 961-bit block mean hash of each picture.
+    """Return the 961-bit block mean hash of each image.
 
-    The one to find near-duplicates with: a 31 x 31 picture of what is lighter than the mean. Equal, bit for bit, to
-    OpenCV's `BlockMeanHash` mode 1. A row that fails is null; `visual_hash` says why.
+    The one to find near-duplicates with: a 31 x 31 grid that marks the blocks lighter than the mean. Equal, bit for
+    bit, to OpenCV's `BlockMeanHash` mode 1. A row that fails is null; `visual_hash` says why.
 
     Parameters
     ----------
     source
-        Column of paths, base64 strings, data URIs or encoded pictures (`String` or `Binary`), by name or expression.
+        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
     **options
         See `Options`.
 
@@ -104,7 +104,7 @@ def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
 
     Notes
     -----
-    `phash`, `bmh1` and `visual_hash` of one column in one statement read and decode each picture once.
+    `phash`, `bmh1` and `visual_hash` of one column in one statement read and decode each image once.
     Source: Yang, Gu, Niu, Block Mean Value Based Image Perceptual Hashing (2006); OpenCV `block_mean_hash.cpp`.
 
     Examples
@@ -199,7 +199,7 @@ def visual_hash(
     suffix: str = "",
     **options: Unpack[SourceOptions],
 ) -> pl.DataFrame | pl.LazyFrame | pl.Expr:
-    """Return the hashes of each picture, its size, and what went wrong where it failed.
+    """Return the hashes of each image, its size, and what went wrong where it failed.
 
     Parameters
     ----------
@@ -259,7 +259,9 @@ def visual_hash(
     whole = _stack(base, Whole(batches, fields), pl.Struct(fields))
     names = affixes.add(fields, {})
     return (
-        whole if affixes == PLAIN else whole.struct.rename_fields(list(names.values())).alias(whole.meta.output_name())
+        whole
+        if affixes == NO_AFFIXES
+        else whole.struct.rename_fields(list(names.values())).alias(whole.meta.output_name())
     )
 
 
@@ -269,7 +271,7 @@ def hash_expr(hashes: pl.Expr | str, kind: HashKind) -> pl.Expr:
 
 
 def hash_column(source: pl.Expr | str, kind: HashKind, options: Options) -> pl.Expr:
-    """Return the hashes of one kind of each picture, as the expression of that name does."""
+    """Return the hashes of one kind of each image, as the expression of that name does."""
     batches, base = _shared_base(_expr(source), options)
     return _stack(base, Field(batches, kind.name), kind.dtype)
 
@@ -447,7 +449,7 @@ def check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None
     if schema[source] not in _SOURCE_DTYPES:
         raise ColumnError(
             f"column {source!r} has dtype {schema[source]}, sources are String (paths, URLs, base64) or Binary "
-            "(pictures)\nHint: cast the column, or name another with source=."
+            "(images)\nHint: cast the column, or name another with source=."
         )
 
 

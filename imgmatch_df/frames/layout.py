@@ -56,7 +56,7 @@ class Affixes(NamedTuple):
         return added
 
 
-PLAIN: Final = Affixes()
+NO_AFFIXES: Final = Affixes()
 
 
 def free_name(names: Container[str]) -> str:

@@ -1,111 +1,125 @@
-"""Frame verbs that compare: near-duplicate pairs, new rows against stored ones, rows ranked by one picture.
+"""Frame verbs that compare: pairs of near-duplicates in one frame, and pairs of a new row and a reference row.
 
-Each takes a frame that has a hash column, or hashes its ``source=`` column first. A `DataFrame` is answered at once, a
-`LazyFrame` by a `LazyFrame`; the answers are equal, whatever the chunks, the number of threads and the engine.
+Each takes a frame that has a hash column, or hashes its ``source=`` column first. A `DataFrame` gives a `DataFrame` at
+once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks, the number of threads and the engine.
 """
 
-from os import PathLike, fsdecode
-from typing import Final, Literal, Unpack, overload
+from typing import Final, Unpack
 
 import polars as pl
 
-from imgmatch_df.batch.run import hash_batch
 from imgmatch_df.columns import (
-    DETAIL,
     DISTANCE,
     DISTANCE_DTYPE,
     LEFT_ID,
-    OK,
     QUERY_ID,
-    RANK,
     REFERENCE_ID,
     RIGHT_ID,
     ROW_DTYPE,
-    STATUS,
 )
-from imgmatch_df.errors import ArgumentError, Failure, row_error
-from imgmatch_df.frames.checks import Call, Frame, FrameT, Side, apply, check_radius, needed_columns
-from imgmatch_df.frames.layout import Affixes
-from imgmatch_df.frames.reference import Stored
-from imgmatch_df.hashes import codec
-from imgmatch_df.hashes.kinds import BMH1, HashKind, hash_kind
-from imgmatch_df.options import SourceOptions, check_flag, check_positive, make_options, shown, whole_number
+from imgmatch_df.frames import deprecated
+from imgmatch_df.frames.checks import Frame, FrameT, Side, VerbCall, apply, check_radius, needed_columns
+from imgmatch_df.frames.reference import Reference
+from imgmatch_df.hashes.kinds import BMH1
+from imgmatch_df.options import SourceOptions, check_positive
 from imgmatch_df.progress import steps
-from imgmatch_df.sources import path_as_text
 from imgmatch_df.store.base import Target
 
-# 2 GB of pairs as a frame without ids; a call that needs more says so.
+# 2 GB of pairs as a frame without ids; a call that finds more raises an error.
 MAX_PAIRS: Final = 100_000_000
 
 
-@overload
-def near_duplicates(
+def explain_near_duplicates(
     frame: FrameT,
     radius: int,
-    hash_type: str = ...,
+    hash_type: str = BMH1.name,
     *,
-    id: str | None = ...,
-    source: str | None = ...,
-    max_pairs: int = ...,
-    explain: Literal[False] = ...,
+    id: str | None = None,
+    source: str | None = None,
+    max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
-) -> FrameT: ...
+) -> str:
+    """Return a text about the plan that `near_duplicates` takes for the same arguments.
+
+    Use it to see why a call is slow, before the pairs are made. The hashes are read, or made first where there is a
+    `source`: the plan depends on them.
+
+    Parameters
+    ----------
+    frame, radius, hash_type, id, source, max_pairs, **options
+        As `near_duplicates`. `id` and `max_pairs` are checked; the plan does not depend on them.
+
+    Returns
+    -------
+    str
+        The plan, and the number of pairs of hashes that it expects to compare. The wording may change.
+
+    Raises
+    ------
+    ArgumentError, ColumnError
+        As `near_duplicates`.
+
+    Warns
+    -----
+    ImgMatchWarning
+        As `near_duplicates`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"phash": [0, 7, None, 1]}, schema={"phash": pl.UInt64})
+    >>> imgmatch_df.explain_near_duplicates(frame, 2, "phash").split("; ")[:2]
+    ['scan', 'radius 2']
+    """
+    kind, radius = check_radius(radius, hash_type)
+    check_positive("max_pairs", max_pairs)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id)
+    hashes = call.hashed().lazy().select(call.hash).collect().to_series()
+
+    from imgmatch_df.matching import join
+
+    return str(join.explain(Side(hashes, kind).words, radius, kind.n_bits))
 
 
-@overload
-def near_duplicates(
-    frame: FrameT,
-    radius: int,
-    hash_type: str = ...,
-    *,
-    id: str | None = ...,
-    source: str | None = ...,
-    max_pairs: int = ...,
-    explain: Literal[True],
-    **options: Unpack[SourceOptions],
-) -> str: ...
-
-
+@deprecated.flag_of_other_function("explain", explain_near_duplicates)
 def near_duplicates(
     frame: FrameT,
     radius: int,
     hash_type: str = BMH1.name,
     *,
-    id: str | None = None,  # the name that people look for
+    id: str | None = None,
     source: str | None = None,
     max_pairs: int = MAX_PAIRS,
-    explain: bool = False,
     **options: Unpack[SourceOptions],
-) -> FrameT | str:
+) -> FrameT:
     """Return every pair of rows whose hashes are within `radius` bits of each other. Exact.
 
-    Use it to look at pairs and their distances; `cluster` and `remove_duplicates` group rows without making the pairs.
+    Use it to look at pairs and their distances. `cluster` and `remove_duplicates` group rows without making the pairs;
+    `explain_near_duplicates` describes the plan.
 
     Parameters
     ----------
     frame
         Has a column named `hash_type`, or `source`.
     radius
-        Largest Hamming distance, in bits. Inclusive. 0 finds equal hashes alone; 24 of bmh1 or 4 of phash finds
+        Maximum Hamming distance, in bits. Inclusive. 0 finds equal hashes only; 24 of bmh1 or 4 of phash finds
         edited copies.
     hash_type
         ``"bmh1"`` or ``"phash"``.
     id
-        Column whose values name the rows in the answer, of any dtype; None names them by row number.
+        Column whose values name the rows in the result, of any dtype; None names them by row number.
     source
-        Column of pictures to hash first; None where the frame has the hashes.
+        Column of images to hash first; None if the frame has the hashes.
     max_pairs
-        Largest number of pairs to make.
-    explain
-        Whether to return, instead of the pairs, a text that says which plan finds them and what it expects.
+        Maximum number of pairs to make.
     **options
-        See `Options`; only with `source`, but for `progress`.
+        See `Options`. Only ``progress`` has an effect without `source`.
 
     Returns
     -------
-    DataFrame, LazyFrame or str
-        ``left_id, right_id, distance: UInt16``, one row a pair, sorted by the row numbers of left, then right; the
-        left row is the one that comes first. Rows without a hash are in no pair.
+    DataFrame or LazyFrame
+        ``left_id, right_id, distance: UInt16``, one row per pair, sorted by the row numbers of left, then right; the
+        left row comes first in the frame. Rows without a hash are in no pair.
 
     Raises
     ------
@@ -117,7 +131,7 @@ def near_duplicates(
     Warns
     -----
     ImgMatchWarning
-        If the radius is beyond what the kind of hash can tell apart (bmh1 128, phash 16).
+        If the radius is so large that unrelated images match (above 128 for bmh1, 16 for phash).
 
     Notes
     -----
@@ -133,17 +147,10 @@ def near_duplicates(
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
-    check_flag("explain", explain, "True returns a text about the plan.")
-    call: Call[FrameT] = Call.check(frame, kind, source, options, id=id)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id)
     hash_name, progress = call.hash, call.progress
     columns = needed_columns(hash_name, id)
     hashed = call.hashed()
-
-    if explain:
-        from imgmatch_df.matching import join
-
-        side = Side(hashed.lazy().select(hash_name).collect().to_series(), kind)
-        return str(join.explain(side.words, radius, kind.n_bits))
 
     def find(part: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df.matching import join
@@ -163,43 +170,45 @@ def near_duplicates(
     return apply(hashed, columns, find, {LEFT_ID: id_dtype, RIGHT_ID: id_dtype, DISTANCE: DISTANCE_DTYPE})
 
 
+@deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
 def match(
     frame: FrameT,
-    stored: Frame | Target,
+    reference: Frame | Target,
     radius: int,
     hash_type: str = BMH1.name,
     *,
     id: str | None = None,
-    stored_id: str | None = None,
+    reference_id: str | None = None,
     source: str | None = None,
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
-    """Return every pair of a row of `frame` and a row of `stored` whose hashes are within `radius` bits. Exact.
+    """Return every pair of a row of `frame` and a row of `reference` whose hashes are within `radius` bits. Exact.
 
-    Use it for new pictures against those that are known; ``cluster(against=)`` finds the nearest of each alone.
+    Use it to compare new images with the ones you have. ``cluster(reference=)`` finds only the nearest reference row of
+    each row.
 
     Parameters
     ----------
     frame
-        The new rows: has a column named `hash_type`, or `source`.
-    stored
-        The known rows: a frame that has a column named `hash_type`; or the path of a store, of which only that column
-        and the key are read. A row never matches itself in a store that it is already in, see `cluster`.
+        The query rows: has a column named `hash_type`, or `source`.
+    reference
+        The rows to compare with: a frame that has a column named `hash_type`; or the path of a store, of which only
+        that column and the key are read. A row never matches itself in a store that already contains it, see `cluster`.
     radius
-        Largest Hamming distance, in bits. Inclusive. 0 finds equal hashes alone; 24 of bmh1 or 4 of phash finds
+        Maximum Hamming distance, in bits. Inclusive. 0 finds equal hashes only; 24 of bmh1 or 4 of phash finds
         edited copies.
     hash_type
         ``"bmh1"`` or ``"phash"``.
-    id, stored_id
-        Columns whose values name the rows of `frame` and of `stored`; None names them by row number, those of a store
-        by its key.
+    id, reference_id
+        Columns whose values name the rows of `frame` and of `reference`; None names them by row number, the rows of a
+        store by its key.
     source
-        Column of `frame` with pictures to hash first; None where it has the hashes.
+        Column of `frame` with images to hash first; None if it has the hashes.
     max_pairs
-        Largest number of pairs to make.
+        Maximum number of pairs to make.
     **options
-        See `Options`; only with `source`, but for `progress`.
+        See `Options`. Only ``progress`` has an effect without `source`.
 
     Returns
     -------
@@ -211,7 +220,7 @@ def match(
     ArgumentError, ColumnError
         As `near_duplicates`.
     StoreError
-        If a store cannot be read, or its hashes are made in another way than those of `source`.
+        If a store cannot be read, or its hashes were made with other options than those of `source`.
 
     Warns
     -----
@@ -223,172 +232,47 @@ def match(
     >>> import imgmatch_df, polars as pl
     >>> new = pl.DataFrame({"phash": [0, 255]}, schema={"phash": pl.UInt64})
     >>> old = pl.DataFrame({"phash": [6, 1], "name": ["a", "b"]}, schema={"phash": pl.UInt64, "name": pl.String})
-    >>> imgmatch_df.match(new, old, 1, "phash", stored_id="name").rows()
+    >>> imgmatch_df.match(new, old, 1, "phash", reference_id="name").rows()
     [(0, 'b', 1)]
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
-    call: Call[FrameT] = Call.check(frame, kind, source, options, id=id)
-    known = Stored.of(stored, call, stored_id)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id)
+    other = Reference.of(reference, call, reference_id)
     hash_name, progress = call.hash, call.progress
-    columns = needed_columns(hash_name, id, known.own)
+    columns = needed_columns(hash_name, id, other.own)
 
     def find(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df.matching import join
 
-        query, reference = Side.of(left, kind, hash_name, id), Side.of(right, kind, kind.name, known.id)
-        own = known.find_own(left, right)
+        queries, references = Side.of(left, kind, hash_name, id), Side.of(right, kind, kind.name, other.id)
+        own = other.find_own(left, right)
         with steps("matching", shown=progress) as step:
             pairs = join.cross_join(
-                query.words, reference.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step
+                queries.words, references.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step
             )
         found = pl.DataFrame(
             {
-                QUERY_ID: query.ids(pairs.left),
-                REFERENCE_ID: reference.ids(pairs.right),
+                QUERY_ID: queries.ids(pairs.left),
+                REFERENCE_ID: references.ids(pairs.right),
                 DISTANCE: pl.Series(pairs.distance, dtype=DISTANCE_DTYPE),
             }
         )
         if own is None:
             return found
-        return found.filter(pl.Series(own[query.rows[pairs.left]] != reference.rows[pairs.right]))
+        return found.filter(pl.Series(own[queries.rows[pairs.left]] != references.rows[pairs.right]))
 
     hashed = call.hashed()
     if isinstance(hashed, pl.DataFrame):
-        return find(hashed[columns], known.frame.collect())
-    # Two lazy frames of any lengths meet in one row: a list of each.
+        return find(hashed[columns], other.frame.collect())
+    # One row with a list of each frame: a map function takes one frame, and the frames have different lengths.
     left = hashed.select(columns)
-    sides = [side.select(pl.struct(pl.all()).implode().alias(name)) for side, name in ((left, "l"), (known.frame, "r"))]
-    answer = {
+    sides = [side.select(pl.struct(pl.all()).implode().alias(name)) for side, name in ((left, "l"), (other.frame, "r"))]
+    schema = {
         QUERY_ID: ROW_DTYPE if id is None else call.schema[id],
-        REFERENCE_ID: known.id_dtype,
+        REFERENCE_ID: other.id_dtype,
         DISTANCE: DISTANCE_DTYPE,
     }
     return pl.concat(sides, how="horizontal").map_batches(
-        lambda row: find(*(row[name][0].struct.unnest() for name in ("l", "r"))), schema=answer
+        lambda row: find(*(row[name][0].struct.unnest() for name in ("l", "r"))), schema=schema
     )
-
-
-def rank_images(
-    frame: FrameT,
-    query: int | bytes | str | PathLike[str],
-    hash_type: str = BMH1.name,
-    *,
-    k: int | None = None,
-    source: str | None = None,
-    prefix: str = "",
-    suffix: str = "",
-    **options: Unpack[SourceOptions],
-) -> FrameT:
-    """Return the rows nearest to one picture or one hash, nearest first.
-
-    Parameters
-    ----------
-    frame
-        Has a column named `hash_type`, or `source`.
-    query
-        A hash of the kind `hash_type` (int, also a negative one with the same 64 bits, bytes or documented 0/1 string),
-        or a picture: a path, base64 string,
-        data URI or the encoded picture, which is hashed at once.
-    hash_type
-        ``"bmh1"`` or ``"phash"``.
-    k
-        How many rows to return; None returns all.
-    source
-        Column of pictures to hash first; None where the frame has the hashes.
-    prefix, suffix
-        Put before and after the names of the new columns, those of `source` included.
-    **options
-        See `Options`; for `source`, and for a `query` that is a picture.
-
-    Returns
-    -------
-    DataFrame or LazyFrame
-        The rows, nearest first, ties in row order. New columns come first: ``rank: UInt32`` from 1 and
-        ``distance: UInt16`` in bits; then what `visual_hash` adds, where it hashes, and the columns of the frame;
-        hashes come last. Rows without a hash are the last rows, with null for both.
-
-    Raises
-    ------
-    ArgumentError, ColumnError
-        If an argument is not allowed, a column is absent or has a dtype that is not allowed, or the frame has a column
-        already of a name that a new one would have.
-    RowError
-        If `query` is a picture that cannot be hashed.
-
-    Examples
-    --------
-    >>> import imgmatch_df, polars as pl
-    >>> frame = pl.DataFrame({"phash": [255, None, 1]}, schema={"phash": pl.UInt64})
-    >>> imgmatch_df.rank_images(frame, 0, "phash").rows()
-    [(1, 1, 1), (2, 8, 255), (None, None, None)]
-    """
-    kind = hash_kind(hash_type)
-    if k is not None:
-        k = check_positive("k", k)
-    new, affixes = [RANK, DISTANCE], Affixes.make(prefix, suffix)
-    call: Call[FrameT] = Call.check(frame, kind, source, options, adds=new, affixes=affixes, for_query=True)
-    wanted = _query_hash(query, kind, options)
-    hashed = call.hashed()
-    schema = hashed.collect_schema()
-    columns, hash_name, (rank_name, distance_name) = call.order(new, schema), call.hash, (call.names[n] for n in new)
-    answer = {**schema, rank_name: ROW_DTYPE, distance_name: DISTANCE_DTYPE}
-
-    def rank(rows: pl.DataFrame) -> pl.DataFrame:
-        import numpy as np
-
-        from imgmatch_df.matching import join
-
-        column = codec.as_hashes(rows[hash_name], kind)
-        present = column.drop_nulls() if column.null_count() else column
-        hashes = codec.hash_words(present) if kind.is_number else codec.hash_views(present, kind)
-        (one,) = codec.hash_words(pl.Series([wanted], dtype=kind.dtype))
-        nearest, distance = join.top_k(one, hashes, k)
-        order, n_failed = pl.Series(nearest), 0
-        if len(present) < len(column):
-            valid = column.is_not_null()
-            failed = (~valid).arg_true()[: None if k is None else max(0, k - len(nearest))]
-            order, n_failed = pl.concat([valid.arg_true().gather(nearest), failed]), len(failed)
-        ranks = np.arange(1, len(nearest) + 1)
-        found = (
-            pl.Series(rank_name, ranks, dtype=ROW_DTYPE),
-            pl.Series(distance_name, distance, dtype=DISTANCE_DTYPE),
-        )
-        ranked = rows[order].hstack([column.extend_constant(None, n_failed) for column in found])
-        return ranked[columns]
-
-    return apply(hashed, list(schema), rank, {name: answer[name] for name in columns})
-
-
-def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | bytes:
-    """Return the hash that `query` is, or that the picture has which it names."""
-    if isinstance(query, bytearray | memoryview):
-        query = bytes(query)
-    if isinstance(query, str) and len(query) == kind.n_chars and not query.strip("01"):
-        return codec.parse_hash(query, kind)
-    if isinstance(query, bytes) and not kind.is_number and len(query) == kind.n_bytes:
-        return query
-    number = whole_number(query)
-    if number is not None and kind.is_number:
-        return codec.parse_hash(number)
-    if isinstance(query, PathLike):
-        query = path_as_text(fsdecode(query))
-    if query is None:
-        raise ArgumentError(
-            f"query must be a {kind.name} or a picture, got None\n"
-            f"Hint: a row that failed has no {kind.name}; rank by another."
-        )
-    if not isinstance(query, (str, bytes)):
-        raise ArgumentError(
-            f"query must be a {kind.name} or a picture, got {shown(query)}\n"
-            f"Hint: a {kind.name} is {'an int' if kind.is_number else 'bytes'} or a string of {kind.n_chars} 0 and 1."
-        )
-    (hashed,) = hash_batch(pl.Series([query]), make_options(**options), (kind.name,)).to_list()
-    if hashed[STATUS] != OK:
-        error = row_error(Failure(hashed[STATUS], hashed[DETAIL]), 0)
-        raise type(error)(
-            f"the query cannot be hashed: {hashed[STATUS]}: {hashed[DETAIL]}\n"
-            f"Hint: a query is a {kind.name}, or an image as a path, base64 or bytes."
-        )
-    found: int | bytes = hashed[kind.name]
-    return found

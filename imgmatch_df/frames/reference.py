@@ -1,4 +1,4 @@
-"""New rows against stored ones: what a stored side is, and which stored row each of the new ones is nearest to."""
+"""The reference side of a comparison, and the nearest reference row of each row."""
 
 from os import PathLike
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -7,7 +7,7 @@ import polars as pl
 
 from imgmatch_df.columns import PATH, ROW_DTYPE, SOURCE
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames.checks import Call, Frame, Side, check_columns, needed_columns
+from imgmatch_df.frames.checks import Frame, Side, VerbCall, check_hash_columns, needed_columns
 from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
@@ -20,16 +20,25 @@ if TYPE_CHECKING:
 
     from imgmatch_df.store.base import Target
 
-# Columns that name an image, as this package makes and expects them.
+# Columns that name an image in the frames of this package.
 _KEYS: Final = (SOURCE, PATH, "url")
 _TEXT: Final = (pl.String, pl.Categorical, pl.Enum)
 
 
-class Stored(NamedTuple):
-    """The stored side of a comparison: a frame that has hashes, and the column that names its rows, if there is one.
+class Reference(NamedTuple):
+    """The reference rows of a comparison: a frame with hashes, and how its rows are named.
 
-    `same` are the columns by which a row of the other side is known to be a stored row itself: the key of the store,
-    and the source where that is another one, each with the column of the other side that has the same.
+    Parameters
+    ----------
+    frame
+        Has a column of hashes under the name of their kind, and the columns below.
+    id
+        Column whose values name the rows; None names them by row number.
+    id_dtype
+        Of the names.
+    same
+        Column pairs (of the reference, of the other side) that identify a row: where all of them are equal, the
+        reference row is the other row itself. First the key of the store, then its source, if that is another column.
     """
 
     frame: pl.LazyFrame
@@ -39,83 +48,96 @@ class Stored(NamedTuple):
 
     @classmethod
     def of(
-        cls, stored: "Frame | Target | Stored", call: Call[pl.DataFrame] | Call[pl.LazyFrame], id_column: str | None
-    ) -> "Stored":
-        """Return the stored side that a frame is, or that the name of a store stands for.
+        cls,
+        reference: "Frame | Target | Reference",
+        call: VerbCall[pl.DataFrame] | VerbCall[pl.LazyFrame],
+        id_column: str | None,
+    ) -> "Reference":
+        """Return the checked reference side for a frame or the path of a store.
 
         Parameters
         ----------
-        stored
+        reference
             A frame, or the path of a store.
         call
             The other side.
         id_column
-            The column that names the stored rows; None takes the key of a store.
+            The column that names the reference rows; None takes the key of a store.
 
         Raises
         ------
         ArgumentError
-            If it is neither.
+            If `reference` is neither.
         ColumnError
             If it has no hashes of the kind, or no column of the name.
         StoreError
-            If the store cannot be read, or its hashes are made in another way.
+            If the store cannot be read, or its hashes were made with other options.
         """
-        if isinstance(stored, Stored):
-            return stored
+        if isinstance(reference, Reference):
+            return reference
         if id_column is not None:
-            check_name("stored_id", id_column)
+            check_name("reference_id", id_column)
         same: tuple[tuple[str, str], ...] = ()
-        if isinstance(stored, str | PathLike):
-            with open_store(stored) as store:
-                store.manifest.check_comparable(call.kind, call.recipe, repr(str(stored)))
+        if isinstance(reference, str | PathLike):
+            with open_store(reference) as store:
+                store.manifest.check_comparable(call.kind, call.recipe, repr(str(reference)))
                 id_column = id_column or store.manifest.key
                 same = same_columns(call.schema, call.source, store.manifest)
-            stored = scan_hashes(stored)
-        elif not isinstance(stored, pl.DataFrame | pl.LazyFrame):
+            reference = scan_hashes(reference)
+        elif not isinstance(reference, pl.DataFrame | pl.LazyFrame):
             raise ArgumentError(
-                f"what is stored must be a frame or the path of a store, got {type(stored).__name__}\n"
+                f"reference must be a frame or the path of a store, got {type(reference).__name__}\n"
                 "Hint: such as 'hashes.duckdb', or pl.scan_parquet(...)."
             )
-        schema = check_columns(stored, call.kind, id_column)
+        schema = check_hash_columns(reference, call.kind, id_column)
         columns = needed_columns(call.kind.name, id_column, (name for name, _ in same))
         id_dtype = ROW_DTYPE if id_column is None else schema[id_column]
-        return cls(stored.lazy().select(columns), id_column, id_dtype, same)
+        return cls(reference.lazy().select(columns), id_column, id_dtype, same)
 
     @property
     def own(self) -> list[str]:
-        """The columns that the other side needs to know its own rows by."""
+        """The columns of the other side that identify its rows in the reference."""
         return [name for _, name in self.same]
 
-    def find_own(self, rows: pl.DataFrame, stored: pl.DataFrame) -> "NDArray[np.int64] | None":
-        """Return for each row the position of the stored row that is the row itself, -1 where none is.
+    def find_own(self, rows: pl.DataFrame, references: pl.DataFrame) -> "NDArray[np.int64] | None":
+        """Return the position in `references` of each row itself, -1 if it is not there: (n_rows,) int64.
 
-        None where nothing tells.
+        None if no columns identify the rows.
         """
         if not self.same:
             return None
         (key, own_key), *others = self.same
-        dtypes = stored.schema
+        dtypes = references.schema
         sides = (
             pl.DataFrame([rows[own_key].cast(dtypes[key], strict=False).alias("key")]),
-            pl.DataFrame([stored[key].alias("key")]).with_row_index("own"),
+            pl.DataFrame([references[key].alias("key")]).with_row_index("own"),
         )
         for name, own_name in others:
             sides = (
                 sides[0].with_columns(rows[own_name].cast(dtypes[name], strict=False).alias("source")),
-                sides[1].with_columns(stored[name].alias("stored source")),
+                sides[1].with_columns(references[name].alias("reference source")),
             )
-        # The keys of a store are unique. Those of the rows are hashed first: they are mostly the fewer.
+        # The keys of a store are unique. The keys of the rows go into the hash table first: they are usually fewer.
         near = sides[1].join(sides[0].select("key").unique(), on="key", how="semi").unique("key", keep="first")
         found = sides[0].join(near, on="key", how="left", maintain_order="left")
         if others:
-            is_same = pl.col("source").eq_missing(pl.col("stored source"))
+            is_same = pl.col("source").eq_missing(pl.col("reference source"))
             found = found.with_columns(pl.when(is_same).then("own"))
         return found["own"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
 class Nearest(NamedTuple):
-    """For the rows that match: their positions, the nearest stored row of each (the first of several), and how far."""
+    """The nearest reference row of each row that matches one.
+
+    Parameters
+    ----------
+    rows
+        Positions of the rows that match, int64.
+    ids
+        Names of their nearest reference rows, the first of several.
+    distance
+        Distances to these in bits, uint16.
+    """
 
     rows: "NDArray[np.int64]"
     ids: pl.Series
@@ -123,70 +145,70 @@ class Nearest(NamedTuple):
 
 
 def find_nearest(
-    rows: pl.DataFrame, hash_name: str, stored: Stored, radius: int, kind: HashKind, *, progress: bool
+    rows: pl.DataFrame, hash_name: str, reference: Reference, radius: int, kind: HashKind, *, progress: bool
 ) -> Nearest:
-    """Return which rows are within `radius` bits of a stored row.
+    """Return which rows are within `radius` bits of a reference row.
 
-    A row that is stored itself is compared with those stored rows that are none of `rows`: whether it is a copy of
-    another of `rows` is for these to settle among themselves.
+    A row that is in the reference itself is compared only with those reference rows that are not in `rows`: copies
+    among `rows` are found by comparing `rows` with each other.
 
     Parameters
     ----------
     rows
-        Has the hash column, and those that `stored` knows the rows by.
+        Has the hash column, and the columns that identify a row in `reference`.
     hash_name
         The column of hashes.
-    stored
-        What is known; read now, and only the columns that are needed.
+    reference
+        The reference side. It is read now.
     radius
-        Largest Hamming distance, in bits. Inclusive.
+        Maximum Hamming distance, in bits. Inclusive.
     kind
-        What to compare.
+        The kind of hash to compare.
     progress
-        Whether to show a bar on a terminal.
+        Whether to show a progress bar on a terminal.
     """
     import numpy as np
 
     from imgmatch_df.matching import join
 
-    known = stored.frame.collect()
-    query, reference = Side(rows[hash_name], kind), Side.of(known, kind, kind.name, stored.id)
+    reference_rows = reference.frame.collect()
+    query, other = Side(rows[hash_name], kind), Side.of(reference_rows, kind, kind.name, reference.id)
     nearest = np.full(len(query.words), -1, np.int64)
     distance = np.zeros(len(query.words), np.uint16)
-    every = np.arange(len(query.words)), np.arange(len(reference.words))
+    every = np.arange(len(query.words)), np.arange(len(other.words))
     parts = [every]
-    own = stored.find_own(rows, known)
+    own = reference.find_own(rows, reference_rows)
     if own is not None and (own >= 0).any():
-        is_stored = own[query.rows] >= 0
-        is_other = np.ones(reference.n_rows, np.bool_)
+        has_own = own[query.rows] >= 0
+        is_other = np.ones(other.n_rows, np.bool_)
         is_other[own[own >= 0]] = False
-        parts = [(every[0][~is_stored], every[1]), (every[0][is_stored], every[1][is_other[reference.rows]])]
+        parts = [(every[0][~has_own], every[1]), (every[0][has_own], every[1][is_other[other.rows]])]
     with steps("matching", shown=progress) as step:
         for queries, references in parts:
             whole = len(queries) == len(every[0]), len(references) == len(every[1])
             found, distance[queries] = join.nearest(
                 query.words if whole[0] else query.words[queries],
-                reference.words if whole[1] else reference.words[references],
+                other.words if whole[1] else other.words[references],
                 radius,
                 kind.n_bits,
                 progress=step,
             )
             nearest[queries[found >= 0]] = references[found[found >= 0]]
     matched = np.flatnonzero(nearest >= 0)
-    return Nearest(query.rows[matched], reference.ids(nearest[matched].astype(np.uint32)), distance[matched])
+    return Nearest(query.rows[matched], other.ids(nearest[matched].astype(np.uint32)), distance[matched])
 
 
 def key_column(schema: pl.Schema, source: str | None, name: str) -> str | None:
-    """Return the column of a frame that has the key of a store, None where there is none.
+    """Return the column of a frame that holds the key of a store, None if there is no such column.
 
     Parameters
     ----------
     schema
-        Of the frame.
+        Schema of the frame.
     source
-        The column of images that are hashed, if they are.
+        The column of images to hash, if there is one.
     name
-        What the key is called in the store.
+        Name of the key in the store.
     """
     if name in schema and (name != SOURCE or source is None):
         return name
@@ -196,7 +218,7 @@ def key_column(schema: pl.Schema, source: str | None, name: str) -> str | None:
 
 
 def same_columns(schema: pl.Schema, source: str | None, manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    """Return the columns of a store that tell its rows apart, each with the column of a frame that has the same."""
+    """Return the columns that identify a row of a store, each with the column of a frame that holds the same value."""
     column = key_column(schema, source, manifest.key)
     if column is None:
         return ()

@@ -1,4 +1,4 @@
-"""Frames into stores: what is new or changed is hashed and stored, batch by batch, and nothing is hashed twice."""
+"""Frames into stores: new and changed rows are hashed and stored in batches, and nothing is hashed twice."""
 
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -43,9 +43,9 @@ Prune = Literal[False, True, "all"]
 
 # Rows hashed and committed at a time: a second or two of work, which is what a killed run loses.
 _BATCH_ROWS: Final = 1 << 11
-_BATCH_ROWS_OF_ADDRESSES: Final = 1 << 13  # a batch ends when its slowest server has answered
+_BATCH_ROWS_OF_URLS: Final = 1 << 13  # a batch ends with the response of its slowest server
 
-_PICTURE: Final = "__imgmatch_picture"
+_IMAGE: Final = "__imgmatch_image"
 _THEN: Final = "__imgmatch_then_"
 _NOW: Final = "__imgmatch_now_"
 _STATE: Final = "__imgmatch_state"
@@ -53,14 +53,14 @@ _STATE: Final = "__imgmatch_state"
 
 @dataclass(frozen=True, slots=True)
 class WriteSummary:
-    """How many rows of a frame went which way; what is stored is the sum of all runs.
+    """Row counts of one `write_hashes` call.
 
     Parameters
     ----------
     n_new
         Rows whose key was not stored.
     n_changed
-        Rows whose key was stored, of another picture.
+        Rows whose key was stored, of another image.
     n_retried
         Rows that had failed, tried again.
     n_skipped
@@ -96,7 +96,7 @@ def write_hashes(
     prune: Prune = False,
     **options: Unpack[SourceOptions],
 ) -> WriteSummary:
-    """Store the hashes of a frame; of a column of pictures, hash what is new or changed.
+    """Store the hashes of a frame; of a column of images, hash what is new or changed.
 
     Call it again, with the same frame or a longer one, and it does what is left: rows that are stored and have not
     changed are neither read nor hashed. What is hashed is stored every second or two, in Parquet every five seconds or
@@ -110,9 +110,9 @@ def write_hashes(
         The store: ``.duckdb`` for a DuckDB file, ``.parquet`` for a Parquet file, or a folder for Parquet files. It is
         made where there is none.
     source
-        Column of pictures to hash; None where the frame has the hashes.
+        Column of images to hash; None where the frame has the hashes.
     key
-        Column whose values tell rows apart, text or whole numbers, and its name in the store. None takes that of the
+        Column whose values identify rows, text or whole numbers, and its name in the store. None takes that of the
         store; in a new one it is ``source``, which holds `source`, or else the column ``source``, ``path`` or ``url``.
     hash_types
         Names of hash kinds; None takes those of the store, in a new one those of the frame, else bmh1 and phash.
@@ -142,9 +142,9 @@ def write_hashes(
 
     Notes
     -----
-    A file has changed when its size or time of modification is another one; a picture in the frame when its bytes are.
-    Where the frame has the columns ``size`` and ``modified`` of `scan_images`, those count. An address has not changed:
-    no request is made for what is stored. A file that is gone keeps its hashes. Of rows with one key, the first counts.
+    A file has changed when its size or time of modification is another one; a image in the frame when its bytes are.
+    Where the frame has the columns ``size`` and ``modified`` of `scan_images`, those count. A URL counts as unchanged:
+    no request is made for what is stored. A deleted file keeps its hashes. Of rows with one key, the first counts.
 
     Examples
     --------
@@ -153,16 +153,16 @@ def write_hashes(
     >>> imgmatch_df.write_hashes(photos, "hashes.duckdb", source="path").n_new
     0
     """
-    call = _Call.make(frame, target, source, key, hash_types, make_options(**options))
+    call = _WriteCall.make(frame, target, source, key, hash_types, make_options(**options))
     check_flag("retry_failed", retry_failed, "True hashes again what failed.")
     if not (isinstance(prune, str) and prune == "all"):
         check_flag("prune", prune, "True drops what is not in the frame, 'all' also more than half of what is stored.")
     if source is None and (idle := [name for name in options if name not in ("decode", "alpha", "progress")]):
-        raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of pictures.")
+        raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of images.")
     make_store(target, call.manifest)
     with open_store(target, write=True) as store:
         store.manifest.check_same(call.manifest, repr(str(target)))
-        run = _Run(call, store, repr(str(target)), retry_failed=retry_failed, prune=prune)
+        run = _WriteRun(call, store, repr(str(target)), retry_failed=retry_failed, prune=prune)
         for chunk in chunks_of(call.frame, hashes=not call.hashes):
             run.add(chunk)
         return run.finish()
@@ -216,8 +216,8 @@ def sink_hashes(
     )
 
 
-class _Call(NamedTuple):
-    """A call of `write_hashes`, checked: the frame with the columns of the store, and with the pictures to hash."""
+class _WriteCall(NamedTuple):
+    """A call of `write_hashes`, checked: the frame with the columns of the store, and with the images to hash."""
 
     frame: Frame
     manifest: Manifest
@@ -233,7 +233,7 @@ class _Call(NamedTuple):
         key: str | None,
         hash_types: HashTypes | None,
         options: Options,
-    ) -> "_Call":
+    ) -> "_WriteCall":
         if not isinstance(frame, pl.DataFrame | pl.LazyFrame):
             raise ArgumentError(
                 f"frame must be a Polars DataFrame or LazyFrame, got {type(frame).__name__}\n"
@@ -251,7 +251,7 @@ class _Call(NamedTuple):
         name = key or (SOURCE if stored is None else stored.key)
         key_column = _key_column(schema, source, name)
         is_text = source is not None and schema[source] != pl.Binary
-        # What names the picture is kept beside another key: to see it, and to see that it is another one.
+        # What names the image is kept beside another key: to see it, and to see that it is another one.
         own_source = source if is_text else SOURCE if source is None and schema.get(SOURCE) == pl.String else None
         names_other = key == SOURCE and SOURCE in schema and source not in (None, SOURCE)
         if names_other or (name == SOURCE and own_source not in (None, key_column)):
@@ -293,7 +293,7 @@ def _kinds(
         if absent or not names:
             raise ColumnError(
                 f"no column {(absent or DEFAULT_HASH_TYPES)[0]!r} in the frame, it has {shown_names(schema)}\n"
-                "Hint: source='column of pictures' hashes first."
+                "Hint: source='column of images' hashes first."
             )
         for name in names:
             if not hash_kind(name).holds(schema[name]):
@@ -309,7 +309,7 @@ def _key_column(schema: pl.Schema, source: str | None, name: str) -> str:
     if found is None:
         raise ColumnError(
             f"no column {name!r} in the frame, it has {shown_names(schema)}\n"
-            "Hint: key= names the column that tells rows apart."
+            "Hint: key= names the column that identifies rows."
         )
     return found
 
@@ -326,17 +326,17 @@ def _key_dtype(schema: pl.Schema, column: str, stored: Manifest | None) -> pl.Da
         return pl.Int64()
     raise ColumnError(
         f"column {column!r} has dtype {dtype}, a key is text or whole numbers\n"
-        "Hint: key= names another column; pictures need one beside them."
+        "Hint: key= names another column; images need one beside them."
     )
 
 
 def _given(schema: pl.Schema, kinds: tuple[str, ...], source: str | None) -> list[pl.Expr]:
-    """Return what the frame knows: the pictures, or the hashes; and the fingerprint, if it is that of `scan_images`."""
+    """Return the columns to store: images or hashes, and the fingerprint if `scan_images` made it."""
     stamped = schema.get(SIZE) == pl.UInt64 and schema.get(MODIFIED) == MODIFIED_DTYPE
     given = [pl.col(SIZE), pl.col(MODIFIED)] if stamped and (source is None or schema[source] != pl.Binary) else []
     if source is not None:
         dtype = pl.Binary if schema[source] == pl.Binary else pl.String
-        return [pl.col(source).cast(dtype).alias(_PICTURE), *given]
+        return [pl.col(source).cast(dtype).alias(_IMAGE), *given]
     rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
     for name in (STATUS, *rest):
         _check_given(name, schema.get(name, pl.Null()), is_number=name in (WIDTH, HEIGHT))
@@ -363,10 +363,10 @@ def _check_given(name: str, dtype: pl.DataType, *, is_number: bool) -> None:
     )
 
 
-class _Run:
+class _WriteRun:
     """A run of `write_hashes`: what became of the rows so far."""
 
-    def __init__(self, call: _Call, store: HashStore, shown: str, *, retry_failed: bool, prune: Prune) -> None:
+    def __init__(self, call: _WriteCall, store: HashStore, shown: str, *, retry_failed: bool, prune: Prune) -> None:
         self._shown = shown
         self._call, self._store, self._retry_failed, self._prune = call, store, retry_failed, prune
         self._key = store.manifest.key
@@ -443,7 +443,7 @@ class _Run:
         """Add what is known of the sources, now: before they are read, so that a change while they are is seen."""
         if MODIFIED in rows.columns and not rows[MODIFIED].has_nulls():
             return rows.with_columns(pl.lit(None, pl.String).alias(ETAG))
-        return rows.drop(SIZE, MODIFIED, strict=False).hstack(fingerprint(rows[_PICTURE], self._call.options.base_dir))
+        return rows.drop(SIZE, MODIFIED, strict=False).hstack(fingerprint(rows[_IMAGE], self._call.options.base_dir))
 
     def _states(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return, for each row, what is to be done, and what its status was."""
@@ -483,13 +483,13 @@ class _Run:
             return
         options = self._call.options
         with METER.run(rows.height) if options.progress and not rows.is_empty() else nullcontext():
-            for batch in rows.iter_slices(self._batch_rows(rows[_PICTURE])):
+            for batch in rows.iter_slices(self._batch_rows(rows[_IMAGE])):
                 if batch.is_empty():
                     continue
-                hashed = batches.hash_batch(batch[_PICTURE], options, self._store.manifest.hash_types).struct.unnest()
+                hashed = batches.hash_batch(batch[_IMAGE], options, self._store.manifest.hash_types).struct.unnest()
                 known = [hashed.get_column(name) for name in hashed.columns if name in absent]
                 yield batch.with_columns(*known, pl.coalesce(pl.col(ETAG), hashed.get_column(ETAG)))
 
     def _batch_rows(self, sources: pl.Series) -> int:
-        has_addresses = sources.dtype == pl.String and any(url_of(value) for value in sources.head(64))
-        return _BATCH_ROWS_OF_ADDRESSES if has_addresses else _BATCH_ROWS
+        has_urls = sources.dtype == pl.String and any(url_of(value) for value in sources.head(64))
+        return _BATCH_ROWS_OF_URLS if has_urls else _BATCH_ROWS

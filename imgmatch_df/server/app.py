@@ -21,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 from imgmatch_df.batch.isolation import DecodersUnavailableError
 from imgmatch_df.columns import OK
 from imgmatch_df.documented.requests import read_rows
+from imgmatch_df.documented.responses import ping_response
 from imgmatch_df.documented.values import Json, Method
 from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.server import endpoints, openapi, page
@@ -42,8 +43,8 @@ _LOOK_AFTER_S: Final = 1.0
 _CANNOT_HASH: Final = "no image can be hashed at present"
 
 
-class Call:
-    """What is known of a request while it is answered."""
+class Exchange:
+    """One HTTP request and the facts for its log line."""
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -85,7 +86,7 @@ class Service:
         self._ready = False
         self._examples: dict[Method, tuple[Json, Json]] = {}
         self._hasher: Hasher
-        posts: list[tuple[str, Callable[[Call, Receive, Send], Awaitable[None]]]] = [
+        posts: list[tuple[str, Callable[[Exchange, Receive, Send], Awaitable[None]]]] = [
             (f"{openapi.PREFIX}{method}", self._answer) for method in get_args(Method)
         ]
         posts.append((f"{openapi.PREFIX}ping", self._ping))
@@ -112,7 +113,7 @@ class Service:
             await self._router(scope, receive, send)
             return
         scope["path"] = scope["path"].rstrip("/") or "/"
-        call = Call(scope)
+        call = Exchange(scope)
 
         async def send_noted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -144,11 +145,11 @@ class Service:
         finally:
             self._note(call)
 
-    async def _refuse(self, call: Call, refusal: Refusal, receive: Receive, send: Send) -> None:
+    async def _refuse(self, call: Exchange, refusal: Refusal, receive: Receive, send: Send) -> None:
         n_bytes = self.settings.max_body_bytes if call.is_open else 0
         await send_refusal(receive, send, refusal, call.request_id, discard_bytes=n_bytes)
 
-    def _note(self, call: Call) -> None:
+    def _note(self, call: Exchange) -> None:
         seconds = monotonic() - call.started
         self.metrics.count(call.method, call.code, seconds, call.n_bytes, call.statuses)
         client = call.scope.get("client")
@@ -202,7 +203,7 @@ class Service:
 
     # --- who may ask -------------------------------------------------------------------------------------------------
 
-    def _check_host(self, call: Call) -> None:
+    def _check_host(self, call: Exchange) -> None:
         """Refuse other names for this machine while everybody on it may ask.
 
         A web page whose name is made to resolve to 127.0.0.1 could otherwise use the service from the user's browser.
@@ -214,7 +215,7 @@ class Service:
         if name not in ("localhost", self.settings.host.lower()) and not _is_loopback_address(name):
             raise Refusal(421, "without a token only localhost is answered, under its own name")
 
-    def _check_token(self, call: Call) -> None:
+    def _check_token(self, call: Exchange) -> None:
         if not self._digests:
             return
         scheme, _, given = call.headers.get(b"authorization", b"").partition(b" ")
@@ -228,7 +229,7 @@ class Service:
 
     # --- what may come in --------------------------------------------------------------------------------------------
 
-    async def _answer(self, call: Call, receive: Receive, send: Send) -> None:
+    async def _answer(self, call: Exchange, receive: Receive, send: Send) -> None:
         self._check_token(call)
         settings = self.settings
         try:
@@ -254,7 +255,7 @@ class Service:
         if self.held.is_full:
             raise overloaded("too many bytes of requests, and of responses that are not read")
 
-    async def _read_body(self, call: Call, receive: Receive) -> bytes:
+    async def _read_body(self, call: Exchange, receive: Receive) -> bytes:
         """Return the body; refuse it as soon as it is known to be too much."""
         settings, headers = self.settings, call.headers
         content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
@@ -293,7 +294,7 @@ class Service:
             text = f"the body must arrive within {settings.body_timeout_s:g} seconds"
             raise Refusal(408, text) from None
 
-    async def _under_way(self, call: Call, body: bytes, receive: Receive) -> dict[str, Any] | None:
+    async def _under_way(self, call: Exchange, body: bytes, receive: Receive) -> dict[str, Any] | None:
         """Return the answer, worked out while the client is there."""
         if self._n_under_way >= self.settings.max_requests:
             raise overloaded(f"{self._n_under_way:,} requests are under way")
@@ -314,35 +315,35 @@ class Service:
             self._n_under_way -= 1
             self.metrics.under_way.set(self._n_under_way)
 
-    async def _ping(self, call: Call, _receive: Receive, send: Send) -> None:
+    async def _ping(self, call: Exchange, _receive: Receive, send: Send) -> None:
         self._check_token(call)
-        await send_json(send, 200, endpoints.ping(), [])
+        await send_json(send, 200, ping_response(), [])
 
     # --- for those who run it ----------------------------------------------------------------------------------------
 
-    async def _health(self, _call: Call, _receive: Receive, send: Send) -> None:
+    async def _health(self, _call: Exchange, _receive: Receive, send: Send) -> None:
         await send_json(send, 200, {"status": {"code": 200, "text": "OK"}}, [])
 
-    async def _show_ready(self, _call: Call, _receive: Receive, send: Send) -> None:
+    async def _show_ready(self, _call: Exchange, _receive: Receive, send: Send) -> None:
         if not self._ready or self.draining:
             raise overloaded("stopping" if self.draining else "warming up")
         if not await self._hasher.can_hash():
             raise overloaded(_CANNOT_HASH)
         await send_json(send, 200, {"status": {"code": 200, "text": "OK"}}, [])
 
-    async def _show_metrics(self, call: Call, _receive: Receive, send: Send) -> None:
+    async def _show_metrics(self, call: Exchange, _receive: Receive, send: Send) -> None:
         self._check_token(call)
         self.count_held()
         await send_bytes(send, 200, self.metrics.text(), [(b"content-type", b"text/plain; version=0.0.4")])
 
-    async def _show_api(self, _call: Call, _receive: Receive, send: Send) -> None:
+    async def _show_api(self, _call: Exchange, _receive: Receive, send: Send) -> None:
         self._check_room()
         await send_json(send, 200, self._api, [])
 
-    async def _lead_to_page(self, _call: Call, _receive: Receive, send: Send) -> None:
+    async def _lead_to_page(self, _call: Exchange, _receive: Receive, send: Send) -> None:
         await send_bytes(send, 307, b"", [(b"location", b"/docs")])
 
-    async def _show_page(self, call: Call, _receive: Receive, send: Send) -> None:
+    async def _show_page(self, call: Exchange, _receive: Receive, send: Send) -> None:
         self._check_room()
         policy = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         headers: Headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", policy)]
@@ -370,7 +371,7 @@ def _is_loopback_address(name: str) -> bool:
 class _Endpoint:
     """What a route of Starlette takes for an application of its own, so that no request object is made."""
 
-    def __init__(self, answer: Callable[[Call, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, answer: Callable[[Exchange, Receive, Send], Awaitable[None]]) -> None:
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,10 +13,9 @@ from imgmatch_df.batch.image_hashes import hash_image, sample_images
 from imgmatch_df.columns import DETAIL, DISTANCE, OK, REMOVED_RECORDS, STATUS
 from imgmatch_df.documented import responses
 from imgmatch_df.documented.requests import Request
-from imgmatch_df.documented.responses import ping_response
 from imgmatch_df.documented.values import RECORD, URL, Json, Method
 from imgmatch_df.errors import Failure, without_warnings
-from imgmatch_df.frames import clustering, pairs
+from imgmatch_df.frames import clustering, ranking
 from imgmatch_df.hashes.kinds import documented_kinds, empty_row, hash_kind, hash_kinds
 from imgmatch_df.options import Options
 from imgmatch_df.schemes import public_schemes
@@ -123,7 +122,7 @@ def _remove_duplicates(rows: Sequence[Row], request: Request) -> list[Row]:
 def _rank(query: Row, rows: Sequence[Row], hash_type: str) -> list[Row]:
     if query[STATUS] != OK:
         return []  # `rank_images_response` says why
-    ranked = pairs.rank_images(_frame(rows, hash_type), query[hash_type], hash_type)
+    ranked = ranking.rank_images(_frame(rows, hash_type), query[hash_type], hash_type)
     return [{**rows[row], DISTANCE: distance} for row, distance in ranked.select(_ROW, DISTANCE).iter_rows()]
 
 
@@ -131,11 +130,6 @@ def _frame(rows: Sequence[Row], hash_type: str) -> pl.DataFrame:
     """Return the hashes, each with the number of its row: what the verbs compare."""
     hashes = pl.Series(hash_type, [row[hash_type] for row in rows], dtype=hash_kind(hash_type).dtype)
     return pl.DataFrame([pl.Series(_ROW, range(len(rows)), dtype=pl.UInt32), hashes])
-
-
-def ping() -> Json:
-    """Return the documented answer of `ping`."""
-    return ping_response()
 
 
 def warm_up(options: Options) -> None:
@@ -153,4 +147,4 @@ def warm_up(options: Options) -> None:
         hashed = pl.DataFrame({kind.name: pl.Series(hashes, dtype=kind.dtype)})
         for radius in (0, 2 * kind.near_radius):
             clustering.remove_duplicates(hashed, radius, kind.name)
-            pairs.rank_images(hashed, hashes[0], kind.name)
+            ranking.rank_images(hashed, hashes[0], kind.name)

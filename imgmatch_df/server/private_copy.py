@@ -22,7 +22,7 @@ _ENDINGS: Final = ("", _LOG, f"{_LOG}.checkpoint", f"{_LOG}.recovery")
 _TICK_NS: Final = 20_000_000
 
 
-class BusyError(StoreError):
+class BeingWrittenError(StoreError):
     """A store changes faster than it is copied. Trying again helps."""
 
 
@@ -67,7 +67,7 @@ def private_copy(path: Path) -> Iterator[Path]:
 
     Raises
     ------
-    BusyError
+    BeingWrittenError
         If the store was written while it was copied.
     StoreError
         If there is no room for the copy, or the store cannot be read.
@@ -131,8 +131,10 @@ def _copy_bytes(source: int, target: int, n_bytes: int) -> None:
         n_bytes -= n_copied
 
 
-def _busy(path: Path) -> BusyError:
-    return BusyError(f"{str(path)!r} is being written\nHint: it is read as soon as its writer pauses for 0.1 seconds.")
+def _busy(path: Path) -> BeingWrittenError:
+    return BeingWrittenError(
+        f"{str(path)!r} is being written\nHint: it is read as soon as its writer pauses for 0.1 seconds."
+    )
 
 
 def _not_copied(path: Path, reason: str) -> StoreError:

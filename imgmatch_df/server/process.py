@@ -96,7 +96,7 @@ class Server(uvicorn.Server):
         return made
 
 
-def run(settings: Settings) -> None:
+def run_service(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then finish what is under way.
 
     Raises

@@ -16,7 +16,7 @@ MIB: Final = 1 << 20
 
 
 # Those that are documented, and what browsers show and cameras write besides. JPEG 2000 and PNM are on request.
-FORMATS: Final = ("jpeg", "png", "tiff", "webp", "gif", "bmp", "avif")
+DEFAULT_FORMATS: Final = ("jpeg", "png", "tiff", "webp", "gif", "bmp", "avif")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Settings:
     tokens: tuple[str, ...] = field(default=(), repr=False)
     options: Options = field(
         default_factory=lambda: Options(
-            max_bytes=64 * MIB, timeout_s=10.0, formats=frozenset(FORMATS), isolate=hasattr(os, "fork")
+            max_bytes=64 * MIB, timeout_s=10.0, formats=frozenset(DEFAULT_FORMATS), isolate=hasattr(os, "fork")
         )
     )
     store: str | None = None

@@ -15,7 +15,7 @@ from imgmatch_df.columns import SOURCE
 from imgmatch_df.errors import StoreError
 from imgmatch_df.hashes.kinds import documented_kinds
 from imgmatch_df.server.hash_queue import Row
-from imgmatch_df.server.private_copy import BusyError, Identity, identify, private_copy
+from imgmatch_df.server.private_copy import BeingWrittenError, Identity, identify, private_copy
 from imgmatch_df.server.snapshot import COLUMNS, Snapshot
 from imgmatch_df.server.telemetry import log
 from imgmatch_df.store.base import HashStore, locate
@@ -116,7 +116,7 @@ class StoredRows:
             if found == self._failed and now < self._retry_at:
                 return
             self._load(found)
-        except BusyError as error:
+        except BeingWrittenError as error:
             if now - self._current_at > _PATIENCE_S:
                 self._warn(error)
         except StoreError as error:
@@ -177,7 +177,7 @@ def _load_patiently(path: Path, load: Callable[[Identity], None]) -> None:
         try:
             load(found)
         except StoreError as error:
-            if monotonic() > ends or not (isinstance(error, BusyError) or _identify(path) != found):
+            if monotonic() > ends or not (isinstance(error, BeingWrittenError) or _identify(path) != found):
                 raise
             sleep(_LOOK_EVERY_S / 2)
         else:

@@ -241,8 +241,8 @@ def test_the_query_of_a_request_reads_no_file_and_that_of_the_user_does(here):
     call("rank-images", "a.jpg", "table.csv", code=0)
     call("rank-images", "a.jpg", name, code=1)
     for against in (name, request(here, "a.jpg", "shadow")):
-        call("remove-duplicates", "a.jpg", "--against", against, code=0)
-    stderr = call("remove-duplicates", "a.jpg", "--against", name, code=0).stderr
+        call("remove-duplicates", "a.jpg", "--reference", against, code=0)
+    stderr = call("remove-duplicates", "a.jpg", "--reference", name, code=0).stderr
     assert stderr.startswith("2 records of a request name a file, which --base-dir or --schemes must allow\n")
 
 

@@ -64,8 +64,8 @@ def test_every_folder_input_says_what_it_leaves_out(left_out):
     ]
     for words in commands:
         assert call(*words).stderr == left_out, words
-    assert call("remove-duplicates", "far", "--against", "photos", "--radius", 1).stderr == left_out.replace(
-        "left out:", "left out of --against:"
+    assert call("remove-duplicates", "far", "--reference", "photos", "--radius", 1).stderr == left_out.replace(
+        "left out:", "left out of --reference:"
     )
     assert pl.read_csv(call("visual-hash", "photos").stdout_bytes, infer_schema=False).height == 2
     assert call("visual-hash", "far").stderr == ""
@@ -106,7 +106,7 @@ def test_the_home_directory(here, monkeypatch):
     for source, n_rows in (("~/photos", 2), ("~/photos/*.jpg", 1), ("~/in.csv", 1), ("~/far/c.jpg", 1)):
         call("visual-hash", source, "-o", here / "o.parquet")
         assert pl.read_parquet(here / "o.parquet").height == n_rows
-    result = call("remove-duplicates", "c.jpg", "--against", "~/far", "-o", here / "o.csv")
+    result = call("remove-duplicates", "c.jpg", "--reference", "~/far", "-o", here / "o.csv")
     assert "1 of them match" in result.stdout
     assert call("rank-images", "~/far/c.jpg", "~/photos", "-k", 1).stdout.count("\n") == 2
 
@@ -193,7 +193,7 @@ def test_radius_0_that_finds_nothing_hints_at_the_advised_radius(here, hash_type
     words = ("remove-duplicates", "photos", "--hash-type", hash_type)
     for more in ([], ["--radius", 0], ["-o", "o.csv"], ["-o", "o.parquet"], ["-o", "o.json"], ["--list-removed"]):
         assert call(*words, *more).stderr == said
-    assert call(*words, "--against", "far").stderr == said
+    assert call(*words, "--reference", "far").stderr == said
     assert call(*words, "--radius", 1).stderr == ""
     assert call("remove-duplicates", "far").stderr == ""  # one image has no copy
     (here / "photos" / "again.jpg").write_bytes((here / "photos" / "a.JPG").read_bytes())

@@ -295,10 +295,10 @@ def test_hashes_of_the_kind_that_is_not_compared_may_have_any_form(hashed, table
     other = [*texts[:-2], other[-2], texts[-1]] if form == "one of them" else other
     table.with_columns(phash=pl.Series(other)).write_csv(csv)
     wanted = imgmatch_df.remove_duplicates(hashed, RADIUS)["path"].to_list()
-    for words in ((), ("--hash-type", "bmh1"), ("--against", csv, "--hash-type", "bmh1")):
+    for words in ((), ("--hash-type", "bmh1"), ("--reference", csv, "--hash-type", "bmh1")):
         succeed("remove-duplicates", csv, "--radius", RADIUS, *words, "-o", out / "o.parquet", code=1)
         found = pl.read_parquet(out / "o.parquet")
-        assert found["path"].to_list() == (table["path"].to_list() if words[:1] == ("--against",) else wanted)
+        assert found["path"].to_list() == (table["path"].to_list() if words[:1] == ("--reference",) else wanted)
         form_of = dict(zip(table["path"], other, strict=True))
         assert found["phash"].to_list() == [form_of[path] for path in found["path"]]
     succeed("rank-images", table["bmh1"][0], csv, "-o", out / "o.csv", code=1)
@@ -323,7 +323,7 @@ def test_hashes_of_the_other_kind_are_hashes_in_the_output(tables, out, no_hashi
     assert pl.read_parquet_schema(out / "o.parquet")["bmh1"] == pl.Binary
 
 
-# --against
+# --reference
 
 
 def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
@@ -344,7 +344,7 @@ def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
     stored.write_parquet(out / "stored.parquet")
     command = ("remove-duplicates", out / "new.parquet")
     for radius in (0, 1, 3):
-        words = ("--against", out / "stored.parquet", "--radius", radius)
+        words = ("--reference", out / "stored.parquet", "--radius", radius)
         assert "'kept', 'distance' already" in succeed(*command, *words, "-o", out / "o.parquet", code=2).stderr
         succeed(*command, *words, "-o", out / "o.parquet", "--prefix", "our_", code=1)
         found = pl.read_parquet(out / "o.parquet")
@@ -375,15 +375,47 @@ def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
 def test_against_a_folder_and_a_table_in_every_output(drawn, hashed, tables, tmp_path, out):
     for against in (drawn, *tables):
         for ending in ("parquet", "ndjson", "csv"):
-            result = call("remove-duplicates", drawn, "--against", against, "--radius", 0, "-o", out / f"o.{ending}")
+            result = call("remove-duplicates", drawn, "--reference", against, "--radius", 0, "-o", out / f"o.{ending}")
             assert result.exit_code == 1
-            assert result.stdout == "kept 1 of 11 rows, removed 10, 10 of them match a stored row; failed 1\n"
-            assert "1 of 11 stored rows have no hash, and match nothing\n" in result.stderr
+            assert result.stdout == "kept 1 of 11 rows, removed 10, 10 of them match a reference row; failed 1\n"
+            assert "1 of 11 reference rows have no hash, and match nothing\n" in result.stderr
         assert pl.read_parquet(out / "o.parquet")["reference_id"].null_count() == 1
         line = json.loads((out / "o.ndjson").read_text().splitlines()[0])
         assert (line["kept"], line["distance"], line["reference_id"]) == (False, 0, line["path"])
-    result = succeed("remove-duplicates", drawn, "--against", drawn, "-o", out / "o.json", code=2)
+    result = succeed("remove-duplicates", drawn, "--reference", drawn, "-o", out / "o.json", code=2)
     assert "Hint: -o writes a .parquet" in result.stderr
+
+
+def test_the_old_name_of_reference_works_and_is_hidden(tables, out):
+    words = ("remove-duplicates", tables[0], "--radius", 0, "-o", out / "o.parquet")
+    new = call(*words, "--reference", tables[1])
+    found = pl.read_parquet(out / "o.parquet")
+    old = call(*words, "--against", tables[1])
+    said = "--against is deprecated and will be removed in the next release: use --reference\n"
+    assert said in old.stderr
+    assert said not in new.stderr
+    assert (old.exit_code, old.stdout) == (new.exit_code, new.stdout)
+    assert_frame_equal(pl.read_parquet(out / "o.parquet"), found)
+    both = succeed(*words, "--against", tables[1], "--reference", tables[1], code=2)
+    assert "got --reference and --against, which is its old name\nHint: pass --reference only." in both.stderr
+    text = call("remove-duplicates", "--help").stdout
+    assert "--reference" in text
+    assert "--against" not in text
+
+
+def test_a_column_names_the_reference_rows(tables, out):
+    pl.read_parquet(tables[0]).with_row_index("number").write_parquet(out / "reference.parquet")
+    words = ("remove-duplicates", tables[0], "--radius", 0, "-o", out / "o.parquet")
+    named = (*words, "--reference", out / "reference.parquet", "--reference-id")
+    succeed(*named, "number", code=1)
+    found = pl.read_parquet(out / "o.parquet")
+    assert found["reference_id"].dtype == pl.UInt32
+    assert found["reference_id"].drop_nulls().len() == (~found["kept"]).sum() > 0
+    absent = succeed(*named, "nope", code=2).stderr
+    assert "no column 'nope' in --reference" in absent
+    assert "Hint: --reference-id names one of these." in absent
+    alone = succeed(*words, "--reference-id", "number", code=2).stderr
+    assert "--reference-id has no effect without --reference" in alone
 
 
 @pytest.mark.parametrize("columns", [{"left": "a", "right": "b"}, {"n": 1.5}, {"phash": 7, "left": "a", "right": "b"}])
@@ -395,10 +427,10 @@ def test_against_a_table_whose_images_are_not_clear_has_a_hint_that_can_be_follo
     frame.write_parquet(table)
     with monkeypatch.context() as patch:
         patch.setattr(run, "hash_batch", lambda *_: pytest.fail("hashed"))
-        words = ("remove-duplicates", drawn, "--against", table, "--hash-type", "bmh1")
+        words = ("remove-duplicates", drawn, "--reference", table, "--hash-type", "bmh1")
         hint = succeed(*words, code=2).stderr.split("Hint: ")[1]
-    assert f"imgmatch visual-hash {table} --source COLUMN -o known.duckdb" in hint
-    assert "--against known.duckdb" in hint
+    assert f"imgmatch visual-hash {table} --source COLUMN -o reference.duckdb" in hint
+    assert "--reference reference.duckdb" in hint
     if "right" in columns:
         known = out / "known.duckdb"
         (out / "copy.jpg").write_bytes((drawn / "1.jpg").read_bytes())
@@ -406,7 +438,7 @@ def test_against_a_table_whose_images_are_not_clear_has_a_hint_that_can_be_follo
         succeed("visual-hash", table, "--source", "right", "-o", known)
         assert (
             "1 of them match"
-            in succeed("remove-duplicates", drawn, "--against", known, "-o", out / "o.csv", code=1).stdout
+            in succeed("remove-duplicates", drawn, "--reference", known, "-o", out / "o.csv", code=1).stdout
         )
 
 
@@ -417,10 +449,10 @@ def test_rows_that_are_stored_do_not_match_themselves(drawn, hashed, out, form):
         imgmatch_df.write_hashes(imgmatch_df.read_hashes(out / "all.duckdb"), out / form)
     else:
         (out / "all.duckdb").rename(out / form)
-    words = ("--against", out / form, "--radius", RADIUS)
+    words = ("--reference", out / form, "--radius", RADIUS)
     result = succeed("remove-duplicates", drawn, *words, "-o", out / "o.parquet", code=1)
-    assert result.stdout == "kept 5 of 11 rows, removed 6, 0 of them match a stored row; failed 1\n"
-    wanted = imgmatch_df.cluster(imgmatch_df.scan_images(drawn), RADIUS, source="path", id="path", against=out / form)
+    assert result.stdout == "kept 5 of 11 rows, removed 6, 0 of them match a reference row; failed 1\n"
+    wanted = imgmatch_df.cluster(imgmatch_df.scan_images(drawn), RADIUS, source="path", id="path", reference=out / form)
     assert_frame_equal(pl.read_parquet(out / "o.parquet"), wanted.collect())
     assert wanted.collect()["reference_id"].null_count() == 11
     kept = imgmatch_df.remove_duplicates(hashed, RADIUS)["path"].to_list()
@@ -466,7 +498,7 @@ def test_list_removed_never_names_a_file_that_is_wanted(drawn, tmp_path, monkeyp
     assert result.stderr == "not listed: 2 removed rows whose file is also the file of a kept or stored row\n"
     # What is compared with itself is removed, and no file of it.
     for stored in (folder, "photos"):
-        result = succeed("remove-duplicates", "photos", "--against", stored, *words)
+        result = succeed("remove-duplicates", "photos", "--reference", stored, *words)
         assert result.stdout == ""
         assert result.stderr == "not listed: 5 removed rows whose file is also the file of a kept or stored row\n"
 
@@ -494,13 +526,13 @@ def elsewhere(drawn, tmp_path, monkeypatch):
 def test_list_removed_names_no_stored_file_whose_path_started_elsewhere(drawn, elsewhere, stored):
     (elsewhere / "today").mkdir()
     (elsewhere / "today" / "again.jpg").write_bytes((drawn / "1 again.jpg").read_bytes())
-    words = ("--against", stored, "--radius", RADIUS, "--list-removed")
+    words = ("--reference", stored, "--radius", RADIUS, "--list-removed")
     for photos in ("photos", elsewhere / "photos"):
         result = succeed("remove-duplicates", photos, "today", *words)
         # The copy may be the only one left: the stored file that it matches is not found.
         assert result.stdout == ""
         assert result.stderr == (
-            "not listed: 3 removed rows that match a stored row whose file is not found: relative paths of --against "
+            "not listed: 3 removed rows that match a stored row whose file is not found: relative paths of --reference "
             "start in another folder; run the command there\n"
         )
     # Files of the same names that happen to be here are others.
@@ -519,7 +551,7 @@ def test_list_removed_lists_copies_of_the_stored_files_that_are_found(drawn, els
     today.mkdir()
     for number in (1, 2):
         (today / f"{number}.jpg").write_bytes((drawn / f"{number} again.jpg").read_bytes())
-    words = ("--against", "../here.duckdb", "--radius", RADIUS, "--list-removed")
+    words = ("--reference", "../here.duckdb", "--radius", RADIUS, "--list-removed")
     result = succeed("remove-duplicates", today, *words)
     assert result.stdout == f"{today / '2.jpg'}\n"
     assert result.stderr.startswith("not listed: 1 removed rows that match a stored row whose file is not found")
@@ -529,7 +561,7 @@ def test_list_removed_finds_stored_files_from_here(drawn, elsewhere, monkeypatch
     monkeypatch.chdir(elsewhere / "photos")
     (elsewhere / "photos" / "today").mkdir()
     (elsewhere / "photos" / "today" / "1.jpg").write_bytes((drawn / "1 again.jpg").read_bytes())
-    words = ("--against", "../here.duckdb", "--radius", RADIUS, "--list-removed")
+    words = ("--reference", "../here.duckdb", "--radius", RADIUS, "--list-removed")
     assert succeed("remove-duplicates", "today", *words).output == "today/1.jpg\n"
 
 
@@ -723,16 +755,16 @@ def test_against_a_documented_request(drawn, request_file, out):
     request = request_file(range=50, hash_type="phash")  # of which only the records count
     allowed = ("--schemes", "file,data")
     result = succeed(
-        "remove-duplicates", drawn, "--against", request, "--radius", RADIUS, *allowed, "-o", out / "o.csv", code=1
+        "remove-duplicates", drawn, "--reference", request, "--radius", RADIUS, *allowed, "-o", out / "o.csv", code=1
     )
-    assert "1 of 5 stored rows have no hash, and match nothing\n" in result.stderr
+    assert "1 of 5 reference rows have no hash, and match nothing\n" in result.stderr
     found = pl.read_csv(out / "o.csv", infer_schema=False)
     nearest = {name_of(row["path"]): row["reference_id"] for row in found.rows(named=True) if row["reference_id"]}
     assert nearest == dict.fromkeys(["1.jpg", "1_half.jpg"], "1") | {"1 again.jpg": "3"} | dict.fromkeys(
         ["2.jpg", "2 again.jpg", "2_half.jpg"], "4"
     )
     listed = succeed(
-        "remove-duplicates", drawn, "--against", request, "--radius", RADIUS, *allowed, "--list-removed", code=1
+        "remove-duplicates", drawn, "--reference", request, "--radius", RADIUS, *allowed, "--list-removed", code=1
     ).stdout.splitlines()
     assert sorted(map(name_of, listed)) == ["1_half.jpg", "2 again.jpg", "2.jpg", "2_half.jpg", "3.jpg", "3_half.jpg"]
 
@@ -750,8 +782,8 @@ def test_a_terminal_gets_a_summary_of_what_was_removed(drawn, hashed, tables):
     clustered = imgmatch_df.cluster(hashed, RADIUS)
     assert f"hold {clustered.filter(~pl.col('kept'))['size'].sum() / 1000:.1f} kB" in seen
     assert f"to hash only once: imgmatch visual-hash {drawn} -o hashes.duckdb" in seen.replace("\r\n", "")
-    code, seen = on_a_terminal("remove-duplicates", tables[0], "--no-progress", "--against", tables[1])
-    assert "removed 10, 10 of them match a stored row; failed 1" in seen
+    code, seen = on_a_terminal("remove-duplicates", tables[0], "--no-progress", "--reference", tables[1])
+    assert "removed 10, 10 of them match a reference row; failed 1" in seen
     assert "largest clusters" not in seen
     code, seen = on_a_terminal("remove-duplicates", tables[0], "--radius", RADIUS, "--list-removed", "--no-progress")
     assert len(seen.strip().splitlines()) == 8  # and two lines of the row that failed
@@ -780,8 +812,8 @@ WRONG = {
     "keep": ["remove-duplicates", "{album}", "--keep", "best"],
     "keep what has no size": ["remove-duplicates", "{here}/bare.parquet", "--keep", "largest"],
     "decode": ["remove-duplicates", "{here}/bare.parquet", "--decode", "fast"],
-    "against nothing": ["remove-duplicates", "{album}", "--against", "absent"],
-    "against a table without pictures": ["remove-duplicates", "{album}", "--against", "{here}/numbers.parquet"],
+    "against nothing": ["remove-duplicates", "{album}", "--reference", "absent"],
+    "against a table without pictures": ["remove-duplicates", "{album}", "--reference", "{here}/numbers.parquet"],
     "list and write": ["remove-duplicates", "{album}", "--list-removed", "-o", "{here}/o.csv"],
     "list bytes": ["remove-duplicates", "{here}/bytes.parquet", "--list-removed"],
     "list what has no name": ["remove-duplicates", "{here}/bare.parquet", "--list-removed"],

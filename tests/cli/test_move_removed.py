@@ -77,12 +77,12 @@ def test_move_removed_moves_no_stored_file(album, monkeypatch):
     (album / "photos" / "again" / "1.jpg").write_bytes((album / "photos" / "a" / "1.jpg").read_bytes())
     succeed("visual-hash", "photos/a", "-o", "known.duckdb")
     result = succeed(
-        "remove-duplicates", "photos/a", "photos/again", "--against", "known.duckdb", "--move-removed", "moved"
+        "remove-duplicates", "photos/a", "photos/again", "--reference", "known.duckdb", "--move-removed", "moved"
     )
     assert files_below(album / "moved") == ["photos/again/1.jpg"]
     assert "moved 1 files into moved\n" in result.stdout
     monkeypatch.chdir(album / "photos")  # where the paths of the store lead nowhere
-    result = succeed("remove-duplicates", "a", "b", "--against", "../known.duckdb", "--move-removed", "../moved")
+    result = succeed("remove-duplicates", "a", "b", "--reference", "../known.duckdb", "--move-removed", "../moved")
     assert "moved 0 files into ../moved\n" in result.stdout
     assert "not moved: 4 removed rows that match a stored row whose file is not found" in result.stderr
 

@@ -105,7 +105,6 @@ def test_every_option_in_the_text_exists():
     commands = get_command(app).commands.values()
     flags = {flag for one in commands for option in one.params for flag in (*option.opts, *option.secondary_opts)}
     others = {"--help", "--update-docs"}  # of every command, of benchmarks
-    others |= {"--reference", "--move-removed"}  # with the next merge
     for page in PAGES:
         prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
         assert set(re.findall(r"`[^`\n]*?(--[a-z][a-z0-9-]+)", prose)) <= flags | others, page

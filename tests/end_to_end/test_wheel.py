@@ -138,7 +138,7 @@ def test_commands_hash_compare_and_export(installed):
     installed.imgmatch("remove-duplicates", "hashes.duckdb", "--radius", "24", "-o", "kept.parquet")
     assert 0 < pl.read_parquet(folder / "kept.parquet").height < hashes.height
     shutil.copytree(folder / "photos", folder / "again")
-    installed.imgmatch("remove-duplicates", "again", "--against", "hashes.duckdb", "-o", "new.parquet")
+    installed.imgmatch("remove-duplicates", "again", "--reference", "hashes.duckdb", "-o", "new.parquet")
     assert not pl.read_parquet(folder / "new.parquet")["kept"].any()
 
     query = min((folder / "photos").glob("*.jpg"))

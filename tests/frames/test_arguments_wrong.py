@@ -86,7 +86,8 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "to_bits": {"hashes": "phash"},
         "from_bits": {"bits": "bits", "hash_type": "phash"},
         "near_duplicates": {"frame": frame, "radius": 3},
-        "match": {"frame": frame, "stored": frame, "radius": 3},
+        "explain_near_duplicates": {"frame": frame, "radius": 3},
+        "match": {"frame": frame, "reference": frame, "radius": 3},
         "cluster": {"frame": frame},
         "remove_duplicates": {"frame": frame},
         "rank_images": {"frame": frame, "query": bytes(121)},
@@ -206,12 +207,12 @@ def test_hamming_takes_a_series():
     assert both.imgmatch.hamming(one).to_list() == [0, 2]
 
 
-@pytest.mark.parametrize("name", ["id", "source", "stored_id", "key"])
+@pytest.mark.parametrize("name", ["id", "source", "reference_id", "key"])
 def test_an_expression_where_a_name_is_wanted_is_refused_with_a_sentence(name):
     calls = {
         "id": lambda: FRAME.drop("url").imgmatch.cluster(id=pl.col("id")),
         "source": lambda: FRAME.imgmatch.remove_duplicates(source=pl.col("url")),
-        "stored_id": lambda: FRAME.drop("url").imgmatch.match(FRAME, 3, stored_id=pl.col("id")),
+        "reference_id": lambda: FRAME.drop("url").imgmatch.match(FRAME, 3, reference_id=pl.col("id")),
         "key": lambda: FRAME.imgmatch.write_hashes("a.parquet", source="url", key=pl.col("id")),
     }
     with pytest.raises(imgmatch_df.ArgumentError, match=f"^{name} must be the name of a column, got an Expr\nHint: "):

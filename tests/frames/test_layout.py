@@ -19,7 +19,7 @@ VERBS = {
         [*CLUSTER[:3], "diameter", "representative_id"],
     ),
     "cluster, against": (
-        lambda data, **kw: data.imgmatch.cluster(3, "phash", against=STORED, stored_id="name", **kw),
+        lambda data, **kw: data.imgmatch.cluster(3, "phash", reference=STORED, reference_id="name", **kw),
         [*CLUSTER, "reference_id"],
     ),
     "remove_duplicates": (
@@ -179,7 +179,11 @@ def test_hashes_that_are_there_are_used_and_others_of_the_users_do_not_matter(im
         for verb in (
             lambda data, name=name: data.imgmatch.near_duplicates(9, id=name, source="url"),
             lambda data, name=name, frame=frame: data.imgmatch.match(
-                hashed.select("bmh1", pl.col("name").alias("distance")), 9, id=name, stored_id="distance", source="url"
+                hashed.select("bmh1", pl.col("name").alias("distance")),
+                9,
+                id=name,
+                reference_id="distance",
+                source="url",
             ),
         ):
             out = ask(frame, engine, verb)
@@ -196,7 +200,7 @@ def test_a_wrong_call_hashes_nothing(images, monkeypatch):
         lambda: images.imgmatch.cluster(9, source="url", id="nope"),
         lambda: images.imgmatch.near_duplicates(9, source="url", id="nope"),
         lambda: images.imgmatch.match(images, 9, source="url"),
-        lambda: images.imgmatch.cluster(9, source="url", against=images),
+        lambda: images.imgmatch.cluster(9, source="url", reference=images),
     ):
         with pytest.raises(imgmatch_df.ColumnError):
             call()
@@ -253,7 +257,7 @@ def test_a_name_that_polars_takes_for_a_pattern_is_refused(hashed, images, tmp_p
         lambda: made(unknown).imgmatch.cluster(3, source="url"),
         lambda: made(known).imgmatch.near_duplicates(3, "phash", id=pattern),
         lambda: made(known).imgmatch.match(known, 3, "phash", id=pattern),
-        lambda: made(known).imgmatch.match(known, 3, "phash", stored_id=pattern),
+        lambda: made(known).imgmatch.match(known, 3, "phash", reference_id=pattern),
         lambda: made(unknown.drop("url").rename({pattern: "url"}).rename({"url": pattern})).imgmatch.visual_hash(
             pattern
         ),

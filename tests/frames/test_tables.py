@@ -396,7 +396,7 @@ def test_the_names_of_images_inside_a_struct_name_the_rows(hugging_face, tmp_pat
     assert found["representative_id"].to_list() == ["0.jpg", "0.jpg", "2.jpg", "3.jpg", "3.jpg", "5.jpg"]
     for form in ("csv", "parquet", "ndjson"):
         out = tmp_path / f"out.{form}"
-        result = run("remove-duplicates", hugging_face, out, "--against", hugging_face)
+        result = run("remove-duplicates", hugging_face, out, "--reference", hugging_face)
         assert "named by their number" not in result.stderr
         if form == "csv":
             frame = pl.read_csv(out, infer_schema=False)
@@ -563,7 +563,7 @@ def test_two_tables_may_have_two_forms(tmp_path, no_hashing, mine, theirs):
     names = pl.Series("path", [f"{row}.jpg" for row in range(len(PHASHES))])
     pl.DataFrame([names, FOREIGN["phash"][mine].alias("phash")]).write_parquet(tmp_path / "new.parquet")
     pl.DataFrame([names, FOREIGN["phash"][theirs].alias("phash")]).reverse().write_parquet(tmp_path / "old.parquet")
-    run("remove-duplicates", tmp_path / "new.parquet", tmp_path / "o.parquet", "--against", tmp_path / "old.parquet")
+    run("remove-duplicates", tmp_path / "new.parquet", tmp_path / "o.parquet", "--reference", tmp_path / "old.parquet")
     found = pl.read_parquet(tmp_path / "o.parquet")
     assert found["reference_id"].to_list() == names.to_list()
     assert found["distance"].to_list() == [0] * len(names)

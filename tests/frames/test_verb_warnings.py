@@ -34,11 +34,11 @@ def apart(n, seed=0):
 
 RADIUS_VERBS = {
     "near_duplicates": lambda data, n, kind, other: data.imgmatch.near_duplicates(n, kind),
-    "explain": lambda data, n, kind, other: data.imgmatch.near_duplicates(n, kind, explain=True),
+    "explain": lambda data, n, kind, other: data.imgmatch.explain_near_duplicates(n, kind),
     "match": lambda data, n, kind, other: data.imgmatch.match(other, n, kind),
     "cluster": lambda data, n, kind, other: data.imgmatch.cluster(n, kind),
     "remove_duplicates": lambda data, n, kind, other: data.imgmatch.remove_duplicates(n, kind),
-    "function": lambda data, n, kind, other: imgmatch_df.cluster(data, n, kind, against=other),
+    "function": lambda data, n, kind, other: imgmatch_df.cluster(data, n, kind, reference=other),
 }
 
 
@@ -142,7 +142,7 @@ def test_the_hint_can_be_followed():
 
 def test_rows_that_match_known_ones_are_no_cluster():
     frame = frame_of([*[0] * 30, *apart(60, seed=3)])
-    found = frame.imgmatch.cluster(0, "phash", against=frame_of([0]))  # -W error
+    found = frame.imgmatch.cluster(0, "phash", reference=frame_of([0]))  # -W error
     assert found["reference_id"].count() == 30
 
 

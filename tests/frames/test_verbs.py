@@ -387,8 +387,8 @@ def test_too_many_pairs_name_the_hash_and_the_way_out():
 
 def test_explain_names_the_plan():
     frame = make(200)
-    text = frame.imgmatch.near_duplicates(24, explain=True)
-    assert text == frame.lazy().imgmatch.near_duplicates(24, explain=True)
+    text = frame.imgmatch.explain_near_duplicates(24)
+    assert text == frame.lazy().imgmatch.explain_near_duplicates(24)
     assert "radius 24" in text
     assert text.startswith(("scan", "bands", "1 band", "2", "3"))
 
@@ -424,7 +424,7 @@ def test_explain_names_the_plan():
             imgmatch_df.ColumnError,
             "needs a numeric column 'width'",
         ),
-        (lambda f: f.imgmatch.rank_images(5), imgmatch_df.ArgumentError, "query must be a bmh1 or a picture"),
+        (lambda f: f.imgmatch.rank_images(5), imgmatch_df.ArgumentError, "query must be a bmh1 or an image"),
         (lambda f: f.imgmatch.rank_images(bytes(121), k=0), imgmatch_df.ArgumentError, "k must be"),
         *(
             (
@@ -435,9 +435,9 @@ def test_explain_names_the_plan():
             for verb in (
                 lambda f: f.imgmatch.near_duplicates(1, id="o"),
                 lambda f: f.imgmatch.match(f, 1, id="o"),
-                lambda f: f.imgmatch.match(f, 1, stored_id="o"),
+                lambda f: f.imgmatch.match(f, 1, reference_id="o"),
                 lambda f: f.imgmatch.cluster(1, id="o"),
-                lambda f: f.imgmatch.cluster(1, against=f, stored_id="o"),
+                lambda f: f.imgmatch.cluster(1, reference=f, reference_id="o"),
             )
         ),
         (

@@ -51,10 +51,10 @@ def frame_of(dtype, n=48, seed=0):
 VERBS = {
     "near_duplicates": lambda data, other: data.imgmatch.near_duplicates(3, "phash"),
     "near_duplicates, id": lambda data, other: data.imgmatch.near_duplicates(3, "phash", id="name"),
-    "match": lambda data, other: data.imgmatch.match(other, 3, "phash", stored_id="name"),
+    "match": lambda data, other: data.imgmatch.match(other, 3, "phash", reference_id="name"),
     "cluster": lambda data, other: data.imgmatch.cluster(3, "phash", keep="last", diameter=True),
-    "cluster, against": lambda data, other: data.imgmatch.cluster(3, "phash", against=other[:9], stored_id="name"),
-    "remove_duplicates": lambda data, other: data.imgmatch.remove_duplicates(3, "phash", against=other[:3]),
+    "cluster, against": lambda data, other: data.imgmatch.cluster(3, "phash", reference=other[:9], reference_id="name"),
+    "remove_duplicates": lambda data, other: data.imgmatch.remove_duplicates(3, "phash", reference=other[:3]),
     "rank_images": lambda data, other: data.imgmatch.rank_images(2**63 + 1, "phash"),
     "hamming": lambda data, other: data.select(pl.col("phash").imgmatch.hamming(2**64 - 1)),
     "to_bits": lambda data, other: data.select(pl.col("phash").imgmatch.to_bits()),
@@ -193,7 +193,7 @@ def test_other_dtypes_are_refused_when_the_call_is_built(wrong):
             lambda data=data: data.imgmatch.match(known, 3, kind),
             lambda data=data: known.imgmatch.match(data, 3, kind),
             lambda data=data: data.imgmatch.cluster(3, kind),
-            lambda data=data: known.imgmatch.cluster(3, kind, against=data),
+            lambda data=data: known.imgmatch.cluster(3, kind, reference=data),
             lambda data=data: data.imgmatch.remove_duplicates(3, kind),
             lambda data=data: data.imgmatch.rank_images("0" * (64 if kind == "phash" else 968), kind),
         ):

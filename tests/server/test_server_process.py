@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import ExitStack
 from datetime import datetime
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -25,6 +27,7 @@ import imgmatch_df
 from imgmatch_df.cli.app import app
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.server import process as server_run
+from imgmatch_df.server import uvicorn_version
 from imgmatch_df.server.settings import Settings, is_loopback, read_tokens
 
 PHOTO = base64.b64encode(jpeg(draw(2, 300, 200))).decode()
@@ -36,6 +39,28 @@ def run(*options, **environment):
     return subprocess.run(
         [*PROGRAM, *options], env=inherited | environment, capture_output=True, text=True, timeout=60, check=False
     )
+
+
+@pytest.mark.parametrize(
+    ("installed", "is_allowed"),
+    [("0.33.9", False), ("0.34.0", True), ("0.54.2", True), ("0.55.0", False), ("1.0.0", False), ("unknown", False)],
+)
+def test_only_tested_minors_of_uvicorn_are_used(monkeypatch, installed, is_allowed):
+    monkeypatch.setattr(uvicorn_version, "version", lambda _: installed)
+    if is_allowed:
+        uvicorn_version.check_uvicorn()
+        return
+    done = CliRunner().invoke(app, ["serve", "--port", "0"])
+    assert done.exit_code == 2
+    assert f"imgmatch serve needs uvicorn 0.34 to 0.54, the installed version is {installed}" in done.stderr
+    assert "Hint: pip install" in done.stderr
+
+
+def test_the_tested_minors_of_uvicorn_are_those_that_the_package_allows():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    first, last = uvicorn_version.FIRST_MINOR, uvicorn_version.LAST_MINOR
+    wanted = f"uvicorn>={first[0]}.{first[1]},<{last[0]}.{last[1] + 1}"
+    assert wanted in project["project"]["optional-dependencies"]["server"]
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "example.invalid"])

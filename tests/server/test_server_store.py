@@ -31,7 +31,7 @@ from imgmatch_df.hashes import kinds
 from imgmatch_df.server import private_copy as copies
 from imgmatch_df.server import snapshot
 from imgmatch_df.server import store_lookup as stored_module
-from imgmatch_df.server.private_copy import BusyError, identify, private_copy
+from imgmatch_df.server.private_copy import BeingWrittenError, identify, private_copy
 from imgmatch_df.server.snapshot import COLUMNS, Snapshot
 from imgmatch_df.server.store_lookup import StoredRows, check_store
 
@@ -398,7 +398,7 @@ def test_rows_that_are_committed_but_in_the_log_only_are_seen(tmp_path):
 def test_a_store_that_is_written_all_the_time_is_read_in_the_end(store, monkeypatch):
     tick_ns = copies._TICK_NS
     monkeypatch.setattr(copies, "_TICK_NS", 10**18)  # always written a moment ago
-    with pytest.raises(BusyError, match="is being written"), private_copy(store):
+    with pytest.raises(BeingWrittenError, match="is being written"), private_copy(store):
         pass
     pauses = threading.Timer(1, setattr, (copies, "_TICK_NS", tick_ns))
     pauses.start()
@@ -416,7 +416,7 @@ def test_a_store_that_never_pauses_is_said(store, monkeypatch):
         imgmatch_df.write_hashes(rows([7], 1), store)
         wait_until(lambda: any("is being written" in fields.get("reason", "") for _, fields in events))
         assert version_of(found, 7) == 0
-        with pytest.raises(BusyError, match="is being written"):
+        with pytest.raises(BeingWrittenError, match="is being written"):
             StoredRows(store, "full")
 
 
@@ -444,7 +444,7 @@ def test_a_copy_of_a_file_that_changes_meanwhile_is_thrown_away(store, monkeypat
 
     time.sleep(0.05)
     monkeypatch.setattr(copies, "_copy_bytes", copy_and_change)
-    with pytest.raises(BusyError), private_copy(store):
+    with pytest.raises(BeingWrittenError), private_copy(store):
         pass
 
 

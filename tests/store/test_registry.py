@@ -65,8 +65,8 @@ def test_verbs_compare_with_it(store):
     found = imgmatch_df.match(new, store, 0, id="source")
     assert_frame_equal(found, imgmatch_df.match(new, rows.head(30), 0, id="source", **stored_id("source")))
     assert found.height == 30
-    assert imgmatch_df.remove_duplicates(new, 0, against=store).height == 10
-    clustered = imgmatch_df.cluster(new, 0, id="source", against=store)
+    assert imgmatch_df.remove_duplicates(new, 0, reference=store).height == 10
+    clustered = imgmatch_df.cluster(new, 0, id="source", reference=store)
     assert clustered["kept"].sum() == 10
 
 
@@ -94,7 +94,7 @@ def test_commands_take_it(folder, store, tmp_path_factory):
     assert pl.read_parquet(out / "o.parquet").height == 40
     (out / "today").mkdir()
     (out / "today" / "known.jpg").write_bytes((folder / "picture07.jpg").read_bytes())
-    found = call("remove-duplicates", out / "today", "--against", store, "-o", out / "o.csv")
+    found = call("remove-duplicates", out / "today", "--reference", store, "-o", out / "o.csv")
     assert "removed 1, 1 of them match a stored row" in found.stdout
     call("rank-images", folder / "picture04.jpg", store, "-k", 1, "-o", out / "ranked.parquet", code=1)
     assert pl.read_parquet(out / "ranked.parquet")["source"].to_list() == [str(folder / "picture04.jpg")]

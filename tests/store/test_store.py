@@ -449,7 +449,7 @@ def test_a_name_that_the_system_refuses_is_our_error(tmp_path, form):
     for call in (
         lambda: imgmatch_df.write_hashes(rows, target),
         lambda: imgmatch_df.read_hashes(target),
-        lambda: rows.imgmatch.cluster(1, against=target),
+        lambda: rows.imgmatch.cluster(1, reference=target),
     ):
         with pytest.raises(imgmatch_df.StoreError, match=r"File name too long\nHint: "):
             call()

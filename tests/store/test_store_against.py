@@ -61,7 +61,7 @@ def test_cluster_against_equals_a_double_loop(sides, linkage):
     name, radius, new, old = sides
     wanted = truth(new[name].to_list(), old[name].to_list(), radius)
     found = imgmatch_df.cluster(
-        new, radius, name, linkage=linkage, id="id", against=old, stored_id="source", diameter=True
+        new, radius, name, linkage=linkage, id="id", reference=old, reference_id="source", diameter=True
     )
     assert found["reference_id"].to_list() == [None if row is None else old["source"][row] for row, _ in wanted]
     matched = found.filter(pl.col("reference_id").is_not_null())
@@ -76,7 +76,7 @@ def test_cluster_against_equals_a_double_loop(sides, linkage):
     assert_frame_equal(others.drop("reference_id"), alone)
     assert found.select(new.columns).equals(new)
     # Rows by number, where no column names them.
-    numbers = imgmatch_df.cluster(new, radius, name, linkage=linkage, against=old)
+    numbers = imgmatch_df.cluster(new, radius, name, linkage=linkage, reference=old)
     assert numbers["reference_id"].to_list() == [row for row, _ in wanted]
     assert [None if row is None else f"new{row}" for row in numbers["representative_id"]] == found[
         "representative_id"
@@ -90,24 +90,24 @@ def test_every_stored_form_and_engine_gives_the_same(sides, tmp_path, form):
     imgmatch_df.write_hashes(old, store)
     verbs = {
         "match": lambda frame, known, **kw: frame.imgmatch.match(known, radius, name, id="id", **kw),
-        "cluster": lambda frame, known, **kw: frame.imgmatch.cluster(radius, name, id="id", against=known, **kw),
+        "cluster": lambda frame, known, **kw: frame.imgmatch.cluster(radius, name, id="id", reference=known, **kw),
     }
     for call in verbs.values():
-        wanted = call(new, old, stored_id="source")
+        wanted = call(new, old, reference_id="source")
         for known in (store, str(store), imgmatch_df.read_hashes(store), imgmatch_df.scan_hashes(store)):
-            named = {} if isinstance(known, (str, type(store))) else {"stored_id": "source"}
+            named = {} if isinstance(known, (str, type(store))) else {"reference_id": "source"}
             assert_frame_equal(call(new, known, **named), wanted)
             for engine in ("in-memory", "streaming"):
                 lazy = call(new.lazy(), known, **named)
                 assert lazy.collect_schema() == wanted.schema
                 assert_frame_equal(lazy.collect(engine=engine), wanted)
-        assert call(new.lazy(), store, stored_id="width").collect_schema()["reference_id"] == pl.UInt32
+        assert call(new.lazy(), store, reference_id="width").collect_schema()["reference_id"] == pl.UInt32
     wanted = call(new, store)
-    left = imgmatch_df.remove_duplicates(new, radius, name, against=store)
+    left = imgmatch_df.remove_duplicates(new, radius, name, reference=store)
     assert left["id"].to_list() == wanted.filter("kept")["id"].to_list()
     removed = wanted.filter(~pl.col("kept"), pl.col("reference_id").is_null())["id"].to_list()
     assert sorted(row["id"] for rows in left["removed_records"] for row in rows) == sorted(removed)
-    assert_frame_equal(imgmatch_df.remove_duplicates(new.lazy(), radius, name, against=store).collect(), left)
+    assert_frame_equal(imgmatch_df.remove_duplicates(new.lazy(), radius, name, reference=store).collect(), left)
 
 
 def test_only_hashes_and_keys_are_read(tmp_path, monkeypatch):
@@ -122,7 +122,7 @@ def test_only_hashes_and_keys_are_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr(imgmatch_df.store.duckdb.DuckDBStore, "read", seen)
     assert rows.drop("source").imgmatch.match(store, 0).height == 50
-    assert rows.imgmatch.remove_duplicates(0, "phash", against=store).height == 50
+    assert rows.imgmatch.remove_duplicates(0, "phash", reference=store).height == 50
     assert read == [["bmh1", "source"], ["phash", "source"]]
 
 
@@ -134,17 +134,17 @@ def test_few_rows(tmp_path, n_new, n_old):
     imgmatch_df.write_hashes(rows.head(n_old), store)
     new = rows.head(n_new).drop("source")
     for frame in (new, new.lazy()):
-        found = frame.imgmatch.cluster(8, "phash", against=store).lazy().collect()
+        found = frame.imgmatch.cluster(8, "phash", reference=store).lazy().collect()
         assert found["reference_id"].to_list() == (["0.jpg"] if n_old else [None]) * n_new
         assert found["kept"].to_list() == [not n_old] * n_new
-        left = frame.imgmatch.remove_duplicates(8, "phash", against=store).lazy().collect()
+        left = frame.imgmatch.remove_duplicates(8, "phash", reference=store).lazy().collect()
         assert left.height == n_new * (1 - n_old)
 
 
 def test_what_is_equal_is_compared_once(tmp_path):
     """A hundred thousand blank pictures against as many: ten billion pairs, none of which is made."""
     blank = pl.DataFrame({"phash": [0] * 100_000}, schema={"phash": pl.UInt64})
-    found = imgmatch_df.cluster(blank, 3, "phash", against=blank)
+    found = imgmatch_df.cluster(blank, 3, "phash", reference=blank)
     assert found["reference_id"].unique().to_list() == [0]
     assert not found["kept"].any()
 
@@ -154,15 +154,15 @@ def test_wrong_calls(tmp_path):
     imgmatch_df.write_hashes(rows.select("source", "phash"), tmp_path / "some.duckdb")
     for verb in (imgmatch_df.cluster, imgmatch_df.remove_duplicates):
         with pytest.raises(StoreError, match="no such store"):
-            verb(rows, against=tmp_path / "none.duckdb")
+            verb(rows, reference=tmp_path / "none.duckdb")
         with pytest.raises(ColumnError, match="no column 'bmh1'"):
-            verb(rows, against=tmp_path / "some.duckdb")
+            verb(rows, reference=tmp_path / "some.duckdb")
         with pytest.raises(ArgumentError, match="must be a frame or the path of a store, got list"):
-            verb(rows, against=[1])
+            verb(rows, reference=[1])
     with pytest.raises(ColumnError, match="no column 'nope'"):
-        imgmatch_df.cluster(rows, 0, "phash", against=rows, stored_id="nope")
-    with pytest.raises(ArgumentError, match="stored_id has no effect without against="):
-        imgmatch_df.cluster(rows, stored_id="source")
+        imgmatch_df.cluster(rows, 0, "phash", reference=rows, reference_id="nope")
+    with pytest.raises(ArgumentError, match="reference_id has no effect without reference="):
+        imgmatch_df.cluster(rows, reference_id="source")
     with pytest.raises(ArgumentError, match="must be a frame or the path of a store, got int"):
         imgmatch_df.match(rows, 3, 3)
 
@@ -171,8 +171,8 @@ def test_hashes_of_another_decode_path_are_not_compared(folder, tmp_path):
     store, pictures = tmp_path / "scaled.duckdb", imgmatch_df.scan_images(folder).collect()
     imgmatch_df.write_hashes(pictures, store, source="path", decode="scaled")
     verbs = {
-        "cluster": lambda frame, **kw: frame.imgmatch.cluster(0, against=store, **kw),
-        "remove_duplicates": lambda frame, **kw: frame.imgmatch.remove_duplicates(0, against=store, **kw),
+        "cluster": lambda frame, **kw: frame.imgmatch.cluster(0, reference=store, **kw),
+        "remove_duplicates": lambda frame, **kw: frame.imgmatch.remove_duplicates(0, reference=store, **kw),
         "match": lambda frame, **kw: frame.imgmatch.match(store, 0, **kw),
     }
     for verb in verbs.values():
@@ -249,10 +249,10 @@ def test_a_row_never_matches_itself_in_a_store(tmp_path, form, keys):
         if not same(i, j) and None not in (value, other) and (value ^ other).bit_count() <= 6
     ]
     for engine in ENGINES:
-        found = ask(new, engine, lambda frame: frame.imgmatch.cluster(6, "phash", against=tmp_path / form))
+        found = ask(new, engine, lambda frame: frame.imgmatch.cluster(6, "phash", reference=tmp_path / form))
         assert found["reference_id"].to_list() == [None if j is None else ids[j] for j in wanted]
         assert 3 < found["reference_id"].count() < 42
-        left = ask(new, engine, lambda frame: frame.imgmatch.remove_duplicates(6, "phash", against=tmp_path / form))
+        left = ask(new, engine, lambda frame: frame.imgmatch.remove_duplicates(6, "phash", reference=tmp_path / form))
         assert left["phash"].to_list() == found.filter("kept")["phash"].to_list()
         pairs = ask(new, engine, lambda frame: frame.imgmatch.match(tmp_path / form, 6, "phash"))
         assert pairs.select("query_id", "reference_id").rows() == wanted_pairs
@@ -266,13 +266,13 @@ def test_the_store_of_today_removes_nothing_of_today(folder, tmp_path):
     imgmatch_df.write_hashes(today.collect(), store, source="path")
     alone = today.imgmatch.remove_duplicates(24, source="path").collect()
     assert alone.height == 40
-    assert_frame_equal(today.imgmatch.remove_duplicates(24, source="path", against=store).collect(), alone)
+    assert_frame_equal(today.imgmatch.remove_duplicates(24, source="path", reference=store).collect(), alone)
     hashed = today.imgmatch.visual_hash("path", hash_types="bmh1").collect()
-    assert_frame_equal(hashed.imgmatch.remove_duplicates(24, against=store), alone)
+    assert_frame_equal(hashed.imgmatch.remove_duplicates(24, reference=store), alone)
     # A copy that the store has and today's rows have not is another row.
     first = hashed.filter(pl.col("path").str.ends_with("picture00.jpg"))
-    assert first.imgmatch.cluster(24, against=store)["reference_id"].item().endswith("picture00.copy.jpg")
-    assert first.imgmatch.remove_duplicates(24, against=store).height == 0
+    assert first.imgmatch.cluster(24, reference=store)["reference_id"].item().endswith("picture00.copy.jpg")
+    assert first.imgmatch.remove_duplicates(24, reference=store).height == 0
 
 
 def test_another_source_under_the_key_of_a_row_is_another_image(tmp_path):
@@ -281,7 +281,7 @@ def test_another_source_under_the_key_of_a_row_is_another_image(tmp_path):
     imgmatch_df.write_hashes(rows.with_columns(pl.col("phash").cast(pl.UInt64)), store, key="sku")
     new = rows.with_columns(source=pl.Series(["a", "other", None]))
     assert new.imgmatch.match(store, 0, "phash")["query_id"].to_list() == [1]
-    assert new.imgmatch.cluster(0, "phash", against=store)["reference_id"].to_list() == [None, 2, None]
+    assert new.imgmatch.cluster(0, "phash", reference=store)["reference_id"].to_list() == [None, 2, None]
     assert new.drop("source").imgmatch.match(store, 0, "phash").height == 0  # the key is all that is known
     assert new.drop("sku").imgmatch.match(store, 0, "phash").height == 3
 

@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_listed_is_said_and_not_pruned(folder, store, lo
             ["visual-hash", source, "-o", out],
             ["remove-duplicates", source, "-o", out, "--radius", 1],
             ["rank-images", folder / "picture30.jpg", source, "-o", out],
-            ["remove-duplicates", store, "--against", source, "-o", out],
+            ["remove-duplicates", store, "--reference", source, "-o", out],
         ):
             assert call(*words, code=1).stderr.endswith(said)
     assert "cannot list" in call("visual-hash", folder / "sub", code=2).stderr
@@ -185,14 +185,14 @@ def test_today_against_what_is_stored(folder, store, encoded):
         (today / f"{number}.jpg").write_bytes(jpeg(draw(number)))
     (today / "known.jpg").write_bytes(encoded[7])
     out = store.with_name("out.parquet")
-    said = call("remove-duplicates", today, "--against", store, "--radius", 8, "-o", out).stdout
-    assert said == "kept 5 of 6 rows, removed 1, 1 of them match a stored row; failed 0\n"
+    said = call("remove-duplicates", today, "--reference", store, "--radius", 8, "-o", out).stdout
+    assert said == "kept 5 of 6 rows, removed 1, 1 of them match a reference row; failed 0\n"
     found = pl.read_parquet(out)
     assert found.filter(~pl.col("kept"))["reference_id"].to_list() == [str(folder / "picture07.jpg")]
     wanted = imgmatch_df.scan_images(today).collect().imgmatch.visual_hash("path", hash_types="bmh1")
-    wanted = wanted.imgmatch.cluster(8, id="path", against=store)
+    wanted = wanted.imgmatch.cluster(8, id="path", reference=store)
     assert_frame_equal(found, wanted)
-    listed = call("remove-duplicates", today, "--against", store, "--radius", 8, "--list-removed").stdout
+    listed = call("remove-duplicates", today, "--reference", store, "--radius", 8, "--list-removed").stdout
     assert listed == f"{today / 'known.jpg'}\n"
 
 
@@ -296,8 +296,8 @@ def test_against_a_store_of_another_decode_path(folder, store):
     call("visual-hash", folder, "-o", store)
     call("visual-hash", folder, "-o", scaled, "--decode", "scaled")
     for source in (folder, store):
-        result = call("remove-duplicates", source, "--against", scaled, code=2)
+        result = call("remove-duplicates", source, "--reference", scaled, code=2)
         assert "it has decode='scaled'" in result.stderr
         assert "this call has decode='full'" in result.stderr
-    call("remove-duplicates", folder, "--against", scaled, "--decode", "scaled")
-    call("remove-duplicates", store, "--against", store)
+    call("remove-duplicates", folder, "--reference", scaled, "--decode", "scaled")
+    call("remove-duplicates", store, "--reference", store)

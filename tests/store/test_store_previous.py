@@ -42,7 +42,7 @@ def test_it_is_read_and_compared(store):
     same = store.with_name(f"same-{store.name}")
     imgmatch_df.write_hashes(rows, same)
     assert_frame_equal(rows.imgmatch.match(store, 8), rows.imgmatch.match(same, 8))
-    assert_frame_equal(rows.imgmatch.cluster(8, against=store), rows.imgmatch.cluster(8, against=same))
+    assert_frame_equal(rows.imgmatch.cluster(8, reference=store), rows.imgmatch.cluster(8, reference=same))
 
 
 def test_it_is_continued_and_pruned(store):

@@ -41,8 +41,8 @@ def read_in_every_way(store):
         lambda: imgmatch_df.read_hashes(store),
         lambda: imgmatch_df.scan_hashes(store).select("phash").head(3).collect(engine="streaming"),
         lambda: rows.imgmatch.match(store, 3, "phash"),
-        lambda: rows.imgmatch.cluster(3, "phash", against=store),
-        lambda: rows.imgmatch.remove_duplicates(3, "phash", against=store),
+        lambda: rows.imgmatch.cluster(3, "phash", reference=store),
+        lambda: rows.imgmatch.remove_duplicates(3, "phash", reference=store),
         lambda: read_some(store),
     ]
     for call in calls:

@@ -49,7 +49,7 @@ def every_use(store):
     yield lambda: imgmatch_df.read_hashes(store)
     yield lambda: imgmatch_df.scan_hashes(store).collect()
     yield lambda: imgmatch_df.scan_hashes(store).select("source").head(3).collect(engine="streaming")
-    yield lambda: rows.imgmatch.remove_duplicates(radius=4, against=store)
+    yield lambda: rows.imgmatch.remove_duplicates(radius=4, reference=store)
     yield lambda: imgmatch_df.write_hashes(rows, store)
 
 

@@ -20,7 +20,7 @@ def verbs_of_a_data_frame(frame: pl.DataFrame, stored: pl.LazyFrame) -> None:
     assert_type(imgmatch_df.match(frame, Path("hashes"), 24, "bmh1"), pl.DataFrame)
     assert_type(imgmatch_df.cluster(frame), pl.DataFrame)
     assert_type(imgmatch_df.cluster(frame, 24, linkage="star", keep="largest"), pl.DataFrame)
-    assert_type(imgmatch_df.remove_duplicates(frame, 24, against=stored), pl.DataFrame)
+    assert_type(imgmatch_df.remove_duplicates(frame, 24, reference=stored), pl.DataFrame)
     assert_type(imgmatch_df.rank_images(frame, "query.jpg", k=5), pl.DataFrame)
     assert_type(imgmatch_df.rank_images(frame, Path("query.jpg")), pl.DataFrame)
     assert_type(imgmatch_df.rank_images(frame, b"\xff\xd8"), pl.DataFrame)
@@ -84,8 +84,8 @@ def methods_of_a_lazy_frame(verbs: ImgMatchLazyFrame) -> None:
 
 def wrong_calls(frame: pl.DataFrame, lazy: pl.LazyFrame) -> None:
     """Each line is an error for mypy, which reports the line if it no longer is one."""
-    imgmatch_df.near_duplicates(frame)  # type: ignore[call-overload]
-    imgmatch_df.near_duplicates(frame, "24")  # type: ignore[call-overload]
+    imgmatch_df.near_duplicates(frame)  # type: ignore[call-arg]
+    imgmatch_df.near_duplicates(frame, "24")  # type: ignore[arg-type]
     imgmatch_df.cluster("photos/")  # type: ignore[type-var]
     imgmatch_df.cluster(frame, radius=2.5)  # type: ignore[arg-type]
     imgmatch_df.remove_duplicates(frame, keep="smallest")  # type: ignore[arg-type]
