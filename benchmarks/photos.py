@@ -45,7 +45,7 @@ def read_folder(folder: Path) -> Pictures:
     if not data:
         raise SystemExit(f"no picture in {folder}")
     n_encoded = sum(was_encoded for _, was_encoded in read)
-    return Pictures(data, "JPEG pictures" + (f" ({n_encoded} encoded as such here)" if n_encoded else ""))
+    return Pictures(data, "JPEG images" + (f" ({n_encoded} encoded as such here)" if n_encoded else ""))
 
 
 def _as_jpeg(data: bytes) -> tuple[bytes | None, bool]:
@@ -77,7 +77,7 @@ def draw_photos(n: int) -> Pictures:
             pixels[:, inside] = 0.5 * pixels[:, inside] + rng.normal(0, 40, (3, 1))
         pixels += rng.normal(0, 6, pixels.shape[1:])
         data.append(encode(Image.fromarray(to_bytes(np.moveaxis(pixels, 0, 2) + 120)), "JPEG", quality=92))
-    return Pictures(data, "drawn 500 x 375 JPEG pictures")
+    return Pictures(data, "drawn 500 x 375 JPEG images")
 
 
 def enlarge(photos: Pictures, n: int) -> Pictures:

@@ -55,12 +55,8 @@ NOT_YET = {
     "notebooks/pictures.py",
     "notebooks/radius.ipynb",
     "notebooks/sql.ipynb",
-    "options.py",
-    "progress.py",
     "server",
-    "sources.py",
     "store",
-    "threads.py",
 }
 _BANNED = re.compile("|".join(rf"(?<![A-Za-z])(?:{word})(?![a-z])" for word in BANNED), re.IGNORECASE)
 

@@ -368,7 +368,7 @@ def test_what_travels_holds_no_locks():
     options = imgmatch_df.options.make_options(storage_options={"secret": "s"}, max_pixels=10**6)
     dtype = pl.Struct(batch_fields(["phash"]))
     shared = sharing.shared_batches(options, dtype, b"source")
-    for one in (shared, sharing.SharedBatches(options, dtype, merged=True), sharing.Field(shared, "phash"), options):
+    for one in (shared, sharing.SharedBatches(options, dtype), sharing.Field(shared, "phash"), options):
         assert type(pickle.loads(pickle.dumps(one))) is type(one)
     assert pickle.loads(pickle.dumps(shared)) is shared
     assert pickle.loads(pickle.dumps(options)) == options

@@ -307,7 +307,7 @@ def test_a_name_that_is_not_utf8_is_a_row_that_says_so(folder, empty):
     assert read(empty / "out.parquet").height == 41
     row = pl.read_parquet(empty / "out.parquet").row(0, named=True)
     assert (row["path"], row["status"]) == (f"{folder}/bad\\xff.jpg", "bad_source")
-    assert row["detail"].startswith("the name is not UTF-8, rename the file: ")
+    assert row["detail"].startswith("the file name is not UTF-8, rename the file: ")
     assert row["size"] == os.stat(bad).st_size  # noqa: PTH116
     assert call("visual-hash", os.fsdecode(bad)).exit_code == 1
     assert call("remove-duplicates", folder, "--list-removed").stdout == ""

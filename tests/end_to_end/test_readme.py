@@ -67,7 +67,8 @@ def test_one_radius_is_advised_for_each_kind():
 
     commands = [command.name or command.callback.__name__ for command in app.registered_commands]
     texts = {
-        **{path.relative_to(ROOT).as_posix(): path.read_text() for path in PAGES},
+        # One page shows a kind of its own.
+        **{page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES if page.stem != "add-a-hash-kind"},
         "demo": "\n".join(demo._LINES) + f"\n--radius {demo.RADIUS}",
         **{path.name: notebook_text(path) for path in NOTEBOOKS},
         "help": "\n".join([help_text(), *(help_text(name) for name in commands)]),

@@ -87,7 +87,7 @@ def run_with(wrong):
 def test_every_kind_of_fault_is_seen():
     faults = run_with(dict(enumerate(["memory", "time", "error", "no memory", "other", "no detail"])))
     assert sorted(faults) == [f"file {number}" for number in range(6)]
-    words = ("bytes for ", " s for ", "raised IndexError", "out of memory", "not the same twice", "a detail that")
+    words = ("bytes for ", " s for ", "raised KeyError", "out of memory", "not the same twice", "a detail that")
     for number, word in enumerate(words):
         assert word in faults[f"file {number}"]
 

@@ -180,7 +180,7 @@ def test_what_a_writer_would_run_is_refused(tmp_path, evil, change, said):
         store = evil("CREATE TABLE log (x VARCHAR)", change)
     assert imgmatch_df.read_hashes(store).height == 20
     before = store.read_bytes()
-    with pytest.raises(StoreError, match=f"has {said}, which a writer would run\nHint: "):
+    with pytest.raises(StoreError, match=f"has {said}.*, which a writer would run\nHint: "):
         imgmatch_df.write_hashes(random_hashes(30), store)
     assert store.read_bytes() == before
     assert list(tmp_path.iterdir()) == [store]

@@ -83,7 +83,7 @@ def draw_desk(folder: Path) -> None:
     pictures.save_copy(pictures.draw_photo(4), "half", folder / "exports" / "beach")
     pictures.save_photo(pictures.draw_photo(4), folder / "query.jpg")
     paths = sorted(path.relative_to(folder).as_posix() for path in photos.rglob("*.*"))
-    pl.DataFrame({"url": [*paths, "photos/gone.jpg"]}).write_parquet(folder / "images.parquet")
+    pl.DataFrame({"url": [*paths, "photos/lost.jpg"]}).write_parquet(folder / "images.parquet")
     records = [{"_url": "photos/beach.jpg"}, {"_url": "photos/tower.jpg"}]
     (folder / "request.json").write_text(json.dumps({"records": records}))
 
