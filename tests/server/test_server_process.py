@@ -336,7 +336,7 @@ def test_a_store_answers_for_what_it_knows(tmp_path, encoded):
 def test_a_store_of_other_hashes_is_refused(tmp_path):
     frame = pl.DataFrame({"source": ["http://a.example/a.jpg"], "phash": [7]}, schema_overrides={"phash": pl.UInt64})
     imgmatch_df.write_hashes(frame, tmp_path / "phash.duckdb")
-    for name, text in (("phash.duckdb", "hash_types is 'phash' there"), ("none.duckdb", "no such store")):
+    for name, text in (("phash.duckdb", "hash_types is 'phash' in the store"), ("none.duckdb", "no such store")):
         done = run("--port", "0", "--store", str(tmp_path / name))
         assert done.returncode == 2
         assert text in done.stderr

@@ -243,7 +243,7 @@ def folder_of_others(path):
 @pytest.mark.parametrize(
     ("replace", "reason"),
     [
-        (other_kind, "hash_types is 'phash' there"),
+        (other_kind, "hash_types is 'phash' in the store"),
         (other_decode, "decode is 'scaled' in the store"),
         (no_store, ""),
         (folder_of_others, "is not a store of hashes"),
