@@ -19,8 +19,8 @@
 -- it where it is attached. Reading a file of macros again changes nothing. DuckDB 1.5 or later; CASE, because 1.5 does
 -- not know the function that 2.0 stores for if().
 
--- The hash kinds, which all else here derives from. In a store, the lines between the two marks are those of the program
--- that wrote it, and so name all of its kinds.
+-- The hash kinds, which everything below derives from. In a store, the lines between the two marks
+-- name all kinds of the program that wrote it.
 -- hash kinds: begin
 CREATE OR REPLACE MACRO imgmatch_hash_types() AS
     ['bmh1', 'phash'];

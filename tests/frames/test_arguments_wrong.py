@@ -81,6 +81,7 @@ def right(name: str, folder: Any) -> dict[str, Any]:
     return {
         "phash": {"source": pl.col("url")},
         "bmh1": {"source": pl.col("url")},
+        "register_hash_kind": {"kind": imgmatch_df.hashes.kinds.PHASH},
         "perceptual_hash": {"source": pl.col("url"), "hash_type": "phash"},
         "visual_hash": {"data": FRAME.select("url"), "source": "url"},
         "hamming": {"hashes": "phash", "other": 3},

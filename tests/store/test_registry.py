@@ -95,7 +95,7 @@ def test_commands_take_it(folder, store, tmp_path_factory):
     (out / "today").mkdir()
     (out / "today" / "known.jpg").write_bytes((folder / "picture07.jpg").read_bytes())
     found = call("remove-duplicates", out / "today", "--reference", store, "-o", out / "o.csv")
-    assert "removed 1, 1 of them match a stored row" in found.stdout
+    assert "removed 1, 1 of them match a reference row" in found.stdout
     call("rank-images", folder / "picture04.jpg", store, "-k", 1, "-o", out / "ranked.parquet", code=1)
     assert pl.read_parquet(out / "ranked.parquet")["source"].to_list() == [str(folder / "picture04.jpg")]
 

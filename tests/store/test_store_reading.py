@@ -356,7 +356,7 @@ def test_a_log_that_could_not_be_put_into_the_file_is_named(tmp_path, monkeypatc
     imgmatch_df.write_hashes(rows.head(10), store)
     with monkeypatch.context() as patch:
         patch.setattr(duckdb_files, "sync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-        with pytest.warns(ImgMatchWarning, match=r"stored, but in 'some.duckdb.wal'.*no room.*\nHint: keep both files"):
+        with pytest.warns(ImgMatchWarning, match=r"stored in 'some.duckdb.wal'.*no room.*\nHint: keep both files"):
             assert imgmatch_df.write_hashes(rows, store).n_new == 30
     assert_frame_equal(imgmatch_df.read_hashes(store).select(rows.columns), rows)
     copy = tmp_path / "copy"
