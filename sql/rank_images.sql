@@ -72,4 +72,4 @@ CREATE OR REPLACE MACRO rank_images
     );
 
 COMMENT ON MACRO TABLE rank_images IS
-    'rank_images(query, k := NULL, tbl := ''hashes'', hash_type := NULL): the rows nearest to one hash, with rank, distance';
+    'rank_images(query, k := NULL, tbl := ''hashes'', hash_type := NULL): the nearest rows, with rank and distance';
