@@ -14,7 +14,7 @@ _SUPPORTED = range(11, 15)
 
 @impl
 def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:  # noqa: ARG001
-    """Add the interpreters of pyenv to those that `tox --discover` names; leave out the one of the environment `newest`."""
+    """Add the interpreters of pyenv to those that `tox --discover` names; leave out that of `newest`."""
     options = state.conf.options
     found: list[Path] = []
     pyenv = shutil.which("pyenv")

@@ -206,9 +206,9 @@ def test_a_torn_log_is_read_as_far_as_it_is_whole(tmp_path, album):
     _, rows = album
     code = WRITER.replace("20_000", "1 << 30") + (
         "\nimport os\nwith storing.open_store(target) as store:\n    pass\n"
-        "finish = storing._Run.finish\n"
+        "finish = storing._WriteRun.finish\n"
         "def kill(*_, **__):\n    os.kill(os.getpid(), 9)\n"
-        "storing._Run.finish = kill\n" + RUN
+        "storing._WriteRun.finish = kill\n" + RUN
     )
     store = tmp_path / "some.duckdb"
     imgmatch_df.write_hashes(rows.clear(), store)

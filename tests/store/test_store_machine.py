@@ -213,7 +213,7 @@ def stop(of):
     return commit
 for store in (duckdb_store.DuckDBStore, parquet_store.ParquetStore):
     store.commit = stop(store.commit)
-storing._Run.finish = lambda _: os.kill(os.getpid(), 9)
+storing._WriteRun.finish = lambda _: os.kill(os.getpid(), 9)
 imgmatch_df.write_hashes(pl.read_parquet(sys.argv[1]), sys.argv[2])
 """
 
