@@ -1,4 +1,4 @@
-"""Extension of tox: it finds the Pythons that pyenv installed, and does not run the tests twice on the newest one."""
+"""Extension of tox: it finds the Pythons that pyenv installed, and runs no Python twice."""
 
 import re
 import shutil
@@ -26,4 +26,4 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:  # noqa: AR
     minors |= {minor for minor in _SUPPORTED if shutil.which(f"python3.{minor}")}
     chosen = getattr(options, "env", None)
     if minors & {*_SUPPORTED} and (chosen is None or chosen.is_default_list) and not getattr(options, "skip_env", ""):
-        options.skip_env = f"^py3{max(minors & {*_SUPPORTED})}$"
+        options.skip_env = f"^py3{min(minors & {*_SUPPORTED})}$"
