@@ -45,7 +45,8 @@ def _sum_tiles(square: Array, is_transposed: bool) -> Array:
     return tiles
 
 
-@kernel(signatures=["void(uint8[:, ::1], boolean, uint8[::1])"])
+# With the GIL: to let go of it and wait for it again costs more than these 4 microseconds.
+@kernel(signatures=["void(uint8[:, ::1], boolean, uint8[::1])"], nogil=False)
 def _hash_square(square: Array, is_transposed: bool, out: Array) -> None:
     """Compare the mean of each of the 31 x 31 blocks with that of the square, transposed if asked: out uint8[121]."""
     tiles = _sum_tiles(square, is_transposed)

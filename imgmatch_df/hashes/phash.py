@@ -100,7 +100,8 @@ def _mean_64(values: Array) -> Any:
     return np.float32(total / 64)
 
 
-@kernel(signatures=["void(uint8[:, ::1], boolean, uint64[::1])"])
+# With the GIL: to let go of it and wait for it again costs more than these 4 microseconds.
+@kernel(signatures=["void(uint8[:, ::1], boolean, uint64[::1])"], nogil=False)
 def _hash_square(square: Array, is_transposed: bool, out: Array) -> None:
     """Compare 64 low cosine coefficients of a 32 x 32 square, transposed if asked, with their mean: out uint64[1]."""
     points = np.empty(16, np.complex64)
