@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 # Each file uses only macros of the files before it.
 FILES: Final = ("hashes", "rank_images", "near_duplicates", "duplicate_clusters", "remove_duplicates")
 
-SQL_FOLDER: Final = Path(__file__).parents[2] / "sql"  # in a checkout
 _DEFAULT_KEY: Final = "id := 'source'"
 _BEGIN: Final = "-- hash kinds: begin\n"
 _END: Final = "-- hash kinds: end\n"
@@ -23,7 +22,8 @@ _END: Final = "-- hash kinds: end\n"
 def read_sql(name: str) -> str:
     """Return the text of one file of `sql/`, with the hash kinds that are registered."""
     packaged = files("imgmatch_df") / "_sql" / f"{name}.sql"  # in a wheel
-    text = (packaged if packaged.is_file() else SQL_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    checkout = Path(__file__).parents[2] / "sql" / f"{name}.sql"
+    text = (packaged if packaged.is_file() else checkout).read_text(encoding="utf-8")
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     return before + begin + kinds_sql() + end + after if begin else text
