@@ -23,7 +23,7 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:  # noqa: AR
         found = sorted(Path(root).glob("versions/3.1[1-9]*/bin/python"))
         options.discover += map(str, found)
     minors = {int(match[1]) for path in found if (match := re.search(r"versions/3\.(\d+)", str(path)))}
-    minors |= {minor for minor in _SUPPORTED if shutil.which(f"python3.{minor}")}
+    minors = {minor for minor in _SUPPORTED if minor in minors or shutil.which(f"python3.{minor}")}
     chosen = getattr(options, "env", None)
-    if minors & {*_SUPPORTED} and (chosen is None or chosen.is_default_list) and not getattr(options, "skip_env", ""):
-        options.skip_env = f"^py3{min(minors & {*_SUPPORTED})}$"
+    if minors and (chosen is None or chosen.is_default_list) and not getattr(options, "skip_env", ""):
+        options.skip_env = f"^py3{min(minors)}$"
