@@ -383,6 +383,7 @@ async def ask_once(service, body, n_times):
         answer = json.loads(await reader.readexactly(length))
         codes.append((int(head.split()[1]), answer["status"]["code"], len(answer["records"][0]["phash"])))
     writer.close()
+    await writer.wait_closed()
     return codes
 
 
