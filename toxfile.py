@@ -26,4 +26,4 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:  # noqa: AR
     minors = {minor for minor in _SUPPORTED if minor in minors or shutil.which(f"python3.{minor}")}
     chosen = getattr(options, "env", None)
     if minors and (chosen is None or chosen.is_default_list) and not getattr(options, "skip_env", ""):
-        options.skip_env = f"^py3{min(minors)}$"
+        options.skip_env = f"^py3{max(minors)}$"
