@@ -54,7 +54,7 @@ class Meter:
         try:
             yield
         finally:
-            # Also if a batch is still in flight after an error or Ctrl-C: a bar that is not stopped hides the cursor.
+            # Also if a batch is still in flight after an error or Ctrl-C: a bar that was not stopped hides the cursor.
             with self._lock:
                 self._n_open -= 1
                 self._generation += 1
@@ -68,8 +68,8 @@ class Meter:
                 total = self._known_total or self._n_total
                 self._bar.update(self._bar.task_ids[0], advance=1, total=total, failed=f"{self._n_failed} failed")
 
-    def fetch(self, n_bytes: int) -> None:
-        """Count one response body."""
+    def count_response(self, n_bytes: int) -> None:
+        """Count one response body of `n_bytes`."""
         with self._lock:
             self._n_fetched += 1
             self._n_bytes += n_bytes

@@ -168,7 +168,7 @@ def test_decoders_that_cannot_decode_say_why(encoded, monkeypatch, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     running = Decoders()
-    with pytest.raises(DecodersUnavailableError, match="a sample image is not decoded") as error:
+    with pytest.raises(DecodersUnavailableError, match="a sample image cannot be decoded") as error:
         running.hash_image(encoded[0], OPTIONS, empty_row((BMH1, PHASH)))
     assert "Hint:" in str(error.value)
     running.close()
