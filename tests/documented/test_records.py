@@ -546,7 +546,7 @@ def test_absent_columns_are_named(change, message):
     ("columns", "message"),
     [
         ({"phash": pl.Series([-1], dtype=pl.Int64)}, "'phash' must be UInt64, got Int64"),
-        ({"bmh1": pl.Series([b"short"])}, "'bmh1' must hold 121 bytes"),
+        ({"bmh1": pl.Series([b"short"])}, "'bmh1' must have 121 bytes"),
         ({"bmh1": pl.Series(["0101"])}, "'bmh1' must be Binary, got String"),
         ({"_record": pl.Series([1])}, "'_record' must be String or Binary, got Int64"),
     ],
@@ -571,8 +571,8 @@ def test_verb_columns_are_needed():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({}, "records must be a list of objects, got None\nHint: the body has the fields none"),
-        ({"record": []}, "records must be .*\nHint: the body has the fields 'record'"),
+        ({}, "records must be a list of objects, got None\nHint: add records; the body has the fields none"),
+        ({"record": []}, "records must be .*\nHint: add records; the body has the fields 'record'"),
         ({"records": {"_url": "a"}}, "records must be a list"),
         ({"records": "a.jpg"}, "records must be a list"),
         ({"records": [{"_url": "a"}, "b.jpg"]}, r"records\[1\] must be an object, got 'b.jpg'"),
@@ -592,7 +592,7 @@ def test_verb_columns_are_needed():
         ({"records": [], "range": math.nan}, "range must be"),
         ({"records": [], "range": True}, "range must be"),
         ({"records": [], "range": "5"}, "range must be a number from 0 to 100, got '5'"),
-        ({"records": [], "range": 101}, "range must be .*\nHint: range is a percentage"),
+        ({"records": [], "range": 101}, "range must be .*\nHint: pass a percentage"),
         ({"records": [], "range": 10**400}, "range must be"),
         ('{"records": [], "range": 1e999}', "range must be"),
         ('{"records": [{"x": NaN}]}', "request must be JSON, but: NaN"),
