@@ -27,7 +27,6 @@ NOT_YET = {
     "Exchange",
     "FORMATS",
     "Format",
-    "Attempt",
     "Band",
     "Bands",
     "Columns",

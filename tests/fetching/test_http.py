@@ -711,8 +711,8 @@ def test_look_ups_of_names_take_a_bounded_number_of_threads(monkeypatch):
 
 
 def test_a_body_in_small_chunks_gives_others_a_turn_and_is_whole(server, encoded, monkeypatch):
-    turns, unpause = [], http._Attempt._unpause
-    monkeypatch.setattr(http._Attempt, "_unpause", lambda attempt: turns.append(attempt) or unpause(attempt))
+    turns, unpause = [], http._HttpAttempt._unpause
+    monkeypatch.setattr(http._HttpAttempt, "_unpause", lambda attempt: turns.append(attempt) or unpause(attempt))
     assert fail(server.url("/crumbs?bytes=100"), timeout_s=20)[0] == "decode_failed"  # 4 MiB of zeros
     assert len(turns) > 10
     expected = pl.Series(encoded[:1]).imgmatch.phash().item()
