@@ -1,4 +1,4 @@
-"""Opening of local files named by a column, restricted to `base_dir` even if links are replaced meanwhile."""
+"""Opening of local files named by a column, restricted to `base_dir` even if links are replaced during a call."""
 
 import os
 import sys

@@ -114,7 +114,7 @@ class Meter:
         self._known_total = None
 
 
-def _bar(what: str) -> "Progress":
+def _bar(label: str) -> "Progress":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -133,7 +133,7 @@ def _bar(what: str) -> "Progress":
             return Text("" if speed is None else f"{speed:,.0f}/s")
 
     columns = (
-        TextColumn(what),
+        TextColumn(label),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
@@ -146,7 +146,7 @@ def _bar(what: str) -> "Progress":
     else:
         console = Console(stderr=True)
         bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    bar.add_task(what, total=None, failed="", fetched="")
+    bar.add_task(label, total=None, failed="", fetched="")
     return bar
 
 
@@ -211,9 +211,9 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def steps(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a callback (done, total) that updates a bar named `what`; None if no bar is shown."""
-    bar = _bar(what) if shown else None
+def steps(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a callback (done, total) that updates a bar named `label`; None if no bar is shown."""
+    bar = _bar(label) if shown else None
     if bar is None or bar.disable:
         yield None
         return

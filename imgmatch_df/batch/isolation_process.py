@@ -34,7 +34,7 @@ from imgmatch_df.options import Options
 
 # Memory of one image, in addition to that of the process when it starts.
 MAX_MEMORY_BYTES: Final = 1_500_000_000
-_LOW_NICENESS: Final = 10  # it gets a tenth of the processor time of a process of normal priority
+_LOW_NICENESS: Final = 10  # a tenth of the processor time of a process of normal priority
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
@@ -58,7 +58,7 @@ def serve_forks(fd: int, kinds: bytes) -> None:
             while _serve_fork(control, children):
                 pass
         finally:
-            for child in children:  # none has been waited for, so no process ID was reused
+            for child in children:  # `waitpid` was not called for them, so no process ID was reused
                 os.kill(child, signal.SIGKILL)
             for child in children:
                 os.waitpid(child, 0)

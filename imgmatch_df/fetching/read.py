@@ -1,4 +1,4 @@
-"""Dispatch of sources by kind: paths, base64 and bytes are read here, URLs by the download scheduler."""
+"""Dispatch of sources by kind: this module reads paths, base64 and bytes, the download scheduler reads URLs."""
 
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.files import read_file

@@ -55,7 +55,7 @@ class Retryable(NamedTuple):
     responded
         Whether the server sent a complete response, of any status.
     host
-        Scheme, host and port of the server, if a redirect led to another one than that of the URL.
+        Scheme, host and port of the server, if a redirect led to another server than that of the URL.
     """
 
     failure: Failure
