@@ -205,7 +205,7 @@ def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
         raise ArgumentError(f"base_dir must be a path, got {shown(base_dir)}\nHint: pass a str or a pathlib.Path.")
     if path is not None and not os.path.isdir(path):  # noqa: PTH112  # a Path of "" is the working directory
         hint = f"resolve it against the working directory, {os.getcwd()!r}."  # noqa: PTH109
-        raise ArgumentError(f"base_dir must be a folder, got {path!r}\nHint: {hint}")
+        raise ArgumentError(f"base_dir is not a folder: {path!r}\nHint: {hint}")
     return path
 
 

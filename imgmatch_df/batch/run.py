@@ -177,8 +177,8 @@ def _sources(values: pl.Series) -> Sequence[Any]:
     if values.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         return values.cast(pl.String).to_list()
     raise ColumnError(
-        f"column {values.name!r} must be String (paths, URLs, base64) or Binary (images), got {values.dtype}\n"
-        "Hint: cast the column, or take the field of a struct that contains the source."
+        f"column {values.name!r} has dtype {values.dtype}, sources are String (paths, URLs, base64) or Binary "
+        "(images)\nHint: cast the column, or take the field of a struct that contains the source."
     )
 
 
