@@ -1,6 +1,6 @@
-"""The start of the command `imgmatch`: a signal ends it also while the package is imported, which takes half a second.
+"""Entry point of the command `imgmatch`, which a signal ends also during the half second of importing the package.
 
-A module of its own, because the first line that names the package imports Polars.
+The module is not in the package, because importing the package imports Polars.
 """
 
 import os

@@ -136,7 +136,7 @@ def open_new(path: Path, *, like: Path | None = None) -> BinaryIO:
 
 
 def copy_access(path: Path, copy: Path) -> None:
-    """Give `copy` the owner, group and permissions of `path` where the system allows it, and never wider access."""
+    """Give `copy` the owner, group and permissions of `path` if the system allows it, and never wider access."""
     found = path.stat()
     mode = stat.S_IMODE(found.st_mode)
     if hasattr(os, "chown"):
@@ -156,7 +156,7 @@ def sync(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, where the system can."""
+    """Flush the names in a folder to the disk, except on Windows."""
     if os.name == "nt":
         return
     file = os.open(folder, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Every column name and dtype of the project, but those of the hash kinds. No other module spells a column name."""
+"""Column names and dtypes of the project, except those of hash kinds, so that no other module spells a column name."""
 
 from typing import Final
 

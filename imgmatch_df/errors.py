@@ -1,7 +1,7 @@
 """Exceptions for mistakes of the caller, and `Failure` for rows that cannot be hashed.
 
-Every exception takes exactly one argument, the message, because Polars creates an exception that is raised in a batch
-anew as ``type(error)(message)``.
+Every exception takes exactly one argument, the message, because Polars creates a new exception,
+``type(error)(message)``, from one that is raised in a batch.
 """
 
 import os
@@ -17,7 +17,7 @@ import polars as pl
 if TYPE_CHECKING:
     from types import FrameType
 
-# A warning must not point at frames in these folders.
+# Stack frames in these folders are skipped when a warning is attributed to a line.
 _INNER = tuple(os.path.dirname(path) + os.sep for path in (__file__, pl.__file__))  # noqa: PTH120  # compared as text
 _is_silent: ContextVar[bool] = ContextVar("is_silent", default=False)
 

@@ -1,4 +1,4 @@
-"""Opening of local files named by a column, restricted to `base_dir` even if links are replaced meanwhile."""
+"""Opening of local files named by a column, restricted to `base_dir` even if links are replaced during a call."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ _MAX_PATH_BYTES: Final = 1024  # of F_GETPATH on macOS
 
 
 class OutsideError(OSError):
-    """The path leads out of `base_dir`."""
+    """The file is outside of `base_dir`."""
 
 
 def join_base(path: str, base_dir: str | None) -> str:
@@ -36,11 +36,11 @@ def open_file(path: str, base_dir: str | None) -> int:
     OSError
         If the file cannot be opened.
     """
-    if base_dir is not None and not _lies_within(os.path.realpath(path), base_dir):
+    if base_dir is not None and not _is_within(os.path.realpath(path), base_dir):
         raise OutsideError  # checked before the open too, because opening a device may have side effects
     file = os.open(path, _OPEN_FLAGS)
     try:
-        if base_dir is not None and not _lies_within(_real_path(file, path), base_dir):
+        if base_dir is not None and not _is_within(_real_path(file, path), base_dir):
             raise OutsideError
     except BaseException:
         os.close(file)
@@ -63,7 +63,7 @@ def stat_file(path: str, base_dir: str | None) -> os.stat_result | None:
         os.close(file)
 
 
-def _lies_within(real_path: str, folder: str) -> bool:
+def _is_within(real_path: str, folder: str) -> bool:
     return real_path.startswith(os.path.join(os.path.realpath(folder), ""))  # noqa: PTH118
 
 

@@ -132,7 +132,7 @@ class ImgMatchExpr(_Namespace):
 @pl.api.register_series_namespace("imgmatch")
 @_with_docstrings
 class ImgMatchSeries(_Namespace):
-    """The same for a Series: computed at once, with results of the same names."""
+    """Hashes of a Series of sources, and distances of a Series of hashes, computed at once."""
 
     _of = "a Series"
 
@@ -168,8 +168,8 @@ class ImgMatchSeries(_Namespace):
         """See `imgmatch_df.hamming`."""
         if isinstance(other, pl.Expr):
             raise ArgumentError(
-                "a Series is compared with a Series or one hash, got an Expr\n"
-                "Hint: frame.select(pl.col('a').imgmatch.hamming(pl.col('b'))) compares two columns."
+                "other must be a Series or one hash, got an Expr\n"
+                "Hint: compare two columns with frame.select(pl.col('a').imgmatch.hamming(pl.col('b')))."
             )
         return self._select(expressions.hamming(pl.first(), other))
 
@@ -187,7 +187,7 @@ class ImgMatchSeries(_Namespace):
 
 @_with_docstrings
 class _FrameVerbs(_Namespace, Generic[FrameT]):
-    """The frame verbs. A DataFrame gives a DataFrame at once, a LazyFrame a LazyFrame."""
+    """The frame verbs. A DataFrame returns a DataFrame, computed at once; a LazyFrame returns a LazyFrame."""
 
     def __init__(self, frame: FrameT) -> None:
         self._frame: FrameT = frame

@@ -17,7 +17,7 @@ _PATH_FIELD: Final = "path"  # of Struct{bytes, path}, as Hugging Face writes im
 
 
 def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
-    """Return the text that names each row, as the column ``source``; null where the row number is the only name.
+    """Return the text that names each row, as the column ``source``; null if the row number is the only name.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ N_CONNECTIONS_PER_HOST = 32
 MAX_BYTES_IN_FLIGHT = 1 << 27
 
 FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000")
-_MAX_SECONDS = 1_000_000  # what the clocks below count in milliseconds has 32 bits
+_MAX_SECONDS = 1_000_000  # libraries count milliseconds in 32 bits
 _WHOLE_NUMBERS = (
     "max_pixels",
     "max_bytes",
@@ -84,7 +84,7 @@ class Options:
         entirely black; ``"white"`` distinguishes them.
     max_pixels
         Maximum width x height to decode, inclusive, checked from the header. It also limits the memory for one image:
-        1.5 GB at the default, in proportion above it. Few images of few formats need more.
+        1.5 GB at the default, in proportion above it. Few images of a few formats need more, and fail.
     max_bytes
         Maximum encoded size to read, in bytes, inclusive.
     base_dir
@@ -153,17 +153,17 @@ class Options:
         return make_recipe(self.decode, self.alpha)
 
     def __post_init__(self) -> None:
-        check_choice("decode", self.decode, get_args(Decode), "'full' is exact, 'scaled' is faster on large JPEGs.")
-        check_choice("alpha", self.alpha, get_args(Alpha), "'drop' is as OpenCV, 'white' shows line art.")
-        check_choice("on_error", self.on_error, get_args(OnError), "'null' keeps failed rows, 'raise' is strict.")
+        check_choice("decode", self.decode, get_args(Decode), "pass 'full' to be exact, 'scaled' to be fast.")
+        check_choice("alpha", self.alpha, get_args(Alpha), "pass 'drop' to hash as OpenCV does, 'white' for line art.")
+        check_choice("on_error", self.on_error, get_args(OnError), "pass 'null' to keep failed rows.")
         for name in _WHOLE_NUMBERS:
             # Larger numbers have the same effect, and libraries do not accept them.
             limit = 1 << 62 if name.startswith("max_") else (1 << 31) - 1
             object.__setattr__(self, name, min(check_positive(name, getattr(self, name)), limit))
         object.__setattr__(self, "timeout_s", check_seconds("timeout_s", self.timeout_s))
         check_flag("allow_private_networks", self.allow_private_networks, "leave it out for untrusted URLs.")
-        check_flag("isolate", self.isolate, "True decodes in separate processes.")
-        check_flag("progress", self.progress, "True shows a bar.")
+        check_flag("isolate", self.isolate, "pass True to decode in separate processes.")
+        check_flag("progress", self.progress, "pass True to show a progress bar.")
 
 
 def make_recipe(decode: str, alpha: str) -> str:
@@ -204,7 +204,8 @@ def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
     if path is not None and not isinstance(path, str):
         raise ArgumentError(f"base_dir must be a path, got {shown(base_dir)}\nHint: pass a str or a pathlib.Path.")
     if path is not None and not os.path.isdir(path):  # noqa: PTH112  # a Path of "" is the working directory
-        raise ArgumentError(f"base_dir is not a folder: {path!r}\nHint: the working directory is {os.getcwd()!r}.")  # noqa: PTH109
+        hint = f"resolve it against the working directory, {os.getcwd()!r}."  # noqa: PTH109
+        raise ArgumentError(f"base_dir is not a folder: {path!r}\nHint: {hint}")
     return path
 
 
@@ -226,7 +227,7 @@ def _freeze_schemes(given: Iterable[str] | None) -> frozenset[str] | None:
     if not names or not all(isinstance(name, str) and is_scheme_name(name) for name in names):
         raise ArgumentError(
             f"schemes must be a list of names of schemes, got {given!r}\n"
-            'Hint: ("http", "https") allows URLs only; "file" stands for paths, "data" for base64.'
+            'Hint: pass ("http", "https") to allow URLs only; "file" stands for paths, "data" for base64.'
         )
     return frozenset(name.lower() for name in names)
 
@@ -237,7 +238,7 @@ def _freeze_storage_options(given: Mapping[str, Any] | None) -> StorageOptions |
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise ArgumentError(
             f"storage_options must be a mapping of names to values, got {type(given).__name__}\n"
-            'Hint: as fsspec takes them, such as {"anon": True} for s3fs.'
+            'Hint: pass the arguments of the fsspec filesystem, such as {"anon": True} for s3fs.'
         )
     return StorageOptions(deepcopy(dict(given)))
 
@@ -253,7 +254,7 @@ def check_name(name: str, value: object) -> None:
     if not isinstance(value, str):
         raise ArgumentError(
             f"{name} must be the name of a column, got {shown(value)}\n"
-            "Hint: with_columns makes a named column of an expression or of values."
+            "Hint: use with_columns to name an expression or values."
         )
     check_no_patterns((value,))
 
@@ -264,7 +265,7 @@ def check_no_patterns(names: Iterable[str]) -> None:
     if patterns:
         raise ColumnError(
             f"Polars reads the column name {shown(patterns[0])} as a pattern of names, not as one column\n"
-            "Hint: rename the column; a name is not * and does not both start with ^ and end with $."
+            "Hint: rename the column: not *, and not ^ at the start with $ at the end."
         )
 
 
@@ -287,7 +288,7 @@ def check_positive(name: str, value: object) -> int:
 
 
 def whole_number(value: object) -> int | None:
-    """Return `value` as an int if it is a whole number, also one of numpy; else None, also for True and False."""
+    """Return `value` as an int if it is a whole number, of Python or numpy; None otherwise, also for True and False."""
     return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
 
 

@@ -54,7 +54,7 @@ class Meter:
         try:
             yield
         finally:
-            # Also if a batch is still in flight after an error or Ctrl-C: a bar that is not stopped hides the cursor.
+            # Also if a batch is still in flight after an error or Ctrl-C: a bar that was not stopped hides the cursor.
             with self._lock:
                 self._n_open -= 1
                 self._generation += 1
@@ -68,8 +68,8 @@ class Meter:
                 total = self._known_total or self._n_total
                 self._bar.update(self._bar.task_ids[0], advance=1, total=total, failed=f"{self._n_failed} failed")
 
-    def fetch(self, n_bytes: int) -> None:
-        """Count one response body."""
+    def count_response(self, n_bytes: int) -> None:
+        """Count one response body of `n_bytes`."""
         with self._lock:
             self._n_fetched += 1
             self._n_bytes += n_bytes
@@ -114,7 +114,7 @@ class Meter:
         self._known_total = None
 
 
-def _bar(what: str) -> "Progress":
+def _bar(label: str) -> "Progress":
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -133,7 +133,7 @@ def _bar(what: str) -> "Progress":
             return Text("" if speed is None else f"{speed:,.0f}/s")
 
     columns = (
-        TextColumn(what),
+        TextColumn(label),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(),
@@ -146,7 +146,7 @@ def _bar(what: str) -> "Progress":
     else:
         console = Console(stderr=True)
         bar = Progress(*columns, console=console, disable=not console.is_terminal)
-    bar.add_task(what, total=None, failed="", fetched="")
+    bar.add_task(label, total=None, failed="", fetched="")
     return bar
 
 
@@ -211,9 +211,9 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def steps(what: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a callback (done, total) that updates a bar named `what`; None if no bar is shown."""
-    bar = _bar(what) if shown else None
+def steps(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a callback (done, total) that updates a bar named `label`; None if no bar is shown."""
+    bar = _bar(label) if shown else None
     if bar is None or bar.disable:
         yield None
         return

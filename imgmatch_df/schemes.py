@@ -14,7 +14,7 @@ from imgmatch_df.errors import ArgumentError, Failure
 _NAME: Final = re.compile(r"[a-z][a-z0-9+.\-]+")
 _IMPORT_PATH: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
-# Fetches the schemes that are not registered: fsspec has a registry of its own.
+# Transport of the schemes that are not registered here; fsspec has its own registry.
 FSSPEC_TRANSPORT: Final = "imgmatch_df.fetching.object_store:ObjectStoreClient"
 _HTTP_TRANSPORT: Final = "imgmatch_df.fetching.http:HttpClient"
 
@@ -101,7 +101,7 @@ def transport_path(name: str) -> str:
     scheme = SCHEMES.get(name)
     path = FSSPEC_TRANSPORT if scheme is None else scheme.transport
     if path is None:
-        raise ArgumentError(f"sources of the scheme {name!r} are not fetched\nHint: pass them to read_source.")
+        raise ArgumentError(f"sources of the scheme {name!r} are not fetched\nHint: read them with read_source.")
     return path
 
 

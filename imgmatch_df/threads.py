@@ -127,7 +127,7 @@ def _pool() -> "ThreadPoolExecutor":
 
 
 class Task(Protocol[T_co]):
-    """Work that is called repeatedly until it is finished; each call returns a result."""
+    """Work in several calls, until it is finished; each call returns a result."""
 
     @property
     def finished(self) -> bool:
@@ -172,7 +172,7 @@ def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple
     after at most one call. After that no task is called again; calls in flight complete.
     """
     todo = deque(tasks)
-    given: SimpleQueue[tuple[Task[T], T] | None] = SimpleQueue()
+    results: SimpleQueue[tuple[Task[T], T] | None] = SimpleQueue()  # of the helpers; None if one has ended
 
     def call(task: Task[T]) -> tuple[Task[T], T]:
         result = task()
@@ -187,36 +187,36 @@ def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple
             return todo.popleft()
         return None
 
-    def help_out() -> None:
+    def run_helper() -> None:
         # The queue is limited, so that helpers stop when the caller does, as after an error.
         try:
-            while given.qsize() < _MAX_RESULTS_QUEUED and (task := take()) is not None:
-                given.put(call(task))
+            while results.qsize() < _MAX_RESULTS_QUEUED and (task := take()) is not None:
+                results.put(call(task))
         finally:
-            given.put(None)
+            results.put(None)
 
     helpers: list[Future[None]] = []
     n_helpers = min(n_at_work or n_threads(), n_threads() + 1) - 1
-    n_out = 0
+    n_running = 0
     try:
         while True:
-            while n_out < min(n_helpers, len(todo) - 1):
-                helpers.append(pool().submit(help_out))
-                n_out += 1
+            while n_running < min(n_helpers, len(todo) - 1):
+                helpers.append(pool().submit(run_helper))
+                n_running += 1
             if (task := take()) is not None:
                 yield call(task)
             else:
-                n_out -= len(helpers)
+                n_running -= len(helpers)
                 helpers = [helper for helper in helpers if not helper.cancel()]  # the pool may be busy with other work
-                n_out += len(helpers)
+                n_running += len(helpers)
             idle = task is None
-            while not given.empty() or (idle and n_out):
-                gift = given.get()
+            while not results.empty() or (idle and n_running):
+                result = results.get()
                 idle = False
-                if gift is None:
-                    n_out -= 1
+                if result is None:
+                    n_running -= 1
                 else:
-                    yield gift
+                    yield result
             if idle and not todo:
                 break
         for helper in helpers:
@@ -230,7 +230,7 @@ def run_tasks(tasks: Sequence[Task[T]], n_at_work: int | None) -> Iterator[tuple
 async def in_daemon_thread(work: Callable[[], T]) -> T:
     """Return the result of `work`, which may block for long and runs in its own thread.
 
-    It is a daemon thread, because the interpreter waits for the threads of an executor at its end, and a name look-up
+    It is a daemon thread, because at exit the interpreter waits for the threads of an executor, and a name look-up
     cannot be cancelled.
     """
     import asyncio

@@ -36,7 +36,7 @@ def outputs(tmp_path_factory, encoded):
     return [cell.outputs for cell in book.cells[1:]]
 
 
-def test_each_cell_that_asks_for_progress_shows_one_bar(outputs):
+def test_each_cell_with_progress_shows_one_bar(outputs):
     assert [[output.output_type for output in one] for one in outputs] == [
         ["display_data"],
         [],

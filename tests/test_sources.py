@@ -47,7 +47,7 @@ MAX = 1 << 28
         ("data:image/x-portable-graymap,P5%201%201%20255%0A%80", Source("bytes", b"P5 1 1 255\n\x80")),
     ],
 )
-def test_what_a_value_is(value, expected):
+def test_kinds_of_sources(value, expected):
     assert parse_source(value) == expected
 
 
@@ -75,7 +75,7 @@ def test_a_drive_of_a_file_uri_loses_its_slash_on_windows(monkeypatch):
         ("data:image/png;base64,", "missing", "without data"),
     ],
 )
-def test_what_no_value_is(value, status, word):
+def test_texts_that_are_not_sources(value, status, word):
     failure = parse_source(value)
     assert isinstance(failure, Failure)
     assert failure.status == status
@@ -83,7 +83,7 @@ def test_what_no_value_is(value, status, word):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_in_base64_is_known_as_such(name):
+def test_base64_of_every_format_is_recognised(name):
     for _, data in every_file(kind=f"{name}/"):
         for text in (base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode().rstrip("=")):
             assert parse_source(text) == Source("base64", text)
@@ -163,7 +163,7 @@ def test_describe_is_one_short_printable_line(text, max_chars):
     assert shown.isprintable()
 
 
-def test_describe_does_not_let_a_long_credential_through():
+def test_describe_does_not_show_a_long_credential():
     assert "secret" not in describe("https://user:" + "secret" * 600 + "@host/a.jpg")
 
 
@@ -173,7 +173,7 @@ def test_no_text_makes_parse_source_raise(text):
     assert isinstance(result, Source | Failure)
 
 
-def test_a_long_base64_picture_is_recognised_quickly():
+def test_a_long_base64_image_is_recognised_quickly():
     text = base64.b64encode(jpeg(draw(1, 600, 400), quality=100)).decode()
     assert parse_source(text).kind == "base64"
 
@@ -186,7 +186,7 @@ def test_redact_takes_time_in_proportion_to_the_text(bad):
 
 
 @given(st.lists(st.sampled_from(["?", "&", ";", "#", "=", "key", "sig", "a", "b"]), max_size=14).map("".join))
-def test_redact_cuts_the_value_of_every_name_that_speaks_of_a_secret(query):
+def test_redact_removes_the_values_of_secret_names(query):
     slow = re.sub(r"([?&;][^=&;#]*(?:key|sig)[^=&;#]*=)[^&;#]*", r"\1…", f"http://h/{query}")
     assert redact(f"http://h/{query}") == slow
 

@@ -45,13 +45,13 @@ def test_an_empty_choice_is_none(chosen, text, monkeypatch):
     ],
     ids=["n_threads", "an expression", "a verb"],
 )
-def test_a_wrong_choice_is_said_when_the_call_is_made(chosen, text, call):
+def test_a_wrong_choice_is_raised_by_the_call(chosen, text, call):
     chosen(text)
     with pytest.raises(imgmatch_df.ArgumentError, match=r"IMGMATCH_MAX_THREADS must be .*got '.*\nHint: "):
         call()
 
 
-def test_the_command_says_so_too(tmp_path):
+def test_the_command_reports_a_wrong_choice(tmp_path):
     environment = {**os.environ, "IMGMATCH_MAX_THREADS": "many"}
     command = [sys.executable, "-c", "from imgmatch_df.cli import main; main()", "visual-hash", str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

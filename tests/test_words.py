@@ -34,20 +34,17 @@ ALLOWED = {
         r"\bHEAD\b": "the HTTP method",
         r"(IP|IPv4|IPv6|e-mail|memory) address(es)?": "the field's noun",
         r"_addresses?\b": "of buffers in memory, and of networks",
+        r"\b(IPv4|IPv6)Address\b": "the classes of the standard library",
     },
+    "batch/sharing.py": {r"\bbuffer\.address\b": "the attribute of Arrow's buffers"},
     "server": {r"\baddress(es)?\b": "IP addresses and hosts to listen at"},
-    "fetching/urls.py": {r"\baddress(es)?\b": "IP addresses of the private-network check"},
-    "fetching/curl.py": {r"\baddress(es)?\b": "IP addresses of the private-network check"},
-    "fetching/private_networks.py": {r"\baddress(es)?\b": "IP addresses of the private-network check"},
+    "fetching/private_networks.py": {r"\b(ip_)?address(es)?\b": "IP addresses of the private-network check"},
 }
 # Rooms, files and documents that are still to be rewritten. The set can only shrink: what is clean must leave it.
 NOT_YET = {
     "README.md",
     "_kernels",
-    "batch",
     "cli",
-    "documented",
-    "fetching",
     "hashes",
     "images",
     "matching",

@@ -1,1 +1,1 @@
-"""One batch of sources in, one batch of hashes out."""
+"""Hashing of batches of sources, in threads or in separate processes."""

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# The kinds that are asked for, each with a row of `HashKind.empty_rows` to write the hash to.
-Out: TypeAlias = "Mapping[HashKind, NDArray[Any]]"
+# The kinds to compute, each with a row of `HashKind.empty_rows` to write the hash to.
+HashBuffers: TypeAlias = "Mapping[HashKind, NDArray[Any]]"
 
 
 class ImageSize(NamedTuple):
@@ -23,7 +23,7 @@ class ImageSize(NamedTuple):
     height: int
 
 
-def hash_image(data: Any, options: Options, out: Out) -> ImageSize | Failure:
+def hash_image(data: Any, options: Options, out: HashBuffers) -> ImageSize | Failure:
     """Write the hashes of an encoded image; return its size, or why it has no hashes.
 
     Parameters
@@ -33,7 +33,7 @@ def hash_image(data: Any, options: Options, out: Out) -> ImageSize | Failure:
     options
         How to decode.
     out
-        Gets the hashes. No other kinds are computed.
+        Buffers for the hashes. Only these kinds are computed.
 
     Raises
     ------
@@ -52,17 +52,17 @@ def hash_image(data: Any, options: Options, out: Out) -> ImageSize | Failure:
             return Failure("decode_failed", "not enough memory to decode it")
         if isinstance(image, Failure):
             return image
-        given = HashInput(image.pixels, image.orientation)
+        hash_input = HashInput(image.pixels, image.orientation)
         for kind, row in out.items():
             kernel = load_kernel(kind)
             try:
-                kernel(given, row)
+                kernel(hash_input, row)
             except MemoryError:
                 raise
             except Exception as error:
                 raise ImgMatchError(
                     f"the kernel {kind.kernel!r} of the hash kind {kind.name!r} failed: {type(error).__name__}: {error}"
-                    "\nHint: it must hash every image that is decoded."
+                    "\nHint: mend the kernel; it must hash every image that is decoded."
                 ) from error
         return ImageSize(image.width, image.height)
 

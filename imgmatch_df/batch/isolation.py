@@ -1,8 +1,8 @@
-"""Decoder processes, so that an image that crashes its decoder, or takes too long or too much memory, fails alone.
+"""Decoder processes: an image that crashes its decoder, or takes too long or too much memory, affects only its row.
 
 A thread cannot be stopped, and shares its memory. Each hashing thread therefore sends its images to a separate process,
 which returns the hashes. The processes are forked from a fork server, which has imported everything and has no other
-threads. A fork takes milliseconds, so a killed process is replaced at once.
+threads. A fork takes milliseconds, so a killed process is soon replaced.
 """
 
 import atexit
@@ -19,7 +19,7 @@ from struct import Struct
 from time import monotonic, sleep
 from typing import Any, Final, NamedTuple
 
-from imgmatch_df.batch.image_hashes import ImageSize, Out
+from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize
 from imgmatch_df.errors import ArgumentError, Failure, ImgMatchError
 from imgmatch_df.hashes.kinds import KINDS, HashKind
 from imgmatch_df.images import pixel_budget
@@ -33,16 +33,15 @@ _BUFFER_BYTES: Final = 1 << 20  # larger than most images; the system may allow 
 _END_S: Final = 10.0
 _PAUSES_S: Final = (0.05, 0.5)  # before each retry to start a process
 
-REQUEST: Final = Struct("<IQ")  # bytes of the options and hash kinds, pickled; bytes of the image
-RESPONSE: Final = Struct("<BIIQI")  # kind, width, height, pixels, bytes of what follows
+REQUEST: Final = Struct("<IQ")  # lengths in bytes: of the pickled options and hash kinds, of the image
+RESPONSE: Final = Struct("<BIIQI")  # kind, width, height, bytes of memory, length of the payload in bytes
 _RESPONSE_BYTES: Final = 512
-_N_WAITS: Final = 4  # for an image that has got little of the processors in the time of its lane
-# The kinds of response: a `Failure`; the size of the image, and its hashes in the order of the request; how many pixels
-# the image has, which one byte grants or declines; or the message of an error in the kernel of a hash kind.
-FAILED: Final = 0
-HASHED: Final = 1
-NEEDS_BYTES: Final = 2
-KERNEL_FAILED: Final = 3
+_N_WAITS: Final = 4  # timeouts until an image is declined that got little processor time
+# Kinds of responses, and their payload.
+FAILED: Final = 0  # status and detail of a `Failure`, in two lines
+HASHED: Final = 1  # the hashes, in the order of the request
+NEEDS_BYTES: Final = 2  # none; the image needs this memory, which one byte grants or declines
+KERNEL_FAILED: Final = 3  # the message of an error in the kernel of a hash kind
 GRANTED: Final = b"y"
 DECLINED: Final = b"n"
 PID: Final = Struct("<i")  # or the error number of fork(2), negative
@@ -58,7 +57,7 @@ _MAIN: Final = (
 
 
 class DecoderLostError(Exception):
-    """The decoder process ended in the middle of an image."""
+    """The decoder process ended before it responded."""
 
 
 class DeclinedError(Exception):
@@ -103,8 +102,10 @@ class _Decoder:
         if self._pid < 0:
             raise OSError(-self._pid, os.strerror(-self._pid))
 
-    def hash(self, data: Any, request: bytes, out: Out, lane: Lane) -> ImageSize | Failure:
-        """Have an image hashed as `request`, the pickled options and hash kinds, says.
+    def hash(self, data: Any, request: bytes, out: HashBuffers, lane: Lane) -> ImageSize | Failure:
+        """Write the hashes of an encoded image; return its size, or why it has no hashes.
+
+        `request` is a pickled tuple of the options and the hash kinds.
 
         Raises
         ------
@@ -150,13 +151,13 @@ class _Decoder:
         self._connection.close()
 
     def close(self) -> None:
-        """Close the connection, at which the process ends."""
+        """Close the connection, which ends the process."""
         self._connection.close()
 
-    def _send_image(self, head: bytes, data: memoryview) -> None:
+    def _send_image(self, header: bytes, data: memoryview) -> None:
         """Send a request, as much as possible in one call, so that the process wakes up once."""
         try:
-            n_sent = self._connection.sendmsg([head, data]) - len(head)
+            n_sent = self._connection.sendmsg([header, data]) - len(header)
             if n_sent < 0:  # the process does not read
                 raise DecoderLostError
             self._connection.sendall(data[n_sent:])
@@ -181,7 +182,7 @@ class _Decoder:
             raise DecoderLostError from error
 
     def _receive_start(self, began_s: float, lane: Lane) -> bytearray:
-        """Return at least the header of a response, which nearly always is the whole response."""
+        """Return the first bytes of a response: at least its header, nearly always all of it."""
         out = bytearray(_RESPONSE_BYTES)
         n_bytes = 0
         for n_left in reversed(range(_N_WAITS)):
@@ -306,7 +307,7 @@ class Decoders:
 
     def __init__(self) -> None:
         if not hasattr(os, "fork"):
-            raise ArgumentError("isolate=True needs a system with fork\nHint: leave isolate out on Windows.")
+            raise ArgumentError("isolate=True needs os.fork, which this system does not have\nHint: leave isolate out.")
         self._lock = threading.Lock()
         self._starting = threading.Lock()
         self._free: list[_Decoder] = []
@@ -315,10 +316,10 @@ class Decoders:
         self._is_closed = False
         self.responded_at = 0.0  # time of `monotonic` at which an image was last decoded or failed
 
-    def hash_image(self, data: Any, options: Options, out: Out, lane: Lane = _ANY) -> ImageSize | Failure:
-        """Write the hashes of an encoded image; return its size, or why it has no hashes; as `image_hashes.hash_image`.
+    def hash_image(self, data: Any, options: Options, out: HashBuffers, lane: Lane = _ANY) -> ImageSize | Failure:
+        """Write the hashes of an encoded image; return its size, or why it has no hashes; see `hash_image`.
 
-        The processes need no registration: each request names the kernels.
+        Each request has the hash kinds, so kinds that were registered after the start are computed too.
 
         Raises
         ------
@@ -348,7 +349,7 @@ class Decoders:
             except ImgMatchError:
                 self._give_back(decoder, lane.priority)
                 raise
-            except BaseException:  # Ctrl-C: its next response would be that of this image
+            except BaseException:  # Ctrl-C: the next response would belong to this image
                 decoder.kill()
                 raise
         self.responded_at = monotonic()
@@ -397,12 +398,12 @@ class Decoders:
         for pause_s in (0.0, *_PAUSES_S):
             sleep(pause_s)
             try:
-                return self._started().fork(priority)
-            except (OSError, EOFError, DecoderLostError) as found:  # resources may be short for a moment
+                return self._ready_server().fork(priority)
+            except (OSError, EOFError, DecoderLostError) as found:  # as if resources are short for a moment
                 error = found
         raise DecodersUnavailableError(_unavailable(str(error) or "its process ended")) from error
 
-    def _started(self) -> _ForkServer:
+    def _ready_server(self) -> _ForkServer:
         """Return the fork server; a new one if it has ended."""
         with self._starting:
             with self._lock:

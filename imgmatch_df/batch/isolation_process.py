@@ -33,22 +33,22 @@ from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 
 # Memory of one image, in addition to that of the process when it starts.
-MAX_BYTES: Final = 1_500_000_000
-_LOW_NICENESS: Final = 10  # it gets a tenth of the processor time of a process of normal priority
+MAX_MEMORY_BYTES: Final = 1_500_000_000
+_LOW_NICENESS: Final = 10  # a tenth of the processor time of a process of normal priority
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
 
 def serve_forks(fd: int, kinds: bytes) -> None:
-    """Fork a decoder for every socket that comes over `fd`, until that is closed; then end them all.
+    """Fork a decoder for each socket that is received over `fd`, until `fd` is closed; then kill all decoders.
 
-    `kinds` is a pickled tuple of the hash kinds whose kernels are imported before.
+    `kinds` is a pickled tuple of the hash kinds whose kernels are imported first.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # for the process that started this one, which ends in order
+    for number in (signal.SIGINT, signal.SIGTERM):  # the process that started this one handles them and ends this one
         signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=fd) as control:
         try:
-            _warm_up(loads(kinds))  # noqa: S301  # of the process that started this one
-        except Exception as error:  # noqa: BLE001  # said by the process that started this one
+            _warm_up(loads(kinds))  # noqa: S301  # written by the process that started this one
+        except Exception as error:  # noqa: BLE001  # raised in the process that started this one
             reason = f"{type(error).__name__}: {error}".encode("utf-8", "replace")
             control.sendall(LENGTH.pack(len(reason)) + reason)
             return
@@ -58,7 +58,7 @@ def serve_forks(fd: int, kinds: bytes) -> None:
             while _serve_fork(control, children):
                 pass
         finally:
-            for child in children:  # none has been waited for, so no process ID was reused
+            for child in children:  # `waitpid` was not called for them, so no process ID was reused
                 os.kill(child, signal.SIGKILL)
             for child in children:
                 os.waitpid(child, 0)
@@ -85,7 +85,7 @@ def _serve_fork(control: socket.socket, children: set[int]) -> bool:
         if not child:
             control.close()
             try:
-                _be_decoder(given, priority)
+                _run_decoder(given, priority)
             finally:
                 os._exit(0)
         os.close(given)
@@ -94,22 +94,22 @@ def _serve_fork(control: socket.socket, children: set[int]) -> bool:
 
 
 def _warm_up(kinds: tuple[HashKind, ...]) -> None:
-    """Import and compile what a decoder needs, so that every decoder shares it."""
+    """Import and compile everything for decoding, so that all decoders share it."""
     importable = []
     for kind in kinds:
-        with suppress(ArgumentError):  # raised again for the first image that asks for this kind
+        with suppress(ArgumentError):  # raised again for the first image that needs this kind
             load_kernel(kind)
             importable.append(kind)
-    # Threads of libraries, which no decoder uses, make `os.fork` warn.
+    # `os.fork` warns of threads of libraries, which the decoders do not use.
     warnings.simplefilter("ignore", DeprecationWarning)
     hashed = [hash_image(sample, Options(), empty_row(importable)) for sample in sample_images()]
     for result in hashed:
         if isinstance(result, Failure):
-            raise RuntimeError(f"a sample image is not decoded: {result.detail}")
+            raise RuntimeError(f"a sample image cannot be decoded: {result.detail}")
     gc.freeze()  # a collection would write to shared pages and copy them
 
 
-def _be_decoder(fd: int, priority: bytes) -> None:
+def _run_decoder(fd: int, priority: bytes) -> None:
     _end_with_parent()
     if priority == LOW:
         os.nice(_LOW_NICENESS)
@@ -118,12 +118,12 @@ def _be_decoder(fd: int, priority: bytes) -> None:
         _serve_images(connection)
 
 
-class _DeclinedError(BaseException):
-    """The image was declined. Not an `Exception`, so that no decoder reports a broken image."""
+class _ImageDeclined(BaseException):
+    """The parent process declined the image. Not an `Exception`, so that no decoder reports a damaged image."""
 
 
 class _BudgetOfParent(PixelBudget):
-    """The budget of the parent process, from which this process takes."""
+    """The budget of the parent process, used over the connection."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__(0)
@@ -131,12 +131,12 @@ class _BudgetOfParent(PixelBudget):
         self.n_bytes = 0  # taken for the current image
 
     def take(self, n_bytes: int) -> None:
-        """Take the bytes of an image from the budget."""
+        """Take the bytes of the current image; raise `_ImageDeclined` if the parent process declines."""
         if n_bytes <= max(pixel_budget.SMALL, self.n_bytes):
             return
         self._connection.sendall(RESPONSE.pack(NEEDS_BYTES, 0, 0, n_bytes, 0))
         if receive(self._connection, 1) != GRANTED:
-            raise _DeclinedError
+            raise _ImageDeclined
         self.n_bytes = n_bytes
 
 
@@ -145,11 +145,11 @@ def _serve_images(connection: socket.socket) -> None:
     connection.sendall(PID.pack(os.getpid()))
     last, options, out = b"", Options(), empty_row(())
     while True:
-        n_given, n_data = REQUEST.unpack(receive(connection, REQUEST.size))
-        given = bytes(receive(connection, n_given))
-        if given != last:
-            options, kinds = loads(given)  # noqa: S301  # of the process that started this one
-            last, out = given, empty_row(kinds)
+        n_request, n_data = REQUEST.unpack(receive(connection, REQUEST.size))
+        request = bytes(receive(connection, n_request))
+        if request != last:
+            options, kinds = loads(request)  # noqa: S301  # written by the process that started this one
+            last, out = request, empty_row(kinds)
         budget.n_bytes = 0
         data = None
         try:
@@ -157,7 +157,7 @@ def _serve_images(connection: socket.socket) -> None:
             result = hash_image(memoryview(data), options, out)
         except MemoryError:
             result = Failure("decode_failed", "not enough memory to decode it")
-        except _DeclinedError:
+        except _ImageDeclined:
             continue
         except ImgMatchError as error:
             message = str(error).encode("utf-8", "replace")
@@ -175,7 +175,7 @@ def _serve_images(connection: socket.socket) -> None:
 
 
 def _end_with_parent() -> None:
-    """Have the system kill this process if the fork server is killed."""
+    """Make the system kill this process if the fork server is killed."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -189,7 +189,7 @@ def _limit_memory() -> None:
     except OSError:  # not Linux
         return
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = mapped + MAX_BYTES
+    wanted = mapped + MAX_MEMORY_BYTES
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_AS, (wanted, wanted))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
-from imgmatch_df.batch.image_hashes import ImageSize, Out, hash_image
+from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize, hash_image
 from imgmatch_df.batch.isolation import decoders
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, OK, STATUS, STATUS_DTYPE, STATUSES, WIDTH
 from imgmatch_df.errors import ColumnError, Failure, row_error
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # As `image_hashes.hash_image`.
-HashOne: TypeAlias = Callable[[Any, Options, Out], ImageSize | Failure]
+HashOne: TypeAlias = Callable[[Any, Options, HashBuffers], ImageSize | Failure]
 
 # Seconds until Ctrl-C is noticed if it does not interrupt a lock: on Windows, and in the threads of Polars.
 _POLL_S = 0.05
@@ -96,10 +96,10 @@ def hash_sources(
 def hash_source(
     source: Any, options: Options, hash_one: HashOne | None = None, *, kinds: Sequence[HashKind]
 ) -> dict[str, Any]:
-    """Return the visual hashes of a source, of an address what it gave, as `HashedRows.row` does, in this thread.
+    """Return the visual hashes of one source, or of the response for a URL, as `HashedRows.row`, in this thread.
 
-    For callers that have their own threads: handing a batch of one row to the pool takes 0.1 ms. `hash_one` replaces
-    the function that hashes an image.
+    For callers that have their own threads, because submitting a batch of one row to the pool takes 0.1 ms. `hash_one`
+    replaces the function that hashes an image.
     """
     rows = HashedRows(1, kinds, hash_one)
     failure = rows.read(0, source, options)
@@ -128,8 +128,8 @@ class HashedRows:
 
         if isinstance(source, Fetched):
             failure = self.fill(row, source.data, options)
-            unlike = failure is not None and failure.status == "decode_failed" and not source.is_image
-            return Failure("decode_failed", source.describe()) if unlike else failure
+            is_other = failure is not None and failure.status == "decode_failed" and not source.is_image
+            return Failure("decode_failed", source.describe()) if is_other else failure
         try:
             data = read_source(source, options)
         except MemoryError:
@@ -177,8 +177,8 @@ def _sources(values: pl.Series) -> Sequence[Any]:
     if values.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
         return values.cast(pl.String).to_list()
     raise ColumnError(
-        f"column {values.name!r} has dtype {values.dtype}, sources are String (paths, URLs, base64) or "
-        "Binary (pictures)\nHint: cast the column, or take the field of a struct that holds the source."
+        f"column {values.name!r} has dtype {values.dtype}, sources are String (paths, URLs, base64) or Binary "
+        "(images)\nHint: cast the column, or take the field of a struct that contains the source."
     )
 
 
@@ -188,7 +188,7 @@ class _Buffers(Sequence[Any]):
     It takes 0.4 microseconds per row of any length; a scalar of pyarrow takes 30 and copies each image with the GIL.
     """
 
-    _VIEW = Struct("<i4xii")  # length; four bytes of the value; which buffer it lies in, and where
+    _VIEW = Struct("<i4xii")  # length; four bytes of the value; index of its buffer; offset in the buffer
 
     def __init__(self, values: pl.Series) -> None:
         array = values.to_arrow(compat_level=pl.CompatLevel.newest())
@@ -207,7 +207,7 @@ class _Buffers(Sequence[Any]):
         length, buffer, start = self._VIEW.unpack_from(self._views, 16 * row)
         if length > 12:
             return self._data[buffer][start : start + length]
-        return self._views[16 * row + 4 : 16 * row + 4 + length]  # a short value lies in the view itself
+        return self._views[16 * row + 4 : 16 * row + 4 + length]  # a short value is stored in the view
 
 
 class _Run:
@@ -224,20 +224,20 @@ class _Run:
         self._rows = rows
         self._options = options
         local: Sequence[int] = range(len(sources))
-        self._places: dict[str, list[int]] = {}
+        self._rows_of_url: dict[str, list[int]] = {}
         if not isinstance(sources, _Buffers):
             local = []
             for row, value in enumerate(sources):
                 if (url := url_of(value)) is None:
                     local.append(row)
                 else:
-                    self._places.setdefault(url, []).append(row)
-        self._rows_of = list(self._places.values())
+                    self._rows_of_url.setdefault(url, []).append(row)
+        self._rows_of = list(self._rows_of_url.values())
         self._local = iter(local)  # `next` is one step under the GIL
         self._fetched: deque[tuple[list[int], Fetched, Callable[[], None]]] = deque()
         self._lock = threading.Lock()
         self._n_workers = 0
-        self._n_open = len(local) + len(self._places)
+        self._n_open = len(local) + len(self._rows_of_url)
         self._ended = threading.Event()
         self._end = len(sources)  # rows after this one are not needed
         self._failure: Failure | None = None
@@ -245,13 +245,13 @@ class _Run:
         self._stop_download: Callable[[int], None] = lambda _: None
 
     def run(self) -> None:
-        """Hash the rows; with ``on_error="raise"``, raise the error of the first that failed."""
-        for _ in range(min(n_threads(), self._n_open - len(self._places))):
-            self._call_worker()
-        if self._places:
+        """Hash the rows; with ``on_error="raise"``, raise the error of the first row that failed."""
+        for _ in range(min(n_threads(), self._n_open - len(self._rows_of_url))):
+            self._start_worker()
+        if self._rows_of_url:
             from imgmatch_df.fetching.scheduler import Download, shared_scheduler
 
-            download, scheduler = Download(list(self._places), self._options, self._arrived), shared_scheduler()
+            download, scheduler = Download(list(self._rows_of_url), self._options, self._receive), shared_scheduler()
             self._stop_download = lambda after: scheduler.stop(download, after)
             scheduler.start(download)
             if self._end < len(self._sources):  # a local row has failed already
@@ -263,7 +263,7 @@ class _Run:
         except KeyboardInterrupt:
             # Polars delivers it to one batch only, so that batch stops the others.
             for run in list(_running):
-                run._give_up(KeyboardInterrupt())
+                run._abort(KeyboardInterrupt())
             raise
         finally:
             _running.discard(self)
@@ -272,8 +272,8 @@ class _Run:
         if self._failure is not None:
             raise row_error(self._failure, self._end)
 
-    def _call_worker(self) -> None:
-        """Start one more worker, unless all threads work: submitting to the pool takes 30 microseconds."""
+    def _start_worker(self) -> None:
+        """Start one more worker, unless all threads have one: submitting to the pool takes 30 microseconds."""
         with self._lock:
             if self._n_workers == n_threads():
                 return
@@ -281,7 +281,7 @@ class _Run:
         try:
             pool().submit(self._work)
         except RuntimeError as error:  # the interpreter is shutting down
-            self._give_up(error)
+            self._abort(error)
 
     def _next(self) -> tuple[list[int], Fetched | None, Callable[[], None]] | None:
         """Return the next task of a worker; None ends it. Responses come first, because they take memory."""
@@ -306,21 +306,21 @@ class _Run:
                     release()
                 self._finish()
         except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits for the batch
-            self._give_up(error)
+            self._abort(error)
 
-    def _arrived(self, position: int, answer: Any, release: Callable[[], None]) -> None:
-        """Receive the response for a URL, in the thread of the download scheduler."""
-        if isinstance(answer, BaseException):
-            self._give_up(answer)
-        elif isinstance(answer, Fetched):
+    def _receive(self, position: int, result: Any, release: Callable[[], None]) -> None:
+        """Receive the result of a URL, in the thread of the download scheduler."""
+        if isinstance(result, BaseException):
+            self._abort(result)
+        elif isinstance(result, Fetched):
             if self._options.progress:
-                METER.fetch(len(answer.data))
+                METER.count_response(len(result.data))
             with self._lock:
-                self._fetched.append((self._rows_of[position], answer, release))
-            self._call_worker()
+                self._fetched.append((self._rows_of[position], result, release))
+            self._start_worker()
         else:
-            if answer is not None:
-                self._settle(self._rows_of[position], answer)
+            if result is not None:
+                self._settle(self._rows_of[position], result)
             self._finish()
 
     def _hash_source(self, row: int, fetched: Fetched | None) -> Failure | None:
@@ -363,8 +363,8 @@ class _Run:
                 return
         self._ended.set()
 
-    def _give_up(self, error: BaseException) -> None:
-        """End the batch after Ctrl-C or a bug, or at the end of the interpreter."""
+    def _abort(self, error: BaseException) -> None:
+        """End the batch with `error`, after Ctrl-C, a bug or the shutdown of the interpreter."""
         self._error = error
         self._stop(-1)
         self._ended.set()

@@ -59,7 +59,7 @@ class Whole(Field):
 
 
 class _Flight:
-    """A batch in flight or finished. Keeps a reference to the input, so that its buffer addresses are not reused."""
+    """A batch in flight or finished. Refers to the input, so that the memory addresses of its buffers stay in use."""
 
     def __init__(self, values: pl.Series) -> None:
         from concurrent.futures import Future
@@ -84,7 +84,7 @@ class SharedBatches:
     dtype
         Of the result: a `Struct` with the fields of `kinds.batch_fields`.
     source
-        What tells the source column from others: expressions on other columns share nothing with these.
+        Identity of the source column: expressions on different columns share no batches. None if it has none.
     """
 
     def __init__(self, options: Options, dtype: pl.Struct, source: bytes | None = None) -> None:
@@ -97,11 +97,11 @@ class SharedBatches:
         """Return the `Struct` of visual hashes of `values`."""
         # A thread that hashes a batch does not wait for another batch, so there is no deadlock.
         if len(self.fields) < 2 or values.is_empty() or getattr(_local, "hashes", False):
-            return self._hash(values, self._asked())
+            return self._hash(values, self._hash_types())
         running = Running()
-        # After `Running`: then the fields of all statements that it has found are there.
-        asked = self._asked()
-        key = self, asked, _buffer_addresses(values)
+        # After `Running`, so that the fields of all statements that it found exist.
+        hash_types = self._hash_types()
+        key = self, hash_types, _buffer_addresses(values)
         with _lock:
             flight: _Flight | None = running.get(key)
             owner = flight is None
@@ -109,15 +109,15 @@ class SharedBatches:
                 flight = _Flight(values)
                 running.put(key, flight, _MAX_HELD)
         if owner:
-            self._fly(flight, asked)
+            self._complete(flight, hash_types)
         return flight.result.result().alias(values.name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Polars merges no expressions that it has deserialised.
         return shared_batches, (self._options, self.dtype, self._source)
 
-    def _asked(self) -> tuple[str, ...]:
-        """Return the hash kinds that are taken out of the batches."""
+    def _hash_types(self) -> tuple[str, ...]:
+        """Return the names of the hash kinds that the fields take."""
         with _lock:
             fields = list(self.fields)
         taken = {name for field in fields for name in field.names}
@@ -135,10 +135,10 @@ class SharedBatches:
             ]
         ).to_struct(values.name)
 
-    def _fly(self, flight: _Flight, asked: tuple[str, ...]) -> None:
+    def _complete(self, flight: _Flight, hash_types: tuple[str, ...]) -> None:
         _local.hashes = True
         try:
-            flight.result.set_result(self._hash(flight.values, asked))
+            flight.result.set_result(self._hash(flight.values, hash_types))
         except BaseException as error:  # noqa: BLE001  # raised again in every expression that waits, this one included
             flight.result.set_exception(error)
         finally:
@@ -146,7 +146,7 @@ class SharedBatches:
 
 
 def shared_batches(options: Options, dtype: pl.Struct, source: bytes | None) -> SharedBatches:
-    """Return the function for these options and this source; one object while it is in use."""
+    """Return the function for these options and this source: the same object while it is in use."""
     made = SharedBatches(options, dtype, source)
     if source is None:
         return made

@@ -1,7 +1,8 @@
 """The JSON of the image-matching API v2 (Ximilar's), which this project calls the documented JSON.
 
 Requests become frames to hash, hashed frames become responses, and a `visual_hash` response becomes a hashed frame
-again. Distances in this JSON, and only here, are percent of differing bits. Nothing here fetches, decodes or compares.
+again. Distances are percent of differing bits in this JSON, and bits everywhere else. No function of this package
+fetches, decodes or compares images.
 
 Examples
 --------

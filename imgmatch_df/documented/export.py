@@ -24,7 +24,7 @@ _ROWS: Final = 4096
 
 
 class Exported(NamedTuple):
-    """Number of written records, and of those without a hash."""
+    """Number of written records, and number of those without a hash."""
 
     n_rows: int
     n_failed: int
@@ -43,7 +43,7 @@ def export_response(store: Target, target: str | PathLike[str] | IO[bytes]) -> E
     Returns
     -------
     Exported
-        Numbers of records. Memory use does not grow with them.
+        Numbers of records. The use of memory does not grow with them.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def export_table(
     Returns
     -------
     Exported
-        Numbers of records. Memory use does not grow with them.
+        Numbers of records. The use of memory does not grow with them.
     """
     if isinstance(target, str | PathLike):
         with _file(target) as file:
@@ -115,7 +115,7 @@ def _write(batches: Iterable[pl.DataFrame], target: IO[bytes], hash_types: tuple
 
 
 def _with_record(batch: pl.DataFrame, about: Manifest) -> pl.DataFrame:
-    """Return a batch with the columns of the documented JSON: another key than the source becomes `_id`."""
+    """Return a batch with the columns of the documented JSON; if the key is not the source, it becomes `_id`."""
     if about.key == SOURCE:
         return batch.with_columns(pl.col(SOURCE).cast(pl.String))
     named = batch.with_columns(pl.col(about.key).cast(pl.String).alias(ID))

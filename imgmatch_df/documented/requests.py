@@ -38,14 +38,13 @@ class Request:
     rows
         One mapping per record, in order, with the names of `frame`. Its `_record` is the record itself.
     hash_types
-        Names of the hash kinds asked for, or the documented default of the method.
+        Names of the requested hash kinds, or the documented default of the method.
     radius
-        The `range` of the request in bits of `hash_type`, inclusive; 0 where the request has none.
+        The `range` of the request in bits of `hash_type`, inclusive; 0 if the request has none.
     query
-        The row of `query_record`, with a null `_id` where the record has none; None for other methods than
-        `rank_images`.
+        The row of `query_record`, with a null `_id` if the record has none; None for other methods than `rank_images`.
     range
-        The `range` of the request in percent; None where it has none.
+        The `range` of the request in percent; None if it has none.
     """
 
     rows: list[Json]
@@ -63,14 +62,14 @@ class Request:
     def frame(self) -> pl.DataFrame:
         """One row per record: `_id`, `url` and `_record`, all String.
 
-        `url` is null where the record holds no image; `_base64` becomes a ``data:`` URI, so that it is never taken for
-        a path. `_record` is the JSON of the record, which carries fields of any name and type through a frame.
+        `url` is null if the record has no image; `_base64` becomes a ``data:`` URI, so that it is not parsed as a path.
+        `_record` is the JSON of the record, so that its fields may have any name and type.
         """
         return source_frame(self.rows)
 
     @cached_property
     def query_frame(self) -> pl.DataFrame | None:
-        """The row of `query` as a frame like `frame`; None where there is none."""
+        """The row of `query` as a frame like `frame`; None without a query."""
         return None if self.query is None else source_frame([self.query], ["query_record"])
 
 
@@ -90,8 +89,8 @@ def read_request(request: Document, method: Method = "visual_hash") -> Request:
     Returns
     -------
     Request
-        The `_id` of a record is kept as a string, also a duplicate, and a missing one is made. If a record has both
-        `_base64` and `_url`, `_base64` is used, because it needs no network.
+        The `_id` of a record is kept as a string, even if it is not unique; a missing one is generated. If a record has
+        both `_base64` and `_url`, `_base64` is used, because it needs no network.
 
     Raises
     ------
@@ -107,14 +106,14 @@ def read_request(request: Document, method: Method = "visual_hash") -> Request:
     (('phash',), 3)
     """
     found = read_rows(request, method)
-    _ = found.query_frame, found.frame  # which raise for records that are not JSON
+    _ = found.query_frame, found.frame  # they raise for records that are not JSON
     return found
 
 
 def read_rows(request: Document, method: Method = "visual_hash") -> Request:
-    """Return a documented request whose records are known to be JSON values, and make no frame; see `read_request`."""
+    """Return a documented request whose records are JSON values, without making frames; see `read_request`."""
     if method not in get_args(Method):
-        raise refused("method", method, "one of " + ", ".join(map(repr, get_args(Method))), "ping takes no records.")
+        raise refused("method", method, "one of " + ", ".join(map(repr, get_args(Method))), "pass no request for ping.")
     body = load_document(request, "request")
     hash_types = read_hash_types(body.get("hash_type"), method)
     range_ = body.get("range")
@@ -131,7 +130,7 @@ def read_rows(request: Document, method: Method = "visual_hash") -> Request:
 
 
 def load_document(document: Document, what: str) -> Mapping[str, Any]:
-    """Return `document` as a JSON object, parsed or read from a file where needed."""
+    """Return `document` as a JSON object; parse it, or read it from a file, if needed."""
     if isinstance(document, Mapping):
         return document
     text: object = document
@@ -142,16 +141,16 @@ def load_document(document: Document, what: str) -> Mapping[str, Any]:
             message = f"{what} {fspath(document)!r} cannot be read: {error.strerror}"
             raise ArgumentError(f"{message}\nHint: pass the path of a JSON file.") from error
     if not isinstance(text, str | bytes):
-        raise refused(what, document, "a mapping, JSON text or a path", "a pathlib.Path is read, a str is parsed.")
+        raise refused(what, document, "a mapping, JSON text or a path", "pass a pathlib.Path or JSON text.")
     try:
         body = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        hint = "a str is JSON text; for a file pass a pathlib.Path."
+        hint = "pass JSON text as a str, a file as a pathlib.Path."
         if isinstance(document, PathLike):
             what, hint = f"{what} {fspath(document)!r}", "check that the file is complete JSON in UTF-8."
         raise ArgumentError(f"{what} must be JSON, but: {error}\nHint: {hint}") from error
     if not isinstance(body, dict):
-        raise refused(what, body, "a JSON object", 'the documented body starts with {"records": […')
+        raise refused(what, body, "a JSON object", 'start the body with {"records": [, as documented.')
     return body
 
 
@@ -160,10 +159,10 @@ def _refuse_constant(name: str) -> None:
 
 
 def read_records(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the body's `records`, each of them an object."""
+    """Return the `records` of a body, a list of objects."""
     records = body.get("records")
     if not isinstance(records, list | tuple):
-        hint = f"the body has the fields {', '.join(map(repr, body)) or 'none'}."
+        hint = f"add records; the body has the fields {', '.join(map(repr, body)) or 'none'}."
         raise refused("records", records, "a list of objects", hint)
     return [read_record(record, f"records[{row}]") for row, record in enumerate(records)]
 
@@ -198,13 +197,13 @@ def record_source(record: Mapping[str, Any]) -> str | None:
 
 
 def source_row(record: Mapping[str, Any], field: str, *, make_id: bool = True) -> Json:
-    """Return the row of a record: `_id`, `url` and `_record`. A missing id is null, or made."""
+    """Return the row of a record: `_id`, `url` and `_record`. A missing id is null, or generated."""
     absent = str(uuid4()) if make_id else None
     try:
         id_ = absent if record.get("_id") is None else read_id(record["_id"], f"{field}._id")
     except ArgumentError:
         raise
-    except ValueError as error:  # more digits than Python turns into text
+    except ValueError as error:  # more digits than Python converts to text
         raise _not_json(field, error) from error
     return {ID: id_, URL: record_source(record), RECORD: record}
 

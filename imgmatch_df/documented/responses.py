@@ -47,7 +47,7 @@ class VisualHashes:
     Parameters
     ----------
     frame
-        One row per record: `_id`, `url`, `_record` as in `Request` (`_id` null where absent), `width` and `height`
+        One row per record: `_id`, `url`, `_record` as in `Request` (`_id` null if missing), `width` and `height`
         UInt32, the hashes, `status`, `detail`.
     hash_types
         Names of the hash kinds in the response.
@@ -95,7 +95,7 @@ def visual_hash_response(
     hash_types
         Names of the hash kinds to write.
     request_id
-        Id in failed records; None makes one. The documented `status` of this method has none.
+        Id in failed records; None generates one. The documented `status` of this method has none.
     source, attempts, reasons
         As for `iter_records`.
 
@@ -136,7 +136,7 @@ def remove_duplicates_response(
     hash_type
         Name of the hash kind that was compared; a row without it failed.
     request_id, proc_id
-        Ids in the response; None makes them.
+        Ids in the response; None generates them.
     source, attempts, reasons
         As for `iter_records`.
 
@@ -176,20 +176,20 @@ def rank_images_response(
     query
         One hashed row, columns as for `iter_records`.
     ranked
-        Rows nearest first, columns as for `iter_records`, and `distance` in bits, null where the row failed.
+        Rows nearest first, columns as for `iter_records`, and `distance` in bits, null if the row failed.
     seconds
         Processing time.
     hash_type
         Name of the hash kind of `distance`.
     request_id, proc_id
-        Ids in the response; None makes them.
+        Ids in the response; None generates them.
     source, attempts, reasons
         As for `iter_records`.
 
     Returns
     -------
     dict
-        `answer_distances` are percent of differing bits with one decimal; failed rows are the `skipped_records`.
+        `answer_distances` are percent of differing bits with one decimal; `skipped_records` are the failed rows.
 
     Raises
     ------
@@ -206,7 +206,7 @@ def rank_images_response(
         ranked = list(ranked)
         distances = [row[DISTANCE] for row in ranked]
     if len(queries) != 1:
-        raise refused("query_record", f"{len(queries)} rows", "one record", "each query has a response of its own.")
+        raise refused("query_record", f"{len(queries)} rows", "one record", "make one response per query.")
     (query_record,) = queries
     if "_status" in query_record:
         status = query_record["_status"]
@@ -247,9 +247,9 @@ def iter_records(
         `removed_records`.
     method
         The documented method, which decides the fields: `visual_hash` writes the hashes, `remove_duplicates` a
-        `_status` on every record and `removed_records` where there are some.
+        `_status` in every record and `removed_records` if there are some.
     hash_types
-        Names of the hash kinds asked for; a row with a null failed.
+        Names of the hash kinds to write; a row with a null in one of them has failed.
     request_id
         Id in `_status`.
     source
@@ -304,25 +304,25 @@ def parse_visual_hash_response(response: Document) -> VisualHashes:
         for name in hash_types:
             needed = status == OK
             columns[name].append(read_bits(record.get(name), documented_kind(name), f"{field}.{name}", needed=needed))
-        # Without the texts of the hashes, a thousand bytes per record that the hash columns hold.
+        # Without the texts of the hashes: they take 1,000 bytes per record, and the hash columns have them already.
         kept = {key: value for key, value in record.items() if key not in hash_types}
         own.append(source_row(kept, field, make_id=False))
     statistics = body.get("statistics")
     seconds = statistics.get("processing time") if isinstance(statistics, Mapping) else None
     if not isinstance(seconds, int | float) or isinstance(seconds, bool):
-        raise refused("statistics['processing time']", seconds, "a number of seconds", "it is a documented field.")
+        raise refused("statistics['processing time']", seconds, "a number of seconds", "pass an unchanged response.")
     frame = source_frame(own).hstack(pl.DataFrame(columns, schema=schema))
     return VisualHashes(frame, hash_types, seconds, request_id)
 
 
 @dataclass(frozen=True, slots=True)
 class RecordWriter:
-    """Turns hashed rows into the records of one response, one row at a time.
+    """Converter of hashed rows to the records of one response, one row at a time.
 
     Parameters
     ----------
     method, hash_types, request_id, source, attempts, reasons
-        As for `records.iter_records`.
+        As for `iter_records`.
     """
 
     method: Method
@@ -416,5 +416,5 @@ def _check_hashes(frame: pl.DataFrame, kind: HashKind, *, needed: bool) -> None:
     if dtype != kind.dtype:
         raise ColumnError(f"column {kind.name!r} must be {kind.dtype}, got {dtype}\nHint: from_bits reads 0/1 strings.")
     if dtype == pl.Binary and not frame[kind.name].bin.size().eq(kind.n_bytes).all():
-        message = f"column {kind.name!r} must hold {kind.n_bytes} bytes in every row"
+        message = f"column {kind.name!r} must have {kind.n_bytes} bytes in every row"
         raise ColumnError(f"{message}\nHint: hash the frame again.")

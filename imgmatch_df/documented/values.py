@@ -1,6 +1,6 @@
 """Values of the documented JSON: hashes as text of 0 and 1, distances in percent, statuses, ids.
 
-Only this file knows the unit of distances, percent of differing bits, and the texts of failures.
+The unit of distances, percent of differing bits, and the texts of failures are defined only here.
 """
 
 import json
@@ -62,7 +62,7 @@ def radius_from_range(range_: float, hash_type: str = BMH1.name) -> int:
     """
     kind = documented_kind(hash_type)
     if isinstance(range_, bool) or not isinstance(range_, int | float) or not 0 <= range_ <= 100:
-        hint = "range is a percentage of differing bits, 0 for equal hashes; a distance in bits is a radius."
+        hint = "pass a percentage of differing bits, 0 for equal hashes; a radius in bits is another unit."
         raise refused("range", range_, "a number from 0 to 100", hint)
     distances = range(kind.n_bits + 1)
     return bisect_right(distances, range_, key=lambda bits: percent_from_bits(bits, kind.name)) - 1
@@ -97,16 +97,16 @@ def read_side(value: object, field: str) -> int | None:
     """Return `_width` or `_height` in pixels."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_SIDE):
         return value
-    raise refused(field, value, "a whole number of pixels", "leave it out where it is not known.")
+    raise refused(field, value, "a whole number of pixels", "leave it out if it is unknown.")
 
 
 def read_bits(text: object, kind: HashKind, field: str, *, needed: bool) -> int | bytes | None:
     """Return a hash from its 0/1 string: int for UInt64 kinds, otherwise bytes."""
     if text is None and not needed:
         return None
-    # The pattern, because int(text, 2) also takes signs, spaces and underscores.
+    # A pattern, because int(text, 2) also accepts signs, spaces and underscores.
     if not isinstance(text, str) or not re.fullmatch(f"[01]{{{kind.n_chars}}}", text):
-        hint = f"the documented {kind.name} string has {kind.n_chars} of them."
+        hint = f"send the documented {kind.name} string unchanged."
         raise refused(field, text, f"{kind.n_chars} characters 0 or 1", hint)
     number = int(text, 2)
     return number if kind.dtype == pl.UInt64 else number.to_bytes(kind.n_bytes)

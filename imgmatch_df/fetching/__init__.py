@@ -1,1 +1,1 @@
-"""Sources to bytes: local files, http and https, object stores."""
+"""Fetching of encoded images: local files, http and https, object stores."""

@@ -1,6 +1,6 @@
-"""Byte budget of downloads: bytes that have arrived, or are arriving, and are not decoded yet.
+"""Byte budget of downloads, which limits the bytes that were received but not decoded yet.
 
-Used on the thread of one event loop, except for the release of bytes after decoding.
+It is used on the thread of one event loop, except for the release of bytes after decoding.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ class ByteBudget:
     Parameters
     ----------
     on_room
-        Called on any thread when bytes have become free that a claim waits for; must have `wake` called on the loop
+        Callback, run on any thread when there may be room for a claim that waits; it schedules `wake` on the loop
         thread.
     """
 
@@ -34,9 +34,9 @@ class ByteBudget:
         return claim
 
     def has_room(self, max_bytes: int) -> bool:
-        """Return whether another download may start: the other half of `max_bytes` is for those in flight.
+        """Return whether another download may start; half of `max_bytes` is reserved for downloads in flight.
 
-        If it returns False, `on_room` is called when that may have changed.
+        If it returns False, `on_room` is called when there may be room.
         """
         with self._lock:
             has_room = self.n_bytes < max_bytes / 2
@@ -52,8 +52,8 @@ class ByteBudget:
                 resume()
 
     def _take(self, claim: "Claim", n_bytes: int) -> bool:
-        # Bodies that are all half complete would wait for each other for ever. So the oldest one may exceed the budget,
-        # unless a complete one will be released soon; the excess is at most one body.
+        # Incomplete bodies that all wait for room would wait for ever. So the oldest one may exceed the budget, unless
+        # a complete one will be released soon; the excess is at most one body.
         with self._lock:
             fits = self.n_bytes + n_bytes <= claim.max_bytes
             if not fits and (self._n_complete or next(iter(self._arriving), None) is not claim):
@@ -64,7 +64,7 @@ class ByteBudget:
 
     def _request_wake(self, max_bytes: int) -> None:
         # Do not wake the loop after every decode: resuming all paused transfers for a few free bytes costs 0.5 ms per
-        # image; a budget that is a quarter full has enough to decode meanwhile.
+        # image. A budget that is a quarter full still has images to decode.
         self._wake_at = max(self._wake_at or 0, max_bytes / 4)
 
     def _free(self, n_bytes: int, n_complete: int) -> None:
@@ -86,7 +86,7 @@ class Claim:
     budget
         Budget that the bytes count against.
     max_bytes
-        Maximum bytes of all claims, for this one to take more.
+        Maximum bytes of all claims together when this one takes more.
     """
 
     def __init__(self, budget: ByteBudget, max_bytes: int) -> None:
@@ -95,7 +95,7 @@ class Claim:
         self._n_bytes = 0
 
     def take(self, n_bytes: int) -> bool:
-        """Take more bytes and return True; without room take none and return False."""
+        """Take `n_bytes` and return True; return False if there is no room."""
         taken = self._budget._take(self, n_bytes)
         if taken:
             self._n_bytes += n_bytes
@@ -106,7 +106,7 @@ class Claim:
         self._budget._waiting[self] = resume
 
     async def wait_and_take(self, n_bytes: int, clock: asyncio.Timeout) -> None:
-        """Wait for room and take more bytes; the wait does not count against the timeout `clock`."""
+        """Wait for room and take `n_bytes`; the wait does not count against the timeout `clock`."""
         if self.take(n_bytes):
             return
         loop = asyncio.get_running_loop()

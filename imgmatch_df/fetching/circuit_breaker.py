@@ -1,4 +1,4 @@
-"""Circuit breaker for hosts: the rows of a host that does not respond fail at once instead of after a timeout each."""
+"""Circuit breaker for hosts, so that the rows of a host that does not respond fail without a timeout each."""
 
 from collections import OrderedDict
 from typing import Final, NamedTuple
@@ -23,9 +23,9 @@ class CircuitBreaker:
     """The hosts that recently sent no complete response. Used on one thread.
 
     The circuit of a host opens when at least 8 requests in a row, over at least 10 seconds, had no complete response:
-    no connection, or one that ended or timed out before the last byte. While it is open, for 30 seconds, the host gets
-    no requests. Then it gets one request while the others wait: a response closes the circuit, no response opens it
-    again.
+    there was no connection, or it ended or timed out before the last byte. The circuit is open for 30 seconds, during
+    which no request is sent to the host. Then it is half-open, and one request at a time is sent: a response closes the
+    circuit, a request without a response opens it again.
     """
 
     def __init__(self) -> None:
@@ -56,12 +56,12 @@ class CircuitBreaker:
             self._silences.popitem(last=False)
 
     def is_open(self, host: str, now: float) -> bool:
-        """Return whether `host` gets no requests."""
+        """Return whether no request may be sent to `host`."""
         silence = self._silences.get(host)
         return silence is not None and now < silence.open_until
 
     def is_half_open(self, host: str, now: float) -> bool:
-        """Return whether `host` gets one request at a time."""
+        """Return whether one request at a time may be sent to `host`."""
         silence = self._silences.get(host)
         return silence is not None and 0 < silence.open_until <= now
 

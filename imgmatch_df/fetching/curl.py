@@ -12,7 +12,7 @@ from imgmatch_df.threads import in_daemon_thread
 
 _DNS_TTL_S: Final = 60
 _MAX_RESOLVED: Final = 1024
-# A look-up takes a thread for as long as the resolver of the system does: half a minute if no DNS server responds.
+# A look-up occupies a thread until the resolver of the system returns: half a minute if no DNS server responds.
 _MAX_LOOKUPS: Final = 64
 
 # Callback, run on the loop thread when a transfer has ended: code of libcurl (0 for a complete response) and message.
@@ -79,9 +79,9 @@ class ConnectionPool:
         return _blocked(ip) if self._check and blocked_reason(ip) is not None else None
 
     def is_quiet(self, ends: Ends, opened: list[int]) -> bool:
-        """Return whether a connection may be used: not if the server has sent bytes that no request asked for.
+        """Return whether a connection may be used: not if the server has sent bytes that belong to no request.
 
-        They would be taken for the response to the next request, and each response for that to the request after it.
+        They would be parsed as the response to the next request, and each response as that to the request after it.
 
         Parameters
         ----------
@@ -94,7 +94,7 @@ class ConnectionPool:
         fd = next((fd for fd in opened if _ports(fd) == ends[2:]), None)
         if fd is None:
             return ends not in self._socket_of or not _has_bytes(self._socket_of[ends])
-        self._socket_of.pop(self._ends_of.get(fd, ()), None)  # of a closed connection with the same descriptor
+        self._socket_of.pop(self._ends_of.get(fd, ()), None)  # closed, with the same descriptor
         self._ends_of[fd], self._socket_of[ends] = ends, fd
         return True
 
@@ -144,7 +144,7 @@ class ConnectionPool:
                 self._loop.remove_writer(fd)
 
     def _set_timer(self, wait_ms: int) -> None:
-        """Call libcurl in `wait_ms`; not at all if that is negative."""
+        """Schedule a call of libcurl in `wait_ms`; cancel it if that is negative."""
         if wait_ms < 0:
             self._due = None
             return
@@ -227,10 +227,10 @@ def _look_up(host: str) -> list[tuple[socket.AddressFamily, str]]:
 
 
 async def _resolve_for_curl(host: str, port: int, lookups: asyncio.Semaphore, *, check: bool) -> str:
-    # Not the resolver of libcurl: exit would wait for its thread, however long a look-up takes.
+    # The resolver of libcurl is not used: exit would wait for its thread, however long a look-up takes.
     async with lookups:
         found = [ip for _, ip in await in_daemon_thread(lambda: _look_up(host))]
     allowed = [ip for ip in found if not check or blocked_reason(ip) is None]
     if not allowed:
         raise BlockedAddressError(_blocked(found[0], host))
-    return f"+{host}:{port}:{','.join(allowed)}"  # with the plus, libcurl drops the entry after a minute
+    return f"+{host}:{port}:{','.join(allowed)}"  # the plus sign makes libcurl drop the entry after a minute

@@ -25,8 +25,8 @@ _STATUS_OF_ERRNO: Final = {
 def read_file(path: str, options: Options) -> bytes | Failure:
     """Return the content of a file, or why it cannot be read.
 
-    Only regular files are read, and at most the size that the file had when it was opened: a device, a FIFO or a
-    growing file neither blocks nor fills the memory.
+    Only regular files are read, and at most the size that the file had when it was opened, so that a device, a FIFO or
+    a growing file neither blocks nor fills the memory.
 
     Parameters
     ----------

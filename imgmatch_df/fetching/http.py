@@ -1,7 +1,7 @@
 """Transport for http and https; safe for URLs from untrusted sources.
 
-Each connection goes to an IP address that is checked at the moment of connecting. So neither a host name that resolves
-to another address later nor a redirect reaches a private network.
+Each connection goes to an IP address that is checked at the moment of connecting. So neither a redirect nor a host
+name that resolves to another IP address later reaches a private network.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from functools import wraps
 from importlib.metadata import version
 from itertools import chain
 from math import inf
-from typing import Any, Concatenate, Final, ParamSpec
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
 
 import pycurl
 
@@ -45,18 +45,18 @@ _OPTIONS: Final[dict[int, Any]] = {
     pycurl.HTTPHEADER: _REQUEST_HEADERS,
     pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,  # in HTTP/2, a paused body blocks the others of its connection
     pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
-    pycurl.FOLLOWLOCATION: 0,  # redirects are followed here, after a check of the target
+    pycurl.FOLLOWLOCATION: 0,  # followed by `_follow_or_finish`, which checks the target
     pycurl.PATH_AS_IS: 1,  # `clean_url` has normalised it
-    pycurl.PROXY: "",  # a proxy of the environment would connect to addresses that were not checked
+    pycurl.PROXY: "",  # a proxy of the environment would connect to IP addresses that were not checked
     pycurl.NETRC: pycurl.NETRC_IGNORED,
-    pycurl.HTTP_CONTENT_DECODING: 0,  # decompressed here, piece by piece
+    pycurl.HTTP_CONTENT_DECODING: 0,  # decompressed by `make_decompressor`, piece by piece
     pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
     pycurl.BUFFERSIZE: 1 << 17,
     pycurl.NOSIGNAL: 1,
 }
 _MAX_HEADER_BYTES: Final = 1 << 16  # libcurl ends a header at 300 KB, with the code of a lost connection
-# A callback costs 5 us, and libcurl calls it 100,000 times before it returns if a fast server sends small chunks. After
-# this many small chunks the transfer is paused for one turn of the loop, and libcurl joins the chunks that it has.
+# A callback costs 5 us, and a fast server with small chunks causes 100,000 in a row. After this many, the transfer is
+# paused for one turn of the loop, in which libcurl joins chunks.
 _SMALL_CHUNK_BYTES: Final = 4096
 _MAX_SMALL_CHUNKS: Final = 64
 _MAX_MS: Final = (1 << 31) - 1
@@ -89,8 +89,8 @@ class HttpClient:
         self._circuits = circuits
         # Two pools: a connection to a private network, which one expression allows, must not serve another expression.
         self._pools = {allowed: ConnectionPool(loop, allow_private_networks=allowed) for allowed in (False, True)}
-        self._idle: dict[bool, list[_Attempt]] = {allowed: [] for allowed in self._pools}
-        self._in_flight: set[_Attempt] = set()
+        self._idle: dict[bool, list[_HttpAttempt]] = {allowed: [] for allowed in self._pools}
+        self._in_flight: set[_HttpAttempt] = set()
         self._deadline_timer: asyncio.TimerHandle | None = None
 
     @staticmethod
@@ -98,12 +98,12 @@ class HttpClient:
         """Return scheme, host and port of a URL in normal form."""
         return origin_of(url)
 
-    def start(self, url: str, options: Options, claim: Claim, on_done: OnDone) -> "_Attempt":
+    def start(self, url: str, options: Options, claim: Claim, on_done: OnDone) -> "_HttpAttempt":
         """Start one attempt to fetch a URL, including at most five redirects; see `Transport.start`."""
         idle = self._idle[options.allow_private_networks]
         if not idle:
             pool = self._pools[options.allow_private_networks]
-            idle.append(_Attempt(self._loop, pool, self._circuits, self._in_flight, idle))
+            idle.append(_HttpAttempt(self._loop, pool, self._circuits, self._in_flight, idle))
         attempt = idle.pop()
         attempt.start(url, options, claim, on_done)
         if self._deadline_timer is None:
@@ -143,26 +143,27 @@ class _Exchange:
 
     url: HttpUrl
     opened: list[int] = field(default_factory=list)  # descriptors of the sockets opened for it
-    is_stray: bool = False  # not sent: the connection had bytes that no request asked for
+    is_stray: bool = False  # not sent, because the connection had bytes of no request
     refused: Failure | Retryable | None = None  # why a socket was not opened
     header: ResponseHeader | None = None
-    outcome: HttpUrl | Outcome | BaseException | None = None  # as soon as the response determines it
+    outcome: HttpUrl | Outcome | BaseException | None = None  # when the response determines it
     decompress: Callable[[bytes], Iterator[bytes]] = not_compressed  # set with the header
     n_small: int = 0  # small chunks so far
-    # A chunk that was paused: its remaining pieces, and its length, since libcurl passes it again.
+    # A paused chunk: its remaining pieces, and its length, because libcurl passes it again.
     pending: Iterator[bytes] | None = None
     n_pending_bytes: int = 0
     left_s: float | None = None  # time until the deadline, while the attempt waits for the byte budget
 
 
 P = ParamSpec("P")
+LoopCallback: TypeAlias = Callable[Concatenate["_HttpAttempt", P], None]
 
 
-def _fails_attempt(callback: Callable[Concatenate["_Attempt", P], None]) -> Callable[Concatenate["_Attempt", P], None]:
+def _fails_attempt(callback: LoopCallback[P]) -> LoopCallback[P]:
     """Decorate a loop callback: fail the attempt if the callback raises; otherwise it would never complete."""
 
     @wraps(callback)
-    def call(attempt: "_Attempt", /, *args: P.args, **kwargs: P.kwargs) -> None:
+    def call(attempt: "_HttpAttempt", /, *args: P.args, **kwargs: P.kwargs) -> None:
         try:
             callback(attempt, *args, **kwargs)
         except Exception as error:
@@ -172,7 +173,7 @@ def _fails_attempt(callback: Callable[Concatenate["_Attempt", P], None]) -> Call
     return call
 
 
-class _Attempt:
+class _HttpAttempt:
     """One attempt to fetch a URL. Reused after it has finished: configuring a curl handle takes 30 us.
 
     Parameters
@@ -195,8 +196,8 @@ class _Attempt:
         loop: asyncio.AbstractEventLoop,
         pool: ConnectionPool,
         circuits: CircuitBreaker,
-        in_flight: "set[_Attempt]",
-        idle: "list[_Attempt]",
+        in_flight: "set[_HttpAttempt]",
+        idle: "list[_HttpAttempt]",
     ) -> None:
         self.deadline = 0.0
         self._loop = loop
@@ -222,7 +223,7 @@ class _Attempt:
 
     @_fails_attempt
     def start(self, url: str, options: Options, claim: Claim, on_done: OnDone) -> None:
-        """Start with a URL."""
+        """Start the attempt with the request for `url`."""
         self._fetch = _Fetch(options, claim, on_done, self._loop.time() + options.timeout_s)
         self.deadline = self._fetch.end
         self._in_flight.add(self)
@@ -238,7 +239,7 @@ class _Attempt:
         self._finish(None)
 
     def fail(self, error: Exception) -> bool:
-        """Finish soon with a bug; return False if the attempt has finished already."""
+        """Finish on the next turn of the loop, with a bug; return False if the attempt has finished already."""
         if self in self._in_flight:
             self._soon = self._loop.call_soon(self._finish, error)
             return True
@@ -321,9 +322,9 @@ class _Attempt:
             self._soon = self._loop.call_soon(self._finish, _libcurl_failure(error.args[-1]))
 
     def _open_socket(self, _purpose: int, destination: Any) -> Any:
-        """Return a socket for an IP address that libcurl is about to connect to: the check that nothing bypasses."""
-        family, kind, protocol, address = destination
-        refused = self._pool.refuse(str(address[0]))
+        """Check an IP address that libcurl is about to connect to, and return a socket; all connections pass here."""
+        family, kind, protocol, sockaddr = destination
+        refused = self._pool.refuse(str(sockaddr[0]))
         if refused is not None:
             self._exchange.refused = Failure("fetch_blocked", refused)
             return pycurl.SOCKET_BAD
@@ -354,11 +355,11 @@ class _Attempt:
         return exchange.outcome
 
     def _take_chunk(self, chunk: bytes) -> Any:
-        """Take a chunk of the body: None if done, `WRITEFUNC_PAUSE` to get it again, perhaps with more bytes."""
+        """Take a chunk of the body; return None, `_ABORT`, or `WRITEFUNC_PAUSE` to get it again with later bytes."""
         exchange, fetch = self._exchange, self._fetch
         try:
             if self._check_header() is not None:
-                # A complete body leaves the connection usable; the rest of a longer one is not worth waiting for.
+                # If the chunk is the whole body, the connection can be used again; a longer body is not received.
                 return None if exchange.header is not None and exchange.header.n_bytes == len(chunk) else _ABORT
             if exchange.header is None:
                 exchange.outcome = _NOT_HTTP
@@ -463,9 +464,8 @@ class _Attempt:
             return _libcurl_failure(message)
         if header is None:
             if sum(map(len, self._lines)) > _MAX_HEADER_BYTES:
-                return Failure(
-                    "fetch_failed", f"the response is not HTTP: its header exceeds {_MAX_HEADER_BYTES:,} bytes"
-                )
+                detail = f"the response is not HTTP: its header exceeds {_MAX_HEADER_BYTES:,} bytes"
+                return Failure("fetch_failed", detail)
             return _lost("the connection ended before a response")
         of = "" if header.n_bytes is None else f" of {header.n_bytes:,}"
         return _lost(f"the connection ended after {len(self._fetch.body):,}{of} bytes")
@@ -480,7 +480,7 @@ def _trusted_certificates() -> dict[int, Any]:
         return {} if paths.capath is None else {pycurl.CAPATH: paths.capath}
     if paths.openssl_capath_env in os.environ and paths.capath is not None:
         return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: paths.capath}
-    # No folder: with one, libcurl would read the file again for each connection.
+    # CAPATH is unset, because with it libcurl reads the file again for each connection.
     return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: None}
 
 

@@ -29,7 +29,7 @@ _NOT_REMOTE: Final = frozenset(
      "file", "filecache", "generic", "git", "libarchive", "local", "memory", "pyscript", "reference", "root",
      "simplecache", "tar", "zip")
 )  # fmt: skip
-# Each filesystem has its own connections. Credentials that expire lead to a new one each time.
+# Each filesystem has its own connections. New credentials, such as those that replace expired ones, need a new one.
 _MAX_FILESYSTEMS: Final = 32
 _FIRST_PIECE: Final = 1 << 20  # bytes; most images are smaller, and take one request
 _PIECE: Final = 1 << 23
@@ -61,7 +61,7 @@ class ObjectStoreClient(TaskTransport):
         storage_options = options.storage_options or StorageOptions()
         key = (scheme, storage_options, authority)
         if key not in self._filesystems:
-            # In a thread: some take seconds to construct (boto).
+            # In a thread, because some take seconds to construct (boto).
             making = in_daemon_thread(lambda: _make_filesystem(scheme, url, storage_options))
             self._filesystems[key] = asyncio.create_task(making)
             if len(self._filesystems) > _MAX_FILESYSTEMS:
@@ -121,7 +121,7 @@ def _needs_extra(scheme: str, why: str = "") -> Failure:
 async def _read(
     filesystem: FileSystem, url: str, options: Options, claim: Claim, clock: asyncio.Timeout
 ) -> Fetched | Failure:
-    path = filesystem._strip_protocol(url)  # the only way; fsspec documents it for implementers
+    path = filesystem._strip_protocol(url)  # private, but documented for implementers; there is no public function
     try:
         first = await _call(filesystem, "cat_file", path, start=0, end=min(_FIRST_PIECE, options.max_bytes + 1))
     except (FileNotFoundError, PermissionError):

@@ -1,7 +1,7 @@
 """Table of IP networks that are not on the public internet.
 
-Stricter than `ipaddress.is_global`: an IPv6 address that contains an IPv4 address is judged by the latter, and IPv6
-networks that are not assigned are blocked.
+It is stricter than `ipaddress.is_global`: of an IPv6 address that contains an IPv4 address, the latter is checked, and
+IPv6 networks that are not assigned are blocked.
 """
 
 import ipaddress
@@ -49,7 +49,7 @@ _CONTAINS_IPV4: Final = [
 def blocked_reason(ip: str) -> str | None:
     """Return why the IP address `ip` is not on the public internet, None if it is.
 
-    IPv6 addresses that contain an IPv4 address (mapped, compatible, NAT64, 6to4) are judged by the latter.
+    Of IPv6 addresses that contain an IPv4 address (mapped, compatible, NAT64, 6to4), the latter is checked.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Dispatch of sources by kind: paths, base64 and bytes are read here, URLs by the download scheduler."""
+"""Dispatch of sources by kind: this module reads paths, base64 and bytes, the download scheduler reads URLs."""
 
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.files import read_file
@@ -13,8 +13,8 @@ def read_source(value: str | bytes | memoryview | None, options: Options) -> byt
     Parameters
     ----------
     value
-        One value of a column: text (see `sources.parse_source`), the image itself as bytes or anything else with the
-        buffer protocol (a `pyarrow.Buffer` is passed on without a copy), or None for null.
+        One value of a column: text (see `sources.parse_source`), the image itself as bytes or another object with the
+        buffer protocol (a `pyarrow.Buffer` is not copied), or None for null.
     options
         `max_bytes`, `base_dir`, `schemes` and, for URLs, the options of fetching apply.
 

@@ -60,7 +60,7 @@ class ResponseHeader(NamedTuple):
 def parse_header(lines: Iterable[bytes]) -> ResponseHeader | None:
     """Return the header of a response, None while it is incomplete.
 
-    Interim responses (HTTP 1xx) before it are skipped, except 101, after which the connection does not speak HTTP.
+    Interim responses (HTTP 1xx) before it are skipped, except 101, after which the connection uses another protocol.
     Trailer fields, which follow a chunked body, are ignored.
     """
     status, fields = 0, dict[str, str]()
@@ -70,7 +70,7 @@ def parse_header(lines: Iterable[bytes]) -> ResponseHeader | None:
             if status >= 200 or status == 101:
                 return ResponseHeader(status, fields)
             is_first = True
-        elif is_first:  # not by its beginning: a field may be named HTTP/ as well
+        elif is_first:  # not detected by its text: a field may be named HTTP/ as well
             found = _STATUS.match(line)
             status, fields, is_first = int(found[1]) if found else 0, {}, False
         else:
@@ -109,7 +109,7 @@ def not_compressed(chunk: bytes) -> Iterator[bytes]:
 
 
 def make_decompressor(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
-    """Return a function that decompresses chunks of a body piece by piece, so that a bomb stops at `max_bytes`."""
+    """Return a function that decompresses chunks of a body piece by piece, so that it can be stopped at `max_bytes`."""
     if not encoding:
         return not_compressed
     stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib

@@ -1,6 +1,6 @@
 """Retry policy: which failed attempts are repeated, and after how long.
 
-All of it is here: the transports report failures, the scheduler waits.
+All rules are in this module: transports only report failures, and the scheduler only waits.
 """
 
 import random
@@ -20,11 +20,11 @@ class RetryPolicy:
     Parameters
     ----------
     first_wait_s
-        Longest wait before the second attempt, in seconds; it doubles with each further attempt.
+        Maximum wait before the second attempt, in seconds; it doubles with each further attempt.
     max_doublings
         Maximum number of doublings.
     min_jitter
-        Smallest fraction of the wait that is used. The fraction is random, so that requests that failed together are
+        Minimum fraction of the wait that is used. The fraction is random, so that requests that failed together are
         not repeated together.
     http_statuses
         HTTP statuses after which a request is repeated.
@@ -44,7 +44,7 @@ _STATUSES_WITH_ATTEMPTS: Final = ("not_found", "fetch_timeout", "fetch_failed")
 
 
 class Retryable(NamedTuple):
-    """Failure of one attempt that another attempt may not have.
+    """Failure of one attempt, after which another attempt may succeed.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Retryable(NamedTuple):
     responded
         Whether the server sent a complete response, of any status.
     host
-        Scheme, host and port of the server, if a redirect led to another one than that of the URL.
+        Scheme, host and port of the server, if a redirect led to another server than that of the URL.
     """
 
     failure: Failure
@@ -78,7 +78,7 @@ def next_wait(
     max_attempts
         The option `attempts`.
     timeout_s
-        The option `timeout_s`. A server that requests a longer wait gets no other attempt.
+        The option `timeout_s`. If the server requests a longer wait, there is no other attempt.
     is_host_down
         Whether the circuit breaker refuses requests to the host.
     """
@@ -124,5 +124,5 @@ def parse_retry_after(text: str) -> float | None:
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether an exception of a client library may be absent from the next attempt."""
+    """Return whether the next attempt may succeed after an exception of a client library."""
     return isinstance(error, OSError) or _TRANSIENT_NAME.search(type(error).__name__) is not None

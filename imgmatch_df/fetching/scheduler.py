@@ -30,9 +30,9 @@ from imgmatch_df.sources import Fetched
 _N_RESERVED: Final = 4
 # A row that fails without a request takes 20 us: 100,000 of them in a row would delay all requests by 2 s.
 _MAX_REFUSED_AT_ONCE: Final = 200
-# On Windows the loop watches at most 512 sockets (select), and it has some of its own.
+# On Windows the loop watches at most 512 sockets (select), some of which it needs itself.
 _MAX_CONNECTIONS: Final = 480 if sys.platform == "win32" else sys.maxsize
-_MAX_CLOSE_S: Final = 5.0  # it takes milliseconds, unless the machine is busy
+_MAX_CLOSE_S: Final = 5.0  # closing takes milliseconds, unless the machine is busy
 
 Result: TypeAlias = Fetched | Failure
 # Callback, run on the loop thread exactly once per URL: index, result, release. The result is None if the caller
@@ -67,7 +67,7 @@ class Download:
         self._ready: deque[str] = deque()
         self._full: set[str] = set()
         for index, url in enumerate(urls):
-            # On the thread of the caller, where an error of an import can be raised.
+            # On the thread of the caller, which can raise the error of an import.
             host = load_transport(scheme_of(url)).origin_of(url)
             self._hosts.append(host)
             self._queues.setdefault(host, deque()).append(index)
@@ -353,7 +353,7 @@ def fetch(url: str, options: Options) -> Result:
 
 
 def shared_scheduler() -> Scheduler:
-    """Return the scheduler of this process; it is made at the first call, and again in a forked child."""
+    """Return the scheduler of this process; the first call makes it, and the first call in a forked child."""
     global _scheduler
     with _lock:
         if _scheduler is None:

@@ -46,7 +46,7 @@ class Transport(Protocol):
 
     @staticmethod
     def origin_of(url: str) -> str:
-        """Return the host of a URL, by which connections are counted and silent hosts are recorded."""
+        """Return the host of a URL, by which connections and failures to respond are counted."""
 
     def start(self, url: str, options: Options, claim: Claim, on_done: OnDone) -> Attempt:
         """Start one attempt to fetch a URL; return at once.
@@ -54,7 +54,7 @@ class Transport(Protocol):
         Parameters
         ----------
         url
-            As it stands in the column, white space removed.
+            The text of the column, without surrounding white space.
         options
             The transport applies `timeout_s`, `max_bytes` and `allow_private_networks`.
         claim

@@ -1,4 +1,4 @@
-"""Normal form of http and https URLs: URLs as people write them, converted to what is sent to a server."""
+"""Normal form of http and https URLs, because people write many URLs in a form that servers do not accept."""
 
 import ipaddress
 import re

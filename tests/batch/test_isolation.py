@@ -122,7 +122,7 @@ def test_memory_is_taken_from_the_budget_of_this_process(decoders, encoded, monk
     assert noted._n_bytes == 0
 
 
-def test_a_lane_declines_what_is_too_large_and_the_next_one_takes_it(decoders):
+def test_an_image_too_large_for_a_lane_is_declined_and_hashed_in_the_next(decoders):
     out = empty_row((BMH1, PHASH))
     image = jpeg(draw(3, 2400, 1600))
     small = Lane(NotedBudget(), max_bytes=17_000_000)
@@ -137,7 +137,7 @@ def test_a_lane_declines_what_is_too_large_and_the_next_one_takes_it(decoders):
     assert os.getpriority(os.PRIO_PROCESS, low) > os.getpriority(os.PRIO_PROCESS, 0)
 
 
-def test_a_lane_declines_what_takes_too_long(decoders, encoded):
+def test_an_image_too_slow_for_a_lane_is_declined(decoders, encoded):
     both(decoders, encoded[0])
     victim = decoders._free[-1]
     os.kill(victim._pid, signal.SIGSTOP)
@@ -163,12 +163,12 @@ def test_a_killed_fork_server_is_replaced(encoded):
         running.hash_image(encoded[0], OPTIONS, out)
 
 
-def test_decoders_that_cannot_decode_say_why(encoded, monkeypatch, tmp_path):
+def test_decoders_that_cannot_start_raise_the_reason(encoded, monkeypatch, tmp_path):
     text = "from imgmatch_df.batch import image_hashes\nimage_hashes.sample_images = lambda: [b'no image']\n"
     (tmp_path / "sitecustomize.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     running = Decoders()
-    with pytest.raises(DecodersUnavailableError, match="a sample image is not decoded") as error:
+    with pytest.raises(DecodersUnavailableError, match="a sample image cannot be decoded") as error:
         running.hash_image(encoded[0], OPTIONS, empty_row((BMH1, PHASH)))
     assert "Hint:" in str(error.value)
     running.close()

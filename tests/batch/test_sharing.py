@@ -254,7 +254,7 @@ def test_sharing_costs_no_stat_and_no_thread(paths, monkeypatch, statement, engi
     assert len(starts) == 1
 
 
-def test_threads_of_a_user_share_nothing_wrongly(paths, encoded):
+def test_threads_of_the_caller_share_no_wrong_batches(paths, encoded):
     frames = [paths, pl.DataFrame({"url": encoded}), paths.reverse()]
     exprs = two()
     expected = [frame.select(*exprs) for frame in frames]
@@ -297,7 +297,7 @@ def test_a_statement_holds_few_batches(paths, monkeypatch):
     assert 0 < most <= 3 * sharing._MAX_HELD  # those held, and those at work
 
 
-def test_one_expression_alone_looks_at_no_stack(paths, monkeypatch):
+def test_a_single_expression_reads_no_stack(paths, monkeypatch):
     monkeypatch.setattr(sharing, "Running", None)
     gc.collect()
     paths.select(pl.col("url").imgmatch.phash(max_bytes=10**6 + 1))
@@ -363,7 +363,7 @@ def test_expressions_and_queries_work_in_another_process(paths, tmp_path):
         assert n_rows == 3 * len(paths)
 
 
-def test_what_travels_holds_no_locks():
+def test_pickled_expressions_contain_no_locks():
     """Without Polars' own wrapper, which only cloudpickle can pickle."""
     options = imgmatch_df.options.make_options(storage_options={"secret": "s"}, max_pixels=10**6)
     dtype = pl.Struct(batch_fields(["phash"]))

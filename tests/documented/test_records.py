@@ -146,7 +146,7 @@ def answer(request, method="visual_hash", **options):
 
 
 @pytest.mark.parametrize("spell", [dict, json.dumps, lambda body: json.dumps(body).encode()])
-def test_documented_visual_hash_response_comes_back_unchanged(spell):
+def test_documented_visual_hash_response_round_trips(spell):
     parsed = responses.parse_visual_hash_response(spell(VISUAL_HASH))
     expected = pl.DataFrame(
         [(400, 400, int(BMH1_BITS, 2).to_bytes(121, "big"), int(PHASH_BITS, 2))],
@@ -227,7 +227,7 @@ def test_documented_ping():
 
 
 @given(st.lists(UNKNOWN_FIELDS, max_size=5))
-def test_unknown_fields_come_back_unchanged_and_in_their_order(fields):
+def test_unknown_fields_are_returned_unchanged_and_in_order(fields):
     body = {"records": [{"_url": "a.jpg", **own} for own in fields]}
     for request in (body, json.dumps(body)):
         got = answer(request)["records"]
@@ -269,21 +269,21 @@ def test_ids_are_kept_as_strings(given_id, kept):
     assert [record["_id"] for record in answer(body)["records"]] == [kept, kept]
 
 
-def test_absent_ids_are_made_and_differ():
+def test_missing_ids_are_generated_and_differ():
     frame = requests.read_request({"records": [{"_url": "a"}, {"_url": "a", "_id": None}, {"_url": "a"}]}).frame
     ids = frame["_id"].to_list()
     assert len(set(ids)) == 3
     assert [str(UUID(made, version=4)) for made in ids] == ids
 
 
-def test_a_query_is_not_given_an_id():
+def test_no_id_is_generated_for_a_query():
     body = {"query_record": {"_url": "q"}, "records": []}
     assert requests.read_request(body, "rank_images").query_frame["_id"].to_list() == [None]
     body = {"query_record": {"_url": "q", "_id": 9}, "records": []}
     assert requests.read_request(body, "rank_images").query_frame["_id"].to_list() == ["9"]
 
 
-def test_the_request_is_left_as_it_was():
+def test_the_request_is_not_changed():
     body = {"records": [{"_url": "a", "nested": {"x": [1]}}], "hash_type": ["phash"]}
     before = json.dumps(body)
     answer(body)
@@ -337,12 +337,12 @@ def test_source_of_a_record(record, source):
     assert json.loads(frame["_record"][0]) == record
 
 
-def test_base64_is_never_taken_for_a_path():
+def test_base64_is_never_parsed_as_a_path():
     frame = requests.read_request({"records": [{"_base64": "photos/a"}]}).frame
     assert parse_source(frame["url"][0]).kind == "base64"
 
 
-def test_base64_comes_back_as_it_came():
+def test_base64_is_returned_unchanged():
     (record,) = answer({"records": [{"_base64": "AAAA", "x": 1}]})["records"]
     assert record["_base64"] == "AAAA"
     assert "_url" not in record
@@ -383,7 +383,7 @@ def test_text_of_other_failures(record, status, text):
 
 
 @pytest.mark.parametrize("status", [status for status in schema.STATUSES if status != "ok"])
-def test_reasons_stand_beside_the_documented_text_where_they_are_wanted(status):
+def test_reasons_are_added_to_the_documented_text_on_request(status):
     plain = failed_record({"_url": "a.jpg"}, status, "a detail")["records"][0]["_status"]
     response = failed_record({"_url": "a.jpg"}, status, "a detail", reasons=True)
     assert response["records"][0]["_status"] == {**plain, "reason": status, "detail": "a detail"}
@@ -433,7 +433,7 @@ def test_a_request_id_is_made_for_failed_records():
     UUID(made.pop())
 
 
-def test_remove_duplicates_keeps_failed_rows_and_says_so():
+def test_remove_duplicates_keeps_failed_rows_and_reports_them():
     frame = hashed(requests.read_request(REMOVE_DUPLICATES_REQUEST).frame, statuses=["ok", "ok", "not_found"])
     response = responses.remove_duplicates_response(with_removed(frame, [0, 2], [[1], []]), seconds=0)
     kept, failed = response["records"]
@@ -468,7 +468,7 @@ def test_rank_images_with_nothing_skipped_and_phash():
     assert response["query_records"] == [{"_url": "q", "x": 1, "_id": "5", "_width": 400, "_height": 300}]
 
 
-def test_a_failed_query_is_an_error_that_says_so():
+def test_a_failed_query_is_an_error():
     body = {"query_record": {"_url": "http://dead/"}, "records": [{"_url": "a"}]}
     request = requests.read_request(body, "rank_images")
     query = hashed(request.query_frame, statuses=["fetch_failed"])
@@ -484,7 +484,7 @@ def test_a_failed_query_is_an_error_that_says_so():
 # An earlier answer sent again
 
 
-def test_fields_of_an_earlier_answer_are_replaced():
+def test_fields_of_an_earlier_response_are_replaced():
     earlier = {
         "_url": "a.jpg",
         "_status": {"code": 400, "text": "old"},
@@ -546,7 +546,7 @@ def test_absent_columns_are_named(change, message):
     ("columns", "message"),
     [
         ({"phash": pl.Series([-1], dtype=pl.Int64)}, "'phash' must be UInt64, got Int64"),
-        ({"bmh1": pl.Series([b"short"])}, "'bmh1' must hold 121 bytes"),
+        ({"bmh1": pl.Series([b"short"])}, "'bmh1' must have 121 bytes"),
         ({"bmh1": pl.Series(["0101"])}, "'bmh1' must be Binary, got String"),
         ({"_record": pl.Series([1])}, "'_record' must be String or Binary, got Int64"),
     ],
@@ -571,8 +571,8 @@ def test_verb_columns_are_needed():
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({}, "records must be a list of objects, got None\nHint: the body has the fields none"),
-        ({"record": []}, "records must be .*\nHint: the body has the fields 'record'"),
+        ({}, "records must be a list of objects, got None\nHint: add records; the body has the fields none"),
+        ({"record": []}, "records must be .*\nHint: add records; the body has the fields 'record'"),
         ({"records": {"_url": "a"}}, "records must be a list"),
         ({"records": "a.jpg"}, "records must be a list"),
         ({"records": [{"_url": "a"}, "b.jpg"]}, r"records\[1\] must be an object, got 'b.jpg'"),
@@ -592,7 +592,7 @@ def test_verb_columns_are_needed():
         ({"records": [], "range": math.nan}, "range must be"),
         ({"records": [], "range": True}, "range must be"),
         ({"records": [], "range": "5"}, "range must be a number from 0 to 100, got '5'"),
-        ({"records": [], "range": 101}, "range must be .*\nHint: range is a percentage"),
+        ({"records": [], "range": 101}, "range must be .*\nHint: pass a percentage"),
         ({"records": [], "range": 10**400}, "range must be"),
         ('{"records": [], "range": 1e999}', "range must be"),
         ('{"records": [{"x": NaN}]}', "request must be JSON, but: NaN"),
@@ -613,7 +613,7 @@ def test_mistakes_in_a_request_name_the_field(body, message):
     assert len(str(caught.value)) < 400
 
 
-def test_mistakes_that_only_some_methods_have(tmp_path: Path):
+def test_mistakes_in_requests_of_some_methods(tmp_path: Path):
     with pytest.raises(ArgumentError, match="hash_type must be one kind of"):
         requests.read_request({"records": [], "hash_type": ["bmh1", "phash"]}, "remove_duplicates")
     with pytest.raises(ArgumentError, match="query_record must be an object, got None"):
@@ -693,7 +693,7 @@ def included(range_, name):
 
 
 @KINDS
-def test_a_distance_as_it_is_shown_is_within_itself(name):
+def test_a_shown_distance_is_within_the_same_range(name):
     kind = kinds.hash_kind(name)
     for bits in range(kind.n_bits + 1):
         shown = values.percent_from_bits(bits, name)
@@ -707,7 +707,7 @@ def test_a_distance_as_it_is_shown_is_within_itself(name):
 
 
 @KINDS
-def test_every_range_with_one_decimal_includes_what_is_shown_within_it(name):
+def test_a_range_with_one_decimal_includes_every_distance_shown_within_it(name):
     for tenths in range(1001):
         assert values.radius_from_range(tenths / 10, name) == included(tenths / 10, name)[-1]
     for percent in range(101):
@@ -718,7 +718,7 @@ def test_every_range_with_one_decimal_includes_what_is_shown_within_it(name):
 
 @KINDS
 @given(range_=st.floats(0, 100) | st.integers(0, 100))
-def test_a_range_includes_what_is_shown_within_it(name, range_):
+def test_a_range_includes_every_distance_shown_within_it(name, range_):
     within = included(range_, name)
     assert within == list(range(values.radius_from_range(range_, name) + 1))
 

@@ -12,7 +12,7 @@ def silent(breaker, n_requests, started, now, host=HOST):
         breaker.fail(host, LATE, started, now)
 
 
-def test_it_takes_so_many_requests_and_so_much_time():
+def test_a_circuit_opens_after_enough_requests_and_enough_time():
     breaker = CircuitBreaker()
     silent(breaker, N_SILENT - 1, 0.0, SILENT_S)
     assert breaker.refuse(HOST, SILENT_S) is None
@@ -26,7 +26,7 @@ def test_it_takes_so_many_requests_and_so_much_time():
     assert breaker.refuse("http://other:80", SILENT_S) is None
 
 
-def test_any_response_closes_it():
+def test_a_response_closes_the_circuit():
     breaker = CircuitBreaker()
     silent(breaker, N_SILENT, 0.0, SILENT_S)
     assert breaker.is_open(HOST, SILENT_S)
@@ -36,7 +36,7 @@ def test_any_response_closes_it():
     assert breaker.refuse(HOST, 2 * SILENT_S) is None
 
 
-def test_one_request_at_a_time_finds_out_whether_it_is_back():
+def test_a_half_open_circuit_allows_one_request_at_a_time():
     breaker = CircuitBreaker()
     silent(breaker, N_SILENT, 0.0, SILENT_S)
     later = SILENT_S + OPEN_S
@@ -51,7 +51,7 @@ def test_one_request_at_a_time_finds_out_whether_it_is_back():
     assert not breaker.is_half_open(HOST, later + 1 + OPEN_S)
 
 
-def test_it_remembers_a_bounded_number_of_hosts():
+def test_the_number_of_recorded_hosts_is_bounded():
     breaker = CircuitBreaker()
     for number in range(20_000):
         silent(breaker, 1, 0.0, 1.0, f"http://h{number}:80")

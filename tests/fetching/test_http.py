@@ -63,13 +63,13 @@ def test_hashes_are_those_of_the_bytes(server, encoded, engine):
 
 
 @pytest.mark.parametrize("path", ["/zipped", "/chunked", "/until-end", "/longer", "/ok/0.jpg?a=b", "/hops/5", *ODD])
-def test_ways_to_send_a_picture(server, encoded, path):
+def test_ways_to_send_an_image(server, encoded, path):
     expected = pl.Series("url", encoded[:1]).imgmatch.phash()
     for _ in range(3):  # also on a connection that was used before
         assert_series_equal(hashed([server.url(path)])["phash"], expected)
 
 
-def test_the_same_address_is_fetched_once_and_hashed_for_all_its_rows(server, encoded):
+def test_a_url_in_several_rows_is_fetched_once(server, encoded):
     server.targets.clear()
     urls = [server.url(f"/ok/{n % 3}.jpg") for n in range(60)] + [server.url("/status/404")] * 5
     out = hashed(urls)
@@ -100,13 +100,13 @@ def test_local_and_remote_rows_mix(server, mixed, encoded):
         ("/ok/1.jpg?sig=a%2Bb%3D&x=~+*'()", "/ok/1.jpg?sig=a%2Bb%3D&x=~+*'()"),
     ],
 )
-def test_addresses_as_they_come(server, written, sent):
+def test_urls_are_sent_in_normal_form(server, written, sent):
     server.targets.clear()
     assert hashed([f"  HTTP://127.0.0.1:{server.port}{written}\n"])["status"].item() == "ok"
     assert list(server.targets) == [sent]
 
 
-def test_hosts_as_they_come(server, encoded, monkeypatch):
+def test_hosts_are_sent_in_normal_form(server, encoded, monkeypatch):
     asked = []
     monkeypatch.setattr(curl, "_look_up", lambda host: asked.append(host) or [(socket.AF_INET, "127.0.0.1")])
     urls = [
@@ -126,12 +126,12 @@ def test_ipv6(encoded):
         assert fail(server.url("/ok/1.jpg", "[::1]"), allow_private_networks=False)[0] == "fetch_blocked"
 
 
-def test_a_column_of_strangers_without_any_sense():
+def test_a_column_of_arbitrary_text():
     urls = ["http://", "http:///a.jpg", "http://a..b/", "http://h:99999/", "http://[::1/", "https://@/", "http://%00/"]
     assert hashed(urls)["status"].to_list() == ["bad_source"] * len(urls)
 
 
-def test_vast_addresses_are_rows_and_nothing_of_them_is_kept(server):
+def test_very_long_urls_fail_and_are_not_cached(server):
     zeros = "0" * 5000
     urls = [
         f"http://127.0.0.1:{zeros}80{zeros}/",
@@ -147,7 +147,7 @@ def test_vast_addresses_are_rows_and_nothing_of_them_is_kept(server):
     assert hashed([f"http://127.0.0.1:{zeros[:3000]}{server.port}/ok/1.jpg"])["status"].item() == "ok"
 
 
-def test_what_goes_wrong_on_our_side_ends_the_batch_and_nothing_else(server, monkeypatch):
+def test_a_bug_ends_only_its_batch(server, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
@@ -166,7 +166,7 @@ def test_what_goes_wrong_on_our_side_ends_the_batch_and_nothing_else(server, mon
 
 
 @pytest.mark.parametrize("after_s", [0, 0.1])
-def test_a_response_that_nobody_asked_for_is_not_that_of_the_next_url(server, encoded, after_s):
+def test_an_unrequested_response_is_not_used_for_the_next_url(server, encoded, after_s):
     """A broken server would shift the hashes of all rows that follow by one."""
     before, expected = server.n_connections, pl.DataFrame({"url": encoded[:4]}).imgmatch.visual_hash("url")["phash"]
     for row, path in enumerate((f"/stray/0.jpg?after={after_s}", "/ok/1.jpg", "/ok/2.jpg", "/ok/3.jpg")):
@@ -215,7 +215,7 @@ def test_a_response_that_nobody_asked_for_is_not_that_of_the_next_url(server, en
         ("/to?u=http://[", "fetch_failed", "redirected to an invalid URL"),
     ],
 )
-def test_what_goes_wrong(server, path, status, detail):
+def test_failures_of_servers(server, path, status, detail):
     found = fail(server.url(path))
     assert found[0] == status
     assert detail in found[1]
@@ -224,7 +224,7 @@ def test_what_goes_wrong(server, path, status, detail):
 
 
 @pytest.mark.parametrize("path", ["/endless", "/bomb"])
-def test_what_is_too_much_is_stopped(server, path):
+def test_too_large_responses_are_stopped(server, path):
     server.n_sent = 0
     assert fail(server.url(path), max_bytes=1 << 20, timeout_s=5)[0] == "too_many_bytes"
     assert server.n_sent < 16 << 20
@@ -237,7 +237,7 @@ def test_max_bytes_is_inclusive(server, n_bytes):
     )
 
 
-def test_nobody_listens(server):
+def test_connection_refused(server):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         status, detail = fail(f"http://127.0.0.1:{free.getsockname()[1]}/a.jpg")
@@ -246,7 +246,7 @@ def test_nobody_listens(server):
     assert "after 3 attempts" in detail
 
 
-def test_a_name_that_nobody_has(monkeypatch):
+def test_an_unknown_host_name(monkeypatch):
     def look_up(host):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -254,7 +254,7 @@ def test_a_name_that_nobody_has(monkeypatch):
     assert fail("http://nobody.example/a.jpg") == ("fetch_failed", "no such host: nobody.example after 1 attempt")
 
 
-def test_a_look_up_that_fails_too_late_is_nobodys_business(monkeypatch, caplog):
+def test_a_look_up_that_fails_after_the_timeout_is_not_logged(monkeypatch, caplog):
     def look_up(host):
         sleep(0.5)
         raise socket.gaierror(socket.EAI_AGAIN, "Try again")
@@ -271,7 +271,7 @@ def test_a_look_up_that_fails_too_late_is_nobodys_business(monkeypatch, caplog):
     assert not caplog.records
 
 
-def test_many_hosts_are_looked_up_in_linear_time_and_forgotten(server, monkeypatch):
+def test_many_hosts_are_resolved_in_linear_time_and_dropped(server, monkeypatch):
     """16,000 hosts took a minute of the network's thread when the table of places was made anew for each."""
     monkeypatch.setattr(curl, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
     monkeypatch.setattr(curl, "_MAX_RESOLVED", 20)
@@ -285,14 +285,14 @@ def test_many_hosts_are_looked_up_in_linear_time_and_forgotten(server, monkeypat
 
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
-def test_passing_trouble_is_tried_again(server, code):
+def test_transient_failures_are_retried(server, code):
     server.targets.clear()
     assert hashed([server.url(f"/flaky?times=2&code={code}")])["status"].item() == "ok"
     assert server.targets.total() == 3
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 451])
-def test_nothing_else_is(server, code):
+def test_other_failures_are_not_retried(server, code):
     server.targets.clear()
     assert fail(server.url(f"/flaky?code={code}"))[1] == f"HTTP {code} after 1 attempt"
     assert server.targets.total() == 1
@@ -305,7 +305,7 @@ def test_attempts(server):
     assert fail(server.url("/status/503"), attempts=1)[1] == "HTTP 503 after 1 attempt"
 
 
-def test_our_own_waits_never_end_the_attempts(server, monkeypatch):
+def test_backoff_never_ends_the_attempts(server, monkeypatch):
     monkeypatch.setattr(retry, "POLICY", retry.RetryPolicy(first_wait_s=0.2))
     server.targets.clear()
     assert fail(server.url("/status/503"), timeout_s=0.3, attempts=6)[1] == "HTTP 503 after 6 attempts"
@@ -321,7 +321,7 @@ def test_retry_after_is_honoured(server):
     assert hashed([server.url("/busy?after=nonsense")])["status"].item() == "ok"
 
 
-def test_a_server_that_asks_for_an_hour_is_not_waited_for(server):
+def test_a_retry_after_of_an_hour_ends_the_attempts(server):
     start = monotonic()
     assert fail(server.url("/busy?after=3600")) == (
         "fetch_failed",
@@ -341,7 +341,7 @@ def test_a_server_that_asks_for_an_hour_is_not_waited_for(server):
         *("10.0.0.7", "192.168.1.1", "172.31.255.255", "169.254.169.254", "[fd00:ec2::254]", "[fe80::1]", "224.0.0.1"),
     ],
 )
-def test_private_addresses_are_blocked(server, host):
+def test_private_networks_are_blocked(server, host):
     server.targets.clear()
     status, detail = fail(server.url("/ok/1.jpg", host), allow_private_networks=False)
     assert status == "fetch_blocked"
@@ -349,13 +349,13 @@ def test_private_addresses_are_blocked(server, host):
     assert not server.targets
 
 
-def test_the_detail_of_a_blocked_address():
+def test_the_detail_of_a_blocked_ip_address():
     assert fail("http://10.0.0.7/a.jpg", allow_private_networks=False)[1] == (
         "blocked: 10.0.0.7 is a private address; pass allow_private_networks=True to allow it"
     )
 
 
-def test_names_that_resolve_to_private_addresses_are_blocked(server, monkeypatch):
+def test_host_names_of_private_ip_addresses_are_blocked(server, monkeypatch):
     monkeypatch.setattr(curl, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
     server.targets.clear()
     status, detail = fail(server.url("/ok/1.jpg", "innocent.example"), allow_private_networks=False)
@@ -379,7 +379,7 @@ def public_server(encoded, public):
         yield running
 
 
-def test_redirects_to_private_addresses_are_blocked(server, public_server, monkeypatch):
+def test_redirects_to_private_networks_are_blocked(server, public_server, monkeypatch):
     monkeypatch.setattr(curl, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
     server.targets.clear()
     private = [server.url("/ok/1.jpg"), server.url("/ok/1.jpg", "innocent.example"), f"//127.1:{server.port}/ok/1.jpg"]
@@ -389,7 +389,7 @@ def test_redirects_to_private_addresses_are_blocked(server, public_server, monke
     assert not server.targets
 
 
-def test_a_name_that_changes_its_address_never_leads_inside(server, public_server, monkeypatch):
+def test_a_host_name_that_changes_its_ip_address_never_leads_inside(server, public_server, monkeypatch):
     """Check and connection use one look-up, and the socket is checked once more."""
     answers = iter(["127.0.0.2", "127.0.0.1"])
     asked = []
@@ -409,14 +409,14 @@ def test_a_name_that_changes_its_address_never_leads_inside(server, public_serve
     assert not server.targets
 
 
-def test_of_several_addresses_the_public_one_is_taken(public_server, monkeypatch):
+def test_of_several_ip_addresses_the_public_one_is_used(public_server, monkeypatch):
     found = [(socket.AF_INET, "10.0.0.7"), (socket.AF_INET, "127.0.0.2"), (socket.AF_INET6, "fe80::1")]
     monkeypatch.setattr(curl, "_look_up", lambda host: found)
     out = hashed([public_server.url("/ok/1.jpg", "both.example")], allow_private_networks=False)
     assert out["status"].item() == "ok"
 
 
-def test_a_resolver_that_lies_is_caught_at_the_socket(server, monkeypatch):
+def test_a_wrong_result_of_the_resolver_is_blocked_at_the_socket(server, monkeypatch):
     async def find(host, port, look_ups, *, check):
         return f"+{host}:{port}:127.0.0.1"
 
@@ -424,13 +424,13 @@ def test_a_resolver_that_lies_is_caught_at_the_socket(server, monkeypatch):
     assert fail(server.url("/ok/1.jpg", "liar.example"), allow_private_networks=False)[0] == "fetch_blocked"
 
 
-def test_a_connection_that_one_expression_may_make_does_not_serve_another(server):
+def test_connections_to_private_networks_are_not_shared(server):
     url = server.url("/ok/1.jpg")
     assert hashed([url])["status"].item() == "ok"
     assert fail(url, allow_private_networks=False)[0] == "fetch_blocked"
 
 
-def test_proxies_of_the_environment_are_not_asked(server, monkeypatch):
+def test_proxies_of_the_environment_are_not_used(server, monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert hashed([server.url("/ok/1.jpg?proxy")])["status"].item() == "ok"
@@ -460,7 +460,7 @@ def test_credentials_are_sent_and_never_shown(server, caplog):
     assert all("secret" not in record["_status"]["text"] for record in response["records"])
 
 
-def test_credentials_stay_where_they_belong(server, encoded):
+def test_credentials_are_sent_to_their_origin_only(server, encoded):
     with HostileServer(encoded) as other:
         url = server.url(f"/to?u={other.url('/ok/1.jpg')}").replace("//", "//me:secret@", 1)
         assert hashed([url])["status"].item() == "ok"
@@ -502,7 +502,7 @@ def test_connections_are_bounded(fresh_server):
         assert server.most_open == most
 
 
-def test_one_host_is_one_host_however_it_is_written(fresh_server):
+def test_spellings_of_a_host_count_as_one_host(fresh_server):
     hosts = ["127.0.0.1", "2130706433", "0x7f.1", "127.1", "127.0.0.1.", "me:pw@127.0.0.1"]
     urls = [fresh_server.url(f"/slow-headers?s=0.05&n={n}", host) for n in range(6) for host in hosts]
     assert set(hashed(urls, timeout_s=5, n_connections_per_host=2)["status"]) == {"ok"}
@@ -518,7 +518,7 @@ def test_connections_are_bounded_over_all_expressions(fresh_server):
     assert server.most_open <= 4
 
 
-def test_a_slow_host_does_not_hold_up_another(server, encoded):
+def test_a_slow_host_does_not_delay_another(server, encoded):
     with HostileServer(encoded) as other:
         slow = [server.url(f"/slow-headers?s=0.4&n={n}") for n in range(100)]
         answered = []
@@ -532,7 +532,7 @@ def test_a_slow_host_does_not_hold_up_another(server, encoded):
         assert quick_s < 1 < monotonic() - start
 
 
-def test_bytes_in_flight_are_bounded_and_never_lock_up(server):
+def test_bytes_in_flight_are_bounded_without_a_deadlock(server):
     urls = [server.url(f"/sized/{500_000 + n}") for n in range(64)]
     out = hashed(urls, max_bytes_in_flight=100_000, timeout_s=5)
     assert set(out["status"]) == {"decode_failed"}
@@ -540,7 +540,7 @@ def test_bytes_in_flight_are_bounded_and_never_lock_up(server):
 
 
 @pytest.mark.parametrize("way", ["bits", "bits/zipped"])
-def test_bodies_that_wait_for_memory_are_whole(server, encoded, way):
+def test_bodies_that_waited_for_memory_are_complete(server, encoded, way):
     """What had to wait comes again, together with what has arrived meanwhile."""
     urls = [server.url(f"/{way}?n={n}") for n in range(40)]
     expected = pl.Series(encoded[:40]).imgmatch.phash().to_list()
@@ -560,7 +560,7 @@ def test_strict_names_the_first_row_in_row_order(server):
                 pl.Series("url", order).imgmatch.phash(on_error="raise", attempts=1, **FAST)
 
 
-def test_strict_leaves_out_what_comes_behind(server):
+def test_strict_cancels_the_rows_after_a_failure(server):
     server.targets.clear()
     start = monotonic()
     urls = [server.url("/status/404"), *(server.url(f"/slow-headers?s=9&n={n}") for n in range(200))]
@@ -620,7 +620,7 @@ def test_rows_of_a_host_that_does_not_respond_fail_at_once(server, fresh_server,
 
 
 @pytest.mark.parametrize("path", ["/slow-headers?", "/drip?", "/stalled?lines=1", "/stalled?", "/stalled?s=0.2"])
-def test_a_host_that_sends_a_part_of_each_response_is_given_up(fresh_server, monkeypatch, path):
+def test_incomplete_responses_open_the_circuit(fresh_server, monkeypatch, path):
     monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.5)
     urls = [fresh_server.url(f"{path}&n={n}") for n in range(2000)]
     out = hashed(urls, **{**FAST, "timeout_s": 0.4})
@@ -629,9 +629,7 @@ def test_a_host_that_sends_a_part_of_each_response_is_given_up(fresh_server, mon
     assert fresh_server.targets.total() < 400
 
 
-def test_a_redirect_to_a_host_that_does_not_respond_is_not_held_against_the_host_that_redirects(
-    server, fresh_server, monkeypatch
-):
+def test_a_silent_redirect_target_does_not_open_the_circuit_of_the_redirecting_host(server, fresh_server, monkeypatch):
     monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.5)
     urls = [server.url(f"/to?n={n}&u={fresh_server.url('/slow-headers')}") for n in range(400)]
     live = [server.url(f"/ok/{n % 40}.jpg?beside={n}") for n in range(400)]
@@ -641,7 +639,7 @@ def test_a_redirect_to_a_host_that_does_not_respond_is_not_held_against_the_host
     assert fresh_server.targets.total() < 150
 
 
-def test_rows_that_fail_at_once_give_others_a_turn():
+def test_rows_that_fail_at_once_do_not_delay_others():
     answered, seen, done = [], [], threading.Event()
     shared = scheduler.shared_scheduler()
 
@@ -662,7 +660,7 @@ def test_rows_that_fail_at_once_give_others_a_turn():
     assert set(answered) == {"fetch_blocked"}
 
 
-def test_a_host_that_responds_to_some_is_asked_for_all(server, monkeypatch):
+def test_a_host_that_responds_to_some_requests_gets_all(server, monkeypatch):
     monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.0)
     # Every other request has a response, also while as many as there are connections wait in vain.
     urls = [server.url(f"/slow-headers?s=60&n={n}" if n % 2 else f"/status/404?n={n}") for n in range(60)]
@@ -710,9 +708,9 @@ def test_look_ups_of_names_take_a_bounded_number_of_threads(monkeypatch):
         sleep(0.01)
 
 
-def test_a_body_in_small_chunks_gives_others_a_turn_and_is_whole(server, encoded, monkeypatch):
-    turns, unpause = [], http._Attempt._unpause
-    monkeypatch.setattr(http._Attempt, "_unpause", lambda attempt: turns.append(attempt) or unpause(attempt))
+def test_a_body_in_small_chunks_is_complete_and_does_not_delay_others(server, encoded, monkeypatch):
+    turns, unpause = [], http._HttpAttempt._unpause
+    monkeypatch.setattr(http._HttpAttempt, "_unpause", lambda attempt: turns.append(attempt) or unpause(attempt))
     assert fail(server.url("/crumbs?bytes=100"), timeout_s=20)[0] == "decode_failed"  # 4 MiB of zeros
     assert len(turns) > 10
     expected = pl.Series(encoded[:1]).imgmatch.phash().item()
@@ -721,7 +719,7 @@ def test_a_body_in_small_chunks_gives_others_a_turn_and_is_whole(server, encoded
     assert scheduler.shared_scheduler()._budget.n_bytes == 0
 
 
-def test_what_a_server_says_is_shown_without_control_characters(server, tmp_path):
+def test_text_of_servers_is_shown_without_control_characters(server, tmp_path):
     status, detail = fail(server.url("/escapes"))
     assert status == "decode_failed"
     assert detail.isprintable()
@@ -731,7 +729,7 @@ def test_what_a_server_says_is_shown_without_control_characters(server, tmp_path
     assert imgmatch_df.read_hashes(tmp_path / "s.duckdb")["etag"].item().isprintable()
 
 
-def test_redirects_keep_to_the_schemes_that_are_allowed(server):
+def test_redirects_respect_the_option_schemes(server):
     url = server.url("/to?u=" + server.url("/ok/1.jpg").replace("http:", "https:"))
     assert fail(url, schemes=["http"])[0] == "fetch_blocked"
     assert fail(server.url("/ok/1.jpg"), schemes=["https"])[0] == "fetch_blocked"

@@ -144,7 +144,7 @@ def found():
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_nothing_private_is_reached(found, call):
+def test_no_private_network_is_reached(found, call):
     assert found[call]["hits"] == []
     assert found[call]["unclean"] == []
     assert f"http://{namespace.PUBLIC}/good" in found[call]["ok"]
@@ -155,7 +155,7 @@ def test_every_redirect_was_sent(found):
     assert found["redirects"]["n_redirects"] >= len(redirects())
 
 
-def test_the_canary_sees_what_is_allowed():
+def test_the_canary_sees_allowed_requests():
     code = f"""
 {IN_NAMESPACE}
 import polars as pl, imgmatch_df

@@ -73,7 +73,7 @@ def test_objects_have_the_hashes_of_their_bytes(bucket, storage_options, encoded
         assert_series_equal(lazy.collect(engine=engine)["phash"], expected)
 
 
-def test_large_objects_come_in_pieces(bucket, storage_options, encoded):
+def test_large_objects_are_read_in_pieces(bucket, storage_options, encoded):
     expected = pl.Series([encoded[0]]).imgmatch.phash().item()
     urls = [f"s3://{bucket}/{n_bytes}.jpg" for n_bytes in (1 << 20, (1 << 20) + 1, 10 << 20)]
     out = hashed(urls, storage_options=storage_options, max_bytes_in_flight=1 << 20)
@@ -84,7 +84,7 @@ def test_large_objects_come_in_pieces(bucket, storage_options, encoded):
     assert "10,485,760 bytes" in out["detail"][2]
 
 
-def test_what_goes_wrong(bucket, storage_options):
+def test_failures_of_object_stores(bucket, storage_options):
     def status(key, **options):
         return fail(f"s3://{key}", storage_options=storage_options, **options)
 
@@ -95,7 +95,7 @@ def test_what_goes_wrong(bucket, storage_options):
     assert status(f"me:hidden@{bucket}/a.jpg")[0] == "bad_source"
 
 
-def test_nobody_listens():
+def test_connection_refused():
     options = {"key": "me", "secret": "hidden", "client_kwargs": {"endpoint_url": "http://127.0.0.1:9"}}
     options["config_kwargs"] = {"retries": {"max_attempts": 0}}
     status, detail = fail("s3://b/a.jpg", storage_options=options, timeout_s=3, attempts=2)
@@ -117,14 +117,14 @@ def test_the_credentials_of_this_machine_are_used_when_storage_options_are_given
 
 
 @pytest.mark.parametrize("scheme", ["local", "memory", "reference", "zip", "simplecache", "generic", "LOCAL"])
-def test_schemes_that_lead_to_this_machine_are_refused(scheme):
+def test_schemes_that_read_from_this_machine_are_refused(scheme):
     for allowed in (False, True):
         assert fail(f"{scheme}:///etc/passwd", allow_private_networks=allowed)[0] == "fetch_blocked"
     assert fail(f"{scheme}://a::http://127.0.0.1/a")[0] == "fetch_blocked"
 
 
 @pytest.mark.parametrize("scheme", ["ftp", "sftp", "smb", "webhdfs"])
-def test_servers_of_anyones_choice_need_permission(scheme):
+def test_servers_named_by_the_url_need_permission(scheme):
     status, detail = fail(f"{scheme}://127.0.0.1/a.jpg")
     assert status == "fetch_blocked"
     assert "allow_private_networks=True" in detail
@@ -137,7 +137,7 @@ def test_unknown_schemes():
     )
 
 
-def test_without_the_extra_the_row_says_which(monkeypatch):
+def test_a_missing_extra_is_named_in_the_row(monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     assert object_store._make_filesystem("s3", "s3://b/a.jpg", {}).detail == (
         "s3: URLs need imgmatch-df[cloud]: pip install 'imgmatch-df[cloud]'"
@@ -151,7 +151,7 @@ def test_options_show_no_secrets(storage_options):
     assert hash(make_options(storage_options=storage_options)) == hash(make_options(storage_options=storage_options))
 
 
-def test_filesystems_of_old_credentials_are_let_go(bucket, storage_options, encoded, monkeypatch):
+def test_filesystems_of_old_credentials_are_released(bucket, storage_options, encoded, monkeypatch):
     """Credentials that expire come in a row; each has a filesystem with connections of its own."""
     monkeypatch.setattr(object_store, "_MAX_FILESYSTEMS", 3)
     made = []

@@ -10,7 +10,7 @@ from imgmatch_df.fetching.private_networks import blocked_reason
 
 
 @given(st.ip_addresses(v=4))
-def test_what_python_calls_private_is_blocked_in_every_disguise(address):
+def test_private_ip_addresses_are_blocked_in_every_notation(address):
     reason = blocked_reason(str(address))
     if address.is_private or address.is_multicast or address.is_reserved or address.is_link_local:
         assert reason
@@ -22,11 +22,11 @@ def test_what_python_calls_private_is_blocked_in_every_disguise(address):
 
 
 @given(st.ip_addresses(v=6))
-def test_no_ipv6_address_outside_the_global_ones_passes(address):
+def test_ipv6_outside_of_the_global_networks_is_blocked(address):
     if not blocked_reason(str(address)):
         assert not (address.is_private and not address.ipv4_mapped and address.sixtofour is None)
 
 
 @pytest.mark.parametrize("ip", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808", "::ffff:8.8.8.8"])
-def test_what_is_public_passes(ip):
+def test_public_ip_addresses_pass(ip):
     assert blocked_reason(ip) is None

@@ -42,14 +42,14 @@ def test_paths(picture, monkeypatch):
         assert read_source(value, OPTIONS) == b"picture"
 
 
-def test_a_tilde_is_a_name(tmp_path, monkeypatch):
+def test_a_tilde_is_not_expanded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~").mkdir()
     (tmp_path / "~" / "a.jpg").write_bytes(b"picture")
     assert read_source("~/a.jpg", OPTIONS) == b"picture"
 
 
-def test_bytes_pass_through_without_a_copy():
+def test_bytes_are_not_copied():
     data = b"picture"
     assert read_source(data, OPTIONS) is data
     buffer = pa.py_buffer(data)
@@ -85,15 +85,15 @@ def test_base64_and_data_uris():
         ("ftp://127.0.0.1/a.jpg", "fetch_blocked", "allow_private_networks=True"),
     ],
 )
-def test_what_cannot_be_read(value, status, word):
+def test_unreadable_sources_fail(value, status, word):
     expect(value, status, word)
 
 
-def test_details_hold_no_credentials():
+def test_details_contain_no_credentials():
     assert "secret" not in read_source("https://me:secret@127.0.0.1/a.jpg", OPTIONS).detail
 
 
-def test_a_folder_and_an_empty_file(tmp_path):
+def test_a_folder_and_an_empty_file_fail(tmp_path):
     expect(str(tmp_path), "bad_source", "a directory")
     (tmp_path / "empty.jpg").touch()
     expect(str(tmp_path / "empty.jpg"), "missing", "zero bytes")
@@ -116,7 +116,7 @@ def test_max_bytes_is_inclusive_for_every_kind_of_source(tmp_path, n_bytes):
             assert "max_bytes=100" in result.detail
 
 
-def test_max_bytes_comes_before_the_reading(tmp_path):
+def test_max_bytes_is_checked_before_reading(tmp_path):
     path = tmp_path / "huge.jpg"
     with path.open("wb") as file:
         file.truncate(1 << 40)  # a terabyte of nothing: reading it would end the process
@@ -124,7 +124,7 @@ def test_max_bytes_comes_before_the_reading(tmp_path):
 
 
 @posix
-def test_nothing_but_regular_files_is_read(tmp_path):
+def test_only_regular_files_are_read(tmp_path):
     expect("/dev/zero", "bad_source", "not a regular file")
     expect("/dev/null", "bad_source", "not a regular file")
     with socket.socket(socket.AF_UNIX) as server:
@@ -149,7 +149,7 @@ def test_a_fifo_never_blocks(tmp_path, writer):
 
 
 @posix
-def test_links_that_go_in_a_circle(tmp_path):
+def test_circular_links_fail(tmp_path):
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
     expect(str(tmp_path / "a"), "fetch_failed", "too many symbolic links")
@@ -163,7 +163,7 @@ def test_permission_denied(picture, monkeypatch):
     expect(str(picture), "fetch_failed", "no permission to read")
 
 
-def test_any_other_error_of_the_system_is_named(picture, monkeypatch):
+def test_other_errors_of_the_system_are_named(picture, monkeypatch):
     def fail(*_):
         raise OSError(5, "Input/output error")
 
@@ -182,7 +182,7 @@ class TestBaseDir:
         (tmp_path / "a.jpg").write_bytes(b"outside")
         return base
 
-    def test_what_lies_inside_is_read(self, base):
+    def test_files_inside_base_dir_are_read(self, base):
         options = Options(base_dir=str(base))
         inside = base / "sub" / "a.jpg"
         for value in ("sub/a.jpg", "sub/../sub/a.jpg", str(inside), inside.as_uri(), "../base/sub/a.jpg"):
@@ -195,10 +195,10 @@ class TestBaseDir:
 
     @pytest.mark.parametrize("base_dir", ["/", "//"])
     @posix
-    def test_the_root_holds_everything(self, base, base_dir):
+    def test_the_root_contains_every_file(self, base, base_dir):
         assert read_source(str(base / "sub" / "a.jpg"), Options(base_dir=base_dir)) == b"inside"
 
-    def test_what_leads_out_is_refused(self, base):
+    def test_paths_outside_of_base_dir_are_refused(self, base):
         options = Options(base_dir=str(base))
         outside = base.parent / "a.jpg"
         sibling = base.parent / "base-of-others" / "a.jpg"
@@ -208,7 +208,7 @@ class TestBaseDir:
         expect("../no-such-file.jpg", "fetch_blocked", "outside of base_dir", options)
 
     @posix
-    def test_links_that_lead_out_are_refused(self, base):
+    def test_links_to_files_outside_of_base_dir_are_refused(self, base):
         (base / "link.jpg").symlink_to(base.parent / "a.jpg")
         (base / "folder").symlink_to(base.parent)
         (base / "good.jpg").symlink_to(base / "sub" / "a.jpg")
@@ -218,12 +218,12 @@ class TestBaseDir:
         assert read_source("good.jpg", options) == b"inside"
 
     @posix
-    def test_a_base_dir_that_is_a_link_itself(self, base):
+    def test_base_dir_may_be_a_link(self, base):
         link = base.parent / "link"
         link.symlink_to(base)
         assert read_source("sub/a.jpg", Options(base_dir=str(link))) == b"inside"
 
-    def test_absence_is_still_said(self, base):
+    def test_missing_files_in_base_dir_are_not_found(self, base):
         expect("sub/b.jpg", "not_found", "no such file", Options(base_dir=str(base)))
         expect("sub", "bad_source", "a directory", Options(base_dir=str(base)))
 
@@ -244,7 +244,7 @@ def test_a_file_that_shrinks_or_grows_while_it_is_read(picture, monkeypatch):
 
 
 @posix
-def test_a_link_that_is_replaced_meanwhile_does_not_lead_out_of_base_dir(tmp_path):
+def test_a_link_replaced_during_the_call_does_not_lead_out_of_base_dir(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "out.jpg").write_bytes(b"outside")
     (tmp_path / "in" / "in.jpg").write_bytes(b"inside")
@@ -271,7 +271,7 @@ def test_a_link_that_is_replaced_meanwhile_does_not_lead_out_of_base_dir(tmp_pat
 
 @posix
 @pytest.mark.parametrize("platform", ["linux", "another"])
-def test_base_dir_goes_by_the_file_that_was_opened(tmp_path, monkeypatch, platform):
+def test_base_dir_is_checked_for_the_opened_file(tmp_path, monkeypatch, platform):
     # As if the link had been replaced between the check and the open.
     (tmp_path / "in").mkdir()
     (tmp_path / "out.jpg").write_bytes(b"outside")
@@ -289,7 +289,7 @@ def test_base_dir_goes_by_the_file_that_was_opened(tmp_path, monkeypatch, platfo
 
 
 @posix
-def test_nothing_is_known_of_files_outside_of_base_dir(tmp_path):
+def test_files_outside_of_base_dir_do_not_show_whether_they_exist(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "out.jpg").write_bytes(b"outside")
     (tmp_path / "in" / "a.jpg").write_bytes(b"inside")
@@ -300,7 +300,7 @@ def test_nothing_is_known_of_files_outside_of_base_dir(tmp_path):
 
 
 @pytest.mark.parametrize("base_dir", ["no-such-folder", "a.jpg"])
-def test_a_base_dir_that_is_no_folder_is_refused(tmp_path, base_dir):
+def test_a_base_dir_that_is_not_a_folder_is_refused(tmp_path, base_dir):
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(ArgumentError, match="base_dir is not a folder"):
         make_options(base_dir=tmp_path / base_dir)
@@ -321,7 +321,7 @@ def test_a_base_dir_that_is_no_folder_is_refused(tmp_path, base_dir):
         ("s3://b/a.jpg", "s3"),
     ],
 )
-def test_schemes_say_what_a_column_may_name(value, scheme):
+def test_schemes_limit_the_sources_of_a_column(value, scheme):
     others = {"file", "data", "http", "https", "s3"} - {scheme}
     expect(value, "fetch_blocked", "schemes= allows", make_options(schemes=others))
     found = read_source(value, make_options(schemes=[scheme.upper()]))
@@ -370,7 +370,7 @@ def test_no_detail_has_control_characters_or_credentials_or_is_long(schemes, sto
 
 
 @posix
-def test_a_folder_that_is_replaced_meanwhile_does_not_show_what_is_known_of_files_outside(tmp_path, monkeypatch):
+def test_a_folder_replaced_during_the_call_does_not_show_files_outside(tmp_path, monkeypatch):
     (tmp_path / "in" / "folder").mkdir(parents=True)
     (tmp_path / "in" / "folder" / "a.jpg").write_bytes(b"inside")
     (tmp_path / "out").mkdir()
@@ -435,7 +435,7 @@ BEGINNINGS = [
 
 
 @pytest.mark.parametrize("isolate", [False, True], ids=["", "isolate"])
-def test_no_detail_shows_what_is_in_a_file(tmp_path, isolate):
+def test_details_do_not_show_the_content_of_files(tmp_path, isolate):
     paths = [tmp_path / str(number) for number in range(3 * len(BEGINNINGS))]
     for path, data in zip(paths, [a + b for a in BEGINNINGS for b in (SECRET, SECRET * 50, SECRET[:12])], strict=True):
         path.write_bytes(data)

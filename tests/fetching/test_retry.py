@@ -65,7 +65,7 @@ def test_the_jitter_is_between_half_and_all_of_the_wait(monkeypatch):
     assert max(waits) - min(waits) > 0.5
 
 
-def test_a_wait_after_very_many_attempts_is_a_number():
+def test_the_wait_after_many_attempts_is_finite():
     assert next_wait(DOWN, 10**9, max_attempts=2 * 10**9, timeout_s=20, is_host_down=False) == 8.0
 
 

@@ -56,7 +56,7 @@ def run(server, code, timeout_s=60):
     return out.strip()
 
 
-def test_nothing_is_heard_at_exit(server):
+def test_exit_is_silent(server):
     assert run(server, "print(good.imgmatch.phash(**options).null_count())") == "0"
 
 
@@ -85,7 +85,7 @@ def test_inside_a_running_loop(server):
 
 
 @posix
-def test_a_forked_child_has_a_network_of_its_own(server):
+def test_a_forked_child_has_its_own_scheduler(server):
     code = """
 import warnings
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -131,7 +131,7 @@ print(good.imgmatch.phash(**options).null_count())
     ],
     ids=["series", "eager", "verb", "streaming"],
 )
-def test_ctrl_c_stops_at_once_and_leaves_nothing_behind(server, call):
+def test_ctrl_c_stops_at_once_and_cancels_all_requests(server, call):
     code = f"""
 def press():
     while scheduler._scheduler is None or not scheduler._scheduler._n_connections:
@@ -189,7 +189,7 @@ def test_ctrl_c_ends_the_command_within_two_seconds(server, tmp_path):
     assert b"interrupted" in err
 
 
-def test_a_certificate_that_nobody_vouches_for(encoded):
+def test_an_untrusted_certificate(encoded):
     ssl = pytest.importorskip("ssl")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
@@ -222,7 +222,7 @@ def run_vouched(server, code, folder):
     )
 
 
-def test_a_certificate_that_the_environment_vouches_for(encoded, tmp_path):
+def test_a_certificate_trusted_by_the_environment(encoded, tmp_path):
     code = "print(good.imgmatch.phash(**options).null_count())"
     with vouched_server(encoded, tmp_path) as server:
         process = run_vouched(server, code, tmp_path)
@@ -243,7 +243,7 @@ print(pl.Series([url]).imgmatch.visual_hash(**options).struct.field("detail").it
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_with_the_number_of_addresses(server):
+def test_memory_does_not_grow_with_the_number_of_urls(server):
     code = """
 def peak(n_rows):
     urls = pl.Series("url", [f"{base}/ok/{n}.jpg?n={n}&of={n_rows}" for n in range(n_rows)])

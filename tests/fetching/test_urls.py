@@ -37,7 +37,7 @@ from imgmatch_df.sources import parse_source, redact, url_of
         ("http://h/" + "é" * 4000, "http://h/" + "%C3%A9" * 4000),
     ],
 )
-def test_what_is_sent(written, sent):
+def test_normal_form(written, sent):
     assert clean_url(written).text == sent
 
 
@@ -66,7 +66,7 @@ def test_credentials_become_a_header():
         "http://" + "a." * 200,
     ],
 )
-def test_what_is_no_address(bad):
+def test_invalid_urls(bad):
     assert isinstance(clean_url(bad), Failure)
     assert clean_url(bad).status == "bad_source"
 
@@ -76,7 +76,7 @@ def test_a_password_without_its_at_sign_is_not_shown():
 
 
 @given(st.text(max_size=60))
-def test_no_text_makes_it_raise_and_what_is_sent_is_clean(text):
+def test_any_text_fails_or_becomes_a_clean_url(text):
     cleaned = clean_url(f"http://{text}")
     if isinstance(cleaned, HttpUrl):
         assert cleaned.text.isascii()
@@ -87,7 +87,7 @@ def test_no_text_makes_it_raise_and_what_is_sent_is_clean(text):
 
 
 @given(st.text(max_size=60))
-def test_no_location_makes_a_redirect_raise_or_leave_the_web(location):
+def test_any_location_fails_or_stays_http(location):
     target = follow_redirect(HttpUrl("https://h/a/b", "https", "h"), location)
     assert isinstance(target, Failure) or target.scheme == "https"
 
@@ -126,14 +126,14 @@ def test_redirects(source, location, outcome):
         (b"http://h/", None),
     ],
 )
-def test_which_values_are_addresses(value, url):
+def test_url_of(value, url):
     assert url_of(value) == url
     if isinstance(value, str):
         source = parse_source(value)
         assert (source.value if source.kind == "url" else None) == url
 
 
-def test_redact_leaves_nothing_secret_and_cuts_nothing():
+def test_redact_removes_only_secrets():
     long = "https://me:secret@h/" + "a" * 500 + "?token=secret&w=1"
     assert redact(long) == "https://h/" + "a" * 500 + "?token=…&w=1"
     assert redact("//me:secret@h.example/a") == "//h.example/a"

@@ -252,7 +252,7 @@ def test_columns_of_different_lengths_are_not_compared(column, n_rows):
 
 @pytest.mark.parametrize("other", [pl.col("phash"), pl.col("nothing"), pl.lit(5), pl.selectors.all()])
 def test_a_series_is_not_compared_with_an_expression(other):
-    with pytest.raises(imgmatch_df.ArgumentError, match="compared with a Series or one hash, got an Expr\nHint: "):
+    with pytest.raises(imgmatch_df.ArgumentError, match="other must be a Series or one hash, got an Expr\nHint: "):
         FRAME["phash"].imgmatch.hamming(other)
 
 
