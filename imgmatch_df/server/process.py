@@ -20,7 +20,7 @@ from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.options import Options
 from imgmatch_df.server.accepting import Acceptor
 from imgmatch_df.server.app import Service, create_app
-from imgmatch_df.server.endpoints import warm_up
+from imgmatch_df.server.handlers import warm_up
 from imgmatch_df.server.hash_queue import Known, nothing_known
 from imgmatch_df.server.metrics_folder import metrics_folder, remove_unused_folders, using_folder
 from imgmatch_df.server.protocol import Connection

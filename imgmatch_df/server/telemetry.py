@@ -134,7 +134,7 @@ class Metrics:
         self._pictures = Counter("imgmatch_pictures", "Pictures looked at, by outcome.", ["status"], registry=registry)
         self._failed = Counter("imgmatch_failed_records", "Failed records, by reason.", ["reason"], registry=registry)
         self._bytes = Counter("imgmatch_body_bytes", "Bytes of bodies that arrived.", registry=registry)
-        self.under_way = Gauge(
+        self.in_flight = Gauge(
             "imgmatch_requests_under_way", "Requests being worked on.", multiprocess_mode="livesum", registry=registry
         )
         self.held_bytes = Gauge(
