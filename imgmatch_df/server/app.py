@@ -211,7 +211,7 @@ class Service:
             return
         host = request.headers.get(b"host", b"localhost").decode("latin-1").lower()
         name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
-        if name not in ("localhost", self.settings.host.lower()) and not _is_loopback_address(name):
+        if name not in ("localhost", self.settings.host.lower()) and not _is_loopback_ip(name):
             raise Refusal(421, "without a token, the Host header must be localhost or a loopback address")
 
     def _check_token(self, request: HttpRequest) -> None:
@@ -366,7 +366,7 @@ def _check_headers(headers: Headers) -> None:
             seen.add(name)
 
 
-def _is_loopback_address(name: str) -> bool:
+def _is_loopback_ip(name: str) -> bool:
     try:
         return ip_address(name).is_loopback
     except ValueError:
