@@ -97,10 +97,10 @@ class Service:
         self._router = Router(
             [
                 *(
-                    Route(endpoint.path, _Target(partial(self._serve, endpoint)), methods=["POST"])
+                    Route(endpoint.path, _RouteApp(partial(self._serve, endpoint)), methods=["POST"])
                     for endpoint in ENDPOINTS.values()
                 ),
-                *(Route(path, _Target(respond), methods=["GET"]) for path, respond in operation.items()),
+                *(Route(path, _RouteApp(respond), methods=["GET"]) for path, respond in operation.items()),
             ],
             redirect_slashes=False,
             lifespan=self._lifespan,
@@ -373,7 +373,7 @@ def _is_loopback_ip(name: str) -> bool:
         return False
 
 
-class _Target:
+class _RouteApp:
     """ASGI application of one route: for a plain function, Starlette would make a request object of its own."""
 
     def __init__(self, respond: Respond) -> None:

@@ -116,7 +116,7 @@ def _type(schema: Json, schemas: Json) -> str:
         return ", ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"])
     if schema.get("type") == "array":
         limit = f", at most {schema['maxItems']:,}" if "maxItems" in schema else ""
-        return f"list of {_type(schema['items'], schemas)}{limit}"
+        return f"list of {_type(schema.get('items', {}), schemas)}{limit}"
     limits: list[Any] = [schema[key] for key in ("minimum", "maximum") if key in schema]
     shown = f" from {limits[0]} to {limits[1]}" if len(limits) == 2 else ""
     return escape(f"{schema.get('type', 'any')}{shown}")
