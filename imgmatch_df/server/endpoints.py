@@ -33,7 +33,7 @@ class Endpoint:
     name
         The end of its path. Also the `operationId` of the OpenAPI document, and the label of its metrics.
     summary, description
-        What it does, for the OpenAPI document and the page.
+        Its texts in the OpenAPI document and on the page.
     handler
         Returns the response. An `ArgumentError` becomes a response 422.
     response_fields

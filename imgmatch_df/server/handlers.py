@@ -32,7 +32,7 @@ _ROW: Final = "row"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call of an endpoint: what its handler gets.
+    """One call of an endpoint: the argument of its handler.
 
     Parameters
     ----------

@@ -162,7 +162,7 @@ class Hasher:
         self._hashed_at = 0.0
         self._sampling: asyncio.Task[bool] | None = None
         self._decoders = Decoders() if options.isolate else None
-        self._queues = []
+        self._queues: list[_Queue] = []
         if self._decoders is None:
             self._queues.append(_Queue(pool(), n_threads(), options))
             return
