@@ -49,6 +49,7 @@ _OneHashType: Any = _HashType | Annotated[list[_HashType], Field(min_length=1, m
 _Percent: Any = Annotated[
     float, AfterValidator(_check_percent), WithJsonSchema({"maximum": 100, "minimum": 0, "type": "number"})
 ]
+_QUERY: Any = Annotated[Record, Field(description="The image to compare the others with.")]
 _COMPARED_BY: Final = (_OneHashType, Field(None, description="Kind of hash to compare by; default bmh1."))
 
 
@@ -79,7 +80,7 @@ def rank_images_model(settings: Settings) -> type[BaseModel]:
     return create_model(
         "RankImagesRequest",
         __base__=Body,
-        query_record=(Annotated[Record, Field(description="The image to compare the others with.")], ...),
+        query_record=(_QUERY, ...),
         records=(_records(settings.max_records), ...),
         hash_type=_COMPARED_BY,
     )
