@@ -77,7 +77,7 @@ class Load:
             if self.bombs and self.random.random() < 0.1:
                 streams = await asyncio.open_connection("127.0.0.1", self.service.port, limit=1 << 20)
                 task = asyncio.create_task(self.send_bomb(*streams))
-                task.add_done_callback(lambda _, writer=streams[1]: writer.close())
+                task.add_done_callback(lambda _, writer=streams[1]: writer.transport.abort())
                 self.background.add(task)
                 task.add_done_callback(self.background.discard)
                 continue
