@@ -95,7 +95,7 @@ class StoredRows:
             started = monotonic()
             try:
                 self._reload()
-            except Exception as error:  # noqa: BLE001  # logged: the thread must continue, or the rows would never change again
+            except Exception as error:  # noqa: BLE001  # logged; the thread must continue
                 log("bug", level=logging.ERROR, exc_info=error)
                 wait_s = _RETRY_AFTER_S
             else:
