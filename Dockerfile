@@ -13,7 +13,7 @@ COPY --from=build /opt/imgmatch /opt/imgmatch
 ENV PATH=/opt/imgmatch/bin:$PATH NUMBA_CACHE_DIR=/home/imgmatch/.cache/numba PYTHONUNBUFFERED=1
 USER imgmatch
 # Compile the kernels now, so that a container is ready in seconds.
-RUN python -c "from imgmatch_df.options import Options; from imgmatch_df.server.endpoints import warm_up; warm_up(Options())"
+RUN python -c "from imgmatch_df.options import Options; from imgmatch_df.server.handlers import warm_up; warm_up(Options())"
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/ready', timeout=4)"]

@@ -37,7 +37,10 @@ ALLOWED = {
         r"\b(IPv4|IPv6)Address\b": "the classes of the standard library",
     },
     "batch/sharing.py": {r"\bbuffer\.address\b": "the attribute of Arrow's buffers"},
-    "server": {r"\baddress(es)?\b": "IP addresses and hosts to listen at"},
+    "server": {
+        r"\b(ip_)?address(es)?\b": "IP addresses and hosts to listen at",
+        r"_answer\b": "the end of component names in the OpenAPI document, which generated clients use",
+    },
     "fetching/private_networks.py": {r"\b(ip_)?address(es)?\b": "IP addresses of the private-network check"},
 }
 # Rooms, files and documents that are still to be rewritten. The set can only shrink: what is clean must leave it.
@@ -52,7 +55,6 @@ NOT_YET = {
     "notebooks/pictures.py",
     "notebooks/radius.ipynb",
     "notebooks/sql.ipynb",
-    "server",
     "store",
 }
 _BANNED = re.compile("|".join(rf"(?<![A-Za-z])(?:{word})(?![a-z])" for word in BANNED), re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""The documented API over HTTP: `imgmatch serve`.
+"""HTTP service of the documented API (`imgmatch serve`), so that programs in any language can use the package.
 
-A thin face: every answer comes from the batches and verbs that the frames use, and is written by `records`.
+It parses requests, calls the batches and the verbs that the frames use, and sends the JSON of `documented`.
 """

@@ -1,18 +1,20 @@
-"""The ASGI application: who may ask, what may come in, and what goes out."""
+"""ASGI application of the service: authorization, limits of a request, routes, and errors as responses."""
 
 import asyncio
 import hashlib
 import hmac
 import logging
 from collections import Counter as Tally
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from ipaddress import ip_address
 from math import isinf
 from time import monotonic
-from typing import Any, Final, get_args
+from typing import Any, Final
 from uuid import uuid4
 
+from pydantic import BaseModel
 from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
@@ -20,45 +22,42 @@ from starlette.types import Message, Receive, Scope, Send
 
 from imgmatch_df.batch.isolation import DecodersUnavailableError
 from imgmatch_df.columns import OK
-from imgmatch_df.documented.requests import read_rows
-from imgmatch_df.documented.responses import ping_response
-from imgmatch_df.documented.values import Json, Method
+from imgmatch_df.documented.values import Json
 from imgmatch_df.errors import ArgumentError, ImgMatchError
-from imgmatch_df.server import endpoints, openapi, page
+from imgmatch_df.server import handlers, openapi, page
+from imgmatch_df.server.endpoints import ENDPOINTS, Endpoint, request_models
+from imgmatch_df.server.handlers import Call
 from imgmatch_df.server.hash_queue import Hasher, Known, nothing_known
 from imgmatch_df.server.held import Held
-from imgmatch_df.server.models import read_body, request_models
+from imgmatch_df.server.models import check_body
 from imgmatch_df.server.responses import UNREADABLE, Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
 from imgmatch_df.server.settings import Settings
 from imgmatch_df.server.telemetry import Metrics, log
 
-_METHODS: Final = frozenset({*get_args(Method), "ping"})
-_JSON_TYPES: Final = ("application/json",)
-# Those that are read here: of two, a proxy may have looked at the other one (RFC 9112, 3.2 and 11.2).
+# Headers that are read here. If a request has one twice, a proxy may use the other value (RFC 9112, 3.2 and 11.2).
 _SINGLE_HEADERS: Final = frozenset({b"host", b"authorization", b"content-type", b"content-encoding"})
-# How long an answer is waited for before the connection is looked at: nearly all are there by then.
-_LOOK_AFTER_S: Final = 1.0
-
-
+# Most responses are sent by then, and their requests need no task that waits for a disconnect.
+_WATCH_AFTER_S: Final = 1.0
 _CANNOT_HASH: Final = "no image can be hashed at present"
 
 
-class Exchange:
-    """One HTTP request and the facts for its log line."""
+class HttpRequest:
+    """One HTTP request, and the facts for its log line."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, label: str) -> None:
         self.scope = scope
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.request_id = str(uuid4())
+        self.id = str(uuid4())
         self.started = monotonic()
-        self.method = scope["path"].removeprefix(openapi.PREFIX)
-        if self.method not in _METHODS:
-            self.method = "other"
+        self.label = label  # of the metrics
         self.code = 0
         self.n_bytes = 0
-        # Whether more of the body is to come, so that an early answer has to end the connection.
+        # Whether a part of the body has not arrived, so that an early response must close the connection.
         self.is_open = b"transfer-encoding" in self.headers or self.headers.get(b"content-length", b"0") != b"0"
         self.statuses: list[str] = []
+
+
+Respond = Callable[[HttpRequest, Receive, Send], Awaitable[None]]
 
 
 class Service:
@@ -67,9 +66,9 @@ class Service:
     Parameters
     ----------
     settings
-        Who may ask, and how much.
+        Tokens and limits.
     known
-        Gives the hashes of addresses that are stored already: see `hash_queue.Known`.
+        Returns stored hashes of URLs: see `hash_queue.Known`.
     """
 
     def __init__(self, settings: Settings, known: Known = nothing_known) -> None:
@@ -77,93 +76,94 @@ class Service:
         self.metrics = Metrics()
         self.held = Held(settings.max_held_bytes)
         self.draining = False
-        self.failed = False  # it cannot hash, and has to end
+        self.failed = False  # no image can be hashed: the process must end
         self._known = known
         self._digests = [hashlib.sha256(token.encode()).digest() for token in settings.tokens]
         self._models = request_models(settings)
+        self._labels = {endpoint.path: endpoint.name for endpoint in ENDPOINTS.values()}
         self._api = openapi.describe_api(settings, self._models)
-        self._n_under_way = 0
+        self._n_in_flight = 0
         self._ready = False
-        self._examples: dict[Method, tuple[Json, Json]] = {}
+        self._examples: dict[str, tuple[Json, Json]] = {}
         self._hasher: Hasher
-        posts: list[tuple[str, Callable[[Exchange, Receive, Send], Awaitable[None]]]] = [
-            (f"{openapi.PREFIX}{method}", self._answer) for method in get_args(Method)
-        ]
-        posts.append((f"{openapi.PREFIX}ping", self._ping))
-        gets = [
-            ("/health", self._health),
-            ("/ready", self._show_ready),
-            ("/metrics", self._show_metrics),
-            ("/openapi.json", self._show_api),
-            ("/docs", self._show_page),
-            ("/", self._lead_to_page),
-        ]
+        operation: dict[str, Respond] = {
+            "/health": self._send_health,
+            "/ready": self._send_readiness,
+            "/metrics": self._send_metrics,
+            "/openapi.json": self._send_api,
+            "/docs": self._send_page,
+            "/": self._redirect_to_page,
+        }
         self._router = Router(
             [
-                *(Route(path, _Endpoint(answer), methods=["POST"]) for path, answer in posts),
-                *(Route(path, _Endpoint(answer), methods=["GET"]) for path, answer in gets),
+                *(
+                    Route(endpoint.path, _RouteApp(partial(self._serve, endpoint)), methods=["POST"])
+                    for endpoint in ENDPOINTS.values()
+                ),
+                *(Route(path, _RouteApp(respond), methods=["GET"]) for path, respond in operation.items()),
             ],
             redirect_slashes=False,
             lifespan=self._lifespan,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; nothing that goes wrong leaves here."""
+        """Respond to one request. Errors become responses; only an error after the first byte is raised."""
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
         scope["path"] = scope["path"].rstrip("/") or "/"
-        call = Exchange(scope)
+        request = HttpRequest(scope, self._labels.get(scope["path"], "other"))
 
-        async def send_noted(message: Message) -> None:
+        async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start":
-                call.code = message["status"]
+                request.code = message["status"]
                 headers = message["headers"]
-                headers.append((b"x-request-id", call.request_id.encode()))
+                headers.append((b"x-request-id", request.id.encode()))
                 if self.draining and (b"connection", b"close") not in headers:
                     headers.append((b"connection", b"close"))
             await send(message)
 
-        scope["app"], scope["imgmatch"] = self, call
+        scope["app"], scope["imgmatch"] = self, request
         try:
             _check_headers(scope["headers"])
-            self._check_host(call)
-            await self._router(scope, receive, send_noted)
+            self._check_host(request)
+            await self._router(scope, receive, send_and_note)
         except (Refusal, ArgumentError, HTTPException) as error:
-            # The frames of its traceback hold the body, which counts no more.
+            # The frames of its traceback refer to the body, whose bytes are no longer counted.
             error.__traceback__ = error.__context__ = error.__cause__ = None
-            await self._refuse(call, _as_refusal(error), receive, send_noted)
+            await self._refuse(request, _as_refusal(error), receive, send_and_note)
         except DecodersUnavailableError as error:
-            log("cannot hash", level=logging.ERROR, reason=str(error), request_id=call.request_id)
-            await self._refuse(call, overloaded(_CANNOT_HASH), receive, send_noted)
-        except Exception as error:  # the last line: a bug is logged, and the client learns its number
-            log("bug", level=logging.ERROR, exc_info=error, request_id=call.request_id, method=call.method)
-            if not call.code:
-                await self._refuse(call, Refusal(500, "internal error"), receive, send_noted)
+            log("cannot hash", level=logging.ERROR, reason=str(error), request_id=request.id)
+            await self._refuse(request, overloaded(_CANNOT_HASH), receive, send_and_note)
+        except Exception as error:  # a bug: the response has the id of its log line
+            log("bug", level=logging.ERROR, exc_info=error, request_id=request.id, method=request.label)
+            if not request.code:
+                await self._refuse(request, Refusal(500, "internal error"), receive, send_and_note)
             else:
                 raise
         finally:
-            self._note(call)
+            self._note(request)
 
-    async def _refuse(self, call: Exchange, refusal: Refusal, receive: Receive, send: Send) -> None:
-        n_bytes = self.settings.max_body_bytes if call.is_open else 0
-        await send_refusal(receive, send, refusal, call.request_id, discard_bytes=n_bytes)
+    async def _refuse(self, request: HttpRequest, refusal: Refusal, receive: Receive, send: Send) -> None:
+        n_bytes = self.settings.max_body_bytes if request.is_open else 0
+        await send_refusal(receive, send, refusal, request.id, discard_bytes=n_bytes)
 
-    def _note(self, call: Exchange) -> None:
-        seconds = monotonic() - call.started
-        self.metrics.count(call.method, call.code, seconds, call.n_bytes, call.statuses)
-        client = call.scope.get("client")
-        reasons = Tally(status for status in call.statuses if status != OK)
+    def _note(self, request: HttpRequest) -> None:
+        """Count the request in the metrics, and log it."""
+        seconds = monotonic() - request.started
+        self.metrics.count(request.label, request.code, seconds, request.n_bytes, request.statuses)
+        client = request.scope.get("client")
+        reasons = Tally(status for status in request.statuses if status != OK)
         log(
             "request",
-            request_id=call.request_id,
+            request_id=request.id,
             client=client[0] if client else None,
-            verb=call.scope["method"],
-            path=call.scope["path"][:200],
-            code=call.code or None,  # none: the client has gone
+            verb=request.scope["method"],
+            path=request.scope["path"][:200],
+            code=request.code or None,  # None: the client disconnected before the response
             seconds=round(seconds, 6),
-            bytes=call.n_bytes,
-            records=len(call.statuses),
+            bytes=request.n_bytes,
+            records=len(request.statuses),
             failed=reasons.total(),
             reasons=dict(reasons),
         )
@@ -181,10 +181,10 @@ class Service:
         started = monotonic()
         try:
             await asyncio.gather(
-                asyncio.to_thread(self._hasher.warm_up), asyncio.to_thread(endpoints.warm_up, self.settings.options)
+                asyncio.to_thread(self._hasher.warm_up), asyncio.to_thread(handlers.warm_up, self.settings.options)
             )
             await self._make_examples()
-        except Exception as error:  # noqa: BLE001  # whatever it is, the process ends
+        except Exception as error:  # noqa: BLE001  # of any kind: the process ends
             bug = None if isinstance(error, ImgMatchError) else error
             log("cannot hash", level=logging.CRITICAL, reason=str(error), exc_info=bug)
             self.failed = True
@@ -193,73 +193,103 @@ class Service:
         log("ready", seconds=round(monotonic() - started, 3))
 
     async def _make_examples(self) -> None:
-        for method, body in page.example_requests(self.settings.max_hashed_records, self.settings.max_records).items():
-            with suppress(ArgumentError):  # limits under which not even the example's query has a hash
-                rows, request_id = read_rows(body, method), str(uuid4())
-                response = await endpoints.answer(
-                    rows, method, self._hasher, self.settings, request_id, monotonic(), statuses=[]
-                )
-                self._examples[method] = body, response
+        for endpoint in ENDPOINTS.values():
+            if endpoint.example is None:
+                continue
+            body = endpoint.example(self.settings)
+            with suppress(ArgumentError):  # the limits may be so low that the image of the query has no hash
+                self._examples[endpoint.name] = body, await endpoint.handler(Call(body, self._hasher, self.settings))
 
-    # --- who may ask -------------------------------------------------------------------------------------------------
+    # --- Authorization -----------------------------------------------------------------------------------------------
 
-    def _check_host(self, call: Exchange) -> None:
-        """Refuse other names for this machine while everybody on it may ask.
+    def _check_host(self, request: HttpRequest) -> None:
+        """Refuse unknown Host headers while no token is set (protection from DNS rebinding).
 
-        A web page whose name is made to resolve to 127.0.0.1 could otherwise use the service from the user's browser.
+        Otherwise a web page whose host name resolves to 127.0.0.1 could use the service from the user's browser.
         """
         if self._digests:
             return
-        host = call.headers.get(b"host", b"localhost").decode("latin-1").lower()
+        host = request.headers.get(b"host", b"localhost").decode("latin-1").lower()
         name = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
-        if name not in ("localhost", self.settings.host.lower()) and not _is_loopback_address(name):
-            raise Refusal(421, "without a token only localhost is answered, under its own name")
+        if name not in ("localhost", self.settings.host.lower()) and not _is_loopback_ip(name):
+            raise Refusal(421, "without a token, the Host header must be localhost or a loopback address")
 
-    def _check_token(self, call: Exchange) -> None:
+    def _check_token(self, request: HttpRequest) -> None:
         if not self._digests:
             return
-        scheme, _, given = call.headers.get(b"authorization", b"").partition(b" ")
+        scheme, _, given = request.headers.get(b"authorization", b"").partition(b" ")
         digest = hashlib.sha256(given.strip()).digest()
         known = False
-        for own in self._digests:  # all of them, in a time that tells nothing
+        for own in self._digests:  # all of them, so that the time does not depend on the token
             known |= hmac.compare_digest(own, digest)
         if scheme.lower() != b"token" or not known:
             text = "Authorization must be 'Token YOUR_API_TOKEN', with a token of this service"
             raise Refusal(401, text, www_authenticate="Token")
 
-    # --- what may come in --------------------------------------------------------------------------------------------
+    # --- Endpoints of the API ----------------------------------------------------------------------------------------
 
-    async def _answer(self, call: Exchange, receive: Receive, send: Send) -> None:
-        self._check_token(call)
-        settings = self.settings
+    async def _serve(self, endpoint: Endpoint, request: HttpRequest, receive: Receive, send: Send) -> None:
+        self._check_token(request)
+        model = self._models.get(endpoint.name)
+        if model is None:
+            await send_json(send, 200, await endpoint.handler(self._call(request, {}, monotonic())), [])
+            return
+        deadline_s = self.settings.deadline_s
         try:
-            async with asyncio.timeout(settings.deadline_s):
+            async with asyncio.timeout(deadline_s):
                 try:
-                    response = await self._under_way(call, await self._read_body(call, receive), receive)
-                    if response is None:
-                        return  # the client has gone
-                    await send_json(send, 200, response, [])
+                    body = self._read_body(request, receive)
+                    response = await self._handle(endpoint, model, request, await body, receive)
+                    if response is not None:
+                        await send_json(send, 200, response, [])
                 finally:
-                    self.held.hold(-call.n_bytes)
+                    self.held.hold(-request.n_bytes)
         except TimeoutError:
-            if call.code:
-                return  # the client reads too slowly, and is left
-            text = f"not done within {settings.deadline_s:g} seconds"
-            raise Refusal(503, text, retry_after="1") from None
+            if request.code:
+                return  # the client reads too slowly
+            raise overloaded(f"not done within {deadline_s:g} seconds") from None
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a request in flight; refuse it if there are too many."""
+        if self._n_in_flight >= self.settings.max_requests:
+            raise overloaded(f"{self._n_in_flight:,} requests are in flight")
+        self._n_in_flight += 1
+        self.metrics.in_flight.set(self._n_in_flight)
+        try:
+            yield
+        finally:
+            self._n_in_flight -= 1
+            self.metrics.in_flight.set(self._n_in_flight)
+
+    async def _handle(
+        self, endpoint: Endpoint, model: type[BaseModel], request: HttpRequest, body: bytes, receive: Receive
+    ) -> Json | None:
+        """Return the response, None if the client has disconnected."""
+        arrived = monotonic()
+        with self._counted():
+            call = self._call(request, check_body(_parse(body), model), arrived)
+            del body  # so that the images are in memory once, as parsed
+            with _CancelOnDisconnect(receive):
+                return await endpoint.handler(call)
+        return None
+
+    def _call(self, request: HttpRequest, body: Json, arrived: float) -> Call:
+        return Call(body, self._hasher, self.settings, request.id, arrived, request.statuses)
 
     def count_held(self) -> None:
-        """Tell the metrics how many bytes are held."""
+        """Update the metric of the bytes held."""
         self.metrics.held_bytes.set(self.held.count())
 
-    def _check_room(self) -> None:
+    def _check_memory(self) -> None:
         if self.held.is_full:
             raise overloaded("too many bytes of requests, and of responses that are not read")
 
-    async def _read_body(self, call: Exchange, receive: Receive) -> bytes:
-        """Return the body; refuse it as soon as it is known to be too much."""
-        settings, headers = self.settings, call.headers
+    async def _read_body(self, request: HttpRequest, receive: Receive) -> bytes:
+        """Return the body; refuse it as soon as it exceeds a limit."""
+        settings, headers = self.settings, request.headers
         content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
-        if content_type not in _JSON_TYPES:
+        if content_type != "application/json":
             raise Refusal(415, f"Content-Type must be application/json, got {content_type[:60]!r}")
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refusal(415, "Content-Encoding is not supported: send the JSON itself")
@@ -274,129 +304,104 @@ class Service:
                     if message["type"] != "http.request":
                         raise Refusal(400, "the body ended early")
                     part = message.get("body", b"")
-                    call.n_bytes += len(part)
+                    request.n_bytes += len(part)
                     self.held.hold(len(part))
-                    if call.n_bytes > settings.max_body_bytes:
+                    if request.n_bytes > settings.max_body_bytes:
                         raise too_large
-                    self._check_room()
-                    # What parsing costs besides the photos, counted before it is done.
+                    self._check_memory()
+                    # Limits the time of parsing, except that of the images.
                     n_values += _count_values(part, settings.max_values)
                     if n_values > settings.max_values:
                         text = f"the body must have at most {settings.max_values:,} JSON values"
                         raise Refusal(413, text)
                     parts.append(part)
                     if not message.get("more_body", False):
-                        call.is_open = False
-                        if UNREADABLE in call.scope:
-                            raise call.scope[UNREADABLE]
+                        request.is_open = False
+                        if UNREADABLE in request.scope:
+                            raise request.scope[UNREADABLE]
                         return b"".join(parts)
         except TimeoutError:
             text = f"the body must arrive within {settings.body_timeout_s:g} seconds"
             raise Refusal(408, text) from None
 
-    async def _under_way(self, call: Exchange, body: bytes, receive: Receive) -> dict[str, Any] | None:
-        """Return the answer, worked out while the client is there."""
-        if self._n_under_way >= self.settings.max_requests:
-            raise overloaded(f"{self._n_under_way:,} requests are under way")
-        self._n_under_way += 1
-        self.metrics.under_way.set(self._n_under_way)
-        try:
-            method: Any = call.method
-            arrived = monotonic()
-            request = read_body(_parse(body), method, self._models[method])
-            del body  # the photos are held once, not twice
-            work = endpoints.answer(
-                request, method, self._hasher, self.settings, call.request_id, arrived, call.statuses
-            )
-            with _Presence(receive):
-                return await work
-            return None  # the client has gone
-        finally:
-            self._n_under_way -= 1
-            self.metrics.under_way.set(self._n_under_way)
+    # --- Routes for operation ----------------------------------------------------------------------------------------
 
-    async def _ping(self, call: Exchange, _receive: Receive, send: Send) -> None:
-        self._check_token(call)
-        await send_json(send, 200, ping_response(), [])
-
-    # --- for those who run it ----------------------------------------------------------------------------------------
-
-    async def _health(self, _call: Exchange, _receive: Receive, send: Send) -> None:
+    async def _send_health(self, _request: HttpRequest, _receive: Receive, send: Send) -> None:
         await send_json(send, 200, {"status": {"code": 200, "text": "OK"}}, [])
 
-    async def _show_ready(self, _call: Exchange, _receive: Receive, send: Send) -> None:
+    async def _send_readiness(self, _request: HttpRequest, _receive: Receive, send: Send) -> None:
         if not self._ready or self.draining:
             raise overloaded("stopping" if self.draining else "warming up")
         if not await self._hasher.can_hash():
             raise overloaded(_CANNOT_HASH)
         await send_json(send, 200, {"status": {"code": 200, "text": "OK"}}, [])
 
-    async def _show_metrics(self, call: Exchange, _receive: Receive, send: Send) -> None:
-        self._check_token(call)
+    async def _send_metrics(self, request: HttpRequest, _receive: Receive, send: Send) -> None:
+        self._check_token(request)
         self.count_held()
         await send_bytes(send, 200, self.metrics.text(), [(b"content-type", b"text/plain; version=0.0.4")])
 
-    async def _show_api(self, _call: Exchange, _receive: Receive, send: Send) -> None:
-        self._check_room()
+    async def _send_api(self, _request: HttpRequest, _receive: Receive, send: Send) -> None:
+        self._check_memory()
         await send_json(send, 200, self._api, [])
 
-    async def _lead_to_page(self, _call: Exchange, _receive: Receive, send: Send) -> None:
+    async def _redirect_to_page(self, _request: HttpRequest, _receive: Receive, send: Send) -> None:
         await send_bytes(send, 307, b"", [(b"location", b"/docs")])
 
-    async def _show_page(self, call: Exchange, _receive: Receive, send: Send) -> None:
-        self._check_room()
+    async def _send_page(self, request: HttpRequest, _receive: Receive, send: Send) -> None:
+        self._check_memory()
         policy = b"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         headers: Headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", policy)]
-        host = call.headers.get(b"host", b"").decode("latin-1")
+        host = request.headers.get(b"host", b"").decode("latin-1")
         await send_bytes(send, 200, page.page(self._api, self._examples, host), headers)
 
 
 def _check_headers(headers: Headers) -> None:
-    """Refuse a request that has two of a header of which one counts."""
+    """Refuse a request that repeats one of `_SINGLE_HEADERS`."""
     seen = set()
     for name, _ in headers:
         if name in _SINGLE_HEADERS:
             if name in seen:
-                raise Refusal(400, f"the header {name.decode()} must stand once")
+                raise Refusal(400, f"the header {name.decode()} must occur once")
             seen.add(name)
 
 
-def _is_loopback_address(name: str) -> bool:
+def _is_loopback_ip(name: str) -> bool:
     try:
         return ip_address(name).is_loopback
     except ValueError:
         return False
 
 
-class _Endpoint:
-    """What a route of Starlette takes for an application of its own, so that no request object is made."""
+class _RouteApp:
+    """ASGI application of one route: for a plain function, Starlette would make a request object of its own."""
 
-    def __init__(self, answer: Callable[[Exchange, Receive, Send], Awaitable[None]]) -> None:
-        self._answer = answer
+    def __init__(self, respond: Respond) -> None:
+        self._respond = respond
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer(scope["imgmatch"], receive, send)
+        await self._respond(scope["imgmatch"], receive, send)
 
 
-class _Presence:
-    """Ends what stands in the block when the client has gone; looks only where it takes long."""
+class _CancelOnDisconnect:
+    """Context manager that cancels its block when the client disconnects, and ends without an error then."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._watch: asyncio.Task[None] | None = None
-        self._gone = False
+        self._disconnected = False
 
     def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_AFTER_S, self._look)
+        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._start_watch)
 
-    def _look(self) -> None:
-        self._watch = asyncio.ensure_future(self._wait_until_gone())
+    def _start_watch(self) -> None:
+        self._watch = asyncio.ensure_future(self._wait_for_disconnect())
 
-    async def _wait_until_gone(self) -> None:
+    async def _wait_for_disconnect(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._gone = True
+        self._disconnected = True
         if self._task is not None:
             self._task.cancel()
 
@@ -404,21 +409,21 @@ class _Presence:
         self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
-        if self._gone and kind is asyncio.CancelledError and self._task is not None:
+        if self._disconnected and kind is asyncio.CancelledError and self._task is not None:
             self._task.uncancel()
             return True
         return False
 
 
-def _count_values(part: bytes, most: int) -> int:
-    """Return how many commas and opening brackets there are, or some number beyond `most`.
+def _count_values(part: bytes, maximum: int) -> int:
+    """Return the number of commas and opening brackets, or a number above `maximum`.
 
-    `bytes.count` looks at each byte, and takes 0.4 ms for a photo; `find` skips a photo's base64 in 10 microseconds.
+    `bytes.count` compares each byte: 0.4 ms for a photo in base64. `find` takes 10 microseconds.
     """
     n_values = 0
     for mark in (b",", b"{", b"["):
         position = part.find(mark)
-        while position >= 0 and n_values <= most:
+        while position >= 0 and n_values <= maximum:
             n_values += 1
             position = part.find(mark, position + 1)
     return n_values
@@ -435,12 +440,12 @@ def _parse(body: bytes) -> object:
 
 
 def _has_infinity(values: Any) -> bool:
-    """Return whether there is a number such as 1e999, which the parser takes for infinity and no answer can repeat.
+    """Return whether a number is infinite, such as 1e999 as parsed: no JSON response can repeat it.
 
-    A microsecond for a photo, 7 ms for the largest number of values, which take 9 to parse.
+    1 microsecond for a photo, 7 ms for the maximum number of values, which take 9 ms to parse.
     """
     found = [values]
-    for value in found:  # and what it holds, behind it
+    for value in found:  # the list grows by the parts of each value
         kind = type(value)
         if kind is dict:
             found.extend(value.values())

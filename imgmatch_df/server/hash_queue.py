@@ -1,8 +1,8 @@
-"""The images of all requests, hashed one at a time and in turn, so that none waits for another's thousand.
+"""Queue of the images of all requests, one of each request in turn, so that small requests do not wait for large ones.
 
-Threads take them, which never wait for the event loop: images that came in a body at once, those of URLs as they
-arrive. No thread waits for a URL, so that a slow server delays no other image. The threads hash, or have decoder
-processes do it: then an image that is large or slow waits for others of its kind.
+Threads take the images: those of a body at once, those of URLs when they are fetched. No thread waits for a download or
+for the event loop. The threads hash the images themselves, or pass them to decoder processes. Then large and slow
+images have lanes of their own, so that other images do not wait for them.
 """
 
 import asyncio
@@ -27,27 +27,27 @@ from imgmatch_df.sources import Fetched, url_of
 from imgmatch_df.threads import n_threads, pool
 
 Row: TypeAlias = Mapping[str, Any]
-# Hashed rows of those URLs that are known already; what is not known is fetched. Called in the event loop: it must not
-# wait for anything.
+# Returns the rows of the URLs whose hashes are stored; other URLs are fetched. The event loop calls it, so it must not
+# block.
 Known: TypeAlias = Callable[[Sequence[str]], Mapping[str, Row]]
 
-# How long a thread of the pool hashes before it lets in others, such as the comparisons of a request.
+# How long a thread of the pool hashes before other tasks of the pool, such as joins, get their turn.
 _TURN_S: Final = 0.02
-# With decoder processes, an image that is too large or too slow for a lane waits for the next one. The processes of the
-# later lanes have a low priority. A JPEG of 12 megapixels takes 64 MB and 0.1 s. All lanes together stay below 4 GB.
+# An image that is too large or too slow for a lane moves to the next one. The decoder processes of later lanes have a
+# low priority. A JPEG of 12 megapixels takes 64 MB and 0.1 s. All lanes together use at most 4 GB.
 _LANES: Final = (
     Lane(PixelBudget(600_000_000), max_bytes=64_000_000, max_s=0.25),
     Lane(PixelBudget(1_100_000_000), max_bytes=256_000_000, max_s=1.5, priority=LOW),
     Lane(PixelBudget(2_100_000_000), priority=LOW),
 )
-# A small image, to find out whether images are hashed; not needed for some seconds after any other was.
+# A small image that shows whether images can be hashed, needed if none was hashed for `_FRESH_S`.
 _SAMPLE: Final = "data:;base64,UDUgMiAyIDI1NSAAAAAA"
-_SHOWN_FOR_S: Final = 5.0
-_SHOW_WITHIN_S: Final = 3.0
+_FRESH_S: Final = 5.0
+_SAMPLE_TIMEOUT_S: Final = 3.0
 
 
 def nothing_known(_urls: Sequence[str]) -> Mapping[str, Row]:
-    """Return what is known of addresses without a store: nothing."""
+    """Return no rows: the look-up of a service without a store."""
     return {}
 
 
@@ -58,14 +58,14 @@ def _nothing() -> None:
 def _n_decoders() -> int:
     """Return the number of decoder processes for images of the first lane.
 
-    One more than processors: while the response of one waits for the event loop, another one decodes (11 % more
-    requests a second at 16 connections).
+    One more than processors: another process decodes while a result waits for the event loop (11 % more requests a
+    second at 16 connections).
     """
     return n_threads() + 1
 
 
-class _Picture(NamedTuple):
-    """One picture, and the rows that it stands in; `release` gives back the memory of one that was fetched."""
+class _Image(NamedTuple):
+    """One image and the numbers of its rows; `release` returns the memory of a fetched image to the byte budget."""
 
     positions: list[int]
     source: str | Fetched | None
@@ -73,10 +73,9 @@ class _Picture(NamedTuple):
 
 
 class _Job:
-    """The rows of one request.
+    """The rows of one request, complete when `done` is.
 
-    `kinds` are computed. `ended` is shared with the threads that hash and fetch, and touched under the lock of the
-    `Hasher` only.
+    Threads that hash and fetch read `ended`, under the lock of the `Hasher` only.
     """
 
     def __init__(self, n_rows: int, kinds: tuple[HashKind, ...]) -> None:
@@ -100,41 +99,41 @@ class _Job:
 
 
 class _Queue:
-    """Images that wait to be hashed, and the threads that hash them. Touched under the lock of the `Hasher` only.
+    """Images of one lane that wait, and the threads that hash them. Used under the lock of the `Hasher` only.
 
     Parameters
     ----------
     executor
-        Gives the threads.
+        Has the threads.
     n_threads
-        How many of them hash at a time.
+        Maximum number of threads that hash at a time.
     arguments
-        Of `hash_source`, beside the source and the hash kinds.
+        Arguments of `hash_source`, beside the source and the hash kinds.
     """
 
-    def __init__(self, executor: Callable[[], Executor], n_threads: int, *arguments: Any) -> None:
+    def __init__(self, executor: Executor, n_threads: int, *arguments: Any) -> None:
         self.executor = executor
         self.n_threads = n_threads
         self.arguments = arguments
         self.n_workers = 0
-        self._waiting: OrderedDict[_Job, deque[_Picture]] = OrderedDict()
+        self._waiting: OrderedDict[_Job, deque[_Image]] = OrderedDict()
 
-    def add(self, job: _Job, pictures: Sequence[_Picture]) -> None:
-        if pictures:
-            self._waiting.setdefault(job, deque()).extend(pictures)
+    def add(self, job: _Job, images: Sequence[_Image]) -> None:
+        if images:
+            self._waiting.setdefault(job, deque()).extend(images)
 
-    def take(self) -> tuple[_Job, _Picture] | None:
+    def take(self) -> tuple[_Job, _Image] | None:
         """Return the next image, one of each request in turn."""
-        for job, pictures in self._waiting.items():
-            picture = pictures.popleft()
-            if pictures:
+        for job, images in self._waiting.items():
+            image = images.popleft()
+            if images:
                 self._waiting.move_to_end(job)
             else:
                 del self._waiting[job]
-            return job, picture
+            return job, image
         return None
 
-    def remove(self, job: _Job) -> Sequence[_Picture]:
+    def remove(self, job: _Job) -> Sequence[_Image]:
         return self._waiting.pop(job, ())
 
     def clear(self) -> list[_Job]:
@@ -144,14 +143,14 @@ class _Queue:
 
 
 class Hasher:
-    """Hashes for one event loop.
+    """Hashes images for one event loop.
 
     Parameters
     ----------
     options
-        How pictures are fetched and decoded.
+        How images are fetched and decoded.
     known
-        Gives the rows of addresses that need not be fetched.
+        Returns the rows of stored URLs.
     """
 
     def __init__(self, options: Options, known: Known = nothing_known) -> None:
@@ -161,64 +160,63 @@ class Hasher:
         self._lock = threading.Lock()
         self._hashed: list[tuple[_Job, list[int], Row | BaseException]] = []
         self._hashed_at = 0.0
-        self._showing: asyncio.Task[bool] | None = None
+        self._sampling: asyncio.Task[bool] | None = None
         self._decoders = Decoders() if options.isolate else None
-        self._queues = [_Queue(pool, n_threads(), options)]
-        if self._decoders is not None:
-            self._queues = []
-            for lane in _LANES:
-                n_decoders = _n_decoders() if lane is _LANES[0] else n_threads()
-                threads = ThreadPoolExecutor(n_decoders, thread_name_prefix="imgmatch-decoding")
-                hash_one = partial(self._decoders.hash_image, lane=lane)
-                executor = lambda threads=threads: threads  # noqa: E731
-                self._queues.append(_Queue(executor, n_decoders, options, hash_one))
+        self._queues: list[_Queue] = []
+        if self._decoders is None:
+            self._queues.append(_Queue(pool(), n_threads(), options))
+            return
+        for lane in _LANES:
+            n_decoders = _n_decoders() if lane is _LANES[0] else n_threads()
+            threads = ThreadPoolExecutor(n_decoders, thread_name_prefix="imgmatch-decoding")
+            hash_one = partial(self._decoders.hash_image, lane=lane)
+            self._queues.append(_Queue(threads, n_decoders, options, hash_one))
 
     async def hash(
         self, sources: Sequence[str | Failure | None], hash_types: Sequence[str] = DEFAULT_HASH_TYPES
     ) -> list[Row]:
         """Return a row of `kinds.visual_hash_fields()` for each source, in order.
 
-        Cancelling gives up what is not hashed yet, and what is being fetched.
+        A cancellation also cancels the images that wait, and the downloads.
 
         Parameters
         ----------
         sources
-            ``data:`` URIs and addresses; None gives a row without an image, a failure one that says so.
+            ``data:`` URIs and URLs; None becomes a row with the status `missing`, a failure a row with its status.
         hash_types
-            The kinds to compute; rows that are known already may have more.
+            The kinds to compute. Stored rows may have more.
         """
         job = _Job(len(sources), hash_kinds(hash_types))
-        local: list[_Picture] = []
-        addresses: list[tuple[int, str, str]] = []
+        local: list[_Image] = []
+        remote: list[tuple[int, str, str]] = []
         for position, source in enumerate(sources):
             if isinstance(source, Failure):
                 job.settle([position], _failed_row(source, job.kinds))
             elif source is not None and (url := url_of(source)) is not None:
-                addresses.append((position, source, url))
+                remote.append((position, source, url))
             else:
-                local.append(_Picture([position], source))
+                local.append(_Image([position], source))
         download = None
         try:
             self._add(self._queues[0], job, local)
-            if addresses:
-                places = self._look_up(job, addresses)
-                download = self._fetch(job, places)
+            if remote:
+                download = self._fetch(job, self._look_up(job, remote))
             if job.n_open:
                 await job.done
         finally:
             with self._lock:
                 job.ended = True
-                left = [picture for queue in self._queues for picture in queue.remove(job)]
-            for picture in left:
-                picture.release()
+                left = [image for queue in self._queues for image in queue.remove(job)]
+            for image in left:
+                image.release()
             if download is not None and job.n_open:
                 shared_scheduler().stop(download)
             if job.done.done() and not job.done.cancelled():
-                job.done.exception()  # seen, also where something else failed first
+                job.done.exception()  # retrieved, because asyncio logs exceptions that never are
         return [row for row in job.rows if row is not None]
 
     def close(self) -> None:
-        """Give up what waits."""
+        """Cancel the images that wait, and end the decoder processes."""
         with self._lock:
             waiting = [job for queue in self._queues for job in queue.clear()]
         for job in waiting:
@@ -238,89 +236,89 @@ class Hasher:
             self._decoders.warm_up(_n_decoders())
 
     async def can_hash(self) -> bool:
-        """Return whether images are hashed at present; where none was for a while, hash one."""
-        if monotonic() - self._last_hashed_at() < _SHOWN_FOR_S:
+        """Return whether images can be hashed; hash a sample if none was hashed in the last seconds."""
+        if monotonic() - self._last_hashed_at() < _FRESH_S:
             return True
-        if self._showing is None:
-            self._showing = asyncio.create_task(self._show())
-        return await asyncio.shield(self._showing)
+        if self._sampling is None:
+            self._sampling = asyncio.create_task(self._hash_sample())
+        return await asyncio.shield(self._sampling)
 
-    async def _show(self) -> bool:
+    async def _hash_sample(self) -> bool:
         began = monotonic()
         try:
             with suppress(TimeoutError, DecodersUnavailableError):
-                async with asyncio.timeout(_SHOW_WITHIN_S):
+                async with asyncio.timeout(_SAMPLE_TIMEOUT_S):
                     await self.hash([_SAMPLE])
             return self._last_hashed_at() >= began
         finally:
-            self._showing = None
+            self._sampling = None
 
     def _last_hashed_at(self) -> float:
         return self._hashed_at if self._decoders is None else self._decoders.responded_at
 
-    def _look_up(self, job: _Job, addresses: list[tuple[int, str, str]]) -> dict[str, list[int]]:
-        """Settle the addresses that are known; return the others, each once, with the rows that it stands in."""
-        known = self._known([source for _, source, _ in addresses])
-        places: dict[str, list[int]] = {}
-        for position, source, url in addresses:
+    def _look_up(self, job: _Job, remote: list[tuple[int, str, str]]) -> dict[str, list[int]]:
+        """Settle the rows of stored URLs; return the other URLs, each with the numbers of its rows."""
+        known = self._known([source for _, source, _ in remote])
+        missing: dict[str, list[int]] = {}
+        for position, source, url in remote:
             if source in known:
                 job.settle([position], known[source])
             else:
-                places.setdefault(url, []).append(position)
-        return places
+                missing.setdefault(url, []).append(position)
+        return missing
 
-    def _fetch(self, job: _Job, places: dict[str, list[int]]) -> Download | None:
-        """Begin to fetch addresses; each is hashed as soon as it is there and a thread of the pool is free."""
-        if not places:
+    def _fetch(self, job: _Job, urls: dict[str, list[int]]) -> Download | None:
+        """Begin to fetch URLs; each image is queued when it is complete."""
+        if not urls:
             return None
-        positions = list(places.values())
+        positions = list(urls.values())
 
-        def arrived(number: int, answer: Any, release: Callable[[], None]) -> None:
-            if isinstance(answer, Fetched):
-                self._add(self._queues[0], job, [_Picture(positions[number], answer, release)])
-            elif answer is not None:  # else it has been stopped
-                row = _failed_row(answer, job.kinds) if isinstance(answer, Failure) else answer
+        def complete(number: int, result: Any, release: Callable[[], None]) -> None:
+            if isinstance(result, Fetched):
+                self._add(self._queues[0], job, [_Image(positions[number], result, release)])
+            elif result is not None:  # None: the download was cancelled
+                row = _failed_row(result, job.kinds) if isinstance(result, Failure) else result
                 self._put(job, positions[number], row)
 
-        download = Download(list(places), self._options, arrived)
+        download = Download(list(urls), self._options, complete)
         shared_scheduler().start(download)
         return download
 
-    def _add(self, queue: _Queue, job: _Job, pictures: Sequence[_Picture]) -> None:
-        """Let pictures wait, and have as many more threads hash as there are pictures, unless all do."""
+    def _add(self, queue: _Queue, job: _Job, images: Sequence[_Image]) -> None:
+        """Add images to a queue, and start one thread per image, up to the maximum of the queue."""
         with self._lock:
             ended = job.ended
             if not ended:
-                queue.add(job, pictures)
-            n_more = 0 if ended else min(len(pictures), queue.n_threads - queue.n_workers)
+                queue.add(job, images)
+            n_more = 0 if ended else min(len(images), queue.n_threads - queue.n_workers)
             queue.n_workers += n_more
-        for picture in pictures if ended else ():
-            picture.release()
+        for image in images if ended else ():
+            image.release()
         for _ in range(n_more):
-            queue.executor().submit(self._work, queue)
+            queue.executor.submit(self._work, queue)
 
     def _work(self, queue: _Queue) -> None:
-        """Hash, in a thread of the queue, until no picture waits or somebody else's turn has come."""
+        """Hash images of the queue, in one of its threads, for at most about `_TURN_S`."""
         ends = monotonic() + _TURN_S
         while (taken := self._next(queue)) is not None:
-            job, picture = taken
+            job, image = taken
             row: Row | BaseException
             try:
-                row = hash_source(picture.source, *queue.arguments, kinds=job.kinds)
+                row = hash_source(image.source, *queue.arguments, kinds=job.kinds)
                 self._hashed_at = monotonic()
             except DeclinedError:
-                self._add(self._queues[self._queues.index(queue) + 1], job, [picture])
+                self._add(self._queues[self._queues.index(queue) + 1], job, [image])
                 continue
-            except BaseException as error:  # noqa: BLE001  # raised again in the request
+            except BaseException as error:  # noqa: BLE001  # raised again by `hash`
                 row = error
-            picture.release()
-            self._put(job, picture.positions, row)
+            image.release()
+            self._put(job, image.positions, row)
             if monotonic() > ends:
-                queue.executor().submit(self._work, queue)
+                queue.executor.submit(self._work, queue)
                 return
 
-    def _next(self, queue: _Queue) -> tuple[_Job, _Picture] | None:
-        """Return the next picture; where there is none, the thread counts no more."""
+    def _next(self, queue: _Queue) -> tuple[_Job, _Image] | None:
+        """Return the next image; None if there is none, and then the thread must end."""
         with self._lock:
             taken = queue.take()
             if taken is None:
@@ -328,16 +326,16 @@ class Hasher:
             return taken
 
     def _put(self, job: _Job, positions: list[int], row: Row | BaseException) -> None:
-        """Have a row that is done given to its request, from any thread."""
+        """Pass a row to its request in the event loop; called by any thread."""
         with self._lock:
             is_first = not self._hashed
             self._hashed.append((job, positions, row))
-        if is_first:  # else the loop has been called and not come yet
-            with suppress(RuntimeError):  # it has been closed meanwhile
-                self._loop.call_soon_threadsafe(self._land)
+        if is_first:  # otherwise a call of `_settle` is scheduled already
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._settle)
 
-    def _land(self) -> None:
-        """Give the requests the rows that are done."""
+    def _settle(self) -> None:
+        """Pass the completed rows to their requests."""
         with self._lock:
             hashed, self._hashed = self._hashed, []
         for job, positions, row in hashed:

@@ -1,4 +1,4 @@
-"""The folder in which several workers share their metrics, removed also after the supervisor was killed."""
+"""Folder in which several workers share their metrics; later runs remove it if the supervisor was killed."""
 
 import os
 import shutil
@@ -18,12 +18,12 @@ _PREFIX: Final = "imgmatch-metrics-"
 
 @contextmanager
 def metrics_folder() -> Iterator[str]:
-    """Give a new folder, which is removed at the end; remove those that no process uses any more."""
+    """Yield a new folder, and remove it at the end; remove old folders that no process uses."""
     remove_unused_folders()
     while True:
         folder = tempfile.mkdtemp(prefix=_PREFIX)
         with using_folder(folder):
-            if Path(folder).exists():  # else another process has just found it unused
+            if Path(folder).exists():  # otherwise another process has removed it before the lock
                 try:
                     yield folder
                 finally:
@@ -33,7 +33,7 @@ def metrics_folder() -> Iterator[str]:
 
 @contextmanager
 def using_folder(folder: str) -> Iterator[None]:
-    """Keep other processes from removing a folder."""
+    """Lock a folder, so that other processes do not remove it."""
     descriptor = _open(folder)
     if descriptor is None:
         yield
@@ -46,13 +46,13 @@ def using_folder(folder: str) -> Iterator[None]:
 
 
 def remove_unused_folders() -> None:
-    """Remove the folders of this user that no process uses any more."""
+    """Remove the folders of this user that no process uses."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         descriptor = _open(str(folder))
         if descriptor is None:
             continue
         try:
-            with suppress(OSError):  # it is used
+            with suppress(OSError):  # it is locked
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(folder, ignore_errors=True)
         finally:
@@ -60,7 +60,7 @@ def remove_unused_folders() -> None:
 
 
 def _open(folder: str) -> int | None:
-    """Return a file descriptor of a folder of this user; None where it is not one, or cannot be locked."""
+    """Return a file descriptor of a folder of this user; None for other paths, and without locks."""
     if fcntl is None:
         return None
     try:

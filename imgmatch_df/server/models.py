@@ -1,16 +1,16 @@
-"""What the requests look like: models that validate, and that the OpenAPI description is made of."""
+"""pydantic models of the request bodies, which validate them and give the OpenAPI document its schemas."""
 
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, create_model
+from pydantic_core import PydanticCustomError
 
-from imgmatch_df.documented.requests import Request, read_rows
-from imgmatch_df.documented.values import Json, Method
+from imgmatch_df.documented.values import Json
 from imgmatch_df.hashes.kinds import documented_kinds, hash_kinds
 from imgmatch_df.server.responses import Refusal
 from imgmatch_df.server.settings import Settings
 
-# The unit of distances and the rule of `range`, for the description of the API and its page.
+# The unit of distances and the rule of `range`, for the OpenAPI document and the page.
 DISTANCE_UNIT: Final = (
     "Distances are percent of differing bits, with one decimal: "
     + ", ".join(f"100 x bits / {kind.n_chars} for {kind.name}" for kind in hash_kinds(documented_kinds()))
@@ -20,11 +20,9 @@ RANGE_RULE: Final = (
     "A pair is within the range if its distance, rounded to one decimal as rank_images shows it, is at most the range."
 )
 
-HashType: Any = Literal[documented_kinds()]
-
 
 class Record(BaseModel):
-    """One picture, and any fields of the client's own, which come back unchanged."""
+    """One image, and any fields of the client's own, which come back unchanged."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
@@ -33,73 +31,95 @@ class Record(BaseModel):
     id: str | int | None = Field(None, alias="_id", description="Comes back as a string; made where absent.")
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """Base of the request models: unknown fields are allowed, values are not converted."""
+
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-def request_models(settings: Settings) -> dict[Method, TypeAdapter[Any]]:
-    """Return the model of each method's body."""
-    hashed = Annotated[list[Record], Field(max_length=settings.max_hashed_records, description="The images.")]
-    compared = Annotated[list[Record], Field(max_length=settings.max_records, description="The images.")]
-    several = HashType | Annotated[list[HashType], Field(min_length=1)] | None
-    one = HashType | Annotated[list[HashType], Field(min_length=1, max_length=1)] | None
-    which = Field(None, description="Kinds of hash to compute; default both.")
-    by_which = Field(None, description="Kind of hash to compare by; default bmh1.")
-    query = Annotated[Record, Field(description="The image to compare the others with.")]
-    percent = Annotated[float, Field(ge=0, le=100)] | None
-    threshold = Field(None, description=f"Largest distance of duplicates; default 0, equal hashes only. {RANGE_RULE}")
-    fields: dict[Method, dict[str, Any]] = {
-        "visual_hash": {"records": (hashed, ...), "hash_type": (several, which)},
-        "remove_duplicates": {
-            "records": (compared, ...),
-            "hash_type": (one, by_which),
-            "range": (percent, threshold),
-        },
-        "rank_images": {"query_record": (query, ...), "records": (compared, ...), "hash_type": (one, by_which)},
-    }
-    return {
-        method: TypeAdapter(create_model(_model_name(method), __base__=_Body, **own)) for method, own in fields.items()
-    }
+def _check_percent(value: float) -> float:
+    if not 0 <= value <= 100:
+        raise PydanticCustomError("percent", "must be a number from 0 to 100")
+    return value
 
 
-def _model_name(method: str) -> str:
-    return f"{method.title().replace('_', '')}Request"
+_HashType: Any = Literal[documented_kinds()]
+_SeveralHashTypes: Any = _HashType | Annotated[list[_HashType], Field(min_length=1)] | None
+_OneHashType: Any = _HashType | Annotated[list[_HashType], Field(min_length=1, max_length=1)] | None
+_Percent: Any = Annotated[
+    float, AfterValidator(_check_percent), WithJsonSchema({"maximum": 100, "minimum": 0, "type": "number"})
+]
+_QUERY: Any = Annotated[Record, Field(description="The image to compare the others with.")]
+_COMPARED_BY: Final = (_OneHashType, Field(None, description="Kind of hash to compare by; default bmh1."))
 
 
-def read_body(body: object, method: Method, model: TypeAdapter[Any]) -> Request:
-    """Return the rows of a request, validated.
+def visual_hash_model(settings: Settings) -> type[BaseModel]:
+    """Return the model of a `visual_hash` request."""
+    return create_model(
+        "VisualHashRequest",
+        __base__=Body,
+        records=(_records(settings.max_hashed_records), ...),
+        hash_type=(_SeveralHashTypes, Field(None, description="Kinds of hash to compute; default both.")),
+    )
+
+
+def remove_duplicates_model(settings: Settings) -> type[BaseModel]:
+    """Return the model of a `remove_duplicates` request."""
+    rule = f"Largest distance of duplicates; default 0, equal hashes only. {RANGE_RULE}"
+    return create_model(
+        "RemoveDuplicatesRequest",
+        __base__=Body,
+        records=(_records(settings.max_records), ...),
+        hash_type=_COMPARED_BY,
+        range=(_Percent | None, Field(None, description=rule)),
+    )
+
+
+def rank_images_model(settings: Settings) -> type[BaseModel]:
+    """Return the model of a `rank_images` request."""
+    return create_model(
+        "RankImagesRequest",
+        __base__=Body,
+        query_record=(_QUERY, ...),
+        records=(_records(settings.max_records), ...),
+        hash_type=_COMPARED_BY,
+    )
+
+
+def _records(max_records: int) -> Any:
+    return Annotated[list[Record], Field(max_length=max_records, description="The images.")]
+
+
+def check_body(body: object, model: type[BaseModel]) -> Json:
+    """Return the body if it is valid.
 
     Raises
     ------
     Refusal
-        422, which names the field, what it is and what is allowed.
+        With code 422 and a text that names the field, its value, and what is allowed.
     """
     if not isinstance(body, dict):
         raise Refusal(422, f"the body must be a JSON object, got {_shown(body)}")
     try:
-        model.validate_python(body)
+        model.model_validate(body)
     except ValidationError as error:
         raise Refusal(422, _explain(error)) from None
-    # ArgumentError, where a value has a meaning that types do not tell, becomes a 422 as well.
-    return read_rows(body, method)
+    return body
 
 
+# What is allowed, by the type of pydantic's error. Other errors have a message that begins with "Input should".
 _ALLOWED: Final = {
     "missing": "is missing",
     "string_type": "must be a string",
     "list_type": "must be a list",
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
-    "literal_error": f"must be {' or '.join(map(repr, documented_kinds()))}",
     "float_type": "must be a number",
-    "greater_than_equal": "must be a number from 0 to 100",
-    "less_than_equal": "must be a number from 0 to 100",
-    "finite_number": "must be a number from 0 to 100",
 }
 
 
 def _explain(error: ValidationError) -> str:
-    # Of a union's members each has its say; the first one is what is usually meant.
+    # Of a union, pydantic has one error per member. The first member is the usual type of the field.
     first = error.errors(include_url=False, include_context=True)[0]
     field = ""
     for part in first["loc"]:
@@ -114,8 +134,8 @@ def _explain(error: ValidationError) -> str:
         return f"{field} must not be empty"
     if field.endswith("._id"):
         return f"{field} must be a string or a whole number, got {_shown(first['input'])}"
-    told = _ALLOWED.get(first["type"], first["msg"])
-    return f"{field} {told}" if first["type"] == "missing" else f"{field} {told}, got {_shown(first['input'])}"
+    allowed = _ALLOWED.get(first["type"]) or first["msg"].replace("Input should", "must", 1)
+    return f"{field} {allowed}" if first["type"] == "missing" else f"{field} {allowed}, got {_shown(first['input'])}"
 
 
 def _shown(value: Any) -> str:
@@ -125,12 +145,3 @@ def _shown(value: Any) -> str:
         return "a number of hundreds of digits"
     shown = repr(value[:60] if isinstance(value, str) else value)
     return shown[:60] + "…" * (len(shown) > 60)
-
-
-def describe_models(models: dict[Method, TypeAdapter[Any]]) -> Json:
-    """Return the JSON schemas of the bodies, by method, and their shared parts under ``$defs``."""
-    _, schemas = TypeAdapter.json_schemas(
-        [(method, "validation", model) for method, model in models.items()],
-        ref_template="#/components/schemas/{model}",
-    )
-    return schemas

@@ -1,31 +1,19 @@
-"""The OpenAPI description, made of the models."""
+"""The OpenAPI document of the service, derived from the endpoints, their models and the settings."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from imgmatch_df.columns import OK, STATUSES
-from imgmatch_df.documented.values import Json, Method
+from imgmatch_df.documented.values import Json
 from imgmatch_df.hashes.kinds import documented_kinds, hash_kinds
-from imgmatch_df.server.models import DISTANCE_UNIT, RANGE_RULE, describe_models
+from imgmatch_df.server.endpoints import ENDPOINTS, Endpoint
+from imgmatch_df.server.models import DISTANCE_UNIT
 from imgmatch_df.server.settings import Settings
 
-PREFIX: Final = "/image_matching/v2/"
-
-_SUMMARIES: Final = {
-    "ping": ("Test the service", "Returns its name."),
-    "visual_hash": (
-        "Hash images",
-        f"Returns {' and '.join(documented_kinds())} of each image "
-        "as strings of 0 and 1, and its width and height in pixels.",
-    ),
-    "remove_duplicates": (
-        "Merge near-duplicates",
-        f"Records that match move into removed_records of the first of them. {DISTANCE_UNIT} {RANGE_RULE}",
-    ),
-    "rank_images": ("Rank images", f"Returns the records, nearest to query_record first. {DISTANCE_UNIT}"),
-}
 _REFUSALS: Final = {
     "400": "The body is not JSON.",
     "401": "No token, or a wrong one.",
@@ -55,32 +43,6 @@ _STATUS: Final = {
         "detail": {"type": "string", "description": "Why a record failed, in one line."},
     },
 }
-
-
-def _list_of(description: str) -> Json:
-    return {"type": "array", "items": {"$ref": "#/components/schemas/AnswerRecord"}, "description": description}
-
-
-_STATISTICS: Final = {"type": "object", "description": "processing time, in seconds."}
-_ANSWERS: Final[dict[str, Json]] = {
-    "ping": {"_service_info": {"type": "object", "description": "_name and _info of the service."}},
-    "visual_hash": {"records": _list_of("The records with their hashes, in order."), "statistics": _STATISTICS},
-    "remove_duplicates": {
-        "records": _list_of("One record of each group of duplicates, the first; and those that failed."),
-        "statistics": _STATISTICS,
-    },
-    "rank_images": {
-        "query_records": _list_of("The query record."),
-        "answer_records": _list_of("The records, nearest first."),
-        "answer_distances": {
-            "type": "array",
-            "items": {"type": "number", "minimum": 0, "maximum": 100},
-            "description": f"The distance of each of answer_records. {DISTANCE_UNIT}",
-        },
-        "skipped_records": _list_of("The records that failed."),
-        "statistics": _STATISTICS,
-    },
-}
 _RECORD: Final = {
     "type": "object",
     "description": "The record's own fields, and those of the response.",
@@ -100,33 +62,48 @@ _RECORD: Final = {
             }
             for kind in hash_kinds(documented_kinds())
         },
-        "removed_records": _list_of("The records that were merged with this one."),
+        "removed_records": {
+            "type": "array",
+            "items": {"$ref": "#/components/schemas/AnswerRecord"},
+            "description": "The records that were merged with this one.",
+        },
     },
 }
 
 
-def describe_api(settings: Settings, models: dict[Method, TypeAdapter[Any]]) -> Json:
-    """Return the OpenAPI 3.1 description."""
-    schemas = dict(describe_models(models)["$defs"])
-    names = {method: next(name for name in schemas if _is_body_of(name, method)) for method in models}
-    schemas |= {"Status": _STATUS, "AnswerRecord": _RECORD, "Refusal": _envelope({})}
+def describe_api(settings: Settings, models: Mapping[str, type[BaseModel]]) -> Json:
+    """Return the OpenAPI 3.1 document.
+
+    Parameters
+    ----------
+    settings
+        Those of the service.
+    models
+        Request models of the endpoints that have one, by name.
+    """
+    references, described = models_json_schema(
+        [(model, "validation") for model in models.values()], ref_template="#/components/schemas/{model}"
+    )
+    bodies = {name: references[model, "validation"] for name, model in models.items()}
+    schemas = {**described["$defs"], "Status": _STATUS, "AnswerRecord": _RECORD, "Refusal": _envelope({})}
     paths: Json = {}
-    for method, (summary, details) in _SUMMARIES.items():
-        schemas[f"{method}_answer"] = _envelope(_ANSWERS[method])
+    for endpoint in ENDPOINTS.values():
+        response = f"{endpoint.name}_answer"
+        schemas[response] = _envelope(endpoint.response_fields)
         operation: Json = {
-            "operationId": method,
-            "summary": summary,
-            "description": details,
+            "operationId": endpoint.name,
+            "summary": endpoint.summary,
+            "description": endpoint.description,
             "responses": {
-                "200": _content("OK, or code 300 in status where some records failed.", f"{method}_answer"),
-                **{code: _content(text, "Refusal") for code, text in _REFUSALS.items() if _may(method, code)},
+                "200": _content("OK, or code 300 in status where some records failed.", response),
+                **{code: _content(text, "Refusal") for code, text in _REFUSALS.items() if _may(endpoint, code)},
             },
         }
-        if method in names:
-            body = {"application/json": {"schema": {"$ref": f"#/components/schemas/{names[method]}"}}}
+        if endpoint.name in bodies:
+            body = {"application/json": {"schema": bodies[endpoint.name]}}
             operation["requestBody"] = {"required": True, "content": body}
-        paths[f"{PREFIX}{method}"] = {"post": operation}
-    description: Json = {
+        paths[endpoint.path] = {"post": operation}
+    document: Json = {
         "openapi": "3.1.0",
         "info": {
             "title": "Image matching service",
@@ -138,17 +115,14 @@ def describe_api(settings: Settings, models: dict[Method, TypeAdapter[Any]]) -> 
     }
     if settings.tokens:
         scheme = {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Token YOUR_API_TOKEN"}
-        description["components"]["securitySchemes"] = {"token": scheme}
-        description["security"] = [{"token": []}]
-    return description
+        document["components"]["securitySchemes"] = {"token": scheme}
+        document["security"] = [{"token": []}]
+    return document
 
 
-def _is_body_of(name: str, method: str) -> bool:
-    return name == f"{method.title().replace('_', '')}Request"
-
-
-def _may(method: str, code: str) -> bool:
-    return method != "ping" or code in ("401", "500", "503")
+def _may(endpoint: Endpoint, code: str) -> bool:
+    """Return whether an endpoint may respond with an error code; without a body, few can happen."""
+    return endpoint.request_model is not None or code in ("401", "500", "503")
 
 
 def _envelope(properties: Json) -> Json:

@@ -1,17 +1,15 @@
-"""The page /docs: the OpenAPI description as HTML, with examples that the service itself has answered.
+"""The page `/docs`: the OpenAPI document as HTML, with requests and the responses of this service to them.
 
-Without scripts, so that it works offline and runs nothing.
+It has no scripts, so that it works offline and the browser executes nothing.
 """
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping
 from html import escape
-from io import BytesIO
 from json import dumps
 from typing import Any, Final
 
-from imgmatch_df.documented.values import Json, Method
+from imgmatch_df.documented.values import Json
 from imgmatch_df.server.models import DISTANCE_UNIT, RANGE_RULE
 
 _STYLE: Final = (
@@ -29,55 +27,33 @@ _NOTES: Final = (
 )
 
 
-def example_requests(max_hashed_records: int, max_records: int) -> dict[Method, Json]:
-    """Return a request for each method, with as many records as are allowed.
-
-    The records are drawn images, of which the second is a copy of the first, and something that is not an image.
-    """
-    from PIL import Image
-
-    sizes = {"original": (32, 32), "smaller copy": (24, 24), "another": (32, 32)}
-    records = []
-    for name, size in sizes.items():
-        drawn = Image.linear_gradient("L") if name != "another" else Image.radial_gradient("L")
-        stream = BytesIO()
-        drawn.resize(size).quantize(16).save(stream, "PNG")
-        records.append({"_id": name, "_base64": b64encode(stream.getvalue()).decode()})
-    records.append({"_id": "not an image", "_base64": "bm8gaW1hZ2U="})
-    return {
-        "visual_hash": {"records": [records[0], records[3]][:max_hashed_records]},
-        "remove_duplicates": {"records": records[:max_records], "range": 5},
-        "rank_images": {"query_record": records[0], "records": records[1:][:max_records], "hash_type": "phash"},
-    }
-
-
-def page(description: Json, examples: Mapping[Method, tuple[Json, Json]], host: str) -> bytes:
-    """Return the page.
+def page(document: Json, examples: Mapping[str, tuple[Json, Json]], host: str) -> bytes:
+    """Return the page, in UTF-8.
 
     Parameters
     ----------
-    description
-        What `openapi.describe_api` returned.
+    document
+        The result of `openapi.describe_api`.
     examples
-        Request and response of each method.
+        Request and response of each endpoint that has an example, by name.
     host
-        Where the client found the service: the header `Host`, which may hold anything.
+        The header `Host` of the client's request, which may have any value.
     """
     shown_host = host if re.fullmatch(r"[A-Za-z0-9.\-:\[\]]{1,255}", host) else "localhost:8000"
-    info, schemas = description["info"], description["components"]["schemas"]
+    info, schemas = document["info"], document["components"]["schemas"]
     parts = []
-    for path, operations in description["paths"].items():
+    for path, operations in document["paths"].items():
         operation = operations["post"]
-        method = operation["operationId"]
-        parts.append(f"<h2 id={method}>POST <code>{escape(path)}</code></h2>")
+        name = operation["operationId"]
+        parts.append(f"<h2 id={name}>POST <code>{escape(path)}</code></h2>")
         parts.append(f"<p><b>{escape(operation['summary'])}.</b> {escape(operation['description'])}</p>")
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
         if body is not None:
             parts.append(f"<h3>Request</h3>{_fields(body, schemas)}")
-        answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
-        parts.append(f"<h3>Response</h3>{_fields(answer, schemas)}")
-        request, response = examples.get(method, (None, None))
-        parts.append(f"<h3>Example</h3><pre>{escape(_curl(f'http://{shown_host}{path}', request, description))}</pre>")
+        returned = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        parts.append(f"<h3>Response</h3>{_fields(returned, schemas)}")
+        request, response = examples.get(name, (None, None))
+        parts.append(f"<h3>Example</h3><pre>{escape(_curl(f'http://{shown_host}{path}', request, document))}</pre>")
         if response is not None:
             parts.append(f"<pre>{escape(dumps(response, indent=2))}</pre>")
         codes = "".join(
@@ -101,9 +77,9 @@ def page(description: Json, examples: Mapping[Method, tuple[Json, Json]], host: 
     ).encode()
 
 
-def _curl(url: str, request: Json | None, description: Json) -> str:
+def _curl(url: str, request: Json | None, document: Json) -> str:
     lines = [f"curl --request POST --url {url}"]
-    if "security" in description:
+    if "security" in document:
         lines.append('--header "authorization: Token $IMGMATCH_TOKEN"')
     if request is not None:
         lines += ["--header 'content-type: application/json'", f"--data '{dumps(request)}'"]
@@ -140,7 +116,7 @@ def _type(schema: Json, schemas: Json) -> str:
         return ", ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"])
     if schema.get("type") == "array":
         limit = f", at most {schema['maxItems']:,}" if "maxItems" in schema else ""
-        return f"list of {_type(schema['items'], schemas)}{limit}"
+        return f"list of {_type(schema.get('items', {}), schemas)}{limit}"
     limits: list[Any] = [schema[key] for key in ("minimum", "maximum") if key in schema]
     shown = f" from {limits[0]} to {limits[1]}" if len(limits) == 2 else ""
     return escape(f"{schema.get('type', 'any')}{shown}")

@@ -1,7 +1,7 @@
-"""Private copies of stores, so that reading a store never keeps anybody from writing it.
+"""Private copies of stores, so that a store can be written while it is read.
 
-DuckDB locks a file that it has open, for reading too, and refuses a writer meanwhile. Polars maps a Parquet file into
-memory, and dies with the process where somebody else cuts the file short meanwhile.
+DuckDB locks a file that it reads, and another process cannot write it then. Polars maps a Parquet file into memory; if
+another process truncates the file, the reading process is killed.
 """
 
 import os
@@ -15,19 +15,19 @@ from typing import Final, NamedTuple
 
 from imgmatch_df.errors import StoreError
 
-# What DuckDB writes beside a file, by the end of its name.
+# Endings of the files that DuckDB writes beside a database.
 _LOG: Final = ".wal"
 _ENDINGS: Final = ("", _LOG, f"{_LOG}.checkpoint", f"{_LOG}.recovery")
-# Two writes within a tick of the kernel's clock, up to 10 ms, leave the same time of modification.
+# Two writes within a tick of the kernel's clock, at most 10 ms, leave the same modification time.
 _TICK_NS: Final = 20_000_000
 
 
 class BeingWrittenError(StoreError):
-    """A store changes faster than it is copied. Trying again helps."""
+    """A store was written while it was copied. A retry may succeed."""
 
 
 class FileState(NamedTuple):
-    """What tells whether a file has been replaced or written."""
+    """Properties of a file that change when it is replaced or written."""
 
     device: int
     inode: int
@@ -39,18 +39,18 @@ Identity = dict[Path, FileState]
 
 
 def identify(path: Path) -> Identity:
-    """Return the files of the store at `path` and their states; empty where there are none.
+    """Return the files of the store at `path` and their states; empty if there are no files.
 
     Raises
     ------
     OSError
-        If they cannot be looked at.
+        If a folder or file cannot be read.
     """
     path = Path(os.path.realpath(path))
     files = sorted(path.iterdir()) if path.is_dir() else [path.with_name(path.name + ending) for ending in _ENDINGS]
     found = {}
     for file in files:
-        with suppress(FileNotFoundError):  # has just been removed, or DuckDB has not written it
+        with suppress(FileNotFoundError):  # just removed, or not written by DuckDB
             status = file.stat()
             found[file] = FileState(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     return found
@@ -58,24 +58,24 @@ def identify(path: Path) -> Identity:
 
 @contextmanager
 def private_copy(path: Path) -> Iterator[Path]:
-    """Give a copy of the store at `path` as it was at one time, with its name.
+    """Yield a consistent copy of the store at `path`, with its name.
 
     Parameters
     ----------
     path
-        The store. This process must not write it: closing a file gives up the locks that a process has on it.
+        The store. This process must not write it, because closing a file releases the locks of the process on it.
 
     Raises
     ------
     BeingWrittenError
         If the store was written while it was copied.
     StoreError
-        If there is no room for the copy, or the store cannot be read.
+        If the disk has no room for the copy, or the store cannot be read.
     """
     with ExitStack() as stack:
         try:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="imgmatch-store-")))
-            copy = folder / path.name  # not the name that a link leads to: the ending tells what kind of store it is
+            copy = folder / path.name  # also for a link, because the suffix decides the kind of store
             _copy(path, copy)
         except OSError as error:
             raise _not_copied(path, f"{error.strerror}: {str(error.filename or folder)!r}") from error
@@ -85,8 +85,8 @@ def private_copy(path: Path) -> Iterator[Path]:
 def _copy(path: Path, copy: Path) -> None:
     """Copy the files of a store.
 
-    They must stay as they are meanwhile, except that DuckDB's log may grow: while the file beside it does not change,
-    the log is only appended to, and DuckDB reads a log that is cut off up to its last whole transaction.
+    They must not change meanwhile, except that DuckDB's log may grow: while the database file does not change, DuckDB
+    only appends to the log, and it reads a truncated log up to the last complete transaction.
     """
     before = identify(path)
     n_bytes, n_free = sum(state.n_bytes for state in before.values()), shutil.disk_usage(copy.parent).free
@@ -106,39 +106,39 @@ def _copy(path: Path, copy: Path) -> None:
         except FileNotFoundError:
             raise _busy(path) from None
     after = identify(path)
-    if log in after and _is_continued(before.get(log), after[log]):
+    if log in after and _is_appended(before.get(log), after[log]):
         before[log] = after[log]
     if before != after:
         raise _busy(path)
 
 
-def _is_continued(old: FileState | None, new: FileState) -> bool:
+def _is_appended(old: FileState | None, new: FileState) -> bool:
     return old is None or (old[:2] == new[:2] and old.n_bytes <= new.n_bytes)
 
 
 def _copy_bytes(source: int, target: int, n_bytes: int) -> None:
-    """Copy the first bytes of a file, by the kernel where it can: file systems that share blocks copy none."""
+    """Copy the first bytes of a file, in the kernel if possible: some file systems share the blocks instead."""
     while n_bytes:
         try:
             n_copied = os.copy_file_range(source, target, n_bytes)
-        except (AttributeError, OSError):  # other systems than Linux; two file systems that cannot
+        except (AttributeError, OSError):  # not Linux, or two file systems without support
             data = os.read(source, min(n_bytes, 1 << 20))
             n_copied = 0
             while n_copied < len(data):
                 n_copied += os.write(target, data[n_copied:])
         if not n_copied:
-            return  # the file has been cut short, as its state shows afterwards
+            return  # the file was truncated, which its state shows afterwards
         n_bytes -= n_copied
 
 
 def _busy(path: Path) -> BeingWrittenError:
     return BeingWrittenError(
-        f"{str(path)!r} is being written\nHint: it is read as soon as its writer pauses for 0.1 seconds."
+        f"{str(path)!r} is being written\nHint: wait; it is read as soon as its writer pauses for 0.1 seconds."
     )
 
 
 def _not_copied(path: Path, reason: str) -> StoreError:
     return StoreError(
-        f"{str(path)!r} cannot be copied, which is how it is read: {reason}\n"
-        "Hint: make room, or have TMPDIR name a folder with more; each copy is gone as soon as it has been read."
+        f"{str(path)!r} cannot be copied, and a copy is needed to read it: {reason}\n"
+        "Hint: make room, or set TMPDIR to a folder with more; each copy is removed after reading."
     )

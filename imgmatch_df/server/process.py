@@ -1,4 +1,4 @@
-"""Sockets, processes and signals: from settings to a service that answers, and to its orderly end."""
+"""Sockets, processes and signals of the service: how it starts, replaces dead workers, and stops."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.options import Options
 from imgmatch_df.server.accepting import Acceptor
 from imgmatch_df.server.app import Service, create_app
-from imgmatch_df.server.endpoints import warm_up
+from imgmatch_df.server.handlers import warm_up
 from imgmatch_df.server.hash_queue import Known, nothing_known
 from imgmatch_df.server.metrics_folder import metrics_folder, remove_unused_folders, using_folder
 from imgmatch_df.server.protocol import Connection
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
 _BACKLOG: Final = 2048
-# A client that has a connection open may be sending its next request while the service is told to stop.
+# An open connection may carry a next request, already on its way when the service receives the signal to stop.
 _LINGER_S: Final = 1.0
 _SETTLE_S: Final = 0.25
-# OPEN_MAX of macOS: setrlimit(2) refuses more, although the limit that it tells is infinity.
+# OPEN_MAX of macOS: setrlimit(2) refuses more, although getrlimit(2) returns infinity.
 _MACOS_FILES: Final = 10_240
-# Open files that are no connection of a client, beside the fetches and the two sockets of each decoder process.
+# Open files other than clients' connections, downloads, and the two sockets of each decoder process.
 _OTHER_FILES: Final = 64
 CANNOT_HASH: Final = 3  # exit code
 _STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Server(uvicorn.Server):
-    """A server of uvicorn that ends stuck connections, and that stops without losing a request."""
+    """Server of uvicorn that aborts stuck connections, and stops without losing a request."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -54,14 +54,14 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections."""
-        if sys.platform == "win32":  # whose event loop cannot watch a listener
+        if sys.platform == "win32":  # its event loop has no `add_reader`
             await super().startup(sockets)
             return
         await super().startup([])
         self._acceptors = [Acceptor(listener, self._connect) for listener in sockets or []]
 
     async def on_tick(self, counter: int) -> bool:
-        """Look after the connections once a second."""
+        """Update a metric ten times a second, and abort stuck connections once a second."""
         self._service.count_held()
         if counter % 10 == 0:
             now = monotonic()
@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter) or self._service.failed
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take on no more connections, answer what those there are still ask, then end."""
+        """Accept no more connections, respond to the requests of the open ones, then end."""
         self._service.draining = True
         log("stopping", connections=len(self.server_state.connections))
         for server in self.servers:
@@ -80,7 +80,7 @@ class Server(uvicorn.Server):
             for connection in acceptor.stop():
                 await acceptor.connect(connection)
         began = monotonic()
-        # Never at once: what has been accepted is among the connections a moment later.
+        # At least `_SETTLE_S`: accepted connections are in `connections` a moment later.
         while not self.force_exit and (passed := monotonic() - began) < _LINGER_S:
             if passed > _SETTLE_S and not self.server_state.connections:
                 break
@@ -97,12 +97,12 @@ class Server(uvicorn.Server):
 
 
 def run_service(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is under way.
+    """Serve until SIGTERM or SIGINT, then complete the requests in flight.
 
     Raises
     ------
     ArgumentError
-        If the address cannot be listened at.
+        If the host and port cannot be used.
     StoreError
         If the store cannot be used.
     SystemExit
@@ -110,7 +110,7 @@ def run_service(settings: Settings) -> None:
     """
     lines = start_logging()
     try:
-        # The store first: what is wrong with it is said before a socket is opened.
+        # The store first: its errors are raised before a socket is opened.
         if settings.workers == 1:
             with ExitStack() as stack:
                 known = _open_known(settings, stack, needed=True)
@@ -127,7 +127,7 @@ def run_service(settings: Settings) -> None:
 
 
 def _open_known(settings: Settings, stack: ExitStack, *, needed: bool) -> Known:
-    """Return what gives the hashes of URLs that are stored, kept up to date until `stack` ends."""
+    """Return the look-up of stored hashes, which follows the store until `stack` ends."""
     if settings.store is None:
         return nothing_known
     rows = StoredRows(settings.store, settings.options.recipe, needed=needed)
@@ -152,21 +152,21 @@ def _listen(settings: Settings) -> socket.socket:
         listener.bind(address)
         listener.listen(_BACKLOG)
     except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "no host name"
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
         raise ArgumentError(
-            f"cannot listen at {settings.host} port {settings.port}: {reason}\nHint: --port 0 takes a free one."
+            f"cannot listen at {settings.host} port {settings.port}: {reason}\nHint: use --port 0 for a free port."
         ) from error
     listener.setblocking(False)
     return listener
 
 
 def _allow_many_files() -> None:
-    """Raise the number of open files, and so of connections, as far as the system allows."""
+    """Raise the maximum number of open files, which limits the connections, as far as the system allows."""
     try:
         import resource
     except ImportError:  # Windows, which has no such limit
         return
-    # Not beyond the system's own limit; no limit at all is one that macOS names but refuses, and Linux too.
+    # At most the hard limit. macOS and Linux refuse "unlimited" even where the hard limit is.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     is_endless = hard == resource.RLIM_INFINITY
     wanted = _MACOS_FILES if is_endless else hard
@@ -174,12 +174,12 @@ def _allow_many_files() -> None:
         wanted = min(wanted, _MACOS_FILES)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
-    with suppress(ValueError, OSError):  # then the limit stays, which is enough for some hundred connections
+    with suppress(ValueError, OSError):  # the old limit is enough for some hundred connections
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _max_connections(settings: Settings) -> int:
-    """Return how many connections there may be: at most as many as the limit of open files leaves."""
+    """Return the maximum number of connections that the settings and the limit of open files allow."""
     try:
         import resource
     except ImportError:  # Windows, which has no such limit
@@ -195,21 +195,21 @@ def _max_connections(settings: Settings) -> int:
 
 
 def _work(settings: Settings, listener: socket.socket) -> None:
-    """Be one of several workers, in the main thread of its process."""
+    """Run one of several workers, in the main thread of its process."""
     lines = start_logging()
     try:
         with ExitStack() as stack:
             stack.callback(remove_unused_folders)  # the supervisor may have been killed
             stack.enter_context(using_folder(os.environ[MULTIPROCESS_DIR]))
             _end_with_supervisor(settings.grace_s + _LINGER_S + 5)
-            # A worker that takes the place of a dead one serves also while the store is gone.
+            # A worker that replaces a dead one must serve even if the store is missing.
             _serve(settings, listener, _open_known(settings, stack, needed=False))
     finally:
         lines.stop()
 
 
 def _end_with_supervisor(within_s: float) -> None:
-    """Stop this worker, as SIGTERM does, when its supervisor has ended; end it if that takes too long."""
+    """Stop this worker, as SIGTERM does, when its supervisor has ended; exit if that takes longer than `within_s`."""
     supervisor = multiprocessing.parent_process()
     if supervisor is None:
         raise RuntimeError("this process is not a worker")
@@ -225,11 +225,11 @@ def _end_with_supervisor(within_s: float) -> None:
 
 
 def _compile(options: Options) -> None:
-    """Compile all kernels for the workers; the exit code says whether that worked."""
+    """Compile all kernels for the workers; exit with `CANNOT_HASH` if that fails."""
     lines = start_logging()
     try:
         warm_up(replace(options, isolate=False))
-    except Exception as error:  # noqa: BLE001  # whatever it is, no worker is started
+    except Exception as error:  # noqa: BLE001  # of any kind: no worker is started
         bug = None if isinstance(error, ImgMatchError) else error
         log("cannot hash", level=logging.CRITICAL, reason=str(error), exc_info=bug)
         raise SystemExit(CANNOT_HASH) from None
@@ -238,7 +238,7 @@ def _compile(options: Options) -> None:
 
 
 def _serve(settings: Settings, listener: socket.socket, known: Known) -> None:
-    """Serve in this process until it is told to stop."""
+    """Serve in this process until a signal stops it."""
     host, port, *_ = listener.getsockname()
     log("listening", host=host, port=port, pid=os.getpid())
     service = create_app(settings, known)
@@ -267,7 +267,7 @@ def _serve(settings: Settings, listener: socket.socket, known: Known) -> None:
         timeout_graceful_shutdown=max(1, round(settings.grace_s)),
     )
     for number in _STOPS:
-        signal.signal(number, _ignore)  # uvicorn raises again what it has dealt with
+        signal.signal(number, _ignore)  # uvicorn raises the signal again after it has handled it
     Server(config, service).run(sockets=[listener])
     if service.failed:
         raise SystemExit(CANNOT_HASH)
@@ -278,7 +278,7 @@ def _ignore(_number: int, _frame: object) -> None:
 
 
 class Supervisor:
-    """Starts the workers, replaces those that die, and ends them all."""
+    """Starts the workers, replaces dead ones, and ends them all."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self._settings = settings
@@ -292,7 +292,7 @@ class Supervisor:
         for number in _STOPS:
             signal.signal(number, lambda *_: self._stopping.set())
         try:
-            # Compile once, not in all workers at a time; and not here, where it would stay in memory.
+            # Compile once, before the workers start, and in a separate process: the compiler stays in its memory.
             compiling = self._context.Process(target=_compile, args=(self._settings.options,))
             compiling.start()
             while compiling.is_alive() and not self._stopping.wait(0.05):
@@ -321,9 +321,9 @@ class Supervisor:
             del self._workers[worker]
             forget_worker(worker.pid)
             log("worker died", level=logging.ERROR, pid=worker.pid, exit_code=worker.exitcode)
-            if worker.exitcode == CANNOT_HASH:  # nor could the next one
+            if worker.exitcode == CANNOT_HASH:  # the next one would fail too
                 raise SystemExit(CANNOT_HASH)
-            self._stopping.wait(max(0.0, 1.0 - (monotonic() - started)))  # not in a hurry where it dies at once
+            self._stopping.wait(max(0.0, 1.0 - (monotonic() - started)))  # at most one a second
             if not self._stopping.is_set():
                 self._start()
 

@@ -1,4 +1,4 @@
-"""What every answer is wrapped in, errors too: ``{"status": {"code": …, "text": …}}``."""
+"""Responses as JSON, and errors in the documented envelope ``{"status": {"code": …, "text": …}}``."""
 
 import asyncio
 from typing import Any, Final
@@ -12,24 +12,24 @@ from imgmatch_df.documented.values import Json, format_status
 Headers = list[tuple[bytes, bytes]]
 
 _JSON: Final = (b"content-type", b"application/json")
-# How long what is still being sent is read, once it is refused.
+# How long the rest of a refused body is read.
 DISCARD_S: Final = 2.0
-# Where a connection puts, in the scope of a request, why the rest of its body cannot be read.
+# Key of the ASGI scope: the refusal of a body whose rest is not valid HTTP.
 UNREADABLE: Final = "imgmatch.unreadable"
 _NO_SNIFFING: Final = (b"x-content-type-options", b"nosniff")
 
 
-class Refusal(Exception):  # noqa: N818  # no error of ours: an answer
-    """Why a request is not answered as asked.
+class Refusal(Exception):  # noqa: N818  # it becomes a response
+    """An error response.
 
     Parameters
     ----------
     code
         HTTP status.
     text
-        What is wrong, and what is allowed.
+        The invalid value, and what is allowed.
     headers
-        Such as `Allow` or `Retry-After`.
+        Further headers, such as `allow` or `retry_after`.
     """
 
     def __init__(self, code: int, text: str, **headers: str) -> None:
@@ -41,39 +41,39 @@ class Refusal(Exception):  # noqa: N818  # no error of ours: an answer
         ]
 
     def body(self, request_id: str) -> Json:
-        """Return the JSON that says so."""
+        """Return the JSON of the response."""
         return {"status": format_status(self.code, self.text, request_id=request_id)}
 
 
 def overloaded(text: str) -> Refusal:
-    """Return the answer for what cannot be taken on just now."""
+    """Return the refusal of a request that may succeed later."""
     return Refusal(503, text, retry_after="1")
 
 
 def encode(body: Json) -> bytes:
-    """Return JSON text: a tenth of what `json` and pydantic take for a photo's base64."""
+    """Return JSON text, with orjson: a tenth of the time of `json` and pydantic for the base64 of a photo."""
     try:
         return orjson.dumps(body)
-    except TypeError:  # a client's own whole number, of more than 64 bits
+    except TypeError:  # a whole number of more than 64 bits in a field of the client
         return to_json(body)
 
 
 async def send_json(send: Send, code: int, body: Json, headers: Headers) -> None:
-    """Send a JSON answer."""
+    """Send a JSON response."""
     await send_bytes(send, code, encode(body), [_JSON, _NO_SNIFFING, *headers])
 
 
 async def send_bytes(send: Send, code: int, body: bytes, headers: Headers, *, more: bool = False) -> None:
-    """Send an answer; with `more`, the connection waits for an empty end."""
+    """Send a response; with `more`, it must be completed by an empty body."""
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": code, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def send_refusal(receive: Receive, send: Send, refusal: Refusal, request_id: str, *, discard_bytes: int) -> None:
-    """Send a refusal, and end the connection where there are bytes to discard: what is still being sent.
+    """Send a refusal. If `discard_bytes` is not 0, read at most so many bytes of the body and close the connection.
 
-    A connection that is closed on unread bytes is reset, and the client never sees why.
+    A connection that is closed with unread bytes is reset, and the client loses the response.
     """
     body = refusal.body(request_id)
     if not discard_bytes:

@@ -1,4 +1,4 @@
-"""What the service may be told, checked before a socket is opened."""
+"""Settings of the service, checked before a socket is opened."""
 
 import os
 import socket
@@ -15,49 +15,48 @@ TOKEN_VARIABLE: Final = "IMGMATCH_TOKEN"  # noqa: S105  # the name of a variable
 MIB: Final = 1 << 20
 
 
-# Those that are documented, and what browsers show and cameras write besides. JPEG 2000 and PNM are on request.
+# The formats of the documented API, and others of browsers and cameras. JPEG 2000 and PNM must be enabled.
 DEFAULT_FORMATS: Final = ("jpeg", "png", "tiff", "webp", "gif", "bmp", "avif")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the service runs. Limits are those of one worker.
+    """Settings of the service. Limits apply to each worker.
 
     Parameters
     ----------
     host, port
-        Where it listens; port 0 takes a free one. Without `tokens`, `host` must be this machine's own.
+        Where it listens; port 0 means a free port. Without `tokens`, `host` must be a loopback address.
     workers
-        Processes. One keeps all processors busy with hashing; more help where parsing and sending are the limit.
+        Number of processes. One uses all processors for hashing; more help if parsing and sending are the limit.
     tokens
-        Any of them opens the service. None: everybody who reaches it may use it.
+        Clients must send one of them. Without tokens, every client that reaches the service may use it.
     options
-        How pictures are fetched and decoded: with `isolate`, the default, in decoder processes.
+        How images are fetched and decoded: by default in decoder processes (`isolate`).
     store
-        A store of hashes: addresses in it are not fetched. None for none.
+        A store of hashes, whose URLs are not fetched; None for no store.
     max_hashed_records, max_records
-        Most records in a request for `visual_hash` (documented: 10), and for the other methods.
+        Maximum number of records in a request for `visual_hash` (documented: 10), and for the other endpoints.
     max_body_bytes
-        Largest body, counted while it arrives.
+        Maximum size of a body in bytes, counted while it arrives.
     max_values
-        Most objects, lists and fields in a body: what bounds the time that parsing takes.
+        Maximum number of objects, lists and fields in a body, which limits the time of parsing.
     max_held_bytes
-        Bodies, and responses that clients have not read, that may be held at a time, in bytes; beyond that requests
-        are answered with 503.
+        Maximum size of all bodies and unread responses together, in bytes; above it, requests get 503.
     max_requests
-        Requests under way at a time, their bodies arrived; beyond that 503.
+        Maximum number of requests in flight whose bodies are complete; above it, requests get 503.
     max_connections
-        Open connections; beyond that 503. Fewer where the system allows few open files.
+        Maximum number of open connections; above it, new ones get 503. Fewer if the system allows few open files.
     deadline_s
-        Longest time from the first to the last byte of a request's life, in seconds.
+        Maximum time from the header of a request to the end of its response, in seconds.
     body_timeout_s, header_timeout_s, keep_alive_s
-        Longest time that a body, and a head, may take to arrive, and that an idle connection stays, in seconds.
+        Maximum time until a body and a header are complete, and of an idle connection, in seconds.
     response_timeout_s
-        Longest time that a client may take to read a response, in seconds; then its connection is closed.
+        Maximum time in which a client must read a response, in seconds; then its connection is closed.
     grace_s
-        How long a stop waits for what is under way, in seconds.
+        Maximum time that a stop waits for requests in flight, in seconds.
     echo_base64
-        Whether answers repeat the `_base64` of their records, as documented for every field.
+        Whether responses repeat the `_base64` of their records, as documented for every field.
     """
 
     host: str = "127.0.0.1"
@@ -87,7 +86,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not isinstance(self.port, int) or not 0 <= self.port < 1 << 16:
-            raise ArgumentError(f"port must be a whole number from 0 to 65535, got {self.port!r}\nHint: 0 takes any.")
+            raise ArgumentError(
+                f"port must be a whole number from 0 to 65535, got {self.port!r}\nHint: use 0 for a free port."
+            )
         for name in ("workers", "max_hashed_records", "max_records", "max_body_bytes", "max_values", "max_held_bytes"):
             check_positive(name, getattr(self, name))
         for name in ("max_requests", "max_connections"):
@@ -104,13 +105,13 @@ class Settings:
         check_flag("echo_base64", self.echo_base64, "False saves the bandwidth.")
         if not self.tokens and not is_loopback(self.host):
             raise ArgumentError(
-                f"host must be this machine's own (127.0.0.1, ::1, localhost) while no token is set, got {self.host!r}"
-                f"\nHint: set {TOKEN_VARIABLE}, or --token-file with a token in each line."
+                f"without a token, host must be a loopback address (127.0.0.1, ::1, localhost), got {self.host!r}"
+                f"\nHint: set {TOKEN_VARIABLE}, or --token-file with one token per line."
             )
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach `host`, whatever it resolves to."""
+    """Return whether `host` resolves to loopback addresses only."""
     try:
         found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)  # noqa: S104
     except (OSError, UnicodeError):
@@ -119,12 +120,12 @@ def is_loopback(host: str) -> bool:
 
 
 def read_tokens(file: str | os.PathLike[str] | None) -> tuple[str, ...]:
-    """Return the tokens of a file, one in each line, and that of the environment.
+    """Return the tokens of a file, one per line, and the token of the environment.
 
     Raises
     ------
     ArgumentError
-        If the file cannot be read or holds none, or a token cannot stand in a header. No token is ever shown.
+        If the file cannot be read or contains no token, or a token is not valid in a header. No message shows a token.
     """
     lines: list[str] = []
     if file is not None:
@@ -133,10 +134,11 @@ def read_tokens(file: str | os.PathLike[str] | None) -> tuple[str, ...]:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             raise ArgumentError(
-                f"--token-file {os.fspath(file)!r} cannot be read: {reason}\nHint: a text file, one token a line."
+                f"--token-file {os.fspath(file)!r} cannot be read: {reason}\n"
+                "Hint: pass a text file with one token per line."
             ) from error
         if not any(line.strip() for line in lines):
-            raise ArgumentError(f"--token-file {os.fspath(file)!r} holds no token\nHint: one token a line.")
+            raise ArgumentError(f"--token-file {os.fspath(file)!r} contains no token\nHint: write one token per line.")
     return _checked([*lines, os.environ.get(TOKEN_VARIABLE, "")])
 
 
@@ -145,7 +147,8 @@ def _checked(lines: Iterable[str]) -> tuple[str, ...]:
     for number, token in enumerate(tokens, 1):
         if not token.isascii() or not token.isprintable() or " " in token:
             raise ArgumentError(
-                f"token {number} has characters that no header can carry\nHint: letters and digits, such as those of "
+                f"token {number} has characters that are not allowed in a header\n"
+                "Hint: use letters and digits, such as those of "
                 "python -c 'import secrets; print(secrets.token_urlsafe())'."
             )
     return tokens

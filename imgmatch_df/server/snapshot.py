@@ -1,4 +1,4 @@
-"""Hashes of a store, packed in memory and found by key: 153 bytes a row, and the key itself."""
+"""Hashes of a store in memory, found by key. They are packed, so that a row takes 153 bytes and its key."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +12,18 @@ from imgmatch_df.columns import DETAIL, HEIGHT, OK, STATUS, WIDTH
 from imgmatch_df.hashes.kinds import documented_kinds, hash_kinds
 from imgmatch_df.server.hash_queue import Row
 
-# What is read of a store besides its key.
+# Hash kinds and columns that are read from a store, beside its key.
 _KINDS: Final = hash_kinds(documented_kinds())
 COLUMNS: Final = (WIDTH, HEIGHT, *documented_kinds(), STATUS)
 
 
 class _Part(NamedTuple):
-    """The rows of one batch. Arrays, because Polars' String and Binary columns take 16 more bytes a row each."""
+    """The rows of one batch, in arrays: String and Binary columns of Polars take 16 more bytes per row each."""
 
-    keys: npt.NDArray[np.uint8]  # UTF-8, one behind the other
-    ends: npt.NDArray[np.uint32 | np.int64]  # of each key, after a zero
-    hashes: tuple[npt.NDArray[Any], ...]  # of each documented kind, as `HashKind.empty_rows` makes them
-    width: npt.NDArray[np.uint32]  # 0 where the store has none
+    keys: npt.NDArray[np.uint8]  # UTF-8, concatenated
+    ends: npt.NDArray[np.uint32 | np.int64]  # end of each key, after a zero
+    hashes: tuple[npt.NDArray[Any], ...]  # of each documented kind, as from `HashKind.empty_rows`
+    width: npt.NDArray[np.uint32]  # 0 means null
     height: npt.NDArray[np.uint32]
 
     def key(self, row: int) -> bytes:
@@ -40,9 +40,9 @@ class _Part(NamedTuple):
 
 
 class Snapshot:
-    """The rows of a store that have hashes, as they were at one time. Never changes, so threads share it.
+    """The rows of a store that have hashes, at one time. It is immutable, so that threads can share it.
 
-    A key is found by its 64-bit digest and then compared as a whole.
+    A key is searched by its 64-bit digest, and then compared as a whole.
     """
 
     def __init__(self, batches: Iterable[pl.DataFrame], key: str) -> None:
@@ -82,7 +82,7 @@ class Snapshot:
         return sum(array.nbytes for array in arrays)
 
     def find(self, keys: Sequence[str]) -> Mapping[str, Row]:
-        """Return the rows of those `keys` that are there, with the columns of `kinds.visual_hash_fields`."""
+        """Return the rows of the `keys` that are stored, with the columns of `kinds.visual_hash_fields`."""
         wanted = list(dict.fromkeys(keys))
         digests = _digest(pl.Series(wanted, dtype=pl.String))
         starts = np.searchsorted(self._digests, digests, "left").tolist()
@@ -95,7 +95,7 @@ class Snapshot:
 
     def _row(self, key: str, start: int, end: int) -> Row | None:
         wanted = key.encode()
-        for place in range(end - 1, start - 1, -1):  # the last one of equal keys, which only others can have written
+        for place in range(end - 1, start - 1, -1):  # the last of equal keys, which only other programs write
             position = int(self._order[place])
             number = bisect_right(self._starts, position) - 1
             part, row = self._parts[number], position - self._starts[number]
@@ -121,7 +121,7 @@ def _pack(hashed: pl.DataFrame, key: str) -> _Part:
 
 
 def _flatten(values: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32 | np.int64]]:
-    """Return the bytes of all values one behind the other, and where each ends, after a zero; copies both."""
+    """Return copies of the concatenated bytes of all values, and of the end of each value, after a zero."""
     array = values.rechunk().to_arrow()
     _, offsets, data = array.buffers()
     ends = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8)

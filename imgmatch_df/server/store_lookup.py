@@ -1,4 +1,4 @@
-"""URLs whose hashes are in a store: answered from memory instead of fetched."""
+"""Look-up of stored hashes by URL, in memory, so that stored URLs are not fetched."""
 
 import logging
 import threading
@@ -22,49 +22,49 @@ from imgmatch_df.store.base import HashStore, locate
 from imgmatch_df.store.manifest import Manifest
 from imgmatch_df.store.open import open_store
 
-_LOOK_EVERY_S: Final = 0.1
-# How long a store that is written all the time is tried: at the start, and before the log says that it is not read.
-_PATIENCE_S: Final = 10.0
-# When a store that cannot be read is tried again although its files are the same: there may be room by then.
-_RETRY_S: Final = 30.0
+_CHECK_EVERY_S: Final = 0.1
+# A store that is written all the time is retried for this long: at the start, and before the log says so.
+_MAX_RETRY_S: Final = 10.0
+# A store that cannot be read is retried after this time, even if its files are the same: the disk may have room then.
+_RETRY_AFTER_S: Final = 30.0
 _MAX_REASONS: Final = 10
 
 
 class StoredRows:
-    """Looks URLs up in memory, and keeps up with the store that they come from.
+    """Looks URLs up in memory, and reloads the rows when their store changes.
 
-    All rows are loaded at the start, and again in a thread of its own whenever the store's files have changed; the old
-    rows answer meanwhile, and for as long as the store is gone or cannot be read. The store is read from a private
-    copy, so that it can be written at any time. 1,000,000 rows take 215 MB, and 0.5 to 0.8 seconds to load.
+    All rows are loaded at the start, and again in a separate thread when the store's files have changed. The old rows
+    are used until then, and while the store is missing or cannot be read. The store is read from a private copy, so
+    that it can be written at any time. 1,000,000 rows take 215 MB, and 0.5 to 0.8 seconds to load.
 
     Parameters
     ----------
     target
-        A store whose key is the URL, such as `imgmatch visual-hash urls.csv -o hashes.duckdb` writes. This process must
+        A store whose key is the URL, as written by `imgmatch visual-hash urls.csv -o hashes.duckdb`. This process must
         not write it.
     recipe
-        How the service makes pixels, which must be how the store has them made.
+        How the service decodes images (`Options.recipe`). The store must have the same.
     needed
-        Whether a store that cannot be loaded is an error. Otherwise nothing is known until it can be.
+        Whether a store that cannot be loaded is an error. Otherwise the look-up is empty until it can be loaded.
 
     Raises
     ------
     StoreError
-        If there is no such store, it cannot be read, or its hashes are not those that the service would make.
+        If the store is missing or cannot be read, or the service would compute other hashes.
     """
 
     def __init__(self, target: str | PathLike[str], recipe: str, *, needed: bool = True) -> None:
         self._path = _path(target)
         self._decode = recipe
-        self._loaded: Identity | None = None  # what the rows were loaded from
-        self._failed: Identity | None = None  # what could not be loaded, and is not tried again before `_retry_at`
+        self._loaded: Identity | None = None  # the files that the rows were loaded from
+        self._failed: Identity | None = None  # files that could not be loaded, and are not retried before `_retry_at`
         self._retry_at = 0.0
-        self._current_at = monotonic()  # when the rows were last those of the files
-        self._reasons: set[str] = set()  # those that the log has had since the last rows were loaded
+        self._current_at = monotonic()  # when the rows were last known to equal the files
+        self._reasons: set[str] = set()  # logged since the last rows were loaded
         self._snapshot = Snapshot((), SOURCE)
         self._closing = threading.Event()
         try:
-            _load_patiently(self._path, self._load)
+            _load_with_retries(self._path, self._load)
         except StoreError as error:
             if needed:
                 raise
@@ -73,7 +73,7 @@ class StoredRows:
         self._thread.start()
 
     def __call__(self, urls: Sequence[str]) -> Mapping[str, Row]:
-        """Return the rows of those URLs that have hashes; they have the columns of `visual_hash_fields`."""
+        """Return the rows of the URLs that have hashes, with the columns of `visual_hash_fields`."""
         return self._snapshot.find(urls)
 
     def __len__(self) -> int:
@@ -85,25 +85,25 @@ class StoredRows:
         return self._snapshot.n_bytes
 
     def close(self) -> None:
-        """Stop keeping up with the store."""
+        """Stop the thread that reloads the store."""
         self._closing.set()
         self._thread.join()
 
     def _watch(self) -> None:
-        wait_s = _LOOK_EVERY_S
+        wait_s = _CHECK_EVERY_S
         while not self._closing.wait(wait_s):
             started = monotonic()
             try:
-                self._keep_up()
-            except Exception as error:  # noqa: BLE001  # logged; without this thread the rows would never change again
+                self._reload()
+            except Exception as error:  # noqa: BLE001  # logged; the thread must continue
                 log("bug", level=logging.ERROR, exc_info=error)
-                wait_s = _RETRY_S
+                wait_s = _RETRY_AFTER_S
             else:
-                # At most half of the time is spent on loading, however often the store is written.
-                wait_s = max(_LOOK_EVERY_S, monotonic() - started)
+                # Loading takes at most half of the time, also if the store is written all the time.
+                wait_s = max(_CHECK_EVERY_S, monotonic() - started)
 
-    def _keep_up(self) -> None:
-        """Load the store if its files have changed; say once why it cannot be loaded."""
+    def _reload(self) -> None:
+        """Load the store if its files have changed; log each reason once if it cannot be loaded."""
         now = monotonic()
         found: Identity | None = None
         try:
@@ -111,16 +111,16 @@ class StoredRows:
             if found == self._loaded:
                 self._current_at, self._failed = now, None
                 if self._reasons:
-                    self._tell_loaded(0.0)  # it has come back as it was
+                    self._log_loaded(0.0)  # the files are as before
                 return
             if found == self._failed and now < self._retry_at:
                 return
             self._load(found)
         except BeingWrittenError as error:
-            if now - self._current_at > _PATIENCE_S:
+            if now - self._current_at > _MAX_RETRY_S:
                 self._warn(error)
         except StoreError as error:
-            self._failed, self._retry_at = found, now + _RETRY_S
+            self._failed, self._retry_at = found, now + _RETRY_AFTER_S
             self._warn(error)
 
     def _load(self, found: Identity) -> None:
@@ -131,9 +131,9 @@ class StoredRows:
         is_first = self._loaded is None
         self._loaded, self._failed, self._current_at = found, None, monotonic()
         if is_first or self._reasons:
-            self._tell_loaded(monotonic() - started)
+            self._log_loaded(monotonic() - started)
 
-    def _tell_loaded(self, seconds: float) -> None:
+    def _log_loaded(self, seconds: float) -> None:
         self._reasons.clear()
         log("store loaded", rows=len(self._snapshot), bytes=self._snapshot.n_bytes, seconds=round(seconds, 3))
 
@@ -145,13 +145,7 @@ class StoredRows:
 
 
 def check_store(target: str | PathLike[str], recipe: str) -> None:
-    """Read all rows of a store once, and keep none.
-
-    Raises
-    ------
-    StoreError
-        As `StoredRows`.
-    """
+    """Read all rows of a store once, without keeping them; raise as `StoredRows`."""
     path = _path(target)
 
     def read(found: Identity) -> None:
@@ -159,19 +153,19 @@ def check_store(target: str | PathLike[str], recipe: str) -> None:
             for _ in store.read([store.manifest.key, *COLUMNS]):
                 pass
 
-    _load_patiently(path, read)
+    _load_with_retries(path, read)
 
 
 def _path(target: str | PathLike[str]) -> Path:
     location = locate(target)
-    if isinstance(location, str):  # only files can be copied, and watched for changes
-        raise StoreError(f"{location!r} is not a file or a folder\nHint: serve a .duckdb or a .parquet.")
+    if isinstance(location, str):  # only files can be copied
+        raise StoreError(f"{location!r} is not a file or a folder\nHint: pass a .duckdb or .parquet store.")
     return location
 
 
-def _load_patiently(path: Path, load: Callable[[Identity], None]) -> None:
-    """Call `load` with the files of the store at `path`, again for some seconds where others write it meanwhile."""
-    ends = monotonic() + _PATIENCE_S
+def _load_with_retries(path: Path, load: Callable[[Identity], None]) -> None:
+    """Call `load` with the files of the store at `path`, and retry while another process writes it."""
+    ends = monotonic() + _MAX_RETRY_S
     while True:
         found = _identify(path)
         try:
@@ -179,7 +173,7 @@ def _load_patiently(path: Path, load: Callable[[Identity], None]) -> None:
         except StoreError as error:
             if monotonic() > ends or not (isinstance(error, BeingWrittenError) or _identify(path) != found):
                 raise
-            sleep(_LOOK_EVERY_S / 2)
+            sleep(_CHECK_EVERY_S / 2)
         else:
             return
 
@@ -192,18 +186,16 @@ def _identify(path: Path) -> Identity:
 
 
 def _unreadable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{str(path)!r} cannot be read: {error.strerror}\nHint: has it been moved, or have its permissions changed?"
-    )
+    return StoreError(f"{str(path)!r} cannot be read: {error.strerror}\nHint: check its path and its permissions.")
 
 
 @contextmanager
 def _opened(path: Path, found: Identity, recipe: str) -> Iterator[HashStore]:
-    """Open a private copy of the store at `path`, if its rows are those that the service would make."""
+    """Open a private copy of the store at `path`, if the service would compute the same hashes."""
     shown = repr(str(path))
     try:
         if not found or path.is_dir():
-            with open_store(path):  # says what is wrong with it, before a folder of anything is copied
+            with open_store(path):  # raises if it is not a store, before a folder is copied
                 pass
         with private_copy(path) as copy:
             try:
@@ -220,7 +212,7 @@ def _check(manifest: Manifest, recipe: str, shown: str) -> None:
     if manifest.has_source and manifest.key != SOURCE:
         raise StoreError(
             f"the key of {shown} is {manifest.key!r}, not the URL\n"
-            "Hint: write a store without key=, so that the source is the key."
+            "Hint: write the store without key=, so that the source is the key."
         )
     hash_types = (*documented_kinds(), *manifest.hash_types)
     wanted = Manifest.make(manifest.key, pl.String(), hash_types, recipe, has_source=manifest.has_source)

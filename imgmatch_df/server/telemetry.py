@@ -1,4 +1,4 @@
-"""What the people who run the service see: one JSON line for each request, and metrics for Prometheus."""
+"""Log and metrics of the service: one JSON line per request on standard error, and counters for Prometheus."""
 
 import json
 import logging
@@ -22,13 +22,13 @@ MULTIPROCESS_DIR: Final = "PROMETHEUS_MULTIPROC_DIR"
 
 _GATHER_S: Final = 0.02
 _MAX_LINES: Final = 10_000
-_MAX_FOREIGN: Final = 20  # lines a minute of each library
+_MAX_OF_LIBRARY: Final = 20  # lines a minute
 
 _BUCKETS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class JsonFormatter(logging.Formatter):
-    """One line of JSON for each record: time, level, event, and the fields that it was given."""
+    """Formats a record as a line of JSON: time, level, event, and the fields of the call."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -44,10 +44,10 @@ class JsonFormatter(logging.Formatter):
 
 
 class LineWriter(logging.Handler):
-    """Writes lines to standard error from a thread of its own, all that came within `_GATHER_S` at a time.
+    """Writes lines to standard error in a separate thread, the lines of `_GATHER_S` at a time.
 
-    Woken for each line, that thread would take the interpreter's lock from the requests: 0.15 ms of each. Lines are
-    dropped rather than waited for: a log that nobody reads must not hold up requests.
+    A wake-up for each line would take the GIL from the requests: 0.15 ms of each. If standard error is not read, lines
+    above `_MAX_LINES` are dropped, because requests must not wait for the log.
     """
 
     def __init__(self) -> None:
@@ -60,13 +60,13 @@ class LineWriter(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Have the record written soon."""
+        """Queue a record for the thread."""
         if len(self._records) < _MAX_LINES:
             self._records.append(record)
             self._wake.set()
 
     def stop(self) -> None:
-        """Write what there is, and end the thread."""
+        """Write the queued records, and end the thread."""
         self._stopping.set()
         self._wake.set()
         self._thread.join()
@@ -75,16 +75,16 @@ class LineWriter(logging.Handler):
         is_last = False
         while not is_last:
             self._wake.wait()
-            self._wake.clear()  # before the records are taken: what comes later wakes again
+            self._wake.clear()  # before the records are taken, so that later ones set it again
             is_last = self._stopping.wait(_GATHER_S)
             records = [self._records.popleft() for _ in range(len(self._records))]
-            with suppress(OSError):  # whoever read them has gone
+            with suppress(OSError):  # the reader of the pipe has ended
                 sys.stderr.write("".join(f"{self.format(record)}\n" for record in records))
                 sys.stderr.flush()
 
 
-class _Seldom(logging.Filter):
-    """Lets through some records a minute, and counts the others."""
+class _RateLimit(logging.Filter):
+    """Lets `_MAX_OF_LIBRARY` records a minute through, and counts the others."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,21 +94,21 @@ class _Seldom(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a record is written."""
         if record.created - self._began > 60:
-            n_left_out = max(0, self._n_records - _MAX_FOREIGN)
+            n_left_out = max(0, self._n_records - _MAX_OF_LIBRARY)
             if n_left_out:
                 record.fields = {"left_out_before": n_left_out}
             self._began, self._n_records = record.created, 0
         self._n_records += 1
-        return self._n_records <= _MAX_FOREIGN
+        return self._n_records <= _MAX_OF_LIBRARY
 
 
 def start_logging() -> LineWriter:
-    """Log JSON lines to standard error; stop what is returned at the end."""
+    """Log JSON lines to standard error; the caller must stop the returned writer."""
     lines = LineWriter()
-    foreign = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
-    for logger in foreign:  # whatever makes them log may do so thousands of times a second
-        logger.filters[:] = [_Seldom()]
-    for logger, level in ((LOGGER, logging.INFO), *((logger, logging.WARNING) for logger in foreign)):
+    libraries = [logging.getLogger(name) for name in ("uvicorn.error", "asyncio")]
+    for logger in libraries:  # some errors repeat thousands of times a second
+        logger.filters[:] = [_RateLimit()]
+    for logger, level in ((LOGGER, logging.INFO), *((logger, logging.WARNING) for logger in libraries)):
         logger.handlers[:] = [lines]
         logger.setLevel(level)
         logger.propagate = False
@@ -116,26 +116,26 @@ def start_logging() -> LineWriter:
 
 
 def log(event: str, *, level: int = logging.INFO, exc_info: BaseException | None = None, **fields: object) -> None:
-    """Write one line."""
+    """Log one line: the event and its fields."""
     LOGGER.log(level, event, extra={"fields": fields}, exc_info=exc_info)
 
 
 class Metrics:
-    """Counters of one worker; with several workers, those of all, by files that they share."""
+    """Metrics of one worker; with several workers the sums of all, from files that they share."""
 
     def __init__(self) -> None:
         self._shared = MULTIPROCESS_DIR in os.environ
         self._registry = CollectorRegistry()
         registry: Any = None if self._shared else self._registry
-        self._requests = Counter("imgmatch_requests", "Requests answered.", ["method", "code"], registry=registry)
+        self._requests = Counter("imgmatch_requests", "Responses sent.", ["method", "code"], registry=registry)
         self._seconds = Histogram(
-            "imgmatch_request_seconds", "Time from head to answer.", ["method"], buckets=_BUCKETS, registry=registry
+            "imgmatch_request_seconds", "Time from header to response.", ["method"], buckets=_BUCKETS, registry=registry
         )
-        self._pictures = Counter("imgmatch_pictures", "Pictures looked at, by outcome.", ["status"], registry=registry)
-        self._failed = Counter("imgmatch_failed_records", "Failed records, by reason.", ["reason"], registry=registry)
-        self._bytes = Counter("imgmatch_body_bytes", "Bytes of bodies that arrived.", registry=registry)
-        self.under_way = Gauge(
-            "imgmatch_requests_under_way", "Requests being worked on.", multiprocess_mode="livesum", registry=registry
+        self._images = Counter("imgmatch_pictures", "Images processed, by status.", ["status"], registry=registry)
+        self._failed = Counter("imgmatch_failed_records", "Failed records, by status.", ["reason"], registry=registry)
+        self._bytes = Counter("imgmatch_body_bytes", "Bytes of request bodies.", registry=registry)
+        self.in_flight = Gauge(
+            "imgmatch_requests_under_way", "Requests in flight.", multiprocess_mode="livesum", registry=registry
         )
         self.held_bytes = Gauge(
             "imgmatch_held_bytes",
@@ -145,14 +145,14 @@ class Metrics:
         )
 
     def count(self, method: str, code: int, seconds: float, n_bytes: int, statuses: Iterable[str]) -> None:
-        """Count an answered request."""
+        """Count a request and its response."""
         self._requests.labels(method, str(code)).inc()
         self._seconds.labels(method).observe(seconds)
         self._bytes.inc(n_bytes)
-        for status, n_pictures in Tally(statuses).items():
-            self._pictures.labels(status).inc(n_pictures)
+        for status, n_images in Tally(statuses).items():
+            self._images.labels(status).inc(n_images)
             if status != OK:
-                self._failed.labels(status).inc(n_pictures)
+                self._failed.labels(status).inc(n_images)
 
     def text(self) -> bytes:
         """Return the metrics in the text format of Prometheus."""
@@ -164,6 +164,6 @@ class Metrics:
 
 
 def forget_worker(pid: int | None) -> None:
-    """Take the gauges of a process that has ended out of the sums."""
+    """Remove the gauges of an ended process from the sums."""
     if pid is not None and MULTIPROCESS_DIR in os.environ:
         mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -6,13 +6,13 @@ from typing import Final
 
 from imgmatch_df.errors import MissingExtraError
 
-# The tests passed with the first and with the last of these minors. The bounds in pyproject.toml are the same.
+# The tests pass with the first and with the last of these minors. The bounds in pyproject.toml are the same.
 FIRST_MINOR: Final = (0, 34)
 LAST_MINOR: Final = (0, 54)
 
 
 def check_uvicorn() -> None:
-    """Refuse an installed uvicorn of another minor than those that were tested.
+    """Raise unless the installed uvicorn is of a tested minor.
 
     Raises
     ------

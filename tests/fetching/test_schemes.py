@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from time import monotonic
 
 import polars as pl
 import pytest
@@ -11,7 +10,6 @@ from typer.testing import CliRunner
 
 import imgmatch_df
 from imgmatch_df.cli.app import app
-from imgmatch_df.documented.requests import read_rows
 from imgmatch_df.errors import ArgumentError, Failure
 from imgmatch_df.fetching import retry, scheduler
 from imgmatch_df.fetching.read import read_source
@@ -20,7 +18,7 @@ from imgmatch_df.fetching.transport import TaskTransport, Transport, load_transp
 from imgmatch_df.images.fingerprints import fingerprint
 from imgmatch_df.options import Options, make_options
 from imgmatch_df.schemes import SCHEMES, Scheme, public_schemes, refused_scheme, register_scheme, transport_path
-from imgmatch_df.server import endpoints
+from imgmatch_df.server import handlers
 from imgmatch_df.server.hash_queue import Hasher
 from imgmatch_df.server.settings import Settings
 from imgmatch_df.sources import Fetched, Source, parse_source, url_of
@@ -158,9 +156,8 @@ def served(url):
     async def ask():
         settings = Settings(options=Options(isolate=False))
         hasher = Hasher(settings.options)
-        request = read_rows({"records": [{"_url": url}]}, "visual_hash")
         try:
-            return await endpoints.answer(request, "visual_hash", hasher, settings, "1", monotonic(), [])
+            return await handlers.handle_visual_hash(handlers.Call({"records": [{"_url": url}]}, hasher, settings))
         finally:
             hasher.close()
 

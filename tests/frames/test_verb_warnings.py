@@ -178,10 +178,10 @@ def test_the_command_says_it_once_and_without_a_line_of_the_program(tmp_path):
 
 
 def test_the_documented_service_is_silent():
-    from imgmatch_df.server import endpoints
+    from imgmatch_df.server import handlers
 
     data = jpeg(draw(1, 60, 60))
     row = pl.DataFrame({"url": [data]}).imgmatch.visual_hash().row(0, named=True)
     request = imgmatch_df.documented.Request(rows=[], hash_types=("phash",), radius=64, query=None)
-    kept = endpoints._remove_duplicates([{**row, "_record": {}}] * 60, request)  # -W error
+    kept = handlers._remove_duplicates([{**row, "_record": {}}] * 60, request)  # -W error
     assert len(kept) == 1

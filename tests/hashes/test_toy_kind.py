@@ -339,13 +339,13 @@ sys.path.insert(0, {toy_kind.__file__.rpartition("/")[0]!r})
 import toy_kind
 from imgmatch_df.hashes.kinds import register_hash_kind
 register_hash_kind(toy_kind.TOY)
-from imgmatch_df.server import models, openapi, settings
+from imgmatch_df.server import endpoints, models, openapi, settings
 from imgmatch_df.server.responses import Refusal
 made = settings.Settings()
-described = models.request_models(made)
+described = endpoints.request_models(made)
 try:
     body = {{"records": [{{"_base64": {image!r}}}], "hash_type": "toy"}}
-    models.read_body(body, "visual_hash", described["visual_hash"])
+    models.check_body(body, described["visual_hash"])
 except Refusal as refusal:
     print(refusal)
 print("toy" in json.dumps(openapi.describe_api(made, described)))

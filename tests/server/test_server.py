@@ -19,7 +19,7 @@ from service import PREFIX, Service
 import imgmatch_df
 from imgmatch_df import columns
 from imgmatch_df.documented import requests, responses
-from imgmatch_df.server import endpoints, models
+from imgmatch_df.server import handlers, models
 
 FAILED = "Error Loading Image: Unable to download image from '{}', Attempts: 3"
 
@@ -325,8 +325,8 @@ def test_a_failed_query_says_its_reason_and_is_counted(guarded, album):
     ],
 )  # fmt: skip
 def test_details_do_not_tell_the_addresses_of_a_network(detail, shown):
-    assert endpoints._public_detail({"status": "fetch_blocked", "detail": detail}) == shown
-    assert endpoints._public_detail({"status": "fetch_failed", "detail": detail}) == detail
+    assert handlers._public_detail({"status": "fetch_blocked", "detail": detail}) == shown
+    assert handlers._public_detail({"status": "fetch_failed", "detail": detail}) == detail
 
 
 # One truth, two faces

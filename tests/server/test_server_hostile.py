@@ -346,7 +346,7 @@ def test_overload_is_said(tmp_path):
             connection.sendall(running.head(content_length=len(body), connection="close") + body)
         time.sleep(0.5)
         answer = running.ask("visual_hash", GOOD)
-        assert "under way" in check_refusal(answer, 503)
+        assert "in flight" in check_refusal(answer, 503)
         assert int(answer.headers["retry-after"]) > 0
         for connection in busy:
             with connection:
@@ -412,7 +412,7 @@ def test_a_header_of_which_one_counts_stands_once(service, name):
             received = read_all(connection)
         assert received.split(b" ", 2)[1] == code, received
         if code == b"400":
-            assert f"the header {name.lower()} must stand once" in received.decode()
+            assert f"the header {name.lower()} must occur once" in received.decode()
 
 
 def test_the_page_is_not_framed(service):

@@ -412,7 +412,7 @@ def test_a_store_that_never_pauses_is_said(store, monkeypatch):
     monkeypatch.setattr(stored_module, "log", lambda event, **fields: events.append((event, fields)))
     with stored(store) as found:
         monkeypatch.setattr(copies, "_TICK_NS", 10**18)
-        monkeypatch.setattr(stored_module, "_PATIENCE_S", 0.5)
+        monkeypatch.setattr(stored_module, "_MAX_RETRY_S", 0.5)
         imgmatch_df.write_hashes(rows([7], 1), store)
         wait_until(lambda: any("is being written" in fields.get("reason", "") for _, fields in events))
         assert version_of(found, 7) == 0
@@ -517,7 +517,7 @@ def test_a_store_without_a_change_is_not_read_again(store, monkeypatch):
 def test_a_bug_while_loading_is_logged_and_not_the_end(store, monkeypatch):
     events = []
     monkeypatch.setattr(stored_module, "log", lambda event, **fields: events.append(event))
-    monkeypatch.setattr(stored_module, "_RETRY_S", 0.1)
+    monkeypatch.setattr(stored_module, "_RETRY_AFTER_S", 0.1)
     with stored(store) as found:
         with monkeypatch.context() as patch:
             patch.setattr(stored_module, "identify", lambda _: 1 / 0)
