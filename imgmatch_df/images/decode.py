@@ -55,7 +55,7 @@ def decode_image(data: Data, options: Options) -> DecodedImage | Failure:
         if foreign.is_avif(data) if format_.name == "AVIF" else format_.accept(head) is True:
             budget = jpeg2000_budget(data) if format_.name == "JPEG2000" else None
             return _refused(format_.name, budget, options) or format_.decode(data, options)
-    return Failure("decode_failed", foreign.describe(data))
+    return Failure("decode_failed", foreign.describe_unsupported(data))
 
 
 def _refused(name: str, budget: str | None, options: Options) -> Failure | None:

@@ -82,7 +82,7 @@ def is_avif(data: Data) -> bool:
     return not _AVIF.isdisjoint(brands(data))
 
 
-def describe(data: Data) -> str:
+def describe_unsupported(data: Data) -> str:
     """Return the probable format of unsupported data, as a detail.
 
     It repeats none of the bytes: the data may be a secret of this machine.
