@@ -100,7 +100,8 @@ def look_up(host, *_, **__):
 look_up.n_calls = 0
 
 
-IN_NAMESPACE = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import namespace; namespace.enter(); "
+_FOLDERS = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "support")]
+IN_NAMESPACE = f"import sys; sys.path[:0] = {_FOLDERS!r}; import namespace; namespace.enter(); "
 
 
 def attack():
