@@ -57,10 +57,10 @@ class Format(NamedTuple):
     always: bool = False
     largest: Callable[[Data], tuple[int, int]] | None = None
 
-    def accept(self, head: bytes) -> bool | str:
-        """Return whether a file may begin with `head`."""
+    def accept(self, header: bytes) -> bool | str:
+        """Return whether a file may begin with `header`."""
         _, accept = Image.OPEN.get(self.name, (None, None))
-        return accept is not None and accept(head)
+        return accept is not None and accept(header)
 
     def decode(self, data: Data, options: Options) -> DecodedImage | Failure:
         """Return the image in `data`."""
@@ -270,6 +270,6 @@ FORMATS: Final = (
 READERS: Final = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n").match, _decode_png),
     ("BMP", re.compile(rb"BM").match, _decode_bmp),
-    ("TIFF", lambda head: head.startswith(tiff.SIGNATURES), _decode_tiff),
+    ("TIFF", lambda header: header.startswith(tiff.SIGNATURES), _decode_tiff),
     ("PNM", re.compile(rb"P[1-6]\s").match, _decode_pnm),
 )
