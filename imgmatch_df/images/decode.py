@@ -11,7 +11,7 @@ import simplejpeg
 from imgmatch_df.errors import Failure
 from imgmatch_df.images import foreign, jpeg
 from imgmatch_df.images.decode_budget import jpeg2000_budget, jpeg_budget
-from imgmatch_df.images.formats import FORMATS, JPEG, NOT_DECODED, READERS
+from imgmatch_df.images.formats import JPEG, NOT_DECODED, PILLOW_FORMATS, READERS
 from imgmatch_df.images.guard import Data, DecodedImage, admit, decoded, guarded
 from imgmatch_df.images.pixels import SCRATCH, ink_to_rgb
 from imgmatch_df.options import Options
@@ -51,7 +51,7 @@ def decode_image(data: Data, options: Options) -> DecodedImage | Failure:
     for name, accept, decode in READERS:
         if accept(header):
             return _refused(name, None, options) or _named(guarded(name, decode, data, options), data)
-    for format_ in FORMATS:
+    for format_ in PILLOW_FORMATS:
         if foreign.is_avif(data) if format_.name == "AVIF" else format_.accept(header) is True:
             budget = jpeg2000_budget(data) if format_.name == "JPEG2000" else None
             return _refused(format_.name, budget, options) or format_.decode(data, options)
