@@ -40,18 +40,17 @@ ALLOWED = {
     "batch/sharing.py": {r"\bbuffer\.address\b": "the attribute of Arrow's buffers"},
     "server": {r"\baddress(es)?\b": "IP addresses and hosts to listen at"},
     "hashes/codec.py": {r"\bbuffer\.address\b": "the attribute of Arrow's buffers"},
+    "cli/tables.py": {'"picture"': "a name that users give a column of images"},
     "fetching/private_networks.py": {r"\b(ip_)?address(es)?\b": "IP addresses of the private-network check"},
 }
 # Rooms, files and documents that are still to be rewritten. The set can only shrink: what is clean must leave it.
 NOT_YET = {
     "README.md",
-    "cli",
     "notebooks/etl.ipynb",
     "notebooks/pictures.py",
     "notebooks/radius.ipynb",
     "notebooks/sql.ipynb",
     "server",
-    "store",
 }
 _BANNED = re.compile("|".join(rf"(?<![A-Za-z])(?:{word})(?![a-z])" for word in BANNED), re.IGNORECASE)
 
