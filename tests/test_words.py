@@ -36,26 +36,23 @@ ALLOWED = {
         r"_addresses?\b": "of buffers in memory, and of networks",
         r"\b(IPv4|IPv6)Address\b": "the classes of the standard library",
     },
+    "_kernels": {r"\b_?address\b|\bAddresses\b": "of values in memory"},
     "batch/sharing.py": {r"\bbuffer\.address\b": "the attribute of Arrow's buffers"},
     "server": {
         r"\b(ip_)?address(es)?\b": "IP addresses and hosts to listen at",
         r"_answer\b": "the end of component names in the OpenAPI document, which generated clients use",
     },
+    "hashes/codec.py": {r"\bbuffer\.address\b": "the attribute of Arrow's buffers"},
+    "cli/tables.py": {'"picture"': "a name that users give a column of images"},
     "fetching/private_networks.py": {r"\b(ip_)?address(es)?\b": "IP addresses of the private-network check"},
 }
 # Rooms, files and documents that are still to be rewritten. The set can only shrink: what is clean must leave it.
 NOT_YET = {
     "README.md",
-    "_kernels",
-    "cli",
-    "hashes",
-    "images",
-    "matching",
     "notebooks/etl.ipynb",
     "notebooks/pictures.py",
     "notebooks/radius.ipynb",
     "notebooks/sql.ipynb",
-    "store",
 }
 _BANNED = re.compile("|".join(rf"(?<![A-Za-z])(?:{word})(?![a-z])" for word in BANNED), re.IGNORECASE)
 

@@ -3,7 +3,7 @@
 numba finds what it kept by the names of the function and of its file, and takes it for stale if that one file changed
 or numba did. That is not enough: callees stand in other files, and because the index is written before the code, a
 process killed in between leaves a fresh index before the code of another release, for good. So the name that numba
-sees tells its version and all the sources of this package: no release opens what another one wrote.
+sees contains its version and a digest of all kernel sources: no release opens what another one wrote.
 
 numba refuses to compile where it finds no folder that it may write. Here that costs a warning: the machine code is
 then kept in a folder of this user below the temporary folder, or not at all.
@@ -76,7 +76,7 @@ _has_warned = False
 
 @cache
 def _own_temporary_folder() -> str | None:
-    """Return a folder below the temporary one whose files nobody else can have written, None where there is none."""
+    """Return a folder below the temporary one that no other user can write to, None where there is none."""
     try:
         parent = Path(tempfile.gettempdir()).resolve()
         if not hasattr(os, "geteuid"):  # on Windows each user has a temporary folder of their own

@@ -109,7 +109,7 @@ def _count_eight(builder: Any, words: Any) -> Any:
 
 @_intrinsic
 def prefetch_row(typingctx: Any, hashes: Any, row: Any) -> Any:
-    """Ask for the first 128 bytes of a row of hashes (n, n_words) uint64, which will be read soon."""
+    """Prefetch the first 128 bytes of a row of hashes (n, n_words) uint64."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, args[0])

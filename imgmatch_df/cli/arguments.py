@@ -186,7 +186,7 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     ],
     "allow_private_networks": Annotated[
         bool,
-        typer.Option("--allow-private-networks", help="Also fetch from loopback, private, link-local … addresses."),
+        typer.Option("--allow-private-networks", help="Also fetch from loopback, private and link-local IP addresses."),
     ],
     "storage_options": Annotated[
         str | None,

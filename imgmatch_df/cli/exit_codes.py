@@ -155,7 +155,7 @@ def failed_in_store(target: Target, frame: pl.LazyFrame, source: str | None) -> 
     keys = frame.select(pl.col(column).cast(stored.collect_schema()[key]).alias(key))
     text = pl.col(SOURCE) if manifest is not None and manifest.has_source else pl.lit(None, pl.String)
     name = pl.coalesce(text, pl.format(f"{key} {{}}", pl.col(key)))
-    # Collected before the join: Polars 1.40 panics on a semi-join of a scan that ends in a head.
+    # Collected before the join: Polars 1.40 panics on a semi-join of a scan that ends in `head`.
     failed = stored.filter(pl.col(STATUS) != OK).collect().join(keys.collect(), on=key, how="semi")
     rows = failed.sort(key).head(_NAMES_SHOWN).select(name, STATUS, DETAIL)
     return [FailedRow(0, *values) for values in rows.iter_rows()]

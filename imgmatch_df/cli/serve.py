@@ -20,7 +20,7 @@ def _number(text: str, metavar: str = "N") -> Any:
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on; an address that is not local needs a token.")] = (
+    host: Annotated[str, typer.Option(help="IP address to listen on; one that is not local needs a token.")] = (
         _DEFAULTS.host
     ),
     port: Annotated[int, _number("Port; 0 chooses a free one.")] = _DEFAULTS.port,
@@ -30,7 +30,8 @@ def serve(
         typer.Option(metavar="FILE", show_default=False, help="Tokens, one per line, besides IMGMATCH_TOKEN."),
     ] = None,
     allow_private_networks: Annotated[
-        bool, typer.Option("--allow-private-networks", help="Also fetch from loopback, private, link-local addresses.")
+        bool,
+        typer.Option("--allow-private-networks", help="Also fetch from loopback, private and link-local IP addresses."),
     ] = False,
     decode: Annotated[
         str, typer.Option(metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
@@ -132,7 +133,7 @@ def serve(
     if not settings.tokens:
         typer.echo(
             f"no token is set: listening only on {settings.host}, for every user of this machine\n"
-            "Hint: IMGMATCH_TOKEN or --token-file allows other addresses.",
+            "Hint: IMGMATCH_TOKEN or --token-file allows other IP addresses.",
             err=True,
         )
     run_service(settings)

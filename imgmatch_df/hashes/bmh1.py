@@ -25,7 +25,7 @@ def hash_image(image: HashInput, out: Array) -> None:
 
 @kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 def _sum_tiles(square: Array, is_transposed: bool) -> Array:
-    """Sum the 8 x 8 tiles of a square, transposed if asked: int32[32, 32]."""
+    """Sum the 8 x 8 tiles of a square, transposed if `is_transposed`: int32[32, 32]."""
     tiles = np.empty((_N_TILES, _N_TILES), np.int32)
     column_sums = np.empty(_SIDE, np.uint16)
     for i in range(_N_TILES):
@@ -48,7 +48,7 @@ def _sum_tiles(square: Array, is_transposed: bool) -> Array:
 # With the GIL: to let go of it and wait for it again costs more than these 4 microseconds.
 @kernel(signatures=["void(uint8[:, ::1], boolean, uint8[::1])"], nogil=False)
 def _hash_square(square: Array, is_transposed: bool, out: Array) -> None:
-    """Compare the mean of each of the 31 x 31 blocks with that of the square, transposed if asked: out uint8[121]."""
+    """Compare the mean of each of the 31 x 31 blocks with that of the square, transposed if needed: out uint8[121]."""
     tiles = _sum_tiles(square, is_transposed)
     # Means of 256 and of 65,536 pixels, compared as whole numbers: OpenCV's doubles are exact here too.
     total = 0

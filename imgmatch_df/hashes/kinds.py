@@ -274,7 +274,7 @@ def batch_fields(hash_types: Iterable[str]) -> dict[str, pl.DataType]:
 
 
 def visual_hash_fields(hash_types: Iterable[str] = DEFAULT_HASH_TYPES) -> dict[str, pl.DataType]:
-    """Return the columns of a visual hash: width, height, status and detail, and last the hashes asked for."""
+    """Return the columns of a visual hash: width, height, status and detail, and last the requested hashes."""
     return {
         WIDTH: pl.UInt32(),
         HEIGHT: pl.UInt32(),

@@ -57,9 +57,9 @@ def _transform_cosine(signal: Array, points: Array, spectrum: Array) -> None:
     """Take the first 8 cosine coefficients of float32[32], by the very float32 operations of OpenCV's dxt.cpp.
 
     points complex64[16] is scratch, spectrum float32[8]. Rounding decides where coefficients tie, as they do in drawn
-    and symmetric pictures. Against OpenCV with its IPP off, a transform in doubles changed the phash of 468 of 5,716
-    such pictures and of 120 of 200,036 crops of photos; this one of none. With IPP on, Intel's transform decides, which
-    is closed and rounds by processor: 45 of the 5,716 differ, all of them pictures that become their own negative when
+    and symmetric images. Against OpenCV with its IPP off, a transform in doubles changed the phash of 468 of 5,716
+    such images and of 120 of 200,036 crops of photos; this one of none. With IPP on, Intel's transform decides, which
+    is closed and rounds by processor: 45 of the 5,716 differ, all of them images that become their own negative when
     transposed, and none of the crops.
     """
     # Even samples forwards, then odd ones backwards; two by two they are complex numbers, put in bit-reversed order.
@@ -103,7 +103,7 @@ def _mean_64(values: Array) -> Any:
 # With the GIL: to let go of it and wait for it again costs more than these 4 microseconds.
 @kernel(signatures=["void(uint8[:, ::1], boolean, uint64[::1])"], nogil=False)
 def _hash_square(square: Array, is_transposed: bool, out: Array) -> None:
-    """Compare 64 low cosine coefficients of a 32 x 32 square, transposed if asked, with their mean: out uint64[1]."""
+    """Compare 64 low cosine coefficients of a 32 x 32 square, transposed if needed, with their mean: out uint64[1]."""
     points = np.empty(16, np.complex64)
     signal = np.empty(_SIDE, np.float32)
     spectrum = np.empty(8, np.float32)

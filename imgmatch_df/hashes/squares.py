@@ -32,8 +32,8 @@ class HashInput:
     def grey_square(self, side: int) -> Array:
         """Return the image, as it is seen, as a grey square: uint8 (side, side), not to be changed.
 
-        Equal, bit for bit, to OpenCV's `resize` with `INTER_LINEAR_EXACT` and `cvtColor` to grey. All kinds that ask
-        for one side share one square.
+        Equal, bit for bit, to OpenCV's `resize` with `INTER_LINEAR_EXACT` and `cvtColor` to grey. All kinds that
+        use one side share one square.
 
         Raises
         ------

@@ -220,10 +220,10 @@ def _obus(stream: Data) -> Iterator[tuple[int, Data]]:
     """Yield the type and the body of each OBU."""
     view, at = memoryview(stream), 0
     while at < len(view):
-        head = view[at]
-        at += 2 if head & 4 else 1
+        header = view[at]
+        at += 2 if header & 4 else 1
         length = len(view) - at
-        if head & 2:
+        if header & 2:
             length = shift = 0
             for _ in range(8):
                 if at >= len(view):
@@ -236,7 +236,7 @@ def _obus(stream: Data) -> Iterator[tuple[int, Data]]:
                     break
         if at + length > len(view):
             raise EOFError("an OBU is cut off")
-        yield head >> 3 & 15, view[at : at + length]
+        yield header >> 3 & 15, view[at : at + length]
         at += length
 
 
@@ -244,8 +244,8 @@ class _Bits:
     """Reader of the bits of a header, the highest bit first."""
 
     def __init__(self, body: Data) -> None:
-        head = bytes(body[:_HEADER_BYTES])
-        self._value, self._left = int.from_bytes(head, "big"), 8 * len(head)
+        header = bytes(body[:_HEADER_BYTES])
+        self._value, self._left = int.from_bytes(header, "big"), 8 * len(header)
 
     def __call__(self, n_bits: int) -> int:
         self._left -= n_bits

@@ -18,7 +18,7 @@ _PLAIN, _PLAIN_ALPHA = (0xFF0000, 0xFF00, 0xFF), 0xFF000000
 _DEPTHS: Final = {_RGB: (1, 4, 8, 16, 24, 32), _RLE8: (8,), _RLE4: (4,), _BITFIELDS: (16, 32)}
 
 
-class Header(NamedTuple):
+class BmpHeader(NamedTuple):
     """Header of a BMP.
 
     Parameters
@@ -49,7 +49,7 @@ class Header(NamedTuple):
     offset: int
 
 
-def read_header(data: Data) -> Header:
+def read_header(data: Data) -> BmpHeader:
     """Return the header.
 
     Raises
@@ -90,10 +90,10 @@ def read_header(data: Data) -> Header:
             masks = (red, green, blue, alpha) if red | green | blue else masks
     if bits == 16 and masks[:3] not in ((0x7C00, 0x3E0, 0x1F), (0xF800, 0x7E0, 0x1F)):
         raise ValueError("16 bits per pixel with masks other than 5-5-5 and 5-6-5")
-    return Header(width, abs(height), bits, compression, height < 0, palette, masks, offset or after)
+    return BmpHeader(width, abs(height), bits, compression, height < 0, palette, masks, offset or after)
 
 
-def read_pixels(data: Data, header: Header, take: Callable[[int], Pixels]) -> tuple[Pixels, Pixels | None]:
+def read_pixels(data: Data, header: BmpHeader, take: Callable[[int], Pixels]) -> tuple[Pixels, Pixels | None]:
     """Return the pixels, (rows, columns, 4) with an unused byte, or grey, and the alpha channel if there is a mask.
 
     Parameters
@@ -165,7 +165,7 @@ def _unpacked(rows: Pixels, bits: int) -> Pixels:
     return rows
 
 
-def _look_up(header: Header, rows: Pixels, take: Callable[[int], Pixels]) -> Pixels:
+def _look_up(header: BmpHeader, rows: Pixels, take: Callable[[int], Pixels]) -> Pixels:
     """Return the colours of the indices in `rows`, as grey if all colours are grey."""
     width, height = header.width, header.height
     rows.flags.writeable = False  # one argument type, for which the kernel is compiled once

@@ -11,7 +11,7 @@ import simplejpeg
 from imgmatch_df.errors import Failure
 from imgmatch_df.images import foreign, jpeg
 from imgmatch_df.images.decode_budget import jpeg2000_budget, jpeg_budget
-from imgmatch_df.images.formats import FORMATS, JPEG, NOT_DECODED, READERS
+from imgmatch_df.images.formats import JPEG, NOT_DECODED, PILLOW_FORMATS, READERS
 from imgmatch_df.images.guard import Data, DecodedImage, admit, decoded, guarded
 from imgmatch_df.images.pixels import SCRATCH, ink_to_rgb
 from imgmatch_df.options import Options
@@ -41,21 +41,21 @@ def decode_image(data: Data, options: Options) -> DecodedImage | Failure:
     Pillow are not used: one runs programs (EPS), some have no signature and accept any data (TGA), one takes 4 us per
     pixel (QOI: minutes for a small file), most formats are very rare.
     """
-    head = bytes(data[:32])
-    if head.startswith(b"\xff\xd8\xff"):
+    header = bytes(data[:32])
+    if header.startswith(b"\xff\xd8\xff"):
         segments = jpeg.read_segments(data)
         if (refused := _refused("JPEG", jpeg_budget(data, segments), options)) is not None:
             return refused
         orientation = segments.orientation
         return _decode_jpeg(data, options, orientation) or _decode_odd_jpeg(data, options, orientation)
     for name, accept, decode in READERS:
-        if accept(head):
+        if accept(header):
             return _refused(name, None, options) or _named(guarded(name, decode, data, options), data)
-    for format_ in FORMATS:
-        if foreign.is_avif(data) if format_.name == "AVIF" else format_.accept(head) is True:
+    for format_ in PILLOW_FORMATS:
+        if foreign.is_avif(data) if format_.name == "AVIF" else format_.accept(header) is True:
             budget = jpeg2000_budget(data) if format_.name == "JPEG2000" else None
             return _refused(format_.name, budget, options) or format_.decode(data, options)
-    return Failure("decode_failed", foreign.describe(data))
+    return Failure("decode_failed", foreign.describe_unsupported(data))
 
 
 def _refused(name: str, budget: str | None, options: Options) -> Failure | None:

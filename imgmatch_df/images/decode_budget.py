@@ -79,10 +79,10 @@ def jpeg2000_budget(data: Data) -> str | None:
     """
     view = memoryview(data)
     try:
-        head = bytes(view[:8])
-        if head.startswith(b"\xff\x4f\xff\x51"):
+        signature = bytes(view[:8])
+        if signature.startswith(b"\xff\x4f\xff\x51"):
             return _check_codestream(view)
-        if head != _JP2_SIGNATURE:
+        if signature != _JP2_SIGNATURE:
             return None
         boxes = list(itertools.islice(_boxes(view, 0, len(view)), _MAX_BOXES + 1))
         if len(boxes) > _MAX_BOXES:

@@ -11,7 +11,7 @@ from imgmatch_df.options import MAX_PIXELS
 Data = bytes | memoryview
 
 # Of one image, at the default of `max_pixels`.
-MAX_BYTES: Final = 1_500_000_000
+MAX_DECODE_BYTES: Final = 1_500_000_000
 
 # Maximum bytes per pixel.
 _JPEG: Final = 5
@@ -24,7 +24,7 @@ _SIZ: Final = b"\xff\x4f\xff\x51"
 
 def max_bytes(max_pixels: int) -> int:
     """Return the maximum bytes of an image: 1.5 GB, in proportion to `max_pixels` above its default."""
-    return MAX_BYTES * max(max_pixels, MAX_PIXELS) // MAX_PIXELS
+    return MAX_DECODE_BYTES * max(max_pixels, MAX_PIXELS) // MAX_PIXELS
 
 
 def n_bytes(name: str, data: Data, width: int, height: int) -> int:

@@ -103,13 +103,13 @@ class Finder:
         """
         if not glob.has_magic(pattern):
             return
-        head, tail = os.path.split(pattern)
-        folders = self._folders(head)
-        if tail == "**":
-            folders, tail = self._below_all(folders), "*"
-        is_match = _matcher(tail)
+        parent, last = os.path.split(pattern)
+        folders = self._folders(parent)
+        if last == "**":
+            folders, last = self._below_all(folders), "*"
+        is_match = _matcher(last)
         if is_match is None:
-            paths = (os.path.join(folder, tail) for folder in folders)  # noqa: PTH118  # a Path changes "./a" to "a"
+            paths = (os.path.join(folder, last) for folder in folders)  # noqa: PTH118  # a Path changes "./a" to "a"
             yield from (path for path in paths if os.path.lexists(path) and not os.path.isdir(path))  # noqa: PTH112
             return
         for folder in folders:
@@ -117,7 +117,7 @@ class Finder:
                 if not is_match(entry.name) or _is_folder(entry):
                     continue
                 path = os.path.join(folder, entry.name)  # noqa: PTH118
-                if _is_hidden(entry.name) and not _is_hidden(tail):
+                if _is_hidden(entry.name) and not _is_hidden(last):
                     self._skipped[path] = (HIDDEN_FILE, suffix_of(entry.name))
                 else:
                     yield path
@@ -144,22 +144,22 @@ class Finder:
 
     def _folders(self, pattern: str) -> Iterator[str]:
         """Yield the folders that match the part of a glob before its last component; some may not exist."""
-        head, tail = os.path.split(pattern)
+        parent, last = os.path.split(pattern)
         if not glob.has_magic(pattern):
             yield pattern
-        elif not tail:
-            yield from self._folders(head)
-        elif tail == "**":
-            yield from self._below_all(self._folders(head))
-        elif not glob.has_magic(tail):
-            yield from (os.path.join(folder, tail) for folder in self._folders(head))  # noqa: PTH118
+        elif not last:
+            yield from self._folders(parent)
+        elif last == "**":
+            yield from self._below_all(self._folders(parent))
+        elif not glob.has_magic(last):
+            yield from (os.path.join(folder, last) for folder in self._folders(parent))  # noqa: PTH118
         else:
-            for folder in self._folders(head):
+            for folder in self._folders(parent):
                 for entry in self._entries(folder):
-                    if not fnmatch.fnmatch(entry.name, tail) or not _is_folder(entry):
+                    if not fnmatch.fnmatch(entry.name, last) or not _is_folder(entry):
                         continue
                     path = os.path.join(folder, entry.name)  # noqa: PTH118
-                    if _is_hidden(entry.name) and not _is_hidden(tail):
+                    if _is_hidden(entry.name) and not _is_hidden(last):
                         self._skipped[path] = (HIDDEN_FOLDER, None)
                     else:
                         yield path

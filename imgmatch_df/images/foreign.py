@@ -58,7 +58,7 @@ _MAGIC: Final = (
     ("Parquet", re.compile(rb"PAR1")),
     ("JSON", re.compile(rb"(\xef\xbb\xbf)?\s*[{\[]")),
 )
-HEAD_BYTES: Final = 512
+HEADER_BYTES: Final = 512
 _MAKERS: Final = frozenset(
     {
         *(b"CANON", b"EASTMAN KODAK COMPANY", b"EPSON", b"FUJIFILM", b"HASSELBLAD", b"KODAK", b"LEAF", b"LEICA"),
@@ -82,16 +82,16 @@ def is_avif(data: Data) -> bool:
     return not _AVIF.isdisjoint(brands(data))
 
 
-def describe(data: Data) -> str:
+def describe_unsupported(data: Data) -> str:
     """Return the probable format of unsupported data, as a detail.
 
     It repeats none of the bytes: the data may be a secret of this machine.
     """
-    head = bytes(data[:HEAD_BYTES])
-    if not head:
+    header = bytes(data[:HEADER_BYTES])
+    if not header:
         return "not an image: the file is empty"
-    name = _name(head)
-    return f"unsupported format: {name}" if name else f"not an image: {_kind(head)}"
+    name = _name(header)
+    return f"unsupported format: {name}" if name else f"not an image: {_kind(header)}"
 
 
 def camera_raw(data: Data) -> str:
@@ -119,21 +119,21 @@ def camera_raw(data: Data) -> str:
     return ""
 
 
-def _kind(head: bytes) -> str:
+def _kind(header: bytes) -> str:
     """Return ``"text"`` or ``"unknown data"``."""
     try:
-        head.decode()
+        header.decode()
     except UnicodeDecodeError as error:
-        if len(head) < HEAD_BYTES or error.start < HEAD_BYTES - 3:  # only the last character may be cut off
+        if len(header) < HEADER_BYTES or error.start < HEADER_BYTES - 3:  # only the last character may be cut off
             return "unknown data"
-    return "unknown data" if _BINARY.search(head) else "text"
+    return "unknown data" if _BINARY.search(header) else "text"
 
 
-def _name(head: bytes) -> str:
-    own = brands(head)
+def _name(header: bytes) -> str:
+    own = brands(header)
     if own:
         for name, known in _BRANDS:
             if not known.isdisjoint(own):
                 return name
         return "HEIC" if not _HEIC.isdisjoint(own) else "a video"
-    return next((name for name, magic in _MAGIC if magic.match(head)), "")
+    return next((name for name, magic in _MAGIC if magic.match(header)), "")

@@ -31,7 +31,7 @@ _JPEG_BYTES_PER_PIXEL: Final = 10  # of Pillow; simplejpeg takes 4
 NOT_DECODED: Final = 0xA5  # value of a row before it is decoded, to detect that it is missing
 
 
-class Format(NamedTuple):
+class ImageFormat(NamedTuple):
     """A format that a plugin of Pillow reads.
 
     Parameters
@@ -57,10 +57,10 @@ class Format(NamedTuple):
     always: bool = False
     largest: Callable[[Data], tuple[int, int]] | None = None
 
-    def accept(self, head: bytes) -> bool | str:
-        """Return whether a file may begin with `head`."""
+    def accept(self, header: bytes) -> bool | str:
+        """Return whether a file may begin with `header`."""
         _, accept = Image.OPEN.get(self.name, (None, None))
-        return accept is not None and accept(head)
+        return accept is not None and accept(header)
 
     def decode(self, data: Data, options: Options) -> DecodedImage | Failure:
         """Return the image in `data`."""
@@ -79,12 +79,12 @@ class Format(NamedTuple):
         return self.open(self.reduce(data) if self.reduce else data, options)
 
 
-def decode_with_pillow(data: Data, format_: Format, options: Options) -> DecodedImage | Failure:
+def decode_with_pillow(data: Data, format_: ImageFormat, options: Options) -> DecodedImage | Failure:
     """Return the image in `data`, or why it cannot be decoded, from the complete file."""
     return guarded(format_.name, format_.open, data, options)
 
 
-def _open_with_pillow(data: Data, format_: Format, options: Options) -> DecodedImage | Failure:
+def _open_with_pillow(data: Data, format_: ImageFormat, options: Options) -> DecodedImage | Failure:
     # The plugin itself, not `Image.open`: the limit of that is a global of the process, and it issues warnings.
     if format_.largest is not None:
         width, height = format_.largest(data)
@@ -258,18 +258,18 @@ def _decode_tiff(data: Data, options: Options) -> DecodedImage | Failure:
         return Failure("decode_failed", f"unsupported kind of TIFF: {error}")
 
 
-JPEG: Final = Format("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg, jpeg.only_pixels, always=True)
-FORMATS: Final = (
+JPEG: Final = ImageFormat("JPEG", JpegImagePlugin.JpegImageFile, _load_jpeg, jpeg.only_pixels, always=True)
+PILLOW_FORMATS: Final = (
     JPEG,
-    Format("WEBP", WebPImagePlugin.WebPImageFile, _load_webp, webp.only_pixels),
-    Format("GIF", GifImagePlugin.GifImageFile, _load_gif, gif.first_frame, always=True),
-    Format("AVIF", AvifImagePlugin.AvifImageFile, _load, largest=avif.largest_frame),
-    Format("PPM", PpmImagePlugin.PpmImageFile, _load),
-    Format("JPEG2000", Jpeg2KImagePlugin.Jpeg2KImageFile, _load, jp2.only_pixels),
+    ImageFormat("WEBP", WebPImagePlugin.WebPImageFile, _load_webp, webp.only_pixels),
+    ImageFormat("GIF", GifImagePlugin.GifImageFile, _load_gif, gif.first_frame, always=True),
+    ImageFormat("AVIF", AvifImagePlugin.AvifImageFile, _load, largest=avif.largest_frame),
+    ImageFormat("PPM", PpmImagePlugin.PpmImageFile, _load),
+    ImageFormat("JPEG2000", Jpeg2KImagePlugin.Jpeg2KImageFile, _load, jp2.only_pixels),
 )
 READERS: Final = (
     ("PNG", re.compile(rb"\x89PNG\r\n\x1a\n").match, _decode_png),
     ("BMP", re.compile(rb"BM").match, _decode_bmp),
-    ("TIFF", lambda head: head.startswith(tiff.SIGNATURES), _decode_tiff),
+    ("TIFF", lambda header: header.startswith(tiff.SIGNATURES), _decode_tiff),
     ("PNM", re.compile(rb"P[1-6]\s").match, _decode_pnm),
 )

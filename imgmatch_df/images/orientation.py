@@ -14,7 +14,7 @@ def exif_orientation(exif: bytes) -> int | None:
     exif
         The block, from its byte order mark on.
     """
-    return codecs.exif_orientation(codecs.as_bytes(exif), 0, len(exif)) or None if exif else None
+    return codecs.parse_orientation(codecs.as_bytes(exif), 0, len(exif)) or None if exif else None
 
 
 def orientation_of(image: ImageFile.ImageFile, data: bytes | memoryview) -> int:

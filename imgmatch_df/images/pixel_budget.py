@@ -10,7 +10,7 @@ from typing import Final
 
 # For all images together. In addition each thread keeps up to 64 MB, and small images are not counted: 16 threads
 # stay below 4 GB.
-MAX_BYTES_IN_FLIGHT: Final = 2_000_000_000
+MAX_PIXEL_BYTES: Final = 2_000_000_000
 # Images that take less are not counted: a lock per image would cost more than it saves.
 SMALL: Final = 16_000_000
 
@@ -74,12 +74,12 @@ class PixelBudget:
                 self._changed.notify_all()
 
 
-PIXELS: PixelBudget = PixelBudget(MAX_BYTES_IN_FLIGHT)
+PIXELS: PixelBudget = PixelBudget(MAX_PIXEL_BYTES)
 
 
 def _forget_threads_of_parent() -> None:
     global PIXELS
-    PIXELS = PixelBudget(MAX_BYTES_IN_FLIGHT)
+    PIXELS = PixelBudget(MAX_PIXEL_BYTES)
 
 
 if hasattr(os, "register_at_fork"):

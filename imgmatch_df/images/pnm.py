@@ -17,7 +17,7 @@ _NUMBERS: Final = {n: re.compile(_GAP + (rb"(\d+)" + _GAP) * (n - 1) + rb"(\d+)[
 _MAX_HEADER: Final = 1 << 20  # bytes, with comments
 
 
-class Header(NamedTuple):
+class PnmHeader(NamedTuple):
     """Header of a PBM, PGM or PPM.
 
     Parameters
@@ -42,7 +42,7 @@ class Header(NamedTuple):
     offset: int
 
 
-def read_header(data: Data) -> Header:
+def read_header(data: Data) -> PnmHeader:
     """Return the header.
 
     Raises
@@ -52,17 +52,17 @@ def read_header(data: Data) -> Header:
     ValueError
         If it is not one.
     """
-    head, kind = bytes(data[:_MAX_HEADER]), data[1] - ord("0")
-    found = _NUMBERS[2 if kind in (1, 4) else 3].match(head, 2)
+    start, kind = bytes(data[:_MAX_HEADER]), data[1] - ord("0")
+    found = _NUMBERS[2 if kind in (1, 4) else 3].match(start, 2)
     if found is None:
-        raise (ValueError if len(head) > 40 else EOFError)("invalid header")
+        raise (ValueError if len(start) > 40 else EOFError)("invalid header")
     width, height, largest = (int(number.lstrip(b"0")[:9] or b"0") for number in (*found.groups(), b"1")[:3])
     if not (width > 0 and height > 0 and 0 < largest < 65536):
         raise ValueError(f"{width}x{height} pixels of values up to {largest}")
-    return Header(kind, width, height, 3 if kind in (3, 6) else 1, largest, found.end())
+    return PnmHeader(kind, width, height, 3 if kind in (3, 6) else 1, largest, found.end())
 
 
-def read_pixels(data: Data, header: Header) -> Pixels:
+def read_pixels(data: Data, header: PnmHeader) -> Pixels:
     """Return the pixels, (rows, columns) grey or (rows, columns, 4) with an unused byte.
 
     Raises
@@ -86,7 +86,7 @@ def read_pixels(data: Data, header: Header) -> Pixels:
     return pixels
 
 
-def _eight_bits(values: npt.NDArray[Any], header: Header) -> Pixels:
+def _eight_bits(values: npt.NDArray[Any], header: PnmHeader) -> Pixels:
     if header.largest > 255:
         return (values >> 8).astype(np.uint8)
     if header.kind < 5:  # OpenCV scales these, and uses the bytes of the others unchanged
@@ -94,26 +94,26 @@ def _eight_bits(values: npt.NDArray[Any], header: Header) -> Pixels:
     return values.astype(np.uint8)
 
 
-def _binary(data: Data, header: Header, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _binary(data: Data, header: PnmHeader, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     if header.kind == 4:
         pitch = -(-header.width // 8)
-        rows = _stored(data, header, np.dtype("u1"), pitch * header.height).reshape(header.height, pitch)
+        rows = _read_values(data, header, np.dtype("u1"), pitch * header.height).reshape(header.height, pitch)
         return 1 - np.unpackbits(rows, axis=1)[:, : header.width, None]
     dtype = np.dtype("u1" if header.largest < 256 else ">u2")
-    return _stored(data, header, dtype, int(np.prod(shape))).reshape(shape)
+    return _read_values(data, header, dtype, int(np.prod(shape))).reshape(shape)
 
 
-def _stored(data: Data, header: Header, dtype: np.dtype[Any], n_values: int) -> npt.NDArray[Any]:
+def _read_values(data: Data, header: PnmHeader, dtype: np.dtype[Any], n_values: int) -> npt.NDArray[Any]:
     _check_length(data, header, n_values * dtype.itemsize)
     return np.frombuffer(data, dtype, n_values, header.offset)
 
 
-def _check_length(data: Data, header: Header, n_bytes: int) -> None:
+def _check_length(data: Data, header: PnmHeader, n_bytes: int) -> None:
     if len(data) - header.offset < n_bytes:
         raise EOFError(f"{n_bytes:,} bytes of pixels announced, {max(0, len(data) - header.offset):,} found")
 
 
-def _plain(data: Data, header: Header) -> Pixels:
+def _plain(data: Data, header: PnmHeader) -> Pixels:
     """Return the pixels of plain text."""
     text, n_pixels = codecs.as_bytes(data), header.width * header.height
     pixels = np.empty((n_pixels, 1 if header.channels == 1 else 4), np.uint8)

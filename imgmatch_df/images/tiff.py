@@ -16,7 +16,7 @@ from PIL import TiffImagePlugin
 
 from imgmatch_df.images import tiff_colours
 from imgmatch_df.images.pixels import memory, strips
-from imgmatch_df.images.tiff_colours import Band
+from imgmatch_df.images.tiff_colours import RowBand
 from imgmatch_df.images.tiff_streams import open_stream
 from imgmatch_df.images.tiff_tags import Layout, Tags, UnsupportedTiffError, blocks_of, layout_of
 
@@ -143,7 +143,7 @@ def decode(
     n_planes = tiff_colours.planes_wanted(layout, with_alpha=shows_alpha) if layout.planes else 1
     admit(width, height, _n_bytes(layout, grid, n_planes, len(data)))
     offsets, counts = blocks_of(tags, layout, grid.estimate)
-    bands: Iterable[Band] = _Bands(tags, layout, grid, offsets, counts, n_planes)
+    bands: Iterable[RowBand] = _RowBands(tags, layout, grid, offsets, counts, n_planes)
     if n_planes * grid.n_rows * grid.row_bytes <= _BAND_BYTES:
         bands = list(bands)  # they may be needed twice
     pixels = tiff_colours.pixels_of(tags, layout, bands, take)
@@ -225,7 +225,7 @@ def _n_bytes(layout: Layout, grid: _Grid, n_planes: int, n_data: int) -> int:
     return 4 * layout.width * layout.height + n_planes * (rows + block)
 
 
-class _Bands:
+class _RowBands:
     """Stored rows of an image; each iteration decompresses them again."""
 
     def __init__(self, tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any, n_planes: int) -> None:
@@ -235,7 +235,7 @@ class _Bands:
         self._offsets = offsets.reshape(-1, layout.down, layout.across)[:n_planes]
         self._counts = counts.reshape(-1, layout.down, layout.across)[:n_planes]
 
-    def __iter__(self) -> Iterator[Band]:
+    def __iter__(self) -> Iterator[RowBand]:
         layout, grid = self._layout, self._grid
         in_bands = layout.compression == 1 or layout.compression in _BYTES
         step = max(1, _BAND_BYTES // (grid.block_rows * grid.row_bytes)) if in_bands else layout.down
@@ -248,10 +248,10 @@ class _Bands:
             ]
             top, bottom = first * layout.block_height, min(last * layout.block_height, layout.height)
             if tiff_colours.is_subsampled(layout):
-                yield Band(slice(top, bottom), [_joined(list(parts)) for parts in planes])
+                yield RowBand(slice(top, bottom), [_joined(list(parts)) for parts in planes])
                 continue
             for parts in zip(*planes, strict=True):
-                yield Band(slice(top, top + len(parts[0])), list(parts))
+                yield RowBand(slice(top, top + len(parts[0])), list(parts))
                 top += len(parts[0])
 
     def _read(self, offsets: Any, counts: Any, grid: _Grid) -> Iterator[Pixels]:

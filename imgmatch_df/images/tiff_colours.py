@@ -35,7 +35,7 @@ _PHOTOMETRIC: Final = {
 _SUBSAMPLINGS: Final = ((1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2), (4, 4))
 
 
-class Band(NamedTuple):
+class RowBand(NamedTuple):
     """Several rows of an image.
 
     Parameters
@@ -95,7 +95,7 @@ def has_alpha(layout: Layout) -> bool:
     return layout.alpha != 0 and layout.photometric in known and layout.bits in (8, 16) and not _is_stretched(layout)
 
 
-def put_over(pixels: Pixels, layout: Layout, bands: Iterable[Band], background: int) -> None:
+def put_over(pixels: Pixels, layout: Layout, bands: Iterable[RowBand], background: int) -> None:
     """Composite an image with alpha over a grey value, in place; see `alpha.composite`."""
     n_colours = 3 if layout.photometric == 2 else 1
     is_multiplied = layout.alpha == 1 or layout.photometric == 2 or (layout.photometric in (0, 1) and layout.planes)
@@ -112,7 +112,7 @@ def put_over(pixels: Pixels, layout: Layout, bands: Iterable[Band], background: 
     _fill(pixels, layout, bands, put)
 
 
-def pixels_of(tags: Tags, layout: Layout, bands: Iterable[Band], take: Callable[[int], Pixels]) -> Pixels:
+def pixels_of(tags: Tags, layout: Layout, bands: Iterable[RowBand], take: Callable[[int], Pixels]) -> Pixels:
     """Return the pixels of stored rows.
 
     Parameters
@@ -202,7 +202,7 @@ def _samples(rows: Pixels, layout: Layout, n_samples: int, columns: slice) -> Sa
     return values
 
 
-def _fill(out: Pixels, layout: Layout, bands: Iterable[Band], make: Make) -> None:
+def _fill(out: Pixels, layout: Layout, bands: Iterable[RowBand], make: Make) -> None:
     """Fill the rows of an image with `make`, a few at a time, from lists of one array per sample."""
     n_samples = 1 if layout.planes else layout.n_samples
     for band in bands:
@@ -243,7 +243,7 @@ def _bytes_of(values: Samples, layout: Layout) -> Pixels:
     return (values.astype(np.uint32) * 255 // ((1 << layout.bits) - 1)).astype(np.uint8)
 
 
-def _grey_of(layout: Layout, bands: Iterable[Band]) -> Make:
+def _grey_of(layout: Layout, bands: Iterable[RowBand]) -> Make:
     white_is_zero = layout.photometric == 0 and not layout.planes
     if _is_stretched(layout):
         return _stretch_of(layout, bands)
@@ -263,7 +263,7 @@ def _is_stretched(layout: Layout) -> bool:
     return layout.bits > 16 or layout.sample_format == 3
 
 
-def _stretch_of(layout: Layout, bands: Iterable[Band]) -> Make:
+def _stretch_of(layout: Layout, bands: Iterable[RowBand]) -> Make:
     """Return the conversion of numbers without a defined white: the smallest is 0, the largest 255."""
     low, high = np.inf, -np.inf
 
@@ -358,7 +358,7 @@ def _ycbcr_of(tags: Tags) -> Make:
     return fill
 
 
-def _fill_subsampled(out: Pixels, layout: Layout, bands: Iterable[Band], make: Make) -> None:
+def _fill_subsampled(out: Pixels, layout: Layout, bands: Iterable[RowBand], make: Make) -> None:
     across, down = layout.subsampling
     tile_x, in_x = np.divmod(np.arange(layout.width), layout.block_width)
     column = tile_x * -(-layout.block_width // across) + in_x // across

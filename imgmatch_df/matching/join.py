@@ -22,7 +22,7 @@ from imgmatch_df.matching.kernels import forest, hamming
 from imgmatch_df.matching.kernels.forest import Links
 from imgmatch_df.matching.kernels.hamming import Pairs
 from imgmatch_df.matching.plan import Choice, Distinct, Plan
-from imgmatch_df.matching.tasks import Bands, BucketSearch, Columns, FlipSearch, link_tasks
+from imgmatch_df.matching.tasks import Bands, BucketSearch, FlipSearch, JoinColumns, link_tasks
 from imgmatch_df.threads import Once, Task, finish_tasks, run_tasks
 
 __all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "first_equal", "nearest", "self_join", "top_k"]
@@ -452,8 +452,8 @@ def _near_pairs(
     n_bands = len(plan.bands)
     # The number of bands at a time is small, because each takes memory.
     n_slots = min(n_threads or threads.n_threads(), n_bands, 4)
-    lefts = Columns(left.distinct, plan, order, n_slots)
-    rights = lefts if same else Columns(right.distinct, plan, order, n_slots)
+    lefts = JoinColumns(left.distinct, plan, order, n_slots)
+    rights = lefts if same else JoinColumns(right.distinct, plan, order, n_slots)
     finish_tasks(lefts.moves() if same else lefts.moves() + rights.moves(), n_threads)
     # With many bands per thread, no band needs to be split.
     n_probes = int(np.clip(plan.seconds / n_bands / _TASK_S, 1 if n_bands > 4 * n_slots else n_slots, 1024))
@@ -476,7 +476,7 @@ def _links(
 
     The caller adds each of them to `parent`, (n,) uint32, before it takes the next.
     """
-    columns = Columns(side, plan, order, 1)
+    columns = JoinColumns(side, plan, order, 1)
     finish_tasks(columns.moves(), n_threads)
     n_tasks = 4 * (n_threads or threads.n_threads())
     for number, band in enumerate(plan.bands):

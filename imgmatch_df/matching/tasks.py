@@ -36,7 +36,7 @@ _MANY_ROWS: Final = 1 << 21
 _ROWS_PERMUTED: Final = 1 << 13  # rows whose bits are permuted by one call: 0.7 ms for bmh1
 
 
-class Columns:
+class JoinColumns:
     """One side of a join as columns of permuted words, and the buffers for `n_slots` bands at a time."""
 
     def __init__(self, side: Distinct, plan: Plan, order: I64, n_slots: int) -> None:
@@ -123,7 +123,7 @@ class Bands:
         Number of tasks that probe a band; if runs are gathered, as many again for each number of flips.
     """
 
-    def __init__(self, lefts: Columns, rights: Columns, plan: Plan, order: I64, n_probes: int) -> None:
+    def __init__(self, lefts: JoinColumns, rights: JoinColumns, plan: Plan, order: I64, n_probes: int) -> None:
         self.lefts, self.rights, self.plan, self.n_probes = lefts, rights, plan, n_probes
         self._radii = np.array([band.radius for band in plan.bands], np.int64)
         self._masks = _band_masks(plan, order)

@@ -103,7 +103,7 @@ class StoreKind:
     create
         Creates an empty store, unless there is something of that name: then it raises FileExistsError or does nothing.
     is_store
-        Tells stores from other files or folders of this name. None where all of them are stores: then the command line
+        Distinguishes stores from other files or folders of this name. None where all of them are stores: then the command line
         writes a store to each output of the suffix.
     """
 

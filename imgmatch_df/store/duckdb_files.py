@@ -6,7 +6,7 @@ database in memory, so that a query calls the functions of DuckDB and never macr
 A writer changes a copy of the file. The log (``.wal``) of the copy is also the log of the file, by a hard link, so
 readers of the file see each commit at once. At the end, DuckDB merges the log into the copy, and the copy replaces the
 file. A file is never changed under the name of the store: a killed writer leaves the old file with its log, or the new
-file. DuckDB can tell them apart: a checkpoint ends the log with a mark that identifies the content of the new file, and
+file. DuckDB can distinguish them: a checkpoint ends the log with a mark that identifies the content of the new file, and
 DuckDB ignores a log whose mark matches the file (`SingleFileCheckpointWriter::CreateCheckpoint` of 1.5 and 2.0).
 """
 

@@ -54,7 +54,7 @@ def kinds_sql() -> str:
         "imgmatch_chars_text()": _text(", ".join(f"{kind.name} has {kind.n_chars}" for kind in by_length)),
         "imgmatch_near_text()": _text(" or ".join(f"{kind.near_radius} of {kind.name}" for kind in numbers_first)),
     }
-    return "\n".join(f"CREATE OR REPLACE MACRO {head} AS\n    {body};" for head, body in macros.items()) + "\n"
+    return "\n".join(f"CREATE OR REPLACE MACRO {name} AS\n    {body};" for name, body in macros.items()) + "\n"
 
 
 def _case(kinds: Iterable[HashKind], value: Callable[[HashKind], object]) -> str:

@@ -41,8 +41,8 @@ def test_there_is_a_row_for_each_limit_of_the_python_options():
 
 def test_the_figures_in_the_text_are_those_of_the_code():
     text = " ".join(TEXT.split())
-    assert f"One image takes at most {decode_costs.MAX_BYTES / 1e9:g} GB" in text
-    assert f"at a time take at most {pixel_budget.MAX_BYTES_IN_FLIGHT / 1e9:g} GB together" in text
+    assert f"One image takes at most {decode_costs.MAX_DECODE_BYTES / 1e9:g} GB" in text
+    assert f"at a time take at most {pixel_budget.MAX_PIXEL_BYTES / 1e9:g} GB together" in text
     assert f"at most {MAX_SCANS} scans" in text
     assert f"{isolation.DEADLINE_S:g} s and {isolation_process.MAX_MEMORY_BYTES / 1e9:g} GB for each image" in text
 

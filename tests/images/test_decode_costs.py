@@ -68,7 +68,7 @@ def test_a_jpeg_2000_of_more_than_1_5_gb_is_refused_before_it_is_decoded(n_compo
 def test_every_format_is_held_to_it(format_, monkeypatch):
     data = save(Image.new("RGB", (1100, 1000)), format_)
     assert isinstance(decode_image(data, Options()), DecodedImage)
-    monkeypatch.setattr(decode_costs, "MAX_BYTES", 1_100_000)
+    monkeypatch.setattr(decode_costs, "MAX_DECODE_BYTES", 1_100_000)
     failure = decode_image(data, Options())
     assert failure.status == "too_many_pixels"
     assert "of 1100x1000 pixels takes 0.0" in failure.detail

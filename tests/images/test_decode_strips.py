@@ -224,7 +224,7 @@ def test_webp_without_what_is_not_public_in_pillow(monkeypatch):
     for _, data in every_file(1, 40, 30, kind="WEBP/"):
         expected = decoded(data, WHITE)
         with monkeypatch.context() as patch:
-            patch.setattr(decode, "FORMATS", [f._replace(load=formats._load) for f in formats.FORMATS])
+            patch.setattr(decode, "PILLOW_FORMATS", [f._replace(load=formats._load) for f in formats.PILLOW_FORMATS])
             assert_same(decoded(data, WHITE), expected, "WebP")
 
 

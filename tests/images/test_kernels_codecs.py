@@ -123,7 +123,7 @@ def test_look_up(top_down, dtype):
 
 
 def orientation_of(exif):
-    """Return what `exif_orientation` should: by `struct`, 0 where the block has none."""
+    """Return what `parse_orientation` should: by `struct`, 0 where the block has none."""
     order = "<" if exif.startswith(b"II") else ">"
     try:
         mark, start = struct.unpack_from(order + "HI", exif, 2)
@@ -148,7 +148,7 @@ def test_orientation(data, order, value):
     block = bytearray(exif[: data.draw(st.integers(0, len(exif)))])
     if block and data.draw(st.booleans()):
         block[data.draw(st.integers(0, len(block) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    assert codecs.exif_orientation(as_bytes(b"xx" + block + b"xx"), 2, 2 + len(block)) == orientation_of(bytes(block))
+    assert codecs.parse_orientation(as_bytes(b"xx" + block + b"xx"), 2, 2 + len(block)) == orientation_of(bytes(block))
 
 
 SEGMENTS = st.lists(

@@ -1,9 +1,9 @@
 """The small grey squares that hash kinds are made of, bit for bit as OpenCV makes them.
 
-OpenCV's INTER_LINEAR_EXACT keeps its weights in steps of 1/256 and rounds once, at the end. So the resized picture is
+OpenCV's INTER_LINEAR_EXACT keeps its weights in steps of 1/256 and rounds once, at the end. So the resized image is
 a sum of integers, and the order of the passes is free: here the two rows are blended first, in lanes of 16 bits, then
 the two columns, then the colours, for four pixels at a time and without leaving the registers. Only the pixels that
-the small picture needs are read, nothing of the picture's size is copied, and an EXIF orientation costs nothing: the
+the small image needs are read, nothing of the image's size is copied, and an EXIF orientation costs nothing: the
 neighbours are looked up in mirrored tables, and the small result is read by columns.
 
 Source: OpenCV modules/imgproc/src/resize.cpp.
@@ -54,8 +54,8 @@ def _gather(builder: Any, row: Any, starts: Any, n_pixels: int, n_channels: int)
     vector = ir.Constant(ir.VectorType(both, n_pixels), ir.Undefined)
     for i in range(n_pixels):
         start = builder.zext(builder.load(builder.gep(starts, [_i64(i)])), _i64)
-        address = builder.bitcast(builder.gep(row, [start]), both.as_pointer())
-        vector = builder.insert_element(vector, builder.load(address, align=1), _i32(i))
+        pointer = builder.bitcast(builder.gep(row, [start]), both.as_pointer())
+        vector = builder.insert_element(vector, builder.load(pointer, align=1), _i32(i))
     return builder.bitcast(vector, ir.VectorType(_i8, 2 * n_pixels * n_channels))
 
 
@@ -100,13 +100,13 @@ def _grey(builder: Any, red_blue: Any, green_x: Any) -> Any:
 
 
 def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
-    """Make the intrinsic that writes `n_pixels` bytes of one row of the small grey picture."""
+    """Make the intrinsic that writes `n_pixels` bytes of one row of the small grey image."""
 
     def step(
         typingctx: Any,  # noqa: ARG001  named by numba
         small: Any,  # uint8[side, side], written from flat position `target` on
         target: Any,  # noqa: ARG001  intp, as is all that has no type here
-        pixels: Any,  # uint8, the stored picture
+        pixels: Any,  # uint8, the stored image
         top: Any,  # noqa: ARG001  where the two rows begin, in bytes
         bottom: Any,  # noqa: ARG001
         top_weight: Any,  # noqa: ARG001  int16
@@ -116,19 +116,19 @@ def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
         column: Any,  # noqa: ARG001  of the first pixel
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            def address_in(i: int, offset: Any) -> Any:
+            def pointer_in(i: int, offset: Any) -> Any:
                 data = context.make_array(signature.args[i])(context, builder, args[i]).data
                 return builder.gep(data, [offset])
 
             _, target, _, top, bottom, top_weight, bottom_weight, _, _, column = args
             n_pairs = max(1, n_channels // 2)
             n_lanes = 2 * n_pairs * n_pixels
-            starts_here = address_in(7, column)
+            starts_here = pointer_in(7, column)
             rows = [
-                _split(builder, _gather(builder, address_in(2, row), starts_here, n_pixels, n_channels), n_channels)
+                _split(builder, _gather(builder, pointer_in(2, row), starts_here, n_pixels, n_channels), n_channels)
                 for row in (top, bottom)
             ]
-            weights_here = address_in(8, builder.mul(column, column.type(2 * n_pairs)))
+            weights_here = pointer_in(8, builder.mul(column, column.type(2 * n_pairs)))
             vector = ir.VectorType(_i16, n_lanes)
             column_weights = builder.load(builder.bitcast(weights_here, vector.as_pointer()), align=2)
             row_weights = [_splat(builder, weight, n_lanes) for weight in (top_weight, bottom_weight)]
@@ -142,8 +142,8 @@ def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
             is_grey = n_channels == 1
             grey = builder.lshr(sums[0], _constant(_i32, [16] * n_pixels)) if is_grey else _grey(builder, *sums)
             out = ir.VectorType(_i8, n_pixels)
-            address = builder.bitcast(address_in(0, target), out.as_pointer())
-            builder.store(builder.trunc(grey, out), address, align=1)
+            pointer = builder.bitcast(pointer_in(0, target), out.as_pointer())
+            builder.store(builder.trunc(grey, out), pointer, align=1)
             return context.get_dummy_value()
 
         return types.void(
@@ -190,7 +190,7 @@ def _find_neighbours(length: int, is_mirrored: bool, firsts: Array, weights: Arr
 
 @_inner
 def _resize(pixels: Array, height: int, width: int, mirrors_y: bool, mirrors_x: bool, small: Array) -> None:
-    """Resize a stored picture of width >= 2 to a small grey square, mirrored as asked: small uint8[side, side]."""
+    """Resize a stored image of width >= 2 to a small grey square, mirrored if needed: small uint8[side, side]."""
     side = small.shape[0]
     n_channels, n_pairs = (4, 2) if pixels.ndim == 3 else (1, 1)
     firsts = np.empty((2, side), np.uint32)

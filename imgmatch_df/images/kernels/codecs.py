@@ -42,7 +42,7 @@ def _integer(data: Array, at: int, n_bytes: int, is_little: bool) -> int:
 
 
 @kernel
-def exif_orientation(data: Array, start: int, stop: int) -> int:
+def parse_orientation(data: Array, start: int, stop: int) -> int:
     """Return the orientation, 1 to 8, in an EXIF block; 1 if it is invalid, 0 if there is none.
 
     data uint8[n]; the block is data[start:stop], from its byte order mark on.
@@ -86,7 +86,7 @@ def _jpeg_orientation(data: Array, at: int, end: int) -> int:
     """Return the orientation in a segment of a JPEG, 0 if there is none."""
     if data[at + 1] != _APP1 or at + 10 > len(data) or data[at + 8] != 0 or data[at + 9] != 0:
         return 0
-    return exif_orientation(data, at + 10, end) if _integer(data, at + 4, 4, False) == _EXIF else 0
+    return parse_orientation(data, at + 10, end) if _integer(data, at + 4, 4, False) == _EXIF else 0
 
 
 @_inner

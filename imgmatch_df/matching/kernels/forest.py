@@ -96,11 +96,11 @@ def link_buckets(
     room = left_out.size - LANES
     found = 0
     spent = 0
-    bucket, stop, n_pool, head, tail, at = cursor
+    bucket, stop, n_pool, front, back, at = cursor
     while bucket < stop:
         if n_pool < 0:
             n_pool = 0
-            head = tail = at = 0
+            front = back = at = 0
             if roots[bucket] < 0:
                 first = int64(starts[bucket])
                 n_pool = int64(starts[bucket + 1]) - first
@@ -109,17 +109,17 @@ def link_buckets(
                     pool_words[word, :n_pool] = words[word, first : first + n_pool]
             spent += 1 + n_pool // LANES
         while n_pool > 0:
-            if head == tail:  # the next component of the bucket
+            if front == back:  # the next component of the bucket
                 n_pool -= 1
-                queue[tail] = pool[n_pool]
+                queue[back] = pool[n_pool]
                 for word in range(n_words):
-                    queue_words[word, tail] = pool_words[word, n_pool]
-                tail += 1
+                    queue_words[word, back] = pool_words[word, n_pool]
+                back += 1
                 at = 0
-            row = int64(queue[head])
+            row = int64(queue[front])
             while at < n_pool:
                 spent += 1
-                near = near_mask(pool_words, at, queue_words, head, n_words, limit)
+                near = near_mask(pool_words, at, queue_words, front, n_words, limit)
                 if n_pool - at < LANES:
                     near &= (uint64(1) << uint64(n_pool - at)) - uint64(1)
                 reached = 0
@@ -135,20 +135,20 @@ def link_buckets(
                                 left_out[found] = row
                                 right_out[found] = other
                                 found += 1
-                            queue[tail] = other
+                            queue[back] = other
                             n_pool -= 1
                             pool[position] = pool[n_pool]
                             for word in range(n_words):
-                                queue_words[word, tail] = pool_words[word, position]
+                                queue_words[word, back] = pool_words[word, position]
                                 pool_words[word, position] = pool_words[word, n_pool]
-                            tail += 1
+                            back += 1
                             reached += 1
                 if reached == 0:
                     at += LANES
                 if found > room or spent > budget:
-                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = bucket, n_pool, head, tail, at
+                    cursor[0], cursor[2], cursor[3], cursor[4], cursor[5] = bucket, n_pool, front, back, at
                     return found
-            head += 1
+            front += 1
             at = 0
         bucket += 1
         n_pool = -1

@@ -146,14 +146,14 @@ def link_equal(first: U32, rows: U32, later: U32, sizes: U32) -> None:
     """
     n_before = rows.size
     for row in range(first.size - 1, -1, -1):
-        head = first[row]
-        sizes[head] += np.uint32(1)
-        if head == row:
+        original = first[row]
+        sizes[original] += np.uint32(1)
+        if original == row:
             n_before -= 1
             rows[n_before] = row
         else:
-            later[row] = later[head]
-            later[head] = row
+            later[row] = later[original]
+            later[original] = row
 
 
 @kernel

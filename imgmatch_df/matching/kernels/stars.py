@@ -29,22 +29,22 @@ def join_stars(
     limit = uint64(radius)
     n_columns = columns.shape[0]
     spent = 0
-    component, n_pool, head, settled = cursor
+    component, n_pool, front, settled = cursor
     while component < starts.size - 1:
         if n_pool < 0:
             n_pool = starts[component + 1] - starts[component]
-            head = settled = 0
+            front = settled = 0
             for position in range(n_pool):
                 pool[position] = members[starts[component] + position]
                 for word in range(n_columns):
                     columns[word, position] = hashes[pool[position], word]
             spent += 1 + n_pool
-        while head < n_pool:
-            row = int64(pool[head])
+        while front < n_pool:
+            row = int64(pool[front])
             if center[row] == hashes.shape[0]:
                 center[row] = row
-                for at in range(head + 1, n_pool, LANES):
-                    near = near_mask(columns, at, columns, head, n_columns, limit)
+                for at in range(front + 1, n_pool, LANES):
+                    near = near_mask(columns, at, columns, front, n_columns, limit)
                     if n_pool - at < LANES:
                         near &= (uint64(1) << uint64(n_pool - at)) - uint64(1)
                     while near:
@@ -56,21 +56,21 @@ def join_stars(
                         ):
                             center[other] = row
                             settled += 1
-                spent += 1 + (n_pool - head) // LANES
+                spent += 1 + (n_pool - front) // LANES
                 settled += 1
-            head += 1
+            front += 1
             # Rows that have a center are removed, so that the cost of a dense component is linear in its rows.
             if 2 * settled > n_pool and n_pool > LANES:
                 kept = 0
-                for position in range(head, n_pool):
+                for position in range(front, n_pool):
                     if center[pool[position]] == hashes.shape[0]:
                         pool[kept] = pool[position]
                         for word in range(n_columns):
                             columns[word, kept] = columns[word, position]
                         kept += 1
-                n_pool, head, settled = kept, 0, 0
+                n_pool, front, settled = kept, 0, 0
             if spent > budget:
-                cursor[0], cursor[1], cursor[2], cursor[3] = component, n_pool, head, settled
+                cursor[0], cursor[1], cursor[2], cursor[3] = component, n_pool, front, settled
                 return
         n_pool = -1
         component += 1
