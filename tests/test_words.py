@@ -56,7 +56,6 @@ NOT_YET = {
     "notebooks/radius.ipynb",
     "notebooks/sql.ipynb",
     "server",
-    "store",
 }
 _BANNED = re.compile("|".join(rf"(?<![A-Za-z])(?:{word})(?![a-z])" for word in BANNED), re.IGNORECASE)
 

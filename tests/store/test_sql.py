@@ -336,7 +336,7 @@ def test_any_names_of_tables_and_columns_work(ask):
     text = "\n".join(macros.read_sql(name) for name in macros.FILES)
     expressions = set(re.findall(r"(\w+)(?:\([\w, ]+\))? AS (?:MATERIALIZED )?\(", text))
     names = sorted(name for name in expressions if not name.startswith("imgmatch"))
-    assert {"hashed", "near", "labels", "heard", "named", "numbered"} <= set(names)
+    assert {"hashed", "near", "labels", "passed", "named", "numbered"} <= set(names)
     names += ["row", "words", "key", "label", "radius", "id", "tbl", "k", "query", "hash_type", "it's", "a b", "Größe"]
     frame = described(planted("phash", n=9))
     ranked = imgmatch_df.rank_images(frame, 3, "phash", k=5)

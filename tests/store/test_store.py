@@ -355,7 +355,7 @@ def test_strict_mode_keeps_what_came_before(folder, store, monkeypatch):
         ({"source": "nope"}, ColumnError, "no column 'nope'"),
         ({"source": "url", "hash_types": "ahash"}, ArgumentError, "hash_type must be one of"),
         ({"source": "url", "key": "width"}, ColumnError, "no column 'width'"),
-        ({"source": "url", "key": "phash"}, ArgumentError, "key must be the name of no other column"),
+        ({"source": "url", "key": "phash"}, ArgumentError, "key must not be the name of another column"),
         ({"source": "url", "prune": 1}, ArgumentError, "prune must be True or False"),
         ({"source": "url", "timeout_s": -1}, ArgumentError, "timeout_s must be"),
         ({"source": "url", "retry": True}, ArgumentError, "unknown option 'retry'"),
