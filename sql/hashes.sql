@@ -75,8 +75,8 @@ CREATE OR REPLACE MACRO imgmatch_words
         WHEN hash IS NOT NULL THEN imgmatch_not_64_bits(hash)
     END,
     (hash DOUBLE) AS CASE WHEN hash IS NOT NULL THEN error(format(
-        'a phash is a whole number of 64 bits, but this one is a DOUBLE, which has lost some of them: {}. Hint: read '
-        'the column as HUGEINT.', hash::VARCHAR))::UBIGINT END,
+        'a phash is a whole number of 64 bits, got the DOUBLE {}, which has 53 bits. Hint: read the '
+        'column as HUGEINT.', hash::VARCHAR))::UBIGINT END,
     (hash BLOB) AS CASE
         WHEN imgmatch_is_hash_width(octet_length(hash)) THEN hash::BIT
         WHEN hash IS NOT NULL THEN error(format('{}, got {} bytes', imgmatch_width_text(), octet_length(hash)))
@@ -191,18 +191,19 @@ CREATE OR REPLACE MACRO imgmatch_check_call(verb, hash_type, tbl, id, taken) AS 
     SELECT CASE
         WHEN imgmatch_check_hash_type(hash_type) IS NULL THEN NULL
         WHEN hash_fields = none THEN error(format(
-            '{}: no column {} in the table, which has {:.300}. Hint: name another table with tbl, or take the other '
-            'kind of hash.', verb, hash_type, fields))
+            '{}: no column {} in the table, which has {:.300}. Hint: pass another table as tbl, or another '
+            'hash_type.', verb, hash_type, fields))
         WHEN id IS NOT NULL AND id_fields = none THEN error(format(
-            '{}: no column {} in the table, which has {:.300}. Hint: id := NULL names the rows by number.',
+            '{}: no column {} in the table, which has {:.300}. Hint: pass the column of keys as id, '
+            'or id := NULL for row numbers.',
             verb, id, fields))
         WHEN taken_fields <> none THEN error(format(
-            '{}: the table has columns of names that the result adds: {}. Hint: give it a view that renames them.',
+            '{}: the table has columns with names of the result: {}. Hint: pass a view that renames them as tbl.',
             verb, taken_fields[8:-24]))
         ELSE 0
     END AS zero
     FROM found;
 
-COMMENT ON MACRO hamming IS 'hamming(a, b): bits in which two hashes of one kind differ, phash or bmh1';
+COMMENT ON MACRO hamming IS 'hamming(a, b): number of bits in which two hashes of one kind differ';
 COMMENT ON MACRO to_bits IS 'to_bits(hash): the documented string of 0 and 1 of a hash';
 COMMENT ON MACRO from_bits IS 'from_bits(bits, hash_type): the hash of a documented string of 0 and 1';

@@ -432,7 +432,7 @@ def test_a_name_that_looks_like_a_glob_is_a_name(tmp_path, name, form):
     if "?" in name and form == ".duckdb":
         # Its rows would be in a log of another name, which nobody finds again.
         for call in (lambda: imgmatch_df.write_hashes(wanted, target), lambda: imgmatch_df.read_hashes(target)):
-            with pytest.raises(ArgumentError, match=r"must not have a '\?' in its path.*\nHint: rename"):
+            with pytest.raises(ArgumentError, match=r"the path of a .duckdb must not contain '\?'.*\nHint: rename"):
                 call()
             target.touch()  # without a file, there is no store to read
         return
