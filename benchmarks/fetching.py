@@ -1,8 +1,8 @@
-"""Columns of URLs in, hashes out: how near to the speed of the same hashing from bytes in memory.
+"""The speed of hashing a column of URLs, as a share of hashing the same images from bytes in memory.
 
     python benchmarks/fetching.py FOLDER [--n-urls 5000] [--quick] [--update-docs]
 
-A server in a process of its own answers with the folder's pictures, after 0, 20 and 200 ms. See benchmarks/README.md.
+A server in a separate process sends the images of the folder, after 0, 20 and 200 ms. See benchmarks/README.md.
 """
 
 import argparse
@@ -39,21 +39,21 @@ from photos import read_folder
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("imgmatch-df", "pycurl", "polars", "polars-cv", "daft", "requests")
 LATENCIES_MS = (0, 20, 200)
-N_MANY = 512  # connections, of which our second row has as many, and everyone else where it can be said
+N_MANY = 512  # connections of our second row
 
 
 class Data(NamedTuple):
-    """What the contenders get: the same pictures as addresses and as bytes."""
+    """The input of the contenders: the same images as URLs and as bytes."""
 
     urls: list[str]
-    pictures: list[bytes]
+    images: list[bytes]
 
 
 # Contenders. Each imports its own library when its worker starts.
 
 
 def hash_local_bytes(data: Data, _n_threads: int) -> dict[str, Way]:
-    return _ours(data.pictures)
+    return _ours(data.images)
 
 
 def hash_urls(data: Data, _n_threads: int) -> dict[str, Way]:
@@ -88,7 +88,7 @@ def _ours(sources: list[str] | list[bytes], **options: Any) -> dict[str, Way]:
 
 
 def fetch_with_requests(data: Data, _n_threads: int) -> dict[str, Way]:
-    """Download with a thread for each connection, as most scripts do, and hash as we do; a part after the other."""
+    """Download with one thread per connection, as most scripts do, then hash with our expressions, 500 URLs each."""
     import polars as pl
     import requests
 
@@ -100,9 +100,9 @@ def fetch_with_requests(data: Data, _n_threads: int) -> dict[str, Way]:
     pool = ThreadPoolExecutor(64)
 
     def get(url: str) -> bytes:
-        answer = session.get(url, timeout=30)
-        answer.raise_for_status()
-        return answer.content
+        response = session.get(url, timeout=30)
+        response.raise_for_status()
+        return response.content
 
     def run() -> None:
         for start in range(0, len(data.urls), 500):
@@ -151,8 +151,8 @@ CONTENDERS = {
 
 @contextmanager
 def server(folder: Path) -> Iterator[tuple[int, int]]:
-    """Run the server; give its port and process id."""
-    script = Path(__file__).with_name("picture_server.py")
+    """Run the server; yield its port and process id."""
+    script = Path(__file__).with_name("image_server.py")
     process = subprocess.Popen([sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -202,12 +202,12 @@ def processor_s(ways: dict[str, Way]) -> float:
 
 
 def cost_section(arena: Arena, path: Path, cpus: list[int], server_pid: int, n_urls: int, n_rounds: int) -> str:
-    """Return the table of processor time a picture, which tells what fetching costs from what its server does."""
+    """Return the table of processor time per image, of fetching and of the server separately."""
     costs: dict[str, list[tuple[float, float]]] = {"limit": [], "ours": [], "ours-many": []}
     for _ in range(n_rounds):
         for name, found in costs.items():
             before = cpu_s(server_pid)
-            own = float(arena.worker(name, cpus).ask("answer", str(path)))
+            own = float(arena.worker(name, cpus).request("result", str(path)))
             found.append((1e3 * own / n_urls, 1e3 * (cpu_s(server_pid) - before) / n_urls))
     limit, *_ = (statistics.median(own for own, _ in found) for found in costs.values())
     rows = []
@@ -215,7 +215,7 @@ def cost_section(arena: Arena, path: Path, cpus: list[int], server_pid: int, n_u
         own, of_server = map(statistics.median, zip(*found, strict=True))
         shares = [limit / own, limit / (own + of_server)]
         rows.append([CONTENDERS[name].label, *(f"{number:.2f}" for number in (own, of_server, *shares))])
-    header = ["processor time a picture, 20 ms", "ms", "the server's, ms", "share of the limit", "with the server's"]
+    header = ["processor time an image, 20 ms", "ms", "the server's, ms", "share of the limit", "with the server's"]
     return markdown_table(header, rows)
 
 
@@ -231,10 +231,10 @@ def memory_section(port: int, n_urls: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="pictures to serve")
-    parser.add_argument("--n-urls", type=int, default=5000, help="addresses in a round, all different")
+    parser.add_argument("folder", type=Path, help="images to serve")
+    parser.add_argument("--n-urls", type=int, default=5000, help="URLs in a round, all different")
     parser.add_argument("--n-rounds", type=int, default=5, help="rounds of each contender")
-    parser.add_argument("--quick", action="store_true", help="fewer addresses and rounds: rough")
+    parser.add_argument("--quick", action="store_true", help="fewer URLs and rounds: rough")
     parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
     arguments = parser.parse_args()
     n_urls, n_rounds = (600, 3) if arguments.quick else (arguments.n_urls, arguments.n_rounds)
@@ -243,11 +243,11 @@ def main() -> None:
     cpus = all_cpus[:2]
     with tempfile.TemporaryDirectory() as name, Arena(__file__, CONTENDERS) as arena:
         folder = Path(name)
-        pictures = folder / "pictures"
-        pictures.mkdir()
-        for number, picture in enumerate(photos.data):
-            (pictures / f"{number:06}.jpg").write_bytes(picture)
-        with server(pictures) as (port, server_pid):
+        images = folder / "images"
+        images.mkdir()
+        for number, image in enumerate(photos.data):
+            (images / f"{number:06}.jpg").write_bytes(image)
+        with server(images) as (port, server_pid):
             pin(cpus)
             data = {
                 latency_ms: Data(
@@ -261,8 +261,8 @@ def main() -> None:
             memory = memory_section(port, n_urls)
     shared = "shares them" if len(all_cpus) <= len(cpus) else "has others"
     text = (
-        f"{table}\n\nPictures a second, and the share of the limit: median and quartiles of {n_rounds} rounds of "
-        f"{n_urls:,} addresses on {len(cpus)} processors; the server, picture_server.py, {shared}. "
+        f"{table}\n\nImages a second, and the share of the limit: median and quartiles of {n_rounds} rounds of "
+        f"{n_urls:,} URLs on {len(cpus)} processors; the server, image_server.py, {shared}. "
         f"{photos.describe()}.\n\n{cost}\n\n{memory}\n\n{describe_machine(len(all_cpus), PACKAGES)}"
     )
     print(text)

@@ -1,4 +1,4 @@
-"""The table of what OpenCV 5 and imgmatch-df read differently: unusual and damaged files, drawn class by class.
+"""The table of files that OpenCV 5 and imgmatch-df read differently: unusual and damaged files, drawn by class.
 
 python benchmarks/formats.py --update-docs
 """

@@ -1,8 +1,8 @@
-"""What every benchmark here shares: contenders in processes of their own, interleaved rounds, tables in the documents.
+"""Functions of every benchmark: contenders in separate processes, interleaved rounds, tables in the documents.
 
-Each contender lives in a worker process that holds its data and is asked for one timed round at a time, so imports,
-allocators and thread settings never mix. Between any two contenders the limit runs once more, and a contender is
-compared with the two runs of the limit around it: a machine whose speed drifts by a third moves both.
+Each contender has a worker process that holds its data and runs one timed round per request, so that imports,
+allocators and thread settings are separate. The limit runs between any two contenders, and a contender is compared with
+the two runs of the limit around it, because the speed of a machine may drift by a third.
 """
 
 import json
@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-# Called untimed, it gets one round ready and returns what is timed.
+# A function that prepares one round, untimed, and returns the function that is timed.
 Way = Callable[[], Callable[[], object]]
 
 
@@ -32,19 +32,19 @@ class Contender:
     Parameters
     ----------
     label
-        How the tables call it.
+        Its name in the tables.
     packages
-        The distributions it needs; where one is missing, its row says so.
+        The distributions it needs. If one is not installed, its row says so.
     ways
-        ``ways(data, n_threads)``, run in the worker, gives the ways of doing one round, by name. The fastest is kept.
-    answer
-        ``answer(data, n_threads)``, run in the worker, gives the results themselves, to compare.
+        ``ways(data, n_threads)``, run in the worker, returns the ways to run one round, by name. The fastest is used.
+    result
+        ``result(data, n_threads)``, run in the worker, returns the results, for comparison.
     """
 
     label: str
     packages: tuple[str, ...]
     ways: Callable[[Any, int], dict[str, Way]]
-    answer: Callable[[Any, int], object] | None = None
+    result: Callable[[Any, int], object] | None = None
 
     @property
     def missing(self) -> list[str]:
@@ -63,11 +63,11 @@ class Timings:
 
 
 class WorkerError(Exception):
-    """A contender failed; the message says how."""
+    """A contender failed."""
 
 
 class Worker:
-    """A contender in a process of its own, on processors of its own."""
+    """A contender in a separate process, on given processors."""
 
     def __init__(self, script: str, name: str, cpus: Sequence[int]) -> None:
         n_threads = str(len(cpus))
@@ -81,22 +81,22 @@ class Worker:
             text=True,
         )
 
-    def ask(self, *request: str) -> Any:
-        """Return the worker's answer to ``start FILE``, ``round`` or ``answer``."""
+    def request(self, *request: str) -> Any:
+        """Return the worker's result for ``start FILE``, ``round`` or ``result FILE``."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # the reply below is missing too, and says so
+            pass  # reported below, where there is no reply
         line = self._process.stdout.readline()
         if not line:
             raise WorkerError(f"ended with exit code {self._process.wait()}")
         reply = json.loads(line)
         if "error" in reply:
             raise WorkerError(reply["error"])
-        return reply["answer"]
+        return reply["result"]
 
     def close(self) -> None:
         """End the process."""
@@ -112,26 +112,26 @@ class Worker:
 
 
 def serve(contenders: Mapping[str, Contender], name: str, cpus: str) -> None:
-    """Be the worker: answer requests from standard input until it ends."""
+    """Run the worker: execute requests from standard input until it ends."""
     pin([int(cpu) for cpu in cpus.split(",")])
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # some peers talk on standard output
+    os.dup2(2, 1)  # some peers print to standard output
     contender = contenders[plain_name(name)]
     n_threads = cpus.count(",") + 1
     data: Any = None
     way: Way | None = None
     for line in sys.stdin:
         request, *arguments = json.loads(line)
-        answer: object = None
+        result: object = None
         try:
             if request == "start":
                 data = pickle.loads(Path(arguments[0]).read_bytes())
-                answer, way = _fastest(contender.ways(data, n_threads))
+                result, way = _fastest(contender.ways(data, n_threads))
             elif request == "round" and way is not None:
-                answer = _seconds(way)
-            elif request == "answer" and contender.answer is not None:
-                answer = contender.answer(pickle.loads(Path(arguments[0]).read_bytes()), n_threads)
-            reply = {"answer": answer}
+                result = _seconds(way)
+            elif request == "result" and contender.result is not None:
+                result = contender.result(pickle.loads(Path(arguments[0]).read_bytes()), n_threads)
+            reply = {"result": result}
         except Exception as error:  # noqa: BLE001  # a peer may raise anything; it becomes its row of the table
             reply = {"error": f"{type(error).__name__}: {error}"}
         replies.write(json.dumps(reply) + "\n")
@@ -185,7 +185,7 @@ class Arena:
             worker.close()
 
     def worker(self, name: str, cpus: Sequence[int]) -> Worker:
-        """Return the worker of a contender; `cpus` count when it is asked for first."""
+        """Return the worker of a contender, started on `cpus` by the first call."""
         missing = self._contenders[plain_name(name)].missing
         if missing:
             raise WorkerError(f"not installed ({', '.join(missing)})")
@@ -203,12 +203,12 @@ class Arena:
         names
             The contenders and the processors of each.
         data_file
-            Pickle of what their `ways` take.
+            Pickle of the data that `ways` gets.
         """
         results = {name: Timings() for name in names}
-        for name, cpus in names.items():  # one after the other, so that nobody warms up beside another
+        for name, cpus in names.items():  # one after the other, so that no two warm up at the same time
             try:
-                results[name].way = self.worker(name, cpus).ask("start", str(data_file))
+                results[name].way = self.worker(name, cpus).request("start", str(data_file))
             except WorkerError as error:
                 self._drop(results, name, error)
         if results[limit].failure is not None:
@@ -228,7 +228,7 @@ class Arena:
         return results
 
     def _round(self, results: dict[str, Timings], name: str) -> float:
-        seconds = float(self._workers[name].ask("round"))
+        seconds = float(self._workers[name].request("round"))
         results[name].seconds.append(seconds)
         return seconds
 
@@ -247,7 +247,7 @@ def median_and_quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def package_version(package: str) -> str | None:
-    """Return the version of an installed distribution, None where it is missing."""
+    """Return the version of an installed distribution, None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -270,7 +270,7 @@ def allowed_cpus() -> list[int]:
 
 
 def pin(cpus: Iterable[int]) -> None:
-    """Keep this process, and those it starts, on `cpus`, where the system can."""
+    """Keep this process, and those it starts, on `cpus`, if the system supports it."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cpus)
 
@@ -313,5 +313,5 @@ def replace_between(path: Path, marker: str, text: str) -> None:
     page = path.read_text(encoding="utf-8")
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise SystemExit(f"{path} needs the lines {begin} and {end}, once each, in this order")
-    head, tail = page.split(begin)[0], page.split(end)[1]
-    path.write_text(f"{head}{begin}\n{text.strip()}\n{end}{tail}", encoding="utf-8")
+    before, after = page.split(begin)[0], page.split(end)[1]
+    path.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}", encoding="utf-8")

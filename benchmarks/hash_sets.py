@@ -1,6 +1,6 @@
-"""Hashes to join: random and planted phashes, and bmh1 hashes from a file, from crops of pictures, or drawn in code.
+"""Hashes to join: random and planted phashes, and bmh1 hashes from a file, from crops of images, or drawn in code.
 
-All are arrays (n, n_bytes) of uint8: the bytes of each hash, as OpenCV gives them. Their order is random, so the
+All are arrays (n, n_bytes) of uint8: the bytes of each hash, as OpenCV returns them. Their order is random, so that the
 first rows of a set are a smaller set of the same kind.
 """
 
@@ -13,12 +13,12 @@ from photos import read_folder
 from PIL import Image
 
 U8 = npt.NDArray[np.uint8]
-SIDE = 31  # of the picture that a bmh1 is
+SIDE = 31  # of the grid of bits of a bmh1
 N_CELLS = SIDE + 1  # half-blocks on a side; a block is two by two of them
 
 
 def random_phashes(n: int) -> U8:
-    """Return uniform hashes: they have no near-duplicates but those of chance."""
+    """Return uniform hashes: near-duplicates among them are due to chance."""
     return np.random.default_rng(1).integers(0, 256, (n, 8), np.uint8)
 
 
@@ -29,7 +29,7 @@ def planted_phashes(n: int, farthest: int = 12) -> U8:
     copies = rng.choice(n, n // 20, replace=False)
     n_flips = rng.integers(0, farthest + 1, len(copies))
     flips = np.argsort(rng.random((len(copies), 64)), axis=1) < n_flips[:, None]
-    # Of rows before them, so that the first rows of the set are a planted set too.
+    # Copies of earlier rows, so that the first rows of the set are also a planted set.
     hashes[copies] = hashes[rng.integers(0, copies + 1)] ^ np.packbits(flips, axis=1)
     return hashes
 
@@ -37,7 +37,7 @@ def planted_phashes(n: int, farthest: int = 12) -> U8:
 def drawn_bmh1(n: int) -> U8:
     """Return the block means of smooth random fields, thresholded; a tenth are others with their field changed a bit.
 
-    The amplitudes fall with the frequency as in photos, so neighbouring bits are correlated as theirs are.
+    The amplitudes fall with the frequency as in photos, so that neighbouring bits are correlated as in photos.
     """
     rng = np.random.default_rng(3)
     frequency = np.arange(16)
@@ -55,16 +55,17 @@ def drawn_bmh1(n: int) -> U8:
 
 
 def crop_bmh1(folder: Path, n: int) -> U8:
-    """Return the hashes of random crops of the pictures of a folder: block means from sums over the grey picture.
+    """Return the hashes of random crops of the images of a folder: block means from sums over the grey image.
 
-    Not OpenCV's bits, since nothing is resized, but the statistics of real pictures: a million take a minute.
+    They are not OpenCV's bits, because no image is resized, but have the statistics of real images. A million take a
+    minute.
     """
     rng = np.random.default_rng(4)
-    pictures = read_folder(folder).data
+    images = read_folder(folder).data
     parts = []
-    for i, encoded in enumerate(pictures):
+    for i, encoded in enumerate(images):
         grey = np.asarray(Image.open(io.BytesIO(encoded)).convert("L"))
-        n_crops = (i + 1) * n // len(pictures) - i * n // len(pictures)
+        n_crops = (i + 1) * n // len(images) - i * n // len(images)
         sums = np.zeros((grey.shape[0] + 1, grey.shape[1] + 1), np.int64)
         sums[1:, 1:] = grey.cumsum(0, np.int64).cumsum(1)
         share = rng.uniform(0.4, 1, (n_crops, 1))

@@ -1,4 +1,4 @@
-"""Images in, hashes out: how fast, beside the decoder alone and beside everyone else.
+"""The speed of hashing, compared with the decoder alone and with other libraries.
 
     python benchmarks/hashing.py [FOLDER] [--quick] [--update-docs]
 
@@ -40,7 +40,7 @@ from harness import (
     replace_between,
     serve,
 )
-from photos import Pictures, draw_photos, enlarge, make_pngs, make_thumbnails, picture_size, read_folder
+from photos import ImageSet, draw_photos, enlarge, image_size, make_pngs, make_thumbnails, read_folder
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,18 +51,18 @@ PACKAGES = (
 N_BITS = {"bmh1": 961, "phash": 64}
 
 
-# Contenders. Each imports its own library when its worker starts, and gets encoded pictures that lie in memory.
+# Contenders. Each imports its library when its worker starts, and gets encoded images in memory.
 
 
-def _in_threads(one: Callable[[bytes], object], pictures: list[bytes], n_threads: int) -> dict[str, Way]:
+def _in_threads(one: Callable[[bytes], object], images: list[bytes], n_threads: int) -> dict[str, Way]:
     pool = ThreadPoolExecutor(n_threads)
 
     def run() -> None:
-        remaining = iter(pictures)
+        remaining = iter(images)
 
         def work() -> None:
-            for picture in remaining:
-                one(picture)
+            for image in remaining:
+                one(image)
 
         for task in [pool.submit(work) for _ in range(n_threads)]:
             task.result()
@@ -70,26 +70,26 @@ def _in_threads(one: Callable[[bytes], object], pictures: list[bytes], n_threads
     return {"": lambda: run}
 
 
-def decode_with_libjpeg(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
-    n_bytes = 3 * max(width * height for width, height in map(picture_size, pictures))
+def decode_with_libjpeg(images: list[bytes], n_threads: int) -> dict[str, Way]:
+    n_bytes = 3 * max(width * height for width, height in map(image_size, images))
     kept = threading.local()
 
-    def decode(picture: bytes) -> None:
+    def decode(image: bytes) -> None:
         if not hasattr(kept, "buffer"):
-            kept.buffer = np.empty(n_bytes, np.uint8)  # no page faults: nothing but the decoder
-        simplejpeg.decode_jpeg(picture, "BGR", buffer=kept.buffer)
+            kept.buffer = np.empty(n_bytes, np.uint8)  # reused, so that no page fault is timed
+        simplejpeg.decode_jpeg(image, "BGR", buffer=kept.buffer)
 
-    return _in_threads(decode, pictures, n_threads)
+    return _in_threads(decode, images, n_threads)
 
 
-def decode_with_pillow(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
-    return _in_threads(lambda picture: Image.open(io.BytesIO(picture)).load(), pictures, n_threads)
+def decode_with_pillow(images: list[bytes], n_threads: int) -> dict[str, Way]:
+    return _in_threads(lambda image: Image.open(io.BytesIO(image)).load(), images, n_threads)
 
 
 def _ours(
     decode: Literal["full", "scaled"] = "full", note: str = "", *, budgets: bool = True, isolate: bool = False
 ) -> Contender:
-    def ways(pictures: list[bytes], _n_threads: int) -> dict[str, Way]:
+    def ways(images: list[bytes], _n_threads: int) -> dict[str, Way]:
         import polars as pl
 
         import imgmatch_df
@@ -101,24 +101,24 @@ def _ours(
             kinds = (imgmatch_df.phash, imgmatch_df.bmh1)
             return [kind("data", decode=decode, isolate=isolate) for kind in kinds]
 
-        return _frame_ways(pictures, expressions)
+        return _frame_ways(images, expressions)
 
-    def answer(pictures: list[bytes], _n_threads: int) -> object:
+    def result(images: list[bytes], _n_threads: int) -> object:
         import polars as pl
 
         import imgmatch_df
 
-        hashes = imgmatch_df.visual_hash(pl.DataFrame({"data": pictures}), "data", decode=decode)
+        hashes = imgmatch_df.visual_hash(pl.DataFrame({"data": images}), "data", decode=decode)
         return {
             "phash": hashes["phash"].to_list(),
             "bmh1": [None if bmh1 is None else int.from_bytes(bmh1) for bmh1 in hashes["bmh1"]],
         }
 
-    return Contender(f'imgmatch-df, bmh1 + phash, `decode="{decode}"`{note}', ("imgmatch-df",), ways, answer)
+    return Contender(f'imgmatch-df, bmh1 + phash, `decode="{decode}"`{note}', ("imgmatch-df",), ways, result)
 
 
 def remove_budgets() -> None:
-    """Have this process decode without a look at what an image may take."""
+    """Remove the limits of memory and pixels from the decoders of this process."""
     from imgmatch_df.images import decode, pixel_budget
 
     class NoBudget(pixel_budget.PixelBudget):
@@ -135,27 +135,27 @@ def remove_budgets() -> None:
     pixel_budget.PIXELS = NoBudget(1)
 
 
-def _frame_ways(pictures: list[bytes], expressions: Callable[[], Any]) -> dict[str, Way]:
-    """Ways to evaluate Polars expressions. A new frame each round, so that no cache can know its buffers."""
+def _frame_ways(images: list[bytes], expressions: Callable[[], Any]) -> dict[str, Way]:
+    """Return ways to evaluate Polars expressions, on a new frame each round, so that nothing is cached."""
     import polars as pl
 
     def eager() -> Callable[[], object]:
-        frame = pl.DataFrame({"data": pictures})
+        frame = pl.DataFrame({"data": images})
         return lambda: frame.select(expressions())
 
     def streaming() -> Callable[[], object]:
-        frame = pl.DataFrame({"data": pictures}).lazy()
+        frame = pl.DataFrame({"data": images}).lazy()
         return lambda: frame.select(expressions()).collect(engine="streaming")
 
     return {"eager": eager, "streaming": streaming}
 
 
-def hash_with_opencv(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
-    return _in_threads(_opencv_hasher(), pictures, n_threads)
+def hash_with_opencv(images: list[bytes], n_threads: int) -> dict[str, Way]:
+    return _in_threads(_opencv_hasher(), images, n_threads)
 
 
-def answer_of_opencv(pictures: list[bytes], _n_threads: int) -> object:
-    hashes = list(map(_opencv_hasher(), pictures))
+def result_of_opencv(images: list[bytes], _n_threads: int) -> object:
+    hashes = list(map(_opencv_hasher(), images))
     return {
         kind: [None if pair is None else int.from_bytes(pair[i].tobytes()) for pair in hashes]
         for i, kind in enumerate(N_BITS)
@@ -165,55 +165,55 @@ def answer_of_opencv(pictures: list[bytes], _n_threads: int) -> object:
 def _opencv_hasher() -> Callable[[bytes], tuple[Any, Any] | None]:
     import cv2
 
-    cv2.setNumThreads(1)  # the pictures are spread over the threads, not the rows of one
+    cv2.setNumThreads(1)  # the images are divided among the threads, not the rows of one image
     kept = threading.local()
 
-    def compute(picture: bytes) -> tuple[Any, Any] | None:
+    def compute(image: bytes) -> tuple[Any, Any] | None:
         if not hasattr(kept, "hashes"):
             kept.hashes = cv2.img_hash.BlockMeanHash.create(1), cv2.img_hash.PHash.create()
-        pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
         return None if pixels is None else tuple(algorithm.compute(pixels) for algorithm in kept.hashes)
 
     return compute
 
 
 def _polars_cv(thumbnail: int | None) -> Callable[[list[bytes], int], dict[str, Way]]:
-    def ways(pictures: list[bytes], _n_threads: int) -> dict[str, Way]:
+    def ways(images: list[bytes], _n_threads: int) -> dict[str, Way]:
         import polars as pl
         from polars_cv import Pipeline
 
         source = Pipeline().source("image_bytes")
         pipeline = (source if thumbnail is None else source.thumbnail(thumbnail)).perceptual_hash()
-        return _frame_ways(pictures, lambda: pl.col("data").cv.pipe(pipeline).sink("list"))  # type: ignore[attr-defined]
+        return _frame_ways(images, lambda: pl.col("data").cv.pipe(pipeline).sink("list"))  # type: ignore[attr-defined]
 
     return ways
 
 
-def hash_with_imagehash(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
+def hash_with_imagehash(images: list[bytes], n_threads: int) -> dict[str, Way]:
     import imagehash
 
-    _pictures_of_child[:] = pictures
-    imagehash.phash(Image.new("L", (64, 64)))  # all it imports, before the fork
+    _images_of_child[:] = images
+    imagehash.phash(Image.new("L", (64, 64)))  # imports everything before the fork
     pool = get_context("fork").Pool(n_threads)
-    n_each = max(1, len(pictures) // (4 * n_threads))
-    return {"": lambda: lambda: pool.map(_imagehash_of, range(len(pictures)), n_each)}
+    n_each = max(1, len(images) // (4 * n_threads))
+    return {"": lambda: lambda: pool.map(_imagehash_of, range(len(images)), n_each)}
 
 
-_pictures_of_child: list[bytes] = []
+_images_of_child: list[bytes] = []
 
 
 def _imagehash_of(row: int) -> int:
     import imagehash
 
-    return int(str(imagehash.phash(Image.open(io.BytesIO(_pictures_of_child[row])))), 16)
+    return int(str(imagehash.phash(Image.open(io.BytesIO(_images_of_child[row])))), 16)
 
 
-def hash_with_daft(pictures: list[bytes], n_threads: int) -> dict[str, Way]:
+def hash_with_daft(images: list[bytes], n_threads: int) -> dict[str, Way]:
     import daft
     from daft.functions import decode_image, image_hash
 
-    frame = daft.from_pydict({"data": pictures})
-    batches = frame.into_batches(max(1, len(pictures) // (4 * n_threads)))
+    frame = daft.from_pydict({"data": images})
+    batches = frame.into_batches(max(1, len(images) // (4 * n_threads)))
     phash = image_hash(decode_image(daft.col("data")), method="phash")
     return {
         "one batch": lambda: frame.select(phash).collect,
@@ -230,7 +230,7 @@ CONTENDERS = {
     "isolated": _ours(note=", `isolate=True`", isolate=True),
     "opencv": Contender(
         "OpenCV decode + img_hash bmh1 + phash",
-        ("opencv-contrib-python-headless",), hash_with_opencv, answer_of_opencv,
+        ("opencv-contrib-python-headless",), hash_with_opencv, result_of_opencv,
     ),
     "polars-cv": Contender("polars-cv, phash alone", ("polars-cv",), _polars_cv(None)),
     "polars-cv-thumbnail": Contender("polars-cv, phash alone, of `thumbnail(64)`", ("polars-cv",), _polars_cv(64)),
@@ -258,23 +258,23 @@ class Bench:
     def say(self, what: str) -> None:
         print(f"{time.monotonic() - self._start:5.0f} s  {what}", file=sys.stderr)
 
-    def save(self, pictures: list[bytes]) -> Path:
-        path = self.folder / "pictures.pickle"
-        path.write_bytes(pickle.dumps(pictures))
+    def save(self, images: list[bytes]) -> Path:
+        path = self.folder / "images.pickle"
+        path.write_bytes(pickle.dumps(images))
         return path
 
-    def answers(self, pictures: list[bytes], name: str) -> dict[str, list[int | None]] | None:
-        """Return the hashes that a contender gives, by kind; None where it is not installed."""
+    def hashes(self, images: list[bytes], name: str) -> dict[str, list[int | None]] | None:
+        """Return the hashes of a contender, by kind; None if it is not installed."""
         if CONTENDERS[name].missing:
             return None
         worker = self.arena.worker(name, self.cpus[:2])
-        answer: dict[str, list[int | None]] = worker.ask("answer", str(self.save(pictures)))
-        return answer
+        hashes: dict[str, list[int | None]] = worker.request("result", str(self.save(images)))
+        return hashes
 
 
-def speed_section(bench: Bench, pictures: Pictures, names: list[str], megapixels: float, n_rounds: int) -> str:
-    bench.say(f"speed: {pictures.describe()}")
-    data = pictures.about(megapixels / 4 if bench.quick else megapixels)
+def speed_section(bench: Bench, images: ImageSet, names: list[str], megapixels: float, n_rounds: int) -> str:
+    bench.say(f"speed: {images.describe()}")
+    data = images.about(megapixels / 4 if bench.quick else megapixels)
     n_rounds = 3 if bench.quick else n_rounds
     cpus = bench.cpus[:2]
     timings = bench.arena.race(dict.fromkeys(names, cpus), bench.save(data), limit=names[0], n_rounds=n_rounds)
@@ -291,21 +291,21 @@ def speed_section(bench: Bench, pictures: Pictures, names: list[str], megapixels
         rows.append(
             [label, f"{rate:,.0f}", f"{share:.2f}{spread}", *(_faster_by(own, timing) for own in ours.values())]
         )
-    table = markdown_table(["", "pictures a second", "of decode only (quartiles)", *ours], rows)
+    table = markdown_table(["", "images a second", "of decode only (quartiles)", *ours], rows)
     return (
-        f"{table}\n\n{pictures.describe()}. {len(cpus)} threads, {len(data)} pictures a round, {n_rounds} rounds, "
-        "encoded pictures in memory."
+        f"{table}\n\n{images.describe()}. {len(cpus)} threads, {len(data)} images a round, {n_rounds} rounds, "
+        "encoded images in memory."
     )
 
 
 def _faster_by(ours: Timings, other: Timings) -> str:
     if ours is other or ours.failure is not None:
         return ""
-    # Both were measured against the limit's runs beside them; so round by round their ratio is free of the drift.
+    # Both are shares of the limit in the same round, so the drift of the machine cancels.
     return f"{statistics.median(a / b for a, b in zip(ours.to_limit, other.to_limit, strict=True)):.2f}"
 
 
-def scaling_section(bench: Bench, photos: Pictures) -> str:
+def scaling_section(bench: Bench, photos: ImageSet) -> str:
     counts = sorted({1, min(2, len(bench.cpus)), len(bench.cpus)})
     bench.say(f"threads: {counts}")
     data = photos.about((15 if bench.quick else 60) * len(bench.cpus) / 2)
@@ -322,14 +322,14 @@ def scaling_section(bench: Bench, photos: Pictures) -> str:
             row.append(f"{len(data) / statistics.median(timing.seconds):,.0f} (x {speedup:.2f})")
         rows.append(row)
     table = markdown_table(["threads", "decode only", 'ours, `"full"`', 'ours, `"scaled"`'], rows)
-    return f"{table}\n\nPictures a second, and times the speed of one thread."
+    return f"{table}\n\nImages a second, and times the speed of one thread."
 
 
-def accuracy_section(bench: Bench, sets: Sequence[Pictures]) -> str:
+def accuracy_section(bench: Bench, sets: Sequence[ImageSet]) -> str:
     bench.say("bits")
     rows = []
-    for pictures in sets:
-        full, scaled, opencv = (bench.answers(pictures.data, name) for name in ("full", "scaled", "opencv"))
+    for images in sets:
+        full, scaled, opencv = (bench.hashes(images.data, name) for name in ("full", "scaled", "opencv"))
         assert full is not None
         assert scaled is not None
         for kind, n_bits in N_BITS.items():
@@ -337,10 +337,10 @@ def accuracy_section(bench: Bench, sets: Sequence[Pictures]) -> str:
             median, last = np.percentile(distances, [50, 99]) if distances else (np.nan, np.nan)
             from_opencv = "not installed" if opencv is None else f"{sum(differing_bits(full[kind], opencv[kind])):,}"
             rows.append(
-                [pictures.what, str(len(distances)), f"{kind} ({n_bits})", f"{median:.0f}", f"{last:.0f}", from_opencv]
+                [images.what, str(len(distances)), f"{kind} ({n_bits})", f"{median:.0f}", f"{last:.0f}", from_opencv]
             )
     return markdown_table(
-        ["pictures", "n", "hash (bits)", '`"scaled"` from `"full"`: median', "99th percentile",
+        ["images", "n", "hash (bits)", '`"scaled"` from `"full"`: median', "99th percentile",
          '`"full"` from OpenCV: all bits together'],
         rows,
     )  # fmt: skip
@@ -359,7 +359,7 @@ frame.select(pl.col("data").imgmatch.phash(), pl.col("data").imgmatch.bmh1()).it
 """
 
 
-def cold_section(bench: Bench, photos: Pictures) -> str:
+def cold_section(bench: Bench, photos: ImageSet) -> str:
     bench.say("cold start")
     n_runs = 3 if bench.quick else 9
     imports: dict[str, list[float]] = {"polars": [], "imgmatch_df": []}
@@ -369,8 +369,8 @@ def cold_section(bench: Bench, photos: Pictures) -> str:
     ratio = statistics.median(own / other for own, other in zip(imports["imgmatch_df"], imports["polars"], strict=True))
     folder = bench.folder / "ten"
     folder.mkdir()
-    for i, picture in enumerate(islice(cycle(photos.data), 10)):
-        (folder / f"{i}.jpg").write_bytes(picture)
+    for i, image in enumerate(islice(cycle(photos.data), 10)):
+        (folder / f"{i}.jpg").write_bytes(image)
     # The package without compiled kernels, as on a machine that has just installed it.
     clean = bench.folder / "clean"
     package = Path(str(find_spec("imgmatch_df").origin)).parent
@@ -389,7 +389,7 @@ def cold_section(bench: Bench, photos: Pictures) -> str:
         [
             ["`import polars`", f"{statistics.median(imports['polars']):.2f}"],
             ["`import imgmatch_df`", f"{statistics.median(imports['imgmatch_df']):.2f} ({ratio:.2f} of polars)"],
-            ["a process that hashes one picture, the first ever (compiles the kernels)", f"{first:.2f}"],
+            ["a process that hashes one image, the first ever (compiles the kernels)", f"{first:.2f}"],
             ["the same, any later one", f"{statistics.median(later):.2f}"],
             *_command_rows(folder, env, n_runs // 2 + 1),
         ],
@@ -397,7 +397,7 @@ def cold_section(bench: Bench, photos: Pictures) -> str:
 
 
 def _command_rows(folder: Path, env: dict[str, str], n_runs: int) -> list[list[str]]:
-    label = "`imgmatch visual-hash` on ten pictures, whole command, second call"
+    label = "`imgmatch visual-hash` on ten images, whole command, second call"
     command = shutil.which("imgmatch", path=str(Path(sys.executable).parent))
     if command is None:
         return [[label, "not installed"]]
@@ -427,34 +427,34 @@ except FileNotFoundError:
 """
 
 
-def memory_section(bench: Bench, photos: Pictures) -> str:
+def memory_section(bench: Bench, photos: ImageSet) -> str:
     sizes = (1_000, 3_000) if bench.quick else (8_000, 16_000)
     bench.say(f"memory: {sizes} rows")
     kilobytes = statistics.mean(map(len, photos.data)) / 1e3
     rows = []
     for n_group in (100,) if bench.quick else (100, 500):
-        path = bench.folder / "pictures.parquet"
+        path = bench.folder / "images.parquet"
         write_parquet(photos, path, max(sizes), n_group)
         for n_rows in sizes:
             peak = float(run_python(_STREAM, str(path), str(bench.folder / "hashes.parquet"), str(n_rows)))
             rows.append([str(n_group), f"{n_rows:,}", f"{kilobytes * n_rows / 1e3:,.0f}", f"{peak:,.0f}"])
         path.unlink()
     return markdown_table(
-        ["rows in a row group", "rows", "pictures, MB", "peak resident memory of the process, MB"], rows
+        ["rows in a row group", "rows", "images, MB", "peak resident memory of the process, MB"], rows
     )
 
 
-def write_parquet(photos: Pictures, path: Path, n_rows: int, n_group: int) -> None:
+def write_parquet(photos: ImageSet, path: Path, n_rows: int, n_group: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema({"id": pa.int64(), "data": pa.large_binary()})
-    pictures = cycle(photos.data)
-    # No dictionary: it would keep each of the repeated pictures once.
+    images = cycle(photos.data)
+    # No dictionary: it would store each of the repeated images once.
     with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
         for start in range(0, n_rows, n_group):
             ids = range(start, min(start + n_group, n_rows))
-            writer.write_table(pa.table({"id": ids, "data": list(islice(pictures, len(ids)))}, schema))
+            writer.write_table(pa.table({"id": ids, "data": list(islice(images, len(ids)))}, schema))
 
 
 def run_python(code: str, *arguments: str, env: dict[str, str] | None = None) -> str:
@@ -474,18 +474,18 @@ def _wall(run: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="pictures to hash; drawn ones where none is given")
-    parser.add_argument("--quick", action="store_true", help="fewer pictures and rounds: under a minute, rough")
+    parser.add_argument("folder", nargs="?", type=Path, help="images to hash; drawn ones if none is given")
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds: under a minute, rough")
     parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
     arguments = parser.parse_args()
     all_cpus = allowed_cpus()
-    pin(all_cpus[:2])  # whatever is started here has two processors
+    pin(all_cpus[:2])  # processes that are started here have two processors
     with tempfile.TemporaryDirectory() as folder, Arena(__file__, CONTENDERS) as arena:
         bench = Bench(Path(folder), all_cpus, arena, quick=arguments.quick)
         photos = draw_photos(40) if arguments.folder is None else read_folder(arguments.folder)
         machine = describe_machine(len(all_cpus), PACKAGES)
         main_table = speed_section(bench, photos, JPEG_NAMES, 60, 9)
-        bench.say("making other pictures")
+        bench.say("making other images")
         large = enlarge(photos, 6 if bench.quick else 24)
         thumbnails, pngs = make_thumbnails(photos), make_pngs(photos)
         sections = {

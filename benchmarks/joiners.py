@@ -1,7 +1,7 @@
-"""Everyone who can find all pairs of hashes within a radius, called as its documentation says, two threads each.
+"""The libraries that find all pairs of hashes within a radius, called as their documentation says, with two threads.
 
-What is timed begins with the hashes as a library wants them and ends with its own form of the answer: building an index
-counts, converting does not.
+The time begins with the hashes in the form that a library takes and ends with its own form of the result: it includes
+building an index, and no conversion.
 """
 
 import statistics
@@ -26,7 +26,7 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Cell:
-    """What a contender is asked to join: the first `n` hashes of a file.
+    """One join: the first `n` hashes of a file, within a radius.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ class Cell:
     hashes
         File of an array (rows, n_bytes) of uint8.
     pairs
-        Where ours leaves its pairs, to which those of the others are compared.
+        File of our pairs, with which those of the other contenders are compared.
     check
-        Whether the pairs are looked at, or only the time matters.
+        Whether the pairs are checked, or only the time is measured.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class Cell:
 
 
 class Join(NamedTuple):
-    """A prepared join: `run` is timed, `read` makes the rows of each pair of what it returned."""
+    """A prepared join: `run` is timed, `read` returns the rows of each pair from its result."""
 
     run: Callable[[], Any]
     read: Callable[[Any], tuple[Any, Any]]
@@ -81,24 +81,24 @@ def _contender(label: str, packages: tuple[str, ...], prepare: Callable[[Cell, i
     def ways(cell: Cell, n_threads: int) -> dict[str, Way]:
         return {"": lambda: prepare(cell, n_threads).run}
 
-    def answer(cell: Cell, n_threads: int) -> object:
+    def result(cell: Cell, n_threads: int) -> object:
         join = prepare(cell, n_threads)
         seconds, raw = _time(join.run)
         recall, n_false = _compare(cell, *join.read(raw)) if cell.check else (None, 0)
         return {"seconds": seconds, "recall": recall, "n_false": n_false}
 
-    return Contender(label, packages, ways, answer)
+    return Contender(label, packages, ways, result)
 
 
 def _time(run: Callable[[], Any]) -> tuple[float, Any]:
     seconds: list[float] = []
-    # For 0.4 s at least: after a pause, while another was at work, the first rounds of some milliseconds are slow.
+    # For at least 0.4 s: after a pause, while another contender ran, the first rounds of some milliseconds are slow.
     while sum(seconds) < 0.4 or (len(seconds) == 1 and seconds[0] < 3):
-        raw = None  # two answers at once would take twice the memory
+        raw = None  # two results at once would take twice the memory
         start = time.perf_counter()
         raw = run()
         seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[len(seconds) > 1 :]), raw  # the first one warms up, where there are more
+    return statistics.median(seconds[len(seconds) > 1 :]), raw  # the first one warms up, if there are more
 
 
 # Pairs as numbers, left row * 2^32 + right row with left < right, so that two sets of them compare quickly.
@@ -111,14 +111,14 @@ def _as_numbers(left: Any, right: Any) -> npt.NDArray[np.uint64]:
 
 
 def _compare(cell: Cell, left: Any, right: Any) -> tuple[float | None, int]:
-    """Return the share of our pairs that are found, None where we have none, and how many are found besides."""
+    """Return the share of our pairs that are found, None if we have no pairs, and the number of other pairs found."""
     found, true = _as_numbers(left, right), np.load(cell.pairs)
     n_common = len(np.intersect1d(found, true, assume_unique=True))
     return (n_common / len(true) if len(true) else None), len(found) - n_common
 
 
 def _scan_sample(cell: Cell, left: Rows, right: Rows) -> tuple[float | None, int]:
-    """Compare our pairs with a plain scan of some rows against all: half of them rows that we say have a neighbour."""
+    """Compare our pairs with a plain scan of some rows against all; half of these rows are in one of our pairs."""
     words = as_words(cell.load())
     rng = np.random.default_rng(cell.n + cell.radius)
     n_rows = int(np.clip(2e8 // words.size, 8, 64))
@@ -145,7 +145,7 @@ def _ours() -> Contender:
             lambda pairs: (pairs["left_id"].to_numpy(), pairs["right_id"].to_numpy()),
         )
 
-    def answer(cell: Cell, n_threads: int) -> object:
+    def result(cell: Cell, n_threads: int) -> object:
         join = prepare(cell, n_threads)
         seconds, raw = _time(join.run)
         if not cell.check:
@@ -156,7 +156,7 @@ def _ours() -> Contender:
         return {"seconds": seconds, "recall": recall, "n_false": n_false, "n_pairs": len(raw)}
 
     return Contender(
-        "imgmatch-df", ("imgmatch-df",), lambda cell, n_threads: {"": lambda: prepare(cell, n_threads).run}, answer
+        "imgmatch-df", ("imgmatch-df",), lambda cell, n_threads: {"": lambda: prepare(cell, n_threads).run}, result
     )
 
 
@@ -235,7 +235,7 @@ def _imagededup(method: str) -> Callable[[Cell, int], Join]:
         def run() -> Any:
             index = (BKTree if method == "bktree" else BruteForceCython)(hashes, _hex_distance)
             _of_child[:] = [index, list(hashes.values()), cell.radius]
-            with get_context("fork").Pool(n_threads) as pool:  # as 100 at a time in imagededup
+            with get_context("fork").Pool(n_threads) as pool:  # 100 at a time, as in imagededup
                 return pool.map(_search_in_child, range(cell.n), 100)
 
         return Join(run, _of_lists)
@@ -288,12 +288,12 @@ def _duckdb(cell: Cell, n_threads: int) -> Join:
 
 
 def _word_columns(cell: Cell) -> dict[str, npt.NDArray[np.uint64]]:
-    """A hash as columns of 64 bits: neither engine has a fast xor of bytes."""
+    """Return hashes as columns of 64 bits, because neither engine has a fast xor of bytes."""
     words = as_words(cell.load())
     return {f"w{i}": np.ascontiguousarray(words[:, i]) for i in range(words.shape[1])}
 
 
-# The limit of ranking, and ours, one query against all. These are raced round by round.
+# The limit of ranking, and ours: one query against all rows, in interleaved rounds.
 
 
 def _read_once(hashes: U8, _n_threads: int) -> dict[str, Way]:
@@ -308,8 +308,8 @@ def _rank(hashes: U8, _n_threads: int) -> dict[str, Way]:
     return {"": lambda: lambda: imgmatch_df.rank_images(frame, query, k=10)}
 
 
-def _rank_answer(hashes: U8, _n_threads: int) -> object:
-    """Say whether the ten nearest are those of a plain scan, ties in row order."""
+def _rank_result(hashes: U8, _n_threads: int) -> object:
+    """Return whether the ten nearest rows are those of a plain scan, ties in row order."""
     import imgmatch_df
 
     frame, query = as_frame(hashes, "bmh1"), hashes[len(hashes) // 2]
@@ -319,20 +319,20 @@ def _rank_answer(hashes: U8, _n_threads: int) -> object:
     return ranked["row"].to_list() == np.argsort(distances, kind="stable")[:10].tolist()
 
 
-# Memory, each in a worker of its own: what the process grows by, at most, while a verb runs.
+# Memory, each in a separate worker: the maximum growth of the process while a verb runs.
 
 
 def _measure_memory(call: Callable[[Any], Any], frame: Any) -> dict[str, float]:
     call(frame.head(2000))  # imports, compiled kernels
     before = _reset_peak()
     start = time.perf_counter()
-    answer = call(frame)
+    result = call(frame)
     seconds = time.perf_counter() - start
     return {
         "seconds": seconds,
         "growth": _status("VmHWM") - before,
-        "answer": float(answer.estimated_size()),
-        "n_rows": float(len(answer)),
+        "result": float(result.estimated_size()),
+        "n_rows": float(len(result)),
     }
 
 
@@ -343,7 +343,7 @@ def _reset_peak() -> float:
 
 
 def _status(key: str) -> float:
-    """Return a line of the process's status, in bytes; NaN where the system has none."""
+    """Return a line of the process's status, in bytes; NaN if the system has none."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except FileNotFoundError:
@@ -383,9 +383,9 @@ JOINERS = {
 CONTENDERS = {
     **JOINERS,
     "read": Contender("`numpy.bitwise_xor.reduce`", ("numpy",), _read_once),
-    "rank": Contender("`rank_images`, k=10", ("imgmatch-df",), _rank, _rank_answer),
+    "rank": Contender("`rank_images`, k=10", ("imgmatch-df",), _rank, _rank_result),
     "join-memory": Contender("join", ("imgmatch-df",), _nothing, _join_memory),
     "cluster-memory": Contender("cluster", ("imgmatch-df",), _nothing, _cluster_memory),
 }
-# Their work grows as the square of the rows, whatever the hashes.
+# Their time grows as the square of the number of rows, for any hashes.
 SCANS = {"flat", "imagededup", "duckdb", "polars"}

@@ -1,4 +1,4 @@
-"""All pairs of hashes within a radius: how fast and how complete, beside everyone else.
+"""All pairs of hashes within a radius: how fast and how complete, compared with other libraries.
 
     python benchmarks/joining.py [--hashes FILE] [--folder FOLDER] [--quick] [--update-docs]
 
@@ -35,12 +35,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "imgmatch-df", "polars", "numba", "numpy", "faiss-cpu", "hammingbird", "pynear", "imagededup", "duckdb",
 )  # fmt: skip
-SMALL = (1_000, 5_000)  # rows where the slow ones are measured too; for all others too few to be in a table
+SMALL = (1_000, 5_000)  # rows at which slow contenders are measured; too few for a table
 
 
 @dataclass(frozen=True)
 class HashSet:
-    """A file of hashes, and what the tables say of it."""
+    """A file of hashes, and its description in the tables."""
 
     kind: str
     name: str
@@ -56,9 +56,9 @@ class Figure:
     Parameters
     ----------
     measured_n
-        Rows at which it was measured; fewer than those of the cell where the seconds are extrapolated.
+        Rows at which it was measured; fewer than those of the cell if the seconds are extrapolated.
     ratio
-        The seconds over ours just before and just after.
+        The seconds over those of ours just before and just after.
     """
 
     seconds: float
@@ -70,14 +70,14 @@ class Figure:
 
 @dataclass
 class Results:
-    """What was measured on one set of hashes: figures by contender, radius and rows, and why others have none."""
+    """The figures of one set of hashes, by contender, radius and rows, and the failures."""
 
     hashes: HashSet
     figures: dict[tuple[str, int], dict[int, Figure]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
     def get(self, name: str, n: int, radius: int) -> Figure | None:
-        """Return the figure of a cell, extrapolated where it was not measured, None where nothing was."""
+        """Return the figure of a cell, extrapolated if it was not measured; None if no smaller one was."""
         measured = self.figures.get((name, radius), {})
         smaller = [size for size in measured if size <= n]
         if not smaller:
@@ -92,7 +92,7 @@ class Results:
     def expected_s(self, name: str, n: int, radius: int) -> float:
         figure = self.get(name, n, radius)
         last = max(self.figures.get((name, radius), {}).items(), key=lambda item: item[0], default=None)
-        # On a busy machine the start of threads alone takes 100 ms: too little to say that a cell takes too long.
+        # On a busy machine, starting threads takes 100 ms: a shorter time does not show that a larger cell is slow.
         unsure = last is not None and last[1].seconds < 0.1 and n <= 5 * last[0]
         return 0.0 if figure is None or unsure else figure.seconds
 
@@ -125,12 +125,12 @@ class Bench:
         np.save(path, hashes)
         return HashSet(kind, name, what, path, len(hashes))
 
-    def ask(self, name: str, data: object) -> dict[str, float]:
-        """Return a worker's answer about `data`."""
+    def result(self, name: str, data: object) -> dict[str, float]:
+        """Return the result of a contender for `data`."""
         file = self.folder / "request.pickle"
         file.write_bytes(pickle.dumps(data))
-        answer: dict[str, float] = self.arena.worker(name, self.cpus).ask("answer", str(file))
-        return answer
+        result: dict[str, float] = self.arena.worker(name, self.cpus).request("result", str(file))
+        return result
 
     def measure(
         self,
@@ -148,9 +148,9 @@ class Bench:
         radii
             By contender.
         limits_s
-            By contender, the longest that a cell may take as the smaller ones have it; longer ones are extrapolated.
+            By contender, the maximum time of a cell, estimated from smaller ones; longer cells are extrapolated.
         always
-            Cells (contender, rows, radius) that are measured however long they take.
+            Cells (contender, rows, radius) that are measured in any case.
         """
         results = Results(hashes)
         for n in sizes:
@@ -188,8 +188,8 @@ class Bench:
         results.figures.setdefault(("ours", radius), {})[n] = ours
 
     def _figure(self, name: str, cell: Cell) -> Figure:
-        answer = self.ask(name, cell)
-        return Figure(answer["seconds"], cell.n, answer["recall"], int(answer["n_false"]))
+        found = self.result(name, cell)
+        return Figure(found["seconds"], cell.n, found["recall"], int(found["n_false"]))
 
 
 def measure_phash(bench: Bench) -> tuple[Results, Results]:
@@ -213,7 +213,7 @@ def measure_phash(bench: Bench) -> tuple[Results, Results]:
         bench.measure(planted, [*SMALL, *[n for n in sizes if n < 1e7]], chosen, limits_s, always=always),
         bench.measure(random, [n for n in sizes if n < 1e7], {"ours": radii}, limits_s),
     )
-    if sizes[-1] >= 1e7:  # ours alone, at the radii whose growth has an aim
+    if sizes[-1] >= 1e7:  # ours alone, at the radii that have an aim for growth
         largest = bench.measure(planted, sizes[-1:], {"ours": (4, 8)}, {"ours": math.inf})
         for key, figures in largest.figures.items():
             sets[0].figures[key].update(figures)
@@ -229,7 +229,7 @@ def measure_bmh1(bench: Bench, stored: U8, what: tuple[str, str], large: HashSet
     del chosen["imagededup"]  # its scan is of 64 bits
     always = {("ours", large.n_rows, radius) for radius in radii if radius <= 24}
     always |= {("flat", SMALL[-1] if bench.quick else 20_000, radius) for radius in radii}
-    if not bench.quick:  # what the aims need
+    if not bench.quick:  # needed for the aims
         always |= {(name, n, radius) for name, n in (("flat", 50_000), ("ours", 200_000)) for radius in (24, 96)}
     small = bench.save("bmh1", *what, stored)
     return (
@@ -240,7 +240,7 @@ def measure_bmh1(bench: Bench, stored: U8, what: tuple[str, str], large: HashSet
 
 @dataclass(frozen=True)
 class Aim:
-    """Something that the design promises, and what came out."""
+    """An aim of the design, and the measured value."""
 
     what: str
     aim: float
@@ -272,7 +272,7 @@ def aims_of(phash: Results, bmh1: Results) -> list[Aim]:
 def _faster_than_flat(results: Results, n: int, radius: int, aim: float) -> Aim:
     flat, ours = (results.get(name, n, radius) for name in ("flat", "ours"))
     what = f"{results.hashes.kind}, {n:,} rows within {radius}, over faiss flat"
-    # A scan of fewer rows than a tenth is over in milliseconds: nothing to conclude from.
+    # A scan of less than a tenth of the rows takes milliseconds: too short to extrapolate.
     if flat is None or ours is None or ours.measured_n < n or 10 * flat.measured_n < n:
         return Aim(what, aim, None, at_least=True)
     note = "" if flat.measured_n == n else f" (faiss extrapolated from {flat.measured_n:,} rows)"
@@ -288,7 +288,7 @@ def rank_section(bench: Bench, hashes: HashSet) -> tuple[str, Aim]:
     )
     if race["rank"].failure is not None:
         raise WorkerError(race["rank"].failure)
-    right = bench.arena.worker("rank", bench.cpus).ask("answer", str(file))
+    right = bench.arena.worker("rank", bench.cpus).request("result", str(file))
     rows = []
     for name in ("read", "rank"):
         times, low, high = median_and_quartiles([1 / share for share in race[name].to_limit])
@@ -305,14 +305,14 @@ def memory_section(bench: Bench, hashes: HashSet, radius: int = 16) -> tuple[str
     bench.say("memory")
     n_bytes = hashes.n_rows * np.load(hashes.path, mmap_mode="r").shape[1]
     cell = Cell(hashes.kind, str(hashes.path), hashes.n_rows, radius, "")
-    got = bench.ask("join-memory", cell)
-    share = (got["growth"] + n_bytes - got["answer"]) / n_bytes
+    got = bench.result("join-memory", cell)
+    share = (got["growth"] + n_bytes - got["result"]) / n_bytes
     table = markdown_table(
         [f"join of {hashes.n_rows:,} bmh1 within {radius}", "MB"],
         [
             ["the hashes", f"{n_bytes / 1e6:,.0f}"],
-            [f"the {got['n_rows']:,.0f} pairs", f"{got['answer'] / 1e6:,.0f}"],
-            ["what the process grows by while it runs, at most", f"{got['growth'] / 1e6:,.0f}"],
+            [f"the {got['n_rows']:,.0f} pairs", f"{got['result'] / 1e6:,.0f}"],
+            ["growth of the process while it runs, at most", f"{got['growth'] / 1e6:,.0f}"],
         ],
     )
     what = f"memory of a join of {hashes.n_rows:,} bmh1 within {radius}: all but the pairs, over the hashes"
@@ -327,13 +327,13 @@ def degenerate_section(bench: Bench, bmh1: HashSet) -> str:
         equal = np.random.default_rng(6).choice(len(hashes), len(hashes) // 2, replace=False)
         hashes[equal] = hashes[equal[0]]
         saved = bench.save(kind, "half equal", "", hashes)
-        got = bench.ask(f"cluster-memory@{kind}", Cell(kind, str(saved.path), saved.n_rows, 4, ""))
+        got = bench.result(f"cluster-memory@{kind}", Cell(kind, str(saved.path), saved.n_rows, 4, ""))
         rows.append(
             [kind, f"{saved.n_rows:,}", f"{len(equal):,}", f"{got['seconds']:.2f}", f"{got['growth'] / 1e6:,.0f}",
              f"{hashes.nbytes / 1e6:,.0f}"]
         )  # fmt: skip
     return markdown_table(
-        ["`cluster(4)`", "rows", "of them equal", "seconds", "the process grows by, MB", "hashes, MB"], rows
+        ["`cluster(4)`", "rows", "of them equal", "seconds", "growth of the process, MB", "hashes, MB"], rows
     )
 
 
@@ -353,7 +353,7 @@ def short(n: int) -> str:
 
 
 def cell_text(figure: Figure | None, n: int, *, with_ratio: bool) -> str:
-    """Return seconds, how many times ours, and recall; extrapolated ones begin with ≈ and name the rows measured."""
+    """Return seconds, how many times ours, and recall; extrapolated ones begin with ≈ and give the rows measured."""
     if figure is None:
         return ""
     guessed = figure.measured_n < n
@@ -372,7 +372,7 @@ def headline_table(columns: Sequence[tuple[Results, int, int]]) -> str:
             cell_text(results.get(name, n, radius), n, with_ratio=name != "ours") or results.failures.get(name, "")
             for results, n, radius in columns
         ]
-        if any(cell and not cell.startswith("not installed") for cell in cells):  # those are named with the versions
+        if any(cell and not cell.startswith("not installed") for cell in cells):  # those are listed with the versions
             rows.append([contender.label, *cells])
     header = [f"{results.hashes.kind}, {n:,} rows, within {radius}" for results, n, radius in columns]
     table = markdown_table(["", *header], rows)
@@ -389,7 +389,7 @@ def full_table(results: Results, sizes: Iterable[int]) -> str:
     for name, contender in JOINERS.items():
         for n in sizes:
             figures = [results.get(name, n, radius) for radius in radii]
-            # Beyond a million rows only what was measured: ours, at two radii.
+            # Above a million rows only measured cells: ours, at two radii.
             if name == "ours" and n > 1_000_000:
                 figures = [figure if figure is not None and figure.measured_n == n else None for figure in figures]
             if any(figures) and (name == "ours" or n <= 1_000_000):
@@ -417,7 +417,7 @@ def draw_growth(path: Path, panels: Sequence[tuple[Results, Sequence[int]]]) -> 
             points = {n: f.seconds for n, f in sorted(results.figures["ours", radius].items()) if n not in SMALL}
             colour = plt.colormaps["viridis"](0.9 - 0.9 * i / max(1, len(shown) - 1))
             axis.plot(list(points), list(points.values()), "o-", color=colour, label=f"imgmatch-df, within {radius}")
-        # A scan takes as long at any radius: the one that was measured furthest.
+        # A scan takes the same time at any radius: the radius with the largest measured size.
         flat = max((r for who, r in results.figures if who == "flat"), key=lambda r: max(results.figures["flat", r]))
         points = {n: f.seconds for n, f in sorted(results.figures["flat", flat].items()) if n not in SMALL}
         axis.plot(list(points), list(points.values()), "s-", color="crimson", label="faiss flat, any radius")
@@ -436,10 +436,8 @@ def draw_growth(path: Path, panels: Sequence[tuple[Results, Sequence[int]]]) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--hashes", type=Path, help="Parquet file with a column bmh1; drawn in code where none is given"
-    )
-    parser.add_argument("--folder", type=Path, help="pictures whose crops make the million bmh1; else drawn in code")
+    parser.add_argument("--hashes", type=Path, help="Parquet file with a column bmh1; drawn in code if none is given")
+    parser.add_argument("--folder", type=Path, help="images whose crops make the million bmh1; else drawn in code")
     parser.add_argument("--quick", action="store_true", help="fewer rows and radii: under a minute, rough")
     parser.add_argument("--update-docs", action="store_true", help="write tables and plot into the documents")
     arguments = parser.parse_args()
@@ -452,13 +450,13 @@ def main() -> None:
         n_large = 100_000 if bench.quick else 1_000_000
         drawn, what = drawn_bmh1(n_large), ("drawn", "Drawn in code, with the correlations of photos.")
         if arguments.folder is not None:
-            drawn, what = crop_bmh1(arguments.folder, n_large), ("crops", "Crops of the pictures of a folder.")
+            drawn, what = crop_bmh1(arguments.folder, n_large), ("crops", "Crops of the images of a folder.")
         large = bench.save("bmh1", *what, drawn)
         stored, stored_what = drawn, what
         if arguments.hashes is not None:
             stored, stored_what = (
                 stored_bmh1(arguments.hashes),
-                ("stored", "Hashes of real pictures, read from a file."),
+                ("stored", "Hashes of real images, read from a file."),
             )
         bmh1, million = measure_bmh1(bench, stored, stored_what, large)
         ranking, rank_aim = rank_section(bench, large)

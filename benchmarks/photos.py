@@ -1,4 +1,4 @@
-"""The pictures that the benchmarks hash: a folder's, or drawn ones, and what is made of them."""
+"""The images that the benchmarks hash: of a folder or drawn, and larger, smaller and PNG versions of them."""
 
 import io
 import statistics
@@ -12,63 +12,63 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 
-class Pictures(NamedTuple):
-    """Encoded pictures, all different, and a sentence that says what they are."""
+class ImageSet(NamedTuple):
+    """Encoded images, all different, and a phrase that describes them."""
 
     data: list[bytes]
     what: str
 
     def describe(self) -> str:
-        sizes = [picture_size(picture) for picture in self.data]
+        sizes = list(map(image_size, self.data))
         megapixels = statistics.mean(width * height for width, height in sizes) / 1e6
         kilobytes = statistics.mean(map(len, self.data)) / 1e3
         return f"{len(self.data)} {self.what}, on average {megapixels:.2f} megapixels and {kilobytes:,.0f} KB"
 
     def about(self, megapixels: float) -> list[bytes]:
-        """Return enough of them, repeated or spread evenly, to make this many megapixels; 4 at least."""
-        mean = statistics.mean(width * height for width, height in map(picture_size, self.data)) / 1e6
+        """Return images of about `megapixels` in total, repeated or spread evenly; at least 4."""
+        mean = statistics.mean(width * height for width, height in map(image_size, self.data)) / 1e6
         n = max(4, round(megapixels / mean))
         if n < len(self.data):
             return [self.data[i * len(self.data) // n] for i in range(n)]
         return list(islice(cycle(self.data), n))
 
 
-def picture_size(picture: bytes) -> tuple[int, int]:
-    return Image.open(io.BytesIO(picture)).size
+def image_size(encoded: bytes) -> tuple[int, int]:
+    return Image.open(io.BytesIO(encoded)).size
 
 
-def read_folder(folder: Path) -> Pictures:
+def read_folder(folder: Path) -> ImageSet:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     paths = [paths[i * len(paths) // 400] for i in range(400)] if len(paths) > 400 else paths
     read = [_as_jpeg(path.read_bytes()) for path in paths]
-    data = [picture for picture, _ in read if picture is not None]
+    data = [encoded for encoded, _ in read if encoded is not None]
     if not data:
-        raise SystemExit(f"no picture in {folder}")
+        raise SystemExit(f"no image in {folder}")
     n_encoded = sum(was_encoded for _, was_encoded in read)
-    return Pictures(data, "JPEG images" + (f" ({n_encoded} encoded as such here)" if n_encoded else ""))
+    return ImageSet(data, "JPEG images" + (f" ({n_encoded} encoded as such here)" if n_encoded else ""))
 
 
 def _as_jpeg(data: bytes) -> tuple[bytes | None, bool]:
-    """Return a picture as grey or colour JPEG, which every contender reads, and whether it was encoded here."""
+    """Return an image as grey or colour JPEG, which every contender reads, and whether it was encoded here."""
     try:
         image = Image.open(io.BytesIO(data))
         if image.format == "JPEG" and image.mode in ("L", "RGB"):
-            simplejpeg.decode_jpeg(data, "BGR")  # whole, or refused
+            simplejpeg.decode_jpeg(data, "BGR")  # raises for a damaged file
             return data, False
         return encode(image.convert("RGB"), "JPEG", quality=90), True
     except (OSError, ValueError, SyntaxError):
         return None, False
 
 
-def draw_photos(n: int) -> Pictures:
-    """Draw pictures with the spectrum of photos: 1/f noise, some edges, grain; 500 x 375 JPEG."""
+def draw_photos(n: int) -> ImageSet:
+    """Draw images with the spectrum of photos: 1/f noise, some edges, grain; 500 x 375 JPEG."""
     rng = np.random.default_rng(2)
     y, x = np.mgrid[0:375, 0:500]
     frequency = np.hypot(np.fft.fftfreq(375)[:, None], np.fft.rfftfreq(500)[None]) + 1 / 500
     data = []
     for _ in range(n):
         phases = rng.normal(size=(3, *frequency.shape)) + 1j * rng.normal(size=(3, *frequency.shape))
-        phases = 0.8 * phases[:1] + 0.4 * phases  # channels alike, as in nature
+        phases = 0.8 * phases[:1] + 0.4 * phases  # correlated channels, as in photos
         pixels = np.fft.irfft2(phases / frequency, s=(375, 500))
         pixels *= 45 / pixels.std()
         for _ in range(12):
@@ -77,29 +77,29 @@ def draw_photos(n: int) -> Pictures:
             pixels[:, inside] = 0.5 * pixels[:, inside] + rng.normal(0, 40, (3, 1))
         pixels += rng.normal(0, 6, pixels.shape[1:])
         data.append(encode(Image.fromarray(to_bytes(np.moveaxis(pixels, 0, 2) + 120)), "JPEG", quality=92))
-    return Pictures(data, "drawn 500 x 375 JPEG images")
+    return ImageSet(data, "drawn 500 x 375 JPEG images")
 
 
-def enlarge(photos: Pictures, n: int) -> Pictures:
-    """Make 12-megapixel photos: enlarged, with the grain that a sensor has and an enlargement lacks."""
+def enlarge(photos: ImageSet, n: int) -> ImageSet:
+    """Make 12-megapixel photos: enlarged, with added grain, because a smooth image decodes faster than a photo."""
     rng = np.random.default_rng(12)
     grain = rng.normal(0, 5, (3000, 4000, 1)).astype(np.int8)
     data = []
-    for picture in islice(cycle(photos.data), n):
-        image = Image.open(io.BytesIO(picture)).convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC)
+    for encoded in islice(cycle(photos.data), n):
+        image = Image.open(io.BytesIO(encoded)).convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC)
         noisy = np.asarray(image).astype(np.int16) + np.roll(grain, int(rng.integers(4000)), axis=1)
         data.append(encode(Image.fromarray(to_bytes(noisy)), "JPEG", quality=90))
-    return Pictures(data, "pictures enlarged to 4000 x 3000 with grain, JPEG quality 90")
+    return ImageSet(data, "images enlarged to 4000 x 3000 with grain, JPEG quality 90")
 
 
-def make_thumbnails(photos: Pictures) -> Pictures:
-    images = (Image.open(io.BytesIO(picture)).convert("RGB") for picture in photos.data)
+def make_thumbnails(photos: ImageSet) -> ImageSet:
+    images = (Image.open(io.BytesIO(encoded)).convert("RGB") for encoded in photos.data)
     data = [encode(ImageOps.fit(image, (200, 200)), "JPEG", quality=85) for image in images]
-    return Pictures(data, "thumbnails of 200 x 200, JPEG quality 85")
+    return ImageSet(data, "thumbnails of 200 x 200, JPEG quality 85")
 
 
-def make_pngs(photos: Pictures) -> Pictures:
-    return Pictures([encode(Image.open(io.BytesIO(picture)), "PNG") for picture in photos.data], "PNG pictures")
+def make_pngs(photos: ImageSet) -> ImageSet:
+    return ImageSet([encode(Image.open(io.BytesIO(encoded)), "PNG") for encoded in photos.data], "PNG images")
 
 
 def to_bytes(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Which radius: how far edited copies of photos lie from their originals, and how near unrelated photos come.
+"""Distances of edited copies from their originals and of unrelated photos, to choose a radius by.
 
 python benchmarks/radius.py FOLDER --update-docs
 """
@@ -61,7 +61,7 @@ EDITS: dict[str, Callable[[Image.Image], bytes]] = {
 def main() -> None:
     """Measure, print, and with ``--update-docs`` write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="any folder of images; drawn ones where none is given")
+    parser.add_argument("folder", nargs="?", type=Path, help="any folder of images; drawn ones if none is given")
     parser.add_argument("--update-docs", action="store_true")
     arguments = parser.parse_args()
     photos = read_folder(arguments.folder) if arguments.folder else draw_photos(100)
@@ -84,8 +84,8 @@ def main() -> None:
         replace_between(PAGE, "radius", text)
 
 
-def _hash(pictures: list[bytes]) -> pl.DataFrame:
-    return imgmatch_df.visual_hash(pl.DataFrame({"url": pictures}), on_error="raise").drop("url")
+def _hash(images: list[bytes]) -> pl.DataFrame:
+    return imgmatch_df.visual_hash(pl.DataFrame({"url": images}), on_error="raise").drop("url")
 
 
 def _spread(distances: pl.Series) -> str:

@@ -1,4 +1,5 @@
--- What wrk sends and reports: each connection sends the prepared bodies in turn, and the end is one line of JSON.
+-- The requests and the report of wrk: each connection sends the prepared bodies in turn, and the report is one line of
+-- JSON.
 -- wrk ... -s serving.lua URL -- FOLDER N_BODIES TOKEN
 local requests = {}
 local next_one = 0

@@ -1,4 +1,4 @@
-"""`imgmatch serve` under load: how near to the speed of the same hashing called directly, and how long requests take.
+"""`imgmatch serve` under load: its speed as a share of direct hashing, and the time of requests.
 
     python benchmarks/serving.py FOLDER [--quick] [--only photos|store] [--update-docs]
 
@@ -52,7 +52,7 @@ PACKAGES = ("imgmatch-df", "polars", "duckdb", "uvicorn", "starlette", "pydantic
 # Workers and connections.
 LOADS = ((1, 1), (1, 16), (1, 256), (2, 16), (2, 256))
 IN_DOCS = ("workers", "connections", "requests a second", "of direct, base64", "p50, ms", "p99, ms", "failed")
-N_DIRECT = 400  # pictures in a round of direct hashing
+N_DIRECT = 400  # images in a round of direct hashing
 TOKEN = secrets.token_urlsafe()
 STORE_CONNECTIONS = (1, 16, 64)
 N_BODIES = 2000  # different requests for stored URLs
@@ -91,7 +91,7 @@ CONTENDERS = {
 
 
 class Load(NamedTuple):
-    """What one run of wrk found."""
+    """The results of one run of wrk."""
 
     rate: float
     n_requests: int
@@ -99,13 +99,13 @@ class Load(NamedTuple):
     p50_ms: float
     p90_ms: float
     p99_ms: float
-    cpu_ms: float  # of a request: processor time of the service
+    cpu_ms: float  # processor time of the service, per request
     wrk_cpu_ms: float
 
 
 @contextmanager
 def service(*options: str) -> Iterator[tuple[int, int]]:
-    """Run `imgmatch serve`; give its port and process id once it is ready."""
+    """Run `imgmatch serve`; yield its port and process id when it is ready."""
     program = ["-c", "from imgmatch_df.cli import main; main()", "serve", "--port", "0", *options]
     with _running(program) as found:
         yield found
@@ -123,7 +123,7 @@ def _running(program: list[str]) -> Iterator[tuple[int, int]]:
     try:
         port = next(json.loads(line)["port"] for line in process.stderr if '"listening"' in line)
         log = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
-        while not _answers(f"http://127.0.0.1:{port}/ready"):
+        while not _responds(f"http://127.0.0.1:{port}/ready"):
             time.sleep(0.1)
         yield port, process.pid
     finally:
@@ -132,7 +132,7 @@ def _running(program: list[str]) -> Iterator[tuple[int, int]]:
         log.wait(10)
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5):
             return True
@@ -141,15 +141,15 @@ def _answers(url: str) -> bool:
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Send a body back: the least that a service of this kind does."""
+    """Send a body back: the minimum work of such a service."""
     parts, is_open = [], scope["path"] != "/ready"
     while is_open:
         message = await receive()
         parts.append(message["body"])
         is_open = message.get("more_body", False)
     body = b"".join(parts)
-    head = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
-    await send(head)
+    start = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]}
+    await send(start)
     await send({"type": "http.response.body", "body": body})
 
 
@@ -157,7 +157,7 @@ def serve_echo() -> None:
     """Run `echo` in the server that `imgmatch serve` runs in."""
     import uvicorn
 
-    # With the protocol named, as asyncio sends small answers at once only where it is.
+    # With the protocol set, because asyncio disables Nagle's algorithm only for such sockets.
     listener = socket.socket(proto=socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(2048)
@@ -182,14 +182,14 @@ def put_load(port: int, pid: int, bodies: Path, n_bodies: int, n_connections: in
         text=True,
         check=True,
     )
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    latencies = [told[f"p{share}_ms"] for share in (50, 90, 99)]
-    costs = [1000 * one / told["requests"] for one in (cpu_s(pid) - cpu, _children_cpu_s() - wrk_cpu)]
-    return Load(told["requests"] / told["seconds"], told["requests"], told["failed"], *latencies, *costs)
+    report = json.loads(done.stdout.strip().splitlines()[-1])
+    latencies = [report[f"p{share}_ms"] for share in (50, 90, 99)]
+    costs = [1000 * one / report["requests"] for one in (cpu_s(pid) - cpu, _children_cpu_s() - wrk_cpu)]
+    return Load(report["requests"] / report["seconds"], report["requests"], report["failed"], *latencies, *costs)
 
 
 def _children_cpu_s() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of those that have ended: wrk
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of ended processes: wrk
     return used.ru_utime + used.ru_stime
 
 
@@ -213,11 +213,11 @@ def speed_section(
         (bodies / f"{number:06}.json").write_text(json.dumps(body))
     direct = {name: arena.worker(name, cpus) for name in CONTENDERS}
     for worker in direct.values():
-        worker.ask("start", str(data_file))
+        worker.request("start", str(data_file))
     rates: dict[str, list[float]] = {name: [] for name in CONTENDERS}
 
     def direct_rates() -> dict[str, float]:
-        found = {name: N_DIRECT / float(worker.ask("round")) for name, worker in direct.items()}
+        found = {name: N_DIRECT / float(worker.request("round")) for name, worker in direct.items()}
         for name, rate in found.items():
             rates[name].append(rate)
         return found
@@ -307,7 +307,7 @@ def write_store(path: Path, n_rows: int) -> None:
 
 
 def keep_writing(path: str, first: str) -> None:
-    """Commit a row to a store again and again, until killed; fails as soon as it is refused."""
+    """Commit rows to a store until killed; an error ends the process."""
     import duckdb
 
     for number in range(int(first), 1 << 30):
@@ -319,7 +319,7 @@ def keep_writing(path: str, first: str) -> None:
 
 
 def time_lookups(path: str) -> None:
-    """Print what a look-up costs inside of the service, and what the rows take, as JSON."""
+    """Print the time of a look-up inside the service and the memory of the rows, as JSON."""
     import numpy as np
 
     from imgmatch_df.server.store_lookup import StoredRows
@@ -349,8 +349,8 @@ def store_section(folder: Path, n_rows: int, n_rounds: int, seconds: int) -> str
         record = {"_url": stored_url(number * n_rows // N_BODIES)}
         (bodies / f"{number:06}.json").write_text(json.dumps({"records": [record]}))
     script = [sys.executable, __file__]
-    told = subprocess.run([*script, "--lookups", str(store)], capture_output=True, text=True, check=True)
-    inside = json.loads(told.stdout)
+    done = subprocess.run([*script, "--lookups", str(store)], capture_output=True, text=True, check=True)
+    inside = json.loads(done.stdout)
     rows = []
     with service("--store", str(store)) as (port, pid):
 
@@ -367,7 +367,7 @@ def store_section(folder: Path, n_rows: int, n_rounds: int, seconds: int) -> str
             put_loads(", while another process writes it", STORE_CONNECTIONS[1])
         finally:
             if writer.poll() is not None:
-                raise RuntimeError("the writer has been refused")
+                raise RuntimeError("the writer has failed")
             writer.kill()
             writer.wait()
         request = urllib.request.Request(
@@ -450,8 +450,8 @@ def main() -> None:
 
 
 def _wrk_version() -> str:
-    told = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split()
-    return told[1] if len(told) > 1 else "of unknown version"
+    words = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False).stdout.split()
+    return words[1] if len(words) > 1 else "of unknown version"
 
 
 if __name__ == "__main__":

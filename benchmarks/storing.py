@@ -1,4 +1,4 @@
-"""Stored hashes: written, read, resumed, asked in SQL, and matched with new ones, beside Parquet files of 0/1 strings.
+"""Stores of hashes: writing, reading, resuming, SQL and matches with new rows, compared with Parquet of 0/1 strings.
 
     python benchmarks/storing.py [FOLDER] [--quick] [--update-docs]
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from harness import allowed_cpus, describe_machine, markdown_table, pin, replace_between
 
 CPUS = allowed_cpus()
-pin(CPUS[:2])  # before the pools of threads are made, which have one for each processor
+pin(CPUS[:2])  # before the thread pools are created, which have one thread per processor
 
 import duckdb  # noqa: E402
 import numpy as np  # noqa: E402
@@ -50,13 +50,13 @@ class Sizes:
     new
         Rows that are matched with it.
     paired
-        Rows whose pairs are asked for in SQL.
+        Rows whose pairs are found in SQL.
     crossed
         Rows of the cross join, of which the seconds for `paired` are extrapolated.
     files
-        Files that are listed and asked for size and time.
+        Files that are listed with size and time.
     rounds
-        Times that everything is measured; the fastest counts.
+        Number of rounds; the fastest counts.
     """
 
     stored: int = 1_000_000
@@ -72,7 +72,7 @@ QUICK = Sizes(stored=100_000, new=1_000, paired=20_000, crossed=5_000, files=5_0
 
 @dataclass(frozen=True)
 class Aim:
-    """The most seconds that something may take, and what it took."""
+    """The maximum time of a task, and the measured time, in seconds."""
 
     what: str
     limit_s: float
@@ -84,21 +84,21 @@ class Aim:
 
 
 def fastest(run: Callable[[], Any], n_rounds: int, prepare: Callable[[], object] = lambda: None) -> tuple[float, Any]:
-    """Return the seconds of the fastest round, and what the last one gave; `prepare` is not timed."""
+    """Return the seconds of the fastest round, and the result of the last one; `prepare` is not timed."""
     seconds = []
     for _ in range(n_rounds):
         prepare()
         start = time.perf_counter()
-        answer = run()
+        result = run()
         seconds.append(time.perf_counter() - start)
-    return min(seconds), answer
+    return min(seconds), result
 
 
 # What is stored.
 
 
 def as_frame(bmh1: U8, phash: U8, prefix: str) -> pl.DataFrame:
-    """Return hashes with paths, and with what `scan_images` and `visual_hash` say of their pictures."""
+    """Return hashes with paths and the other columns of `scan_images` and `visual_hash`."""
     n = len(phash)
     rng = np.random.default_rng(7)
     buffers = [None, pa.py_buffer(np.ascontiguousarray(bmh1))]
@@ -134,11 +134,11 @@ class Hashes:
     new: pl.DataFrame
 
     @classmethod
-    def make(cls, sizes: Sizes, pictures: Path | None) -> "Hashes":
+    def make(cls, sizes: Sizes, folder: Path | None) -> "Hashes":
         say("making hashes")
         n, n_known = sizes.stored + sizes.new, sizes.new // 2
-        # Two draws of one kind: what is new and not a copy is none of the stored ones.
-        bmh1 = drawn_bmh1(n) if pictures is None else crop_bmh1(pictures, n)
+        # New rows are later rows of the same draw: those that are not copies are not stored.
+        bmh1 = drawn_bmh1(n) if folder is None else crop_bmh1(folder, n)
         drawn = {"bmh1": bmh1, "phash": planted_phashes(n)}
         old = {kind: hashes[: sizes.stored] for kind, hashes in drawn.items()}
         known = np.random.default_rng(9).choice(sizes.stored, n_known, replace=False)
@@ -174,7 +174,7 @@ def storing_section(folder: Path, hashes: Hashes, sizes: Sizes) -> tuple[str, li
         write_s, _ = fastest(partial(write, hashes.stored, target), sizes.rounds, partial(_remove, target))
         read_s, got = fastest(partial(read, target), sizes.rounds)
         if not all(got[kind].equals(hashes.stored[kind]) for kind in KINDS):
-            raise SystemExit(f"{label}: what is read is not what was written")
+            raise SystemExit(f"{label}: the rows read differ from the rows written")
         one_s = [
             "" if label == STRINGS else duration(fastest(partial(_read_one, target, kind), sizes.rounds)[0])
             for kind in KINDS
@@ -225,7 +225,7 @@ def _remove(target: Path) -> None:
 def resume_section(
     folder: Path, targets: Sequence[Path], hashes: Hashes, sizes: Sizes
 ) -> tuple[str, list[float], list[Aim]]:
-    """Measure a run that finds everything stored and unchanged, and what the file system needs to say so."""
+    """Measure a run that finds every row stored and unchanged, and the listing of files that it needs."""
     files = hashes.stored.select("path", "size", "modified")
     rows, seconds, aims = [], [], []
     for target in targets:
@@ -246,7 +246,7 @@ def resume_section(
         path.touch()
     list_s, scanned = fastest(lambda: imgmatch_df.scan_images(folder / "files").collect(), sizes.rounds)
     scale = files.height / scanned.height
-    rows.append([f"`scan_images` of {scanned.height:,} files: list them, ask for size and time", duration(list_s)])
+    rows.append([f"`scan_images` of {scanned.height:,} files: list them, read size and time", duration(list_s)])
     if scale > 1:
         rows.append([f"the same for {files.height:,}, extrapolated linearly", f"≈ {duration(scale * list_s)}"])
     return markdown_table(["", "time"], rows), seconds, aims
@@ -267,7 +267,7 @@ def adding_section(targets: Sequence[Path], hashes: Hashes, sizes: Sizes) -> str
 
 
 def _add(target: Path, new: pl.DataFrame, number: int) -> None:
-    """Store rows whose keys no other round has."""
+    """Store rows with keys of this round alone."""
     rows = new.head(_N_ADDED).with_columns(pl.format("added{}/{}", pl.lit(number), "path").alias("path"))
     imgmatch_df.write_hashes(rows, target)
 
@@ -309,7 +309,7 @@ def match_section(
 
 
 def _checked_pairs(hashes: Hashes, kind: str, radius: int, n_queries: int = 40) -> pl.DataFrame:
-    """Return the pairs of some new rows, every stored row looked at. Queries without a pair are not in it."""
+    """Return the pairs of some new rows, found by a scan of all stored rows."""
     stored = packed(hashes.stored[kind])
     found = []
     for query in np.linspace(0, hashes.new.height // 2, n_queries, endpoint=False).astype(int):
@@ -334,7 +334,7 @@ def sql_section(target: Path, hashes: Hashes, sizes: Sizes) -> tuple[str, list[l
             say(f"SQL rank_images: {kind}")
             query = hashes.new[kind][0]
             sql = "SELECT source, distance FROM rank_images(?, 10)"
-            sql_s, ranked = fastest(partial(_ask, db, sql, query), sizes.rounds)
+            sql_s, ranked = fastest(partial(_query, db, sql, query), sizes.rounds)
             python_s, expected = fastest(partial(_rank_in_python, target, query, kind), sizes.rounds)
             wrong = "" if ranked.equals(expected) else ", WRONG ROWS"
             what = f"`rank_images`, {kind}, nearest 10 of {stored.height:,}"
@@ -345,10 +345,10 @@ def sql_section(target: Path, hashes: Hashes, sizes: Sizes) -> tuple[str, list[l
         with duckdb.connect(target, read_only=True) as db:
             _use_rows(db, stored, sizes.paired)
             sql = f"FROM near_duplicates({radius}, '{kind}', tbl := 'first_rows')"
-            sql_s, pairs = fastest(partial(_ask, db, sql), sizes.rounds)
+            sql_s, pairs = fastest(partial(_query, db, sql), sizes.rounds)
             _use_rows(db, stored, sizes.crossed)
             cross_s, crossed = fastest(partial(_cross_join, db, kind, radius), 1)
-            fewer = _ask(db, sql)
+            fewer = _query(db, sql)
         python_s, expected = fastest(
             partial(imgmatch_df.near_duplicates, stored.head(sizes.paired), radius, kind, id="path"), sizes.rounds
         )
@@ -361,7 +361,7 @@ def sql_section(target: Path, hashes: Hashes, sizes: Sizes) -> tuple[str, list[l
     return markdown_table(["", "SQL", "Python", "SQL, as a cross join"], rows), short
 
 
-def _ask(db: "DuckDBPyConnection", sql: str, *values: object) -> pl.DataFrame:
+def _query(db: "DuckDBPyConnection", sql: str, *values: object) -> pl.DataFrame:
     return db.sql(sql, params=list(values)).pl()
 
 
@@ -379,7 +379,7 @@ def _use_rows(db: "DuckDBPyConnection", stored: pl.DataFrame, n: int) -> None:
 
 
 def _cross_join(db: "DuckDBPyConnection", kind: str, radius: int) -> int:
-    """Count the pairs as everyone does who has no macros. Bit strings are made once, not for each pair."""
+    """Count the pairs without macros. Bit strings are made once, not for each pair."""
     word = "phash" if kind == "phash" else "bmh1::BIT"
     ((n_pairs,),) = db.execute(
         f"WITH words AS MATERIALIZED (SELECT rowid AS row, {word} AS word FROM first_rows) "
@@ -414,7 +414,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows: under a minute, rough")
     parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
-    parser.add_argument("folder", nargs="?", type=Path, help="pictures whose crops make the bmh1; else drawn in code")
+    parser.add_argument("folder", nargs="?", type=Path, help="images whose crops make the bmh1; else drawn in code")
     arguments = parser.parse_args()
     sizes = QUICK if arguments.quick else Sizes()
     hashes = Hashes.make(sizes, arguments.folder)
@@ -427,18 +427,18 @@ def main() -> None:
         storing, targets = storing_section(folder, hashes, sizes)
         resuming, resume_s, resume_aims = resume_section(folder, targets, hashes, sizes)
         matching, match_s, match_aims = match_section(targets[:2], hashes, sizes)
-        asking, asked = sql_section(targets[0], hashes, sizes)
+        sql, of_sql = sql_section(targets[0], hashes, sizes)
         adding = adding_section(targets, hashes, sizes)
     say("done")
     machine = describe_machine(len(CPUS), PACKAGES)
-    what = "drawn in code" if arguments.folder is None else "of crops of the pictures of a folder"
+    what = "drawn in code" if arguments.folder is None else "of crops of the images of a folder"
     note = f"bmh1 {what}. Files in the page cache, fastest of {sizes.rounds} rounds, two threads. {machine}"
     sections = {
         "Aims": markdown_table(["", "aim", "got", ""], [aim.row() for aim in (*resume_aims, *match_aims)]),
         "Writing and reading": storing,
         "Resuming": resuming,
         "New against stored": matching,
-        "SQL": asking,
+        "SQL": sql,
         "Adding": adding,
     }
     details = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items()) + f"\n\n{note}"
@@ -449,7 +449,7 @@ def main() -> None:
         in_python = {again: resume_s[0]}
         in_python |= {f"{what}, {kind} within {radius}": took_s for (kind, radius), took_s in match_s.items()}
         rows = [[name, "", duration(took_s), ""] for name, took_s in in_python.items()]
-        short = markdown_table(["a store in DuckDB", "SQL", "Python", "SQL, as a cross join"], [*rows, *asked])
+        short = markdown_table(["a store in DuckDB", "SQL", "Python", "SQL, as a cross join"], [*rows, *of_sql])
         replace_between(ROOT / "docs" / "benchmarks.md", "storing", f"{storing}\n\n{short}\n\n{note}")
         replace_between(ROOT / "benchmarks" / "README.md", "storing-more", details)
 

@@ -1,4 +1,4 @@
--- Hashes: their distance, and the documented 0/1 strings.
+-- Distances of hashes, and conversion from and to the documented 0/1 strings.
 --
 -- A phash is a whole number of 64 bits: a UBIGINT here, and elsewhere often a BIGINT, HUGEINT or DECIMAL. A negative
 -- number stands for the same 64 bits (two's complement), as Postgres and Spark store them. A bmh1 is a BLOB of 121
@@ -8,19 +8,19 @@
 --                               is NULL. An error for hashes of two kinds, or BLOBs of two widths.
 --   to_bits(hash)               VARCHAR: the documented string of 64 or 968 characters 0 and 1, each byte most
 --                               significant bit first.
---   from_bits(bits, hash_type)  UBIGINT for 'phash', BLOB for 'bmh1': the hash that such a string stands for. An error
---                               for any other string.
+--   from_bits(bits, hash_type)  UBIGINT for 'phash', BLOB for 'bmh1': the hash of such a string. An error for any other
+--                               string.
 --
 --   SELECT hamming(a.bmh1, b.bmh1) FROM hashes a, hashes b WHERE a.source = 'one.jpg' AND b.source = 'two.jpg';
 --   SELECT to_bits(phash) FROM hashes;
 --   SELECT ('0x' || hex)::UBIGINT AS phash FROM 'blocklist.csv';    -- hexadecimal: from_hex(hex) for bmh1
 --
--- The macros of all files here look for each other, and for tables, where the shell looks: open the file itself, or USE
--- it where it is attached. Reading a file of macros again changes nothing. DuckDB 1.5 or later; CASE, because 1.5 does
--- not know the function that 2.0 stores for if().
+-- Macros find each other and their tables in the current database and schema: open the file itself, or USE it if it is
+-- attached. To read a file of macros again changes nothing. DuckDB 1.5 or later. The macros use CASE, because 1.5 does
+-- not have the function that 2.0 stores for if().
 
--- The hash kinds, which everything below derives from. In a store, the lines between the two marks
--- name all kinds of the program that wrote it.
+-- The hash kinds. All macros below derive from them. In a store, the lines between the two marks name all kinds of the
+-- program that wrote it.
 -- hash kinds: begin
 CREATE OR REPLACE MACRO imgmatch_hash_types() AS
     ['bmh1', 'phash'];
@@ -51,8 +51,8 @@ CREATE OR REPLACE MACRO imgmatch_not_text(hash) AS error(format(
     'a hash is a number (phash) or a BLOB (bmh1), got the text {:.80}. Hint: from_bits(bits, hash_type) reads 0 and 1, '
     '(''0x'' || hex)::UBIGINT and from_hex(hex) read hexadecimal, decimal::HUGEINT reads decimal.', hash));
 
--- Hashes as the words that DuckDB computes with: & and xor and bit_count take UBIGINT and BIT alike. The overload is
--- chosen by the type of the column while the query is bound.
+-- Hashes as UBIGINT or BIT, because &, xor and bit_count take both. DuckDB chooses the overload by the type of the
+-- column when it binds the query.
 CREATE OR REPLACE MACRO imgmatch_words
     (hash UBIGINT) AS hash,
     (hash BIGINT) AS CASE
@@ -75,8 +75,8 @@ CREATE OR REPLACE MACRO imgmatch_words
         WHEN hash IS NOT NULL THEN imgmatch_not_64_bits(hash)
     END,
     (hash DOUBLE) AS CASE WHEN hash IS NOT NULL THEN error(format(
-        'a phash is a whole number of 64 bits, but this one is a DOUBLE, which has lost some of them: {}. Hint: read '
-        'the column as HUGEINT.', hash::VARCHAR))::UBIGINT END,
+        'a phash is a whole number of 64 bits, got the DOUBLE {}, which has 53 bits. Hint: read the '
+        'column as HUGEINT.', hash::VARCHAR))::UBIGINT END,
     (hash BLOB) AS CASE
         WHEN imgmatch_is_hash_width(octet_length(hash)) THEN hash::BIT
         WHEN hash IS NOT NULL THEN error(format('{}, got {} bytes', imgmatch_width_text(), octet_length(hash)))
@@ -84,8 +84,8 @@ CREATE OR REPLACE MACRO imgmatch_words
     (hash VARCHAR) AS CASE WHEN hash IS NOT NULL THEN imgmatch_not_text(hash)::UBIGINT END,
     (hash "NULL") AS NULL::UBIGINT;
 
--- Hashes as they are compared with one of their kind. Not as a BIT: the cast of both sides at once takes a fifth less
--- time (1,000,000 bmh1: 240 ms against 280).
+-- Hashes for a comparison with one hash of their kind. Not as BIT: the cast of both sides in one expression is faster
+-- (1,000,000 bmh1: 240 ms against 280).
 CREATE OR REPLACE MACRO imgmatch_comparable
     (hash UBIGINT) AS hash,
     (hash BIGINT) AS imgmatch_words(hash),
@@ -97,7 +97,7 @@ CREATE OR REPLACE MACRO imgmatch_comparable
     (hash VARCHAR) AS imgmatch_not_text(hash),
     (hash "NULL") AS NULL;
 
--- Two numbers of two types meet as HUGEINT. The first overloads are the fast ones.
+-- Two numbers of different types are compared as HUGEINT. The first overloads are the fast ones.
 CREATE OR REPLACE MACRO hamming
     (a UBIGINT, b UBIGINT) AS bit_count(xor(a, b))::USMALLINT,
     (a BIGINT, b BIGINT) AS bit_count(xor(a, b))::USMALLINT,
@@ -140,7 +140,7 @@ CREATE OR REPLACE MACRO imgmatch_check_hash_type(hash_type) AS CASE
         imgmatch_hash_types_text(), coalesce('''' || hash_type::VARCHAR || '''', 'NULL')))
 END;
 
--- The field of a struct is chosen while the query is bound, so that each kind keeps its type.
+-- DuckDB chooses the field of the struct when it binds the query, so that each kind keeps its type.
 CREATE OR REPLACE MACRO from_bits(bits, hash_type) AS struct_extract({
     'number': CASE WHEN imgmatch_hash_form(hash_type::VARCHAR) = 'number'
         THEN imgmatch_check_bits(bits, imgmatch_n_chars(hash_type::VARCHAR))::BIT::UBIGINT
@@ -151,12 +151,12 @@ CREATE OR REPLACE MACRO from_bits(bits, hash_type) AS struct_extract({
     'other': imgmatch_check_hash_type(hash_type)
 }, imgmatch_hash_form(hash_type::VARCHAR));
 
--- Whether a column of this name stands behind all others: a hash, or the column that keeps a list of them from being
--- empty.
+-- Whether a column of this name comes after all others: a hash, or imgmatch_none, without which a list of hash columns
+-- could be empty.
 CREATE OR REPLACE MACRO imgmatch_is_last(name) AS
     name = 'imgmatch_none' OR list_contains(imgmatch_hash_types(), name);
 
--- The one column of a name, whatever its case; the last one of the table where there is none.
+-- The column of a name, in any case, as a list of one name; the last column of the table if there is none.
 CREATE OR REPLACE MACRO imgmatch_one(names, wanted) AS
     list_concat(list_filter(names, lambda name: lower(name) = lower(wanted)), names[-1:])[:1];
 
@@ -165,9 +165,9 @@ CREATE OR REPLACE MACRO imgmatch_hash_column(names, hash_type) AS
         WHEN list_contains(imgmatch_hash_types(), hash_type::VARCHAR) THEN hash_type::VARCHAR ELSE names[-1]
     END);
 
--- What makes a call on a table wrong: one row, zero 0, or an error.
--- hash_columns, id_columns and taken_columns have no rows; their types tell what columns there are, and how they are
--- written. Nothing tells so before the query is bound: a lambda of COLUMNS may not raise an error.
+-- The check of a call on a table: one row, zero 0, or an error.
+-- hash_columns, id_columns and taken_columns have no rows. Their types show which columns exist, and in which case they
+-- are written. They are checked when the query runs, because a lambda of COLUMNS must not raise an error.
 CREATE OR REPLACE MACRO imgmatch_check_call(verb, hash_type, tbl, id, taken) AS TABLE
     WITH imgmatch_fields AS (SELECT *, NULL AS imgmatch_none FROM query_table(tbl) LIMIT 0),
     hash_columns AS (
@@ -191,18 +191,19 @@ CREATE OR REPLACE MACRO imgmatch_check_call(verb, hash_type, tbl, id, taken) AS 
     SELECT CASE
         WHEN imgmatch_check_hash_type(hash_type) IS NULL THEN NULL
         WHEN hash_fields = none THEN error(format(
-            '{}: no column {} in the table, which has {:.300}. Hint: name another table with tbl, or take the other '
-            'kind of hash.', verb, hash_type, fields))
+            '{}: no column {} in the table, which has {:.300}. Hint: pass another table as tbl, or another '
+            'hash_type.', verb, hash_type, fields))
         WHEN id IS NOT NULL AND id_fields = none THEN error(format(
-            '{}: no column {} in the table, which has {:.300}. Hint: id := NULL names the rows by number.',
+            '{}: no column {} in the table, which has {:.300}. Hint: pass the column of keys as id, '
+            'or id := NULL for row numbers.',
             verb, id, fields))
         WHEN taken_fields <> none THEN error(format(
-            '{}: the table has columns of names that the result adds: {}. Hint: give it a view that renames them.',
+            '{}: the table has columns with names of the result: {}. Hint: pass a view that renames them as tbl.',
             verb, taken_fields[8:-24]))
         ELSE 0
     END AS zero
     FROM found;
 
-COMMENT ON MACRO hamming IS 'hamming(a, b): bits in which two hashes of one kind differ, phash or bmh1';
+COMMENT ON MACRO hamming IS 'hamming(a, b): number of bits in which two hashes of one kind differ';
 COMMENT ON MACRO to_bits IS 'to_bits(hash): the documented string of 0 and 1 of a hash';
 COMMENT ON MACRO from_bits IS 'from_bits(bits, hash_type): the hash of a documented string of 0 and 1';

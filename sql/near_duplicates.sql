@@ -2,12 +2,12 @@
 --
 --   near_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source', max_pairs := 100000000)
 --
---   radius     the largest Hamming distance, in bits, inclusive: 0 to 64 for phash, 0 to 961 for bmh1
---   hash_type  the column of hashes: 'phash' (UBIGINT; of BIGINT, HUGEINT, DECIMAL the same 64 bits) or 'bmh1' (BLOB);
---              rows where it is NULL are in no pair
+--   radius     the maximum Hamming distance, in bits, inclusive: 0 to 64 for phash, 0 to 961 for bmh1
+--   hash_type  the column of hashes: 'phash' (UBIGINT, or the same 64 bits as BIGINT, HUGEINT or DECIMAL) or 'bmh1'
+--              (BLOB). Rows where it is NULL are in no pair.
 --   tbl        any table, view, common table expression or file that has the column, by name
---   id         the column whose values name the rows, in a store its key; NULL names them by row number, from 0
---   max_pairs  the largest number of pairs to make; more are an error, before they fill the memory
+--   id         the column whose values identify the rows, in a store its key. NULL: row numbers, from 0
+--   max_pairs  the maximum number of pairs. More are an error, before they fill the memory
 --
 -- Columns: left_id, right_id (the left row is the one that comes first), distance USMALLINT (bits). Sorted by the row
 -- numbers of left, then right; rows are numbered as the table gives them.
@@ -15,8 +15,9 @@
 --   FROM near_duplicates(24);
 --   FROM near_duplicates(4, 'phash', tbl := 'photos.parquet', id := 'path');
 --
--- Equal hashes are compared once. The distinct ones meet in bands (Norouzi, Punjani, Fleet, Fast Search in Hamming
--- Space with Multi-Index Hashing, CVPR 2012): of two hashes within the radius, one band of bits is equal, or nearly so.
+-- Equal hashes are compared once. Distinct hashes are compared if they agree in a band of bits: two hashes within the
+-- radius are equal, or nearly equal, in at least one band (Norouzi, Punjani, Fleet, Fast Search in Hamming Space with
+-- Multi-Index Hashing, CVPR 2012).
 
 CREATE OR REPLACE MACRO imgmatch_n_bits
     (words UBIGINT) AS 64,
@@ -26,7 +27,7 @@ CREATE OR REPLACE MACRO imgmatch_mask
     (words UBIGINT, mask_text) AS mask_text::BIT::UBIGINT,
     (words BIT, mask_text) AS mask_text::BIT;
 
--- What two hashes share that meet in a band. Only 64-bit words are flipped.
+-- The key of a hash in a band: rows with equal keys are compared. Only 64-bit hashes are flipped.
 CREATE OR REPLACE MACRO imgmatch_key
     (band, words UBIGINT, mask, flip) AS hash(band, xor(words & mask, flip)),
     (band, words BIT, mask, flip) AS hash(band, words & mask);
@@ -38,16 +39,16 @@ CREATE OR REPLACE MACRO imgmatch_check_radius(radius, max_radius) AS CASE
         max_radius, coalesce(radius::VARCHAR, 'NULL'), imgmatch_near_text()))
 END;
 
--- As imgmatch_check_call, for a verb that has a radius.
+-- As imgmatch_check_call, for a verb with a radius.
 CREATE OR REPLACE MACRO imgmatch_check_verb(verb, radius, hash_type, tbl, id, taken) AS TABLE
     SELECT CASE WHEN zero = 0 THEN
         imgmatch_check_radius(radius, imgmatch_max_radius(hash_type::VARCHAR)) * 0
     END AS zero
     FROM imgmatch_check_call(verb, hash_type, tbl, id, taken);
 
--- How many bands find all pairs soonest; NULL is a scan, one band of no bits, in which all hashes meet. Measured on
--- 200,000 rows: three bands of 21 bits win for phash from radius 2 to 8 (8: 1.8 s, nine bands without flips 15 s); on
--- 20,000 bmh1 of photo crops within 96 bits, bands take 16 s and the scan 34 s.
+-- The number of bands that finds all pairs fastest. NULL is a scan: one band without bits, in which all hashes are
+-- equal. Measured: three bands of 21 bits are fastest for 200,000 phashes from radius 2 to 8 (8: 1.8 s, nine bands
+-- without flips 15 s). For 20,000 bmh1 of photo crops within 96 bits, bands take 16 s and the scan 34 s.
 CREATE OR REPLACE MACRO imgmatch_n_bands
     (words UBIGINT, radius) AS CASE
         WHEN imgmatch_check_radius(radius, imgmatch_max_radius_of_bits(64)) <= 8 THEN least(radius + 1, 3)
@@ -57,9 +58,9 @@ CREATE OR REPLACE MACRO imgmatch_n_bands
         WHEN imgmatch_check_radius(radius, imgmatch_max_radius_of_bits(bit_length(words))) <= 96 THEN radius + 1
     END;
 
--- The rows of a table that have a hash: row UINTEGER (from 0), words, key. Here and below, a table is read before any
--- common table expression could hide it whose name a table may have. An absent column is that of no hash, or of row
--- numbers: imgmatch_check_call says so.
+-- The rows of a table that have a hash: row UINTEGER (from 0), words, key. Here and below, the table is read outside of
+-- common table expressions whose names it may have, because they would hide it. If a column does not exist, another one
+-- is read in its place, and imgmatch_check_call raises the error.
 CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id) AS TABLE
     WITH numbered AS (
         SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row, NULL AS imgmatch_none FROM query_table(tbl)
@@ -75,15 +76,16 @@ CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id) AS TABLE
     FROM hashed WHERE words IS NOT NULL;
 
 -- The bands of a plan and their flips: band, flip UBIGINT, mask (0/1 string). Two hashes within the radius differ in
--- some band by one of its flips.
+-- at least one band by exactly one of its flips.
 CREATE OR REPLACE MACRO imgmatch_probes(plan) AS TABLE
     WITH RECURSIVE bands AS (
         SELECT
             band,
             n_bits,
-            -- Neighbouring bits of a bmh1 say the same and would make huge buckets, and so would any stride near the
-            -- width of its picture. Multiples of the inverse plastic number, modulo 1, spread the bits of a band: 0.7
-            -- million candidates on 200,000 photo crops within 16, slices make 3,356 million, strides 2.4 million.
+            -- Neighbouring bits of a bmh1 are correlated and would make huge buckets. So would bits at a stride near
+            -- 31, the width of its image. Multiples of the inverse plastic number, modulo 1, spread the bits of a band.
+            -- On 200,000 photo crops within 16 bits they make 0.7 million candidates, slices 3,356 million, strides 2.4
+            -- million.
             list_filter(range(n_bits), lambda bit: floor(bit * 0.7548776662466927 % 1 * n_bands) = band) AS positions,
             (n_differing + n_bands - band) // n_bands - 1 AS n_flips
         FROM query_table(plan), LATERAL (SELECT unnest(range(coalesce(n_bands, 1)::BIGINT)) AS band)
@@ -117,9 +119,9 @@ CREATE OR REPLACE MACRO imgmatch_pairs(radius, hashed) AS TABLE
         SELECT row, words, imgmatch_key(band, words, mask, flip) AS key
         FROM query_table(hashed), (FROM probes WHERE flip = 0)
     ),
-    asked AS (SELECT row, words, imgmatch_key(band, words, mask, flip) AS key FROM query_table(hashed), probes)
+    probed AS (SELECT row, words, imgmatch_key(band, words, mask, flip) AS key FROM query_table(hashed), probes)
     SELECT DISTINCT l.row AS left_row, r.row AS right_row, bit_count(xor(l.words, r.words))::USMALLINT AS distance
-    FROM asked AS l JOIN stored AS r USING (key)
+    FROM probed AS l JOIN stored AS r USING (key)
     WHERE l.row < r.row AND bit_count(xor(l.words, r.words)) <= coalesce(radius, 0);
 
 CREATE OR REPLACE MACRO near_duplicates(

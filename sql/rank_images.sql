@@ -2,14 +2,14 @@
 --
 --   rank_images(query, k := NULL, tbl := 'hashes', hash_type := NULL)
 --
---   query      the hash to rank by: a BLOB or a number (a negative one stands for the same 64 bits). NULL, as of a row
---              that is not there, ranks nothing: no rows.
---   k          the largest number of rows; NULL is all
+--   query      the hash to rank by: a BLOB or a number (a negative one stands for the same 64 bits). NULL, such as
+--              the hash of a row that does not exist, gives no rows.
+--   k          the maximum number of rows; NULL is all
 --   tbl        any table, view, common table expression or file that has the column, by name
 --   hash_type  the kind of hash that the query is; NULL is bmh1 for a BLOB, phash for a number
 --
 -- Columns: rank UINTEGER (1 is the nearest), distance USMALLINT (bits), and those of the table, hashes last. Ties keep
--- the order of the rows; rows whose hash is NULL come last, with NULL for both. An error where the table has columns of
+-- the order of the rows; rows whose hash is NULL come last, with NULL for both. An error if the table has columns of
 -- these names.
 --
 --   FROM rank_images((SELECT bmh1 FROM hashes WHERE source = 'one.jpg'), 10);
@@ -21,9 +21,10 @@ CREATE OR REPLACE MACRO imgmatch_ranked(query, hash_type, k, tbl) AS TABLE
     WITH imgmatch_checked AS MATERIALIZED (
         FROM imgmatch_check_call('rank_images', hash_type, tbl, NULL, ['distance', 'rank'])
     ),
-    imgmatch_asked AS MATERIALIZED (SELECT query AS imgmatch_query),
+    imgmatch_queried AS MATERIALIZED (SELECT query AS imgmatch_query),
     imgmatch_numbered AS (
-        -- An absent column of hashes has the type of the query until imgmatch_checked says so.
+        -- If there is no column of hashes, imgmatch_none is read in its place, so it has the type of the query, and
+        -- imgmatch_checked raises the error.
         SELECT *, (row_number() OVER ())::UINTEGER AS imgmatch_row, CASE WHEN false THEN query END AS imgmatch_none
         FROM query_table(tbl)
     ),
@@ -37,11 +38,11 @@ CREATE OR REPLACE MACRO imgmatch_ranked(query, hash_type, k, tbl) AS TABLE
         SELECT
             hamming(
                 imgmatch_comparable(COLUMNS(imgmatch_hash_column((*), hash_type))),
-                (SELECT imgmatch_query FROM imgmatch_asked)
+                (SELECT imgmatch_query FROM imgmatch_queried)
             ) AS distance,
             *
         FROM named
-        WHERE (SELECT imgmatch_query FROM imgmatch_asked) IS NOT NULL
+        WHERE (SELECT imgmatch_query FROM imgmatch_queried) IS NOT NULL
     ),
     nearest AS (FROM measured ORDER BY distance NULLS LAST, imgmatch_row LIMIT k)
     SELECT
@@ -55,7 +56,7 @@ CREATE OR REPLACE MACRO imgmatch_no_query(query) AS error(format(
     'rank_images: query must be a hash, a number (phash) or a BLOB (bmh1), got {:.80}. Hint: (SELECT bmh1 FROM hashes '
     'WHERE source = ''...''), or from_bits(bits, hash_type).', query));
 
--- The overload is chosen by the type of the query while the call is bound, so that the other column need not exist.
+-- DuckDB chooses the overload by the type of the query when it binds the call, so the other hash column need not exist.
 CREATE OR REPLACE MACRO rank_images
     (query HUGEINT, k := NULL, tbl := 'hashes', hash_type := NULL) AS TABLE (
         FROM imgmatch_ranked(imgmatch_words(query), coalesce(hash_type, 'phash'), k, tbl)

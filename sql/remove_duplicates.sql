@@ -2,12 +2,12 @@
 --
 --   remove_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes')
 --
---   radius     the largest Hamming distance between two near-duplicates, in bits, inclusive
+--   radius     the maximum Hamming distance between two near-duplicates, in bits, inclusive
 --   hash_type, tbl: as for near_duplicates
 --
--- Columns: removed_records STRUCT(the table's columns)[], the other rows of the cluster in order, an empty list where
+-- Columns: removed_records STRUCT(the table's columns)[], the other rows of the cluster in order, an empty list if
 -- there are none; and those of the table, hashes last. The first row of each cluster is kept; rows come in order. Rows
--- whose hash is NULL are kept. An error where the table has a column named removed_records.
+-- whose hash is NULL are kept. An error if the table has a column named removed_records.
 --
 --   FROM remove_duplicates(24);
 --   CREATE TABLE unique_photos AS SELECT * EXCLUDE removed_records FROM remove_duplicates(4, 'phash');

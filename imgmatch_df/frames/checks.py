@@ -23,7 +23,7 @@ Frame = pl.DataFrame | pl.LazyFrame
 FrameT = TypeVar("FrameT", pl.DataFrame, pl.LazyFrame)
 
 
-class HashedRows:
+class JoinSide:
     """The rows of a frame that have a hash: their words for the kernels, and what names them."""
 
     def __init__(self, hashes: pl.Series, kind: HashKind, ids: pl.Series | None = None) -> None:
@@ -35,7 +35,7 @@ class HashedRows:
         self._ids = ids
 
     @classmethod
-    def of(cls, frame: pl.DataFrame, kind: HashKind, hash_name: str, id_column: str | None) -> "HashedRows":
+    def of(cls, frame: pl.DataFrame, kind: HashKind, hash_name: str, id_column: str | None) -> "JoinSide":
         """Return the side of a frame, by the names of its columns."""
         return cls(frame[hash_name], kind, None if id_column is None else frame[id_column])
 

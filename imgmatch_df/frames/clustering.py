@@ -29,7 +29,7 @@ from imgmatch_df.frames import deprecated
 from imgmatch_df.frames.checks import (
     Frame,
     FrameT,
-    HashedRows,
+    JoinSide,
     VerbCall,
     apply,
     check_radius,
@@ -366,7 +366,7 @@ class _Grouping:
 
         from imgmatch_df.matching import clusters, join
 
-        side = HashedRows(rows[self.hash], self.kind)
+        side = JoinSide(rows[self.hash], self.kind)
         order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side))
         with steps("clustering", shown=self.progress) as step:
             labels = join.connect(side.words, self.radius, self.kind.n_bits, progress=step)
@@ -427,7 +427,7 @@ class _Grouping:
                     "Hint: visual_hash makes width and height."
                 )
 
-    def _sizes(self, rows: pl.DataFrame, side: HashedRows) -> "list[NDArray[np.float64]]":
+    def _sizes(self, rows: pl.DataFrame, side: JoinSide) -> "list[NDArray[np.float64]]":
         if self.keep != "largest":
             return []
         columns = [rows[self.width].cast(pl.Float64) * rows[self.height].cast(pl.Float64)]

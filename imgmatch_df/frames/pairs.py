@@ -18,7 +18,7 @@ from imgmatch_df.columns import (
     ROW_DTYPE,
 )
 from imgmatch_df.frames import deprecated
-from imgmatch_df.frames.checks import Frame, FrameT, HashedRows, VerbCall, apply, check_radius, needed_columns
+from imgmatch_df.frames.checks import Frame, FrameT, JoinSide, VerbCall, apply, check_radius, needed_columns
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_positive
@@ -78,7 +78,7 @@ def explain_near_duplicates(
 
     from imgmatch_df.matching import join
 
-    return str(join.explain(HashedRows(hashes, kind).words, radius, kind.n_bits))
+    return str(join.explain(JoinSide(hashes, kind).words, radius, kind.n_bits))
 
 
 @deprecated.flag_of_other_function("explain", explain_near_duplicates)
@@ -155,7 +155,7 @@ def near_duplicates(
     def find(part: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df.matching import join
 
-        side = HashedRows.of(part, kind, hash_name, id)
+        side = JoinSide.of(part, kind, hash_name, id)
         with steps("joining", shown=progress) as step:
             pairs = join.self_join(side.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
         return pl.DataFrame(
@@ -245,7 +245,7 @@ def match(
     def find(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df.matching import join
 
-        queries, references = HashedRows.of(left, kind, hash_name, id), HashedRows.of(right, kind, kind.name, other.id)
+        queries, references = JoinSide.of(left, kind, hash_name, id), JoinSide.of(right, kind, kind.name, other.id)
         own = other.find_own(left, right)
         with steps("matching", shown=progress) as step:
             pairs = join.cross_join(

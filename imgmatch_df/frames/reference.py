@@ -7,7 +7,7 @@ import polars as pl
 
 from imgmatch_df.columns import PATH, ROW_DTYPE, SOURCE
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames.checks import Frame, HashedRows, VerbCall, check_hash_columns, needed_columns
+from imgmatch_df.frames.checks import Frame, JoinSide, VerbCall, check_hash_columns, needed_columns
 from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
@@ -172,7 +172,7 @@ def find_nearest(
     from imgmatch_df.matching import join
 
     reference_rows = reference.frame.collect()
-    query, other = HashedRows(rows[hash_name], kind), HashedRows.of(reference_rows, kind, kind.name, reference.id)
+    query, other = JoinSide(rows[hash_name], kind), JoinSide.of(reference_rows, kind, kind.name, reference.id)
     nearest = np.full(len(query.words), -1, np.int64)
     distance = np.zeros(len(query.words), np.uint16)
     every = np.arange(len(query.words)), np.arange(len(other.words))

@@ -1,1 +1,1 @@
-"""Where hashes live: DuckDB and Parquet."""
+"""Stores of hashes, in DuckDB and in Parquet, so that each image is hashed once."""

@@ -1,4 +1,4 @@
-"""The interface of stores of hashes, and the registry of their kinds."""
+"""The interface of stores and the registry of their kinds, so that a new kind needs one file."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from imgmatch_df.errors import ArgumentError, StoreError
 from imgmatch_df.options import shown
 from imgmatch_df.store.manifest import Manifest
 
-# A store as callers name it: a path, or a URI of a registered scheme.
+# A store as callers pass it: a path, or a URI of a registered scheme.
 Target: TypeAlias = str | PathLike[str]
-# A store as its kind gets it: the path of a file or folder, or the whole URI.
+# A store as its class receives it: the path of a file or folder, or the whole URI.
 Location: TypeAlias = Path | str
 
 
@@ -67,7 +67,7 @@ class HashStore(Protocol):
 
 
 class Opener(Protocol):
-    """Opens an existing store."""
+    """A function or class that opens an existing store."""
 
     def __call__(self, location: Location, /, *, write: bool = False) -> HashStore:
         """Return the open store; with `write`, be its only writer.
@@ -75,7 +75,7 @@ class Opener(Protocol):
         Raises
         ------
         MissingStoreError
-            If there is no store. (Not needed for paths: the caller has found a file or a folder.)
+            If there is no store. Not needed for paths: the caller has checked that they exist.
         RepairableError
             If a writer would repair it.
         StoreError
@@ -101,10 +101,10 @@ class StoreKind:
     open
         Opens an existing store, usually the class of the store.
     create
-        Creates an empty store, unless there is something of that name: then it raises FileExistsError or does nothing.
+        Creates an empty store. If something of that name exists, it raises FileExistsError or does nothing.
     is_store
-        Distinguishes stores from other files or folders of this name. None where all of them are stores: then the command line
-        writes a store to each output of the suffix.
+        Returns whether a file or folder of this name is a store. None if all of them are: then the command line writes
+        a store to each output of the suffix.
     """
 
     open: Opener
@@ -161,7 +161,7 @@ def is_store(target: Target) -> bool:
     try:
         kind = _kinds.get(FOLDER if path.is_dir() else name)
         return kind is not None and (kind.is_store is None or kind.is_store(path))
-    except OSError:  # the function that opens it reports the reason
+    except OSError:  # reported with its reason when the store is opened
         return name in store_suffixes()
 
 

@@ -1,4 +1,7 @@
-"""A store in one DuckDB file: the table `hashes`, and its manifest in the table `imgmatch_store`."""
+"""A store in one DuckDB file, which any DuckDB shell can query.
+
+The rows are in the table `hashes`, the manifest in the table `imgmatch_store`.
+"""
 
 import os
 import warnings
@@ -39,8 +42,8 @@ _ABOUT: Final = f"{ATTACHED}.main.imgmatch_store"
 _MACROS: Final = "macros"
 _BATCH: Final = "__imgmatch_batch"
 
-# The log is merged into the file when it reaches this size, because DuckDB keeps its content in memory too. At least
-# the size of the file, so that repeated copies of the file cost less than the writing itself.
+# The log is merged into the file above this size, because DuckDB also keeps its content in memory. For a larger file it
+# is the size of the file, up to the maximum, so that copies of the file cost less than writing the rows.
 _MIN_LOG_BYTES: Final = 1 << 28
 _MAX_LOG_BYTES: Final = 1 << 30
 _SQL_TYPES: Final[dict[pl.DataType, str]] = {
@@ -50,7 +53,7 @@ _SQL_TYPES: Final[dict[pl.DataType, str]] = {
     pl.UInt64(): "UBIGINT",
     pl.Binary(): "BLOB",
     STATUS_DTYPE: "VARCHAR",
-    MODIFIED_DTYPE: "TIMESTAMP",  # UTC without a time zone: DuckDB shows one with a zone in the zone of the reader
+    MODIFIED_DTYPE: "TIMESTAMP",  # in UTC: DuckDB would show a TIMESTAMPTZ in the time zone of the reader
 }
 _READ_ROWS: Final = 65_536
 _MAX_ENTRIES: Final = 1_000
@@ -93,7 +96,7 @@ class DuckDBStore(HashStore):
 
     @classmethod
     def create(cls, path: Location, manifest: Manifest) -> None:
-        """Create an empty store. It appears complete or not at all, and never replaces another file."""
+        """Create an empty store atomically; do nothing if the file exists."""
         path = _checked(path)
         columns = [f"{_quoted(name)} {_SQL_TYPES[dtype]}" for name, dtype in manifest.columns.items()]
         columns[0] += " NOT NULL"
@@ -111,7 +114,7 @@ class DuckDBStore(HashStore):
                 connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(about.items()))  # noqa: S608
                 _install(connection, manifest.key)
                 connection.execute(f"CHECKPOINT {ATTACHED}")
-            # The log of a deleted store: DuckDB would apply it to the new file.
+            # DuckDB would apply the log of a deleted store to the new file.
             with duckdb_errors(path):
                 log_of(path).unlink(missing_ok=True)
             publish(temporary, path, replace=False)
@@ -147,7 +150,7 @@ class DuckDBStore(HashStore):
             return pl.concat([_empty(self.manifest, columns), *self._query(sql, columns)])
 
     def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
-        """Store rows, up to `MAX_COMMIT_ROWS` in a transaction. Changed rows keep their places."""
+        """Store rows, up to `MAX_COMMIT_ROWS` in a transaction. Changed rows keep their positions."""
         for rows in new.iter_slices(MAX_COMMIT_ROWS):
             self._execute(self._insert, rows)
         for rows in changed.iter_slices(MAX_COMMIT_ROWS):
@@ -265,12 +268,11 @@ class DuckDBStore(HashStore):
         self._connection = self._reader.enter_context(reading(self.path))
         shown = repr(str(self.path))
         with duckdb_errors(self.path, opening=True):
-            if log_of(
-                self.path
-            ).exists():  # a writer may have been killed: read all metadata now, not in the first query
+            if log_of(self.path).exists():
+                # A writer may have been killed: read all metadata now, not in the first query.
                 self._connection.execute("SELECT count(*) FROM pragma_storage_info(?)", [TABLE]).fetchall()
             is_table = f"SELECT count(*) FROM duckdb_tables() WHERE {_OF_TABLE}"  # noqa: S608
-            # A view would run a query of the author of the file.
+            # A view would run a query that the author of the file wrote.
             if any(self._connection.execute(is_table, [name]).fetchall() != [(1,)] for name in (TABLE, _ABOUT)):
                 raise StoreError(
                     f"{shown} is a DuckDB file, but not a store of hashes\n"
@@ -290,17 +292,17 @@ class DuckDBStore(HashStore):
         return {name: dtype for name, dtype, computed in found if computed is None}
 
     def _check_writable(self) -> None:
-        """Refuse a table with code that a writer would run."""
-        about = {
+        """Raise `StoreError` if the table has code that a writer would run."""
+        code = {
             "a computed column": "pragma_table_info(?) WHERE dflt_value IS NOT NULL",
             "a CHECK constraint": f"duckdb_constraints() WHERE {_OF_TABLE} AND constraint_type = 'CHECK'",
             "an index of expressions": f"duckdb_indexes() WHERE {_OF_TABLE} AND contains(expressions::VARCHAR, '(')",
         }
         if self._connection.execute("SELECT version() >= 'v2'").fetchall() == [(True,)]:
-            about["a trigger"] = f"duckdb_triggers() WHERE {_OF_TABLE}"
-        for what, which in about.items():
+            code["a trigger"] = f"duckdb_triggers() WHERE {_OF_TABLE}"
+        for what, rows in code.items():
             with duckdb_errors(self.path):
-                if self._connection.execute(f"SELECT count(*) FROM {which}", [TABLE]).fetchall() != [(0,)]:  # noqa: S608
+                if self._connection.execute(f"SELECT count(*) FROM {rows}", [TABLE]).fetchall() != [(0,)]:  # noqa: S608
                     raise StoreError(
                         f"the table of hashes in {str(self.path)!r} has {what}, which a writer would run\n"
                         "Hint: drop it in the duckdb shell; nothing was changed."
@@ -310,7 +312,7 @@ class DuckDBStore(HashStore):
 def _checked(path: Location) -> Path:
     if "?" in os.path.realpath(path):
         raise ArgumentError(
-            f"a .duckdb must not have a '?' in its path, where DuckDB cuts it off, got {os.path.realpath(path)!r}\n"
+            f"the path of a .duckdb must not contain '?', where DuckDB would end it, got {os.path.realpath(path)!r}\n"
             "Hint: rename the file or its folder, or choose a .parquet."
         )
     return Path(path)

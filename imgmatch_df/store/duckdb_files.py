@@ -1,4 +1,4 @@
-"""DuckDB files of stores: many readers and one writer at the same time, which do not wait for each other.
+"""Concurrent access to a DuckDB file, because DuckDB lets a writer and readers wait for each other.
 
 A file may be untrusted. DuckDB opens it without access to other files, the network and extensions, attached to a
 database in memory, so that a query calls the functions of DuckDB and never macros of the file.
@@ -6,7 +6,7 @@ database in memory, so that a query calls the functions of DuckDB and never macr
 A writer changes a copy of the file. The log (``.wal``) of the copy is also the log of the file, by a hard link, so
 readers of the file see each commit at once. At the end, DuckDB merges the log into the copy, and the copy replaces the
 file. A file is never changed under the name of the store: a killed writer leaves the old file with its log, or the new
-file. DuckDB can distinguish them: a checkpoint ends the log with a mark that identifies the content of the new file, and
+file. DuckDB distinguishes them: a checkpoint ends the log with a mark that identifies the content of the new file, and
 DuckDB ignores a log whose mark matches the file (`SingleFileCheckpointWriter::CreateCheckpoint` of 1.5 and 2.0).
 """
 
@@ -42,7 +42,7 @@ _WRITE: Final[dict[str, Any]] = {
 # No extension is loaded or downloaded, whatever a file names.
 _READ: Final[dict[str, Any]] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
 # Suffixes of the files that DuckDB opens for a database.
-_ENDINGS: Final = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
+_SUFFIXES: Final = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
 
 # DuckDB writes larger commits directly into the file: a row group has 122,880 rows.
 MAX_COMMIT_ROWS: Final = 1 << 16
@@ -98,7 +98,7 @@ def _reader(path: Path, stack: ExitStack) -> "DuckDBPyConnection":
         except duckdb.Error:
             if _identity(path) == before:
                 raise
-    # A writer has replaced the file after it was opened, and before its log was.
+    # A writer has replaced the file after the file was opened and before its log was opened.
     raise busy(path, "another process")
 
 
@@ -145,7 +145,7 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
     import duckdb
 
     # Not connect(path): DuckDB keeps one instance per path, and would return the instance of a replaced file.
-    # What does not fit into memory goes to the temporary folder, not beside the file or into the working directory.
+    # DuckDB spills to the temporary folder, not beside the file or into the working directory.
     spilled = Path(tempfile.gettempdir(), f"imgmatch-df-{uuid4().hex}")
     config = {**_READ, **(_WRITE if write else {}), "temp_directory": str(spilled)}
     connection = duckdb.connect(":memory:", config=config)
@@ -155,8 +155,8 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
             connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         name = os.path.realpath(path)
         _refuse_special_log(Path(name))
-        # Before the file is opened, so that it is never read with more access.
-        connection.execute(f"SET allowed_paths = [{', '.join(_text(name + ending) for ending in _ENDINGS)}]")
+        # Set before the file is opened, so that no file is read with more access.
+        connection.execute(f"SET allowed_paths = [{', '.join(_text(name + suffix) for suffix in _SUFFIXES)}]")
         connection.execute("SET enable_external_access = false")
         connection.execute(f"ATTACH {_text(name)} AS {ATTACHED} (TYPE duckdb{'' if write else ', READ_ONLY'})")
         connection.execute("SET lock_configuration = true")
@@ -167,10 +167,10 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
 
 
 def _refuse_special_log(path: Path) -> None:
-    """Raise `StoreError` if the log of a file is a link to another file, or not a file."""
+    """Raise `StoreError` if the log of a file is a link, or not a file."""
     log = log_of(path)
     if os.path.lexists(log) and not stat.S_ISREG(log.lstat().st_mode):
-        raise StoreError(f"{str(log)!r} is not a file, such as the log of {path.name!r}\nHint: remove it.")
+        raise StoreError(f"{str(log)!r} is the log of {path.name!r}, and must be a regular file\nHint: remove it.")
 
 
 def _text(value: str) -> str:
@@ -178,7 +178,7 @@ def _text(value: str) -> str:
 
 
 def _leave_to_parent() -> None:
-    """After a fork: forget the instances. Their threads are in the parent, so the child cannot use or close them."""
+    """Drop the instances after a fork: their threads are in the parent, so the child cannot use or close them."""
     global _mutex
     _mutex = threading.Lock()
     _left_to_parent.extend(_instances.values())
@@ -198,7 +198,7 @@ class Draft:
     Parameters
     ----------
     path
-        The file. The caller is its only writer, and has it open with `reading`, so that no other program writes it.
+        The file. The caller is its only writer, and has opened it with `reading`, so that no other program writes it.
     mend
         Changes the copy before it is opened.
 
@@ -215,7 +215,7 @@ class Draft:
             folder = new_folder(path)
             self._copy, self._link = folder / path.name, folder / "link"
             self._copied_log = log_of(self._copy)
-            # Open to the end: closing it would release the locks of the readers in this process.
+            # Stays open: closing it would release the locks of the readers in this process.
             self._file = stack.enter_context(path.open("rb"))
             _lock(self._file, path)
             self._stamp = _file_stamp(path)
@@ -230,22 +230,22 @@ class Draft:
             self._held = stack.pop_all()
 
     def log_bytes(self) -> int:
-        """Return the size of the log."""
+        """Return the size of the log, in bytes."""
         return _n_bytes(self._copied_log)
 
     def committed(self) -> None:
-        """Make the log of the copy the log of the file. Call it after each commit."""
+        """Make the log of the copy the log of the file; to be called after each commit."""
         with duckdb_errors(self._path):
             if not self._copied_log.exists() or self._has_log():
                 return
             copy_access(self._path, self._copied_log)
-            # The copy of the log has the commits of the old log, too.
+            # The copy of the log also has the commits of the old log.
             os.link(self._copied_log, self._link)
             self._link.replace(self._log)
             sync_folder(self._path.parent)
 
     def publish(self) -> None:
-        """Merge the commits into the file, and close it.
+        """Merge the commits into the file, and close the file.
 
         Raises
         ------
@@ -262,17 +262,17 @@ class Draft:
             sync(self._copy)
             if _file_stamp(self._path) != self._stamp:
                 raise busy(self._path, "another program, which has changed it")
-            # Killed before this line: the mark of the log does not match the file, so DuckDB reads both.
+            # If killed before this line, the mark of the log does not match the file, so DuckDB reads both.
             if os.name == "nt":
                 self._file.close()
             self._copy.replace(self._path)
             sync_folder(self._path.parent)
-            # Killed after it: the mark matches the file, so DuckDB ignores the log.
+            # If killed after it, the mark matches the file, so DuckDB ignores the log.
             self._log.unlink(missing_ok=True)
             sync_folder(self._path.parent)
 
     def discard(self) -> None:
-        """Close it. The commits stay in the log."""
+        """Close the file. The commits stay in the log."""
         with duckdb_errors(self._path):
             self._held.close()
 
@@ -283,7 +283,8 @@ class Draft:
 class InPlace:
     """A DuckDB file that is changed in place, on file systems without hard links. The methods are those of `Draft`.
 
-    It cannot be read meanwhile, and a process that is killed in a checkpoint may leave a torn block (`duckdb_repair`).
+    No other process can read it meanwhile. A process that is killed in a checkpoint may leave a torn block, which
+    `duckdb_repair` mends.
     """
 
     def __init__(self, path: Path) -> None:
@@ -296,14 +297,14 @@ class InPlace:
         self.connection = when_free(opened)
 
     def log_bytes(self) -> int:
-        """Return the size of the log."""
+        """Return the size of the log, in bytes."""
         return _n_bytes(log_of(self._path))
 
     def committed(self) -> None:
         """Do nothing: the file has its own log."""
 
     def publish(self) -> None:
-        """Merge the commits into the file, and close it.
+        """Merge the commits into the file, and close the file.
 
         Raises
         ------
@@ -314,7 +315,7 @@ class InPlace:
             self.connection.execute(f"CHECKPOINT {ATTACHED}")
 
     def discard(self) -> None:
-        """Close it. The commits stay in the log."""
+        """Close the file. The commits stay in the log."""
         self.connection.close()
 
 
@@ -383,8 +384,8 @@ def _file_stamp(path: Path) -> tuple[int, ...]:
 
 def hide_progress(connection: "DuckDBPyConnection") -> None:
     """Disable the progress bar of DuckDB."""
-    # In a notebook the bar goes to standard output, which may be the output of an export. Only where it is enabled:
-    # without ipywidgets it is not, and disabling it again is an error.
+    # In a notebook the bar is written to standard output, which may be the output of an export. Without ipywidgets it
+    # is disabled already, and to disable it again is an error.
     if connection.execute("SELECT current_setting('enable_progress_bar')").fetchall() == [(True,)]:
         connection.execute("SET enable_progress_bar = false")
 
@@ -393,14 +394,14 @@ def hide_progress(connection: "DuckDBPyConnection") -> None:
 
 
 class TornBlock(NamedTuple):
-    """A block with the wrong checksum.
+    """A block whose stored checksum is wrong.
 
     Parameters
     ----------
     location
         Offset of the block in the file, in bytes.
     computed
-        The right checksum, as the file stores it.
+        The checksum of its content, as the file would store it.
     """
 
     location: int
@@ -421,7 +422,7 @@ def torn_block(message: str) -> TornBlock | None:
 def duckdb_errors(path: Path, *, opening: bool = False) -> Iterator[None]:
     """Turn errors of DuckDB and of the system into a `StoreError` with a hint.
 
-    With `opening`, a block with a wrong checksum is metadata, which a killed writer may have left.
+    With `opening`, a block with a wrong checksum is metadata that a killed writer may have left.
     """
     import duckdb
 

@@ -1,13 +1,13 @@
 """Repair of DuckDB files whose writer was killed within a block: by an earlier release, or without hard links.
 
 DuckDB overwrites blocks of metadata that have free space, and afterwards the header that refers to the new entries
-(`MetadataManager::Flush` and `SingleFileBlockManager::WriteHeader` of DuckDB 1.5 and 2.0). Killed in between, it leaves
-a block whose beginning is new and whose end is old. The entries that the header refers to are the same in both; only
-the checksum, at the beginning, is that of the new block, and DuckDB does not open the file any more.
+(`MetadataManager::Flush` and `SingleFileBlockManager::WriteHeader` of DuckDB 1.5 and 2.0). A process that is killed in
+between leaves a block whose beginning is new and whose end is old. The entries that the header refers to are the same
+in both. Only the checksum, at the beginning, is that of the new block, so DuckDB does not open the file.
 
-Nothing in the block proves that it is torn rather than damaged. So its checksum is replaced only in a copy, the content
-of the copy is checked, and its table is written again from rows whose own blocks have the right checksums. The
-statistics and pointers of the block are not kept.
+Nothing in the block proves that it is torn rather than damaged. Therefore its checksum is replaced only in a copy, the
+content of the copy is checked, and its table is written again from rows whose own blocks have the right checksums.
+The statistics and pointers of the block are not kept.
 """
 
 import warnings
@@ -32,7 +32,7 @@ _FIRST_BLOCK: Final = 3 * 4096  # after the headers
 
 
 def repair(path: Path, table: str, about: str) -> None:
-    """Replace a DuckDB file that has torn blocks by a new file with its rows, and warn that this was done.
+    """Replace a DuckDB file that has torn blocks by a new file with its rows, and warn about it.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def repair(path: Path, table: str, about: str) -> None:
     Raises
     ------
     StoreError
-        If it is damaged in another way. Then nothing was changed.
+        If it is damaged in another way. Then nothing is changed.
     """
     blocks: dict[int, bytes] = {}
     draft = Draft(path, mend=lambda copy: blocks.update(_mend(path, copy, table, about)))
@@ -120,7 +120,7 @@ def _opened(copy: Path, table: str, blocks: dict[int, bytes]) -> "DuckDBPyConnec
 
 
 def _are_of_metadata(connection: "DuckDBPyConnection", blocks: set[int], table: str) -> bool:
-    """Return whether blocks have only metadata. DuckDB 1.5 reads some blocks of rows when it lists their places."""
+    """Return whether blocks have only metadata. DuckDB 1.5 reads some blocks of rows when it lists them."""
     metadata = connection.execute("SELECT block_id FROM pragma_metadata_info(?)", [ATTACHED]).fetchall()
     places = connection.execute("SELECT block_id, additional_block_ids FROM pragma_storage_info(?)", [table]).fetchall()
     of_rows = {block for first, others in places for block in (first, *(others or ()))}
@@ -128,7 +128,7 @@ def _are_of_metadata(connection: "DuckDBPyConnection", blocks: set[int], table: 
 
 
 def _find_wrong(connection: "DuckDBPyConnection", shown: str, table: str, about: str) -> str:
-    """Read all rows, and return what is wrong with them; an empty text where nothing is."""
+    """Read all rows, and return what is wrong with them; an empty text if nothing is wrong."""
     entries = dict(connection.execute(f"SELECT name, value FROM {about}").fetchall())  # noqa: S608
     manifest = Manifest.parse(entries, repr(shown))
     places = connection.execute(
@@ -145,7 +145,7 @@ def _find_wrong(connection: "DuckDBPyConnection", shown: str, table: str, about:
     ).fetchall()
     if counts:
         return "columns differ in their number of rows"
-    # In Polars: DuckDB would compute some of this from the statistics of the blocks, without reading the rows.
+    # Checked in Polars: DuckDB would use the statistics of the blocks for some checks, without reading the rows.
     keys, columns = [], list(manifest.columns)
     reader: Any = connection.sql(f"SELECT * FROM {table}").to_arrow_reader(_CHECKED_ROWS)  # noqa: S608
     for batch in reader:
@@ -173,7 +173,7 @@ def _find_wrong_row(rows: pl.DataFrame, manifest: Manifest) -> str:
 
 
 def _make_anew(draft: Draft, table: str) -> int:
-    """Write the table again from its rows, in order; return the number of rows."""
+    """Write a new table of the same rows, in order, in place of the old one; return the number of rows."""
     connection = draft.connection
 
     def execute(*statements: str) -> None:

@@ -9,13 +9,13 @@ from typing import Final, TypeVar
 
 from imgmatch_df.errors import StoreError
 
-# How long to wait for a store that is in use: readers of DuckDB files open them for milliseconds, writers for the
-# whole time that they write.
+# How long to wait for a store that is in use. Writers without hard links, and DuckDB shells, lock a file for the whole
+# time that they use it.
 WAIT_S = 5.0
 _MIN_PAUSE_S: Final = 0.005
 _MAX_PAUSE_S: Final = 0.1
 
-# The writers of this process, by process and path: a forked child inherits this dictionary, but not the locks.
+# The writers, by process and path: a forked child inherits this dictionary, but not the locks.
 _writers: Final[dict[tuple[int, str], object]] = {}
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def when_free(attempt: Callable[[], T]) -> T:
     Raises
     ------
     BusyError
-        If the store is in use all the time.
+        If the store is still in use at the end.
     """
     deadline, pause_s = time.monotonic() + WAIT_S, _MIN_PAUSE_S
     while True:
@@ -51,7 +51,7 @@ def lock_path(target: Path) -> Path:
 
 @contextmanager
 def sole_writer(target: Path) -> Iterator[None]:
-    """Be the only writer of `target` within the block; wait for another writer for `WAIT_S` seconds.
+    """Be the only writer of `target` within the block; wait up to `WAIT_S` seconds for another writer.
 
     Processes exclude each other with a lock file beside `target`, which is removed at the end. The system releases the
     lock of a process that is killed.
@@ -61,14 +61,14 @@ def sole_writer(target: Path) -> Iterator[None]:
     BusyError
         If another thread or process writes `target`.
     StoreError
-        If there can be no lock file.
+        If the lock file cannot be created.
     """
     from filelock import FileLock, Timeout
 
     path, writer = lock_path(target), object()
     process = os.getpid()
     key = (process, os.path.realpath(target))
-    # Not reused: a failed attempt must leave nothing behind. No soft locks: a killed process would leave them.
+    # No soft locks: a killed process would leave them.
     lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
 
     def enter() -> None:
@@ -93,7 +93,7 @@ def sole_writer(target: Path) -> Iterator[None]:
         yield
     finally:
         if os.getpid() == process:  # a child that was forked within the block does not have the lock
-            # Removed while it is locked: filelock retries where the file that it has locked has no name any more.
+            # Removed while it is locked: filelock retries if the file that it has locked is deleted.
             if os.name != "nt":
                 path.unlink(missing_ok=True)
             lock.release()
@@ -109,7 +109,7 @@ def busy(target: Path, by: str) -> BusyError:
 
 
 def _check_lock_file(path: Path) -> None:
-    """Refuse a lock file that is another file too, and a folder that does not exist, which filelock would make."""
+    """Raise if the lock file is a link, or if its folder does not exist, which filelock would create."""
     path.parent.stat()
     try:
         found = path.lstat()

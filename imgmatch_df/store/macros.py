@@ -1,4 +1,4 @@
-"""Installs the SQL macros of `sql/` in a DuckDB file, so that every DuckDB shell can query its hashes."""
+"""The SQL macros of `sql/`, which a store carries so that every DuckDB shell can query its hashes."""
 
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
@@ -30,7 +30,7 @@ def read_sql(name: str) -> str:
 
 
 def kinds_sql() -> str:
-    """Return the macros that say what the registered hash kinds are; names of kinds need no quotes."""
+    """Return the macros that describe the registered hash kinds."""
     kinds = list(KINDS.values())
     n_bits_of_width: dict[int, int] = {}
     for kind in kinds:
@@ -54,7 +54,7 @@ def kinds_sql() -> str:
         "imgmatch_chars_text()": _text(", ".join(f"{kind.name} has {kind.n_chars}" for kind in by_length)),
         "imgmatch_near_text()": _text(" or ".join(f"{kind.near_radius} of {kind.name}" for kind in numbers_first)),
     }
-    return "\n".join(f"CREATE OR REPLACE MACRO {name} AS\n    {body};" for name, body in macros.items()) + "\n"
+    return "\n".join(f"CREATE OR REPLACE MACRO {call} AS\n    {body};" for call, body in macros.items()) + "\n"
 
 
 def _case(kinds: Iterable[HashKind], value: Callable[[HashKind], object]) -> str:
@@ -74,7 +74,7 @@ def digest() -> str:
 def install(connection: "DuckDBPyConnection", *, key: str = "source") -> None:
     """Create or replace the macros in the database that `connection` uses.
 
-    Tables are looked up when a macro runs, and need not exist now. A file needs storage version v1.4.0 or later.
+    Macros find tables when they run, so tables need not exist now. A file needs storage version v1.4.0 or later.
 
     Parameters
     ----------
@@ -85,6 +85,6 @@ def install(connection: "DuckDBPyConnection", *, key: str = "source") -> None:
     """
     default = f"id := {_text(key)}"
     for name in FILES:
-        # Comments are dropped, because a line break in a key would end them.
+        # Comments are dropped, because a line break in a key would end one.
         lines = [line for line in read_sql(name).splitlines() if not line.lstrip().startswith("--")]
         connection.execute("\n".join(lines).replace(_DEFAULT_KEY, default))

@@ -1,4 +1,7 @@
-"""The manifest of a store: its key, its columns, and how its hashes were made."""
+"""The manifest of a store, which prevents that hashes made in different ways are mixed.
+
+It records the key, the columns, and how the hashes were made.
+"""
 
 import json
 from collections.abc import Mapping
@@ -83,7 +86,7 @@ class Manifest:
         Raises
         ------
         ArgumentError
-            If `key` is the name of another column of a store, or cannot be the name of a column.
+            If `key` is the name of another column of a store, or not a valid name.
         """
         if "\0" in key or key.lower().startswith(_OWN_NAMES):
             raise ArgumentError(
@@ -103,7 +106,7 @@ class Manifest:
         )
         if key.lower() in (*_OTHERS, *KINDS) or (key.lower() == SOURCE and key != SOURCE):
             raise ArgumentError(
-                f"key must be the name of no other column of a store, got {key!r}\nHint: rename it in the frame."
+                f"key must not be the name of another column of a store, got {key!r}\nHint: rename it in the frame."
             )
         return manifest
 
@@ -123,7 +126,7 @@ class Manifest:
             if format_ > FORMAT:
                 made = shown(entries.get("created_by", "a later imgmatch-df"))[1:-1]
                 raise StoreError(
-                    f"{where} has format {format_}, made by {made}; this is {made_by()}, which knows formats up to "
+                    f"{where} has format {format_}, made by {made}; this is {made_by()}, which reads formats up to "
                     f"{FORMAT}\n"
                     "Hint: install a newer imgmatch-df; nothing was changed."
                 )
@@ -143,8 +146,8 @@ class Manifest:
             unknown = [name for name in manifest.hash_types if name not in KINDS]
             if unknown:
                 raise StoreError(
-                    f"{where} has hashes of a hash kind that {made_by()} does not have: {shown(unknown[0])}\n"
-                    "Hint: register_hash_kind before the store is opened; nothing was changed."
+                    f"{where} has hashes of a hash kind that is not registered in {made_by()}: {shown(unknown[0])}\n"
+                    "Hint: call register_hash_kind before you open the store; nothing was changed."
                 )
             if not versions or manifest.key_dtype not in _KEY_DTYPES:
                 raise ValueError(manifest.key_dtype)
@@ -156,7 +159,7 @@ class Manifest:
 
     @property
     def recipe(self) -> str:
-        """How images became pixels, as in `Options.recipe`."""
+        """Decode path and treatment of transparency in one text, as in `Options.recipe`."""
         return make_recipe(self.decode, self.alpha)
 
     @property
@@ -172,7 +175,7 @@ class Manifest:
             "key": self.key,
             "key_dtype": self.key_dtype,
             "has_source": "true" if self.has_source else "false",
-            "decode": self.recipe,  # with alpha, so that a version that does not know `alpha` refuses the store
+            "decode": self.recipe,  # with alpha, so that a release that does not know `alpha` rejects the store
             **{f"{_HASH}{name}": made for name, made in self.versions},
             "created_by": self.created_by,
         }
@@ -195,26 +198,26 @@ class Manifest:
 
     @property
     def checked_columns(self) -> list[str]:
-        """Columns that decide whether to hash a row again, the key first."""
+        """Columns that show whether to hash a row again, the key first."""
         own = [SOURCE] if self.has_source and self.key != SOURCE else []
         return [self.key, *own, STATUS, SIZE, MODIFIED, ETAG]
 
     def check_comparable(self, kind: HashKind, recipe: str | None, where: str) -> None:
-        """Refuse to compare the hashes of the store with hashes of `kind` that were made in another way.
+        """Raise if the hashes of the store cannot be compared with hashes of `kind`.
 
         Parameters
         ----------
         kind
             Kind of the hashes.
         recipe
-            How the images of the other hashes became pixels; None where it is unknown.
+            Decode path and alpha of the other hashes; None if they are unknown.
         where
             Name of the store, for the message.
 
         Raises
         ------
         StoreError
-            If the store has hashes of another version, or of pixels that were made in another way.
+            If version, decode path or alpha of the hashes differ.
         """
         made = dict(self.versions).get(kind.name, kind.version)
         if made != kind.version:
@@ -234,7 +237,7 @@ class Manifest:
                 )
 
     def check_same(self, wanted: "Manifest", where: str) -> None:
-        """Refuse rows of the manifest `wanted`.
+        """Raise if rows of the manifest `wanted` cannot be added.
 
         Raises
         ------
@@ -280,7 +283,7 @@ def parse_entries(text: str, where: str) -> object:
 
 
 def check_table_columns(found: Mapping[str, object], wanted: Mapping[str, object], where: str) -> None:
-    """Refuse a table whose columns or dtypes are not those of its manifest.
+    """Raise if the columns or dtypes of a table are not those of its manifest.
 
     Raises
     ------

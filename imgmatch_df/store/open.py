@@ -1,4 +1,4 @@
-"""Stores of hashes by path or URI: open, create, scan and read."""
+"""Functions that open, create, scan and read the store at a path or URI, of any registered kind."""
 
 import os
 from collections.abc import Iterator
@@ -131,7 +131,7 @@ def open_store(target: Target, *, write: bool = False) -> HashStore:
         kind, real = kind_of(location), real_path(location)
         if not real.exists():
             raise MissingStoreError(
-                f"no such store: {str(location)!r}{_link_text(location)}\nHint: write_hashes makes one."
+                f"no such store: {str(location)!r}{_link_text(location)}\nHint: write_hashes creates one."
             )
         if not (real.is_file() or real.is_dir()):
             raise StoreError(
@@ -143,7 +143,7 @@ def open_store(target: Target, *, write: bool = False) -> HashStore:
 
 
 def make_store(target: Target, manifest: Manifest) -> None:
-    """Create an empty store, unless there is something of that name.
+    """Create an empty store, unless something of that name exists.
 
     Raises
     ------
@@ -158,13 +158,13 @@ def make_store(target: Target, manifest: Manifest) -> None:
         return
     except OSError as error:
         raise StoreError(
-            f"cannot make {str(location)!r}{_link_text(location)}: {error.strerror}\n"
+            f"cannot create {str(location)!r}{_link_text(location)}: {error.strerror}\n"
             "Hint: check that its folder exists, and that you may write there."
         ) from error
 
 
 def manifest_of(target: Target, *, write: bool = False) -> Manifest | None:
-    """Return the manifest of a store; None where there is no store yet.
+    """Return the manifest of a store; None if there is no store yet.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """A store in Parquet: one file, or a folder of parts that any reader of Parquet reads as one table.
 
-Parts are never changed in place: a new part replaces the old one atomically. So a reader sees each row once at any
-moment, and a killed run leaves only complete parts.
+Parts are never changed in place: a new part replaces the old one atomically. Therefore a reader sees each row once, and
+a killed run leaves only complete parts.
 """
 
 import json
@@ -26,7 +26,7 @@ _ABOUT: Final = "imgmatch_store"
 # A part is written again for each commit until it is full: 256k rows are 45 MB and take a third of a second.
 _PART_ROWS: Final = 1 << 18
 _ROW_GROUP: Final = 1 << 16
-# Rows wait in memory until the time to write them is small compared with the time that it took to hash them.
+# Rows stay in memory until the time since the last write is at least ten times the time that the last write took.
 _COMMIT_S: Final = 5.0
 _COMMIT_SHARE: Final = 10.0
 _READ_ROWS: Final = 1 << 17
@@ -101,11 +101,11 @@ class ParquetStore(HashStore):
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows in memory; each part appears complete or not at all."""
+        """Write the rows in memory; each part is written atomically."""
         started = time.monotonic()
         columns = self.manifest.columns
         new, changed = (pl.concat([pl.DataFrame(schema=columns), *rows]) for rows in (self._new, self._changed))
-        # After an error, no row is written twice: the next run hashes the missing ones.
+        # Dropped first, so that no row is written twice after an error: the next run hashes the missing ones.
         self._new, self._changed = [], []
         if not changed.is_empty():
             self._change(changed)
@@ -197,7 +197,7 @@ class ParquetStore(HashStore):
 
 
 def create_file(path: Location, manifest: Manifest) -> None:
-    """Create an empty store in one file, unless there is something of that name."""
+    """Create an empty store in one file, unless something of that name exists."""
     path = Path(path)
     with sole_writer(path):
         if not path.exists():
@@ -205,7 +205,7 @@ def create_file(path: Location, manifest: Manifest) -> None:
 
 
 def create_folder(path: Location, manifest: Manifest) -> None:
-    """Create a folder with one empty part, unless there is a file of that name or a folder that is not empty."""
+    """Create a folder with one empty part, unless a file or a folder with content of that name exists."""
     path = Path(path)
     with sole_writer(path):
         path.mkdir(exist_ok=True)
@@ -239,14 +239,14 @@ def _find_parts(path: Path) -> list[Path]:
     others = [other.name for other in found if other not in parts or (other.exists() and not other.is_file())]
     if others or not parts:
         raise StoreError(
-            f"the folder {str(path)!r} is not a store of hashes{f', it has {others[0]!r}' if others else ''}\n"
+            f"the folder {str(path)!r} is not a store of hashes{f', it contains {others[0]!r}' if others else ''}\n"
             "Hint: choose a new folder, which write_hashes creates; nothing was changed."
         )
     return parts
 
 
 def _find_whole(path: Path) -> tuple[list[Path], Manifest]:
-    """Return the parts, and their common manifest."""
+    """Return the parts and their common manifest, of a moment at which all parts exist."""
     while True:
         parts = _find_parts(path)
         try:
@@ -292,7 +292,7 @@ def _read_manifest(part: Path) -> Manifest:
     if _ABOUT not in footer.metadata:
         raise StoreError(
             f"{shown} is a Parquet file, but not a store of hashes\n"
-            "Hint: pl.scan_parquet reads it; a store needs another name. Nothing was changed."
+            "Hint: read it with pl.scan_parquet, or choose another name for the store; nothing was changed."
         )
     manifest = Manifest.parse(parse_entries(footer.metadata[_ABOUT], shown), shown)
     check_table_columns(footer.schema, manifest.columns, shown)
@@ -301,8 +301,8 @@ def _read_manifest(part: Path) -> Manifest:
 
 def _write(rows: pl.DataFrame, part: Path, target: Path, manifest: Manifest, *, like: Path | None = None) -> None:
     """Write a part atomically: replace `like` if it is the part, otherwise copy the permissions of `like`."""
-    # Beside a folder, not in it, where readers take each file for a part. Always the same name, so that the file of a
-    # killed run is removed.
+    # Beside a folder, because readers take each file in it for a part. Always the same name, so that the next run
+    # removes the file of a killed run.
     temporary = target.with_name(f".{target.name}.partial")
     try:
         with written_file(part, temporary, like=like, replace=like == part) as file:

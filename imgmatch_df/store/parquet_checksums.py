@@ -1,8 +1,8 @@
 """Checksums of all bytes of a Parquet file, because Polars checks none and reads changed bits as other values.
 
-They are between the last page and the footer, where readers ignore them, and a key of the footer says so. There is a
-checksum for each column of a row group, the page index, the checksums themselves, and the footer. CRC-32, which zlib
-computes without the interpreter's lock at 1.6 GB/s per thread.
+They are between the last page and the footer, where readers ignore them, and the footer has a key for them. Each column
+of a row group, the page index, the checksums themselves and the footer have a checksum. It is CRC-32, which zlib
+computes without the GIL at 1.6 GB/s per thread.
 """
 
 import json
@@ -67,8 +67,8 @@ class _State(NamedTuple):
     changed_ns: int
 
 
-# Offsets of the chunks that were checked in a state of a file, so that they are checked once. A file that was changed
-# less than a tick of the kernel's clock ago may change again and keep its times.
+# Offsets of the checked chunks, by the state of the file, so that each is checked once. A file that was changed less
+# than a tick of the kernel's clock ago may change again and keep its times.
 _checked: Final[dict[_State, frozenset[int]]] = {}
 _MAX_CHECKED: Final = 1024
 _TICK_NS: Final = 20_000_000
@@ -145,7 +145,7 @@ class Footer(NamedTuple):
         found = _checksums(file, [(chunk.start, chunk.n_bytes) for chunk in chunks])
         for chunk, checksum in zip(chunks, found, strict=True):
             if checksum != chunk.checksum:
-                what = f"the column {chunk.column!r}" if chunk.column else "what is between the columns"
+                what = f"the column {chunk.column!r}" if chunk.column else "the bytes between the columns"
                 raise ChecksumError(f"{what} has the wrong checksum")
         if chunks and started_ns - state.changed_ns > _TICK_NS:
             if len(_checked) >= _MAX_CHECKED:
@@ -273,7 +273,7 @@ def _checksums(file: BinaryIO, ranges: Sequence[tuple[int, int]]) -> Iterator[in
     if sum(n_bytes for _, n_bytes in ranges) < _BYTES_FOR_THREADS:
         yield from map(checksum, ranges)
         return
-    # No deadlock in a thread of the pool either: the calling thread does what no other thread does.
+    # No deadlock in a thread of the pool: the calling thread runs the tasks that no other thread has begun.
     tasks = [Once(checksum, place) for place in ranges]
     finish_tasks(tasks, None)
     yield from (task.result for task in tasks)

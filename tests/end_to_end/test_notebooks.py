@@ -20,7 +20,7 @@ MAX_BYTES = 300_000
 
 def run(path: Path, folder: Path) -> NotebookNode:
     """Return a notebook with what it shows when it is run in a folder that has nothing but the helper beside it."""
-    shutil.copy(path.with_name("pictures.py"), folder)
+    shutil.copy(path.with_name("sample_images.py"), folder)
     book = nbformat.read(path, as_version=4)
     client = NotebookClient(
         book, timeout=240, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(folder)}}
@@ -31,7 +31,7 @@ def run(path: Path, folder: Path) -> NotebookNode:
 
 
 def shown(book: NotebookNode) -> list[list[object]]:
-    """Return the outputs of each cell: texts as they are, of pictures that there is one."""
+    """Return the outputs of each cell: texts as they are, of images only that there is one."""
     return [[_shown(output) for output in cell.outputs] for cell in book.cells if cell.cell_type == "code"]
 
 

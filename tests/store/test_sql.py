@@ -223,7 +223,7 @@ def test_a_column_of_the_users_is_not_replaced(ask, call, name):
     for taken in (name, name.title()):
         frame = described(planted("phash")).with_columns(pl.lit("mine").alias(taken))
         with pytest.raises(
-            duckdb.Error, match=f"{verb}: the table has columns of names .*{taken}.* VARCHAR. Hint: give"
+            duckdb.Error, match=f"{verb}: the table has columns with names .*{taken}.* VARCHAR. Hint: pass"
         ):
             ask(frame, f"FROM {call}")
         answer = ask(
@@ -336,7 +336,7 @@ def test_any_names_of_tables_and_columns_work(ask):
     text = "\n".join(macros.read_sql(name) for name in macros.FILES)
     expressions = set(re.findall(r"(\w+)(?:\([\w, ]+\))? AS (?:MATERIALIZED )?\(", text))
     names = sorted(name for name in expressions if not name.startswith("imgmatch"))
-    assert {"hashed", "near", "labels", "heard", "named", "numbered"} <= set(names)
+    assert {"hashed", "near", "labels", "passed", "named", "numbered"} <= set(names)
     names += ["row", "words", "key", "label", "radius", "id", "tbl", "k", "query", "hash_type", "it's", "a b", "Größe"]
     frame = described(planted("phash", n=9))
     ranked = imgmatch_df.rank_images(frame, 3, "phash", k=5)
@@ -432,20 +432,20 @@ def test_from_bits_refuses_what_python_refuses(database, text):
                 (f"FROM {verb}(4, 'phash', texts)", "got the text b9b9534546d1a2e9. Hint: from_bits"),
                 (
                     f"FROM {verb}(4, 'phash', floats)",
-                    "which has lost some of them: .* Hint: read the column as HUGEINT",
+                    "got the DOUBLE .*, which has 53 bits. Hint: read the column as HUGEINT",
                 ),
             )
         ),
         (
             "FROM near_duplicates(4, id := 'path')",
-            'no column path in the table, which has "?source"? VARCHAR.*Hint: id := NULL',
+            'no column path in the table, which has "?source"? VARCHAR.*Hint: .* or id := NULL',
         ),
         ("FROM duplicate_clusters(4, id := 'path')", "no column path in the table, which has"),
         ("FROM rank_images('x', 3)", "query must be a hash, a number .phash. or a BLOB .bmh1., got x. Hint: "),
         ("FROM rank_images('x'::BLOB, 3)", "hashes of 121 bytes with hashes of 1 bytes"),
         ("FROM rank_images(''::BLOB, 3)", "hashes of 121 bytes with hashes of 0 bytes"),
         ("FROM rank_images(3, 3, texts)", "got the text b9b9534546d1a2e9. Hint: from_bits"),
-        ("FROM rank_images(3, 3, floats)", "which has lost some of them"),
+        ("FROM rank_images(3, 3, floats)", "which has 53 bits"),
         ("FROM rank_images('x'::BLOB, 3, hex)", "got the text b9b9534546d1a2e9. Hint: from_bits"),
     ],
 )
@@ -467,11 +467,11 @@ def test_a_store_of_one_kind_answers_for_that_kind(ask, kept, absent, query):
     check(ask, frame, kept, 3)
     for verb in ("near_duplicates", "duplicate_clusters", "remove_duplicates"):
         with pytest.raises(
-            duckdb.Error, match=f"{verb}: no column {absent} in the table, which has .*source.* Hint: name"
+            duckdb.Error, match=f"{verb}: no column {absent} in the table, which has .*source.* Hint: pass"
         ):
             ask(frame, f"FROM {verb}(3, '{absent}')")
         with pytest.raises(
-            duckdb.Error, match=f"{verb}: no column {absent} in the table, which has .*source.* Hint: name"
+            duckdb.Error, match=f"{verb}: no column {absent} in the table, which has .*source.* Hint: pass"
         ):
             ask(frame.clear(), f"FROM {verb}(3, '{absent}')")
     with pytest.raises(duckdb.Error, match=f"rank_images: no column {absent} in the table"):

@@ -355,7 +355,7 @@ def test_strict_mode_keeps_what_came_before(folder, store, monkeypatch):
         ({"source": "nope"}, ColumnError, "no column 'nope'"),
         ({"source": "url", "hash_types": "ahash"}, ArgumentError, "hash_type must be one of"),
         ({"source": "url", "key": "width"}, ColumnError, "no column 'width'"),
-        ({"source": "url", "key": "phash"}, ArgumentError, "key must be the name of no other column"),
+        ({"source": "url", "key": "phash"}, ArgumentError, "key must not be the name of another column"),
         ({"source": "url", "prune": 1}, ArgumentError, "prune must be True or False"),
         ({"source": "url", "timeout_s": -1}, ArgumentError, "timeout_s must be"),
         ({"source": "url", "retry": True}, ArgumentError, "unknown option 'retry'"),
@@ -432,7 +432,7 @@ def test_a_name_that_looks_like_a_glob_is_a_name(tmp_path, name, form):
     if "?" in name and form == ".duckdb":
         # Its rows would be in a log of another name, which nobody finds again.
         for call in (lambda: imgmatch_df.write_hashes(wanted, target), lambda: imgmatch_df.read_hashes(target)):
-            with pytest.raises(ArgumentError, match=r"must not have a '\?' in its path.*\nHint: rename"):
+            with pytest.raises(ArgumentError, match=r"the path of a .duckdb must not contain '\?'.*\nHint: rename"):
                 call()
             target.touch()  # without a file, there is no store to read
         return

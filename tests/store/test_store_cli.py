@@ -138,7 +138,7 @@ def test_documented_requests_are_stored(paths, store):
         (["-o", "no/such/x.duckdb"], "cannot write into 'no/such'"),
         (["-o", "{store}", "--decode", "scaled"], "decode is 'full' in the store, 'scaled' in this call"),
         (["-o", "{store}", "--hash-types", "phash"], "hash_types is 'bmh1, phash' in the store, 'phash' in this call"),
-        (["-o", "{store}", "--key", "size"], "key must be the name of no other column"),
+        (["-o", "{store}", "--key", "size"], "key must not be the name of another column"),
         (["-o", "{store}", "--key", "sku"], "no column 'sku'"),
     ],
 )

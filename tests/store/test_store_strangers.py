@@ -235,7 +235,7 @@ def test_a_log_that_is_a_link(tmp_path, evil):
     store, log = evil(), tmp_path / "evil.duckdb.wal"
     log.symlink_to(victim)
     for use in every_use(store):
-        with pytest.raises(StoreError, match="is not a file"):
+        with pytest.raises(StoreError, match="must be a regular file"):
             use()
     assert victim.read_bytes() == b"keep me"
 

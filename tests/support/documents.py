@@ -70,18 +70,18 @@ def blocks_of(page: Path) -> list[Block]:
 
 def draw_desk(folder: Path) -> None:
     """Draw what the reader of the documents has in the working directory."""
-    pictures = _pictures()
+    samples = _sample_images()
     photos = folder / "photos"
     for seed, name in ((4, "beach.jpg"), (12, "tower.jpg"), (7, "2019/LAKE.JPG"), (13, "2019/forest.jpg")):
-        pictures.save_photo(pictures.draw_photo(seed), photos / name)
+        samples.save_photo(samples.draw_photo(seed), photos / name)
     for seed, name, edit in ((4, "beach", "half"), (4, "beach", "jpeg10"), (12, "tower", "grey")):
-        pictures.save_copy(pictures.draw_photo(seed), edit, photos / name)
+        samples.save_copy(samples.draw_photo(seed), edit, photos / name)
     (photos / "cut.jpg").write_bytes((photos / "tower.jpg").read_bytes()[:9000])
-    pictures.save_photo(pictures.draw_photo(30), folder / "today" / "NEW.JPG")
-    pictures.save_copy(pictures.draw_photo(4), "webp", folder / "today" / "beach")
-    pictures.save_photo(pictures.draw_photo(4), folder / "originals" / "beach.jpg")
-    pictures.save_copy(pictures.draw_photo(4), "half", folder / "exports" / "beach")
-    pictures.save_photo(pictures.draw_photo(4), folder / "query.jpg")
+    samples.save_photo(samples.draw_photo(30), folder / "today" / "NEW.JPG")
+    samples.save_copy(samples.draw_photo(4), "webp", folder / "today" / "beach")
+    samples.save_photo(samples.draw_photo(4), folder / "originals" / "beach.jpg")
+    samples.save_copy(samples.draw_photo(4), "half", folder / "exports" / "beach")
+    samples.save_photo(samples.draw_photo(4), folder / "query.jpg")
     paths = sorted(path.relative_to(folder).as_posix() for path in photos.rglob("*.*"))
     pl.DataFrame({"url": [*paths, "photos/lost.jpg"]}).write_parquet(folder / "images.parquet")
     records = [{"_url": "photos/beach.jpg"}, {"_url": "photos/tower.jpg"}]
@@ -141,9 +141,9 @@ def with_outputs(page: Path, ran: list[tuple[Block, str]]) -> str:
     return "".join([*parts, text[end:]])
 
 
-def _pictures() -> ModuleType:
+def _sample_images() -> ModuleType:
     """Return the module of the notebooks that draws the same images on every machine."""
-    spec = importlib.util.spec_from_file_location("notebook_pictures", ROOT / "notebooks" / "pictures.py")
+    spec = importlib.util.spec_from_file_location("notebook_sample_images", ROOT / "notebooks" / "sample_images.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -72,7 +72,7 @@ def save(path, manifest, rows):
 class MemoryStore(ToyStore):
     def __init__(self, uri, *, write=False):
         if uri not in MEMORY:
-            raise MissingStoreError(f"no such store: {uri!r}\nHint: write_hashes makes one.")
+            raise MissingStoreError(f"no such store: {uri!r}\nHint: write_hashes creates one.")
         self.uri, self._write = uri, write
         self.manifest, self.rows = MEMORY[uri]
 

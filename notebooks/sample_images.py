@@ -1,7 +1,7 @@
-"""Pictures for the notebooks: photos that never were, drawn from a seed, and the copies that people make of them.
+"""Sample images for the notebooks: photos drawn from a seed, and edited copies of them.
 
-Integers only, from Python's generator to Pillow's, so that every machine draws the same pixels. With photos of yours,
-nothing here is needed but `contact_sheet`.
+All arithmetic is on integers, so that every machine draws the same pixels. With your own photos, you need
+`contact_sheet` only.
 """
 
 import random
@@ -15,11 +15,11 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 Colour = tuple[int, ...]
 WIDTH, HEIGHT = 480, 360
 _TURNED = Image.Exif()
-_TURNED[0x0112] = 6  # orientation: stored turned to the left, to be shown turned back
+_TURNED[0x0112] = 6  # orientation: stored turned to the left, shown upright
 
 
 def draw_photo(seed: int) -> Image.Image:
-    """Return a picture of one of eight kinds of scene."""
+    """Return a photo of one of eight kinds of scenes, drawn from `seed`."""
     dice = random.Random(seed)  # noqa: S311  # dice for drawing
     photo = dice.choice(_SCENES)(dice)
     grain = np.random.default_rng(seed).integers(-5, 6, (2, HEIGHT, WIDTH, 1)).sum(0)
@@ -27,13 +27,13 @@ def draw_photo(seed: int) -> Image.Image:
 
 
 def save_photo(photo: Image.Image, path: str | Path) -> None:
-    """Save a picture, and make the folder that it lies in."""
+    """Save a photo as JPEG, and create its folder."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     photo.save(path, quality=90)
 
 
 def save_copy(photo: Image.Image, edit: str, stem: str | Path) -> Path:
-    """Save an edited copy, named by `stem` and the edit, in its folder, and return its path."""
+    """Save an edited copy as ``{stem}_{edit}`` with the suffix of its format, and return its path."""
     make, suffix, options = COPIES[edit]
     path = Path(f"{stem}_{edit}.{suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def _crop(photo: Image.Image, percent: int) -> Image.Image:
     return photo.crop((x, y, photo.width - x, photo.height - y))
 
 
-# What people do to a picture before they post it again: how, the ending, and what the encoder is told.
+# Usual edits of a photo: function, suffix, and options of the encoder.
 COPIES: dict[str, tuple[Callable[[Image.Image], Image.Image], str, dict[str, Any]]] = {
     "png": (lambda photo: photo, "png", {}),
     "webp": (lambda photo: photo, "webp", {"quality": 70}),
@@ -71,14 +71,14 @@ COPIES: dict[str, tuple[Callable[[Image.Image], Image.Image], str, dict[str, Any
 
 
 def contact_sheet(paths: Sequence[str], captions: Sequence[str] = (), columns: int = 5) -> Image.Image:
-    """Return the pictures side by side, in rows, each over its caption."""
+    """Return the images side by side, in rows, each above its caption."""
     width, height, text = 152, 114, 18 if captions else 0
     rows = -(-len(paths) // columns)
     sheet = Image.new("RGB", (columns * (width + 8) + 8, rows * (height + text + 8) + 8), "white")
     pen = ImageDraw.Draw(sheet)
     for i, path in enumerate(paths):
-        with Image.open(path) as picture:
-            thumbnail = ImageOps.contain(ImageOps.exif_transpose(picture).convert("RGB"), (width, height))
+        with Image.open(path) as image:
+            thumbnail = ImageOps.contain(ImageOps.exif_transpose(image).convert("RGB"), (width, height))
         x, y = 8 + i % columns * (width + 8), 8 + i // columns * (height + text + 8)
         sheet.paste(thumbnail, (x + (width - thumbnail.width) // 2, y + (height - thumbnail.height) // 2))
         if captions:
