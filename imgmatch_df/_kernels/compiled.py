@@ -25,8 +25,13 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
 
-import numba
-from numba.core import caching, config
+from imgmatch_df._kernels import before_compiling
+from imgmatch_df._kernels.importing import import_compiler, without_scipy
+
+with without_scipy():
+    import numba
+    from numba.core import caching, config
+    from numba.core.runtime import rtsys
 
 from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ImgMatchWarning
 
@@ -211,6 +216,14 @@ class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
         _Nowhere,
     ]
 
+    def reduce(self, result: Any) -> Any:
+        """Return what is kept of a compiled function, without the environments that hold no constants.
+
+        Loading one imports the module of its function: numba's arrays, where a kernel creates one.
+        """
+        *kept, environments = super().reduce(result)
+        return *kept, tuple(one for one in environments if one.consts)
+
 
 class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
     """The files of one function.
@@ -293,6 +306,20 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
             super().save_overload(signature, result)
         except OSError as error:
             _warn_once(f"compiled kernels cannot be kept in {self._cache_path}: {error.strerror}")
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """Return the machine code that is kept for a signature, None if it must be compiled.
+
+        numba's method first imports everything that compiling needs, which takes longer than loading.
+        """
+        rtsys.initialize(context)  # kernels that allocate arrays call it
+        with self._guard_against_spurious_io_errors():
+            if (found := self._load_overload(signature, context)) is not None:
+                return found
+        while before_compiling:
+            before_compiling.pop()()
+        import_compiler()
+        return None
 
     def _load_overload(self, signature: Any, context: Any) -> Any:
         key = self._index_key(signature, context.codegen())

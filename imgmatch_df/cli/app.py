@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import polars as pl
 import typer
 
+from imgmatch_df._kernels import before_compiling
 from imgmatch_df.cli import display, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
@@ -96,6 +97,7 @@ def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
     end_on_signals()
     check_streams()
+    before_compiling.append(lambda: say("compiling kernels, once on this machine"))
     try:
         with reported():  # also errors before a command begins, as of --help
             app()
