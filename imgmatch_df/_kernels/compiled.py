@@ -26,13 +26,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from imgmatch_df._kernels import before_compiling
-from imgmatch_df._kernels.importing import import_compiler, without_scipy
-
-with without_scipy():
-    import numba
-    from numba.core import caching, config
-    from numba.core.runtime import rtsys
-
+from imgmatch_df._kernels.importing import caching, config, import_compiler, numba, rtsys
 from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ImgMatchWarning
 
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
@@ -58,8 +52,8 @@ def kernel(function: Callable[..., Any] | None = None, /, *, signatures: Any = N
         return partial(kernel, signatures=signatures, **options)
     if config.DISABLE_JIT:
         raise ArgumentError(NEEDS_COMPILER)
-    function.__qualname__ = f"{function.__qualname__}-{_RELEASE}"
-    dispatcher = numba.njit(**{"nogil": True, **options})(function)
+    function.__qualname__ = f"{function.__qualname__.removesuffix(f'-{_RELEASE}')}-{_RELEASE}"
+    dispatcher = numba.njit(**{"nogil": True, "no_cfunc_wrapper": True, **options})(function)
     dispatcher._cache = _Cache(function)  # what cache=True does, with another cache
     if signatures is not None:
         for signature in signatures:

@@ -1,4 +1,4 @@
-"""Import of numba without scipy, which numba does not need for the kernels of this package."""
+"""numba, imported without scipy, which the kernels of this package do not need. Other modules import it from here."""
 
 import sys
 from collections.abc import Iterator
@@ -33,6 +33,16 @@ def without_scipy() -> Iterator[None]:
         yield
     finally:
         sys.meta_path.remove(finder)
+
+
+with without_scipy():
+    import numba
+    from numba import types
+    from numba.core import caching, cgutils, config
+    from numba.core.runtime import rtsys
+    from numba.extending import intrinsic
+
+__all__ = ["caching", "cgutils", "config", "import_compiler", "intrinsic", "numba", "rtsys", "types", "without_scipy"]
 
 
 def import_compiler() -> None:

@@ -43,6 +43,7 @@ from imgmatch_df.cli.arguments import (
     split_names,
     with_source_options,
 )
+from imgmatch_df.cli.compiling import compile_kernels
 from imgmatch_df.cli.exit_codes import (
     SOME_FAILED,
     Tally,
@@ -97,7 +98,7 @@ def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
     end_on_signals()
     check_streams()
-    before_compiling.append(lambda: say("compiling kernels, once on this machine"))
+    before_compiling.append(compile_kernels)
     try:
         with reported():  # also errors before a command begins, as of --help
             app()

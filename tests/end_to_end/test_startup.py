@@ -1,12 +1,16 @@
 """Imports and messages of a command: of the first one on a machine, which compiles the kernels, and of later ones."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from drawing import draw, jpeg
+
+import imgmatch_df
+import imgmatch_df_command
 
 COMPILING = "compiling kernels, once on this machine\n"
 # Each takes 20 ms to 1 s. With scipy in the environment, numba imports it.
@@ -54,23 +58,22 @@ print([name for name in sys.modules if name.startswith("scipy")])
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with ten images, and a scipy that counts its imports."""
+    """A folder with ten images, a copy of the package of which nothing is compiled, and a scipy that notes imports."""
     (tmp_path / "photos").mkdir()
     for number in range(10):
         (tmp_path / "photos" / f"{number}.jpg").write_bytes(jpeg(draw(number // 2, 60, 60)))
-    (tmp_path / "site" / "scipy").mkdir(parents=True)
+    package, ignored = Path(imgmatch_df.__file__).parent, shutil.ignore_patterns("__pycache__")
+    shutil.copytree(package, tmp_path / "site" / "imgmatch_df", ignore=ignored)
+    shutil.copy(imgmatch_df_command.__file__, tmp_path / "site")
+    (tmp_path / "site" / "scipy").mkdir()
     (tmp_path / "site" / "scipy" / "__init__.py").write_text(SCIPY)
     return tmp_path
 
 
 def start(place: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run code with a cache of its own and a scipy; return the finished process."""
-    environment = {
-        **os.environ,
-        "NUMBA_CACHE_DIR": str(place / "cache"),
-        "PYTHONPATH": os.pathsep.join([str(place / "site"), str(Path(__file__).parents[2])]),
-        "PYTHONSAFEPATH": "1",
-    }
+    """Run code with the copied package and the scipy; return the finished process."""
+    environment = {**os.environ, "PYTHONPATH": str(place / "site"), "PYTHONSAFEPATH": "1"}
+    environment.pop("NUMBA_CACHE_DIR", None)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, *words],
         capture_output=True, text=True, timeout=280, cwd=place, env=environment, check=False,
@@ -91,8 +94,6 @@ def test_numba_is_imported_without_scipy(place):
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [["visual-hash", "photos"], ["remove-duplicates", "photos", "--radius", "24"]])
 def test_the_first_command_says_that_it_compiles_and_later_ones_import_no_compiler(place, words):
-    (place / "cache").mkdir()
-    (place / "cache").chmod(0o700)
     cold = start(place, PROGRAM, *words)
     assert cold.stderr == COMPILING
     warm = start(place, PROGRAM, *words)
