@@ -25,9 +25,8 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, Final
 
-import numba
-from numba.core import caching, config
-
+from imgmatch_df._kernels import before_compiling
+from imgmatch_df._kernels.importing import caching, config, import_compiler, numba, rtsys
 from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ImgMatchWarning
 
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
@@ -53,8 +52,8 @@ def kernel(function: Callable[..., Any] | None = None, /, *, signatures: Any = N
         return partial(kernel, signatures=signatures, **options)
     if config.DISABLE_JIT:
         raise ArgumentError(NEEDS_COMPILER)
-    function.__qualname__ = f"{function.__qualname__}-{_RELEASE}"
-    dispatcher = numba.njit(**{"nogil": True, **options})(function)
+    function.__qualname__ = f"{function.__qualname__.removesuffix(f'-{_RELEASE}')}-{_RELEASE}"
+    dispatcher = numba.njit(**{"nogil": True, "no_cfunc_wrapper": True, **options})(function)
     dispatcher._cache = _Cache(function)  # what cache=True does, with another cache
     if signatures is not None:
         for signature in signatures:
@@ -211,6 +210,14 @@ class _Implementation(caching.CompileResultCacheImpl):  # type: ignore[misc]
         _Nowhere,
     ]
 
+    def reduce(self, result: Any) -> Any:
+        """Return what is kept of a compiled function, without the environments that hold no constants.
+
+        Loading one imports the module of its function: numba's arrays, where a kernel creates one.
+        """
+        *kept, environments = super().reduce(result)
+        return *kept, tuple(one for one in environments if one.consts)
+
 
 class _Files(caching.IndexDataCacheFile):  # type: ignore[misc]
     """The files of one function.
@@ -293,6 +300,20 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
             super().save_overload(signature, result)
         except OSError as error:
             _warn_once(f"compiled kernels cannot be kept in {self._cache_path}: {error.strerror}")
+
+    def load_overload(self, signature: Any, context: Any) -> Any:
+        """Return the machine code that is kept for a signature, None if it must be compiled.
+
+        numba's method first imports everything that compiling needs, which takes longer than loading.
+        """
+        rtsys.initialize(context)  # kernels that allocate arrays call it
+        with self._guard_against_spurious_io_errors():
+            if (found := self._load_overload(signature, context)) is not None:
+                return found
+        while before_compiling:
+            before_compiling.pop()()
+        import_compiler()
+        return None
 
     def _load_overload(self, signature: Any, context: Any) -> Any:
         key = self._index_key(signature, context.codegen())

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+
+from imgmatch_df._kernels.importing import cgutils, intrinsic, types
 
 LANES: Final = 16
 """Hashes that `near_mask` compares at once. Columns are padded by as many, because it reads past the end of a run."""

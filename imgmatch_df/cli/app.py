@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import polars as pl
 import typer
 
+from imgmatch_df._kernels import before_compiling
 from imgmatch_df.cli import display, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
@@ -42,6 +43,7 @@ from imgmatch_df.cli.arguments import (
     split_names,
     with_source_options,
 )
+from imgmatch_df.cli.compiling import compile_kernels
 from imgmatch_df.cli.exit_codes import (
     SOME_FAILED,
     Tally,
@@ -96,6 +98,7 @@ def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
     end_on_signals()
     check_streams()
+    before_compiling.append(compile_kernels)
     try:
         with reported():  # also errors before a command begins, as of --help
             app()

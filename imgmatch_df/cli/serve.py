@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from imgmatch_df._kernels import before_compiling
 from imgmatch_df.cli.arguments import split_names
 from imgmatch_df.errors import MissingExtraError
 from imgmatch_df.options import make_options
@@ -88,6 +89,7 @@ def serve(
 
     Limits are per worker. SIGTERM and Ctrl-C finish the requests in flight. Exit code 2: wrong call.
     """
+    before_compiling.clear()  # standard error has log lines only
     settings = Settings(
         host=host,
         port=port,

@@ -4,12 +4,14 @@ Sources: Yang, Gu, Niu, Block Mean Value Based Image Perceptual Hashing (2006); 
 modules/img_hash/src/block_mean_hash.cpp.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from imgmatch_df._kernels.compiled import kernel
-from imgmatch_df.hashes.squares import HashInput
+
+if TYPE_CHECKING:
+    from imgmatch_df.hashes.squares import HashInput
 
 Array = np.ndarray[Any, Any]
 
@@ -18,7 +20,7 @@ _N_TILES: Final = 32  # a block is 2 x 2 tiles of 8 x 8 pixels, and the next blo
 _N_BLOCKS: Final = _N_TILES - 1
 
 
-def hash_image(image: HashInput, out: Array) -> None:
+def hash_image(image: "HashInput", out: Array) -> None:
     """Write the bmh1 of an image: out uint8[121]."""
     _hash_square(*image.square_and_axes(_SIDE), out)
 

@@ -40,7 +40,7 @@ def _number_series(numbers: "NDArray[Any]", valid: "NDArray[np.bool_]") -> pl.Se
     n_rows = len(numbers)
     buffers = [_validity(valid), pa.py_buffer(numbers)]
     dtype = pa.from_numpy_dtype(numbers.dtype)
-    return pl.Series(pa.Array.from_buffers(dtype, n_rows, buffers, int(n_rows - valid.sum())))
+    return pl.Series(_ArrowArray(pa.Array.from_buffers(dtype, n_rows, buffers, int(n_rows - valid.sum()))))
 
 
 def _binary_series(name: str, rows: "NDArray[np.uint8]", valid: "NDArray[np.bool_]") -> pl.Series:
@@ -52,7 +52,17 @@ def _binary_series(name: str, rows: "NDArray[np.uint8]", valid: "NDArray[np.bool
     array = pa.FixedSizeBinaryArray.from_buffers(
         pa.binary(n_bytes), n_rows, [_validity(valid), pa.py_buffer(rows)], int(n_rows - valid.sum())
     )
-    return pl.Series(name, array, dtype=pl.Binary)
+    return pl.Series(_ArrowArray(array)).cast(pl.Binary).alias(name)
+
+
+class _ArrowArray:
+    """Array that Polars reads through the Arrow C interface: to read one of pyarrow, it imports `pyarrow.compute`."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __arrow_c_array__(self, requested_schema: object = None) -> Any:
+        return self._array.__arrow_c_array__(requested_schema)
 
 
 def _validity(valid: "NDArray[np.bool_]") -> Any:

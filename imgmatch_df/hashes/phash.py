@@ -4,12 +4,14 @@ Sources: Zauner, Implementation and Benchmarking of Perceptual Image Hash Functi
 modules/core/src/dxt.cpp and sum.simd.hpp; opencv_contrib modules/img_hash/src/phash.cpp.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from imgmatch_df._kernels.compiled import kernel
-from imgmatch_df.hashes.squares import HashInput
+
+if TYPE_CHECKING:
+    from imgmatch_df.hashes.squares import HashInput
 
 Array = np.ndarray[Any, Any]
 
@@ -19,7 +21,7 @@ _SIDE: Final = 32
 _inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-def hash_image(image: HashInput, out: Array) -> None:
+def hash_image(image: "HashInput", out: Array) -> None:
     """Write the phash of an image: out uint64[1]."""
     _hash_square(*image.square_and_axes(_SIDE), out)
 

@@ -10,14 +10,14 @@ Source: OpenCV modules/imgproc/src/resize.cpp.
 """
 
 from collections.abc import Callable, Iterable
+from threading import Lock
 from typing import Any, Final
 
 import numpy as np
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from imgmatch_df._kernels.compiled import kernel
+from imgmatch_df._kernels.importing import intrinsic, types
 
 Array = np.ndarray[Any, Any]
 
@@ -231,20 +231,35 @@ def _grey_of_one(pixels: Array) -> Any:
     return np.uint8((red * weights[0] + green * weights[1] + blue * weights[2] + (1 << 14)) >> 15)
 
 
-_SIGNATURES: Final = [
-    types.boolean(types.Array(types.uint8, n_axes, "C", readonly=True), types.intp, types.uint8[:, ::1])
+# One for each number of axes and no others: read-only and writable arrays share it, and a strided one is refused.
+_SIGNATURES: Final = {
+    n_axes: types.boolean(types.Array(types.uint8, n_axes, "C", readonly=True), types.intp, types.uint8[:, ::1])
     for n_axes in (3, 2)
-]
+}
+_kernels: dict[int, Any] = {}
+_lock: Final = Lock()
 
 
-# Compiled for these two and no others: read-only and writable arrays share them, and a strided one is refused.
-@kernel(signatures=_SIGNATURES)
 def resize_to_square(pixels: Array, orientation: int, square: Array) -> bool:
     """Write an image as a small grey square; return whether it is as the image is seen only when read by columns.
 
     pixels uint8[h, w, 4] RGBX (the fourth byte is ignored) or uint8[h, w] grey, C-contiguous, h and w >= 1;
     orientation 1 to 8 as in EXIF; square uint8[side, side], side a multiple of 16.
     """
+    compiled = _kernels.get(pixels.ndim) or _compile(pixels.ndim)
+    is_transposed: bool = compiled(pixels, orientation, square)
+    return is_transposed
+
+
+def _compile(n_axes: int) -> Any:
+    """Return the kernel for arrays of `n_axes`, compiled when the first such image comes, by one thread."""
+    with _lock:
+        if n_axes not in _kernels:
+            _kernels[n_axes] = kernel(_resize_to_square, signatures=[_SIGNATURES[n_axes]])
+        return _kernels[n_axes]
+
+
+def _resize_to_square(pixels: Array, orientation: int, square: Array) -> bool:
     height, width = pixels.shape[0], pixels.shape[1]
     is_transposed = orientation >= 5
     mirrors_x = orientation == 2 or orientation == 3 or orientation == 7 or orientation == 8

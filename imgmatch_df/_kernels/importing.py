@@ -1,0 +1,54 @@
+"""numba, imported without scipy, which the kernels of this package do not need. Other modules import it from here."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.util import find_spec
+from threading import get_ident
+from typing import Any
+
+
+class _WithoutScipy(MetaPathFinder):
+    """Finder of modules by which one thread finds no scipy. The imports of other threads do not change."""
+
+    def __init__(self) -> None:
+        self._thread = get_ident()
+
+    def find_spec(self, fullname: str, *_: Any) -> None:
+        """Raise `ModuleNotFoundError` for scipy and its modules."""
+        if fullname.partition(".")[0] == "scipy" and get_ident() == self._thread:
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
+@contextmanager
+def without_scipy() -> Iterator[None]:
+    """Hide scipy from the imports of this thread within the context.
+
+    numba imports `scipy.linalg` only to find out whether it is installed, which takes longer than the import of numba.
+    """
+    finder = _WithoutScipy()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+with without_scipy():
+    import numba
+    from numba import types
+    from numba.core import caching, cgutils, config
+    from numba.core.runtime import rtsys
+    from numba.extending import intrinsic
+
+__all__ = ["caching", "cgutils", "config", "import_compiler", "intrinsic", "numba", "rtsys", "types", "without_scipy"]
+
+
+def import_compiler() -> None:
+    """Import numba's implementations of Python and NumPy functions, which only compiling needs."""
+    with without_scipy():
+        from numba.np import arraymath
+    # Other kernels of the process may call functions that need scipy: numba then imports it while it compiles them.
+    if hasattr(arraymath, "_HAVE_BLAS"):  # from numba 0.68 on
+        arraymath._HAVE_BLAS = find_spec("scipy") is not None
