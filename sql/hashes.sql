@@ -23,25 +23,25 @@
 -- name all kinds of the program that wrote it.
 -- hash kinds: begin
 CREATE OR REPLACE MACRO imgmatch_hash_types() AS
-    ['bmh1', 'phash'];
+    ['bmh1', 'phash', 'imagehash_phash', 'imagehash_dhash', 'imagehash_ahash', 'imagehash_phash16', 'imagehash_dhash16'];
 CREATE OR REPLACE MACRO imgmatch_hash_form(hash_type) AS
-    CASE hash_type WHEN 'bmh1' THEN 'bytes' WHEN 'phash' THEN 'number' ELSE 'other' END;
+    CASE hash_type WHEN 'bmh1' THEN 'bytes' WHEN 'phash' THEN 'number' WHEN 'imagehash_phash' THEN 'number' WHEN 'imagehash_dhash' THEN 'number' WHEN 'imagehash_ahash' THEN 'number' WHEN 'imagehash_phash16' THEN 'bytes' WHEN 'imagehash_dhash16' THEN 'bytes' ELSE 'other' END;
 CREATE OR REPLACE MACRO imgmatch_n_chars(hash_type) AS
-    CASE hash_type WHEN 'bmh1' THEN 968 WHEN 'phash' THEN 64 END;
+    CASE hash_type WHEN 'bmh1' THEN 968 WHEN 'phash' THEN 64 WHEN 'imagehash_phash' THEN 64 WHEN 'imagehash_dhash' THEN 64 WHEN 'imagehash_ahash' THEN 64 WHEN 'imagehash_phash16' THEN 256 WHEN 'imagehash_dhash16' THEN 256 END;
 CREATE OR REPLACE MACRO imgmatch_max_radius(hash_type) AS
-    CASE hash_type WHEN 'bmh1' THEN 961 WHEN 'phash' THEN 64 ELSE 4096 END;
+    CASE hash_type WHEN 'bmh1' THEN 961 WHEN 'phash' THEN 64 WHEN 'imagehash_phash' THEN 64 WHEN 'imagehash_dhash' THEN 64 WHEN 'imagehash_ahash' THEN 64 WHEN 'imagehash_phash16' THEN 256 WHEN 'imagehash_dhash16' THEN 256 ELSE 4096 END;
 CREATE OR REPLACE MACRO imgmatch_max_radius_of_bits(n_chars) AS
-    CASE n_chars WHEN 968 THEN 961 WHEN 64 THEN 64 ELSE n_chars END;
+    CASE n_chars WHEN 968 THEN 961 WHEN 64 THEN 64 WHEN 256 THEN 256 ELSE n_chars END;
 CREATE OR REPLACE MACRO imgmatch_is_hash_width(n_bytes) AS
-    n_bytes IN (121);
+    n_bytes IN (121, 32);
 CREATE OR REPLACE MACRO imgmatch_hash_types_text() AS
-    '''bmh1'' or ''phash''';
+    '''bmh1'' or ''phash'' or ''imagehash_phash'' or ''imagehash_dhash'' or ''imagehash_ahash'' or ''imagehash_phash16'' or ''imagehash_dhash16''';
 CREATE OR REPLACE MACRO imgmatch_width_text() AS
-    'a bmh1 is a BLOB of 121 bytes';
+    'a bmh1 is a BLOB of 121 bytes, a imagehash_phash16 is a BLOB of 32 bytes, a imagehash_dhash16 is a BLOB of 32 bytes';
 CREATE OR REPLACE MACRO imgmatch_chars_text() AS
-    'phash has 64, bmh1 has 968';
+    'phash has 64, imagehash_phash has 64, imagehash_dhash has 64, imagehash_ahash has 64, imagehash_phash16 has 256, imagehash_dhash16 has 256, bmh1 has 968';
 CREATE OR REPLACE MACRO imgmatch_near_text() AS
-    '4 of phash or 24 of bmh1';
+    '4 of phash or 5 of imagehash_phash or 4 of imagehash_dhash or 2 of imagehash_ahash or 24 of bmh1 or 57 of imagehash_phash16 or 36 of imagehash_dhash16';
 -- hash kinds: end
 
 CREATE OR REPLACE MACRO imgmatch_not_64_bits(hash) AS error(format(

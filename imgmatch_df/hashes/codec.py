@@ -402,4 +402,4 @@ def _names(*, is_number: bool) -> str:
 
 def _widths() -> str:
     """Return how many bytes the kinds have that are `Binary`, for a message."""
-    return ", ".join(f"a {kind.name} has {kind.n_bytes}" for kind in KINDS.values() if not kind.is_number)
+    return ", ".join(f"{kind.name} has {kind.n_bytes}" for kind in KINDS.values() if not kind.is_number)

@@ -318,3 +318,23 @@ PHASH: Final = register_hash_kind(
         documented=True,
     )
 )
+for _name, _n_bytes, _near_radius, _reference in (
+    ("phash", 8, 5, "imagehash.phash(image)"),
+    ("dhash", 8, 4, "imagehash.dhash(image)"),
+    ("ahash", 8, 2, "imagehash.average_hash(image)"),
+    ("phash16", 32, 57, "imagehash.phash(image, hash_size=16)"),
+    ("dhash16", 32, 36, "imagehash.dhash(image, hash_size=16)"),
+):
+    register_hash_kind(
+        HashKind(
+            f"imagehash_{_name}",
+            n_bits=8 * _n_bytes,
+            n_bytes=_n_bytes,
+            dtype=pl.UInt64() if _n_bytes == 8 else pl.Binary(),
+            version=f"imagehash-4.3-{_name}",
+            kernel=f"imgmatch_df.hashes.imagehash:write_{_name}",
+            near_radius=_near_radius,
+            reference=_reference,
+            title="Perceptual hash of ImageHash",
+        )
+    )
