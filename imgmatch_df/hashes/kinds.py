@@ -202,11 +202,15 @@ def hash_kind(name: str) -> HashKind:
         If there is no such kind.
     """
     if not isinstance(name, str) or name not in KINDS:
-        raise ArgumentError(
-            f"hash_type must be one of {', '.join(map(repr, KINDS))}, got {f'{name!r:.80}'.splitlines()[0]}\n"
-            "Hint: 'bmh1' separates near-duplicates best, 'phash' is the compact 64-bit one."
-        )
+        raise _unknown_kind(name, KINDS)
     return KINDS[name]
+
+
+def _unknown_kind(name: object, allowed: Iterable[str]) -> ArgumentError:
+    return ArgumentError(
+        f"hash_type must be one of {', '.join(map(repr, allowed))}, got {f'{name!r:.80}'.splitlines()[0]}\n"
+        "Hint: 'bmh1' separates near-duplicates best, 'phash' is the compact 64-bit one."
+    )
 
 
 def hash_kinds(names: Iterable[str]) -> tuple[HashKind, ...]:
@@ -227,7 +231,9 @@ def documented_kind(name: str) -> HashKind:
     ArgumentError
         If there is no such kind, or the API does not have it.
     """
-    kind = hash_kind(name)
+    if not isinstance(name, str) or name not in KINDS:
+        raise _unknown_kind(name, documented_kinds())
+    kind = KINDS[name]
     if not kind.documented:
         raise ArgumentError(
             f"the image-matching API has the hash kinds {', '.join(map(repr, documented_kinds()))}, got {name!r}\n"
