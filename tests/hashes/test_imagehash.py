@@ -145,6 +145,19 @@ def test_bits_are_in_the_order_of_imagehash():
         assert found.select(imgmatch_df.to_bits(kind)).item() == "".join(map(str, bits.astype(int)))
 
 
+def test_constants():
+    """What ImageHash 4.3 gives with Pillow 13. Stored hashes are of no use any more where these change."""
+    y, x = np.mgrid[0:90, 0:120]
+    planes = [x * 7 + y * 3, x * x // 9 + 5 * y, x * y // 11, 0 * x]
+    assert hashes(np.dstack([plane % 256 for plane in planes]).astype(np.uint8)) == {
+        "imagehash_phash": "811401077efb56bf",
+        "imagehash_dhash": "d2d6b42d6dc9db92",
+        "imagehash_ahash": "2a52d695b52d6bda",
+        "imagehash_phash16": "81c4148901e603997e33f976023805e1ff87e817007f7ff0fe81002f0d7ffff4",
+        "imagehash_dhash16": "f12cf13de35de351e650c6d3ceb39ca31ca73dadb9673b47735672d6e69ce6b8",
+    }
+
+
 def test_kinds_share_the_grey_image():
     image = HashInput(np.zeros((40, 50, 4), np.uint8), 6)
     assert image.pillow_grey() is image.pillow_grey()
