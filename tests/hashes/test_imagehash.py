@@ -137,12 +137,13 @@ def test_files(name):
 
 
 def test_bits_are_in_the_order_of_imagehash():
-    """So `to_bits` gives the digits of `str(hash)` in binary."""
+    """So `to_hex` gives `str(hash)`, and `to_bits` the same in binary."""
     data = encoded(Image.fromarray(draw(8)), "PNG")
     found = pl.DataFrame({"image": [data]}).imgmatch.visual_hash("image", hash_types=tuple(REFERENCES))
     for kind, reference in REFERENCES.items():
-        bits = reference(Image.open(io.BytesIO(data))).hash.flatten()
-        assert found.select(imgmatch_df.to_bits(kind)).item() == "".join(map(str, bits.astype(int)))
+        wanted = reference(Image.open(io.BytesIO(data)))
+        assert found.select(imgmatch_df.to_hex(kind)).item() == str(wanted)
+        assert found.select(imgmatch_df.to_bits(kind)).item() == "".join(map(str, wanted.hash.flatten().astype(int)))
 
 
 def test_constants():
