@@ -82,7 +82,7 @@ class HashInput:
             height, width = self.pixels.shape[:2]
             # Pillow reads the pixels where they are, without a copy.
             mode = "L" if self.pixels.ndim == 2 else "RGBX"
-            image = Image.frombuffer(mode, (width, height), self.pixels, "raw", mode, 0, 1).convert("L")  # type: ignore[arg-type]
+            image = Image.frombuffer(mode, (width, height), self.pixels, "raw", mode, 0, 1).convert("L")
             turn = _TURNS.get(self.orientation)
             self._pillow_grey = image if turn is None else image.transpose(turn)
         return self._pillow_grey
