@@ -208,6 +208,15 @@ def _imagehash_of(row: int) -> int:
     return int(str(imagehash.phash(Image.open(io.BytesIO(_images_of_child[row])))), 16)
 
 
+def _ours_of_imagehash(*kinds: str) -> Contender:
+    def ways(images: list[bytes], _n_threads: int) -> dict[str, Way]:
+        import imgmatch_df
+
+        return _frame_ways(images, lambda: [imgmatch_df.perceptual_hash("data", kind) for kind in kinds])
+
+    return Contender(f"imgmatch-df, {' + '.join(kinds)}", ("imgmatch-df",), ways)
+
+
 def hash_with_daft(images: list[bytes], n_threads: int) -> dict[str, Way]:
     import daft
     from daft.functions import decode_image, image_hash
@@ -235,6 +244,7 @@ CONTENDERS = {
     "polars-cv": Contender("polars-cv, phash alone", ("polars-cv",), _polars_cv(None)),
     "polars-cv-thumbnail": Contender("polars-cv, phash alone, of `thumbnail(64)`", ("polars-cv",), _polars_cv(64)),
     "imagehash": Contender("imagehash, phash alone, processes", ("ImageHash",), hash_with_imagehash),
+    "as-imagehash": _ours_of_imagehash("imagehash_phash"),
     "daft": Contender("Daft, phash alone", ("daft",), hash_with_daft),
 }  # fmt: skip
 COST_NAMES = ["limit", "full", "unbounded", "isolated"]

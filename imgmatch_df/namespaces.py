@@ -29,6 +29,8 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             expressions.hamming,
             expressions.to_bits,
             expressions.from_bits,
+            expressions.to_hex,
+            expressions.from_hex,
         ),
         *(
             pairs.near_duplicates,
@@ -128,6 +130,14 @@ class ImgMatchExpr(_Namespace):
         """See `imgmatch_df.from_bits`."""
         return expressions.from_bits(self._expr, hash_type)
 
+    def to_hex(self) -> pl.Expr:
+        """See `imgmatch_df.to_hex`."""
+        return expressions.to_hex(self._expr)
+
+    def from_hex(self, hash_type: str) -> pl.Expr:
+        """See `imgmatch_df.from_hex`."""
+        return expressions.from_hex(self._expr, hash_type)
+
 
 @pl.api.register_series_namespace("imgmatch")
 @_with_docstrings
@@ -180,6 +190,14 @@ class ImgMatchSeries(_Namespace):
     def from_bits(self, hash_type: str) -> pl.Series:
         """See `imgmatch_df.from_bits`."""
         return self._select(expressions.from_bits(pl.first(), hash_type))
+
+    def to_hex(self) -> pl.Series:
+        """See `imgmatch_df.to_hex`."""
+        return self._select(expressions.to_hex(pl.first()))
+
+    def from_hex(self, hash_type: str) -> pl.Series:
+        """See `imgmatch_df.from_hex`."""
+        return self._select(expressions.from_hex(pl.first(), hash_type))
 
     def _select(self, expr: pl.Expr) -> pl.Series:
         return self._series.to_frame().select(expr).to_series()

@@ -1,15 +1,15 @@
 -- Distances of hashes, and conversion from and to the documented 0/1 strings.
 --
 -- A phash is a whole number of 64 bits: a UBIGINT here, and elsewhere often a BIGINT, HUGEINT or DECIMAL. A negative
--- number stands for the same 64 bits (two's complement), as Postgres and Spark store them. A bmh1 is a BLOB of 121
--- bytes (968 bits, the last 7 always 0).
+-- number stands for the same 64 bits (two's complement), as Postgres and Spark store them. So is each other hash of 64
+-- bits. A bmh1 is a BLOB of 121 bytes (968 bits, the last 7 always 0); longer hashes of other kinds are BLOBs too.
 --
 --   hamming(a, b)               USMALLINT: the number of bits in which two hashes of one kind differ. NULL where either
 --                               is NULL. An error for hashes of two kinds, or BLOBs of two widths.
---   to_bits(hash)               VARCHAR: the documented string of 64 or 968 characters 0 and 1, each byte most
---                               significant bit first.
---   from_bits(bits, hash_type)  UBIGINT for 'phash', BLOB for 'bmh1': the hash of such a string. An error for any other
---                               string.
+--   to_bits(hash)               VARCHAR: the string of 0 and 1, each byte most significant bit first: 64 characters of
+--                               a number, 8 for each byte of a BLOB; 64 and 968 are documented.
+--   from_bits(bits, hash_type)  UBIGINT or BLOB, by the kind: the hash that such a string stands for. An error for any
+--                               other string.
 --
 --   SELECT hamming(a.bmh1, b.bmh1) FROM hashes a, hashes b WHERE a.source = 'one.jpg' AND b.source = 'two.jpg';
 --   SELECT to_bits(phash) FROM hashes;
@@ -23,23 +23,61 @@
 -- program that wrote it.
 -- hash kinds: begin
 CREATE OR REPLACE MACRO imgmatch_hash_types() AS
-    ['bmh1', 'phash'];
+    [
+        'bmh1',
+        'phash',
+        'imagehash_phash',
+        'imagehash_dhash',
+        'imagehash_ahash',
+        'imagehash_phash16',
+        'imagehash_dhash16'
+    ];
 CREATE OR REPLACE MACRO imgmatch_hash_form(hash_type) AS
-    CASE hash_type WHEN 'bmh1' THEN 'bytes' WHEN 'phash' THEN 'number' ELSE 'other' END;
+    CASE hash_type
+        WHEN 'bmh1' THEN 'bytes'
+        WHEN 'phash' THEN 'number'
+        WHEN 'imagehash_phash' THEN 'number'
+        WHEN 'imagehash_dhash' THEN 'number'
+        WHEN 'imagehash_ahash' THEN 'number'
+        WHEN 'imagehash_phash16' THEN 'bytes'
+        WHEN 'imagehash_dhash16' THEN 'bytes'
+        ELSE 'other'
+    END;
 CREATE OR REPLACE MACRO imgmatch_n_chars(hash_type) AS
-    CASE hash_type WHEN 'bmh1' THEN 968 WHEN 'phash' THEN 64 END;
+    CASE hash_type
+        WHEN 'bmh1' THEN 968
+        WHEN 'phash' THEN 64
+        WHEN 'imagehash_phash' THEN 64
+        WHEN 'imagehash_dhash' THEN 64
+        WHEN 'imagehash_ahash' THEN 64
+        WHEN 'imagehash_phash16' THEN 256
+        WHEN 'imagehash_dhash16' THEN 256
+        ELSE NULL
+    END;
 CREATE OR REPLACE MACRO imgmatch_max_radius(hash_type) AS
-    CASE hash_type WHEN 'bmh1' THEN 961 WHEN 'phash' THEN 64 ELSE 4096 END;
+    CASE hash_type
+        WHEN 'bmh1' THEN 961
+        WHEN 'phash' THEN 64
+        WHEN 'imagehash_phash' THEN 64
+        WHEN 'imagehash_dhash' THEN 64
+        WHEN 'imagehash_ahash' THEN 64
+        WHEN 'imagehash_phash16' THEN 256
+        WHEN 'imagehash_dhash16' THEN 256
+        ELSE 4096
+    END;
 CREATE OR REPLACE MACRO imgmatch_max_radius_of_bits(n_chars) AS
-    CASE n_chars WHEN 968 THEN 961 WHEN 64 THEN 64 ELSE n_chars END;
+    CASE n_chars
+        WHEN 968 THEN 961
+        WHEN 64 THEN 64
+        WHEN 256 THEN 256
+        ELSE n_chars
+    END;
 CREATE OR REPLACE MACRO imgmatch_is_hash_width(n_bytes) AS
-    n_bytes IN (121);
-CREATE OR REPLACE MACRO imgmatch_hash_types_text() AS
-    '''bmh1'' or ''phash''';
+    n_bytes IN (32, 121);
 CREATE OR REPLACE MACRO imgmatch_width_text() AS
-    'a bmh1 is a BLOB of 121 bytes';
+    'a hash is a BLOB of 32 or 121 bytes';
 CREATE OR REPLACE MACRO imgmatch_chars_text() AS
-    'phash has 64, bmh1 has 968';
+    'hashes have 64, 256 or 968 characters';
 CREATE OR REPLACE MACRO imgmatch_near_text() AS
     '4 of phash or 24 of bmh1';
 -- hash kinds: end
@@ -136,8 +174,9 @@ END;
 CREATE OR REPLACE MACRO imgmatch_check_hash_type(hash_type) AS CASE
     WHEN list_contains(imgmatch_hash_types(), hash_type::VARCHAR) THEN hash_type::VARCHAR
     ELSE error(format(
-        'hash_type must be {}, got {}. Hint: bmh1 separates near-duplicates best, phash is the compact 64-bit one.',
-        imgmatch_hash_types_text(), coalesce('''' || hash_type::VARCHAR || '''', 'NULL')))
+        'hash_type must be one of ''{}'', got {}. Hint: bmh1 separates near-duplicates best, phash is the compact '
+        '64-bit one.',
+        array_to_string(imgmatch_hash_types(), ''', '''), coalesce('''' || hash_type::VARCHAR || '''', 'NULL')))
 END;
 
 -- DuckDB chooses the field of the struct when it binds the query, so that each kind keeps its type.

@@ -14,12 +14,14 @@ ALLOWED = {
     "T": "a type variable",
     "hash_image": "what decodes and hashes, and the kernel of each kind",
     "from_bits": "the expression, and the function of a Series that it maps",
+    "from_hex": "the expression, and the function of a Series that it maps",
     "rank_images": "the verb, and the command of that name",
     "read_header": "one decoder each",
     "read_pixels": "one decoder each",
     "only_pixels": "one decoder each",
     "remove_duplicates": "the verb, and the command of that name",
     "to_bits": "the expression, and the function of a Series that it maps",
+    "to_hex": "the expression, and the function of a Series that it maps",
     "visual_hash": "the verb, and the command of that name",
 }
 

@@ -372,6 +372,41 @@ def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
     return _map(_expr(bits), partial(codec.from_bits, kind=kind), kind.dtype)
 
 
+def to_hex(hashes: pl.Expr | str) -> pl.Expr:
+    """Return hashes as hexadecimal digits, as `str(hash)` of the package ImageHash does.
+
+    Parameters
+    ----------
+    hashes
+        Hash column, whole numbers (16 digits) or `Binary` (2 for each byte), by name or expression.
+
+    Returns
+    -------
+    Expr
+        `String` in lower case under the column's own name, null where the hash is null.
+    """
+    return _map(_expr(hashes), codec.to_hex, pl.String())
+
+
+def from_hex(digits: pl.Expr | str, hash_type: str) -> pl.Expr:
+    """Return the hashes that hexadecimal digits stand for; errors as of `from_bits`.
+
+    Parameters
+    ----------
+    digits
+        `String` column of two digits for each byte of a hash, in any case, perhaps after ``0x``, by name or expression.
+    hash_type
+        Name of a hash kind, such as ``"imagehash_phash"``.
+
+    Returns
+    -------
+    Expr
+        The hash column's dtype under the column's own name, null where the string is null.
+    """
+    kind = hash_kind(hash_type)
+    return _map(_expr(digits), partial(codec.from_hex, kind=kind), kind.dtype)
+
+
 # Functions of a module and not lambdas: expressions that hold them can be pickled.
 def _hash_batch(values: pl.Series, options: Options, hash_types: tuple[str, ...]) -> pl.Series:
     return run.hash_batch(values, options, hash_types)

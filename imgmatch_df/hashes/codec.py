@@ -405,6 +405,41 @@ def from_bits(bits: pl.Series, kind: HashKind) -> pl.Series:
     return to_series(kind, hashes, valid).alias(bits.name)
 
 
+def to_hex(hashes: pl.Series) -> pl.Series:
+    """Return the hexadecimal digits of a hash column, two for each byte, in lower case; null stays null."""
+    if hashes.dtype == pl.Null:
+        return hashes.cast(pl.String)
+    if hashes.dtype == pl.Binary:
+        _one_width(hashes.drop_nulls())
+        return hashes.bin.encode("hex")
+    return _binary_series(hashes.name, *hash_rows(hashes)).bin.encode("hex")
+
+
+def from_hex(digits: pl.Series, kind: HashKind) -> pl.Series:
+    """Return the hashes that hexadecimal digits stand for; null stays null.
+
+    Raises
+    ------
+    ColumnError
+        If the column is not `String`, or a value is not `2 * kind.n_bytes` digits, perhaps after ``0x``.
+    """
+    if digits.dtype == pl.Null:
+        return digits.cast(kind.dtype)
+    if digits.dtype != pl.String:
+        raise ColumnError(
+            f"column {digits.name!r} has dtype {digits.dtype}, from_hex reads String\n"
+            "Hint: UInt64 and Binary hash columns are hashes already."
+        )
+    wrong = digits.filter(digits.str.contains(rf"^(0[xX])?[0-9a-fA-F]{{{2 * kind.n_bytes}}}$").not_())
+    if len(wrong):
+        raise ColumnError(
+            f"column {digits.name!r} holds {wrong[0][:80]!r} ({len(wrong[0])} characters), a hash of kind "
+            f"{kind.name} is {2 * kind.n_bytes} hexadecimal digits\nHint: name the kind that has this length."
+        )
+    digits = digits.str.replace("^0[xX]", "")
+    return digits.str.to_integer(base=16, dtype=pl.UInt64) if kind.is_number else digits.str.decode("hex")
+
+
 def _names(*, is_number: bool) -> str:
     """Return the names of the kinds of one dtype, for a message."""
     return " or ".join(kind.name for kind in KINDS.values() if kind.is_number == is_number)
@@ -412,4 +447,4 @@ def _names(*, is_number: bool) -> str:
 
 def _widths() -> str:
     """Return how many bytes the kinds have that are `Binary`, for a message."""
-    return ", ".join(f"a {kind.name} has {kind.n_bytes}" for kind in KINDS.values() if not kind.is_number)
+    return ", ".join(f"{kind.name} has {kind.n_bytes}" for kind in KINDS.values() if not kind.is_number)

@@ -202,11 +202,15 @@ def hash_kind(name: str) -> HashKind:
         If there is no such kind.
     """
     if not isinstance(name, str) or name not in KINDS:
-        raise ArgumentError(
-            f"hash_type must be one of {', '.join(map(repr, KINDS))}, got {f'{name!r:.80}'.splitlines()[0]}\n"
-            "Hint: 'bmh1' separates near-duplicates best, 'phash' is the compact 64-bit one."
-        )
+        raise _unknown_kind(name, KINDS)
     return KINDS[name]
+
+
+def _unknown_kind(name: object, allowed: Iterable[str]) -> ArgumentError:
+    return ArgumentError(
+        f"hash_type must be one of {', '.join(map(repr, allowed))}, got {f'{name!r:.80}'.splitlines()[0]}\n"
+        "Hint: 'bmh1' separates near-duplicates best, 'phash' is the compact 64-bit one."
+    )
 
 
 def hash_kinds(names: Iterable[str]) -> tuple[HashKind, ...]:
@@ -227,7 +231,9 @@ def documented_kind(name: str) -> HashKind:
     ArgumentError
         If there is no such kind, or the API does not have it.
     """
-    kind = hash_kind(name)
+    if not isinstance(name, str) or name not in KINDS:
+        raise _unknown_kind(name, documented_kinds())
+    kind = KINDS[name]
     if not kind.documented:
         raise ArgumentError(
             f"the image-matching API has the hash kinds {', '.join(map(repr, documented_kinds()))}, got {name!r}\n"
@@ -318,3 +324,23 @@ PHASH: Final = register_hash_kind(
         documented=True,
     )
 )
+for _name, _n_bytes, _near_radius, _reference in (
+    ("phash", 8, 5, "imagehash.phash(image)"),
+    ("dhash", 8, 4, "imagehash.dhash(image)"),
+    ("ahash", 8, 2, "imagehash.average_hash(image)"),
+    ("phash16", 32, 57, "imagehash.phash(image, hash_size=16)"),
+    ("dhash16", 32, 36, "imagehash.dhash(image, hash_size=16)"),
+):
+    register_hash_kind(
+        HashKind(
+            f"imagehash_{_name}",
+            n_bits=8 * _n_bytes,
+            n_bytes=_n_bytes,
+            dtype=pl.UInt64() if _n_bytes == 8 else pl.Binary(),
+            version=f"imagehash-4.3-{_name}",
+            kernel=f"imgmatch_df.hashes.imagehash:write_{_name}",
+            near_radius=_near_radius,
+            reference=_reference,
+            title="Perceptual hash of ImageHash",
+        )
+    )

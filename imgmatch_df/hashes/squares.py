@@ -1,13 +1,24 @@
 """What the kernel of a hash kind gets: one decoded image, and the small grey squares that kinds share."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from PIL import Image
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.hashes.kernels.resize import resize_to_square
 
 Array = np.ndarray[Any, Any]
+
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class HashInput:
@@ -22,12 +33,13 @@ class HashInput:
         1 to 8 as in EXIF: how the stored pixels are to be turned.
     """
 
-    __slots__ = ("_squares", "orientation", "pixels")
+    __slots__ = ("_pillow_grey", "_squares", "orientation", "pixels")
 
     def __init__(self, pixels: Array, orientation: int) -> None:
         self.pixels = pixels
         self.orientation = orientation
         self._squares: dict[int, tuple[Array, bool]] = {}
+        self._pillow_grey: Image.Image | None = None
 
     def grey_square(self, side: int) -> Array:
         """Return the image, as it is seen, as a grey square: uint8 (side, side), not to be changed.
@@ -60,3 +72,17 @@ class HashInput:
             square = np.empty((side, side), np.uint8)
             found = self._squares[side] = square, resize_to_square(self.pixels, self.orientation, square)
         return found
+
+    def pillow_grey(self) -> Image.Image:
+        """Return the image, as it is seen, as a Pillow image of mode L, not to be changed.
+
+        Equal to `convert("L")` of the decoded image. All kinds that call it share one image.
+        """
+        if self._pillow_grey is None:
+            height, width = self.pixels.shape[:2]
+            # Pillow reads the pixels where they are, without a copy.
+            mode = "L" if self.pixels.ndim == 2 else "RGBX"
+            image = Image.frombuffer(mode, (width, height), self.pixels, "raw", mode, 0, 1).convert("L")
+            turn = _TURNS.get(self.orientation)
+            self._pillow_grey = image if turn is None else image.transpose(turn)
+        return self._pillow_grey

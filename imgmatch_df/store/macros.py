@@ -1,12 +1,12 @@
 """The SQL macros of `sql/`, which a store carries so that every DuckDB shell can query its hashes."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from imgmatch_df.hashes.kinds import KINDS, MAX_WIDTH_BYTES, HashKind
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, MAX_WIDTH_BYTES, hash_kinds
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -17,6 +17,7 @@ FILES: Final = ("hashes", "rank_images", "near_duplicates", "duplicate_clusters"
 _DEFAULT_KEY: Final = "id := 'source'"
 _BEGIN: Final = "-- hash kinds: begin\n"
 _END: Final = "-- hash kinds: end\n"
+_LINE: Final = "\n        "
 
 
 def read_sql(name: str) -> str:
@@ -35,30 +36,35 @@ def kinds_sql() -> str:
     n_bits_of_width: dict[int, int] = {}
     for kind in kinds:
         n_bits_of_width[kind.n_chars] = max(kind.n_bits, n_bits_of_width.get(kind.n_chars, 0))
-    by_length, numbers_first = (sorted(kinds, key=key) for key in (lambda k: k.n_chars, lambda k: not k.is_number))
-    binary = [kind for kind in kinds if not kind.is_number]
+    widths = sorted({kind.n_bytes for kind in kinds if not kind.is_number})
+    near = sorted(hash_kinds(DEFAULT_HASH_TYPES), key=lambda kind: not kind.is_number)
     macros = {
-        "imgmatch_hash_types()": f"[{', '.join(map(_text, KINDS))}]",
-        "imgmatch_hash_form(hash_type)": _case(kinds, lambda kind: "'number'" if kind.is_number else "'bytes'")
-        + " ELSE 'other' END",
-        "imgmatch_n_chars(hash_type)": _case(kinds, lambda kind: kind.n_chars) + " END",
-        "imgmatch_max_radius(hash_type)": f"{_case(kinds, lambda kind: kind.n_bits)} ELSE {8 * MAX_WIDTH_BYTES} END",
-        "imgmatch_max_radius_of_bits(n_chars)": "CASE n_chars"
-        + "".join(f" WHEN {n_chars} THEN {n_bits}" for n_chars, n_bits in n_bits_of_width.items())
-        + " ELSE n_chars END",
-        "imgmatch_is_hash_width(n_bytes)": f"n_bytes IN ({', '.join(sorted({str(kind.n_bytes) for kind in binary}))})",
-        "imgmatch_hash_types_text()": _text(" or ".join(map(_text, KINDS))),
-        "imgmatch_width_text()": _text(
-            ", ".join(f"a {kind.name} is a BLOB of {kind.n_bytes} bytes" for kind in binary)
+        "imgmatch_hash_types()": "[" + ",".join(f"{_LINE}{_text(name)}" for name in KINDS) + "\n    ]",
+        "imgmatch_hash_form(hash_type)": _case(
+            "hash_type", {_text(kind.name): "'number'" if kind.is_number else "'bytes'" for kind in kinds}, "'other'"
         ),
-        "imgmatch_chars_text()": _text(", ".join(f"{kind.name} has {kind.n_chars}" for kind in by_length)),
-        "imgmatch_near_text()": _text(" or ".join(f"{kind.near_radius} of {kind.name}" for kind in numbers_first)),
+        "imgmatch_n_chars(hash_type)": _case("hash_type", {_text(kind.name): kind.n_chars for kind in kinds}, "NULL"),
+        "imgmatch_max_radius(hash_type)": _case(
+            "hash_type", {_text(kind.name): kind.n_bits for kind in kinds}, 8 * MAX_WIDTH_BYTES
+        ),
+        "imgmatch_max_radius_of_bits(n_chars)": _case("n_chars", n_bits_of_width, "n_chars"),
+        "imgmatch_is_hash_width(n_bytes)": f"n_bytes IN ({', '.join(map(str, widths))})",
+        "imgmatch_width_text()": _text(f"a hash is a BLOB of {_either(widths)} bytes"),
+        "imgmatch_chars_text()": _text(f"hashes have {_either(sorted(n_bits_of_width))} characters"),
+        "imgmatch_near_text()": _text(" or ".join(f"{kind.near_radius} of {kind.name}" for kind in near)),
     }
     return "\n".join(f"CREATE OR REPLACE MACRO {call} AS\n    {body};" for call, body in macros.items()) + "\n"
 
 
-def _case(kinds: Iterable[HashKind], value: Callable[[HashKind], object]) -> str:
-    return "CASE hash_type" + "".join(f" WHEN {_text(kind.name)} THEN {value(kind)}" for kind in kinds)
+def _case(value: str, results: Mapping[Any, object], default: object) -> str:
+    whens = "".join(f"{_LINE}WHEN {key} THEN {result}" for key, result in results.items())
+    return f"CASE {value}{whens}{_LINE}ELSE {default}\n    END"
+
+
+def _either(numbers: list[int]) -> str:
+    """Return numbers as they stand in a sentence: "8, 16 or 32"."""
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _text(value: str) -> str:

@@ -87,6 +87,8 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "hamming": {"hashes": "phash", "other": 3},
         "to_bits": {"hashes": "phash"},
         "from_bits": {"bits": "bits", "hash_type": "phash"},
+        "to_hex": {"hashes": "phash"},
+        "from_hex": {"digits": pl.lit("0" * 16), "hash_type": "phash"},
         "near_duplicates": {"frame": frame, "radius": 3},
         "explain_near_duplicates": {"frame": frame, "radius": 3},
         "match": {"frame": frame, "reference": frame, "radius": 3},

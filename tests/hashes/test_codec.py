@@ -50,6 +50,23 @@ def test_bmh1_strings_round_trip(values):
     assert_series_equal(bits.imgmatch.from_bits("bmh1"), bmh1s(values))
 
 
+@given(PHASHES)
+def test_hexadecimal_digits_of_numbers_round_trip(values):
+    digits = phashes(values).imgmatch.to_hex()
+    assert digits.to_list() == [None if value is None else f"{value:016x}" for value in values]
+    assert_series_equal(digits.imgmatch.from_hex("phash"), phashes(values))
+    assert_series_equal(("0X" + digits.str.to_uppercase()).imgmatch.from_hex("phash").alias("h"), phashes(values))
+    signed = phashes(values).reinterpret(signed=True)
+    assert_series_equal(signed.imgmatch.to_hex(), digits)
+
+
+@given(BMH1S)
+def test_hexadecimal_digits_of_bytes_round_trip(values):
+    digits = bmh1s(values).imgmatch.to_hex()
+    assert digits.to_list() == [None if value is None else value.hex() for value in values]
+    assert_series_equal(digits.imgmatch.from_hex("bmh1"), bmh1s(values))
+
+
 @given(
     st.lists(
         st.tuples(st.none() | st.binary(min_size=121, max_size=121), st.none() | st.binary(min_size=121, max_size=121)),
@@ -194,6 +211,13 @@ def test_hashes_stay_when_their_frame_is_gone():
         (lambda: pl.Series(["01" * 32]).imgmatch.from_bits("bmh1"), r"\(64 characters\), a bmh1 is 968"),
         (lambda: pl.Series(["2" * 64]).imgmatch.from_bits("phash"), "a phash is 64 characters of 0 and 1"),
         (lambda: pl.Series([5]).imgmatch.from_bits("phash"), "from_bits reads String"),
+        (lambda: pl.Series([1.5]).imgmatch.to_hex(), "has dtype Float64"),
+        (lambda: bmh1s([bytes(121), bytes(8)]).imgmatch.to_hex(), "holds values of 8, 121 bytes"),
+        (lambda: pl.Series(["0" * 15]).imgmatch.from_hex("phash"), r"\(15 characters\), .* phash is 16 hexadecimal"),
+        (lambda: pl.Series(["g" * 16]).imgmatch.from_hex("phash"), "phash is 16 hexadecimal digits"),
+        (lambda: pl.Series(["+" + "0" * 15]).imgmatch.from_hex("phash"), "phash is 16 hexadecimal digits"),
+        (lambda: pl.Series(["0" * 16]).imgmatch.from_hex("bmh1"), "bmh1 is 242 hexadecimal digits"),
+        (lambda: pl.Series([5]).imgmatch.from_hex("phash"), "from_hex reads String"),
     ],
 )
 def test_wrong_columns_say_so(call, message):

@@ -244,7 +244,7 @@ def test_sql_of_a_store(frame, kind, tmp_path):
         assert set(hashes) == set(stored[name])
         with pytest.raises(duckdb.Error, match=f"radius must be a whole number of bits from 0 to {kind.n_bits}"):
             database.sql(f"FROM near_duplicates({kind.n_bits + 1}, '{name}')").fetchall()
-        with pytest.raises(duckdb.Error, match="hash_type must be 'bmh1' or 'phash' or 'toy' or 'toy64', got 'tot'"):
+        with pytest.raises(duckdb.Error, match=r"hash_type must be one of 'bmh1', .*'toy', 'toy64', got 'tot'"):
             database.sql("FROM near_duplicates(1, 'tot')").fetchall()
 
 

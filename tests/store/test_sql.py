@@ -407,8 +407,8 @@ def test_from_bits_refuses_what_python_refuses(database, text):
     [
         ("SELECT hamming(phash, bmh1) FROM hashes", r"hamming\(a BLOB, b BLOB\)"),
         ("SELECT hamming(bmh1, bmh1[2:]) FROM hashes", "hashes of 121 bytes with hashes of 120 bytes"),
-        ("SELECT from_bits('0', 'dhash')", "hash_type must be 'bmh1' or 'phash', got 'dhash'. Hint: "),
-        ("SELECT from_bits('0', NULL)", "hash_type must be 'bmh1' or 'phash', got NULL. Hint: "),
+        ("SELECT from_bits('0', 'dhash')", "hash_type must be one of 'bmh1', 'phash', .*got 'dhash'. Hint: "),
+        ("SELECT from_bits('0', NULL)", "hash_type must be one of 'bmh1', 'phash', .*got NULL. Hint: "),
         (
             "SELECT from_bits('b9b9534546d1a2e9', 'phash')",
             r"got b9b9534546d1a2e9 .*hexadecimal is read by \('0x' \|\| hex\)",
@@ -423,12 +423,12 @@ def test_from_bits_refuses_what_python_refuses(database, text):
                 (f"FROM {verb}(962)", "whole number of bits from 0 to 961, got 962"),
                 (f"FROM {verb}(65, 'phash')", "whole number of bits from 0 to 64, got 65"),
                 (f"FROM {verb}(65, 'phash', empty)", "whole number of bits from 0 to 64, got 65"),
-                (f"FROM {verb}(4, 'dhash')", "hash_type must be 'bmh1' or 'phash', got 'dhash'. Hint: "),
-                (f"FROM {verb}(4, 'source')", "hash_type must be 'bmh1' or 'phash', got 'source'. Hint: "),
-                (f"FROM {verb}(4, NULL)", "hash_type must be 'bmh1' or 'phash', got NULL. Hint: "),
-                (f"FROM {verb}(4, 'dhash', empty)", "hash_type must be 'bmh1' or 'phash', got 'dhash'. Hint: "),
+                (f"FROM {verb}(4, 'dhash')", "hash_type must be one of 'bmh1', 'phash', .*got 'dhash'. Hint: "),
+                (f"FROM {verb}(4, 'source')", "hash_type must be one of 'bmh1', 'phash', .*got 'source'. Hint: "),
+                (f"FROM {verb}(4, NULL)", "hash_type must be one of 'bmh1', 'phash', .*got NULL. Hint: "),
+                (f"FROM {verb}(4, 'dhash', empty)", "hash_type must be one of 'bmh1', 'phash', .*got 'dhash'. Hint: "),
                 (f"FROM {verb}(4, tbl := 'nowhere')", "nowhere does not exist"),
-                (f"FROM {verb}(4, 'bmh1', short)", "a bmh1 is a BLOB of 121 bytes, got 120 bytes"),
+                (f"FROM {verb}(4, 'bmh1', short)", "a hash is a BLOB of .* bytes, got 120 bytes"),
                 (f"FROM {verb}(4, 'phash', texts)", "got the text b9b9534546d1a2e9. Hint: from_bits"),
                 (
                     f"FROM {verb}(4, 'phash', floats)",
@@ -552,7 +552,7 @@ def test_a_small_store_refuses_wrong_calls_too(tmp_path, verb, columns):
     frame = pl.DataFrame({"source": ["a", "b"], "phash": pl.Series([0, 2**63 - 1], dtype=pl.UInt64)})
     imgmatch_df.write_hashes(frame, tmp_path / "a.duckdb")
     with duckdb.connect(tmp_path / "a.duckdb", read_only=True) as database:
-        calls = [(f"{verb}(1, {kind})", "hash_type must be 'bmh1' or 'phash', got .*Hint: ") for kind in WRONG_KINDS]
+        calls = [(f"{verb}(1, {kind})", "hash_type must be one of 'bmh1', .*got .*Hint: ") for kind in WRONG_KINDS]
         calls += [(f"{verb}({radius}, 'phash')", "radius must be a whole number of bits") for radius in (-1, 65, 1.5)]
         if verb != "remove_duplicates":
             calls.append((f"{verb}(1, 'phash', id := 'nowhere')", "no column nowhere in the table"))

@@ -20,6 +20,8 @@ def functions_return_expressions(expr: pl.Expr, series: pl.Series) -> None:
     assert_type(imgmatch_df.hamming("phash", series) <= 4, pl.Expr)
     assert_type(imgmatch_df.to_bits("phash"), pl.Expr)
     assert_type(imgmatch_df.from_bits(expr, "phash"), pl.Expr)
+    assert_type(imgmatch_df.to_hex("phash"), pl.Expr)
+    assert_type(imgmatch_df.from_hex(expr, "phash"), pl.Expr)
 
 
 def methods_of_an_expression(hashes: ImgMatchExpr, other: pl.Expr) -> None:
@@ -29,6 +31,8 @@ def methods_of_an_expression(hashes: ImgMatchExpr, other: pl.Expr) -> None:
     assert_type(hashes.hamming(other), pl.Expr)
     assert_type(hashes.to_bits(), pl.Expr)
     assert_type(hashes.from_bits("bmh1"), pl.Expr)
+    assert_type(hashes.to_hex(), pl.Expr)
+    assert_type(hashes.from_hex("bmh1"), pl.Expr)
 
 
 def methods_of_a_series(hashes: ImgMatchSeries, other: pl.Series) -> None:
@@ -38,6 +42,8 @@ def methods_of_a_series(hashes: ImgMatchSeries, other: pl.Series) -> None:
     assert_type(hashes.hamming(other), pl.Series)
     assert_type(hashes.to_bits(), pl.Series)
     assert_type(hashes.from_bits("bmh1"), pl.Series)
+    assert_type(hashes.to_hex(), pl.Series)
+    assert_type(hashes.from_hex("bmh1"), pl.Series)
 
 
 def wrong_calls(expr: pl.Expr, series: ImgMatchSeries) -> None:
