@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, Unpack
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import clustering, deprecated, expressions, pairs, ranking, writing
+from imgmatch_df.frames import clustering, deprecated, expressions, hexadecimal, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.matching.linkages import Keep
@@ -29,8 +29,8 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             expressions.hamming,
             expressions.to_bits,
             expressions.from_bits,
-            expressions.to_hex,
-            expressions.from_hex,
+            hexadecimal.to_hex,
+            hexadecimal.from_hex,
         ),
         *(
             pairs.near_duplicates,
@@ -132,11 +132,11 @@ class ImgMatchExpr(_Namespace):
 
     def to_hex(self) -> pl.Expr:
         """See `imgmatch_df.to_hex`."""
-        return expressions.to_hex(self._expr)
+        return hexadecimal.to_hex(self._expr)
 
     def from_hex(self, hash_type: str) -> pl.Expr:
         """See `imgmatch_df.from_hex`."""
-        return expressions.from_hex(self._expr, hash_type)
+        return hexadecimal.from_hex(self._expr, hash_type)
 
 
 @pl.api.register_series_namespace("imgmatch")
@@ -193,11 +193,11 @@ class ImgMatchSeries(_Namespace):
 
     def to_hex(self) -> pl.Series:
         """See `imgmatch_df.to_hex`."""
-        return self._select(expressions.to_hex(pl.first()))
+        return self._select(hexadecimal.to_hex(pl.first()))
 
     def from_hex(self, hash_type: str) -> pl.Series:
         """See `imgmatch_df.from_hex`."""
-        return self._select(expressions.from_hex(pl.first(), hash_type))
+        return self._select(hexadecimal.from_hex(pl.first(), hash_type))
 
     def _select(self, expr: pl.Expr) -> pl.Series:
         return self._series.to_frame().select(expr).to_series()

@@ -249,13 +249,13 @@ def visual_hash(
         # One expression hashes, so nothing is shared. `unnest` would hash even if no new column is selected.
         struct = free_name({**schema, **fields})
         hash_batch = partial(_hash_batch, options=checked, hash_types=tuple(hash_fields))
-        base = _map(pl.col(source), hash_batch, pl.Struct(batch_fields(hash_fields))).alias(struct)
+        base = map_column(pl.col(source), hash_batch, pl.Struct(batch_fields(hash_fields))).alias(struct)
         columns = [pl.col(struct).struct.field(name).alias(names[name]) for name in fields]
         new = [names[name] for name in fields if name not in hash_fields]
         hashes = {names[name]: dtype for name, dtype in hash_fields.items()}
         order = arranged(new, {**schema, **hashes}, hashes)
         return data.with_columns(base).with_columns(columns).select(order)
-    batches, base = _shared_base(_expr(data), checked)
+    batches, base = _shared_base(column_expr(data), checked)
     whole = _stack(base, Whole(batches, fields), pl.Struct(fields))
     names = affixes.add(fields, {})
     return (
@@ -267,12 +267,12 @@ def visual_hash(
 
 def hash_expr(hashes: pl.Expr | str, kind: HashKind) -> pl.Expr:
     """Return a column of hashes in the dtype of their kind; see `codec.as_hashes`."""
-    return _map(_expr(hashes), partial(codec.as_hashes, kind=kind), kind.dtype)
+    return map_column(column_expr(hashes), partial(codec.as_hashes, kind=kind), kind.dtype)
 
 
 def hash_column(source: pl.Expr | str, kind: HashKind, options: Options) -> pl.Expr:
     """Return the hashes of one kind of each image, as the expression of that name does."""
-    batches, base = _shared_base(_expr(source), options)
+    batches, base = _shared_base(column_expr(source), options)
     return _stack(base, Field(batches, kind.name), kind.dtype)
 
 
@@ -310,11 +310,11 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | st
         other = pl.lit(other)
     if isinstance(other, pl.Expr):
         return pl.map_batches(
-            [_expr(hashes), other], _distances, return_dtype=DISTANCE_DTYPE, is_elementwise=True
+            [column_expr(hashes), other], _distances, return_dtype=DISTANCE_DTYPE, is_elementwise=True
         ).alias(DISTANCE)
     value = codec.parse_hash(other)
     constant = pl.Series("the given hash", [value], dtype=pl.UInt64 if isinstance(value, int) else pl.Binary)
-    return _map(_expr(hashes), partial(codec.distances, right=constant), DISTANCE_DTYPE).alias(DISTANCE)
+    return map_column(column_expr(hashes), partial(codec.distances, right=constant), DISTANCE_DTYPE).alias(DISTANCE)
 
 
 def to_bits(hashes: pl.Expr | str) -> pl.Expr:
@@ -337,7 +337,7 @@ def to_bits(hashes: pl.Expr | str) -> pl.Expr:
     >>> pl.select(imgmatch_df.to_bits(pl.lit(2**63, dtype=pl.UInt64))).item()[:8]
     '10000000'
     """
-    return _map(_expr(hashes), codec.to_bits, pl.String())
+    return map_column(column_expr(hashes), codec.to_bits, pl.String())
 
 
 def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
@@ -369,42 +369,7 @@ def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
     True
     """
     kind = hash_kind(hash_type)
-    return _map(_expr(bits), partial(codec.from_bits, kind=kind), kind.dtype)
-
-
-def to_hex(hashes: pl.Expr | str) -> pl.Expr:
-    """Return hashes as hexadecimal digits, as `str(hash)` of the package ImageHash does.
-
-    Parameters
-    ----------
-    hashes
-        Hash column, whole numbers (16 digits) or `Binary` (2 for each byte), by name or expression.
-
-    Returns
-    -------
-    Expr
-        `String` in lower case under the column's own name, null where the hash is null.
-    """
-    return _map(_expr(hashes), codec.to_hex, pl.String())
-
-
-def from_hex(digits: pl.Expr | str, hash_type: str) -> pl.Expr:
-    """Return the hashes that hexadecimal digits stand for; errors as of `from_bits`.
-
-    Parameters
-    ----------
-    digits
-        `String` column of two digits for each byte of a hash, in any case, perhaps after ``0x``, by name or expression.
-    hash_type
-        Name of a hash kind, such as ``"imagehash_phash"``.
-
-    Returns
-    -------
-    Expr
-        The hash column's dtype under the column's own name, null where the string is null.
-    """
-    kind = hash_kind(hash_type)
-    return _map(_expr(digits), partial(codec.from_hex, kind=kind), kind.dtype)
+    return map_column(column_expr(bits), partial(codec.from_bits, kind=kind), kind.dtype)
 
 
 # Functions of a module and not lambdas: expressions that hold them can be pickled.
@@ -420,7 +385,7 @@ def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.E
     """Return the expression under every hash of `source`: one object for equal sources and options."""
     fingerprint = _fingerprint(source)
     batches = shared_batches(options, pl.Struct(batch_fields(KINDS)), fingerprint)
-    made = batches, _map(source, batches, batches.dtype)
+    made = batches, map_column(source, batches, batches.dtype)
     if fingerprint is None:
         return made
     key = fingerprint, options, batches.dtype
@@ -444,14 +409,16 @@ def _fingerprint(source: pl.Expr) -> bytes | None:
 
 def _stack(base: pl.Expr, field: Field, dtype: pl.DataType) -> pl.Expr:
     # Another map, not `.struct.field`: that one would clone the base and end the sharing.
-    return _map(base, field, dtype).alias(field.name)
+    return map_column(base, field, dtype).alias(field.name)
 
 
-def _map(expr: pl.Expr, function: Callable[[pl.Series], pl.Series], dtype: pl.DataType) -> pl.Expr:
+def map_column(expr: pl.Expr, function: Callable[[pl.Series], pl.Series], dtype: pl.DataType) -> pl.Expr:
+    """Return the expression that applies `function` to each batch of a column, row by row."""
     return expr.map_batches(function, return_dtype=dtype, is_elementwise=True)
 
 
-def _expr(column: pl.Expr | str) -> pl.Expr:
+def column_expr(column: pl.Expr | str) -> pl.Expr:
+    """Return a column that is given by name or as an expression, as an expression."""
     if isinstance(column, pl.Expr):
         return column
     if isinstance(column, str):
