@@ -378,7 +378,7 @@ def say_not_nested(hashed: pl.LazyFrame) -> None:
 
 
 def _shown(parts: Mapping[str, object]) -> str:
-    return ", ".join(f"{own_name(name)} ({str(dtype):.80})" for name, dtype in parts.items())
+    return ", ".join(f"{own_name(name)} ({dtype!s:.80})" for name, dtype in parts.items())
 
 
 def say_not_stored(table: SourceTable, key: str | None) -> None:
