@@ -592,7 +592,7 @@ def test_many_rows_of_which_a_third_fail_in_every_way(server):
         urls.append(server.url(f"{path}{'&' if '?' in path else '?'}row={n}"))
         expected.append(status)
     frame = pl.DataFrame({"url": urls}).with_row_index()
-    options = {**FAST, "attempts": 2, "max_bytes": 1 << 20, "n_connections_per_host": 64}
+    options = {**FAST, "timeout_s": 2, "attempts": 2, "max_bytes": 1 << 20, "n_connections_per_host": 64}
     out = frame.lazy().with_columns(pl.col("url").imgmatch.visual_hash(**options)).unnest("visual_hash").collect()
     assert out["index"].to_list() == list(range(2000))
     assert out["status"].to_list() == expected
