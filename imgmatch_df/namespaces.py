@@ -97,6 +97,10 @@ class ImgMatchExpr(_Namespace):
         """See `imgmatch_df.phash`."""
         return expressions.phash(self._expr, **options)
 
+    def pdq(self, **options: Unpack[SourceOptions]) -> pl.Expr:
+        """See `imgmatch_df.perceptual_hash`, of kind ``"pdq"``."""
+        return expressions.perceptual_hash(self._expr, "pdq", **options)
+
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Expr:
         """See `imgmatch_df.bmh1`."""
         return expressions.bmh1(self._expr, **options)
@@ -142,6 +146,10 @@ class ImgMatchSeries(_Namespace):
     def phash(self, **options: Unpack[SourceOptions]) -> pl.Series:
         """See `imgmatch_df.phash`."""
         return self._select(expressions.phash(pl.first(), **options))
+
+    def pdq(self, **options: Unpack[SourceOptions]) -> pl.Series:
+        """See `imgmatch_df.perceptual_hash`, of kind ``"pdq"``."""
+        return self._select(expressions.perceptual_hash(pl.first(), "pdq", **options))
 
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Series:
         """See `imgmatch_df.bmh1`."""

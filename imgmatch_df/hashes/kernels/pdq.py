@@ -22,9 +22,10 @@ _MIN_SIDE: Final = 5  # smaller images have no bits and quality 0
 _SIDE: Final = 64
 _N_BITS_SIDE: Final = 16
 _GROUP: Final = 16  # rows that are summed side by side: one or two vectors of float32
+_SCALE: Final = float(np.float32(math.sqrt(2 / _SIDE)))
 _COSINES: Final = np.array(
     [
-        [np.float32(math.sqrt(2 / _SIDE)) * math.cos(math.pi / 2 / _SIDE * i * (2 * j + 1)) for j in range(_SIDE)]
+        [_SCALE * math.cos(math.pi / 2 / _SIDE * i * (2 * j + 1)) for j in range(_SIDE)]
         for i in range(1, _N_BITS_SIDE + 1)
     ]
 ).astype(np.float32)
@@ -39,12 +40,11 @@ def _fill_luma(pixels: Array, top: int, tile: Array) -> None:
         y = top + lane
         for x in range(pixels.shape[1]):
             if pixels.ndim == 3:
-                tile[x, lane] = np.float32(
-                    np.float32(np.float32(0.299) * np.float32(pixels[y, x, 0]))
-                    + np.float32(np.float32(0.587) * np.float32(pixels[y, x, 1]))
-                ) + np.float32(np.float32(0.114) * np.float32(pixels[y, x, 2]))
+                red, green, blue = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
             else:
-                tile[x, lane] = np.float32(pixels[y, x])
+                red = green = blue = pixels[y, x]
+            # In doubles, rounded once, as C++ promotes them. Grey is weighed too: the reference sees it as RGB.
+            tile[x, lane] = np.float32(0.299 * red + 0.587 * green + 0.114 * blue)
 
 
 @_inner
