@@ -22,6 +22,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     function.__name__: function
     for function in (
         *(
+            expressions.pdq,
             expressions.phash,
             expressions.bmh1,
             expressions.perceptual_hash,
@@ -98,8 +99,8 @@ class ImgMatchExpr(_Namespace):
         return expressions.phash(self._expr, **options)
 
     def pdq(self, **options: Unpack[SourceOptions]) -> pl.Expr:
-        """See `imgmatch_df.perceptual_hash`, of kind ``"pdq"``."""
-        return expressions.perceptual_hash(self._expr, "pdq", **options)
+        """See `imgmatch_df.pdq`."""
+        return expressions.pdq(self._expr, **options)
 
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Expr:
         """See `imgmatch_df.bmh1`."""
@@ -148,8 +149,8 @@ class ImgMatchSeries(_Namespace):
         return self._select(expressions.phash(pl.first(), **options))
 
     def pdq(self, **options: Unpack[SourceOptions]) -> pl.Series:
-        """See `imgmatch_df.perceptual_hash`, of kind ``"pdq"``."""
-        return self._select(expressions.perceptual_hash(pl.first(), "pdq", **options))
+        """See `imgmatch_df.pdq`."""
+        return self._select(expressions.pdq(pl.first(), **options))
 
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Series:
         """See `imgmatch_df.bmh1`."""

@@ -79,6 +79,43 @@ def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     return perceptual_hash(source, PHASH.name, **options)
 
 
+def pdq(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
+    """Return the 256-bit PDQ hash of each image.
+
+    The hash of shared banks. Equal, bit for bit, to `pdqhash.compute` of the image as it is seen; images less than 5
+    pixels wide or high have zeros. A row that fails is null; `visual_hash` says why.
+
+    Parameters
+    ----------
+    source
+        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
+    **options
+        See `Options`.
+
+    Returns
+    -------
+    Expr
+        ``pdq: Binary``, 32 bytes in the order in which pdqhash prints them.
+
+    Raises
+    ------
+    ArgumentError
+        If an option is unknown or has a value that is not allowed.
+
+    Notes
+    -----
+    `pdq`, `bmh1` and `visual_hash` of one column in one statement read and decode each image once.
+    Source: ThreatExchange, `pdq/cpp`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.pdq(pl.lit("no-such-file.jpg"))).to_series().to_list()
+    [None]
+    """
+    return perceptual_hash(source, PDQ.name, **options)
+
+
 def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     """Return the 961-bit block mean hash of each image.
 

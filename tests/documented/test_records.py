@@ -584,7 +584,7 @@ def test_verb_columns_are_needed():
         ({"records": [{"x": math.nan}]}, r"records\[0\] must hold JSON values only"),
         ({"records": [{"x": b"bytes"}]}, r"records\[0\] must hold JSON values only"),
         ({"records": [{"_id": 10**5000}]}, r"records\[0\] must hold JSON values only"),
-        ({"records": [], "hash_type": "dhash"}, "hash_type must be one of 'bmh1', 'phash', got 'dhash'"),
+        ({"records": [], "hash_type": "dhash"}, "hash_type must be one of 'bmh1', 'phash', 'pdq', got 'dhash'"),
         ({"records": [], "hash_type": ["bmh1", "dhash"]}, "hash_type must be one of"),
         ({"records": [], "hash_type": []}, "hash_type must be one or more kinds of"),
         ({"records": [], "hash_type": {"bmh1": 1}}, "hash_type must be one of"),
