@@ -23,6 +23,7 @@ from imgmatch_df.hashes.kinds import (
     BMH1,
     DEFAULT_HASH_TYPES,
     KINDS,
+    PDQ,
     PHASH,
     HashKind,
     batch_fields,
