@@ -20,7 +20,7 @@ from imgmatch_df.errors import (
     StoreError,
 )
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
-from imgmatch_df.frames.expressions import bmh1, from_bits, hamming, perceptual_hash, phash, to_bits, visual_hash
+from imgmatch_df.frames.expressions import bmh1, from_bits, hamming, pdq, perceptual_hash, phash, to_bits, visual_hash
 from imgmatch_df.frames.hexadecimal import from_hex, to_hex
 from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
 from imgmatch_df.frames.ranking import rank_images
@@ -57,6 +57,7 @@ __all__ = [
     "hamming",
     "match",
     "near_duplicates",
+    "pdq",
     "perceptual_hash",
     "phash",
     "rank_images",

@@ -22,6 +22,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     function.__name__: function
     for function in (
         *(
+            expressions.pdq,
             expressions.phash,
             expressions.bmh1,
             expressions.perceptual_hash,
@@ -99,6 +100,10 @@ class ImgMatchExpr(_Namespace):
         """See `imgmatch_df.phash`."""
         return expressions.phash(self._expr, **options)
 
+    def pdq(self, **options: Unpack[SourceOptions]) -> pl.Expr:
+        """See `imgmatch_df.pdq`."""
+        return expressions.pdq(self._expr, **options)
+
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Expr:
         """See `imgmatch_df.bmh1`."""
         return expressions.bmh1(self._expr, **options)
@@ -152,6 +157,10 @@ class ImgMatchSeries(_Namespace):
     def phash(self, **options: Unpack[SourceOptions]) -> pl.Series:
         """See `imgmatch_df.phash`."""
         return self._select(expressions.phash(pl.first(), **options))
+
+    def pdq(self, **options: Unpack[SourceOptions]) -> pl.Series:
+        """See `imgmatch_df.pdq`."""
+        return self._select(expressions.pdq(pl.first(), **options))
 
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Series:
         """See `imgmatch_df.bmh1`."""

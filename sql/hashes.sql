@@ -26,6 +26,7 @@ CREATE OR REPLACE MACRO imgmatch_hash_types() AS
     [
         'bmh1',
         'phash',
+        'pdq',
         'imagehash_phash',
         'imagehash_dhash',
         'imagehash_ahash',
@@ -36,6 +37,7 @@ CREATE OR REPLACE MACRO imgmatch_hash_form(hash_type) AS
     CASE hash_type
         WHEN 'bmh1' THEN 'bytes'
         WHEN 'phash' THEN 'number'
+        WHEN 'pdq' THEN 'bytes'
         WHEN 'imagehash_phash' THEN 'number'
         WHEN 'imagehash_dhash' THEN 'number'
         WHEN 'imagehash_ahash' THEN 'number'
@@ -47,6 +49,7 @@ CREATE OR REPLACE MACRO imgmatch_n_chars(hash_type) AS
     CASE hash_type
         WHEN 'bmh1' THEN 968
         WHEN 'phash' THEN 64
+        WHEN 'pdq' THEN 256
         WHEN 'imagehash_phash' THEN 64
         WHEN 'imagehash_dhash' THEN 64
         WHEN 'imagehash_ahash' THEN 64
@@ -58,6 +61,7 @@ CREATE OR REPLACE MACRO imgmatch_max_radius(hash_type) AS
     CASE hash_type
         WHEN 'bmh1' THEN 961
         WHEN 'phash' THEN 64
+        WHEN 'pdq' THEN 256
         WHEN 'imagehash_phash' THEN 64
         WHEN 'imagehash_dhash' THEN 64
         WHEN 'imagehash_ahash' THEN 64

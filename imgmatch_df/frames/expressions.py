@@ -23,6 +23,7 @@ from imgmatch_df.hashes.kinds import (
     BMH1,
     DEFAULT_HASH_TYPES,
     KINDS,
+    PDQ,
     PHASH,
     HashKind,
     batch_fields,
@@ -77,6 +78,38 @@ def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     [None]
     """
     return perceptual_hash(source, PHASH.name, **options)
+
+
+def pdq(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
+    """Return the 256-bit PDQ hash of each image.
+
+    Equal, bit for bit, to `pdqhash.compute` of the image as seen (ThreatExchange, `pdq/cpp`). Images of less than 5
+    rows or columns have zeros. A row that fails is null; `visual_hash` reports why.
+
+    Parameters
+    ----------
+    source
+        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
+    **options
+        See `Options`.
+
+    Returns
+    -------
+    Expr
+        ``pdq: Binary``, 32 bytes in the order in which pdqhash prints them.
+
+    Raises
+    ------
+    ArgumentError
+        If an option is unknown or its value is not allowed.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> pl.select(imgmatch_df.pdq(pl.lit("no-such-file.jpg"))).to_series().to_list()
+    [None]
+    """
+    return perceptual_hash(source, PDQ.name, **options)
 
 
 def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:

@@ -324,6 +324,19 @@ PHASH: Final = register_hash_kind(
         documented=True,
     )
 )
+PDQ: Final = register_hash_kind(
+    HashKind(
+        "pdq",
+        n_bits=256,
+        n_bytes=32,
+        dtype=pl.Binary(),
+        version="pdqhash-full",
+        kernel="imgmatch_df.hashes.pdq:hash_image",
+        near_radius=31,
+        reference="pdqhash.compute",
+        title="PDQ hash",
+    )
+)
 for _name, _n_bytes, _near_radius, _reference in (
     ("phash", 8, 5, "imagehash.phash(image)"),
     ("dhash", 8, 4, "imagehash.dhash(image)"),

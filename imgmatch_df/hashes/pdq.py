@@ -1,0 +1,30 @@
+"""pdq: Facebook's 256-bit hash of low cosine coefficients, bit for bit that of PyPI's `pdqhash`.
+
+Source: ThreatExchange, The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm (2019), and pdq/cpp.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from imgmatch_df.hashes.kernels.pdq import hash_pixels
+from imgmatch_df.hashes.squares import HashInput
+
+Array = np.ndarray[Any, Any]
+
+
+def hash_image(image: HashInput, out: Array) -> None:
+    """Write the PDQ hash of an image: out uint8[32], in the order in which pdqhash prints it."""
+    hash_pixels(_upright(image), out)
+
+
+def _upright(image: HashInput) -> Array:
+    """Return the pixels as they are seen, C-contiguous: running sums round by the direction they run in."""
+    pixels, orientation = image.pixels, image.orientation
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

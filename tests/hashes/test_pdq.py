@@ -1,0 +1,86 @@
+"""PDQ is that of pdqhash, bit for bit, at every size and where there is nothing to see."""
+
+import io
+import zlib
+
+import numpy as np
+import polars as pl
+import pytest
+from pdq_reference import pdq
+from PIL import Image
+
+import imgmatch_df
+from imgmatch_df.hashes.kernels.pdq import hash_pixels
+from imgmatch_df.hashes.kinds import PDQ, empty_row
+from imgmatch_df.hashes.pdq import hash_image
+from imgmatch_df.hashes.squares import HashInput
+
+SIZES = [
+    *((1, 1), (4, 300), (5, 5), (300, 5), (6, 64), (63, 63), (64, 64), (65, 127), (128, 129), (129, 257)),
+    *((200, 300), (700, 6), (130, 1000)),
+]
+
+
+def drawn(what, height, width):
+    rng = np.random.default_rng(zlib.crc32(f"{what} {height} {width}".encode()))
+    y, x = np.mgrid[:height, :width]
+    if what == "noise":
+        return rng.integers(0, 256, (height, width, 3), np.uint8)
+    if what == "flat":
+        return np.full((height, width, 3), rng.integers(0, 256, 3), np.uint8)
+    if what == "grey":
+        return np.dstack([rng.integers(0, 256, (height, width), np.uint8)] * 3)
+    return np.dstack([x * 255 // width, y * 255 // height, (x + y) % 256]).astype(np.uint8)
+
+
+def hashed(pixels):
+    out = np.empty(32, np.uint8)
+    quality = hash_pixels(np.ascontiguousarray(pixels), out)
+    return out.tobytes(), quality
+
+
+def rgbx(rgb):
+    return np.dstack([rgb, np.full(rgb.shape[:2], 77, np.uint8)])
+
+
+@pytest.mark.parametrize("what", ["noise", "flat", "grey", "gradient"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_kernel_is_the_reference(what, size):
+    rgb = drawn(what, *size)
+    assert hashed(rgbx(rgb)) == pdq(rgb)
+    if what == "grey":
+        assert hashed(rgb[:, :, 0]) == pdq(rgb)
+
+
+@pytest.mark.parametrize("what", ["noise", "flat", "grey", "gradient"])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_the_kernel_is_pdqhash(what, size):
+    pdqhash = pytest.importorskip("pdqhash", reason="pdqhash is built from source: not everywhere")
+    rgb = drawn(what, *size)
+    bits, quality = pdqhash.compute(rgb)
+    assert hashed(rgbx(rgb)) == (np.packbits(bits).tobytes(), quality)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_hashed_as_it_is_seen(orientation):
+    image = Image.fromarray(drawn("noise", 150, 200))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    image.save(file, "PNG", exif=exif)
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    seen = np.asarray(image if orientation == 1 else image.transpose(turns[orientation]))
+    out = empty_row([PDQ])[PDQ]
+    hash_image(HashInput(rgbx(np.asarray(image)), orientation), out)
+    assert out.tobytes() == pdq(seen)[0]
+    frame = pl.DataFrame({"image": [file.getvalue()]})
+    assert frame.select(imgmatch_df.perceptual_hash("image", "pdq")).item() == pdq(seen)[0]
+    assert frame.select(pl.col("image").imgmatch.pdq()).item() == pdq(seen)[0]
