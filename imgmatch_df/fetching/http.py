@@ -281,16 +281,17 @@ class _HttpAttempt:
         if is_ip(url.host):
             self._send()
             return
-        resolving = self._pool.resolve(url.host, url.port)
-        if resolving.done():
-            self._on_resolved(resolving)
+        self._resolving = self._pool.resolve(url.host, url.port)
+        if self._resolving.done():
+            self._on_resolved(self._resolving)
         else:
-            self._resolving = resolving
-            resolving.add_done_callback(self._on_resolved)
+            self._resolving.add_done_callback(self._on_resolved)
             self.deadline = min(self._fetch.end, self._loop.time() + self._fetch.options.timeout_s / 3)
 
     @_fails_attempt
     def _on_resolved(self, resolved: "asyncio.Task[str]") -> None:
+        if resolved is not self._resolving:
+            return  # the attempt ended when the look-up was done already and this callback was scheduled
         self._resolving = None
         self.deadline = self._fetch.end
         error = resolved.exception()
@@ -301,10 +302,8 @@ class _HttpAttempt:
             self._finish(Failure("fetch_blocked", str(error)))
         elif isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_HOST:
             self._finish(Failure("fetch_failed", f"no such host: {self._exchange.url.host[:60]}"))
-        elif isinstance(error, OSError):
-            self._finish(_no_connection(error))
         else:
-            self._finish(error)
+            self._finish(_no_connection(error) if isinstance(error, OSError) else error)
 
     def _send(self) -> None:
         url, curl = self._exchange.url, self._curl

@@ -281,6 +281,34 @@ def test_many_hosts_are_resolved_in_linear_time_and_dropped(server, monkeypatch)
     assert len(client._pools[True]._resolved) == 20
 
 
+@pytest.mark.parametrize("reused", [False, True])
+def test_an_attempt_that_times_out_at_the_moment_of_its_look_up_ends_once(server, monkeypatch, reused):
+    """The callback of the look-up is scheduled by then, and cannot be removed any more; the batch waited for ever."""
+    fail(server.url("/ok/0.jpg", "h.example"), attempts=1)  # the transport exists
+    client = scheduler.shared_scheduler()._transports[http.HttpClient]
+    resolve = curl.ConnectionPool.resolve
+    timed_out = []
+
+    def time_out(_):
+        for attempt in list(client._in_flight):
+            timed_out.append(attempt)
+            attempt.time_out()
+
+    def resolve_late(pool, host, port):
+        resolving = resolve(pool, host, port)
+        if not timed_out:
+            resolving.add_done_callback(time_out)  # before that of the attempt
+        return resolving
+
+    monkeypatch.setattr(curl, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
+    monkeypatch.setattr(curl.ConnectionPool, "resolve", resolve_late)
+    urls = [server.url(f"/ok/{n}.jpg", "late.example") for n in range(5 if reused else 1)]
+    assert hashed(urls, timeout_s=5)["status"].to_list() == ["ok"] * len(urls)
+    assert timed_out
+    assert scheduler.shared_scheduler()._budget.n_bytes == 0
+    assert scheduler.shared_scheduler()._n_connections == 0
+
+
 # --- trying again ----------------------------------------------------------------------------------------------------
 
 

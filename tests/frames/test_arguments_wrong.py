@@ -79,6 +79,7 @@ def right(name: str, folder: Any) -> dict[str, Any]:
     frame = FRAME.drop("url")
     written = {"frame": FRAME.select("url", "id"), "target": str(folder / "new.parquet"), "source": "url", "key": "id"}
     return {
+        "pdq": {"source": pl.col("url")},
         "phash": {"source": pl.col("url")},
         "bmh1": {"source": pl.col("url")},
         "register_hash_kind": {"kind": imgmatch_df.hashes.kinds.PHASH},
@@ -150,7 +151,7 @@ def test_wrong_arguments_are_our_errors(name, parameter, folder):
         arguments = {**right(name, folder), parameter: value}
         if parameter in Options.__dataclass_fields__ and "source" in parameters(name):
             arguments.setdefault("source", "url")
-            if name not in ("visual_hash", "write_hashes", "sink_hashes", "phash", "bmh1"):
+            if name not in ("visual_hash", "write_hashes", "sink_hashes", "phash", "pdq", "bmh1"):
                 arguments["frame"] = FRAME.select("url", "id", "size")
         try:
             result = getattr(imgmatch_df, name)(**arguments)
