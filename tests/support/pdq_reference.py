@@ -15,7 +15,7 @@ def pdq(rgb: NDArray[np.uint8]) -> tuple[bytes, int]:
         return bytes(32), 0
     red, green, blue = np.moveaxis(rgb.astype(np.float64), 2, 0)
     luma = (0.299 * red + 0.587 * green + 0.114 * blue).astype(np.float32)
-    for _ in range(2):
+    for _ in range(2 if (height, width) != (64, 64) else 0):
         luma = box(luma.T, (width + 127) // 128).T
         luma = box(luma, (height + 127) // 128)
     rows, columns = ([int((i + 0.5) * n / 64) for i in range(64)] for n in (height, width))

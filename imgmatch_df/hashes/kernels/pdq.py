@@ -48,6 +48,17 @@ def _fill_luma(pixels: Array, top: int, tile: Array) -> None:
 
 
 @_inner
+def _copy_luma(pixels: Array, means: Array) -> None:
+    """Write the luma of an image of 64 x 64 pixels: means float32[64, 64]."""
+    tile = np.empty((_SIDE, _GROUP), np.float32)
+    for top in range(0, _SIDE, _GROUP):
+        _fill_luma(pixels, top, tile)
+        for lane in range(_GROUP):
+            for x in range(_SIDE):
+                means[top + lane, x] = tile[x, lane]
+
+
+@_inner
 def _blur_rows(tile: Array, window: int, blurred: Array) -> None:
     """Average `window` values along the first axis, fewer at its ends: tile and blurred float32[width, 16]."""
     width = tile.shape[0]
@@ -208,6 +219,9 @@ def hash_pixels(pixels: Array, out: Array) -> int:
     if pixels.shape[0] < _MIN_SIDE or pixels.shape[1] < _MIN_SIDE:
         return 0
     means = np.empty((_SIDE, _SIDE), np.float32)
-    _reduce(pixels, means)
+    if pixels.shape[0] == _SIDE and pixels.shape[1] == _SIDE:
+        _copy_luma(pixels, means)  # the reference does not blur it: even sums of one value round
+    else:
+        _reduce(pixels, means)
     _write_bits(means, out)
     return _quality(means)
