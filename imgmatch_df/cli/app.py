@@ -46,6 +46,7 @@ from imgmatch_df.cli.arguments import (
 from imgmatch_df.cli.compiling import compile_kernels
 from imgmatch_df.cli.exit_codes import (
     SOME_FAILED,
+    CommandGroup,
     Tally,
     check_streams,
     failed_in_store,
@@ -84,6 +85,7 @@ from imgmatch_df.store.base import is_store
 
 app = typer.Typer(
     name="imgmatch",
+    cls=CommandGroup,
     help="Find duplicate and near-duplicate images, in folders, Parquet, CSV and JSON.",
     epilog=f"imgmatch remove-duplicates photos --radius {BMH1.near_radius}\n\n"
     "imgmatch rank-images cat.jpg photos -k 20",

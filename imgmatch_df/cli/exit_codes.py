@@ -11,10 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, NoReturn, TextIO
+from typing import Any, Final, NamedTuple, NoReturn, TextIO
 
 import polars as pl
 import typer
+from typer.core import TyperGroup
 
 from imgmatch_df.cli.interrupts import keeping
 from imgmatch_df.columns import DETAIL, OK, SOURCE, STATUS, STATUS_DTYPE, STATUSES
@@ -32,6 +33,8 @@ _SIGPIPE: Final = 13  # `signal` has no such name on Windows
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _NAMES_SHOWN: Final = 10
 _MAX_CHARS: Final = 200
+# Depending on its version, Typer raises click's usage errors or those of its own copy of click.
+_UsageError: Final[Any] = typer.BadParameter.__base__
 
 
 class FailedRow(NamedTuple):
@@ -243,6 +246,32 @@ def _fail(error: BaseException, code: int) -> NoReturn:
         say(line)
     _drop_unwritable()
     raise typer.Exit(code) from None
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands whose usage errors, such as an unknown option, are reported as other errors are."""
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        """Parse the options before the command."""
+        wanted = bool(args)  # parsing empties the list
+        try:
+            return super().make_context(info_name, args, *rest, **extra)
+        except _UsageError as error:
+            if not wanted:  # Typer shows the help
+                raise
+            _fail_usage(error, info_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Parse the arguments of the command, and run it."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            _fail_usage(error, ctx.command_path, ctx.invoked_subcommand)
+
+
+def _fail_usage(error: Any, *command: str | None) -> NoReturn:
+    shown = " ".join(filter(None, command))
+    _fail(ArgumentError(f"{error.format_message()}\nHint: run {shown} --help."), WRONG_CALL)
 
 
 def _drop_unwritable() -> None:

@@ -458,16 +458,6 @@ def test_wrong_calls_get_a_hint_and_leave_nothing(words, out, folder, empty, mon
     assert names(here) == []
 
 
-def test_words_that_the_parser_refuses():
-    for words in (
-        ["visual-hash"],
-        ["visual-hash", ".", "--nonsense"],
-        ["nonsense"],
-        ["visual-hash", ".", "--max-pixels", "x"],
-    ):
-        assert call(*words).exit_code == 2
-
-
 def test_an_output_that_cannot_be_written_is_known_before_hashing(folder, empty, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
