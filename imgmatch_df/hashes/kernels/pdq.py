@@ -79,48 +79,34 @@ def _blur_rows(tile: Array, window: int, blurred: Array) -> None:
 
 
 @_inner
-def _blur_rows_at(tile: Array, window: int, columns: Array, blurred: Array) -> None:
-    """Average as `_blur_rows` does, at 64 ascending columns only: blurred float32[64, 16]."""
-    width = tile.shape[0]
+def _blur_at(lines: Array, window: int, places: Array, blurred: Array) -> None:
+    """Average as `_blur_rows`, at 64 ascending places only: lines float32[n, lanes], blurred float32[64, lanes]."""
+    n, n_lanes = lines.shape
     ahead = window // 2
-    sums = np.zeros(_GROUP, np.float32)
+    sums = np.zeros(n_lanes, np.float32)
     j = 0
-    for x in range(width + ahead):
+    for x in range(n + ahead):
         first = x - window
-        if x < width:
-            for lane in range(_GROUP):
-                sums[lane] += tile[x, lane]
+        if x < n:
+            for lane in range(n_lanes):
+                sums[lane] += lines[x, lane]
         if first >= 0:
-            for lane in range(_GROUP):
-                sums[lane] -= tile[first, lane]
-        while j < _SIDE and columns[j] == x - ahead:
-            n_values = np.float32(min(x, width - 1) - max(first, -1))
-            for lane in range(_GROUP):
+            for lane in range(n_lanes):
+                sums[lane] -= lines[first, lane]
+        while j < _SIDE and places[j] == x - ahead:
+            n_values = np.float32(min(x, n - 1) - max(first, -1))
+            for lane in range(n_lanes):
                 blurred[j, lane] = sums[lane] / n_values
             j += 1
 
 
 @_inner
-def _read_rows(low: Array, means: Array) -> None:
-    """Average along columns and read 64 rows: low float32[height, 64]."""
-    height = low.shape[0]
-    window = (height + 127) // 128
-    ahead = window // 2
-    sums = np.zeros(_SIDE, np.float32)
-    i = 0
-    for y in range(height + ahead):
-        first = y - window
-        if y < height:
-            for j in range(_SIDE):
-                sums[j] += low[y, j]
-        if first >= 0:
-            for j in range(_SIDE):
-                sums[j] -= low[first, j]
-        while i < _SIDE and int((i + 0.5) * height / _SIDE) == y - ahead:
-            n_values = np.float32(min(y, height - 1) - max(first, -1))
-            for j in range(_SIDE):
-                means[i, j] = sums[j] / n_values
-            i += 1
+def _places(n: int) -> Array:
+    """Return where 64 means are read of `n` values: int64[64]."""
+    places = np.empty(_SIDE, np.int64)
+    for i in range(_SIDE):
+        places[i] = int((i + 0.5) * n / _SIDE)
+    return places
 
 
 @_inner
@@ -129,9 +115,7 @@ def _reduce(pixels: Array, means: Array) -> None:
     height, width = pixels.shape[0], pixels.shape[1]
     row_window, column_window = (width + 127) // 128, (height + 127) // 128
     ahead = column_window // 2
-    columns = np.empty(_SIDE, np.int64)
-    for j in range(_SIDE):
-        columns[j] = int((j + 0.5) * width / _SIDE)
+    columns = _places(width)
     tile = np.zeros((width, _GROUP), np.float32)
     blurred = np.zeros((width, _GROUP), np.float32)
     done = np.zeros((width, _GROUP), np.float32)  # rows that have been through the first two blurs
@@ -163,11 +147,11 @@ def _reduce(pixels: Array, means: Array) -> None:
                 done[x, lane] = sums[x] / n_values
             n_done += 1
             if lane == _GROUP - 1 or n_done == height:
-                _blur_rows_at(done, row_window, columns, narrow)
+                _blur_at(done, row_window, columns, narrow)
                 for i in range(lane + 1):
                     for j in range(_SIDE):
                         low[n_done - 1 - lane + i, j] = narrow[j, i]
-    _read_rows(low, means)
+    _blur_at(low, column_window, _places(height), means)
 
 
 @_inner
