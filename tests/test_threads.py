@@ -14,6 +14,8 @@ import imgmatch_df
 from imgmatch_df import threads
 from imgmatch_df.store import parquet_checksums
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def chosen(monkeypatch):

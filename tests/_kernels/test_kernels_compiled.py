@@ -10,6 +10,8 @@ import pytest
 import imgmatch_df
 from imgmatch_df._kernels import compiled
 
+pytestmark = pytest.mark.long
+
 CODE = """
 import numpy as np
 from imgmatch_df.matching.kernels.hamming import hamming_words

@@ -23,7 +23,10 @@ from imgmatch_df.images import decode_costs, pixel_budget
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="decoder processes are forked")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="decoder processes are forked"),
+]
 OPTIONS = Options()
 
 

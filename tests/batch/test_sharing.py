@@ -21,6 +21,8 @@ from imgmatch_df.batch import sharing, statements
 from imgmatch_df.frames import expressions
 from imgmatch_df.hashes.kinds import batch_fields
 
+pytestmark = pytest.mark.long
+
 ENGINES = ["eager", "in-memory", "streaming"]
 WEB = {"allow_private_networks": True, "attempts": 1}
 

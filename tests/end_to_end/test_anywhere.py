@@ -15,6 +15,8 @@ from drawing import draw, jpeg
 import imgmatch_df
 from imgmatch_df._kernels import compiled
 
+pytestmark = pytest.mark.long
+
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 NEEDS_ROOT = pytest.mark.skipif(
     not IS_ROOT or shutil.which("setpriv") is None, reason="needs root and setpriv, to start a program as another user"

@@ -21,6 +21,8 @@ from imgmatch_df.errors import Failure, row_error
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from documents import HOW_TO, PAGES, ROOT, RUN, blocks_of, draw_desk, run_page, with_outputs
 
+pytestmark = pytest.mark.long
+
 MAX_NOT_RUN = 4
 # Words of rule 1 of "Plain English" in CONTRIBUTING.md, as far as they have one meaning.
 BANNED = re.compile(

@@ -16,6 +16,8 @@ from imgmatch_df.documented.responses import visual_hash_response
 from imgmatch_df.fetching import circuit_breaker, curl, http, retry, scheduler
 from imgmatch_df.options import make_options
 
+pytestmark = pytest.mark.long
+
 ENGINES = ["eager", "in-memory", "streaming"]
 ODD = ["/odd-header", "/odd-header/trailer", "/interim/ok"]
 FAST = {"allow_private_networks": True, "timeout_s": 0.6}

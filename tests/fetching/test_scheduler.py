@@ -16,6 +16,8 @@ from hostile_server import HostileServer
 
 from imgmatch_df.fetching import scheduler
 
+pytestmark = pytest.mark.long
+
 OPTIONS = {"allow_private_networks": True, "timeout_s": 20}
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSIX")
 

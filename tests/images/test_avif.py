@@ -13,6 +13,8 @@ from imgmatch_df.images.decode import decode_image
 from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import Options
 
+pytestmark = pytest.mark.long
+
 
 def encode(size=(64, 48), mode="RGB", **options):
     stream = io.BytesIO()

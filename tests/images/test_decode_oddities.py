@@ -15,6 +15,8 @@ from imgmatch_df.images.decode import decode_image
 from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import Options
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 OPENCV_5 = int(cv2.__version__.split(".")[0]) >= 5
 DRAWN_WITH = (cv2.__version__, pillow_version) == ("5.0.0", "13.0.0")

@@ -23,6 +23,8 @@ from imgmatch_df.images.decode import decode_image
 from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import Options
 
+pytestmark = pytest.mark.long
+
 WHITE = Options(alpha="white")
 
 

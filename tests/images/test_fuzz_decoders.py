@@ -17,7 +17,10 @@ from imgmatch_df.batch.image_hashes import hash_image
 from imgmatch_df.errors import Failure
 from imgmatch_df.options import MAX_PIXELS
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read from /proc")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read from /proc"),
+]
 
 
 def test_400_mutated_files_stay_within_the_budget():

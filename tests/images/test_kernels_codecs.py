@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from imgmatch_df.images.kernels import codecs
 from imgmatch_df.images.kernels.codecs import as_bytes
 
+pytestmark = pytest.mark.long
+
 COMMENT = re.compile(rb"#[^\r\n]*")
 
 

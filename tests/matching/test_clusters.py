@@ -10,6 +10,8 @@ from test_join import KINDS, PLANS, make
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.matching import clusters, join
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n_bytes", [8, 121])

@@ -21,6 +21,8 @@ from imgmatch_df import columns
 from imgmatch_df.documented import requests, responses
 from imgmatch_df.server import handlers, models
 
+pytestmark = pytest.mark.long
+
 FAILED = "Error Loading Image: Unable to download image from '{}', Attempts: 3"
 
 

@@ -12,6 +12,8 @@ from drawing import draw, jpeg
 from hostile_server import HostileServer
 from service import PREFIX, TOKEN, Service, read_all
 
+pytestmark = pytest.mark.long
+
 PHOTO = base64.b64encode(jpeg(draw(1, 64, 48))).decode()
 GOOD = {"records": [{"_base64": PHOTO}]}
 LIMITS = [

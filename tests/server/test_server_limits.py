@@ -17,6 +17,8 @@ from service import PROGRAM, TOKEN, Service
 
 from imgmatch_df.server.metrics_folder import metrics_folder, remove_unused_folders, using_folder
 
+pytestmark = pytest.mark.long
+
 PHOTO = base64.b64encode(jpeg(draw(1, 64, 48))).decode()
 GOOD = {"records": [{"_base64": PHOTO}]}
 MB = 1_000_000

@@ -12,6 +12,8 @@ from schemathesis.specs.openapi.checks import (
 )
 from service import PREFIX, TOKEN, Service
 
+pytestmark = pytest.mark.long
+
 CHECKS = [
     content_type_conformance,
     negative_data_rejection,

@@ -30,6 +30,8 @@ from imgmatch_df.server import process as server_run
 from imgmatch_df.server import uvicorn_version
 from imgmatch_df.server.settings import Settings, is_loopback, read_tokens
 
+pytestmark = pytest.mark.long
+
 PHOTO = base64.b64encode(jpeg(draw(2, 300, 200))).decode()
 GOOD = {"records": [{"_base64": PHOTO}]}
 

@@ -35,6 +35,8 @@ from imgmatch_df.server.private_copy import BeingWrittenError, identify, private
 from imgmatch_df.server.snapshot import COLUMNS, Snapshot
 from imgmatch_df.server.store_lookup import StoredRows, check_store
 
+pytestmark = pytest.mark.long
+
 FORMS = {"duckdb": "hashes.duckdb", "folder": "hashes", "parquet": "hashes.parquet"}
 N_ROWS = 20_000
 FOLDERS = [str(Path(file).parent) for file in (__file__, service.__file__)]

@@ -18,6 +18,8 @@ from imgmatch_df.columns import STATUS_DTYPE
 from imgmatch_df.frames import chunks, writing
 from imgmatch_df.store import parquet
 
+pytestmark = pytest.mark.long
+
 FORMS = ["hashes.duckdb", "hashes.parquet", "parts"]
 HASHED = ["width", "height", "bmh1", "phash", "status", "detail"]
 

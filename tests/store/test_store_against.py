@@ -12,7 +12,10 @@ from imgmatch_df import ArgumentError, ColumnError, StoreError
 
 RADIUS = {"phash": 6, "bmh1": 40}
 ENGINES = ["eager", "in-memory", "streaming"]
-pytestmark = pytest.mark.filterwarnings("ignore::imgmatch_df.ImgMatchWarning")  # blank images are one cluster
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore::imgmatch_df.ImgMatchWarning"),  # blank images are one cluster
+]
 
 
 def flip(value, n_flips, rng):

@@ -20,6 +20,8 @@ from imgmatch_df.batch import run as batches
 from imgmatch_df.cli.app import app
 from imgmatch_df.documented import responses
 
+pytestmark = pytest.mark.long
+
 HASHED = ["width", "height", "bmh1", "phash", "status", "detail"]
 
 

@@ -19,6 +19,8 @@ from imgmatch_df import ArgumentError, ColumnError, StoreError, atomic
 from imgmatch_df.cli.app import app
 from imgmatch_df.store import locks, parquet
 
+pytestmark = pytest.mark.long
+
 ON_UNIX = pytest.mark.skipif(os.name == "nt", reason="links, modes and owners of Unix")
 
 

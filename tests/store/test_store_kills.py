@@ -25,6 +25,8 @@ from imgmatch_df.frames import writing
 from imgmatch_df.store import locks, manifest
 from imgmatch_df.store.open import open_store
 
+pytestmark = pytest.mark.long
+
 ON_UNIX = pytest.mark.skipif(os.name == "nt", reason="uses signals and limits of Unix")
 
 # Commits of a few rows, checkpoints after some of them, parts of some dozens: so that a kill hits each of them.

@@ -23,6 +23,8 @@ from imgmatch_df.columns import STATUS_DTYPE
 from imgmatch_df.frames import chunks, writing
 from imgmatch_df.store import duckdb, parquet
 
+pytestmark = pytest.mark.long
+
 ROWS_OF_A_COMMIT = 4
 SCHEMA = {
     "source": pl.String,

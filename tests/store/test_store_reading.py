@@ -25,6 +25,8 @@ from imgmatch_df.store import duckdb_files, locks
 from imgmatch_df.store.duckdb_files import log_of
 from imgmatch_df.store.open import open_store
 
+pytestmark = pytest.mark.long
+
 
 def state_of(folder):
     """Return all files of a folder, with their bytes and times; of folders, the times."""

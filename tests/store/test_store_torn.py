@@ -20,6 +20,8 @@ from imgmatch_df import ImgMatchWarning, StoreError
 from imgmatch_df.store import duckdb_files, duckdb_repair, locks
 from imgmatch_df.store.duckdb_files import log_of
 
+pytestmark = pytest.mark.long
+
 ON_UNIX = pytest.mark.skipif(os.name == "nt", reason="uses locks of Unix")
 FIRST_BLOCK = 12288  # after three headers
 
