@@ -9,6 +9,7 @@ WIDTH: Final = "width"
 HEIGHT: Final = "height"
 STATUS: Final = "status"
 DETAIL: Final = "detail"
+QUALITY: Final = "quality"
 
 # Columns of a scanned folder.
 PATH: Final = "path"
@@ -58,5 +59,22 @@ ROW_DTYPE: Final = pl.UInt32()
 
 # Names that a hash kind cannot have.
 ALL: Final = frozenset(
-    (WIDTH, HEIGHT, STATUS, DETAIL, PATH, SIZE, MODIFIED, REASON, SUFFIX, N, SOURCE, ETAG, LEFT_ID, RIGHT_ID, QUERY_ID)
+    (
+        WIDTH,
+        HEIGHT,
+        STATUS,
+        DETAIL,
+        QUALITY,
+        PATH,
+        SIZE,
+        MODIFIED,
+        REASON,
+        SUFFIX,
+        N,
+        SOURCE,
+        ETAG,
+        LEFT_ID,
+        RIGHT_ID,
+        QUERY_ID,
+    )
 ).union(CLUSTER_COLUMNS, (REMOVED_RECORDS, RANK))

@@ -31,7 +31,8 @@ CREATE OR REPLACE MACRO imgmatch_hash_types() AS
         'imagehash_dhash',
         'imagehash_ahash',
         'imagehash_phash16',
-        'imagehash_dhash16'
+        'imagehash_dhash16',
+        'sha256'
     ];
 CREATE OR REPLACE MACRO imgmatch_hash_form(hash_type) AS
     CASE hash_type
@@ -43,6 +44,7 @@ CREATE OR REPLACE MACRO imgmatch_hash_form(hash_type) AS
         WHEN 'imagehash_ahash' THEN 'number'
         WHEN 'imagehash_phash16' THEN 'bytes'
         WHEN 'imagehash_dhash16' THEN 'bytes'
+        WHEN 'sha256' THEN 'bytes'
         ELSE 'other'
     END;
 CREATE OR REPLACE MACRO imgmatch_n_chars(hash_type) AS
@@ -55,6 +57,7 @@ CREATE OR REPLACE MACRO imgmatch_n_chars(hash_type) AS
         WHEN 'imagehash_ahash' THEN 64
         WHEN 'imagehash_phash16' THEN 256
         WHEN 'imagehash_dhash16' THEN 256
+        WHEN 'sha256' THEN 256
         ELSE NULL
     END;
 CREATE OR REPLACE MACRO imgmatch_max_radius(hash_type) AS
@@ -67,6 +70,7 @@ CREATE OR REPLACE MACRO imgmatch_max_radius(hash_type) AS
         WHEN 'imagehash_ahash' THEN 64
         WHEN 'imagehash_phash16' THEN 256
         WHEN 'imagehash_dhash16' THEN 256
+        WHEN 'sha256' THEN 256
         ELSE 4096
     END;
 CREATE OR REPLACE MACRO imgmatch_max_radius_of_bits(n_chars) AS

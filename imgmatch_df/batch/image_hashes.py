@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from imgmatch_df.errors import Failure, ImgMatchError
-from imgmatch_df.hashes.kinds import HashKind, load_kernel
+from imgmatch_df.hashes.kinds import ImageColumn, load_kernel
 from imgmatch_df.images import pixel_budget
 from imgmatch_df.options import Options
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# The kinds to compute, each with a row of `HashKind.empty_rows` to write the hash to.
-HashBuffers: TypeAlias = "Mapping[HashKind, NDArray[Any]]"
+# The hash kinds and measures to compute, each with a row of its `empty_rows` to write to.
+HashBuffers: TypeAlias = "Mapping[ImageColumn, NDArray[Any]]"
 
 
 class ImageSize(NamedTuple):
@@ -52,7 +52,7 @@ def hash_image(data: Any, options: Options, out: HashBuffers) -> ImageSize | Fai
             return Failure("decode_failed", "not enough memory to decode it")
         if isinstance(image, Failure):
             return image
-        hash_input = HashInput(image.pixels, image.orientation)
+        hash_input = HashInput(image.pixels, image.orientation, data)
         for kind, row in out.items():
             kernel = load_kernel(kind)
             try:

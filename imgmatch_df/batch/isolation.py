@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize
 from imgmatch_df.errors import ArgumentError, Failure, ImgMatchError
-from imgmatch_df.hashes.kinds import KINDS, HashKind
+from imgmatch_df.hashes.kinds import KINDS, MEASURES, ImageColumn
 from imgmatch_df.images import pixel_budget
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
@@ -234,7 +234,9 @@ class _ForkServer:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             with theirs:
-                code = _MAIN.format(path=sys.path, fd=theirs.fileno(), kinds=dumps(tuple(KINDS.values())))
+                code = _MAIN.format(
+                    path=sys.path, fd=theirs.fileno(), kinds=dumps((*KINDS.values(), *MEASURES.values()))
+                )
                 self.process = subprocess.Popen(  # noqa: S603  # our own interpreter
                     [sys.executable, "-c", code],
                     pass_fds=[theirs.fileno()],
@@ -419,7 +421,7 @@ class Decoders:
 
 
 @lru_cache(maxsize=16)
-def _pickled(options: Options, kinds: tuple[HashKind, ...]) -> bytes:
+def _pickled(options: Options, kinds: tuple[ImageColumn, ...]) -> bytes:
     return dumps((options, kinds))
 
 

@@ -27,7 +27,7 @@ from imgmatch_df.batch.isolation import (
     receive,
 )
 from imgmatch_df.errors import ArgumentError, Failure, ImgMatchError
-from imgmatch_df.hashes.kinds import HashKind, empty_row, load_kernel
+from imgmatch_df.hashes.kinds import ImageColumn, empty_row, load_kernel
 from imgmatch_df.images import pixel_budget
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
@@ -93,7 +93,7 @@ def _serve_fork(control: socket.socket, children: set[int]) -> bool:
     return True
 
 
-def _warm_up(kinds: tuple[HashKind, ...]) -> None:
+def _warm_up(kinds: tuple[ImageColumn, ...]) -> None:
     """Import and compile everything for decoding, so that all decoders share it."""
     importable = []
     for kind in kinds:

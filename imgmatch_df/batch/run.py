@@ -13,7 +13,7 @@ from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize, hash_image
 from imgmatch_df.batch.isolation import decoders
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, OK, STATUS, STATUS_DTYPE, STATUSES, WIDTH
 from imgmatch_df.errors import ColumnError, Failure, row_error
-from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, HashKind, hash_kinds
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, ImageColumn, image_columns
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
 from imgmatch_df.sources import Fetched, url_of
@@ -41,7 +41,7 @@ def hash_batch(values: pl.Series, options: Options, hash_types: Sequence[str] = 
     options
         How to read and decode.
     hash_types
-        The kinds to compute.
+        Names of the hash kinds, and of the measures, to compute.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def hash_sources(
     options, hash_types
         As for `hash_batch`.
     """
-    rows = HashedRows(len(sources), hash_kinds(hash_types))
+    rows = HashedRows(len(sources), image_columns(hash_types))
     if sources:
         with METER.batch(len(sources)) if options.progress else nullcontext():
             _Run(sources, rows, options).run()
@@ -94,7 +94,7 @@ def hash_sources(
 
 
 def hash_source(
-    source: Any, options: Options, hash_one: HashOne | None = None, *, kinds: Sequence[HashKind]
+    source: Any, options: Options, hash_one: HashOne | None = None, *, kinds: Sequence[ImageColumn]
 ) -> dict[str, Any]:
     """Return the visual hashes of one source, or of the response for a URL, as `HashedRows.row`, in this thread.
 
@@ -111,7 +111,7 @@ def hash_source(
 class HashedRows:
     """The columns of a batch. Each row is written once, by the thread that hashes it."""
 
-    def __init__(self, n_rows: int, kinds: Sequence[HashKind], hash_one: HashOne | None = None) -> None:
+    def __init__(self, n_rows: int, kinds: Sequence[ImageColumn], hash_one: HashOne | None = None) -> None:
         import numpy as np
 
         self._hash_one = hash_one
@@ -157,7 +157,7 @@ class HashedRows:
         return valid
 
     def row(self, row: int) -> dict[str, Any]:
-        """Return one row, by the names of `kinds.visual_hash_fields`."""
+        """Return one row, by the names of its columns."""
         status = STATUSES[self.status[row]]
         if status != OK:
             nothing = dict.fromkeys((WIDTH, HEIGHT, *(kind.name for kind in self.hashes)))

@@ -61,24 +61,20 @@ from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.tables import SourceTable
 from imgmatch_df.columns import (
     CLUSTER_ID,
-    DETAIL,
     DISTANCE,
-    HEIGHT,
     KEPT,
     PATH,
     RANK,
     REFERENCE_ID,
     REMOVED_RECORDS,
     REPRESENTATIVE_ID,
-    STATUS,
-    WIDTH,
 )
 from imgmatch_df.documented import export as exporting
 from imgmatch_df.documented import responses
 from imgmatch_df.documented.values import to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering, ranking, writing
-from imgmatch_df.hashes.kinds import BMH1, DEFAULT_HASH_TYPES
+from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.base import is_store
@@ -153,9 +149,9 @@ def visual_hash(
         for option, wanted in store_only.items():
             if wanted:
                 raise ArgumentError(f"{option} is only for stores\nHint: -o hashes.duckdb writes one.")
-        kinds = split_names(hash_types) or (table.request.hash_types if table.request else DEFAULT_HASH_TYPES)
+        kinds = split_names(hash_types) or inputs.default_kinds(table, form)
         outputs.check_kinds(kinds, form)
-        table, naming = inputs.name_columns(table, (WIDTH, HEIGHT, *kinds, STATUS, DETAIL), prefix, suffix, form)
+        table, naming = inputs.name_columns(table, inputs.hashed_names(kinds), prefix, suffix, form)
         tally = Tally()
         hashed = tally.count(inputs.hash_table(table, kinds, options), table.label)
         hashed = inputs.fitting(hashed, table, form) if form else hashed
@@ -174,7 +170,7 @@ def visual_hash(
                 outputs.write_table(hashed, target, form, naming)
             else:
                 text = source_text(hashed.collect_schema(), table.label)
-                rows = inputs.run_query(hashed.select(text, *(WIDTH, HEIGHT, *kinds, STATUS, DETAIL)))
+                rows = inputs.run_query(hashed.select(text, *inputs.hashed_names(kinds)))
         if not form:
             display.show_hashes(rows, kinds)
         tally.finish(is_whole=not table.unlisted)
@@ -240,12 +236,13 @@ def remove_duplicates(
         nests = reference is None and form is not None and form.nests
         added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, DISTANCE, REPRESENTATIVE_ID]
         added += [] if reference is None else [REFERENCE_ID]
-        added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
-        table, naming = inputs.name_columns(table, added, prefix, suffix, form)
+        kinds = inputs.compared_kinds(table, kind)
+        added += inputs.hashed_names(kinds[:1]) if inputs.needs_hashing(table, kinds) else []
+        table, naming = inputs.name_columns(table, added, prefix, suffix, form, dropped=kinds[1:])
         listed_by = (
             removed.check_source(table.frame.collect_schema(), table.source) if list_removed or move_removed else None
         )
-        hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
+        hashed = inputs.fitting(inputs.hash_table(table, kinds, options), table, form)
         if nests and form is not outputs.DOCUMENTED:
             inputs.say_not_nested(hashed)
         # First without rows, so that errors of the call are raised before hours of hashing.
@@ -307,7 +304,7 @@ def remove_duplicates(
             display.show_clusters(clustered, call["radius"])
             display.show_next(sources, is_folder=table.source == PATH and not table.stored)
         n_removed = rows.height - result.height if nests else int((~result[KEPT]).sum())
-        if call["radius"] == 0 and n_removed == 0 and rows.height - tally.n_failed > 1:
+        if call["radius"] == 0 < kind.near_radius and n_removed == 0 and rows.height - tally.n_failed > 1:
             say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
         all_moved = True
         if move_removed is not None and listed_by is not None:
@@ -358,9 +355,10 @@ def rank_images(
         query_row = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = query_row[kind.name].item()
         added = [DISTANCE, RANK]
-        added += [WIDTH, HEIGHT, kind.name, STATUS, DETAIL] if inputs.needs_hashing(table, (kind.name,)) else []
-        table, naming = inputs.name_columns(table, added, prefix, suffix, form)
-        hashed = inputs.fitting(inputs.hash_table(table, (kind.name,), options), table, form)
+        kinds = inputs.compared_kinds(table, kind)
+        added += inputs.hashed_names(kinds[:1]) if inputs.needs_hashing(table, kinds) else []
+        table, naming = inputs.name_columns(table, added, prefix, suffix, form, dropped=kinds[1:])
+        hashed = inputs.fitting(inputs.hash_table(table, kinds, options), table, form)
         ranking.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])

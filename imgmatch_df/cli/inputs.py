@@ -37,7 +37,17 @@ from imgmatch_df.frames import expressions
 from imgmatch_df.frames.checks import needed_columns, shown_names
 from imgmatch_df.frames.given_hashes import form_of, forms_text, parse_text, read_given
 from imgmatch_df.frames.reference import Reference, same_columns
-from imgmatch_df.hashes.kinds import KINDS, HashKind, documented_kinds
+from imgmatch_df.hashes.kinds import (
+    DEFAULT_HASH_TYPES,
+    KINDS,
+    MEASURES,
+    SHA256,
+    HashKind,
+    documented_kinds,
+    hash_kind,
+    visual_hash_fields,
+    with_measures,
+)
 from imgmatch_df.images.folders import left_out_text
 from imgmatch_df.options import SourceOptions, make_recipe
 from imgmatch_df.progress import METER
@@ -129,7 +139,13 @@ def open_hashed(path: str) -> SourceTable:
 
 
 def name_columns(
-    table: SourceTable, added: Iterable[str], prefix: str, suffix: str, output: Format | None
+    table: SourceTable,
+    added: Iterable[str],
+    prefix: str,
+    suffix: str,
+    output: Format | None,
+    *,
+    dropped: tuple[str, ...] = (),
 ) -> tuple[SourceTable, Naming]:
     """Return the table with temporary names that no new column replaces, and the names of the output.
 
@@ -143,6 +159,8 @@ def name_columns(
         Prefix and suffix of these names in the output.
     output
         Format of the output; None for the screen and for stores.
+    dropped
+        Columns that the command computes for itself.
 
     Raises
     ------
@@ -151,7 +169,7 @@ def name_columns(
     ColumnError
         If a new column would replace one of the table.
     """
-    dropped = () if table.name is None else (table.name,)
+    dropped = (*dropped, *(() if table.name is None else (table.name,)))
     naming = Naming(prefix, suffix, tuple(added), table.given, dropped)
     if output is None or not output.is_table:
         if naming.has_affixes:
@@ -169,8 +187,9 @@ def name_columns(
 
 
 def needs_hashing(table: SourceTable, kinds: tuple[str, ...]) -> bool:
-    """Return whether a table lacks hashes of `kinds`."""
-    return not (table.stored and set(kinds) <= set(table.stored))
+    """Return whether a table lacks hashes of `kinds`; digests alone are no reason to hash it."""
+    wanted = {name for name in kinds if hash_kind(name).is_perceptual} or set(kinds)
+    return not (table.stored and wanted <= set(table.stored))
 
 
 def check_documented(table: SourceTable) -> None:
@@ -252,6 +271,28 @@ def naming_column(rows: pl.DataFrame, table: SourceTable) -> str | None:
     if name is None or (name == table.name and (rows[name].has_nulls() or rows[name].n_unique() < rows.height)):
         return None  # the names in a column of structs are often null or not unique
     return name
+
+
+def default_kinds(table: SourceTable, output: Format | None) -> tuple[str, ...]:
+    """Return the hash kinds that are computed of a table where the command names none."""
+    if table.request is not None:
+        return table.request.hash_types
+    has_place = output is not None and output.is_table
+    return _with_digest(DEFAULT_HASH_TYPES, table) if has_place else DEFAULT_HASH_TYPES
+
+
+def compared_kinds(table: SourceTable, kind: HashKind) -> tuple[str, ...]:
+    """Return the hash kinds that are computed of a table whose rows are compared by `kind`, that kind first."""
+    return (kind.name,) if table.request is not None else _with_digest((kind.name,), table)
+
+
+def _with_digest(kinds: tuple[str, ...], table: SourceTable) -> tuple[str, ...]:
+    return kinds if SHA256.name in (*kinds, *table.columns) else (*kinds, SHA256.name)
+
+
+def hashed_names(kinds: tuple[str, ...]) -> list[str]:
+    """Return the columns that hashing adds to a table."""
+    return list(visual_hash_fields(with_measures(kinds)))
 
 
 def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:
@@ -361,7 +402,7 @@ def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
     """Print which columns are not in the documented JSON; `unread` are columns of hashes that are not read."""
     if table.request is not None:
         return
-    ours = {table.source, values.ID, values.RECORD, *KINDS, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
+    ours = {table.source, values.ID, values.RECORD, *KINDS, *MEASURES, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
     ours |= {name.removesuffix(".bytes") for name in table.made}
     if {PATH, SIZE, MODIFIED} <= set(table.columns):  # of a folder
         ours |= {PATH, SIZE, MODIFIED}

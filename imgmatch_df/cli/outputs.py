@@ -18,7 +18,8 @@ from imgmatch_df.columns import REMOVED_RECORDS
 from imgmatch_df.documented.values import Json, to_json
 from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.frames.expressions import to_bits
-from imgmatch_df.hashes.kinds import KINDS, documented_kind
+from imgmatch_df.frames.hexadecimal import to_hex
+from imgmatch_df.hashes.kinds import KINDS, HashKind, documented_kind
 from imgmatch_df.store.base import is_store, store_suffixes
 from imgmatch_df.store.locks import lock_path, sole_writer
 
@@ -225,12 +226,17 @@ def interruptible(work: Callable[[], T]) -> T:
     return result.result()
 
 
+def as_text(hashes: pl.Expr, kind: HashKind) -> pl.Expr:
+    """Return hashes as a text file has them: 0 and 1, hexadecimal digits where bits have no meaning of their own."""
+    return to_bits(hashes) if kind.is_perceptual else to_hex(hashes)
+
+
 def _hashes_as_text(frame: pl.LazyFrame) -> pl.LazyFrame:
     schema = frame.collect_schema()
-    texts = [to_bits(name) for name, kind in KINDS.items() if schema.get(name) == kind.dtype]
+    texts = [as_text(pl.col(name), kind) for name, kind in KINDS.items() if schema.get(name) == kind.dtype]
     removed = schema.get(REMOVED_RECORDS)
     if isinstance(removed, pl.List) and isinstance(removed.inner, pl.Struct):
         fields = removed.inner.to_schema()
-        nested = [to_bits(pl.field(name)) for name, kind in KINDS.items() if fields.get(name) == kind.dtype]
+        nested = [as_text(pl.field(name), kind) for name, kind in KINDS.items() if fields.get(name) == kind.dtype]
         texts.append(pl.col(REMOVED_RECORDS).list.eval(pl.element().struct.with_fields(nested)))
     return frame.with_columns(texts)

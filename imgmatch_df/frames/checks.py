@@ -12,7 +12,7 @@ from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
 from imgmatch_df.hashes import codec
-from imgmatch_df.hashes.kinds import HashKind, hash_kind, visual_hash_fields
+from imgmatch_df.hashes.kinds import HashKind, hash_kind, visual_hash_fields, with_measures
 from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
 
 if TYPE_CHECKING:
@@ -134,7 +134,9 @@ class VerbCall(Generic[FrameT]):
         hint = (
             f"leave source= out to compare the hashes in {kind.name!r}, or name the new columns with prefix=, suffix="
         )
-        made = affixes.add(visual_hash_fields((kind.name,)), schema, *([f"{hint}."] if kind.name in schema else []))
+        made = affixes.add(
+            visual_hash_fields(with_measures((kind.name,))), schema, *([f"{hint}."] if kind.name in schema else [])
+        )
         return cls(frame, schema, kind, source, options, affixes, {**names, **made}, made[kind.name])
 
     def column(self, name: str) -> str:

@@ -23,12 +23,14 @@ from imgmatch_df.hashes.kinds import (
     BMH1,
     DEFAULT_HASH_TYPES,
     KINDS,
+    MEASURES,
     PDQ,
     PHASH,
     HashKind,
     batch_fields,
     hash_kind,
     visual_hash_fields,
+    with_measures,
 )
 from imgmatch_df.options import Options, SourceOptions, check_name, check_no_patterns, make_options, shown
 
@@ -251,7 +253,8 @@ def visual_hash(
     -------
     DataFrame, LazyFrame or Expr
         A frame comes back with the new columns ``width: UInt32``, ``height: UInt32`` (pixels, as seen),
-        ``status: Enum`` and ``detail: String`` (null where ok) before its own, and with the hashes last, rows in order.
+        ``status: Enum``, ``detail: String`` (null where ok) and ``quality: UInt8`` (how much there is to see, 0 to 100)
+        before its own, and with the hashes last, rows in order. With ``"pdq"`` also ``pdq_quality: UInt8``.
         An expression gives them as one ``visual_hash: Struct``.
 
     Raises
@@ -267,25 +270,26 @@ def visual_hash(
     >>> import imgmatch_df, polars as pl
     >>> frame = imgmatch_df.visual_hash(pl.DataFrame({"url": ["no-such-file.jpg"]}))
     >>> frame.columns
-    ['width', 'height', 'status', 'detail', 'url', 'bmh1', 'phash']
+    ['width', 'height', 'status', 'detail', 'quality', 'url', 'bmh1', 'phash']
     >>> frame.select("phash", "status", "detail").row(0)
     (None, 'not_found', 'no such file: no-such-file.jpg')
     """
-    fields = visual_hash_fields(check_hash_types(hash_types))
+    hash_types = check_hash_types(hash_types)
+    computed = with_measures(hash_types)
+    fields = visual_hash_fields(computed)
     checked, affixes = make_options(**options), Affixes.make(prefix, suffix)
     if isinstance(data, (pl.DataFrame, pl.LazyFrame)):
         check_source_column(data, source)
         schema = data.collect_schema()
         check_no_patterns(schema)
         names = affixes.add(fields, schema)
-        hash_fields = {name: fields[name] for name in names if name in KINDS}
         # One expression hashes, so nothing is shared. `unnest` would hash even if no new column is selected.
         struct = free_name({**schema, **fields})
-        hash_batch = partial(_hash_batch, options=checked, hash_types=tuple(hash_fields))
-        base = map_column(pl.col(source), hash_batch, pl.Struct(batch_fields(hash_fields))).alias(struct)
+        hash_batch = partial(_hash_batch, options=checked, hash_types=computed)
+        base = map_column(pl.col(source), hash_batch, pl.Struct(batch_fields(computed))).alias(struct)
         columns = [pl.col(struct).struct.field(name).alias(names[name]) for name in fields]
-        new = [names[name] for name in fields if name not in hash_fields]
-        hashes = {names[name]: dtype for name, dtype in hash_fields.items()}
+        new = [names[name] for name in fields if name not in hash_types]
+        hashes = {names[name]: fields[name] for name in hash_types}
         order = arranged(new, {**schema, **hashes}, hashes)
         return data.with_columns(base).with_columns(columns).select(order)
     batches, base = _shared_base(column_expr(data), checked)
@@ -417,7 +421,7 @@ def _distances(sides: Sequence[pl.Series]) -> pl.Series:
 def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.Expr]:
     """Return the expression under every hash of `source`: one object for equal sources and options."""
     fingerprint = _fingerprint(source)
-    batches = shared_batches(options, pl.Struct(batch_fields(KINDS)), fingerprint)
+    batches = shared_batches(options, pl.Struct(batch_fields((*KINDS, *MEASURES))), fingerprint)
     made = batches, map_column(source, batches, batches.dtype)
     if fingerprint is None:
         return made

@@ -9,26 +9,26 @@ import polars as pl
 
 from imgmatch_df.batch import run as batches
 from imgmatch_df.columns import (
-    DETAIL,
     ETAG,
-    HEIGHT,
     MODIFIED,
-    MODIFIED_DTYPE,
     OK,
     SIZE,
     SOURCE,
     STATUS,
-    STATUS_DTYPE,
-    WIDTH,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError, StoreError
-from imgmatch_df.frames.checks import Frame, shown_names
+from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.chunks import CHUNK_ROWS_OF_HASHES, chunks_of
-from imgmatch_df.frames.expressions import HashTypes, check_hash_types, check_source_column, hash_expr
-from imgmatch_df.frames.reference import key_column
+from imgmatch_df.frames.expressions import HashTypes, check_source_column
 from imgmatch_df.frames.seen import SeenKeys
-from imgmatch_df.hashes.codec import dtype_hint
-from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, hash_kind
+from imgmatch_df.frames.stored_columns import (
+    IMAGE,
+    find_key_column,
+    given_columns,
+    key_dtype,
+    kinds_to_store,
+    measures_to_store,
+)
 from imgmatch_df.images.fingerprints import fingerprint, has_changed
 from imgmatch_df.incomplete import n_unlisted
 from imgmatch_df.options import Options, SourceOptions, check_flag, check_name, make_options
@@ -45,7 +45,6 @@ Prune = Literal[False, True, "all"]
 _BATCH_ROWS: Final = 1 << 11
 _BATCH_ROWS_OF_URLS: Final = 1 << 13  # a batch ends with the response of its slowest server
 
-_IMAGE: Final = "__imgmatch_image"
 _THEN: Final = "__imgmatch_then_"
 _NOW: Final = "__imgmatch_now_"
 _STATE: Final = "__imgmatch_state"
@@ -115,7 +114,8 @@ def write_hashes(
         Column whose values identify rows, text or whole numbers, and its name in the store. None takes that of the
         store; in a new one it is ``source``, which holds `source`, or else the column ``source``, ``path`` or ``url``.
     hash_types
-        Names of hash kinds; None takes those of the store, in a new one those of the frame, else bmh1 and phash.
+        Names of hash kinds; None takes those of the store, in a new one those of the frame, else bmh1, phash
+        and sha256.
     retry_failed
         Whether to hash rows again that failed before.
     prune
@@ -247,9 +247,10 @@ class _WriteCall(NamedTuple):
         if source is not None:
             check_source_column(frame, source)
         stored = manifest_of(target, write=True)
-        kinds = _kinds(schema, source, hash_types, stored)
         name = key or (SOURCE if stored is None else stored.key)
-        key_column = _key_column(schema, source, name)
+        kinds = kinds_to_store(schema, source, hash_types, stored, name)
+        measures = measures_to_store(schema, kinds, source, name)
+        key_column = find_key_column(schema, source, name)
         is_text = source is not None and schema[source] != pl.Binary
         # What names the image is kept beside another key: to see it, and to see that it is another one.
         own_source = source if is_text else SOURCE if source is None and schema.get(SOURCE) == pl.String else None
@@ -261,8 +262,8 @@ class _WriteCall(NamedTuple):
             )
         manifest = Manifest.make(
             name,
-            _key_dtype(schema, key_column, stored),
-            kinds,
+            key_dtype(schema, key_column, stored),
+            (*kinds, *measures),
             options.recipe,
             has_source=own_source not in (None, key_column),
         )
@@ -274,93 +275,8 @@ class _WriteCall(NamedTuple):
         if SOURCE in manifest.columns and name != SOURCE:
             text = pl.lit(None) if own_source is None else pl.col(own_source)
             columns.append(text.cast(pl.String).alias(SOURCE))
-        columns += _given(schema, kinds, source)
+        columns += given_columns(schema, kinds, measures, source)
         return cls(frame.select(columns), manifest, options, source is not None)
-
-
-def _kinds(
-    schema: pl.Schema, source: str | None, hash_types: HashTypes | None, stored: Manifest | None
-) -> tuple[str, ...]:
-    """Return the hash kinds to store, which the frame has where nothing is to be hashed."""
-    if hash_types is not None:
-        names = check_hash_types(hash_types)
-    elif stored is not None:
-        names = stored.hash_types
-    else:
-        names = DEFAULT_HASH_TYPES if source is not None else tuple(name for name in KINDS if name in schema)
-    if source is None:
-        absent = [name for name in names if name not in schema]
-        if absent or not names:
-            raise ColumnError(
-                f"no column {(absent or DEFAULT_HASH_TYPES)[0]!r} in the frame, it has {shown_names(schema)}\n"
-                "Hint: source='column of images' hashes first."
-            )
-        for name in names:
-            if not hash_kind(name).holds(schema[name]):
-                raise ColumnError(
-                    f"column {name!r} has dtype {schema[name]}, a {name} is {hash_kind(name).dtype}\n"
-                    f"Hint: {dtype_hint(schema[name], hash_kind(name))}"
-                )
-    return names
-
-
-def _key_column(schema: pl.Schema, source: str | None, name: str) -> str:
-    found = key_column(schema, source, name)
-    if found is None:
-        raise ColumnError(
-            f"no column {name!r} in the frame, it has {shown_names(schema)}\n"
-            "Hint: key= names the column that identifies rows."
-        )
-    return found
-
-
-def _key_dtype(schema: pl.Schema, column: str, stored: Manifest | None) -> pl.DataType:
-    dtype = schema[column]
-    if dtype.is_integer() and stored is not None and stored.columns[stored.key].is_integer():
-        return stored.columns[stored.key]
-    if dtype == pl.UInt64:
-        return pl.UInt64()
-    if dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
-        return pl.String()
-    if dtype.is_integer():
-        return pl.Int64()
-    raise ColumnError(
-        f"column {column!r} has dtype {dtype}, a key is text or whole numbers\n"
-        "Hint: key= names another column; images need one beside them."
-    )
-
-
-def _given(schema: pl.Schema, kinds: tuple[str, ...], source: str | None) -> list[pl.Expr]:
-    """Return the columns to store: images or hashes, and the fingerprint if `scan_images` made it."""
-    stamped = schema.get(SIZE) == pl.UInt64 and schema.get(MODIFIED) == MODIFIED_DTYPE
-    given = [pl.col(SIZE), pl.col(MODIFIED)] if stamped and (source is None or schema[source] != pl.Binary) else []
-    if source is not None:
-        dtype = pl.Binary if schema[source] == pl.Binary else pl.String
-        return [pl.col(source).cast(dtype).alias(_IMAGE), *given]
-    rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
-    for name in (STATUS, *rest):
-        _check_given(name, schema.get(name, pl.Null()), is_number=name in (WIDTH, HEIGHT))
-    has_hash = pl.all_horizontal(pl.col(name).is_not_null() for name in kinds)
-    status = pl.col(STATUS).cast(STATUS_DTYPE, strict=False) if STATUS in schema else pl.lit(None, STATUS_DTYPE)
-    return [
-        *(hash_expr(name, hash_kind(name)) for name in kinds),
-        pl.when(has_hash).then(pl.lit(OK, STATUS_DTYPE)).when(status != OK).then(status).alias(STATUS),
-        *(
-            (pl.col(name) if name in schema else pl.lit(None)).cast(dtype, strict=False).alias(name)
-            for name, dtype in rest.items()
-        ),
-        *given,
-    ]
-
-
-def _check_given(name: str, dtype: pl.DataType, *, is_number: bool) -> None:
-    """Refuse a column of the user's that only has the name of a column that describes a hashed image."""
-    if dtype == pl.Null or (dtype.is_numeric() if is_number else dtype in (pl.String, pl.Categorical, pl.Enum)):
-        return
-    raise ColumnError(
-        f"column {name!r} has dtype {dtype}, the {name} of a stored image is {'a number' if is_number else 'text'}\n"
-        "Hint: rename or drop the column; a store keeps no column of that name but this one."
-    )
 
 
 class _WriteRun:
@@ -443,7 +359,7 @@ class _WriteRun:
         """Add what is known of the sources, now: before they are read, so that a change while they are is seen."""
         if MODIFIED in rows.columns and not rows[MODIFIED].has_nulls():
             return rows.with_columns(pl.lit(None, pl.String).alias(ETAG))
-        return rows.drop(SIZE, MODIFIED, strict=False).hstack(fingerprint(rows[_IMAGE], self._call.options.base_dir))
+        return rows.drop(SIZE, MODIFIED, strict=False).hstack(fingerprint(rows[IMAGE], self._call.options.base_dir))
 
     def _states(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return, for each row, what is to be done, and what its status was."""
@@ -483,10 +399,10 @@ class _WriteRun:
             return
         options = self._call.options
         with METER.run(rows.height) if options.progress and not rows.is_empty() else nullcontext():
-            for batch in rows.iter_slices(self._batch_rows(rows[_IMAGE])):
+            for batch in rows.iter_slices(self._batch_rows(rows[IMAGE])):
                 if batch.is_empty():
                     continue
-                hashed = batches.hash_batch(batch[_IMAGE], options, self._store.manifest.hash_types).struct.unnest()
+                hashed = batches.hash_batch(batch[IMAGE], options, self._store.manifest.image_columns).struct.unnest()
                 known = [hashed.get_column(name) for name in hashed.columns if name in absent]
                 yield batch.with_columns(*known, pl.coalesce(pl.col(ETAG), hashed.get_column(ETAG)))
 

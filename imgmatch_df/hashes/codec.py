@@ -9,7 +9,7 @@ import polars as pl
 
 from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.hashes.kinds import BMH1, KINDS, MAX_WIDTH_BYTES, HashKind, is_whole
+from imgmatch_df.hashes.kinds import BMH1, KINDS, MAX_WIDTH_BYTES, HashKind, ImageColumn, is_whole
 from imgmatch_df.options import whole_number
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _CHUNK_ROWS = 1 << 16
 
 
-def to_series(kind: HashKind, hashes: "NDArray[Any]", valid: "NDArray[np.bool_]") -> pl.Series:
+def to_series(kind: ImageColumn, hashes: "NDArray[Any]", valid: "NDArray[np.bool_]") -> pl.Series:
     """Return a column of `hashes`, an array as `kind.empty_rows` makes it, null where `valid` is False."""
     if kind.is_number:
         return _number_series(hashes.ravel(), valid).alias(kind.name)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import polars as pl
 
 from imgmatch_df import columns
-from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, STATUS, STATUS_DTYPE, WIDTH
+from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, QUALITY, STATUS, STATUS_DTYPE, WIDTH
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.options import shown
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEFAULT_HASH_TYPES: Final = ("bmh1", "phash")  # computed where a call names no kind
+# Computed where a new store or a command names no kind.
+STORED_HASH_TYPES: Final = (*DEFAULT_HASH_TYPES, "sha256")
 MAX_WIDTH_BYTES: Final = 512
 _NAME: Final = re.compile("[a-z][a-z0-9_]{0,62}")
 _KERNEL: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -64,6 +66,9 @@ class HashKind:
         What the hash is called in prose.
     documented
         Whether the image-matching API, and so its JSON and the service, has this kind.
+    is_perceptual
+        Whether similar images have similar hashes. If not, only equal hashes have a meaning, text files have
+        hexadecimal digits in the place of 0 and 1, and a column of this name may hold something else.
     """
 
     name: str
@@ -77,6 +82,7 @@ class HashKind:
     reference: str | None = None
     title: str = "Perceptual hash"
     documented: bool = False
+    is_perceptual: bool = True
 
     def __hash__(self) -> int:
         return hash(self.name)  # looked up for every image
@@ -113,6 +119,62 @@ class HashKind:
 
 
 KINDS: Final[dict[str, HashKind]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A whole number from 0 to 255 that says something about an image or its hash, and is computed with the hashes.
+
+    Parameters
+    ----------
+    name
+        Name of the measure and of its column, of dtype `UInt8`.
+    version
+        Name of the definition.
+    kernel
+        As of a `HashKind`; the row to write is uint8[1].
+    hash_type
+        Name of the hash kind that it comes with; None if it comes with each visual hash.
+    """
+
+    name: str
+    version: str
+    kernel: str
+    hash_type: str | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def dtype(self) -> pl.DataType:
+        """Polars dtype of its column."""
+        return pl.UInt8()
+
+    @property
+    def is_number(self) -> bool:
+        """Whether its value is a whole number, as of a `HashKind`."""
+        return True
+
+    def empty_rows(self, n_rows: int) -> "NDArray[Any]":
+        """Return an array for `n_rows` values: uint8 (n, 1); zeros."""
+        import numpy as np
+
+        return np.zeros((n_rows, 1), np.uint8)
+
+    def value(self, row: "NDArray[Any]") -> int:
+        """Return the value in one row of `empty_rows`."""
+        return int(row[0])
+
+
+MEASURES: Final = {
+    measure.name: measure
+    for measure in (
+        Measure(QUALITY, "pdq-quality-of-256", "imgmatch_df.hashes.quality:measure_image"),
+        Measure("pdq_quality", "pdqhash-full", "imgmatch_df.hashes.pdq:measure_image", hash_type="pdq"),
+    )
+}
+# What is computed of each image, and has a column.
+ImageColumn: TypeAlias = HashKind | Measure
 
 
 def register_hash_kind(kind: HashKind) -> HashKind:
@@ -218,9 +280,20 @@ def hash_kinds(names: Iterable[str]) -> tuple[HashKind, ...]:
     return tuple(map(hash_kind, names))
 
 
-def empty_row(kinds: Iterable[HashKind]) -> "dict[HashKind, NDArray[Any]]":
-    """Return for each kind a row to write a hash to."""
-    return {kind: kind.empty_rows(1)[0] for kind in kinds}
+def with_measures(hash_types: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of hash kinds, and behind them those of the measures that come with them."""
+    names = tuple(hash_types)
+    return *names, *(name for name, measure in MEASURES.items() if measure.hash_type in (None, *names))
+
+
+def image_columns(names: Iterable[str]) -> tuple[ImageColumn, ...]:
+    """Return the hash kinds and measures of these names; raise as `hash_kind`."""
+    return tuple(MEASURES[name] if name in MEASURES else hash_kind(name) for name in names)
+
+
+def empty_row(columns: Iterable[ImageColumn]) -> "dict[ImageColumn, NDArray[Any]]":
+    """Return for each hash kind or measure a row to write its value to."""
+    return {column: column.empty_rows(1)[0] for column in columns}
 
 
 def documented_kind(name: str) -> HashKind:
@@ -248,7 +321,7 @@ def documented_kinds() -> tuple[str, ...]:
 
 
 @cache
-def load_kernel(kind: HashKind) -> "Callable[[Any, NDArray[np.uint8 | np.uint64]], None]":
+def load_kernel(kind: ImageColumn) -> "Callable[[Any, NDArray[np.uint8 | np.uint64]], None]":
     """Return the function that hashes one image, imported.
 
     Raises
@@ -267,26 +340,27 @@ def load_kernel(kind: HashKind) -> "Callable[[Any, NDArray[np.uint8 | np.uint64]
     return function
 
 
-def batch_fields(hash_types: Iterable[str]) -> dict[str, pl.DataType]:
+def batch_fields(names: Iterable[str]) -> dict[str, pl.DataType]:
     """Return the columns of a batch of hashed sources: a visual hash, and what a server says to know it again by."""
     return {
         WIDTH: pl.UInt32(),
         HEIGHT: pl.UInt32(),
-        **{name: hash_kind(name).dtype for name in hash_types},
+        **{column.name: column.dtype for column in image_columns(names)},
         STATUS: STATUS_DTYPE,
         DETAIL: pl.String(),
         ETAG: pl.String(),
     }
 
 
-def visual_hash_fields(hash_types: Iterable[str] = DEFAULT_HASH_TYPES) -> dict[str, pl.DataType]:
-    """Return the columns of a visual hash: width, height, status and detail, and last the requested hashes."""
+def visual_hash_fields(names: Iterable[str] = DEFAULT_HASH_TYPES) -> dict[str, pl.DataType]:
+    """Return the columns of a visual hash: size, status and detail, then the measures of `names`, last the hashes."""
+    by_measure = sorted(image_columns(names), key=lambda column: column.name not in MEASURES)
     return {
         WIDTH: pl.UInt32(),
         HEIGHT: pl.UInt32(),
         STATUS: STATUS_DTYPE,
         DETAIL: pl.String(),
-        **{name: hash_kind(name).dtype for name in hash_types},
+        **{column.name: column.dtype for column in by_measure},
     }
 
 
@@ -357,3 +431,19 @@ for _name, _n_bytes, _near_radius, _reference in (
             title="Perceptual hash of ImageHash",
         )
     )
+# Last: where a table has several kinds, the first one is compared unless the call names one.
+SHA256: Final = register_hash_kind(
+    HashKind(
+        "sha256",
+        n_bits=256,
+        n_bytes=32,
+        dtype=pl.Binary(),
+        version="sha256",
+        kernel="imgmatch_df.hashes.sha256:hash_image",
+        near_radius=0,
+        max_honest_radius=0,
+        reference="hashlib.sha256",
+        title="SHA-256 of the encoded bytes",
+        is_perceptual=False,
+    )
+)

@@ -15,7 +15,20 @@ Array = np.ndarray[Any, Any]
 
 def hash_image(image: HashInput, out: Array) -> None:
     """Write the PDQ hash of an image: out uint8[32], in the order in which pdqhash prints it."""
-    hash_pixels(_upright(image), out)
+    out[:] = _computed(image)[0]
+
+
+def measure_image(image: HashInput, out: Array) -> None:
+    """Write the quality of an image that pdqhash returns beside the hash: out uint8[1]."""
+    out[0] = _computed(image)[1]
+
+
+def _computed(image: HashInput) -> tuple[Array, int]:
+    found: tuple[Array, int] | None = image.memo.get("pdq")
+    if found is None:
+        bits = np.empty(32, np.uint8)
+        found = image.memo["pdq"] = bits, hash_pixels(_upright(image), bits)
+    return found
 
 
 def _upright(image: HashInput) -> Array:

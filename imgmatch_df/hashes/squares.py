@@ -31,13 +31,22 @@ class HashInput:
         stored. C-contiguous, maybe read-only.
     orientation
         1 to 8 as in EXIF: how the stored pixels are to be turned.
+    encoded
+        The whole file, an object with the buffer protocol.
+
+    Attributes
+    ----------
+    memo
+        What the kernels of several kinds need, by a name: the first one that needs it puts it there.
     """
 
-    __slots__ = ("_pillow_grey", "_squares", "orientation", "pixels")
+    __slots__ = ("_pillow_grey", "_squares", "encoded", "memo", "orientation", "pixels")
 
-    def __init__(self, pixels: Array, orientation: int) -> None:
+    def __init__(self, pixels: Array, orientation: int, encoded: Any = b"") -> None:
         self.pixels = pixels
         self.orientation = orientation
+        self.encoded = encoded
+        self.memo: dict[str, Any] = {}
         self._squares: dict[int, tuple[Array, bool]] = {}
         self._pillow_grey: Image.Image | None = None
 

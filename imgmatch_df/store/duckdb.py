@@ -49,6 +49,7 @@ _MAX_LOG_BYTES: Final = 1 << 30
 _SQL_TYPES: Final[dict[pl.DataType, str]] = {
     pl.String(): "VARCHAR",
     pl.Int64(): "BIGINT",
+    pl.UInt8(): "UTINYINT",
     pl.UInt32(): "UINTEGER",
     pl.UInt64(): "UBIGINT",
     pl.Binary(): "BLOB",

@@ -4,7 +4,7 @@ It records the key, the columns, and how the hashes were made.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -25,7 +25,7 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.errors import ArgumentError, StoreError
-from imgmatch_df.hashes.kinds import KINDS, HashKind, hash_kind
+from imgmatch_df.hashes.kinds import KINDS, MEASURES, HashKind, image_columns
 from imgmatch_df.options import make_recipe, shown
 
 FORMAT: Final = 1
@@ -36,7 +36,7 @@ _NUMBER: Final = "Int64"
 _UNSIGNED: Final = "UInt64"
 _KEY_DTYPES: Final[dict[str, pl.DataType]] = {_TEXT: pl.String(), _NUMBER: pl.Int64(), _UNSIGNED: pl.UInt64()}
 # The columns of a store besides its key and its source.
-_OTHERS: Final = (WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG)  # and the hash kinds
+_OTHERS: Final = (WIDTH, HEIGHT, STATUS, DETAIL, SIZE, MODIFIED, ETAG)  # and hashes and measures
 # Prefixes of the temporary columns of SQL macros and of writers.
 _OWN_NAMES: Final = ("imgmatch_row", "imgmatch_none", "__imgmatch_")
 
@@ -62,7 +62,7 @@ class Manifest:
     decode
         Decode path of the hashes, ``"full"`` or ``"scaled"``.
     versions
-        Name and version of each hash kind.
+        Name and version of each hash kind, and of each measure.
     alpha
         Treatment of transparency: ``"drop"``, ``"white"`` or ``"black"``.
     created_by
@@ -78,10 +78,19 @@ class Manifest:
     created_by: str = ""
 
     @classmethod
-    def make(
-        cls, key: str, dtype: pl.DataType, hash_types: tuple[str, ...], recipe: str, *, has_source: bool
-    ) -> "Manifest":
-        """Return the manifest of a new store; `recipe` is that of the `Options`.
+    def make(cls, key: str, dtype: pl.DataType, names: tuple[str, ...], recipe: str, *, has_source: bool) -> "Manifest":
+        """Return the manifest of a new store.
+
+        Parameters
+        ----------
+        key, dtype
+            Name and dtype of the column that identifies rows.
+        names
+            Of the hash kinds and measures.
+        recipe
+            That of the `Options`.
+        has_source
+            Whether the rows name their images.
 
         Raises
         ------
@@ -93,7 +102,7 @@ class Manifest:
                 f"key must not contain NUL, or begin with {' or '.join(map(repr, _OWN_NAMES))}, got {shown(key)}\n"
                 "Hint: rename it in the frame."
             )
-        versions = tuple((name, hash_kind(name).version) for name in KINDS if name in hash_types)
+        versions = tuple((column.name, column.version) for column in image_columns(_in_order(names)))
         decode, _, alpha = recipe.partition("+")
         manifest = cls(
             key=key,
@@ -104,7 +113,7 @@ class Manifest:
             alpha=alpha or "drop",
             created_by=made_by(),
         )
-        if key.lower() in (*_OTHERS, *KINDS) or (key.lower() == SOURCE and key != SOURCE):
+        if key.lower() in _taken(versions) or (key.lower() == SOURCE and key != SOURCE):
             raise ArgumentError(
                 f"key must not be the name of another column of a store, got {key!r}\nHint: rename it in the frame."
             )
@@ -131,8 +140,7 @@ class Manifest:
                     "Hint: install a newer imgmatch-df; nothing was changed."
                 )
             made_in = {name.removeprefix(_HASH): entries[name] for name in entries if name.startswith(_HASH)}
-            order = (*KINDS, *sorted(made_in.keys() - KINDS))
-            versions = tuple((name, made_in[name]) for name in order if name in made_in)
+            versions = tuple((name, made_in[name]) for name in _in_order(made_in))
             decode, _, alpha = entries["decode"].partition("+")
             manifest = cls(
                 key=entries["key"],
@@ -149,9 +157,9 @@ class Manifest:
                     f"{where} has hashes of a hash kind that is not registered in {made_by()}: {shown(unknown[0])}\n"
                     "Hint: call register_hash_kind before you open the store; nothing was changed."
                 )
-            if not versions or manifest.key_dtype not in _KEY_DTYPES:
+            if not manifest.hash_types or manifest.key_dtype not in _KEY_DTYPES:
                 raise ValueError(manifest.key_dtype)
-            if "\0" in manifest.key or manifest.key.lower() in (*_OTHERS, *KINDS):
+            if "\0" in manifest.key or manifest.key.lower() in _taken(versions):
                 raise ValueError(manifest.key)
         except (KeyError, TypeError, ValueError) as error:
             raise _invalid_manifest(where, str(error)) from error
@@ -165,6 +173,11 @@ class Manifest:
     @property
     def hash_types(self) -> tuple[str, ...]:
         """Names of the hash kinds in the store."""
+        return tuple(name for name, _ in self.versions if name not in MEASURES)
+
+    @property
+    def image_columns(self) -> tuple[str, ...]:
+        """Names of the hash kinds and of the measures in the store."""
         return tuple(name for name, _ in self.versions)
 
     @property
@@ -188,7 +201,7 @@ class Manifest:
             **({SOURCE: pl.String()} if self.has_source and self.key != SOURCE else {}),
             WIDTH: pl.UInt32(),
             HEIGHT: pl.UInt32(),
-            **{name: hash_kind(name).dtype for name in self.hash_types},
+            **{column.name: column.dtype for column in image_columns(self.image_columns)},
             STATUS: STATUS_DTYPE,
             DETAIL: pl.String(),
             SIZE: pl.UInt64(),
@@ -262,6 +275,18 @@ class Manifest:
                 f"cannot add to {where}: {'; '.join(differing)}\n"
                 "Hint: pass the values of the store, or choose another target; nothing was changed."
             )
+
+
+def _in_order(names: Collection[str]) -> list[str]:
+    """Return names of hash kinds and measures in the order of columns, with unknown ones last."""
+    known = (*KINDS, *MEASURES)
+    return [*(name for name in known if name in names), *sorted(set(names).difference(known))]
+
+
+def _taken(versions: Iterable[tuple[str, str]]) -> set[str]:
+    """Return the names that a key cannot have, in a store with columns of these names."""
+    perceptual = (kind.name for kind in KINDS.values() if kind.is_perceptual)
+    return {*_OTHERS, *perceptual, *(name for name, _ in versions)}
 
 
 def _is_text(value: object) -> bool:

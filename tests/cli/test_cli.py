@@ -21,7 +21,7 @@ from imgmatch_df.batch import run
 from imgmatch_df.cli.app import app
 from imgmatch_df.columns import STATUS_DTYPE
 from imgmatch_df.documented import responses
-from imgmatch_df.hashes.kinds import KINDS
+from imgmatch_df.hashes.kinds import KINDS, STORED_HASH_TYPES
 
 HASHED = ["width", "height", "bmh1", "phash", "status", "detail"]
 ON_A_SYSTEM_WITH_BYTES = pytest.mark.skipif(sys.platform != "linux", reason="file names are text there")
@@ -68,7 +68,7 @@ def from_text(frame):
         pl.col("width", "height").cast(pl.UInt32),
         pl.col("status").cast(STATUS_DTYPE),
         pl.col("detail").cast(pl.String),
-        *(pl.col(name).imgmatch.from_bits(name) for name in KINDS if name in frame.columns),
+        *(pl.col(name).imgmatch.from_bits(name) for name in KINDS if name in frame.columns and name != "sha256"),
     )
 
 
@@ -121,7 +121,8 @@ def test_several_sources_come_one_after_the_other(folder, empty, expected):
 
 def test_a_folder_gives_path_size_and_time(folder, empty):
     assert call("visual-hash", folder, "-o", empty / "out.parquet").exit_code == 0
-    wanted = imgmatch_df.scan_images(folder).collect().imgmatch.visual_hash("path")
+    images = imgmatch_df.scan_images(folder).collect()
+    wanted = images.imgmatch.visual_hash("path", hash_types=STORED_HASH_TYPES)
     assert_frame_equal(pl.read_parquet(empty / "out.parquet"), wanted)
 
 
@@ -201,8 +202,19 @@ def test_images_as_hugging_face_stores_them(encoded, empty, expected):
     frame.write_parquet(empty / "in.parquet")
     assert_frame_equal(hash_files(empty / "in.parquet", empty / "out.parquet"), expected)
     hashed = pl.read_parquet(empty / "out.parquet")
-    assert hashed.columns == ["width", "height", "status", "detail", "label", "image", "bmh1", "phash"]
-    assert_frame_equal(hashed, frame.hstack(expected), check_column_order=False)
+    assert hashed.columns == [
+        "width",
+        "height",
+        "status",
+        "detail",
+        "quality",
+        "label",
+        "image",
+        "bmh1",
+        "phash",
+        "sha256",
+    ]
+    assert_frame_equal(hashed.drop("quality", "sha256"), frame.hstack(expected), check_column_order=False)
     assert call("visual-hash", empty / "in.parquet", "-o", empty / "out.json").stderr == (
         "left out, because the documented .json has no place for it: label\n"
     )
@@ -246,14 +258,17 @@ def test_a_hashed_file_keeps_its_columns(folder, empty, expected):
     before = pl.read_parquet(first)
     result = call("visual-hash", first, "-o", first)
     assert result.exit_code == 2
-    assert "the table has columns 'width', 'height', 'bmh1', 'phash', 'status', 'detail' already" in result.stderr
+    assert (
+        "the table has columns 'width', 'height', 'status', 'detail', 'quality', 'bmh1', 'phash' already"
+        in result.stderr
+    )
     assert_frame_equal(pl.read_parquet(first), before)
     hash_files(first, first, "--prefix", "new_")  # reads the file that it replaces
     again = pl.read_parquet(first)
     assert_frame_equal(again.select(before.columns), before)
-    assert_frame_equal(
-        again.select(pl.col("^new_.*$").name.map(lambda name: name[4:])), expected, check_column_order=False
-    )
+    new = again.select(pl.col("^new_.*$").name.map(lambda name: name[4:]))
+    assert_frame_equal(new, before.select(new.columns))
+    assert set(before.columns) - set(new.columns) == {"path", "size", "modified", "sha256"}  # the table has a digest
 
 
 def test_the_column_of_sources_by_name(paths, empty, expected):
@@ -281,7 +296,7 @@ def test_options_are_those_of_the_frame_verb(tmp_path, empty):
         {"max_pixels": 90 * 70 - 1},
         {"max_bytes": (tmp_path / "small.jpg").stat().st_size},
     ):
-        wanted = frame.imgmatch.visual_hash(base_dir=tmp_path, **options)
+        wanted = frame.imgmatch.visual_hash(hash_types=STORED_HASH_TYPES, base_dir=tmp_path, **options)
         words = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
         result = call("visual-hash", empty / "in.csv", "-o", empty / "out.parquet", "--base-dir", tmp_path, *words)
         assert result.exit_code == (wanted["status"] != "ok").any(), result.output
@@ -381,7 +396,9 @@ def test_a_table_without_rows(paths, empty):
             (empty / f"out{out}").unlink(missing_ok=True)
             result = call("visual-hash", empty / f"in{ending}", "-o", empty / f"out{out}")
             assert (result.exit_code, result.output) == (0, "")
-    assert pl.read_csv(empty / "out.csv").columns == ["width", "height", "status", "detail", "url", "bmh1", "phash"]
+    assert pl.read_csv(empty / "out.csv").columns == [
+        *("width", "height", "status", "detail", "quality", "url", "bmh1", "phash", "sha256")
+    ]
     assert json.loads((empty / "out.json").read_text())["records"] == []
 
 
@@ -536,7 +553,7 @@ def test_a_reader_that_leaves_early_is_no_error(paths, empty):
     with subprocess.Popen(
         [*PROGRAM, "visual-hash", str(empty / "in.csv")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as program:
-        assert program.stdout.readline().startswith(b"width,height,status,detail,url,")
+        assert program.stdout.readline().startswith(b"width,height,status,detail,quality,url,")
         program.stdout.close()
         assert program.stderr.read() == b""
         assert program.wait(60) == 128 + 13

@@ -115,7 +115,7 @@ def test_filters_and_projections_are_honoured(paths, decoded, engine):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_engines_and_chunks_change_nothing(mixed, engine):
     expected = pl.concat([mixed[row : row + 1].imgmatch.visual_hash() for row in range(len(mixed))])
-    assert expected.columns == ["width", "height", "status", "detail", "url", "expected", "bmh1", "phash"]
+    assert expected.columns == ["width", "height", "status", "detail", "quality", "url", "expected", "bmh1", "phash"]
     chunked = pl.concat([mixed[:5], mixed[5:6], mixed[6:]], rechunk=False)
     with pl.Config() as config:
         config.set_streaming_chunk_size(2)

@@ -8,7 +8,7 @@ from polars.testing import assert_frame_equal
 import imgmatch_df
 
 ENGINES = ["eager", "in-memory", "streaming"]
-MADE = ["width", "height", "status", "detail"]
+MADE = ["width", "height", "status", "detail", "quality"]
 
 CLUSTER = ["cluster_id", "kept", "distance", "representative_id"]
 # What each verb adds to a frame that has hashes.
@@ -111,9 +111,11 @@ def test_visual_hash_replaces_nothing(images, engine):
         assert out.columns == [*(f"{one}_2" for one in MADE), "url", "name", name, "bmh1_2", "phash_2"]
         assert out[name].to_list() == ["mine"] * 4
         assert_frame_equal(out.drop(name).rename(lambda one: one.removesuffix("_2")), plain)
-    with pytest.raises(imgmatch_df.ColumnError, match="columns 'width', 'height', 'status', 'detail', 'bmh1', 'phash'"):
+    with pytest.raises(
+        imgmatch_df.ColumnError, match="columns 'width', 'height', 'status', 'detail', 'quality', 'bmh1', 'phash'"
+    ):
         plain.imgmatch.visual_hash()
-    with pytest.raises(imgmatch_df.ColumnError, match="columns 'width', 'height', 'status', 'detail'"):
+    with pytest.raises(imgmatch_df.ColumnError, match="columns 'width', 'height', 'status', 'detail', 'quality'"):
         images.imgmatch.visual_hash(hash_types="phash").imgmatch.visual_hash(hash_types="bmh1")
     again = plain.imgmatch.visual_hash(hash_types="phash", prefix="second_")
     assert again["second_phash"].equals(plain["phash"])
@@ -124,7 +126,7 @@ def test_the_fields_of_an_expression_have_affixes(images, engine):
     expr = pl.col("url").imgmatch.visual_hash(prefix="<", suffix=">")
     out = images.select(expr) if engine == "eager" else images.lazy().select(expr).collect(engine=engine)
     assert out.columns == ["visual_hash"]
-    assert out.unnest("visual_hash").columns == ["<width>", "<height>", "<status>", "<detail>", "<bmh1>", "<phash>"]
+    assert out.unnest("visual_hash").columns == [*(f"<{name}>" for name in MADE), "<bmh1>", "<phash>"]
     assert out.unnest("visual_hash")["<phash>"].equals(images["url"].imgmatch.phash())
     assert images["url"].imgmatch.visual_hash(suffix="_2").struct.fields[0] == "width_2"
 
@@ -155,7 +157,7 @@ def test_what_is_hashed_on_the_way_has_the_affixes_too(images, verb, engine):
     out = ask(mine, engine, call, prefix="our_")
     own = ["url", "name", *MADE, "bmh1", "phash"]
     assert out.columns == [*(f"our_{name}" for name in (*new, *MADE)), *own, "our_bmh1"]
-    assert out.select(own[2:]).unique().rows() == [("mine",) * 6]
+    assert out.select(own[2:]).unique().rows() == [("mine",) * 7]
     found = out.drop(own[2:]).rename(lambda name: name.removeprefix("our_")).select(plain.columns)
     if "removed_records" in new:
         records = found["removed_records"].explode().drop_nulls().struct.unnest()

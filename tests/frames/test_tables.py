@@ -220,9 +220,9 @@ def test_a_csv_with_a_name_twice_is_refused(images, tmp_path, no_hashing):
 
 
 ADDED = {
-    "visual-hash": ["width", "height", "bmh1", "phash", "status", "detail"],
-    "remove-duplicates": ["width", "height", "bmh1", "status", "detail"],
-    "rank-images": ["width", "height", "bmh1", "status", "detail", "distance", "rank"],
+    "visual-hash": ["width", "height", "bmh1", "phash", "sha256", "status", "detail", "quality"],
+    "remove-duplicates": ["width", "height", "bmh1", "status", "detail", "quality"],
+    "rank-images": ["width", "height", "bmh1", "status", "detail", "quality", "distance", "rank"],
 }
 CLUSTERED = ["cluster_id", "representative_id", "distance", "kept"]
 
