@@ -11,7 +11,7 @@ from imgmatch_df.columns import ROW_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
-from imgmatch_df.hashes import codec
+from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import HashKind, hash_kind, visual_hash_fields
 from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
 
@@ -27,7 +27,7 @@ class JoinSide:
     """The rows of a frame that have a hash: their words for the kernels, and what names them."""
 
     def __init__(self, hashes: pl.Series, kind: HashKind, ids: pl.Series | None = None) -> None:
-        column = codec.as_hashes(hashes, kind)
+        column = forms.read_column(hashes, kind)
         self.n_rows = len(column)
         self.words = codec.hash_words(column.drop_nulls() if column.null_count() else column, kind)
         self._whole = len(self.words) == self.n_rows
@@ -193,7 +193,7 @@ def check_hash_columns(frame: Frame, kind: HashKind, id_column: str | None = Non
             f"Hint: source='column of images' hashes first, hash_type= names the other kind."
         )
     dtype = schema[kind.name]
-    if not kind.holds(dtype):
+    if not forms.holds_hashes(dtype, kind):
         raise ColumnError(
             f"column {kind.name!r} has dtype {dtype}, a {kind.name} is {kind.dtype}\n"
             f"Hint: {codec.dtype_hint(dtype, kind)}"

@@ -38,6 +38,7 @@ from imgmatch_df.frames.checks import (
 )
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
 from imgmatch_df.frames.reference import Reference, find_nearest
+from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.matching.linkages import LINKAGES, Keep
 from imgmatch_df.options import SourceOptions, check_choice, check_flag
@@ -337,6 +338,8 @@ class _Grouping:
         """Return the clusters of `rows`, which have the columns that `needs` names."""
         import numpy as np
 
+        if rows.schema[self.hash] != self.kind.dtype:  # read once: a part of a column may have another form
+            rows = rows.with_columns(forms.read_column(rows[self.hash], self.kind))
         if reference is None:
             return self._cluster(rows)
         nearest = find_nearest(rows, self.hash, reference, self.radius, self.kind, progress=self.progress)
