@@ -239,13 +239,14 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         hash_type: str = "bmh1",
         *,
         id: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
     ) -> str:
         """See `imgmatch_df.explain_near_duplicates`."""
         return pairs.explain_near_duplicates(
-            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, **options
+            self._frame, radius, hash_type, id=id, column=column, source=source, max_pairs=max_pairs, **options
         )
 
     @deprecated.flag_of_other_function("explain", explain_near_duplicates)
@@ -255,13 +256,14 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         hash_type: str = "bmh1",
         *,
         id: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.near_duplicates`."""
         return pairs.near_duplicates(
-            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, **options
+            self._frame, radius, hash_type, id=id, column=column, source=source, max_pairs=max_pairs, **options
         )
 
     @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
@@ -273,6 +275,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         *,
         id: str | None = None,
         reference_id: str | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
@@ -285,6 +289,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             hash_type,
             id=id,
             reference_id=reference_id,
+            reference_column=reference_column,
+            column=column,
             source=source,
             max_pairs=max_pairs,
             **options,
@@ -301,6 +307,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         id: str | None = None,
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
         reference_id: str | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         diameter: bool = False,
         prefix: str = "",
@@ -317,6 +325,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             id=id,
             reference=reference,
             reference_id=reference_id,
+            reference_column=reference_column,
+            column=column,
             source=source,
             diameter=diameter,
             prefix=prefix,
@@ -333,6 +343,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         linkage: str = "connected",
         keep: Keep = "first",
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         prefix: str = "",
         suffix: str = "",
@@ -346,6 +358,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             linkage=linkage,
             keep=keep,
             reference=reference,
+            reference_column=reference_column,
+            column=column,
             source=source,
             prefix=prefix,
             suffix=suffix,
@@ -358,6 +372,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         hash_type: str | None = None,
         *,
         k: int | None = None,
+        column: str | None = None,
         source: str | None = None,
         prefix: str = "",
         suffix: str = "",
@@ -365,7 +380,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
     ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
         return ranking.rank_images(
-            self._frame, query, hash_type, k=k, source=source, prefix=prefix, suffix=suffix, **options
+            self._frame, query, hash_type, k=k, column=column, source=source, prefix=prefix, suffix=suffix, **options
         )
 
 

@@ -242,7 +242,7 @@ def open_reference(
     if n_failed:
         say(f"{n_failed:,} of {rows.height:,} reference rows have no hash, and match nothing")
     id_column = id_column or naming_column(rows, table)
-    side = Reference(rows.lazy(), id_column, ROW_DTYPE if id_column is None else schema[id_column], same)
+    side = Reference(rows.lazy(), id_column, ROW_DTYPE if id_column is None else schema[id_column], kind.name, same)
     ids = pl.int_range(pl.len(), dtype=ROW_DTYPE) if id_column is None else pl.col(id_column)
     files = rows.select(*about, ids.alias(REFERENCE_ID)) if about else None
     return ReferenceRows(side, files, not table.unlisted)

@@ -28,6 +28,7 @@ def rank_images(
     hash_type: str | None = None,
     *,
     k: int | None = None,
+    column: str | None = None,
     source: str | None = None,
     prefix: str = "",
     suffix: str = "",
@@ -38,7 +39,7 @@ def rank_images(
     Parameters
     ----------
     frame
-        Has a column named `hash_type`, or `source`.
+        Has a column named `hash_type`, or `column`, or `source`.
     query
         A hash: an int, also a negative one with the same 64 bits; bytes; hexadecimal digits, a documented 0/1 string or
         a decimal number as text. Or an image: a path, base64 string, data URI or the encoded image, which is hashed at
@@ -48,6 +49,9 @@ def rank_images(
         among the kinds that `frame` has; ``"bmh1"`` if it is an image.
     k
         Maximum number of rows to return; None returns all.
+    column
+        Column of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`; None for the one with the
+        name of the kind.
     source
         Column of images to hash first; None if the frame has the hashes.
     prefix, suffix
@@ -77,11 +81,17 @@ def rank_images(
     >>> imgmatch_df.rank_images(frame, 0, "phash").rows()
     [(1, 1, 1), (2, 8, 255), (None, None, None)]
     """
-    kind = _kind_to_rank_by(frame, query, source, options) if hash_type is None else hash_kind(hash_type)
+    kind = (
+        _kind_to_rank_by(frame, query, source if column is None else column, options)
+        if hash_type is None
+        else hash_kind(hash_type)
+    )
     if k is not None:
         k = check_positive("k", k)
     new, affixes = [RANK, DISTANCE], Affixes.make(prefix, suffix)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, adds=new, affixes=affixes, for_query=True)
+    call: VerbCall[FrameT] = VerbCall.check(
+        frame, kind, source, options, column=column, adds=new, affixes=affixes, for_query=True
+    )
     wanted = _query_hash(query, kind, options)
     hashed = call.hashed()
     schema = hashed.collect_schema()
@@ -144,9 +154,10 @@ def names_file(query: object, kind: HashKind, base_dir: str | PathLike[str] | No
     return os.path.exists(os.path.join(base_dir or "", query))  # noqa: PTH110, PTH118  # a Path refuses long names
 
 
-def _kind_to_rank_by(frame: object, query: object, source: object, options: SourceOptions) -> HashKind:
+def _kind_to_rank_by(frame: object, query: object, named: object, options: SourceOptions) -> HashKind:
+    """Return the kind of `query`; `named` is the column of hashes or images, None for one with the name of a kind."""
     make_options(**options)
-    if source is not None or not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+    if named is not None or not isinstance(frame, pl.DataFrame | pl.LazyFrame):
         return kind_of_query(query, (), options.get("base_dir")) or BMH1
     schema = frame.collect_schema()
     kind = kind_of_query(query, schema, options.get("base_dir"))

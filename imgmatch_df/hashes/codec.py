@@ -119,7 +119,7 @@ def dtype_hint(dtype: pl.DataType, kind: HashKind | None = None) -> str:
         return "from_bits and from_hex turn text into hashes; hash_type= reads it at once."
     if dtype.is_float() and (kind is None or kind.is_number):
         return "a float has lost bits of the hash; read the table again with whole numbers in this column."
-    return "visual_hash makes it."
+    return "visual_hash makes it of images; hash_type= names another kind."
 
 
 def hash_rows(hashes: pl.Series) -> "tuple[NDArray[np.uint8], NDArray[np.bool_]]":

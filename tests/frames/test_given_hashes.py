@@ -241,3 +241,89 @@ def test_digits_that_name_a_file_are_the_file(tmp_path, monkeypatch):
         distance = (hashed["phash"][0] ^ (0xDEADBEEFDEADBEEF if name != "12" else 12)).bit_count()
         assert hashed.imgmatch.rank_images(name, "phash")["distance"].item() == distance
         monkeypatch.chdir(tmp_path)
+
+
+def named_verbs(hash_type, mine, theirs):
+    """Return the verbs as functions of a frame with the column `mine`, and of a reference frame with `theirs`."""
+    other = {} if theirs in (mine, hash_type) else {"reference_column": theirs}
+    given = {"hash_type": hash_type, "column": mine}
+    return {
+        "near_duplicates": lambda f, _: f.imgmatch.near_duplicates(3, **given, id="name"),
+        "match": lambda f, g: f.imgmatch.match(g, 3, **given, **other, id="name", reference_id="name"),
+        "cluster": lambda f, g: f.imgmatch.cluster(3, **given, **other, reference=g, reference_id="name"),
+        "remove_duplicates": lambda f, g: f.imgmatch.remove_duplicates(3, **given, **other, reference=g),
+        "rank_images": lambda f, _: f.imgmatch.rank_images("0" * 2 * hash_kind(hash_type).n_bytes, **given),
+    }
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(("mine", "theirs"), [("a", "a"), ("a", "b"), ("a", None), (None, "b"), ("id", "hash")])
+@pytest.mark.parametrize("hash_type", ["imagehash_phash", "pdq"])
+def test_a_column_of_another_name(hash_type, mine, theirs, lazy):
+    kind = KINDS[hash_type]
+    hashes = draw_hashes(kind)
+    others = pl.concat([draw_hashes(kind, seed=1, n=10).reverse(), hashes[2:4]])
+    names = pl.Series("name", map(str, range(len(hashes))))
+    ours, known = pl.DataFrame([names, hashes]), pl.DataFrame([names[: len(others)], others])
+    foreign = pl.DataFrame([names, hashes.imgmatch.to_hex().alias(mine or hash_type)])
+    if mine and kind.is_number:
+        foreign = foreign.with_columns(pl.Series(hash_type, ["another column"] * len(hashes)))
+    reference = known.rename({hash_type: theirs or hash_type})
+    for name, verb in named_verbs(hash_type, mine, theirs or hash_type).items():
+        expected = named_verbs(hash_type, None, hash_type)[name](ours, known)
+        found = verb(foreign.lazy(), reference.lazy()).collect() if lazy else verb(foreign, reference)
+        hidden = [hash_type, mine or hash_type, "removed_records"]
+        assert_frame_equal(found.drop(hidden, strict=False), expected.drop(hidden, strict=False))
+        if mine and mine in found.columns:
+            assert found.columns[-1] in (mine, hash_type)
+    if mine:
+        text = foreign.imgmatch.explain_near_duplicates(3, hash_type, column=mine)
+        assert text == ours.imgmatch.explain_near_duplicates(3, hash_type)
+        removed = foreign.imgmatch.remove_duplicates(3, hash_type, column=mine)
+        assert mine in removed.schema["removed_records"].inner.to_schema()
+
+
+def test_columns_that_cannot_be_named(tmp_path):
+    frame = pl.DataFrame({"a": pl.Series([1], dtype=pl.UInt64), "url": ["x"]})
+    frame.select("url").imgmatch.write_hashes(tmp_path / "store.duckdb", source="url")
+    for data in (frame, frame.lazy()):
+        for call, error, message in (
+            (
+                lambda f: f.imgmatch.cluster(0, "phash", column="b"),
+                imgmatch_df.ColumnError,
+                "no column 'b' in the frame",
+            ),
+            (
+                lambda f: f.imgmatch.cluster(0, "bmh1", column="a"),
+                imgmatch_df.ColumnError,
+                "'a' has dtype UInt64, a bmh1",
+            ),
+            (
+                lambda f: f.imgmatch.near_duplicates(0, column=pl.col("a")),
+                imgmatch_df.ArgumentError,
+                "column must be the",
+            ),
+            (
+                lambda f: f.imgmatch.cluster(0, "phash", column="a", source="url"),
+                imgmatch_df.ArgumentError,
+                "column has no effect with source=",
+            ),
+            (
+                lambda f: f.imgmatch.cluster(0, "phash", column="a", reference_column="a"),
+                imgmatch_df.ArgumentError,
+                "reference_column has no effect without reference=",
+            ),
+            (
+                lambda f: f.imgmatch.match(f, 0, "phash", column="a", reference_column="b"),
+                imgmatch_df.ColumnError,
+                "no column 'b' in the frame",
+            ),
+            (
+                lambda f: f.imgmatch.match(tmp_path / "store.duckdb", 0, "phash", column="a", reference_column="a"),
+                imgmatch_df.ArgumentError,
+                "reference_column is for frames, and reference is a store",
+            ),
+        ):
+            with pytest.raises(error, match=rf"{message}.*\n?.*\nHint: |{message}.*\nHint: "):
+                call(data)
+        assert data.imgmatch.match(tmp_path / "store.duckdb", 0, "phash", column="a").lazy().collect().height == 0
