@@ -20,8 +20,8 @@ from imgmatch_df.errors import (
     StoreError,
 )
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
-from imgmatch_df.frames.expressions import bmh1, from_bits, hamming, pdq, perceptual_hash, phash, to_bits, visual_hash
-from imgmatch_df.frames.hexadecimal import from_hex, to_hex
+from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
+from imgmatch_df.frames.hash_text import from_bits, from_hex, to_bits, to_hex
 from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
 from imgmatch_df.frames.ranking import rank_images
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Generic, TypeVar, Unpack
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import clustering, deprecated, expressions, hexadecimal, pairs, ranking, writing
+from imgmatch_df.frames import clustering, deprecated, expressions, hash_text, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.matching.linkages import Keep
@@ -28,10 +28,10 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             expressions.perceptual_hash,
             expressions.visual_hash,
             expressions.hamming,
-            expressions.to_bits,
-            expressions.from_bits,
-            hexadecimal.to_hex,
-            hexadecimal.from_hex,
+            hash_text.to_bits,
+            hash_text.from_bits,
+            hash_text.to_hex,
+            hash_text.from_hex,
         ),
         *(
             pairs.near_duplicates,
@@ -123,25 +123,25 @@ class ImgMatchExpr(_Namespace):
         """See `imgmatch_df.visual_hash`."""
         return expressions.visual_hash(self._expr, hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
 
-    def hamming(self, other: pl.Expr | pl.Series | int | bytes | str) -> pl.Expr:
+    def hamming(self, other: pl.Expr | pl.Series | int | bytes | str, *, hash_type: str | None = None) -> pl.Expr:
         """See `imgmatch_df.hamming`."""
-        return expressions.hamming(self._expr, other)
+        return expressions.hamming(self._expr, other, hash_type=hash_type)
 
     def to_bits(self) -> pl.Expr:
         """See `imgmatch_df.to_bits`."""
-        return expressions.to_bits(self._expr)
+        return hash_text.to_bits(self._expr)
 
     def from_bits(self, hash_type: str) -> pl.Expr:
         """See `imgmatch_df.from_bits`."""
-        return expressions.from_bits(self._expr, hash_type)
+        return hash_text.from_bits(self._expr, hash_type)
 
     def to_hex(self) -> pl.Expr:
         """See `imgmatch_df.to_hex`."""
-        return hexadecimal.to_hex(self._expr)
+        return hash_text.to_hex(self._expr)
 
     def from_hex(self, hash_type: str) -> pl.Expr:
         """See `imgmatch_df.from_hex`."""
-        return hexadecimal.from_hex(self._expr, hash_type)
+        return hash_text.from_hex(self._expr, hash_type)
 
 
 @pl.api.register_series_namespace("imgmatch")
@@ -183,30 +183,30 @@ class ImgMatchSeries(_Namespace):
             expressions.visual_hash(pl.first(), hash_types=hash_types, prefix=prefix, suffix=suffix, **options)
         )
 
-    def hamming(self, other: pl.Series | int | bytes | str) -> pl.Series:
+    def hamming(self, other: pl.Series | int | bytes | str, *, hash_type: str | None = None) -> pl.Series:
         """See `imgmatch_df.hamming`."""
         if isinstance(other, pl.Expr):
             raise ArgumentError(
                 "other must be a Series or one hash, got an Expr\n"
                 "Hint: compare two columns with frame.select(pl.col('a').imgmatch.hamming(pl.col('b')))."
             )
-        return self._select(expressions.hamming(pl.first(), other))
+        return self._select(expressions.hamming(pl.first(), other, hash_type=hash_type))
 
     def to_bits(self) -> pl.Series:
         """See `imgmatch_df.to_bits`."""
-        return self._select(expressions.to_bits(pl.first()))
+        return self._select(hash_text.to_bits(pl.first()))
 
     def from_bits(self, hash_type: str) -> pl.Series:
         """See `imgmatch_df.from_bits`."""
-        return self._select(expressions.from_bits(pl.first(), hash_type))
+        return self._select(hash_text.from_bits(pl.first(), hash_type))
 
     def to_hex(self) -> pl.Series:
         """See `imgmatch_df.to_hex`."""
-        return self._select(hexadecimal.to_hex(pl.first()))
+        return self._select(hash_text.to_hex(pl.first()))
 
     def from_hex(self, hash_type: str) -> pl.Series:
         """See `imgmatch_df.from_hex`."""
-        return self._select(hexadecimal.from_hex(pl.first(), hash_type))
+        return self._select(hash_text.from_hex(pl.first(), hash_type))
 
     def _select(self, expr: pl.Expr) -> pl.Series:
         return self._series.to_frame().select(expr).to_series()
@@ -239,13 +239,14 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         hash_type: str = "bmh1",
         *,
         id: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
     ) -> str:
         """See `imgmatch_df.explain_near_duplicates`."""
         return pairs.explain_near_duplicates(
-            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, **options
+            self._frame, radius, hash_type, id=id, column=column, source=source, max_pairs=max_pairs, **options
         )
 
     @deprecated.flag_of_other_function("explain", explain_near_duplicates)
@@ -255,13 +256,14 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         hash_type: str = "bmh1",
         *,
         id: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.near_duplicates`."""
         return pairs.near_duplicates(
-            self._frame, radius, hash_type, id=id, source=source, max_pairs=max_pairs, **options
+            self._frame, radius, hash_type, id=id, column=column, source=source, max_pairs=max_pairs, **options
         )
 
     @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
@@ -273,6 +275,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         *,
         id: str | None = None,
         reference_id: str | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
@@ -285,6 +289,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             hash_type,
             id=id,
             reference_id=reference_id,
+            reference_column=reference_column,
+            column=column,
             source=source,
             max_pairs=max_pairs,
             **options,
@@ -301,6 +307,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         id: str | None = None,
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
         reference_id: str | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         diameter: bool = False,
         prefix: str = "",
@@ -317,6 +325,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             id=id,
             reference=reference,
             reference_id=reference_id,
+            reference_column=reference_column,
+            column=column,
             source=source,
             diameter=diameter,
             prefix=prefix,
@@ -333,6 +343,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         linkage: str = "connected",
         keep: Keep = "first",
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
         source: str | None = None,
         prefix: str = "",
         suffix: str = "",
@@ -346,6 +358,8 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             linkage=linkage,
             keep=keep,
             reference=reference,
+            reference_column=reference_column,
+            column=column,
             source=source,
             prefix=prefix,
             suffix=suffix,
@@ -355,9 +369,10 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
     def rank_images(
         self,
         query: int | bytes | str | PathLike[str],
-        hash_type: str = "bmh1",
+        hash_type: str | None = None,
         *,
         k: int | None = None,
+        column: str | None = None,
         source: str | None = None,
         prefix: str = "",
         suffix: str = "",
@@ -365,7 +380,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
     ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
         return ranking.rank_images(
-            self._frame, query, hash_type, k=k, source=source, prefix=prefix, suffix=suffix, **options
+            self._frame, query, hash_type, k=k, column=column, source=source, prefix=prefix, suffix=suffix, **options
         )
 
 

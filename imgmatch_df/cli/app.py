@@ -58,7 +58,7 @@ from imgmatch_df.cli.exit_codes import (
 from imgmatch_df.cli.formats import Format
 from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
-from imgmatch_df.cli.tables import SourceTable
+from imgmatch_df.cli.tables import SourceTable, query_kind
 from imgmatch_df.columns import (
     CLUSTER_ID,
     DISTANCE,
@@ -342,15 +342,16 @@ def rank_images(
         started, form = monotonic(), _check_target(out)
         options = source_options(given)
         query = os.path.expanduser(query)  # noqa: PTH111  # it need not be a path
-        wanted_kind = hash_type or inputs.query_kind(query, None)
         if sources:
-            table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", wanted_kind)
+            table = inputs.open_table(
+                sources, source, given["base_dir"], "remove_duplicates", hash_type, query=None if hash_type else query
+            )
         else:
             table = inputs.open_ranking(query, source, given["base_dir"])
         inputs.say_blocked(table, options)
         if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
-        kind = table.kind(wanted_kind)
+        kind = table.kind(hash_type or query_kind(query, table.stored))
         outputs.check_kinds((kind.name,), form)
         query_row = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = query_row[kind.name].item()

@@ -4,7 +4,6 @@ import json
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from shlex import quote
 from typing import Final, NamedTuple
 
@@ -33,10 +32,12 @@ from imgmatch_df.columns import (
 from imgmatch_df.documented import values
 from imgmatch_df.documented.values import Method
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.frames import expressions
+from imgmatch_df.frames import expressions, ranking
 from imgmatch_df.frames.checks import needed_columns, shown_names
-from imgmatch_df.frames.given_hashes import form_of, forms_text, parse_text, read_given
+from imgmatch_df.frames.given_hashes import read_given
+from imgmatch_df.frames.hash_text import to_bits
 from imgmatch_df.frames.reference import Reference, same_columns
+from imgmatch_df.hashes.forms import forms_text, parse_text
 from imgmatch_df.hashes.kinds import (
     DEFAULT_HASH_TYPES,
     KINDS,
@@ -84,11 +85,12 @@ def open_table(
     method: Method,
     hash_type: str | None = None,
     *,
+    query: str | None = None,
     of: str = "",
 ) -> SourceTable:
     """Return the sources in the arguments of a command, see `tables.open_sources`; print which are left out."""
     table = interruptible(
-        lambda: tables.open_sources(sources, source, base_dir=base_dir, method=method, hash_type=hash_type)
+        lambda: tables.open_sources(sources, source, base_dir=base_dir, method=method, hash_type=hash_type, query=query)
     )
     for folder in table.unlisted[:_FOLDERS_SHOWN]:
         say(f"cannot list {folder}, its images are left out")
@@ -259,7 +261,7 @@ def open_reference(
     if n_failed:
         say(f"{n_failed:,} of {rows.height:,} reference rows have no hash, and match nothing")
     id_column = id_column or naming_column(rows, table)
-    side = Reference(rows.lazy(), id_column, ROW_DTYPE if id_column is None else schema[id_column], same)
+    side = Reference(rows.lazy(), id_column, ROW_DTYPE if id_column is None else schema[id_column], kind.name, same)
     ids = pl.int_range(pl.len(), dtype=ROW_DTYPE) if id_column is None else pl.col(id_column)
     files = rows.select(*about, ids.alias(REFERENCE_ID)) if about else None
     return ReferenceRows(side, files, not table.unlisted)
@@ -336,10 +338,9 @@ def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOp
     name, options = "query_record", {**options, "on_error": "null", "progress": False}
     if table.request is not None and table.request.query_frame is not None:
         query_row, options = table.request.query_frame, allowed_options(table, options)
-    elif query_kind(query, kind.name) == kind.name:
-        value = parse_text(query, kind)
+    elif (value := parse_text(query, kind)) is not None and not ranking.names_file(query, kind, None):
         hashed = pl.DataFrame({kind.name: pl.Series([value], dtype=kind.dtype)})
-        text = hashed.select(expressions.to_bits(kind.name)).item()
+        text = hashed.select(to_bits(kind.name)).item()
         return hashed.with_columns(pl.lit(json.dumps({kind.name: text})).alias(values.RECORD))
     else:
         name, options["base_dir"] = "the query", None
@@ -351,16 +352,6 @@ def hash_query(query: str, table: SourceTable, kind: HashKind, options: SourceOp
             f"{name} cannot be hashed: {status}: {detail}\nHint: pass an image, or a {kind.name} as {forms_text(kind)}."
         )
     return hashed
-
-
-def query_kind(query: str, hash_type: str | None) -> str | None:
-    """Return the kind of the hash QUERY; None where it is not a hash, or is the name of a file."""
-    kinds = [*([] if hash_type is None else [hash_type]), *KINDS]
-    found = next((name for name in kinds if name in KINDS and form_of(query, KINDS[name]) is not None), None)
-    # A hash of 0 and 1 may be too long for the name of a file.
-    if found is None or form_of(query, KINDS[found]) == "bits":
-        return found
-    return None if Path(query).exists() else found
 
 
 def fitting(frame: pl.LazyFrame, table: SourceTable, output: Format | None, *, shown: bool = True) -> pl.LazyFrame:

@@ -17,8 +17,7 @@ from imgmatch_df.cli.renaming import UNCHANGED, Naming
 from imgmatch_df.columns import REMOVED_RECORDS
 from imgmatch_df.documented.values import Json, to_json
 from imgmatch_df.errors import ArgumentError, ImgMatchError
-from imgmatch_df.frames.expressions import to_bits
-from imgmatch_df.frames.hexadecimal import to_hex
+from imgmatch_df.frames.hash_text import to_bits, to_hex
 from imgmatch_df.hashes.kinds import KINDS, HashKind, documented_kind
 from imgmatch_df.store.base import is_store, store_suffixes
 from imgmatch_df.store.locks import lock_path, sole_writer

@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, PATH, SIZE, SOURCE, STATUS
 from imgmatch_df.documented import requests, values
 from imgmatch_df.documented.values import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.frames import ranking
 from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
@@ -141,6 +142,7 @@ def open_sources(
     base_dir: str | None = None,
     method: Method = "visual_hash",
     hash_type: str | None = None,
+    query: str | None = None,
 ) -> SourceTable:
     """Return the sources of files, folders or globs as a lazy frame.
 
@@ -157,9 +159,12 @@ def open_sources(
         Only to refuse it without a table.
     method
         Purpose of the sources. ``"visual_hash"`` ignores hashes in a table; the other methods use them, also in the
-        forms of `given_hashes`.
+        forms of `hashes.forms`.
     hash_type
-        Hash kind to compare by; None for the first in the table. Columns of other kinds may hold any values.
+        Hash kind to compare by; None for that of `query`, else the first in the table. Columns of other kinds may hold
+        any values.
+    query
+        The query of a ranking, which may be a hash.
 
     Raises
     ------
@@ -193,7 +198,22 @@ def open_sources(
         return _open_requests(paths, source, method)
     roots = {root for root, part in zip(map(_root, sources), found, strict=True) if part[1]}
     root = roots.pop() if len(roots) == 1 else ""
-    return _open_tables(kinds[0], paths, source, hash_type, root, takes_hashes=method != "visual_hash")
+    return _open_tables(kinds[0], paths, source, hash_type, query, root, takes_hashes=method != "visual_hash")
+
+
+def query_kind(query: str, stored: Collection[str]) -> str | None:
+    """Return the kind of the hash QUERY, first of the stored kinds; None where it is not a hash, or names a file.
+
+    Raises
+    ------
+    ArgumentError
+        If it may be a hash of several kinds.
+    """
+    try:
+        kind = ranking.kind_of_query(query, stored, None)
+    except ArgumentError as error:
+        raise ArgumentError(str(error).replace("Hint: hash_type names", "Hint: --hash-type names")) from error
+    return None if kind is None else kind.name
 
 
 def _root(given: str) -> str:
@@ -228,7 +248,14 @@ def _sorted_glob(pattern: str) -> list[str]:
 
 
 def _open_tables(
-    suffix: str, paths: list[str], source: str | None, hash_type: str | None, root: str, *, takes_hashes: bool
+    suffix: str,
+    paths: list[str],
+    source: str | None,
+    hash_type: str | None,
+    query: str | None,
+    root: str,
+    *,
+    takes_hashes: bool,
 ) -> SourceTable:
     if suffix in (_STORE, *store_suffixes()):
         return _open_stores(paths, source, takes_hashes=takes_hashes)
@@ -239,6 +266,8 @@ def _open_tables(
     batch_rows = _batch_rows(frame, name)
     if suffix != ".parquet":
         frame = _in_batches(frame, batch_rows)
+    if hash_type is None and query is not None:
+        hash_type = query_kind(query, stored)
     frame, given = _with_hashes(frame, stored, hash_type)
     if name is None or not _holds_images(schema[name]):
         return SourceTable(frame, name, stored=stored, batch_rows=batch_rows, given=given)

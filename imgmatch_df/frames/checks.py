@@ -11,7 +11,7 @@ from imgmatch_df.columns import ROW_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
-from imgmatch_df.hashes import codec
+from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import HashKind, hash_kind, visual_hash_fields, with_measures
 from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
 
@@ -27,7 +27,7 @@ class JoinSide:
     """The rows of a frame that have a hash: their words for the kernels, and what names them."""
 
     def __init__(self, hashes: pl.Series, kind: HashKind, ids: pl.Series | None = None) -> None:
-        column = codec.as_hashes(hashes, kind)
+        column = forms.read_column(hashes, kind)
         self.n_rows = len(column)
         self.words = codec.hash_words(column.drop_nulls() if column.null_count() else column, kind)
         self._whole = len(self.words) == self.n_rows
@@ -93,6 +93,7 @@ class VerbCall(Generic[FrameT]):
         source: str | None,
         options: SourceOptions,
         *,
+        column: str | None = None,
         id: str | None = None,
         adds: Sequence[str] | None = None,
         affixes: Affixes = NO_AFFIXES,
@@ -104,6 +105,8 @@ class VerbCall(Generic[FrameT]):
         ----------
         frame, kind, source, options, affixes
             As above.
+        column
+            The column of hashes; None for the one with the name of the kind.
         id
             A column that the frame must have.
         adds
@@ -120,15 +123,23 @@ class VerbCall(Generic[FrameT]):
         idle = [name for name in options if name != "progress"]
         if source is None and idle and not for_query:
             raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of images.")
+        if column is not None:
+            check_name("column", column)
         if source is not None:
             expressions.check_source_column(frame, source)
-        schema = frame.collect_schema() if source is not None else check_hash_columns(frame, kind)
+        if source is not None and column is not None:
+            raise ArgumentError(
+                "column has no effect with source=, whose images are hashed\n"
+                "Hint: leave source= out to compare the hashes in the column."
+            )
+        hash_name = kind.name if column is None else column
+        schema = frame.collect_schema() if source is not None else check_hash_columns(frame, kind, hash_name)
         check_id(schema, id)
         if adds is not None:
             check_no_patterns(schema)
         names = affixes.add(adds or (), schema)
         if source is None:
-            return cls(frame, schema, kind, source, options, affixes, names, kind.name)
+            return cls(frame, schema, kind, source, options, affixes, names, hash_name)
         if adds is None:
             return cls(frame, schema, kind, source, options, affixes, names, free_name(schema))
         hint = (
@@ -186,18 +197,19 @@ def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:
     return kind, n_bits
 
 
-def check_hash_columns(frame: Frame, kind: HashKind, id_column: str | None = None) -> pl.Schema:
+def check_hash_columns(frame: Frame, kind: HashKind, hash_name: str, id_column: str | None = None) -> pl.Schema:
     """Return the schema of `frame`, which has the hash column and the id column that a verb needs."""
     schema = frame.collect_schema()
-    if kind.name not in schema:
+    if hash_name not in schema:
         raise ColumnError(
-            f"no column {kind.name!r} in the frame, it has {shown_names(schema)}\n"
-            f"Hint: source='column of images' hashes first, hash_type= names the other kind."
+            f"no column {hash_name!r} in the frame, it has {shown_names(schema)}\n"
+            "Hint: column= names the column of hashes, source= a column of images to hash first, hash_type= another "
+            "kind."
         )
-    dtype = schema[kind.name]
-    if not kind.holds(dtype):
+    dtype = schema[hash_name]
+    if not forms.holds_hashes(dtype, kind):
         raise ColumnError(
-            f"column {kind.name!r} has dtype {dtype}, a {kind.name} is {kind.dtype}\n"
+            f"column {hash_name!r} has dtype {dtype}, a {kind.name} is {kind.dtype}\n"
             f"Hint: {codec.dtype_hint(dtype, kind)}"
         )
     check_id(schema, id_column)

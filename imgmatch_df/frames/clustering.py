@@ -38,6 +38,7 @@ from imgmatch_df.frames.checks import (
 )
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
 from imgmatch_df.frames.reference import Reference, find_nearest
+from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.matching.linkages import LINKAGES, Keep
 from imgmatch_df.options import SourceOptions, check_choice, check_flag
@@ -64,6 +65,8 @@ def cluster(
     id: str | None = None,
     reference: Frame | Target | None = None,
     reference_id: str | None = None,
+    reference_column: str | None = None,
+    column: str | None = None,
     source: str | None = None,
     diameter: bool = False,
     prefix: str = "",
@@ -75,7 +78,7 @@ def cluster(
     Parameters
     ----------
     frame
-        Has a column named `hash_type`, or `source`.
+        Has a column named `hash_type`, or `column`, or `source`.
     radius
         Maximum Hamming distance between two rows that are near-duplicates, in bits. Inclusive. 0 finds equal hashes
         only; 24 of bmh1 or 4 of phash finds edited copies.
@@ -98,6 +101,9 @@ def cluster(
         it.
     reference_id
         Column whose values name the reference rows; None names them by row number, the rows of a store by its key.
+    column, reference_column
+        Columns of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`. None takes the one with
+        the name of the kind; in `reference` that with the name of `column`, if it has one.
     source
         Column of images to hash first; None if the frame has the hashes.
     diameter
@@ -154,9 +160,11 @@ def cluster(
     absent = {DIAMETER: not diameter, REFERENCE_ID: reference is None}
     new = [name for name in CLUSTER_COLUMNS if not absent.get(name)]
     affixes = Affixes.make(prefix, suffix)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id, adds=new, affixes=affixes)
+    call: VerbCall[FrameT] = VerbCall.check(
+        frame, kind, source, options, column=column, id=id, adds=new, affixes=affixes
+    )
     grouping = _Grouping(call, radius, linkage, keep, diameter=diameter)
-    other = grouping.reference(reference, reference_id, call)
+    other = grouping.reference(reference, reference_id, reference_column, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
     dtypes: dict[str, Any] = {
@@ -208,6 +216,8 @@ def remove_duplicates(
     linkage: str = "connected",
     keep: Keep = "first",
     reference: Frame | Target | None = None,
+    reference_column: str | None = None,
+    column: str | None = None,
     source: str | None = None,
     prefix: str = "",
     suffix: str = "",
@@ -217,7 +227,7 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, reference, source, prefix, suffix, **options
+    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, prefix, suffix, **options
         As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
 
     Returns
@@ -246,7 +256,19 @@ def remove_duplicates(
     [([{'phash': 1}], 0), ([], 255), ([], None)]
     """
     affixes = Affixes.make(prefix, suffix)
-    return nest_duplicates(frame, radius, hash_type, linkage, keep, reference, source, affixes, options)
+    return nest_duplicates(
+        frame,
+        radius,
+        hash_type,
+        linkage,
+        keep,
+        reference,
+        source,
+        affixes,
+        options,
+        column=column,
+        reference_column=reference_column,
+    )
 
 
 def nest_duplicates(
@@ -260,13 +282,17 @@ def nest_duplicates(
     affixes: Affixes = NO_AFFIXES,
     options: SourceOptions | None = None,
     *,
+    column: str | None = None,
+    reference_column: str | None = None,
     with_bytes: bool = False,
 ) -> FrameT:
     """Return what `remove_duplicates` does, on demand `with_bytes`: the documented JSON has images in its records."""
     kind, radius = check_radius(radius, hash_type)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options or {}, adds=[REMOVED_RECORDS], affixes=affixes)
+    call: VerbCall[FrameT] = VerbCall.check(
+        frame, kind, source, options or {}, column=column, adds=[REMOVED_RECORDS], affixes=affixes
+    )
     grouping = _Grouping(call, radius, linkage, keep, diameter=False)
-    other = grouping.reference(reference, None, call)
+    other = grouping.reference(reference, None, reference_column, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
     columns, removed_name = grouping.needs(None, other), call.names[REMOVED_RECORDS]
@@ -324,19 +350,26 @@ class _Grouping:
         return needed_columns(self.hash, id_column, others)
 
     def reference(
-        self, reference: Frame | Target | Reference | None, id_column: str | None, call: VerbCall[FrameT]
+        self,
+        reference: Frame | Target | Reference | None,
+        id_column: str | None,
+        hash_column: str | None,
+        call: VerbCall[FrameT],
     ) -> Reference | None:
         """Return the checked reference side of a call, None if it has none."""
         if reference is None:
-            if id_column is not None:
-                raise ArgumentError("reference_id has no effect without reference=\nHint: pass the reference rows.")
+            for name, value in (("reference_id", id_column), ("reference_column", hash_column)):
+                if value is not None:
+                    raise ArgumentError(f"{name} has no effect without reference=\nHint: pass the reference rows.")
             return None
-        return Reference.of(reference, call, id_column)
+        return Reference.of(reference, call, id_column, hash_column)
 
     def find(self, rows: pl.DataFrame, reference: Reference | None) -> "_Clusters":
         """Return the clusters of `rows`, which have the columns that `needs` names."""
         import numpy as np
 
+        if rows.schema[self.hash] != self.kind.dtype:  # read once: a part of a column may have another form
+            rows = rows.with_columns(forms.read_column(rows[self.hash], self.kind))
         if reference is None:
             return self._cluster(rows)
         nearest = find_nearest(rows, self.hash, reference, self.radius, self.kind, progress=self.progress)

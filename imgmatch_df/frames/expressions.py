@@ -18,7 +18,7 @@ from imgmatch_df.batch.sharing import Field, SharedBatches, Whole, shared_batche
 from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
-from imgmatch_df.hashes import codec
+from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import (
     BMH1,
     DEFAULT_HASH_TYPES,
@@ -313,7 +313,9 @@ def hash_column(source: pl.Expr | str, kind: HashKind, options: Options) -> pl.E
     return _stack(base, Field(batches, kind.name), kind.dtype)
 
 
-def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | str) -> pl.Expr:
+def hamming(
+    hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | str, *, hash_type: str | None = None
+) -> pl.Expr:
     """Return the Hamming distance between hashes, in bits.
 
     Parameters
@@ -322,7 +324,10 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | st
         Hash column, `Binary` or whole numbers, by name or expression. Signed numbers stand for the same 64 bits.
     other
         A hash column, as an expression or a series; or one hash value, as `rank_images` takes it: a whole number
-        (phash), bytes (bmh1) or a 0/1 string.
+        (phash), bytes (bmh1), hexadecimal digits or a 0/1 string.
+    hash_type
+        Name of the kind of both sides, whose columns may then also be text or lists, see `near_duplicates`; the whole
+        column is read first. None takes columns of hashes only, and a value of the kind that the column may hold.
 
     Returns
     -------
@@ -332,9 +337,9 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | st
     Raises
     ------
     ArgumentError
-        If `other` is no hash value.
+        If `other` is not a hash value, or there is no such hash type.
     ColumnError
-        When the query runs, if the two sides are no hash columns or of different kinds.
+        When the query runs, if the two sides are not hash columns or of different kinds.
 
     Examples
     --------
@@ -343,70 +348,18 @@ def hamming(hashes: pl.Expr | str, other: pl.Expr | pl.Series | int | bytes | st
     >>> frame.select(imgmatch_df.hamming("phash", 1)).to_series().to_list()
     [1, 7, None]
     """
+    kind = None if hash_type is None else hash_kind(hash_type)
     if isinstance(other, pl.Series):
         other = pl.lit(other)
+    values: list[int | bytes] = []
+    sides = [column_expr(hashes)]
     if isinstance(other, pl.Expr):
-        return pl.map_batches(
-            [column_expr(hashes), other], _distances, return_dtype=DISTANCE_DTYPE, is_elementwise=True
-        ).alias(DISTANCE)
-    value = codec.parse_hash(other)
-    constant = pl.Series("the given hash", [value], dtype=pl.UInt64 if isinstance(value, int) else pl.Binary)
-    return map_column(column_expr(hashes), partial(codec.distances, right=constant), DISTANCE_DTYPE).alias(DISTANCE)
-
-
-def to_bits(hashes: pl.Expr | str) -> pl.Expr:
-    """Return hashes as the documented strings of 0 and 1.
-
-    Parameters
-    ----------
-    hashes
-        Hash column, whole numbers (64 characters, of signed ones too) or `Binary` (8 a byte, 968 for bmh1), by name
-        or expression.
-
-    Returns
-    -------
-    Expr
-        `String` under the column's own name, null where the hash is null.
-
-    Examples
-    --------
-    >>> import imgmatch_df, polars as pl
-    >>> pl.select(imgmatch_df.to_bits(pl.lit(2**63, dtype=pl.UInt64))).item()[:8]
-    '10000000'
-    """
-    return map_column(column_expr(hashes), codec.to_bits, pl.String())
-
-
-def from_bits(bits: pl.Expr | str, hash_type: str) -> pl.Expr:
-    """Return the hashes that documented strings of 0 and 1 stand for.
-
-    Parameters
-    ----------
-    bits
-        `String` column of 64 (phash) or 968 (bmh1) characters, by name or expression.
-    hash_type
-        Name of a hash kind, such as ``"bmh1"`` or ``"phash"``.
-
-    Returns
-    -------
-    Expr
-        The hash column's dtype under the column's own name, null where the string is null.
-
-    Raises
-    ------
-    ArgumentError
-        If there is no such hash type.
-    ColumnError
-        When the query runs, if a value is no such string.
-
-    Examples
-    --------
-    >>> import imgmatch_df, polars as pl
-    >>> pl.select(imgmatch_df.from_bits(pl.lit("1" + "0" * 63), "phash")).item() == 2**63
-    True
-    """
-    kind = hash_kind(hash_type)
-    return map_column(column_expr(bits), partial(codec.from_bits, kind=kind), kind.dtype)
+        sides.append(other)
+    else:
+        values = forms.parse_any(other) if kind is None else [forms.parse_hash(other, kind)]
+    distances = partial(_distances, kind=kind, values=values)
+    # All values of a column of text decide about its form.
+    return pl.map_batches(sides, distances, return_dtype=DISTANCE_DTYPE, is_elementwise=kind is None).alias(DISTANCE)
 
 
 # Functions of a module and not lambdas: expressions that hold them can be pickled.
@@ -414,8 +367,9 @@ def _hash_batch(values: pl.Series, options: Options, hash_types: tuple[str, ...]
     return run.hash_batch(values, options, hash_types)
 
 
-def _distances(sides: Sequence[pl.Series]) -> pl.Series:
-    return codec.distances(*sides)
+def _distances(sides: Sequence[pl.Series], kind: HashKind | None, values: Sequence[int | bytes]) -> pl.Series:
+    left, *others = sides if kind is None else [forms.read_column(side, kind) for side in sides]
+    return codec.distances(left, others[0] if others else forms.fitting_hash(values, left))
 
 
 def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.Expr]:

@@ -35,6 +35,7 @@ def explain_near_duplicates(
     hash_type: str = BMH1.name,
     *,
     id: str | None = None,
+    column: str | None = None,
     source: str | None = None,
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
@@ -46,7 +47,7 @@ def explain_near_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, id, source, max_pairs, **options
+    frame, radius, hash_type, id, column, source, max_pairs, **options
         As `near_duplicates`. `id` and `max_pairs` are checked; the plan does not depend on them.
 
     Returns
@@ -73,7 +74,7 @@ def explain_near_duplicates(
     """
     kind, radius = check_radius(radius, hash_type)
     check_positive("max_pairs", max_pairs)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id)
     hashes = call.hashed().lazy().select(call.hash).collect().to_series()
 
     from imgmatch_df.matching import join
@@ -88,6 +89,7 @@ def near_duplicates(
     hash_type: str = BMH1.name,
     *,
     id: str | None = None,
+    column: str | None = None,
     source: str | None = None,
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
@@ -100,7 +102,7 @@ def near_duplicates(
     Parameters
     ----------
     frame
-        Has a column named `hash_type`, or `source`.
+        Has a column named `hash_type`, or `column`, or `source`.
     radius
         Maximum Hamming distance, in bits. Inclusive. 0 finds equal hashes only; 24 of bmh1 or 4 of phash finds
         edited copies.
@@ -108,6 +110,9 @@ def near_duplicates(
         ``"bmh1"`` or ``"phash"``.
     id
         Column whose values name the rows in the result, of any dtype; None names them by row number.
+    column
+        Column of hashes of the kind `hash_type`; None for the one with its name. Beside the dtype of the kind, it may
+        have text in hexadecimal digits, of 0 and 1 or decimal, or lists of bits or bytes: one form in all rows.
     source
         Column of images to hash first; None if the frame has the hashes.
     max_pairs
@@ -147,7 +152,7 @@ def near_duplicates(
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id)
     hash_name, progress = call.hash, call.progress
     columns = needed_columns(hash_name, id)
     hashed = call.hashed()
@@ -179,6 +184,8 @@ def match(
     *,
     id: str | None = None,
     reference_id: str | None = None,
+    reference_column: str | None = None,
+    column: str | None = None,
     source: str | None = None,
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
@@ -191,7 +198,7 @@ def match(
     Parameters
     ----------
     frame
-        The query rows: has a column named `hash_type`, or `source`.
+        The query rows: has a column named `hash_type`, or `column`, or `source`.
     reference
         The rows to compare with: a frame that has a column named `hash_type`; or the path of a store, of which only
         that column and the key are read. A row never matches itself in a store that already contains it, see `cluster`.
@@ -203,6 +210,9 @@ def match(
     id, reference_id
         Columns whose values name the rows of `frame` and of `reference`; None names them by row number, the rows of a
         store by its key.
+    column, reference_column
+        Columns of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`. None takes the one with
+        the name of the kind; in `reference` that with the name of `column`, if it has one.
     source
         Column of `frame` with images to hash first; None if it has the hashes.
     max_pairs
@@ -237,15 +247,15 @@ def match(
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, id=id)
-    other = Reference.of(reference, call, reference_id)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id)
+    other = Reference.of(reference, call, reference_id, reference_column)
     hash_name, progress = call.hash, call.progress
     columns = needed_columns(hash_name, id, other.own)
 
     def find(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df.matching import join
 
-        queries, references = JoinSide.of(left, kind, hash_name, id), JoinSide.of(right, kind, kind.name, other.id)
+        queries, references = JoinSide.of(left, kind, hash_name, id), JoinSide.of(right, kind, other.hash, other.id)
         own = other.find_own(left, right)
         with steps("matching", shown=progress) as step:
             pairs = join.cross_join(

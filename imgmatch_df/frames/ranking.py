@@ -4,6 +4,8 @@ It takes a frame that has a hash column, or hashes its ``source=`` column first.
 once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks, the number of threads and the engine.
 """
 
+import os
+from collections.abc import Collection
 from os import PathLike, fsdecode
 from typing import Unpack
 
@@ -14,18 +16,19 @@ from imgmatch_df.columns import DETAIL, DISTANCE, DISTANCE_DTYPE, OK, RANK, ROW_
 from imgmatch_df.errors import ArgumentError, Failure, row_error
 from imgmatch_df.frames.checks import FrameT, VerbCall, apply
 from imgmatch_df.frames.layout import Affixes
-from imgmatch_df.hashes import codec
-from imgmatch_df.hashes.kinds import BMH1, HashKind, hash_kind
-from imgmatch_df.options import SourceOptions, check_positive, make_options, shown, whole_number
+from imgmatch_df.hashes import codec, forms
+from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
+from imgmatch_df.options import SourceOptions, check_positive, make_options, shown
 from imgmatch_df.sources import path_as_text
 
 
 def rank_images(
     frame: FrameT,
     query: int | bytes | str | PathLike[str],
-    hash_type: str = BMH1.name,
+    hash_type: str | None = None,
     *,
     k: int | None = None,
+    column: str | None = None,
     source: str | None = None,
     prefix: str = "",
     suffix: str = "",
@@ -36,14 +39,19 @@ def rank_images(
     Parameters
     ----------
     frame
-        Has a column named `hash_type`, or `source`.
+        Has a column named `hash_type`, or `column`, or `source`.
     query
-        A hash of the kind `hash_type` (int, also a negative one with the same 64 bits, bytes or documented 0/1 string),
-        or an image: a path, base64 string, data URI or the encoded image, which is hashed at once.
+        A hash: an int, also a negative one with the same 64 bits; bytes; hexadecimal digits, a documented 0/1 string or
+        a decimal number as text. Or an image: a path, base64 string, data URI or the encoded image, which is hashed at
+        once. Digits that are also the name of a file are that file; 0/1 strings are always hashes.
     hash_type
-        ``"bmh1"`` or ``"phash"``.
+        Name of a hash kind, such as ``"bmh1"`` or ``"phash"``. None takes the kind of `query`, by its type and length,
+        among the kinds that `frame` has; ``"bmh1"`` if it is an image.
     k
         Maximum number of rows to return; None returns all.
+    column
+        Column of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`; None for the one with the
+        name of the kind.
     source
         Column of images to hash first; None if the frame has the hashes.
     prefix, suffix
@@ -62,7 +70,7 @@ def rank_images(
     ------
     ArgumentError, ColumnError
         If an argument is not allowed, a column is absent or has a dtype that is not allowed, or the frame already has a
-        column with the name of a new one.
+        column with the name of a new one; if `hash_type` is None, and `query` may be a hash of several kinds.
     RowError
         If `query` is an image that cannot be hashed.
 
@@ -73,11 +81,17 @@ def rank_images(
     >>> imgmatch_df.rank_images(frame, 0, "phash").rows()
     [(1, 1, 1), (2, 8, 255), (None, None, None)]
     """
-    kind = hash_kind(hash_type)
+    kind = (
+        _kind_to_rank_by(frame, query, source if column is None else column, options)
+        if hash_type is None
+        else hash_kind(hash_type)
+    )
     if k is not None:
         k = check_positive("k", k)
     new, affixes = [RANK, DISTANCE], Affixes.make(prefix, suffix)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, adds=new, affixes=affixes, for_query=True)
+    call: VerbCall[FrameT] = VerbCall.check(
+        frame, kind, source, options, column=column, adds=new, affixes=affixes, for_query=True
+    )
     wanted = _query_hash(query, kind, options)
     hashed = call.hashed()
     schema = hashed.collect_schema()
@@ -89,7 +103,7 @@ def rank_images(
 
         from imgmatch_df.matching import join
 
-        column = codec.as_hashes(rows[hash_name], kind)
+        column = forms.read_column(rows[hash_name], kind)
         present = column.drop_nulls() if column.null_count() else column
         hashes = codec.hash_words(present) if kind.is_number else codec.hash_views(present, kind)
         (one,) = codec.hash_words(pl.Series([wanted], dtype=kind.dtype))
@@ -110,17 +124,53 @@ def rank_images(
     return apply(hashed, list(schema), rank, {name: result_schema[name] for name in columns})
 
 
+def kind_of_query(query: object, available: Collection[str], base_dir: str | PathLike[str] | None) -> HashKind | None:
+    """Return the kind of the hash that a query is; None where it is not a hash, or is the name of a file.
+
+    Parameters
+    ----------
+    query
+        A query of `rank_images`.
+    available
+        Names of columns, of which hash kinds are preferred.
+    base_dir
+        Folder of relative paths, None for the working directory.
+
+    Raises
+    ------
+    ArgumentError
+        If it may be a hash of several kinds.
+    """
+    fitting = [kind for kind in KINDS.values() if forms.parse_value(query, kind) is not None]
+    if not fitting or any(names_file(query, kind, base_dir) for kind in fitting):
+        return None
+    return forms.kind_of_value(query, [name for name in KINDS if name in available])
+
+
+def names_file(query: object, kind: HashKind, base_dir: str | PathLike[str] | None) -> bool:
+    """Return whether text, which may be a hash of `kind`, is the name of a file; a 0/1 string is always a hash."""
+    if not isinstance(query, str) or forms.form_of(query, kind) == "bits":
+        return False
+    return os.path.exists(os.path.join(base_dir or "", query))  # noqa: PTH110, PTH118  # a Path refuses long names
+
+
+def _kind_to_rank_by(frame: object, query: object, named: object, options: SourceOptions) -> HashKind:
+    """Return the kind of `query`; `named` is the column of hashes or images, None for one with the name of a kind."""
+    make_options(**options)
+    if named is not None or not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        return kind_of_query(query, (), options.get("base_dir")) or BMH1
+    schema = frame.collect_schema()
+    kind = kind_of_query(query, schema, options.get("base_dir"))
+    return BMH1 if kind is None or kind.name not in schema else kind
+
+
 def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | bytes:
     """Return `query` if it is a hash, else the hash of the image that it is or names."""
     if isinstance(query, bytearray | memoryview):
         query = bytes(query)
-    if isinstance(query, str) and len(query) == kind.n_chars and not query.strip("01"):
-        return codec.parse_hash(query, kind)
-    if isinstance(query, bytes) and not kind.is_number and len(query) == kind.n_bytes:
-        return query
-    number = whole_number(query)
-    if number is not None and kind.is_number:
-        return codec.parse_hash(number)
+    value = forms.parse_value(query, kind)
+    if value is not None and not names_file(query, kind, options.get("base_dir")):
+        return value
     if isinstance(query, PathLike):
         query = path_as_text(fsdecode(query))
     if query is None:
@@ -131,7 +181,7 @@ def _query_hash(query: object, kind: HashKind, options: SourceOptions) -> int | 
     if not isinstance(query, (str, bytes)):
         raise ArgumentError(
             f"query must be a {kind.name} or an image, got {shown(query)}\n"
-            f"Hint: a {kind.name} is {'an int' if kind.is_number else 'bytes'} or a string of {kind.n_chars} 0 and 1."
+            f"Hint: a {kind.name} is {'' if kind.is_number else 'bytes, '}{forms.forms_text(kind)}."
         )
     (hashed,) = hash_batch(pl.Series([query]), make_options(**options), (kind.name,)).to_list()
     if hashed[STATUS] != OK:

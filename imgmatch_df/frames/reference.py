@@ -31,11 +31,13 @@ class Reference(NamedTuple):
     Parameters
     ----------
     frame
-        Has a column of hashes under the name of their kind, and the columns below.
+        Has the columns below.
     id
         Column whose values name the rows; None names them by row number.
     id_dtype
         Of the names.
+    hash
+        Column of hashes.
     same
         Column pairs (of the reference, of the other side) that identify a row: where all of them are equal, the
         reference row is the other row itself. First the key of the store, then its source, if that is another column.
@@ -44,6 +46,7 @@ class Reference(NamedTuple):
     frame: pl.LazyFrame
     id: str | None
     id_dtype: pl.DataType
+    hash: str
     same: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -52,6 +55,7 @@ class Reference(NamedTuple):
         reference: "Frame | Target | Reference",
         call: VerbCall[pl.DataFrame] | VerbCall[pl.LazyFrame],
         id_column: str | None,
+        hash_column: str | None = None,
     ) -> "Reference":
         """Return the checked reference side for a frame or the path of a store.
 
@@ -63,11 +67,13 @@ class Reference(NamedTuple):
             The other side.
         id_column
             The column that names the reference rows; None takes the key of a store.
+        hash_column
+            The column of hashes; None takes that with the name of the other side's, else that of the kind.
 
         Raises
         ------
         ArgumentError
-            If `reference` is neither.
+            If `reference` is neither, or a store, and there is a `hash_column`.
         ColumnError
             If it has no hashes of the kind, or no column of the name.
         StoreError
@@ -77,8 +83,15 @@ class Reference(NamedTuple):
             return reference
         if id_column is not None:
             check_name("reference_id", id_column)
+        if hash_column is not None:
+            check_name("reference_column", hash_column)
         same: tuple[tuple[str, str], ...] = ()
         if isinstance(reference, str | PathLike):
+            if hash_column is not None:
+                raise ArgumentError(
+                    "reference_column is for frames, and reference is a store, which names its hashes by their kinds\n"
+                    "Hint: leave reference_column out."
+                )
             with open_store(reference) as store:
                 store.manifest.check_comparable(call.kind, call.recipe, repr(str(reference)))
                 id_column = id_column or store.manifest.key
@@ -89,10 +102,13 @@ class Reference(NamedTuple):
                 f"reference must be a frame or the path of a store, got {type(reference).__name__}\n"
                 "Hint: such as 'hashes.duckdb', or pl.scan_parquet(...)."
             )
-        schema = check_hash_columns(reference, call.kind, id_column)
-        columns = needed_columns(call.kind.name, id_column, (name for name, _ in same))
+        elif hash_column is None and call.source is None and call.hash in reference.collect_schema():
+            hash_column = call.hash
+        hash_column = call.kind.name if hash_column is None else hash_column
+        schema = check_hash_columns(reference, call.kind, hash_column, id_column)
+        columns = needed_columns(hash_column, id_column, (name for name, _ in same))
         id_dtype = ROW_DTYPE if id_column is None else schema[id_column]
-        return cls(reference.lazy().select(columns), id_column, id_dtype, same)
+        return cls(reference.lazy().select(columns), id_column, id_dtype, hash_column, same)
 
     @property
     def own(self) -> list[str]:
@@ -172,7 +188,7 @@ def find_nearest(
     from imgmatch_df.matching import join
 
     reference_rows = reference.frame.collect()
-    query, other = JoinSide(rows[hash_name], kind), JoinSide.of(reference_rows, kind, kind.name, reference.id)
+    query, other = JoinSide(rows[hash_name], kind), JoinSide.of(reference_rows, kind, reference.hash, reference.id)
     nearest = np.full(len(query.words), -1, np.int64)
     distance = np.zeros(len(query.words), np.uint16)
     every = np.arange(len(query.words)), np.arange(len(other.words))

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
-from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.errors import ColumnError
 from imgmatch_df.hashes.kinds import BMH1, KINDS, MAX_WIDTH_BYTES, HashKind, ImageColumn, is_whole
-from imgmatch_df.options import whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,12 +116,10 @@ def unsigned(column: pl.Series) -> pl.Series:
 def dtype_hint(dtype: pl.DataType, kind: HashKind | None = None) -> str:
     """Return what makes hashes of a column that has another dtype; None is any kind."""
     if dtype == pl.String:
-        return f"from_bits({'hash_type' if kind is None else repr(kind.name)}) turns strings of 0 and 1 into hashes."
-    if dtype.is_nested() and (kind is None or not kind.is_number):
-        return f"pl.Series([bytes(row) for row in frame[{(kind or BMH1).name!r}]]) makes Binary of lists of numbers."
+        return "from_bits and from_hex turn text into hashes; hash_type= reads it at once."
     if dtype.is_float() and (kind is None or kind.is_number):
         return "a float has lost bits of the hash; read the table again with whole numbers in this column."
-    return "visual_hash makes it."
+    return "visual_hash makes it of images; hash_type= names another kind."
 
 
 def hash_rows(hashes: pl.Series) -> "tuple[NDArray[np.uint8], NDArray[np.bool_]]":
@@ -256,39 +253,6 @@ def hash_words(hashes: pl.Series, kind: HashKind | None = None) -> "NDArray[np.u
     return words
 
 
-def parse_hash(value: object, kind: HashKind | None = None) -> int | bytes:
-    """Return one hash value as it stands in a column: an int of a kind that is UInt64, else bytes.
-
-    Parameters
-    ----------
-    value
-        An int of -2**63 to 2**64 - 1, of numpy too (a negative one stands for the same 64 bits); bytes; or the
-        0/1 string of a kind.
-    kind
-        The kind that a 0/1 string is of; None takes the first registered one of this length.
-
-    Raises
-    ------
-    ArgumentError
-        If it is none of these.
-    """
-    number = whole_number(value)
-    if number is not None and -(1 << 63) <= number < 1 << 64:
-        return number % (1 << 64)
-    if isinstance(value, (bytes, bytearray, memoryview)) and 1 <= memoryview(value).nbytes <= MAX_WIDTH_BYTES:
-        return bytes(value)
-    if isinstance(value, str) and not value.strip("01"):
-        for one in KINDS.values() if kind is None else (kind,):
-            if len(value) == one.n_chars:
-                return int(value, 2) if one.is_number else int(value, 2).to_bytes(one.n_bytes, "big")
-    shown = f"{value!r:.80}"
-    lengths = " or ".join(str(length) for length in sorted({one.n_chars for one in KINDS.values()}))
-    raise ArgumentError(
-        f"a hash value is an int of -2**63 to 2**64 - 1, bytes, or a 0/1 string of {lengths} "
-        f"characters, got {shown}\nHint: for a column, pass pl.col(name)."
-    )
-
-
 def distances(left: pl.Series, right: pl.Series) -> pl.Series:
     """Return the Hamming distance of two hash columns, row by row, in bits.
 
@@ -386,17 +350,10 @@ def from_bits(bits: pl.Series, kind: HashKind) -> pl.Series:
 
     if bits.dtype == pl.Null:
         return bits.cast(kind.dtype)
-    if bits.dtype != pl.String:
-        raise ColumnError(
-            f"column {bits.name!r} has dtype {bits.dtype}, from_bits reads String\n"
-            "Hint: UInt64 and Binary hash columns are hashes already."
-        )
-    wrong = bits.filter(bits.str.contains(rf"^[01]{{{kind.n_chars}}}$").not_())
-    if len(wrong):
-        raise ColumnError(
-            f"column {bits.name!r} holds {wrong[0][:80]!r} ({len(wrong[0])} characters), a {kind.name} is "
-            f"{kind.n_chars} characters of 0 and 1\nHint: the kinds differ in length; is it the other one?"
-        )
+    what = (
+        f"a {kind.name} is {kind.n_chars} characters of 0 and 1\nHint: the kinds differ in length; is it the other one?"
+    )
+    _check_text(bits, "from_bits", rf"^[01]{{{kind.n_chars}}}$", what)
     valid = bits.is_not_null().to_numpy()
     rows = np.zeros((len(bits), kind.n_bytes), np.uint8)
     characters = _value_bytes(bits.drop_nulls().cast(pl.Binary)).reshape(-1, kind.n_chars)
@@ -425,19 +382,23 @@ def from_hex(digits: pl.Series, kind: HashKind) -> pl.Series:
     """
     if digits.dtype == pl.Null:
         return digits.cast(kind.dtype)
-    if digits.dtype != pl.String:
-        raise ColumnError(
-            f"column {digits.name!r} has dtype {digits.dtype}, from_hex reads String\n"
-            "Hint: UInt64 and Binary hash columns are hashes already."
-        )
-    wrong = digits.filter(digits.str.contains(rf"^(0[xX])?[0-9a-fA-F]{{{2 * kind.n_bytes}}}$").not_())
-    if len(wrong):
-        raise ColumnError(
-            f"column {digits.name!r} holds {wrong[0][:80]!r} ({len(wrong[0])} characters), a hash of kind "
-            f"{kind.name} is {2 * kind.n_bytes} hexadecimal digits\nHint: name the kind that has this length."
-        )
+    n_digits = 2 * kind.n_bytes
+    what = f"a hash of kind {kind.name} is {n_digits} hexadecimal digits\nHint: name the kind that has this length."
+    _check_text(digits, "from_hex", rf"^(0[xX])?[0-9a-fA-F]{{{n_digits}}}$", what)
     digits = digits.str.replace("^0[xX]", "")
     return digits.str.to_integer(base=16, dtype=pl.UInt64) if kind.is_number else digits.str.decode("hex")
+
+
+def _check_text(text: pl.Series, reader: str, pattern: str, what: str) -> None:
+    """Refuse a column that is not text, or has a value that `pattern` does not match; `what` ends the message."""
+    if text.dtype != pl.String:
+        raise ColumnError(
+            f"column {text.name!r} has dtype {text.dtype}, {reader} reads String\n"
+            "Hint: UInt64 and Binary hash columns are hashes already."
+        )
+    wrong = text.filter(text.str.contains(pattern).not_())
+    if len(wrong):
+        raise ColumnError(f"column {text.name!r} holds {wrong[0][:80]!r} ({len(wrong[0])} characters), {what}")
 
 
 def _names(*, is_number: bool) -> str:

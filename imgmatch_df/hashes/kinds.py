@@ -170,7 +170,7 @@ MEASURES: Final = {
     measure.name: measure
     for measure in (
         Measure(QUALITY, "pdq-quality-of-256", "imgmatch_df.hashes.quality:measure_image"),
-        Measure("pdq_quality", "pdqhash-full", "imgmatch_df.hashes.pdq:measure_image", hash_type="pdq"),
+        Measure("pdq_quality", "pdqhash-full", "imgmatch_df.hashes.pdq:write_quality", hash_type="pdq"),
     )
 }
 # What is computed of each image, and has a column.

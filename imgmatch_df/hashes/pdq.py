@@ -18,7 +18,7 @@ def hash_image(image: HashInput, out: Array) -> None:
     out[:] = _computed(image)[0]
 
 
-def measure_image(image: HashInput, out: Array) -> None:
+def write_quality(image: HashInput, out: Array) -> None:
     """Write the quality of an image that pdqhash returns beside the hash: out uint8[1]."""
     out[0] = _computed(image)[1]
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import imgmatch_df
 from imgmatch_df.batch import run as batches
 from imgmatch_df.cli.app import app
-from imgmatch_df.frames.given_hashes import form_of, parse_text
+from imgmatch_df.hashes.forms import form_of, parse_text
 from imgmatch_df.hashes.kinds import BMH1, KINDS, PHASH
 
 N = 6
@@ -644,6 +644,37 @@ def test_a_query_is_a_hash_in_any_form(tmp_path, no_hashing, monkeypatch, value,
     result = call("rank-images", text, "in.parquet", "-o", "o.json")
     assert json.loads((tmp_path / "o.json").read_text())["query_records"][0]["phash"] == f"{value:064b}"
     assert result.exit_code == 0
+
+
+def test_the_kind_of_a_query_is_that_of_the_table(tmp_path, no_hashing, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits = ["ab" * 8, "00" * 8]
+    frame = pl.DataFrame(
+        {"path": ["a", "b"], "bmh1": ["00" * 121] * 2, "imagehash_dhash": digits, "pdq": ["cd" * 32] * 2}
+    )
+    frame.write_parquet("in.parquet")
+    for query, wanted in (("ab" * 8, ["0", "40"]), ("cd" * 32, ["0", "0"]), ("0" * 64, ["0", "40"])):
+        result = call("rank-images", query, "in.parquet", "-o", "o.csv")
+        assert result.exit_code == 0, result.output
+        assert pl.read_csv("o.csv", infer_schema=False)["distance"].to_list() == wanted
+    frame.with_columns(phash="imagehash_dhash").write_parquet("in.parquet")
+    result = call("rank-images", "ab" * 8, "in.parquet")
+    assert result.exit_code == 2
+    assert "may be a hash of several kinds: phash, imagehash_dhash\nHint: --hash-type names the kind" in result.stderr
+    assert call("rank-images", "ab" * 8, "in.parquet", "--hash-type", "imagehash_dhash").exit_code == 0
+
+
+def test_lists_of_bits_become_hashes(tmp_path, no_hashing, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = [[[True] * 8] * 8, [[False] * 8] * 8, [[True] * 8] * 8]
+    frame = pl.DataFrame({"path": ["a", "b", "c"], "imagehash_phash": grid})
+    frame.write_parquet("in.parquet")
+    assert call("remove-duplicates", "in.parquet", "-o", "o.parquet").exit_code == 0
+    assert pl.read_parquet("o.parquet")["path"].to_list() == ["a", "b"]
+    frame[:2].with_columns(imagehash_phash=pl.Series([grid[0], grid[0][:7]])).write_parquet("bad.parquet")
+    result = call("remove-duplicates", "bad.parquet")
+    assert result.exit_code == 2
+    assert "holds 56 values, and 64 in the rows before it in row 1 (from 0)" in result.stderr
 
 
 def test_the_name_of_a_file_is_not_a_hash(images, tmp_path, monkeypatch):

@@ -441,9 +441,9 @@ def test_explain_names_the_plan():
             )
         ),
         (
-            lambda f: f.with_columns(pl.lit("01").alias("bmh1")).imgmatch.cluster(),
+            lambda f: f.with_columns(pl.lit("01").cast(pl.Categorical).alias("bmh1")).imgmatch.cluster(),
             imgmatch_df.ColumnError,
-            r"has dtype String.*\nHint: from_bits",
+            r"has dtype Categorical.*\nHint: visual_hash",
         ),
         (
             lambda f: f.with_columns(pl.lit(1.5).alias("phash")).imgmatch.cluster(0, "phash"),
