@@ -11,6 +11,7 @@ import polars as pl
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering, deprecated, expressions, hash_text, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
+from imgmatch_df.frames.flat import Flat
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.options import SourceOptions
@@ -241,12 +242,21 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         id: str | None = None,
         column: str | None = None,
         source: str | None = None,
+        flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
     ) -> str:
         """See `imgmatch_df.explain_near_duplicates`."""
         return pairs.explain_near_duplicates(
-            self._frame, radius, hash_type, id=id, column=column, source=source, max_pairs=max_pairs, **options
+            self._frame,
+            radius,
+            hash_type,
+            id=id,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
         )
 
     @deprecated.flag_of_other_function("explain", explain_near_duplicates)
@@ -258,12 +268,21 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         id: str | None = None,
         column: str | None = None,
         source: str | None = None,
+        flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.near_duplicates`."""
         return pairs.near_duplicates(
-            self._frame, radius, hash_type, id=id, column=column, source=source, max_pairs=max_pairs, **options
+            self._frame,
+            radius,
+            hash_type,
+            id=id,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
         )
 
     @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
@@ -278,6 +297,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         reference_column: str | None = None,
         column: str | None = None,
         source: str | None = None,
+        flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
@@ -292,6 +312,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             reference_column=reference_column,
             column=column,
             source=source,
+            flat=flat,
             max_pairs=max_pairs,
             **options,
         )
@@ -310,6 +331,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         reference_column: str | None = None,
         column: str | None = None,
         source: str | None = None,
+        flat: Flat = "identical",
         diameter: bool = False,
         prefix: str = "",
         suffix: str = "",
@@ -328,6 +350,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             reference_column=reference_column,
             column=column,
             source=source,
+            flat=flat,
             diameter=diameter,
             prefix=prefix,
             suffix=suffix,
@@ -346,6 +369,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         reference_column: str | None = None,
         column: str | None = None,
         source: str | None = None,
+        flat: Flat = "identical",
         prefix: str = "",
         suffix: str = "",
         **options: Unpack[SourceOptions],
@@ -361,6 +385,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             reference_column=reference_column,
             column=column,
             source=source,
+            flat=flat,
             prefix=prefix,
             suffix=suffix,
             **options,
@@ -374,13 +399,23 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         k: int | None = None,
         column: str | None = None,
         source: str | None = None,
+        flat: Flat = "identical",
         prefix: str = "",
         suffix: str = "",
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
         return ranking.rank_images(
-            self._frame, query, hash_type, k=k, column=column, source=source, prefix=prefix, suffix=suffix, **options
+            self._frame,
+            query,
+            hash_type,
+            k=k,
+            column=column,
+            source=source,
+            flat=flat,
+            prefix=prefix,
+            suffix=suffix,
+            **options,
         )
 
 

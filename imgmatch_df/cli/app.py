@@ -13,6 +13,7 @@ from imgmatch_df._kernels import before_compiling
 from imgmatch_df.cli import display, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
+    FlatOption,
     HashTypeOption,
     HashTypesOption,
     K,
@@ -185,6 +186,7 @@ def remove_duplicates(
     hash_type: HashTypeOption = None,
     linkage: LinkageName = "connected",
     keep: KeepName = "first",
+    flat: FlatOption = None,
     reference: ReferenceSource = None,
     reference_id: ReferenceId = None,
     against: Against = None,
@@ -232,13 +234,13 @@ def remove_duplicates(
             hash_type=kind.name,
             linkage=linkage,
             keep=keep,  # type: ignore[typeddict-item]
+            flat=inputs.flat_rule(flat, table, form),
         )
         nests = reference is None and form is not None and form.nests
         added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, DISTANCE, REPRESENTATIVE_ID]
         added += [] if reference is None else [REFERENCE_ID]
         kinds = inputs.compared_kinds(table, kind)
-        added += inputs.hashed_names(kinds[:1]) if inputs.needs_hashing(table, kinds) else []
-        table, naming = inputs.name_columns(table, added, prefix, suffix, form, dropped=kinds[1:])
+        table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
         listed_by = (
             removed.check_source(table.frame.collect_schema(), table.source) if list_removed or move_removed else None
         )
@@ -250,7 +252,7 @@ def remove_duplicates(
         (clustering.remove_duplicates if nests else clustering.cluster)(no_rows, **call)
         references = None
         if reference is not None:
-            references = inputs.open_reference(reference, reference_id, kind, table, options)
+            references = inputs.open_reference(reference, reference_id, kind, call["flat"], table, options)
         reference_side, reference_files, reference_is_whole = references or (None, None, True)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
@@ -324,6 +326,7 @@ def rank_images(
     sources: OptionalSources = None,
     out: Out = None,
     k: K = None,
+    flat: FlatOption = None,
     hash_type: HashTypeOption = None,
     source: SourceOption = None,
     prefix: Prefix = "",
@@ -355,18 +358,16 @@ def rank_images(
         outputs.check_kinds((kind.name,), form)
         query_row = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = query_row[kind.name].item()
-        added = [DISTANCE, RANK]
-        kinds = inputs.compared_kinds(table, kind)
-        added += inputs.hashed_names(kinds[:1]) if inputs.needs_hashing(table, kinds) else []
-        table, naming = inputs.name_columns(table, added, prefix, suffix, form, dropped=kinds[1:])
+        kinds, rule = inputs.compared_kinds(table, kind), inputs.flat_rule(flat, table, form)
+        table, naming = inputs.name_compared(table, kinds, [DISTANCE, RANK], prefix, suffix, form)
         hashed = inputs.fitting(inputs.hash_table(table, kinds, options), table, form)
-        ranking.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k)
+        ranking.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k, flat=rule)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             tally = Tally.of(rows, kind, table.label)
             if not form:
                 rows = rows.with_columns(source_text(rows.schema, table.label)).with_row_index(ROW)
-            ranked = interruptible(lambda: ranking.rank_images(rows, wanted, kind.name, k=k))
+            ranked = interruptible(lambda: ranking.rank_images(rows, wanted, kind.name, k=k, flat=rule))
             if form is outputs.DOCUMENTED:
                 # The documented response has every failed record, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())

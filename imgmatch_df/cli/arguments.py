@@ -14,6 +14,7 @@ from typer.core import TyperCommand
 
 from imgmatch_df.cli.outputs import suffixes_text
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.frames.flat import Flat
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, hash_kinds
 from imgmatch_df.matching.linkages import LINKAGES, Keep
 from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
@@ -105,6 +106,14 @@ LinkageName = Annotated[
     str, typer.Option(metavar="|".join(LINKAGES), help="Whether duplicates of duplicates are duplicates.")
 ]
 KeepName = Annotated[str, typer.Option(metavar="|".join(get_args(Keep)), help="Which image of a cluster is kept.")]
+FlatOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="|".join(get_args(Flat)),
+        show_default="identical; match for documented .json",
+        help="Whether images with little to see match identical files only, or by their hashes.",
+    ),
+]
 ReferenceSource = Annotated[
     str | None,
     typer.Option(
@@ -251,6 +260,7 @@ class VerbArguments(TypedDict):
     hash_type: str
     linkage: str
     keep: Keep
+    flat: Flat
 
 
 def source_options(given: dict[str, Any]) -> SourceOptions:

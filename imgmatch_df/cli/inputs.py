@@ -34,6 +34,7 @@ from imgmatch_df.documented.values import Method
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import expressions, ranking
 from imgmatch_df.frames.checks import needed_columns, shown_names
+from imgmatch_df.frames.flat import Flat, Guard, check_flat, guard_columns
 from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.frames.hash_text import to_bits
 from imgmatch_df.frames.reference import Reference, same_columns
@@ -223,7 +224,7 @@ def renamed_option(name: str, value: str | None, old_name: str, old_value: str |
 
 
 def open_reference(
-    reference: str, id_column: str | None, kind: HashKind, others: SourceTable, options: SourceOptions
+    reference: str, id_column: str | None, kind: HashKind, flat: Flat, others: SourceTable, options: SourceOptions
 ) -> ReferenceRows:
     """Return the rows of --reference, with hashes made where they are missing."""
     try:
@@ -232,7 +233,7 @@ def open_reference(
         base_dir = None if table.request is None else options["base_dir"]
         options = {**options, "base_dir": base_dir}
         say_blocked(table, options)
-        hashed = hash_table(table, (kind.name,), options)
+        hashed = hash_table(table, compared_kinds(table, kind), options)
     except ColumnError as error:
         what = str(error).split("\nHint: ", 1)[0]
         raise ColumnError(
@@ -255,13 +256,16 @@ def open_reference(
             f"no column {id_column!r} in --reference {reference!r}, it has {shown_names(schema)}\n"
             "Hint: --reference-id names one of these."
         )
-    columns = needed_columns(kind.name, id_column or table.id_column, [*about, *(name for name, _ in same)])
+    guard = Guard.of(schema) if flat == "identical" and kind.is_perceptual else None
+    others_needed = [*about, *(name for name, _ in same), *guard_columns(guard)]
+    columns = needed_columns(kind.name, id_column or table.id_column, others_needed)
     rows = collect(hashed.select(columns), table, kind, shown=options["progress"])
     n_failed = rows[kind.name].null_count()
     if n_failed:
         say(f"{n_failed:,} of {rows.height:,} reference rows have no hash, and match nothing")
     id_column = id_column or naming_column(rows, table)
-    side = Reference(rows.lazy(), id_column, ROW_DTYPE if id_column is None else schema[id_column], kind.name, same)
+    id_dtype = ROW_DTYPE if id_column is None else schema[id_column]
+    side = Reference(rows.lazy(), id_column, id_dtype, kind.name, same, guard)
     ids = pl.int_range(pl.len(), dtype=ROW_DTYPE) if id_column is None else pl.col(id_column)
     files = rows.select(*about, ids.alias(REFERENCE_ID)) if about else None
     return ReferenceRows(side, files, not table.unlisted)
@@ -295,6 +299,26 @@ def _with_digest(kinds: tuple[str, ...], table: SourceTable) -> tuple[str, ...]:
 def hashed_names(kinds: tuple[str, ...]) -> list[str]:
     """Return the columns that hashing adds to a table."""
     return list(visual_hash_fields(with_measures(kinds)))
+
+
+def name_compared(
+    table: SourceTable, kinds: tuple[str, ...], added: list[str], prefix: str, suffix: str, output: Format | None
+) -> tuple[SourceTable, Naming]:
+    """Return what `name_columns` does for a command that compares: the output has the first of the hash kinds only."""
+    made = hashed_names(kinds[:1]) if needs_hashing(table, kinds) else []
+    return name_columns(table, [*added, *made], prefix, suffix, output, dropped=kinds[1:])
+
+
+def flat_rule(flat: str | None, table: SourceTable, output: Format | None) -> Flat:
+    """Return how images with little to see are compared; the documented JSON compares all by their hashes."""
+    is_documented = table.request is not None or (output is not None and not output.is_table)
+    if flat is None:
+        return "match" if is_documented else "identical"
+    if check_flat(flat) and is_documented:
+        raise ArgumentError(
+            "the documented .json compares all images by their hashes, got --flat identical\nHint: --flat match."
+        )
+    return "identical" if flat == "identical" else "match"
 
 
 def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:

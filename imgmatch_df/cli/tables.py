@@ -11,7 +11,7 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgmatch_df.cli.table_files import check_encoding, count_nulls, is_list, scan_table
-from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, PATH, SIZE, SOURCE, STATUS, WIDTH
+from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, PATH, QUALITY, SIZE, SOURCE, STATUS, WIDTH
 from imgmatch_df.documented import requests, values
 from imgmatch_df.documented.values import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
@@ -324,9 +324,12 @@ def _with_hashes(
             given[f"{_GIVEN}{name}"] = name
     numbers = {
         name: pl.col(name).cast(dtype, strict=False)
-        for name, dtype in ((WIDTH, pl.UInt32), (HEIGHT, pl.UInt32), (SIZE, pl.UInt64))
+        for name, dtype in ((WIDTH, pl.UInt32), (HEIGHT, pl.UInt32), (SIZE, pl.UInt64), (QUALITY, pl.UInt8))
         if any(schema[kind] == pl.String for kind in stored) and schema.get(name) == pl.String
     }
+    # Formats of text hold a wider number; a column of that name may also be the user's own.
+    if {WIDTH, HEIGHT, STATUS, QUALITY} <= set(schema) and (schema[QUALITY].is_integer() or QUALITY in numbers):
+        numbers[QUALITY] = pl.col(QUALITY).cast(pl.UInt8, strict=False)
     if numbers:
         readable = {name: (number.is_not_null() | pl.col(name).is_null()).all() for name, number in numbers.items()}
         is_read = frame.select(**readable).collect(engine="streaming").row(0, named=True)

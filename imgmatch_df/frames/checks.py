@@ -1,18 +1,27 @@
 """What every frame verb does first: check the call, hash the source column, lay out the hashes for the kernels."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import polars as pl
 
-from imgmatch_df.columns import ROW_DTYPE
+from imgmatch_df.columns import QUALITY, ROW_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
+from imgmatch_df.frames.flat import Guard, check_flat, nothing_flat
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
 from imgmatch_df.hashes import codec, forms
-from imgmatch_df.hashes.kinds import HashKind, hash_kind, visual_hash_fields, with_measures
+from imgmatch_df.hashes.kinds import (
+    MEASURES,
+    SHA256,
+    HashKind,
+    ImageColumn,
+    hash_kind,
+    visual_hash_fields,
+    with_measures,
+)
 from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
 
 if TYPE_CHECKING:
@@ -24,20 +33,37 @@ FrameT = TypeVar("FrameT", pl.DataFrame, pl.LazyFrame)
 
 
 class JoinSide:
-    """The rows of a frame that have a hash: their words for the kernels, and what names them."""
+    """The rows of a frame to compare by their hashes: their words for the kernels, and what names them.
 
-    def __init__(self, hashes: pl.Series, kind: HashKind, ids: pl.Series | None = None) -> None:
-        column = forms.read_column(hashes, kind)
+    Parameters
+    ----------
+    frame
+        Has the columns.
+    kind, hash_name
+        Kind of the hashes, and their column.
+    id_column
+        Column that names rows; None names them by number.
+    guard
+        Columns that show which images are flat: their rows are in `flat` and have no words. None compares these too.
+    """
+
+    def __init__(
+        self,
+        frame: pl.DataFrame,
+        kind: HashKind,
+        hash_name: str,
+        id_column: str | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        column = forms.read_column(frame[hash_name], kind)
         self.n_rows = len(column)
+        self.flat = nothing_flat() if guard is None else guard.find(frame, column, kind)
+        if self.flat.rows.size:
+            column = column.scatter(self.flat.rows, None)
         self.words = codec.hash_words(column.drop_nulls() if column.null_count() else column, kind)
         self._whole = len(self.words) == self.n_rows
         self._column = column
-        self._ids = ids
-
-    @classmethod
-    def of(cls, frame: pl.DataFrame, kind: HashKind, hash_name: str, id_column: str | None) -> "JoinSide":
-        """Return the side of a frame, by the names of its columns."""
-        return cls(frame[hash_name], kind, None if id_column is None else frame[id_column])
+        self._ids = None if id_column is None else frame[id_column]
 
     @cached_property
     def rows(self) -> "NDArray[np.int64]":
@@ -46,9 +72,12 @@ class JoinSide:
 
         return np.arange(self.n_rows) if self._whole else np.flatnonzero(self._column.is_not_null().to_numpy())
 
-    def ids(self, hashed_rows: "NDArray[np.uint32]") -> pl.Series:
-        """Return what names the rows, given as positions among those that have a hash."""
-        rows = hashed_rows if self._whole else self.rows[hashed_rows]
+    def rows_of(self, words: "NDArray[Any]") -> "NDArray[Any]":
+        """Return the row numbers of words, given by their positions."""
+        return words if self._whole else self.rows[words]
+
+    def ids(self, rows: "NDArray[Any]") -> pl.Series:
+        """Return what names the rows, given by their numbers."""
         return pl.Series(rows, dtype=ROW_DTYPE) if self._ids is None else self._ids.gather(rows)
 
 
@@ -74,6 +103,10 @@ class VerbCall(Generic[FrameT]):
         The columns that the result has beside those of `frame`, by their plain names.
     hash
         The column of hashes, once they are there.
+    guard
+        Columns that show which images are flat, None where these are compared as others.
+    hidden
+        Columns of the hashed frame that the result does not have.
     """
 
     frame: FrameT
@@ -84,6 +117,8 @@ class VerbCall(Generic[FrameT]):
     affixes: Affixes
     names: Mapping[str, str]
     hash: str
+    guard: Guard | None = None
+    hidden: tuple[str, ...] = ()
 
     @classmethod
     def check(
@@ -97,6 +132,7 @@ class VerbCall(Generic[FrameT]):
         id: str | None = None,
         adds: Sequence[str] | None = None,
         affixes: Affixes = NO_AFFIXES,
+        flat: str = "identical",
         for_query: bool = False,
     ) -> "VerbCall[FrameT]":
         """Return a call, checked.
@@ -111,6 +147,8 @@ class VerbCall(Generic[FrameT]):
             A column that the frame must have.
         adds
             Columns that the verb adds, by their plain names; None where the result has no columns of `frame`.
+        flat
+            ``"identical"`` or ``"match"``, see `near_duplicates`.
         for_query
             Whether the options are for a query too, and so have an effect without `source`.
         """
@@ -138,17 +176,27 @@ class VerbCall(Generic[FrameT]):
         if adds is not None:
             check_no_patterns(schema)
         names = affixes.add(adds or (), schema)
+        guard = Guard.of(schema) if check_flat(flat) and kind.is_perceptual else None
+        call = cls(frame, schema, kind, source, options, affixes, names, hash_name, guard)
         if source is None:
-            return cls(frame, schema, kind, source, options, affixes, names, hash_name)
+            return call
         if adds is None:
-            return cls(frame, schema, kind, source, options, affixes, names, free_name(schema))
+            first = free_name(schema)
+            hidden = (first, f"{first}_{QUALITY}", f"{first}_{SHA256.name}") if guard else (first,)
+            return replace(call, hash=first, guard=Guard(*hidden[1:]) if guard else None, hidden=hidden)
         hint = (
             f"leave source= out to compare the hashes in {kind.name!r}, or name the new columns with prefix=, suffix="
         )
         made = affixes.add(
             visual_hash_fields(with_measures((kind.name,))), schema, *([f"{hint}."] if kind.name in schema else [])
         )
-        return cls(frame, schema, kind, source, options, affixes, {**names, **made}, made[kind.name])
+        call = replace(call, names={**names, **made}, hash=made[kind.name])
+        if guard is None:
+            return call
+        digest = affixes.name_of(SHA256.name)
+        if guard.digest is None and digest not in schema:
+            return replace(call, guard=Guard(made[QUALITY], digest), hidden=(digest,))
+        return replace(call, guard=Guard(made[QUALITY], guard.digest))
 
     def column(self, name: str) -> str:
         """Return the column that is called `name` where there are no affixes."""
@@ -169,16 +217,21 @@ class VerbCall(Generic[FrameT]):
         if self.source is None:
             return self.frame
         if self.hash in self.names.values():
+            kinds = (self.kind.name, SHA256.name) if self.hidden else self.kind.name
             return expressions.visual_hash(
-                self.frame, self.source, hash_types=self.kind.name, **self.affixes._asdict(), **self.options
+                self.frame, self.source, hash_types=kinds, **self.affixes._asdict(), **self.options
             )
+        computed: tuple[ImageColumn, ...] = (self.kind, MEASURES[QUALITY], SHA256)
+        options = make_options(**self.options)
         return self.frame.with_columns(
-            expressions.hash_column(self.source, self.kind, make_options(**self.options)).alias(self.hash)
+            expressions.hash_column(self.source, column, options).alias(name)
+            for column, name in zip(computed, self.hidden, strict=False)
         )
 
     def order(self, new: Sequence[str], schema: Mapping[str, Any]) -> list[str]:
         """Return the columns of the result, of which `new` are by their plain names, and `columns` has the others."""
-        return arranged([self.names[name] for name in new], schema, (self.hash,))
+        shown = {name: dtype for name, dtype in schema.items() if name not in self.hidden}
+        return arranged([self.names[name] for name in new], shown, (self.hash,))
 
 
 def check_radius(radius: object, hash_type: str) -> tuple[HashKind, int]:

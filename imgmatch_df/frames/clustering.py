@@ -5,7 +5,7 @@ once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks,
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, get_args
 
 import polars as pl
 
@@ -24,7 +24,7 @@ from imgmatch_df.columns import (
     SIZE,
     WIDTH,
 )
-from imgmatch_df.errors import ArgumentError, ColumnError, warn
+from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import deprecated
 from imgmatch_df.frames.checks import (
     Frame,
@@ -36,6 +36,8 @@ from imgmatch_df.frames.checks import (
     needed_columns,
     shown_names,
 )
+from imgmatch_df.frames.flat import Flat, guard_columns
+from imgmatch_df.frames.large_clusters import warn_of_large
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
 from imgmatch_df.frames.reference import Reference, find_nearest
 from imgmatch_df.hashes import forms
@@ -48,10 +50,6 @@ from imgmatch_df.store.base import Target
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-# A cluster of more than a tenth of the rows is probably a mistake, where there are enough rows to say so.
-_FEW_ROWS: Final = 50
-_LARGE_SHARE: Final = 10
 
 
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)
@@ -68,6 +66,7 @@ def cluster(
     reference_column: str | None = None,
     column: str | None = None,
     source: str | None = None,
+    flat: Flat = "identical",
     diameter: bool = False,
     prefix: str = "",
     suffix: str = "",
@@ -106,6 +105,9 @@ def cluster(
         the name of the kind; in `reference` that with the name of `column`, if it has one.
     source
         Column of images to hash first; None if the frame has the hashes.
+    flat
+        ``"identical"`` or ``"match"``, as `near_duplicates`. A reference row with little to see matches identical files
+        only, too.
     diameter
         Whether to add the largest distance between two rows of each cluster.
     prefix, suffix
@@ -151,7 +153,7 @@ def cluster(
     Examples
     --------
     >>> import imgmatch_df, polars as pl
-    >>> frame = pl.DataFrame({"phash": [0, 255, 1, None]}, schema={"phash": pl.UInt64})
+    >>> frame = pl.DataFrame({"phash": [8, 255, 9, None]}, schema={"phash": pl.UInt64})
     >>> imgmatch_df.cluster(frame, 1, "phash").select("cluster_id", "representative_id", "distance", "kept").rows()
     [(0, 0, 0, True), (1, 1, 0, True), (0, 0, 1, False), (2, 3, None, True)]
     """
@@ -161,7 +163,7 @@ def cluster(
     new = [name for name in CLUSTER_COLUMNS if not absent.get(name)]
     affixes = Affixes.make(prefix, suffix)
     call: VerbCall[FrameT] = VerbCall.check(
-        frame, kind, source, options, column=column, id=id, adds=new, affixes=affixes
+        frame, kind, source, options, column=column, id=id, adds=new, affixes=affixes, flat=flat
     )
     grouping = _Grouping(call, radius, linkage, keep, diameter=diameter)
     other = grouping.reference(reference, reference_id, reference_column, call)
@@ -219,6 +221,7 @@ def remove_duplicates(
     reference_column: str | None = None,
     column: str | None = None,
     source: str | None = None,
+    flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
     **options: Unpack[SourceOptions],
@@ -227,8 +230,10 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, prefix, suffix, **options
+    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, flat, **options
         As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
+    prefix, suffix
+        As `cluster`.
 
     Returns
     -------
@@ -251,9 +256,9 @@ def remove_duplicates(
     Examples
     --------
     >>> import imgmatch_df, polars as pl
-    >>> frame = pl.DataFrame({"phash": [0, 255, 1, None]}, schema={"phash": pl.UInt64})
+    >>> frame = pl.DataFrame({"phash": [8, 255, 9, None]}, schema={"phash": pl.UInt64})
     >>> imgmatch_df.remove_duplicates(frame, 1, "phash").rows()
-    [([{'phash': 1}], 0), ([], 255), ([], None)]
+    [([{'phash': 9}], 8), ([], 255), ([], None)]
     """
     affixes = Affixes.make(prefix, suffix)
     return nest_duplicates(
@@ -268,6 +273,7 @@ def remove_duplicates(
         options,
         column=column,
         reference_column=reference_column,
+        flat=flat,
     )
 
 
@@ -284,12 +290,13 @@ def nest_duplicates(
     *,
     column: str | None = None,
     reference_column: str | None = None,
+    flat: str = "identical",
     with_bytes: bool = False,
 ) -> FrameT:
     """Return what `remove_duplicates` does, on demand `with_bytes`: the documented JSON has images in its records."""
     kind, radius = check_radius(radius, hash_type)
     call: VerbCall[FrameT] = VerbCall.check(
-        frame, kind, source, options or {}, column=column, adds=[REMOVED_RECORDS], affixes=affixes
+        frame, kind, source, options or {}, column=column, adds=[REMOVED_RECORDS], affixes=affixes, flat=flat
     )
     grouping = _Grouping(call, radius, linkage, keep, diameter=False)
     other = grouping.reference(reference, None, reference_column, call)
@@ -301,6 +308,7 @@ def nest_duplicates(
         if with_bytes or name == call.hash or is_hash(name, dtype)
         else without_bytes(pl.col(name), dtype)
         for name, dtype in schema.items()
+        if name not in call.hidden
     }
     fields = {name: found for name, found in record.items() if found is not None}
     removed_dtype = pl.List(pl.Struct({name: dtype for name, (_, dtype) in fields.items()}))
@@ -334,7 +342,7 @@ class _Grouping:
         check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
         # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
-        self.kind, self.hash, self.progress = call.kind, call.hash, call.progress
+        self.kind, self.hash, self.progress, self.guard = call.kind, call.hash, call.progress, call.guard
         self.width, self.height = call.column(WIDTH), call.column(HEIGHT)
         self.radius, self.linkage, self.keep, self.diameter = radius, linkage, keep, diameter
         # A column of the user's may be called size and hold "XL".
@@ -347,7 +355,7 @@ class _Grouping:
         others = [] if reference is None else reference.own
         if self.keep == "largest":
             others = [self.width, self.height, *([SIZE] if self.has_bytes else []), *others]
-        return needed_columns(self.hash, id_column, others)
+        return needed_columns(self.hash, id_column, [*others, *guard_columns(self.guard)])
 
     def reference(
         self,
@@ -372,7 +380,9 @@ class _Grouping:
             rows = rows.with_columns(forms.read_column(rows[self.hash], self.kind))
         if reference is None:
             return self._cluster(rows)
-        nearest = find_nearest(rows, self.hash, reference, self.radius, self.kind, progress=self.progress)
+        nearest = find_nearest(
+            rows, self.hash, reference, self.radius, self.kind, guard=self.guard, progress=self.progress
+        )
         is_new = np.ones(rows.height, np.bool_)
         is_new[nearest.rows] = False
         new = np.flatnonzero(is_new)
@@ -399,57 +409,30 @@ class _Grouping:
 
         from imgmatch_df.matching import clusters, join
 
-        side = JoinSide(rows[self.hash], self.kind)
-        order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side))
+        side = JoinSide(rows, self.kind, self.hash, guard=self.guard)
+        order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side.rows))
         with steps("clustering", shown=self.progress) as step:
             labels = join.connect(side.words, self.radius, self.kind.n_bits, progress=step)
         labels = LINKAGES[self.linkage].find_representatives(side.words, self.radius, labels, order)
         # From positions among the rows that have a hash to rows; a row without one is its own cluster.
         representative = np.arange(side.n_rows, dtype=np.uint32)
         representative[side.rows] = side.rows[labels]
+        flat = side.flat
+        if flat.rows.size:
+            flat.warn_of_unknown()
+            best_first = clusters.preference(len(flat.rows), self.keep, self._sizes(rows, flat.rows))
+            representative[flat.rows] = flat.representatives(best_first)
         _, cluster = np.unique(clusters.first_rows(representative), return_inverse=True)
         distance = np.zeros(side.n_rows, np.uint16)
         distance[side.rows] = to_representative = clusters.representative_distances(side.words, labels)
-        self._warn_of_large(labels, to_representative)
+        warn_of_large(labels, to_representative, self.radius, self.kind, self.linkage)
         diameter = np.zeros(side.n_rows, np.uint16)
         if self.diameter:
             diameter[side.rows] = clusters.diameters(side.words, labels, join.first_equal(side.words))
         has_hash = np.zeros(side.n_rows, np.bool_)
-        has_hash[side.rows] = True
+        has_hash[side.rows] = has_hash[flat.rows] = True
         every = np.ones(side.n_rows, np.bool_)
         return _Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash, every)
-
-    def _warn_of_large(self, labels: "NDArray[np.uint32]", distance: "NDArray[np.uint16]") -> None:
-        """Warn where one cluster has so many of the rows that it is probably a mistake."""
-        import numpy as np
-
-        n_rows = len(labels)
-        if n_rows <= _FEW_ROWS:
-            return
-        sizes = np.bincount(labels)
-        largest = int(sizes.argmax())
-        n_large = int(sizes[largest])
-        if n_large * _LARGE_SHARE <= n_rows:
-            return
-        of_it = distance[labels == largest]
-        n_equal = int((of_it == 0).sum())
-        if n_equal * _LARGE_SHARE > n_rows:
-            alike = "have equal hashes" if n_equal == n_large else f"are one cluster, {n_equal:,} with equal hashes"
-            warn(
-                f"{n_large:,} of {n_rows:,} rows {alike}: images with little to see, such as blank ones, or one image "
-                "many times\nHint: look at some of them before you remove any."
-            )
-            return
-        hints = {
-            f"radius={self.kind.near_radius} finds edited copies.": self.radius > self.kind.near_radius,
-            "linkage='star' does not chain.": LINKAGES[self.linkage].chains,
-            "near_duplicates gives the distance of every pair.": True,
-        }
-        warn(
-            f"{n_large:,} of {n_rows:,} rows are one cluster, farthest {of_it.max()} bits: a radius of {self.radius} "
-            f"of {self.kind.n_bits} bits may join unrelated images\n"
-            f"Hint: {next(hint for hint, applies in hints.items() if applies)}"
-        )
 
     def _check_sizes(self, schema: Mapping[str, Any]) -> None:
         for name in (self.width, self.height):
@@ -460,13 +443,13 @@ class _Grouping:
                     "Hint: visual_hash makes width and height."
                 )
 
-    def _sizes(self, rows: pl.DataFrame, side: JoinSide) -> "list[NDArray[np.float64]]":
+    def _sizes(self, rows: pl.DataFrame, numbers: "NDArray[np.int64]") -> "list[NDArray[np.float64]]":
         if self.keep != "largest":
             return []
         columns = [rows[self.width].cast(pl.Float64) * rows[self.height].cast(pl.Float64)]
         if self.has_bytes:
             columns.append(rows[SIZE].cast(pl.Float64))
-        return [column.to_numpy()[side.rows] for column in columns]
+        return [column.to_numpy()[numbers] for column in columns]
 
 
 class _Clusters(NamedTuple):

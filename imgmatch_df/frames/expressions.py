@@ -27,6 +27,7 @@ from imgmatch_df.hashes.kinds import (
     PDQ,
     PHASH,
     HashKind,
+    ImageColumn,
     batch_fields,
     hash_kind,
     visual_hash_fields,
@@ -307,8 +308,8 @@ def hash_expr(hashes: pl.Expr | str, kind: HashKind) -> pl.Expr:
     return map_column(column_expr(hashes), partial(codec.as_hashes, kind=kind), kind.dtype)
 
 
-def hash_column(source: pl.Expr | str, kind: HashKind, options: Options) -> pl.Expr:
-    """Return the hashes of one kind of each image, as the expression of that name does."""
+def hash_column(source: pl.Expr | str, kind: ImageColumn, options: Options) -> pl.Expr:
+    """Return the hashes of one kind, or one measure, of each image, as the expression of that name does."""
     batches, base = _shared_base(column_expr(source), options)
     return _stack(base, Field(batches, kind.name), kind.dtype)
 

@@ -37,6 +37,10 @@ class Affixes(NamedTuple):
                 raise ArgumentError(f"{name} must be a str, got {value!r:.80}\nHint: leave it out for plain names.")
         return cls(str(prefix), str(suffix))
 
+    def name_of(self, name: str) -> str:
+        """Return the name of the new column that is called `name` where there are no affixes."""
+        return f"{self.prefix}{name}{self.suffix}"
+
     def add(self, names: Iterable[str], schema: Mapping[str, Any], hint: str = _HINT) -> dict[str, str]:
         """Return the names of new columns, by their plain names.
 
@@ -45,7 +49,7 @@ class Affixes(NamedTuple):
         ColumnError
             If the frame has a column of such a name: a verb never replaces a column of the user's.
         """
-        added = {name: f"{self.prefix}{name}{self.suffix}" for name in names}
+        added = {name: self.name_of(name) for name in names}
         taken = [name for name in added.values() if name in schema]
         if taken:
             shown = ", ".join(map(repr, taken))

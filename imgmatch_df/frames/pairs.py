@@ -19,6 +19,7 @@ from imgmatch_df.columns import (
 )
 from imgmatch_df.frames import deprecated
 from imgmatch_df.frames.checks import Frame, FrameT, JoinSide, VerbCall, apply, check_radius, needed_columns
+from imgmatch_df.frames.flat import Flat, guard_columns, with_identical
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_positive
@@ -37,6 +38,7 @@ def explain_near_duplicates(
     id: str | None = None,
     column: str | None = None,
     source: str | None = None,
+    flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
 ) -> str:
@@ -47,7 +49,7 @@ def explain_near_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, id, column, source, max_pairs, **options
+    frame, radius, hash_type, id, column, source, flat, max_pairs, **options
         As `near_duplicates`. `id` and `max_pairs` are checked; the plan does not depend on them.
 
     Returns
@@ -68,18 +70,19 @@ def explain_near_duplicates(
     Examples
     --------
     >>> import imgmatch_df, polars as pl
-    >>> frame = pl.DataFrame({"phash": [0, 7, None, 1]}, schema={"phash": pl.UInt64})
+    >>> frame = pl.DataFrame({"phash": [8, 15, None, 9]}, schema={"phash": pl.UInt64})
     >>> imgmatch_df.explain_near_duplicates(frame, 2, "phash").split("; ")[:2]
     ['scan', 'radius 2']
     """
     kind, radius = check_radius(radius, hash_type)
     check_positive("max_pairs", max_pairs)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id)
-    hashes = call.hashed().lazy().select(call.hash).collect().to_series()
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
+    columns = needed_columns(call.hash, None, guard_columns(call.guard))
+    hashed = call.hashed().lazy().select(columns).collect()
 
     from imgmatch_df.matching import join
 
-    return str(join.explain(JoinSide(hashes, kind).words, radius, kind.n_bits))
+    return str(join.explain(JoinSide(hashed, kind, call.hash, guard=call.guard).words, radius, kind.n_bits))
 
 
 @deprecated.flag_of_other_function("explain", explain_near_duplicates)
@@ -91,6 +94,7 @@ def near_duplicates(
     id: str | None = None,
     column: str | None = None,
     source: str | None = None,
+    flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
@@ -115,6 +119,10 @@ def near_duplicates(
         have text in hexadecimal digits, of 0 and 1 or decimal, or lists of bits or bytes: one form in all rows.
     source
         Column of images to hash first; None if the frame has the hashes.
+    flat
+        ``"identical"``: images with little to see match identical files only. These are rows with a ``quality: UInt8``
+        below 50, as `visual_hash` makes it, or where there is none with a hash that only blank images have; and files
+        are identical where the column ``sha256`` is equal. ``"match"`` compares them as others.
     max_pairs
         Maximum number of pairs to make.
     **options
@@ -136,7 +144,8 @@ def near_duplicates(
     Warns
     -----
     ImgMatchWarning
-        If the radius is so large that unrelated images match (above 128 for bmh1, 16 for phash).
+        If the radius is so large that unrelated images match (above 128 for bmh1, 16 for phash), or if rows with little
+        to see match nothing because there is no column ``sha256``.
 
     Notes
     -----
@@ -146,28 +155,32 @@ def near_duplicates(
     Examples
     --------
     >>> import imgmatch_df, polars as pl
-    >>> frame = pl.DataFrame({"phash": [0, 7, None, 1]}, schema={"phash": pl.UInt64})
+    >>> frame = pl.DataFrame({"phash": [8, 15, None, 9]}, schema={"phash": pl.UInt64})
     >>> imgmatch_df.near_duplicates(frame, 2, "phash").rows()
     [(0, 3, 1), (1, 3, 2)]
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id)
-    hash_name, progress = call.hash, call.progress
-    columns = needed_columns(hash_name, id)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
+    hash_name, progress, guard = call.hash, call.progress, call.guard
+    columns = needed_columns(hash_name, id, guard_columns(guard))
     hashed = call.hashed()
 
     def find(part: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df.matching import join
 
-        side = JoinSide.of(part, kind, hash_name, id)
+        side = JoinSide(part, kind, hash_name, id, guard)
         with steps("joining", shown=progress) as step:
             pairs = join.self_join(side.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
+        left, right, distance = side.rows_of(pairs.left), side.rows_of(pairs.right), pairs.distance
+        if side.flat.rows.size:
+            side.flat.warn_of_unknown()
+            left, right, distance = with_identical(left, right, distance, side.flat.pairs(max_pairs))
         return pl.DataFrame(
             {
-                LEFT_ID: side.ids(pairs.left),
-                RIGHT_ID: side.ids(pairs.right),
-                DISTANCE: pl.Series(pairs.distance, dtype=DISTANCE_DTYPE),
+                LEFT_ID: side.ids(left),
+                RIGHT_ID: side.ids(right),
+                DISTANCE: pl.Series(distance, dtype=DISTANCE_DTYPE),
             }
         )
 
@@ -187,6 +200,7 @@ def match(
     reference_column: str | None = None,
     column: str | None = None,
     source: str | None = None,
+    flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
@@ -215,6 +229,8 @@ def match(
         the name of the kind; in `reference` that with the name of `column`, if it has one.
     source
         Column of `frame` with images to hash first; None if it has the hashes.
+    flat
+        As `near_duplicates`.
     max_pairs
         Maximum number of pairs to make.
     **options
@@ -240,37 +256,41 @@ def match(
     Examples
     --------
     >>> import imgmatch_df, polars as pl
-    >>> new = pl.DataFrame({"phash": [0, 255]}, schema={"phash": pl.UInt64})
-    >>> old = pl.DataFrame({"phash": [6, 1], "name": ["a", "b"]}, schema={"phash": pl.UInt64, "name": pl.String})
+    >>> new = pl.DataFrame({"phash": [8, 255]}, schema={"phash": pl.UInt64})
+    >>> old = pl.DataFrame({"phash": [6, 9], "name": ["a", "b"]}, schema={"phash": pl.UInt64, "name": pl.String})
     >>> imgmatch_df.match(new, old, 1, "phash", reference_id="name").rows()
     [(0, 'b', 1)]
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id)
+    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
     other = Reference.of(reference, call, reference_id, reference_column)
-    hash_name, progress = call.hash, call.progress
-    columns = needed_columns(hash_name, id, other.own)
+    hash_name, progress, guard = call.hash, call.progress, call.guard
+    columns = needed_columns(hash_name, id, other.own + guard_columns(guard))
 
-    def find(left: pl.DataFrame, right: pl.DataFrame) -> pl.DataFrame:
+    def find(part: pl.DataFrame, references_part: pl.DataFrame) -> pl.DataFrame:
         from imgmatch_df.matching import join
 
-        queries, references = JoinSide.of(left, kind, hash_name, id), JoinSide.of(right, kind, other.hash, other.id)
-        own = other.find_own(left, right)
+        queries = JoinSide(part, kind, hash_name, id, guard)
+        references = JoinSide(references_part, kind, other.hash, other.id, other.guard)
+        own = other.find_own(part, references_part)
         with steps("matching", shown=progress) as step:
             pairs = join.cross_join(
                 queries.words, references.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step
             )
+        query_rows, rows, distance = queries.rows_of(pairs.left), references.rows_of(pairs.right), pairs.distance
+        if queries.flat.rows.size:
+            queries.flat.warn_of_unknown()
+            identical = queries.flat.pairs_with(references.flat, max_pairs)
+            query_rows, rows, distance = with_identical(query_rows, rows, distance, identical)
         found = pl.DataFrame(
             {
-                QUERY_ID: queries.ids(pairs.left),
-                REFERENCE_ID: references.ids(pairs.right),
-                DISTANCE: pl.Series(pairs.distance, dtype=DISTANCE_DTYPE),
+                QUERY_ID: queries.ids(query_rows),
+                REFERENCE_ID: references.ids(rows),
+                DISTANCE: pl.Series(distance, dtype=DISTANCE_DTYPE),
             }
         )
-        if own is None:
-            return found
-        return found.filter(pl.Series(own[queries.rows[pairs.left]] != references.rows[pairs.right]))
+        return found if own is None else found.filter(pl.Series(own[query_rows] != rows))
 
     hashed = call.hashed()
     if isinstance(hashed, pl.DataFrame):

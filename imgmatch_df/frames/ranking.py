@@ -15,6 +15,7 @@ from imgmatch_df.batch.run import hash_batch
 from imgmatch_df.columns import DETAIL, DISTANCE, DISTANCE_DTYPE, OK, RANK, ROW_DTYPE, STATUS
 from imgmatch_df.errors import ArgumentError, Failure, row_error
 from imgmatch_df.frames.checks import FrameT, VerbCall, apply
+from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.layout import Affixes
 from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
@@ -30,6 +31,7 @@ def rank_images(
     k: int | None = None,
     column: str | None = None,
     source: str | None = None,
+    flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
     **options: Unpack[SourceOptions],
@@ -54,6 +56,9 @@ def rank_images(
         name of the kind.
     source
         Column of images to hash first; None if the frame has the hashes.
+    flat
+        ``"identical"``: images with little to see have no rank, see `near_duplicates`. ``"match"`` ranks them as
+        others.
     prefix, suffix
         Text before and after the names of the new columns, those of `source` included.
     **options
@@ -64,7 +69,8 @@ def rank_images(
     DataFrame or LazyFrame
         The rows, nearest first, ties in row order. New columns come first: ``rank: UInt32`` from 1 and
         ``distance: UInt16`` in bits; then, with `source`, the columns that `visual_hash` adds, and the columns of the
-        frame; hashes come last. Rows without a hash are the last rows, with null for both.
+        frame; hashes come last. Rows without a hash, and those with little to see, are the last rows, with null for
+        both.
 
     Raises
     ------
@@ -90,12 +96,13 @@ def rank_images(
         k = check_positive("k", k)
     new, affixes = [RANK, DISTANCE], Affixes.make(prefix, suffix)
     call: VerbCall[FrameT] = VerbCall.check(
-        frame, kind, source, options, column=column, adds=new, affixes=affixes, for_query=True
+        frame, kind, source, options, column=column, adds=new, affixes=affixes, flat=flat, for_query=True
     )
     wanted = _query_hash(query, kind, options)
     hashed = call.hashed()
     schema = hashed.collect_schema()
-    columns, hash_name, (rank_name, distance_name) = call.order(new, schema), call.hash, (call.names[n] for n in new)
+    guard, columns, hash_name = call.guard, call.order(new, schema), call.hash
+    rank_name, distance_name = (call.names[name] for name in new)
     result_schema = {**schema, rank_name: ROW_DTYPE, distance_name: DISTANCE_DTYPE}
 
     def rank(rows: pl.DataFrame) -> pl.DataFrame:
@@ -104,6 +111,9 @@ def rank_images(
         from imgmatch_df.matching import join
 
         column = forms.read_column(rows[hash_name], kind)
+        if guard is not None:
+            flat = guard.find(rows, column, kind).rows
+            column = column.scatter(flat, None) if flat.size else column
         present = column.drop_nulls() if column.null_count() else column
         hashes = codec.hash_words(present) if kind.is_number else codec.hash_views(present, kind)
         (one,) = codec.hash_words(pl.Series([wanted], dtype=kind.dtype))

@@ -8,6 +8,7 @@ import polars as pl
 from imgmatch_df.columns import PATH, ROW_DTYPE, SOURCE
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.checks import Frame, JoinSide, VerbCall, check_hash_columns, needed_columns
+from imgmatch_df.frames.flat import Guard, guard_columns, with_identical
 from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
@@ -41,6 +42,8 @@ class Reference(NamedTuple):
     same
         Column pairs (of the reference, of the other side) that identify a row: where all of them are equal, the
         reference row is the other row itself. First the key of the store, then its source, if that is another column.
+    guard
+        Columns that show which images are flat, None where these are compared as others.
     """
 
     frame: pl.LazyFrame
@@ -48,6 +51,7 @@ class Reference(NamedTuple):
     id_dtype: pl.DataType
     hash: str
     same: tuple[tuple[str, str], ...] = ()
+    guard: Guard | None = None
 
     @classmethod
     def of(
@@ -106,9 +110,10 @@ class Reference(NamedTuple):
             hash_column = call.hash
         hash_column = call.kind.name if hash_column is None else hash_column
         schema = check_hash_columns(reference, call.kind, hash_column, id_column)
-        columns = needed_columns(hash_column, id_column, (name for name, _ in same))
+        guard = None if call.guard is None else Guard.of(schema)
+        columns = needed_columns(hash_column, id_column, [*(name for name, _ in same), *guard_columns(guard)])
         id_dtype = ROW_DTYPE if id_column is None else schema[id_column]
-        return cls(reference.lazy().select(columns), id_column, id_dtype, hash_column, same)
+        return cls(reference.lazy().select(columns), id_column, id_dtype, hash_column, same, guard)
 
     @property
     def own(self) -> list[str]:
@@ -161,7 +166,14 @@ class Nearest(NamedTuple):
 
 
 def find_nearest(
-    rows: pl.DataFrame, hash_name: str, reference: Reference, radius: int, kind: HashKind, *, progress: bool
+    rows: pl.DataFrame,
+    hash_name: str,
+    reference: Reference,
+    radius: int,
+    kind: HashKind,
+    *,
+    guard: Guard | None,
+    progress: bool,
 ) -> Nearest:
     """Return which rows are within `radius` bits of a reference row.
 
@@ -180,6 +192,8 @@ def find_nearest(
         Maximum Hamming distance, in bits. Inclusive.
     kind
         The kind of hash to compare.
+    guard
+        Columns that show which of `rows` are of flat images.
     progress
         Whether to show a progress bar on a terminal.
     """
@@ -188,7 +202,8 @@ def find_nearest(
     from imgmatch_df.matching import join
 
     reference_rows = reference.frame.collect()
-    query, other = JoinSide(rows[hash_name], kind), JoinSide.of(reference_rows, kind, reference.hash, reference.id)
+    query = JoinSide(rows, kind, hash_name, guard=guard)
+    other = JoinSide(reference_rows, kind, reference.hash, reference.id, reference.guard)
     nearest = np.full(len(query.words), -1, np.int64)
     distance = np.zeros(len(query.words), np.uint16)
     every = np.arange(len(query.words)), np.arange(len(other.words))
@@ -211,7 +226,19 @@ def find_nearest(
             )
             nearest[queries[found >= 0]] = references[found[found >= 0]]
     matched = np.flatnonzero(nearest >= 0)
-    return Nearest(query.rows[matched], other.ids(nearest[matched].astype(np.uint32)), distance[matched])
+    found_rows, reference_numbers, distance = query.rows[matched], other.rows[nearest[matched]], distance[matched]
+    if query.flat.rows.size:
+        has_own = np.zeros(query.n_rows, np.bool_) if own is None else own >= 0
+        is_other = np.ones(other.n_rows, np.bool_)
+        if own is not None:
+            is_other[own[has_own]] = False
+        identical = [
+            query.flat.among(~has_own).first_of(other.flat),
+            query.flat.among(has_own).first_of(other.flat.among(is_other)),
+        ]
+        for pairs in identical:
+            found_rows, reference_numbers, distance = with_identical(found_rows, reference_numbers, distance, pairs)
+    return Nearest(found_rows, other.ids(reference_numbers), distance)
 
 
 def key_column(schema: pl.Schema, source: str | None, name: str) -> str | None:

@@ -69,6 +69,8 @@ class HashKind:
     is_perceptual
         Whether similar images have similar hashes. If not, only equal hashes have a meaning, text files have
         hexadecimal digits in the place of 0 and 1, and a column of this name may hold something else.
+    flat_hashes
+        Hashes that images have only where there is too little to see, for rows of unknown quality.
     """
 
     name: str
@@ -83,6 +85,7 @@ class HashKind:
     title: str = "Perceptual hash"
     documented: bool = False
     is_perceptual: bool = True
+    flat_hashes: tuple[int | bytes, ...] = ()
 
     def __hash__(self) -> int:
         return hash(self.name)  # looked up for every image
@@ -382,6 +385,7 @@ BMH1: Final = register_hash_kind(
         reference="cv2.img_hash.BlockMeanHash(mode=1)",
         title="Block mean hash",
         documented=True,
+        flat_hashes=(bytes(121), b"\xff" * 120 + b"\x01"),
     )
 )
 PHASH: Final = register_hash_kind(
@@ -396,6 +400,7 @@ PHASH: Final = register_hash_kind(
         max_honest_radius=16,
         reference="cv2.img_hash.PHash",
         documented=True,
+        flat_hashes=(0,),
     )
 )
 PDQ: Final = register_hash_kind(

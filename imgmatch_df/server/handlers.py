@@ -147,7 +147,7 @@ _PYTHON_HINT = re.compile("; pass allow_private_networks=True to allow it$")
 def _remove_duplicates(rows: Sequence[Row], request: Request) -> list[Row]:
     frame = _frame(rows, request.hash_type)
     with without_warnings():  # the client chose the range, and does not see the log
-        kept = clustering.remove_duplicates(frame, request.radius, request.hash_type)
+        kept = clustering.remove_duplicates(frame, request.radius, request.hash_type, flat="match")
     return [
         {**rows[row], REMOVED_RECORDS: [rows[other[_ROW]] for other in removed]}
         for row, removed in kept.select(_ROW, REMOVED_RECORDS).iter_rows()
@@ -157,7 +157,7 @@ def _remove_duplicates(rows: Sequence[Row], request: Request) -> list[Row]:
 def _rank(query: Row, rows: Sequence[Row], hash_type: str) -> list[Row]:
     if query[STATUS] != OK:
         return []  # `rank_images_response` raises, with the reason
-    ranked = ranking.rank_images(_frame(rows, hash_type), query[hash_type], hash_type)
+    ranked = ranking.rank_images(_frame(rows, hash_type), query[hash_type], hash_type, flat="match")
     return [{**rows[row], DISTANCE: distance} for row, distance in ranked.select(_ROW, DISTANCE).iter_rows()]
 
 
@@ -181,5 +181,5 @@ def warm_up(options: Options) -> None:
         hashes = list(range(6)) if kind.is_number else [bytes([number]) * kind.n_bytes for number in range(6)]
         hashed = pl.DataFrame({kind.name: pl.Series(hashes, dtype=kind.dtype)})
         for radius in (0, 2 * kind.near_radius):
-            clustering.remove_duplicates(hashed, radius, kind.name)
-            ranking.rank_images(hashed, hashes[0], kind.name)
+            clustering.remove_duplicates(hashed, radius, kind.name, flat="match")
+            ranking.rank_images(hashed, hashes[0], kind.name, flat="match")

@@ -251,7 +251,7 @@ def test_the_interesting_columns_are_on_a_narrow_screen(here):
     folder.mkdir(parents=True)
     for number in range(5):
         (folder / f"{number}.jpg").write_bytes(jpeg(draw(1), quality=95 - number))
-    hashes = pl.DataFrame({"path": sorted(map(str, folder.iterdir())), "phash": [0, 1, 3, 7, 15]})
+    hashes = pl.DataFrame({"path": sorted(map(str, folder.iterdir())), "phash": [16, 17, 19, 23, 31]})
     hashes.with_columns(pl.col("phash").cast(pl.UInt64)).write_parquet("h.parquet")
 
     def lines(*words):

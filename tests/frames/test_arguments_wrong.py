@@ -201,7 +201,7 @@ def test_hamming_takes_what_rank_images_takes(column, value):
         value = np.bytes_(value).ljust(121, b"\0")  # numpy drops zeros at the end
     assert_frame_equal(FRAME.select(pl.col(column).imgmatch.hamming(value)), expected)
     assert FRAME[column].imgmatch.hamming(value).to_list() == expected["distance"].to_list()
-    ranked = FRAME.drop("url").imgmatch.rank_images(value, column)
+    ranked = FRAME.drop("url").imgmatch.rank_images(value, column, flat="match")
     assert sorted(ranked["distance"]) == sorted(expected["distance"])
 
 

@@ -99,7 +99,7 @@ def test_edges_keep_every_bit(dtype):
         wanted = [None if value is None else (value ^ literal).bit_count() for value in EDGES]
         for one in {literal, signed(literal), np.uint64(literal), np.int64(signed(literal)), f"{literal:064b}"}:
             assert column.imgmatch.hamming(one).to_list() == wanted
-            ranked = column.to_frame().imgmatch.rank_images(one, "phash")
+            ranked = column.to_frame().imgmatch.rank_images(one, "phash", flat="match")
             assert ranked["distance"].to_list() == [
                 *sorted(distance for distance in wanted if distance is not None),
                 None,
