@@ -76,11 +76,22 @@ def open_table(
     hash_type: str | None = None,
     *,
     query: str | None = None,
+    column: str | None = None,
+    needs_column: bool = True,
     of: str = "",
 ) -> SourceTable:
     """Return the sources in the arguments of a command, see `tables.open_sources`; print which are left out."""
     table = interruptible(
-        lambda: tables.open_sources(sources, source, base_dir=base_dir, method=method, hash_type=hash_type, query=query)
+        lambda: tables.open_sources(
+            sources,
+            source,
+            base_dir=base_dir,
+            method=method,
+            hash_type=hash_type,
+            query=query,
+            column=column,
+            needs_column=needs_column,
+        )
     )
     for folder in table.unlisted[:_FOLDERS_SHOWN]:
         say(f"cannot list {folder}, its images are left out")
@@ -91,14 +102,16 @@ def open_table(
     return table
 
 
-def open_ranking(query: str, source: str | None, base_dir: str | None) -> SourceTable:
+def open_ranking(
+    query: str, source: str | None, base_dir: str | None, hash_type: str | None, column: str | None
+) -> SourceTable:
     """Return the sources of the request QUERY, where there is no SOURCE."""
     if not query.lower().endswith(".json"):
         raise ArgumentError(
             "there is nothing to rank: SOURCE is missing\n"
             "Hint: imgmatch rank-images QUERY SOURCE; only a documented request .json holds both."
         )
-    return open_table([query], source, base_dir, "rank_images")
+    return open_table([query], source, base_dir, "rank_images", hash_type, column=column)
 
 
 def open_hashed(path: str) -> SourceTable:
@@ -153,7 +166,7 @@ def name_columns(
     ColumnError
         If a new column would replace one of the table.
     """
-    dropped = () if table.name is None else (table.name,)
+    dropped = tuple(name for name in (table.name, table.read_as) if name is not None)
     naming = Naming(prefix, suffix, tuple(added), table.given, dropped)
     if output is None or not output.is_table:
         if naming.has_affixes:
@@ -204,11 +217,19 @@ def renamed_option(name: str, value: str | None, old_name: str, old_value: str |
 
 
 def open_reference(
-    reference: str, id_column: str | None, kind: HashKind, others: SourceTable, options: SourceOptions
+    reference: str,
+    id_column: str | None,
+    column: str | None,
+    kind: HashKind,
+    others: SourceTable,
+    options: SourceOptions,
 ) -> ReferenceRows:
-    """Return the rows of --reference, with hashes made where they are missing."""
+    """Return the rows of --reference, with hashes made where they are missing; those of `column`, if it is there."""
+    purpose: Method = "remove_duplicates"
     try:
-        table = open_table([reference], None, None, "remove_duplicates", kind.name, of=" of --reference")
+        table = open_table(
+            [reference], None, None, purpose, kind.name, column=column, needs_column=False, of=" of --reference"
+        )
         # Relative paths of a table of stored hashes start from the working directory.
         base_dir = None if table.request is None else options["base_dir"]
         options = {**options, "base_dir": base_dir}
