@@ -10,7 +10,7 @@ import polars as pl
 
 from imgmatch_df.errors import ColumnError
 from imgmatch_df.frames.expressions import map_column
-from imgmatch_df.hashes import forms
+from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import HashKind, is_whole
 
 
@@ -75,16 +75,9 @@ def _read_text(frame: pl.LazyFrame, name: str, kind: HashKind) -> GivenHashes:
 
 def _read_numbers(frame: pl.LazyFrame, name: str, kind: HashKind, dtype: pl.DataType) -> GivenHashes:
     column = pl.col(name)
-    if dtype.is_unsigned_integer() and dtype != getattr(pl, "UInt128", None):
-        return GivenHashes(column.cast(pl.UInt64), is_ours=False)
-    if dtype.is_integer() and dtype not in (pl.Int128, getattr(pl, "UInt128", None)):
-        return GivenHashes(column.cast(pl.Int64).reinterpret(signed=False), is_ours=False)
-    wide = column.cast(pl.Int128, strict=False)
-    fits = wide.is_between(forms.LOWEST, forms.HIGHEST) | column.is_null()
-    if not frame.select(fits.fill_null(value=False).all()).collect(engine="streaming").item():
-        raise forms.bad_value(frame, name, kind, {"decimal": fits.fill_null(value=False)})
-    return GivenHashes(_unsigned(wide).alias(name), is_ours=False)
-
-
-def _unsigned(wide: pl.Expr) -> pl.Expr:
-    return pl.when(wide < 0).then(wide + pl.lit(1 << 64, dtype=pl.Int128)).otherwise(wide).cast(pl.UInt64)
+    if not dtype.is_integer() or dtype in (pl.Int128, getattr(pl, "UInt128", None)):
+        fits = column.cast(pl.Int128, strict=False).is_between(forms.LOWEST, forms.HIGHEST) | column.is_null()
+        fits = fits.fill_null(value=False)
+        if not frame.select(fits.all()).collect(engine="streaming").item():
+            raise forms.bad_value(frame, name, kind, {"decimal": fits})
+    return GivenHashes(map_column(column, codec.unsigned, kind.dtype), is_ours=False)
