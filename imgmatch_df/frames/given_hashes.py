@@ -4,7 +4,7 @@ See `hashes.forms` for the forms.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import polars as pl
 
@@ -12,6 +12,8 @@ from imgmatch_df.errors import ColumnError
 from imgmatch_df.frames.expressions import map_column
 from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import HashKind, is_whole
+
+_HINT: Final = "is it the other kind of hash? Rename the column to hash images instead."
 
 
 class GivenHashes(NamedTuple):
@@ -68,7 +70,7 @@ def _read_text(frame: pl.LazyFrame, name: str, kind: HashKind) -> GivenHashes:
     row = found.collect(engine="streaming").row(0, named=True)
     form = next((form for form in matches if row[form]), None)
     if form is None:
-        raise forms.bad_value(frame, name, kind, matches)
+        raise forms.bad_value(frame, name, kind, matches, _HINT)
     read = partial(forms.from_text, kind=kind, form=form)
     return GivenHashes(map_column(text, read, kind.dtype).alias(name), is_ours=form == "bits")
 
@@ -79,5 +81,5 @@ def _read_numbers(frame: pl.LazyFrame, name: str, kind: HashKind, dtype: pl.Data
         fits = column.cast(pl.Int128, strict=False).is_between(forms.LOWEST, forms.HIGHEST) | column.is_null()
         fits = fits.fill_null(value=False)
         if not frame.select(fits.all()).collect(engine="streaming").item():
-            raise forms.bad_value(frame, name, kind, {"decimal": fits})
+            raise forms.bad_value(frame, name, kind, {"decimal": fits}, _HINT)
     return GivenHashes(map_column(column, codec.unsigned, kind.dtype), is_ours=False)
