@@ -1,4 +1,4 @@
--- Distances of hashes, and conversion from and to the documented 0/1 strings.
+-- Distances of hashes, and conversion from and to the documented 0/1 strings and hexadecimal digits.
 --
 -- A phash is a whole number of 64 bits: a UBIGINT here, and elsewhere often a BIGINT, HUGEINT or DECIMAL. A negative
 -- number stands for the same 64 bits (two's complement), as Postgres and Spark store them. So is each other hash of 64
@@ -10,10 +10,14 @@
 --                               a number, 8 for each byte of a BLOB; 64 and 968 are documented.
 --   from_bits(bits, hash_type)  UBIGINT or BLOB, by the kind: the hash that such a string stands for. An error for any
 --                               other string.
+--   hash_to_hex(hash)           VARCHAR: the hexadecimal digits in lower case, two for each byte: 16 of a number. As
+--                               ImageHash and pdqhash print their hashes. DuckDB itself has to_hex and from_hex.
+--   hash_from_hex(digits, hash_type)  UBIGINT or BLOB, by the kind: the hash that such digits stand for, in any case,
+--                               also after 0x. An error for any other text.
 --
 --   SELECT hamming(a.bmh1, b.bmh1) FROM hashes a, hashes b WHERE a.source = 'one.jpg' AND b.source = 'two.jpg';
 --   SELECT to_bits(phash) FROM hashes;
---   SELECT ('0x' || hex)::UBIGINT AS phash FROM 'blocklist.csv';    -- hexadecimal: from_hex(hex) for bmh1
+--   SELECT hash_from_hex(hex, 'phash') AS phash FROM 'blocklist.csv';
 --
 -- Macros find each other and their tables in the current database and schema: open the file itself, or USE it if it is
 -- attached. To read a file of macros again changes nothing. DuckDB 1.5 or later. The macros use CASE, because 1.5 does
@@ -95,7 +99,7 @@ CREATE OR REPLACE MACRO imgmatch_not_64_bits(hash) AS error(format(
 
 CREATE OR REPLACE MACRO imgmatch_not_text(hash) AS error(format(
     'a hash is a number (phash) or a BLOB (bmh1), got the text {:.80}. Hint: from_bits(bits, hash_type) reads 0 and 1, '
-    '(''0x'' || hex)::UBIGINT and from_hex(hex) read hexadecimal, decimal::HUGEINT reads decimal.', hash));
+    'hash_from_hex(digits, hash_type) reads hexadecimal, decimal::HUGEINT reads decimal.', hash));
 
 -- Hashes as UBIGINT or BIT, because &, xor and bit_count take both. DuckDB chooses the overload by the type of the
 -- column when it binds the query.
@@ -171,11 +175,22 @@ CREATE OR REPLACE MACRO to_bits
     (hash VARCHAR) AS imgmatch_not_text(hash)::VARCHAR,
     (hash "NULL") AS NULL::VARCHAR;
 
+CREATE OR REPLACE MACRO hash_to_hex
+    (hash UBIGINT) AS lpad(lower(hex(hash)), 16, '0'),
+    (hash BIGINT) AS lpad(lower(hex(imgmatch_words(hash))), 16, '0'),
+    (hash HUGEINT) AS lpad(lower(hex(imgmatch_words(hash))), 16, '0'),
+    (hash UHUGEINT) AS lpad(lower(hex(imgmatch_words(hash))), 16, '0'),
+    (hash DECIMAL(38, 18)) AS lpad(lower(hex(imgmatch_words(hash))), 16, '0'),
+    (hash DOUBLE) AS lpad(lower(hex(imgmatch_words(hash))), 16, '0'),
+    (hash BLOB) AS lower(hex(hash)),
+    (hash VARCHAR) AS imgmatch_not_text(hash)::VARCHAR,
+    (hash "NULL") AS NULL::VARCHAR;
+
 CREATE OR REPLACE MACRO imgmatch_check_bits(bits, n_bits) AS CASE
     WHEN length(bits) = n_bits AND trim(bits, '01') = '' THEN bits
     WHEN bits IS NOT NULL THEN error(format(
         'from_bits: got {:.80} ({} characters), expected {} characters of 0 and 1. Hint: {}; '
-        'hexadecimal is read by (''0x'' || hex)::UBIGINT and from_hex(hex).',
+        'hexadecimal is read by hash_from_hex(digits, hash_type).',
         bits, length(bits), n_bits, imgmatch_chars_text()))
 END;
 
@@ -194,6 +209,25 @@ CREATE OR REPLACE MACRO from_bits(bits, hash_type) AS struct_extract({
     END,
     'bytes': CASE WHEN imgmatch_hash_form(hash_type::VARCHAR) = 'bytes'
         THEN imgmatch_check_bits(bits, imgmatch_n_chars(hash_type::VARCHAR))::BIT::BLOB
+    END,
+    'other': imgmatch_check_hash_type(hash_type)
+}, imgmatch_hash_form(hash_type::VARCHAR));
+
+CREATE OR REPLACE MACRO imgmatch_check_hex(digits, n_digits) AS CASE
+    WHEN regexp_full_match(digits, '(0[xX])?[0-9a-fA-F]*')
+        AND length(regexp_replace(digits, '^0[xX]', '')) = n_digits THEN regexp_replace(digits, '^0[xX]', '')
+    WHEN digits IS NOT NULL THEN error(format(
+        'hash_from_hex: got {:.80} ({} characters), expected {} hexadecimal digits. Hint: name the kind that has this '
+        'length; 0 and 1 are read by from_bits(bits, hash_type).',
+        digits, length(digits), n_digits))
+END;
+
+CREATE OR REPLACE MACRO hash_from_hex(digits, hash_type) AS struct_extract({
+    'number': CASE WHEN imgmatch_hash_form(hash_type::VARCHAR) = 'number'
+        THEN ('0x' || imgmatch_check_hex(digits, imgmatch_n_chars(hash_type::VARCHAR) // 4))::UBIGINT
+    END,
+    'bytes': CASE WHEN imgmatch_hash_form(hash_type::VARCHAR) = 'bytes'
+        THEN unhex(imgmatch_check_hex(digits, imgmatch_n_chars(hash_type::VARCHAR) // 4))
     END,
     'other': imgmatch_check_hash_type(hash_type)
 }, imgmatch_hash_form(hash_type::VARCHAR));
@@ -254,3 +288,5 @@ CREATE OR REPLACE MACRO imgmatch_check_call(verb, hash_type, tbl, id, taken) AS 
 COMMENT ON MACRO hamming IS 'hamming(a, b): number of bits in which two hashes of one kind differ';
 COMMENT ON MACRO to_bits IS 'to_bits(hash): the documented string of 0 and 1 of a hash';
 COMMENT ON MACRO from_bits IS 'from_bits(bits, hash_type): the hash of a documented string of 0 and 1';
+COMMENT ON MACRO hash_to_hex IS 'hash_to_hex(hash): the hexadecimal digits of a hash';
+COMMENT ON MACRO hash_from_hex IS 'hash_from_hex(digits, hash_type): the hash of hexadecimal digits';

@@ -14,6 +14,7 @@ from imgmatch_df.cli import display, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
     FlatOption,
+    HashColumn,
     HashTypeOption,
     HashTypesOption,
     K,
@@ -59,6 +60,7 @@ from imgmatch_df.cli.exit_codes import (
 from imgmatch_df.cli.formats import Format
 from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
+from imgmatch_df.cli.reference_rows import open_reference
 from imgmatch_df.cli.tables import SourceTable, query_kind
 from imgmatch_df.columns import (
     CLUSTER_ID,
@@ -184,6 +186,7 @@ def remove_duplicates(
     out: Out = None,
     radius: Radius = None,
     hash_type: HashTypeOption = None,
+    column: HashColumn = None,
     linkage: LinkageName = "connected",
     keep: KeepName = "first",
     flat: FlatOption = None,
@@ -223,7 +226,7 @@ def remove_duplicates(
             raise ArgumentError(
                 "the documented .json cannot hold rows that match a reference row\nHint: -o writes a .parquet."
             )
-        table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type)
+        table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type, column=column)
         inputs.say_blocked(table, options)
         if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
@@ -252,7 +255,7 @@ def remove_duplicates(
         (clustering.remove_duplicates if nests else clustering.cluster)(no_rows, **call)
         references = None
         if reference is not None:
-            references = inputs.open_reference(reference, reference_id, kind, call["flat"], table, options)
+            references = open_reference(reference, reference_id, column, kind, call["flat"], table, options)
         reference_side, reference_files, reference_is_whole = references or (None, None, True)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
@@ -296,7 +299,7 @@ def remove_duplicates(
             # As bytes, because a name need not be UTF-8.
             sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in removed.listed_paths(files.paths)))
             sys.stdout.buffer.flush()
-            _say_left_out(files, "listed")
+            removed.say_left_out(files, "listed")
         elif out is not None or not form:
             n_kept = result.height if nests else int(result[KEPT].sum())
             n_matched = None if references is None else result[REFERENCE_ID].count()
@@ -313,7 +316,7 @@ def remove_duplicates(
             files = removed.removed_files(result, listed_by, reference_files, base_dir=given["base_dir"])
             moved = removed.move_files(files.paths, move_removed)
             say(f"moved {moved.n_files:,} files into {move_removed}", err=False)
-            _say_left_out(files, "moved")
+            removed.say_left_out(files, "moved")
             say_lines("not moved: ", moved.failed)
             all_moved = not moved.failed
         tally.finish(is_whole=reference_is_whole and not table.unlisted and all_moved)
@@ -328,6 +331,7 @@ def rank_images(
     k: K = None,
     flat: FlatOption = None,
     hash_type: HashTypeOption = None,
+    column: HashColumn = None,
     source: SourceOption = None,
     prefix: Prefix = "",
     suffix: Suffix = "",
@@ -346,11 +350,12 @@ def rank_images(
         options = source_options(given)
         query = os.path.expanduser(query)  # noqa: PTH111  # it need not be a path
         if sources:
+            base_dir = given["base_dir"]
             table = inputs.open_table(
-                sources, source, given["base_dir"], "remove_duplicates", hash_type, query=None if hash_type else query
+                sources, source, base_dir, "remove_duplicates", hash_type, query=query, column=column
             )
         else:
-            table = inputs.open_ranking(query, source, given["base_dir"])
+            table = inputs.open_ranking(query, source, given["base_dir"], hash_type, column)
         inputs.say_blocked(table, options)
         if form is outputs.DOCUMENTED:
             inputs.check_documented(table)
@@ -436,17 +441,6 @@ def export(
                 interruptible(lambda: exporting.export_response(store, target))
             else:
                 interruptible(lambda: exporting.export_table(table.frame, target, table.stored, table.carrier))
-
-
-def _say_left_out(files: removed.RemovedFiles, done: str) -> None:
-    """Say which removed rows are not `done`, "listed" or "moved"."""
-    if files.n_wanted:
-        say(f"not {done}: {files.n_wanted:,} removed rows whose file is also the file of a kept or stored row")
-    if files.n_unsure:
-        say(
-            f"not {done}: {files.n_unsure:,} removed rows that match a stored row whose file is not found: relative "
-            "paths of --reference start in another folder; run the command there"
-        )
 
 
 def _store(

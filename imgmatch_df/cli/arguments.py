@@ -90,6 +90,15 @@ HashTypeOption = Annotated[
         "--hash-type", metavar="|".join(KINDS), show_default="bmh1, or that of SOURCE", help="Hash to compare by."
     ),
 ]
+HashColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--column",
+        metavar="COLUMN",
+        show_default="that of --hash-type",
+        help="Column of a table that holds hashes of --hash-type: numbers, 0/1, hexadecimal, lists of bits.",
+    ),
+]
 HashTypesOption = Annotated[
     list[str] | None,
     typer.Option(metavar="NAMES", show_default=",".join(DEFAULT_HASH_TYPES), help="Hashes to compute."),

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from shlex import quote
-from typing import Final, NamedTuple
+from typing import Final
 
 import polars as pl
 
@@ -22,9 +22,7 @@ from imgmatch_df.columns import (
     MODIFIED,
     OK,
     PATH,
-    REFERENCE_ID,
     REMOVED_RECORDS,
-    ROW_DTYPE,
     SIZE,
     STATUS,
     WIDTH,
@@ -33,11 +31,9 @@ from imgmatch_df.documented import values
 from imgmatch_df.documented.values import Method
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import expressions, ranking
-from imgmatch_df.frames.checks import needed_columns, shown_names
-from imgmatch_df.frames.flat import Flat, Guard, check_flat, guard_columns
+from imgmatch_df.frames.flat import Flat, check_flat
 from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.frames.hash_text import to_bits
-from imgmatch_df.frames.reference import Reference, same_columns
 from imgmatch_df.hashes.forms import forms_text, parse_text
 from imgmatch_df.hashes.kinds import (
     DEFAULT_HASH_TYPES,
@@ -51,32 +47,12 @@ from imgmatch_df.hashes.kinds import (
     with_measures,
 )
 from imgmatch_df.images.folders import left_out_text
-from imgmatch_df.options import SourceOptions, make_recipe
+from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import METER
 from imgmatch_df.schemes import public_schemes
 from imgmatch_df.sources import is_path, path_as_text
-from imgmatch_df.store.base import is_store
-from imgmatch_df.store.open import manifest_of
 
 _FOLDERS_SHOWN: Final = 10
-
-
-class ReferenceRows(NamedTuple):
-    """The rows of --reference.
-
-    Parameters
-    ----------
-    side
-        The rows with their hashes.
-    files
-        Their sources, ``reference_id``, and where they are known ``size`` and ``modified``; None without sources.
-    is_whole
-        Whether all folders could be listed.
-    """
-
-    side: Reference
-    files: pl.DataFrame | None
-    is_whole: bool
 
 
 def open_table(
@@ -87,11 +63,22 @@ def open_table(
     hash_type: str | None = None,
     *,
     query: str | None = None,
+    column: str | None = None,
+    needs_column: bool = True,
     of: str = "",
 ) -> SourceTable:
     """Return the sources in the arguments of a command, see `tables.open_sources`; print which are left out."""
     table = interruptible(
-        lambda: tables.open_sources(sources, source, base_dir=base_dir, method=method, hash_type=hash_type, query=query)
+        lambda: tables.open_sources(
+            sources,
+            source,
+            base_dir=base_dir,
+            method=method,
+            hash_type=hash_type,
+            query=query,
+            column=column,
+            needs_column=needs_column,
+        )
     )
     for folder in table.unlisted[:_FOLDERS_SHOWN]:
         say(f"cannot list {folder}, its images are left out")
@@ -102,14 +89,16 @@ def open_table(
     return table
 
 
-def open_ranking(query: str, source: str | None, base_dir: str | None) -> SourceTable:
+def open_ranking(
+    query: str, source: str | None, base_dir: str | None, hash_type: str | None, column: str | None
+) -> SourceTable:
     """Return the sources of the request QUERY, where there is no SOURCE."""
     if not query.lower().endswith(".json"):
         raise ArgumentError(
             "there is nothing to rank: SOURCE is missing\n"
             "Hint: imgmatch rank-images QUERY SOURCE; only a documented request .json holds both."
         )
-    return open_table([query], source, base_dir, "rank_images")
+    return open_table([query], source, base_dir, "rank_images", hash_type, column=column)
 
 
 def open_hashed(path: str) -> SourceTable:
@@ -172,7 +161,7 @@ def name_columns(
     ColumnError
         If a new column would replace one of the table.
     """
-    dropped = (*dropped, *(() if table.name is None else (table.name,)))
+    dropped += tuple(name for name in (table.name, table.read_as) if name is not None)
     naming = Naming(prefix, suffix, tuple(added), table.given, dropped)
     if output is None or not output.is_table:
         if naming.has_affixes:
@@ -221,54 +210,6 @@ def renamed_option(name: str, value: str | None, old_name: str, old_value: str |
         raise ArgumentError(f"got {name} and {old_name}, which is its old name\nHint: pass {name} only.")
     say(f"{old_name} is deprecated and will be removed in the next release: use {name}")
     return old_value
-
-
-def open_reference(
-    reference: str, id_column: str | None, kind: HashKind, flat: Flat, others: SourceTable, options: SourceOptions
-) -> ReferenceRows:
-    """Return the rows of --reference, with hashes made where they are missing."""
-    try:
-        table = open_table([reference], None, None, "remove_duplicates", kind.name, of=" of --reference")
-        # Relative paths of a table of stored hashes start from the working directory.
-        base_dir = None if table.request is None else options["base_dir"]
-        options = {**options, "base_dir": base_dir}
-        say_blocked(table, options)
-        hashed = hash_table(table, compared_kinds(table, kind), options)
-    except ColumnError as error:
-        what = str(error).split("\nHint: ", 1)[0]
-        raise ColumnError(
-            f"--reference {reference!r}: {what}\nHint: imgmatch visual-hash {quote(reference)} --source COLUMN "
-            "-o reference.duckdb hashes the column of images, for --reference reference.duckdb."
-        ) from error
-    if table.manifest is not None:
-        recipe = make_recipe(options["decode"], options["alpha"])
-        table.manifest.check_comparable(kind, others.decode(kind, recipe), repr(reference))
-    hashed = fitting(hashed, table, None, shown=False)
-    schema = hashed.collect_schema()
-    # The size and time of a file show whether a relative path leads to it.
-    source = table.source if table.source in schema else None
-    about = [] if source is None else [name for name in (source, SIZE, MODIFIED) if name in schema]
-    ours = others.frame.collect_schema()
-    manifest = table.manifest or (manifest_of(reference) if is_store(reference) else None)
-    same = () if manifest is None else same_columns(ours, others.source, manifest)
-    if id_column is not None and id_column not in schema:
-        raise ColumnError(
-            f"no column {id_column!r} in --reference {reference!r}, it has {shown_names(schema)}\n"
-            "Hint: --reference-id names one of these."
-        )
-    guard = Guard.of(schema) if flat == "identical" and kind.is_perceptual else None
-    others_needed = [*about, *(name for name, _ in same), *guard_columns(guard)]
-    columns = needed_columns(kind.name, id_column or table.id_column, others_needed)
-    rows = collect(hashed.select(columns), table, kind, shown=options["progress"])
-    n_failed = rows[kind.name].null_count()
-    if n_failed:
-        say(f"{n_failed:,} of {rows.height:,} reference rows have no hash, and match nothing")
-    id_column = id_column or naming_column(rows, table)
-    id_dtype = ROW_DTYPE if id_column is None else schema[id_column]
-    side = Reference(rows.lazy(), id_column, id_dtype, kind.name, same, guard)
-    ids = pl.int_range(pl.len(), dtype=ROW_DTYPE) if id_column is None else pl.col(id_column)
-    files = rows.select(*about, ids.alias(REFERENCE_ID)) if about else None
-    return ReferenceRows(side, files, not table.unlisted)
 
 
 def naming_column(rows: pl.DataFrame, table: SourceTable) -> str | None:

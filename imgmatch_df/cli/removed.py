@@ -11,6 +11,7 @@ from typing import NamedTuple
 import polars as pl
 
 from imgmatch_df.atomic import move
+from imgmatch_df.cli.exit_codes import say
 from imgmatch_df.columns import KEPT, MODIFIED, MODIFIED_DTYPE, REFERENCE_ID, SIZE
 from imgmatch_df.errors import ArgumentError, ColumnError, Failure
 from imgmatch_df.sources import parse_source
@@ -203,3 +204,14 @@ def _stat(path: str) -> os.stat_result | None:
         return os.stat(path)  # noqa: PTH116
     except (OSError, ValueError):
         return None
+
+
+def say_left_out(files: RemovedFiles, done: str) -> None:
+    """Say which removed rows are not `done`, "listed" or "moved"."""
+    if files.n_wanted:
+        say(f"not {done}: {files.n_wanted:,} removed rows whose file is also the file of a kept or stored row")
+    if files.n_unsure:
+        say(
+            f"not {done}: {files.n_unsure:,} removed rows that match a stored row whose file is not found: relative "
+            "paths of --reference start in another folder; run the command there"
+        )

@@ -75,6 +75,8 @@ class SourceTable:
         Numbers of files and folders that are left out, by reason and suffix.
     name
         Column of `frame` that is not in the input and names the images of `source`, or None.
+    read_as
+        Column of `frame` that is not in the input and has the hashes of a column of another name, or None.
     given
         Columns of `frame` with hashes in the foreign form of the input, and the names of the hash columns that were
         read from them.
@@ -90,12 +92,13 @@ class SourceTable:
     unlisted: tuple[str, ...] = ()
     left_out: Mapping[LeftOut, int] = field(default_factory=dict)
     name: str | None = None
+    read_as: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
         """Columns of the input."""
-        hidden = {*self.made, *self.given, self.name}
+        hidden = {*self.made, *self.given, self.name, self.read_as}
         return [name for name in self.frame.collect_schema() if name not in hidden]
 
     @property
@@ -143,6 +146,8 @@ def open_sources(
     method: Method = "visual_hash",
     hash_type: str | None = None,
     query: str | None = None,
+    column: str | None = None,
+    needs_column: bool = True,
 ) -> SourceTable:
     """Return the sources of files, folders or globs as a lazy frame.
 
@@ -165,6 +170,10 @@ def open_sources(
         any values.
     query
         The query of a ranking, which may be a hash.
+    column
+        Column of a table with hashes of the kind `hash_type`; None for those with the name of a kind.
+    needs_column
+        Whether `column` must be in the table; otherwise it is ignored where it is not.
 
     Raises
     ------
@@ -178,6 +187,10 @@ def open_sources(
     Columns of a CSV stay text, so that ``007`` is written unchanged and no late row has another type. In a table with
     hashes, width, height and size become numbers if all of their values are numbers.
     """
+    if column is not None and hash_type is None:
+        raise ArgumentError(
+            f"--column {column} does not name the kind of its hashes\nHint: --hash-type names it: {', '.join(KINDS)}."
+        )
     found = [_expand(given) for given in sources]
     kinds = sorted({kind for kind, _ in found})
     if len(kinds) > 1:
@@ -185,20 +198,40 @@ def open_sources(
             f"sources must be of one kind, got {', '.join(kinds)}\nHint: run one command for each kind."
         )
     paths = [path for _, part in found for path in part]
+    is_table = kinds[0] in _TABLE_SUFFIXES and (kinds != [".json"] or all(map(is_list, paths)))
+    if column is not None and not is_table and needs_column:
+        raise ArgumentError(
+            f"--column is for tables, the sources are {kinds[0]}\nHint: leave --column out: it names foreign hashes."
+        )
     if kinds == ["images"]:
         for option, value in (("--source", source), ("--base-dir", base_dir)):
             if value is not None:
                 raise ArgumentError(f"{option} is for tables, the sources are images\nHint: leave {option} out.")
-        frame, unlisted, left_out = list_images(paths)
-        return SourceTable(frame.lazy(), PATH, unlisted=unlisted, left_out=left_out)
+        images, unlisted, left_out = list_images(paths)
+        return SourceTable(images.lazy(), PATH, unlisted=unlisted, left_out=left_out)
     if kinds[0] in _TEXT_SUFFIXES:
         for path in paths:
             check_encoding(path, kinds[0])
-    if kinds == [".json"] and not all(map(is_list, paths)):
+    if kinds == [".json"] and not is_table:
         return _open_requests(paths, source, method)
     roots = {root for root, part in zip(map(_root, sources), found, strict=True) if part[1]}
     root = roots.pop() if len(roots) == 1 else ""
-    return _open_tables(kinds[0], paths, source, hash_type, query, root, takes_hashes=method != "visual_hash")
+    if kinds[0] in (_STORE, *store_suffixes()):
+        return _open_stores(paths, source, takes_hashes=method != "visual_hash")
+    frame = scan_table(paths, kinds[0], root)
+    schema = frame.collect_schema()
+    if column is not None and column not in schema:
+        if needs_column:
+            raise ColumnError(
+                f"no column {column!r}, the table has {_shown(schema)}\nHint: --column names one of them."
+            )
+        column = None
+    stored = tuple(name for name in KINDS if method != "visual_hash" and name in schema)
+    if column is not None and hash_type is not None:
+        stored = (hash_kind(hash_type).name,)
+    elif hash_type is None and query is not None:
+        hash_type = query_kind(query, stored)
+    return _open_table(frame, kinds[0], paths, source, stored, hash_type, column)
 
 
 def query_kind(query: str, stored: Collection[str]) -> str | None:
@@ -247,40 +280,35 @@ def _sorted_glob(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
 
 
-def _open_tables(
+def _open_table(
+    frame: pl.LazyFrame,
     suffix: str,
     paths: list[str],
     source: str | None,
+    stored: tuple[str, ...],
     hash_type: str | None,
-    query: str | None,
-    root: str,
-    *,
-    takes_hashes: bool,
+    column: str | None,
 ) -> SourceTable:
-    if suffix in (_STORE, *store_suffixes()):
-        return _open_stores(paths, source, takes_hashes=takes_hashes)
-    frame = scan_table(paths, suffix, root)
-    schema = frame.collect_schema()
-    stored = tuple(name for name in KINDS if takes_hashes and name in schema)
+    schema = pl.Schema({name: dtype for name, dtype in frame.collect_schema().items() if name != column})
     name = _find_source(schema, source, needed=not stored)
     batch_rows = _batch_rows(frame, name)
     if suffix != ".parquet":
         frame = _in_batches(frame, batch_rows)
-    if hash_type is None and query is not None:
-        hash_type = query_kind(query, stored)
-    frame, given = _with_hashes(frame, stored, hash_type)
+    frame, given = _with_hashes(frame, stored, hash_type, column)
+    read_as = None if column is None or column in stored or stored[0] in schema else stored[0]
+    table = SourceTable(frame, name, stored=stored, read_as=read_as, given=given)
     if name is None or not _holds_images(schema[name]):
-        return SourceTable(frame, name, stored=stored, batch_rows=batch_rows, given=given)
+        return replace(table, batch_rows=batch_rows)
     made = f"{name}.{_IMAGE_FIELD}"
     image = pl.col(name).struct.field(_IMAGE_FIELD)
+    table = replace(table, source=made, made=(made,))
     if schema[name].to_schema().get(_NAME_FIELD) != pl.String:  # type: ignore[attr-defined]  # it is a Struct
-        return SourceTable(frame.with_columns(image.alias(made)), made, (made,), stored, given=given)
+        return replace(table, frame=frame.with_columns(image.alias(made)))
     path = pl.col(name).struct.field(_NAME_FIELD)
     if suffix != ".parquet" or count_nulls(paths, made) != 0:
         # Some images are not in the table, but in the file of their path: one column of text holds both.
         image = pl.when(image.is_not_null()).then(_DATA_URI + image.bin.encode("base64")).otherwise(path)
-    columns = image.alias(made), path.alias(_NAME)
-    return SourceTable(frame.with_columns(columns), made, (made,), stored, name=_NAME, given=given)
+    return replace(table, frame=frame.with_columns(image.alias(made), path.alias(_NAME)), name=_NAME)
 
 
 def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:
@@ -300,17 +328,23 @@ def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) ->
 
 
 def _with_hashes(
-    frame: pl.LazyFrame, stored: tuple[str, ...], hash_type: str | None
+    frame: pl.LazyFrame, stored: tuple[str, ...], hash_type: str | None, column: str | None
 ) -> tuple[pl.LazyFrame, dict[str, str]]:
     """Return the table with its hashes in the dtype of their kind, and the columns that hold them in a foreign form.
 
     The hashes to compare must be readable. Another column that cannot be read in every row, such as a size of "XL" or
-    hashes of another kind, stays unchanged.
+    hashes of another kind, stays unchanged. With `column`, that one has the hashes to compare.
     """
     schema = frame.collect_schema()
     compared = hash_type or (*stored, None)[0]
     read, given = [], {}
     for name in stored:
+        if column not in (None, name):
+            found = read_given(frame, KINDS[name], column)
+            read.append((pl.col(column) if found is None else found.expr).alias(name))
+            if name in schema:
+                given[f"{_GIVEN}{name}"] = name
+            continue
         try:
             found = read_given(frame, KINDS[name])
         except ColumnError:
@@ -325,7 +359,8 @@ def _with_hashes(
     numbers = {
         name: pl.col(name).cast(dtype, strict=False)
         for name, dtype in ((WIDTH, pl.UInt32), (HEIGHT, pl.UInt32), (SIZE, pl.UInt64), (QUALITY, pl.UInt8))
-        if any(schema[kind] == pl.String for kind in stored) and schema.get(name) == pl.String
+        if any(schema[name] == pl.String for name in (stored if column is None else (column,)))
+        and schema.get(name) == pl.String
     }
     # Formats of text hold a wider number; a column of that name may also be the user's own.
     if {WIDTH, HEIGHT, STATUS, QUALITY} <= set(schema) and (schema[QUALITY].is_integer() or QUALITY in numbers):

@@ -116,7 +116,7 @@ def unsigned(column: pl.Series) -> pl.Series:
 def dtype_hint(dtype: pl.DataType, kind: HashKind | None = None) -> str:
     """Return what makes hashes of a column that has another dtype; None is any kind."""
     if dtype == pl.String:
-        return "from_bits and from_hex turn text into hashes; hash_type= reads it at once."
+        return "from_bits and from_hex turn text into hashes of the kind that they are given."
     if dtype.is_float() and (kind is None or kind.is_number):
         return "a float has lost bits of the hash; read the table again with whole numbers in this column."
     return "visual_hash makes it of images; hash_type= names another kind."

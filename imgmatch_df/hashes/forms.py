@@ -212,7 +212,13 @@ def matches_of(text: pl.Expr, kind: HashKind) -> dict[TextForm, pl.Expr]:
     return {form: _has_form(text, form, pattern) | text.is_null() for form, pattern in patterns(kind).items()}
 
 
-def bad_value(frame: pl.LazyFrame, name: str, kind: HashKind, matches: dict[TextForm, pl.Expr]) -> ColumnError:
+def bad_value(
+    frame: pl.LazyFrame,
+    name: str,
+    kind: HashKind,
+    matches: dict[TextForm, pl.Expr],
+    hint: str = "hash_type names the kind of hash.",
+) -> ColumnError:
     """Return the error for the first value in no form, or else in another form than those before it."""
     row, seen = "__imgmatch_row", frame.select(name, pl.int_range(pl.len()).alias("__imgmatch_row"), **matches)
     wrong = seen.filter(~pl.any_horizontal(list(matches))).head(1).collect()
@@ -228,7 +234,7 @@ def bad_value(frame: pl.LazyFrame, name: str, kind: HashKind, matches: dict[Text
     return ColumnError(
         f"column {name!r} holds {shown[:_MAX_CHARS]}{length} in row {number:,} (from 0){other}, "
         f"a {kind.name} is {forms_text(kind)}\n"
-        f"Hint: one form in all rows; is it the other kind of hash? Rename the column to hash images instead."
+        f"Hint: one form in all rows; {hint}"
     )
 
 

@@ -27,7 +27,8 @@ def advised(text: str) -> list[tuple[str, int]]:
     """Return the radii that a text uses or advises, each with the kind of its line."""
     found = [(match[2], int(match[1])) for match in BY_KIND.finditer(text)]
     for line in text.splitlines():
-        kind = "phash" if re.search(r"hash.type\W+phash|'phash'", line) else "bmh1"
+        named = re.search(rf"hash.type\W+({'|'.join(sorted(KINDS, key=len, reverse=True))})\b|'(phash)'", line)
+        kind = "bmh1" if named is None else named[1] or named[2]
         found += [(kind, int(next(filter(None, match.groups())))) for match in ADVICE.finditer(line)]
     return found
 

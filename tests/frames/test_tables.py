@@ -665,6 +665,62 @@ def test_the_kind_of_a_query_is_that_of_the_table(tmp_path, no_hashing, monkeypa
     assert call("rank-images", "ab" * 8, "in.parquet", "--hash-type", "imagehash_dhash").exit_code == 0
 
 
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "ndjson"])
+def test_a_column_of_another_name(tmp_path, no_hashing, monkeypatch, suffix, beside):
+    """The column is compared and written as it is, also beside a column with the name of the kind."""
+    monkeypatch.chdir(tmp_path)
+    digits = ["ab" * 8, "00" * 8, "ab" * 7 + "aa", None]
+    frame = pl.DataFrame({"path": ["a", "b", "c", "d"], "mine": digits})
+    if beside:
+        frame = frame.with_columns(pl.Series("imagehash_phash", ["not", "a", "hash", ""]))
+    write(frame, tmp_path / f"in.{suffix}")
+    chosen = ("--column", "mine", "--hash-type", "imagehash_phash")
+    wanted = frame.select("path", pl.col("mine").imgmatch.from_hex("imagehash_phash").alias("imagehash_phash"))
+    result = call("remove-duplicates", f"in.{suffix}", *chosen, "--radius", "1", "-o", "o.parquet")
+    assert result.exit_code == 1, result.output  # d has no hash
+    kept = pl.read_parquet("o.parquet")
+    assert kept.select(sorted(frame.columns)).equals(pl.concat([frame[:2], frame[3:]]).select(sorted(frame.columns)))
+    assert kept.columns == ["removed_records", *(name for name in frame.columns if name in kept.columns)]
+    assert set(kept.schema["removed_records"].inner.to_schema()) == set(frame.columns)
+    for query in ("ab" * 8, "0", "1" * 64):
+        result = call("rank-images", query, f"in.{suffix}", *chosen, "-o", "o.csv")
+        assert result.exit_code == 1, result.output
+        ranked = pl.read_csv("o.csv")
+        assert ranked["path"].to_list() == imgmatch_df.rank_images(wanted, query, "imagehash_phash")["path"].to_list()
+        assert sorted(ranked.columns) == sorted(["rank", "distance", *frame.columns])
+    for other in (frame, frame.rename({"mine": "imagehash_phash"}) if not beside else frame):
+        write(other[:2], tmp_path / f"known.{suffix}")
+        result = call("remove-duplicates", f"in.{suffix}", *chosen, "--reference", f"known.{suffix}", "-o", "o.parquet")
+        assert result.exit_code == 1, result.output
+        found = pl.read_parquet("o.parquet").sort("path")
+        assert found["reference_id"].to_list() == ["a", "b", None, None]
+        assert set(frame.columns) < set(found.columns)
+        assert ("imagehash_phash" in found.columns) == beside
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("in.csv", "--column", "mine"), "--column mine does not name the kind of its hashes\nHint: --hash-type"),
+        (("in.csv", "--column", "other", "--hash-type", "phash"), "no column 'other', the table has path (String), "),
+        (
+            ("in.csv", "--column", "mine", "--hash-type", "phash"),
+            "column 'mine' holds 'x' (1 characters) in row 1 (from",
+        ),
+        ((".", "--column", "mine", "--hash-type", "phash"), "--column is for tables, the sources are images\nHint: "),
+    ],
+)
+def test_columns_that_cannot_be_read(tmp_path, no_hashing, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    pl.DataFrame({"path": ["a", "b"], "mine": ["ab" * 8, "x"]}).write_csv("in.csv")
+    for command in (("remove-duplicates",), ("rank-images", "0" * 64)):
+        result = call(*command, *words)
+        assert result.exit_code == 2
+        assert message in result.stderr
+        assert "Hint: " in result.stderr
+
+
 def test_lists_of_bits_become_hashes(tmp_path, no_hashing, monkeypatch):
     monkeypatch.chdir(tmp_path)
     grid = [[[True] * 8] * 8, [[False] * 8] * 8, [[True] * 8] * 8]

@@ -144,6 +144,11 @@ def test_bits_are_in_the_order_of_imagehash():
         wanted = reference(Image.open(io.BytesIO(data)))
         assert found.select(imgmatch_df.to_hex(kind)).item() == str(wanted)
         assert found.select(imgmatch_df.to_bits(kind)).item() == "".join(map(str, wanted.hash.flatten().astype(int)))
+        # The verbs take what a program with ImageHash has stored: the text, the array and its nested list.
+        for given in ([str(wanted)], wanted.hash[np.newaxis], [wanted.hash.tolist()], [wanted.hash.flatten().tolist()]):
+            frame = pl.DataFrame({"mine": pl.Series(given)})
+            pairs = frame.imgmatch.match(found, 0, kind, column="mine")
+            assert pairs.rows() == [(0, 0, 0)]
 
 
 def test_constants():

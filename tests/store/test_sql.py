@@ -327,7 +327,7 @@ def test_every_public_macro_has_a_comment(database):
     ).fetchall()
     assert {name for name, _ in found} == {
         *("hamming", "to_bits", "from_bits", "rank_images", "near_duplicates", "duplicate_clusters"),
-        "remove_duplicates",
+        *("remove_duplicates", "hash_to_hex", "hash_from_hex"),
     }
     assert all(comment.startswith(f"{name}(") for name, comment in found)
 
@@ -376,6 +376,39 @@ def test_hamming_and_bits_equal_pythons(ask):
         assert_frame_equal(answer, pl.DataFrame([codec.to_bits(column)]))
         answer = ask(both, f"SELECT from_bits(bits, '{hash_type}') AS {hash_type} FROM hashes")
         assert_frame_equal(answer, pl.DataFrame([column]))
+        answer = ask(both, f"SELECT hash_to_hex({hash_type}) AS {hash_type} FROM hashes")
+        assert_frame_equal(answer, pl.DataFrame([codec.to_hex(column)]))
+        digits = frame.with_columns(("0x" + codec.to_hex(column).str.to_uppercase()).alias("digits"))
+        answer = ask(digits, f"SELECT hash_from_hex(digits, '{hash_type}') AS {hash_type} FROM hashes")
+        assert_frame_equal(answer, pl.DataFrame([column]))
+
+
+def test_hexadecimal_digits_of_numbers_of_other_types(database):
+    """Signed and wide numbers stand for the same 64 bits; DuckDB's own functions are not replaced."""
+    for value in (0, 1, 2**63 - 1, 2**63, 2**64 - 1):
+        signed = value - 2**64 if value >= 2**63 else value
+        types = {"UBIGINT": value, "BIGINT": signed, "HUGEINT": signed, "UHUGEINT": value, "DECIMAL(20, 0)": value}
+        for dtype, number in types.items():
+            found = database.sql(f"SELECT hash_to_hex('{number}'::{dtype})").fetchall()
+            assert found == [(f"{value:016x}",)]
+    found = database.sql("SELECT hash_to_hex(NULL), hash_from_hex(NULL, 'phash'), hash_from_hex(NULL, 'pdq')")
+    assert found.fetchall() == [(None, None, None)]
+    assert database.sql("SELECT to_hex(255), from_hex('ff')").fetchall() == [("FF", b"\xff")]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.text(st.sampled_from("0123456789abcdefABCDEFxX g_+-é\n"), max_size=20))
+def test_hash_from_hex_refuses_what_python_refuses(database, text):
+    for padded in (text, text.rjust(16, "0"), f"0x{text.rjust(16, 'f')}", text.ljust(242, "a"), text.ljust(64, "B")):
+        for hash_type, kind in KINDS.items():
+            query = f"SELECT hash_from_hex(?, '{hash_type}')"
+            try:
+                wanted = codec.from_hex(pl.Series("digits", [padded]), kind)[0]
+            except imgmatch_df.ImgMatchError:
+                with pytest.raises(duckdb.Error, match=f"expected {2 * kind.n_bytes} hexadecimal digits"):
+                    database.execute(query, [padded]).fetchall()
+            else:
+                assert database.execute(query, [padded]).fetchall() == [(wanted,)]
 
 
 def test_null_and_literal_hashes(database):
@@ -411,8 +444,12 @@ def test_from_bits_refuses_what_python_refuses(database, text):
         ("SELECT from_bits('0', NULL)", "hash_type must be one of 'bmh1', 'phash', .*got NULL. Hint: "),
         (
             "SELECT from_bits('b9b9534546d1a2e9', 'phash')",
-            r"got b9b9534546d1a2e9 .*hexadecimal is read by \('0x' \|\| hex\)",
+            r"got b9b9534546d1a2e9 .*hexadecimal is read by hash_from_hex\(digits, hash_type\)",
         ),
+        ("SELECT hash_from_hex('0', 'dhash')", "hash_type must be one of 'bmh1', 'phash', .*got 'dhash'. Hint: "),
+        ("SELECT hash_from_hex('ab', 'phash')", r"got ab \(2 characters\), expected 16 hexadecimal digits. Hint: "),
+        ("SELECT hash_to_hex('ab')", "got the text ab. Hint: from_bits.*hash_from_hex"),
+        ("SELECT hash_to_hex(1.5::DOUBLE)", "a phash is a whole number of 64 bits, got the DOUBLE 1.5"),
         *(
             case
             for verb in ("near_duplicates", "duplicate_clusters", "remove_duplicates")
