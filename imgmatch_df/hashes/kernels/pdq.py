@@ -35,6 +35,7 @@ _SIDE: Final = 64
 _N_BITS_SIDE: Final = 16
 _N_BITS: Final = _N_BITS_SIDE**2
 _BLOCK: Final = N_LINES * N_LINES
+_N_BLOCKS: Final = 16  # of 16 x 16 pixels, that go through the steps while they are in the cache
 _N_TILES: Final = _SIDE // N_LINES  # of 64 x 64 means, 16 columns each
 _SCALE: Final = float(np.float32(math.sqrt(2 / _SIDE)))
 _COSINES: Final = np.array(
@@ -91,47 +92,59 @@ def _reduce(pixels: Array, height: int, width: int, n_channels: int, edge: Array
     row_window, column_window = (width + 127) // 128, (height + 127) // 128
     row_ahead, column_ahead = row_window // 2, column_window // 2  # values that a window reaches beyond its own
     n_blocks, n_groups = (width + N_LINES - 1) // N_LINES, (height + column_ahead + N_LINES - 1) // N_LINES
-    n_padded = (row_window + row_ahead + N_LINES * n_blocks) * N_LINES
-    tile = np.zeros(n_padded, np.float32)
-    blurred = np.zeros(n_padded, np.float32)
-    done = np.zeros(n_padded, np.float32)  # rows that have been through the first two blurs
-    row_counts = np.ones(row_window + row_ahead + width, np.float32)
+    # One tile for all steps of a group of rows, each of which writes where nothing is read any more. Its vector
+    # `luma + x` is column x, and `averaged + x` is column x after one blur and after two.
+    luma, averaged = 2 * row_window, row_window + row_ahead
+    end = max(averaged + N_LINES * n_blocks, averaged + width + row_ahead, luma + N_LINES * n_blocks)
+    tile = np.zeros((luma + row_ahead + N_LINES * (n_blocks + 1)) * N_LINES, np.float32)
+    row_counts = np.ones(luma + row_ahead + width, np.float32)
     for x in range(width + row_ahead):
-        row_counts[row_window + x] = _count(x, row_window, width)
+        row_counts[luma + x] = _count(x, row_window, width)
     column_counts = np.ones(N_LINES * n_groups, np.float32)
     for y in range(height + column_ahead):
         column_counts[y] = _count(y, column_window, height)
     n_kept = N_LINES * ((column_window + N_LINES - 1) // N_LINES + 1)
     kept = np.zeros(n_blocks * n_kept * N_LINES, np.float32)  # rows that have been through the first blur along them
     column_sums = np.zeros(N_LINES * n_blocks, np.float32)
+    row_sums = np.empty(N_LINES, np.float32)
     old = np.empty(N_LINES, np.intp)
     narrow = np.empty(_SIDE * N_LINES, np.float32)
     before = column_window + N_LINES
     n_low = before + N_LINES * n_groups + N_LINES
     low = np.zeros(_N_TILES * n_low * N_LINES, np.float32)  # rows that have been through three blurs
     for y in range(0, N_LINES * n_groups, N_LINES):
-        for x in range(0, N_LINES * n_blocks, N_LINES):
-            _fill_block(pixels, height, width, n_channels, y, x, edge, tile, (row_window + x) * N_LINES)
-        sums = np.zeros(N_LINES, np.float32)
-        slide_and_average(sums, tile, row_window, row_window + width + row_ahead, row_window, row_counts, blurred)
+        tile[: luma * N_LINES] = 0
+        row_sums[:] = 0
         new = y % n_kept
         for i in range(N_LINES):
             old[i] = ((y + i + n_kept - column_window) % n_kept - new) * N_LINES
-        for block in range(n_blocks):
-            average_columns(
-                blurred,
-                (row_window + row_ahead + N_LINES * block) * N_LINES,
-                column_sums,
-                N_LINES * block,
-                kept,
-                (block * n_kept + new) * N_LINES,
-                old,
-                column_counts,
-                y,
-                done,
-                (row_window + N_LINES * block) * N_LINES,
-            )
-        _average_at_places(done, row_window, width, row_window, narrow, 0)
+        n_summed, n_done = 0, 0
+        for first in range(0, n_blocks, _N_BLOCKS):
+            stop = min(first + _N_BLOCKS, n_blocks)
+            for x in range(N_LINES * first, N_LINES * stop, N_LINES):
+                _fill_block(pixels, height, width, n_channels, y, x, edge, tile, (luma + x) * N_LINES)
+            is_last = stop == n_blocks
+            n_ready = width + row_ahead if is_last else N_LINES * stop
+            slide_and_average(row_sums, tile, luma + n_summed, luma + n_ready, row_window, row_counts)
+            n_summed = n_ready
+            if is_last:
+                tile[(averaged + width) * N_LINES : end * N_LINES] = 0
+            if first == 0:
+                tile[: averaged * N_LINES] = 0
+            for block in range(n_done, n_blocks if is_last else (n_ready - row_ahead) // N_LINES):
+                average_columns(
+                    tile,
+                    (averaged + N_LINES * block) * N_LINES,
+                    column_sums,
+                    N_LINES * block,
+                    kept,
+                    (block * n_kept + new) * N_LINES,
+                    old,
+                    column_counts,
+                    y,
+                )
+                n_done += 1
+        _average_at_places(tile, averaged, width, row_window, narrow, 0)
         for i in range(_N_TILES):
             transpose_block(narrow, _BLOCK * i, low, (i * n_low + before + y - column_ahead) * N_LINES)
     for i in range(_N_TILES):
