@@ -2,8 +2,10 @@
 
 The reference blurs the whole image twice by running sums along rows, then along columns, and reads 64 x 64 of the
 result. A running sum rounds by what came before it, so no sum may be reordered, but sums of different lines may run
-side by side: rows go through in groups of 16, columns as they lie in memory. The last two blurs are divided and kept
-only where the 64 x 64 means are read, and each row is kept only while a window needs it.
+side by side: the image goes through in groups of 16 rows, which are transposed for the sums along rows. The last two
+blurs are divided and kept only where the 64 x 64 means are read, and each row is kept only while a window needs it.
+
+Before and behind the lines are zeros: to add or take off one leaves a sum as it is, so no end needs a loop of its own.
 
 Source: ThreatExchange pdq/cpp/downscaling/downscaling.cpp and pdq/cpp/hashing/pdqhashing.cpp.
 """
@@ -15,197 +17,226 @@ import numpy as np
 
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.importing import types
+from imgmatch_df.hashes.kernels.tiles import (
+    N_LINES,
+    average_columns,
+    fill_colour,
+    fill_grey,
+    multiply_rows,
+    slide,
+    slide_and_average,
+    transpose_block,
+)
 
 Array = np.ndarray[Any, Any]
 
 _MIN_SIDE: Final = 5  # smaller images have no bits and quality 0
 _SIDE: Final = 64
 _N_BITS_SIDE: Final = 16
-_GROUP: Final = 16  # rows that are summed side by side: one or two vectors of float32
+_N_BITS: Final = _N_BITS_SIDE**2
+_BLOCK: Final = N_LINES * N_LINES
+_N_BLOCKS: Final = 16  # of 16 x 16 pixels, that go through the steps while they are in the cache
+_N_TILES: Final = _SIDE // N_LINES  # of 64 x 64 means, 16 columns each
 _SCALE: Final = float(np.float32(math.sqrt(2 / _SIDE)))
 _COSINES: Final = np.array(
-    [
-        [_SCALE * math.cos(math.pi / 2 / _SIDE * i * (2 * j + 1)) for j in range(_SIDE)]
-        for i in range(1, _N_BITS_SIDE + 1)
-    ]
+    [_SCALE * math.cos(math.pi / 2 / _SIDE * i * (2 * j + 1)) for i in range(1, _N_BITS_SIDE + 1) for j in range(_SIDE)]
 ).astype(np.float32)
 
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Without Python's check for a division by zero, which keeps loops from becoming vectors. Nothing is divided by zero.
+_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
 
 
 @_inner
-def _fill_luma(pixels: Array, top: int, tile: Array) -> None:
-    """Write the luma of up to 16 rows from `top` on, transposed: tile float32[width, 16]."""
-    for lane in range(min(_GROUP, pixels.shape[0] - top)):
-        y = top + lane
-        for x in range(pixels.shape[1]):
-            if pixels.ndim == 3:
-                red, green, blue = pixels[y, x, 0], pixels[y, x, 1], pixels[y, x, 2]
-            else:
-                red = green = blue = pixels[y, x]
-            # In doubles, rounded once, as C++ promotes them. Grey is weighed too: the reference sees it as RGB.
-            tile[x, lane] = np.float32(0.299 * red + 0.587 * green + 0.114 * blue)
+def _fill_block(
+    pixels: Array, height: int, width: int, n_channels: int, y: int, x: int, edge: Array, tile: Array, target: int
+) -> None:
+    """Write the luma of 16 x 16 pixels from (y, x) on to a tile, zeros beyond the image."""
+    start, pitch = (y * width + x) * n_channels, width * n_channels
+    if y + N_LINES > height or x + N_LINES > width:
+        edge[:] = 0
+        n_bytes = min(N_LINES, width - x) * n_channels
+        for row in range(min(N_LINES, height - y)):
+            for i in range(n_bytes):
+                edge[N_LINES * n_channels * row + i] = pixels[start + row * pitch + i]
+        pixels, start, pitch = edge, 0, N_LINES * n_channels
+    if n_channels == 1:
+        fill_grey(tile, target, pixels, start, pitch)
+    else:
+        fill_colour(tile, target, pixels, start, pitch)
 
 
 @_inner
-def _copy_luma(pixels: Array, means: Array) -> None:
-    """Write the luma of an image of 64 x 64 pixels: means float32[64, 64]."""
-    tile = np.empty((_SIDE, _GROUP), np.float32)
-    for top in range(0, _SIDE, _GROUP):
-        _fill_luma(pixels, top, tile)
-        for lane in range(_GROUP):
-            for x in range(_SIDE):
-                means[top + lane, x] = tile[x, lane]
+def _count(x: int, window: int, n: int) -> Any:
+    """Return how many of n values a window has whose last one is value x."""
+    return np.float32(max(min(x, n - 1) - max(x - window, -1), 1))
 
 
 @_inner
-def _blur_rows(tile: Array, window: int, blurred: Array) -> None:
-    """Average `window` values along the first axis, fewer at its ends: tile and blurred float32[width, 16]."""
-    width = tile.shape[0]
-    ahead = window // 2  # values that the window reaches beyond its own
-    sums = np.zeros(_GROUP, np.float32)
-    for x in range(width + ahead):
-        first = x - window
-        if x < width:
-            for lane in range(_GROUP):
-                sums[lane] += tile[x, lane]
-        if first >= 0:
-            for lane in range(_GROUP):
-                sums[lane] -= tile[first, lane]
-        if x >= ahead:
-            n_values = np.float32(min(x, width - 1) - max(first, -1))
-            for lane in range(_GROUP):
-                blurred[x - ahead, lane] = sums[lane] / n_values
-
-
-@_inner
-def _blur_at(lines: Array, window: int, places: Array, blurred: Array) -> None:
-    """Average as `_blur_rows`, at 64 ascending places only: lines float32[n, lanes], blurred float32[64, lanes]."""
-    n, n_lanes = lines.shape
+def _average_at_places(tile: Array, base: int, n: int, window: int, means: Array, target: int) -> None:
+    """Average `window` of n vectors, fewer at the ends, at 64 places: vector `base` of the tile is the first one."""
     ahead = window // 2
-    sums = np.zeros(n_lanes, np.float32)
-    j = 0
-    for x in range(n + ahead):
-        first = x - window
-        if x < n:
-            for lane in range(n_lanes):
-                sums[lane] += lines[x, lane]
-        if first >= 0:
-            for lane in range(n_lanes):
-                sums[lane] -= lines[first, lane]
-        while j < _SIDE and places[j] == x - ahead:
-            n_values = np.float32(min(x, n - 1) - max(first, -1))
-            for lane in range(n_lanes):
-                blurred[j, lane] = sums[lane] / n_values
-            j += 1
+    sums = np.zeros(N_LINES, np.float32)
+    x = 0
+    for j in range(_SIDE):
+        stop = int((j + 0.5) * n / _SIDE) + ahead + 1
+        slide(sums, tile, base + x, base + stop, window)
+        x = stop
+        count = _count(x - 1, window, n)
+        for lane in range(N_LINES):
+            means[target + N_LINES * j + lane] = sums[lane] / count
 
 
 @_inner
-def _places(n: int) -> Array:
-    """Return where 64 means are read of `n` values: int64[64]."""
-    places = np.empty(_SIDE, np.int64)
-    for i in range(_SIDE):
-        places[i] = int((i + 0.5) * n / _SIDE)
-    return places
-
-
-@_inner
-def _reduce(pixels: Array, means: Array) -> None:
-    """Blur an image twice and read it at 64 x 64 places: means float32[64, 64]."""
-    height, width = pixels.shape[0], pixels.shape[1]
+def _reduce(pixels: Array, height: int, width: int, n_channels: int, edge: Array, means: Array) -> None:
+    """Blur an image twice and read it at 64 x 64 places: means float32[4 tiles, 64, 16]."""
     row_window, column_window = (width + 127) // 128, (height + 127) // 128
-    ahead = column_window // 2
-    columns = _places(width)
-    tile = np.zeros((width, _GROUP), np.float32)
-    blurred = np.zeros((width, _GROUP), np.float32)
-    done = np.zeros((width, _GROUP), np.float32)  # rows that have been through the first two blurs
-    n_kept = column_window + 1
-    kept = np.zeros((n_kept, width), np.float32)  # rows that have been through the first blur along them
-    sums = np.zeros(width, np.float32)
-    narrow = np.empty((_SIDE, _GROUP), np.float32)
-    low = np.zeros((height, _SIDE), np.float32)  # rows that have been through three blurs
-    n_done = 0
-    for y in range(height + ahead):
-        if y < height:
-            lane = y % _GROUP
-            if lane == 0:
-                _fill_luma(pixels, y, tile)
-                _blur_rows(tile, row_window, blurred)
-            row = kept[y % n_kept]
-            for x in range(width):
-                row[x] = blurred[x, lane]
-                sums[x] += row[x]
-        first = y - column_window
-        if first >= 0:
-            row = kept[first % n_kept]
-            for x in range(width):
-                sums[x] -= row[x]
-        if y >= ahead:
-            n_values = np.float32(min(y, height - 1) - max(first, -1))
-            lane = n_done % _GROUP
-            for x in range(width):
-                done[x, lane] = sums[x] / n_values
-            n_done += 1
-            if lane == _GROUP - 1 or n_done == height:
-                _blur_at(done, row_window, columns, narrow)
-                for i in range(lane + 1):
-                    for j in range(_SIDE):
-                        low[n_done - 1 - lane + i, j] = narrow[j, i]
-    _blur_at(low, column_window, _places(height), means)
+    row_ahead, column_ahead = row_window // 2, column_window // 2  # values that a window reaches beyond its own
+    n_blocks, n_groups = (width + N_LINES - 1) // N_LINES, (height + column_ahead + N_LINES - 1) // N_LINES
+    # One tile for all steps of a group of rows, each of which writes where nothing is read any more. Its vector
+    # `luma + x` is column x, and `averaged + x` is column x after one blur and after two.
+    luma, averaged = 2 * row_window, row_window + row_ahead
+    end = max(averaged + N_LINES * n_blocks, averaged + width + row_ahead, luma + N_LINES * n_blocks)
+    tile = np.zeros((luma + row_ahead + N_LINES * (n_blocks + 1)) * N_LINES, np.float32)
+    row_counts = np.ones(luma + row_ahead + width, np.float32)
+    for x in range(width + row_ahead):
+        row_counts[luma + x] = _count(x, row_window, width)
+    column_counts = np.ones(N_LINES * n_groups, np.float32)
+    for y in range(height + column_ahead):
+        column_counts[y] = _count(y, column_window, height)
+    n_kept = N_LINES * ((column_window + N_LINES - 1) // N_LINES + 1)
+    kept = np.zeros(n_blocks * n_kept * N_LINES, np.float32)  # rows that have been through the first blur along them
+    column_sums = np.zeros(N_LINES * n_blocks, np.float32)
+    row_sums = np.empty(N_LINES, np.float32)
+    old = np.empty(N_LINES, np.intp)
+    narrow = np.empty(_SIDE * N_LINES, np.float32)
+    before = column_window + N_LINES
+    n_low = before + N_LINES * n_groups + N_LINES
+    low = np.zeros(_N_TILES * n_low * N_LINES, np.float32)  # rows that have been through three blurs
+    for y in range(0, N_LINES * n_groups, N_LINES):
+        tile[: luma * N_LINES] = 0
+        row_sums[:] = 0
+        new = y % n_kept
+        for i in range(N_LINES):
+            old[i] = ((y + i + n_kept - column_window) % n_kept - new) * N_LINES
+        n_summed, n_done = 0, 0
+        for first in range(0, n_blocks, _N_BLOCKS):
+            stop = min(first + _N_BLOCKS, n_blocks)
+            for x in range(N_LINES * first, N_LINES * stop, N_LINES):
+                _fill_block(pixels, height, width, n_channels, y, x, edge, tile, (luma + x) * N_LINES)
+            is_last = stop == n_blocks
+            n_ready = width + row_ahead if is_last else N_LINES * stop
+            slide_and_average(row_sums, tile, luma + n_summed, luma + n_ready, row_window, row_counts)
+            n_summed = n_ready
+            if is_last:
+                tile[(averaged + width) * N_LINES : end * N_LINES] = 0
+            if first == 0:
+                tile[: averaged * N_LINES] = 0
+            for block in range(n_done, n_blocks if is_last else (n_ready - row_ahead) // N_LINES):
+                average_columns(
+                    tile,
+                    (averaged + N_LINES * block) * N_LINES,
+                    column_sums,
+                    N_LINES * block,
+                    kept,
+                    (block * n_kept + new) * N_LINES,
+                    old,
+                    column_counts,
+                    y,
+                )
+                n_done += 1
+        _average_at_places(tile, averaged, width, row_window, narrow, 0)
+        for i in range(_N_TILES):
+            transpose_block(narrow, _BLOCK * i, low, (i * n_low + before + y - column_ahead) * N_LINES)
+    for i in range(_N_TILES):
+        start = i * n_low * N_LINES
+        low[start : start + before * N_LINES] = 0
+        low[start + (before + height) * N_LINES : start + n_low * N_LINES] = 0
+        _average_at_places(low, i * n_low + before, height, column_window, means, i * _SIDE * N_LINES)
+
+
+@_inner
+def _copy_luma(pixels: Array, n_channels: int, edge: Array, means: Array) -> None:
+    """Write the luma of an image of 64 x 64 pixels: means float32[4 tiles, 64, 16]."""
+    tile = np.empty(_BLOCK, np.float32)
+    for i in range(_N_TILES):
+        for y in range(0, _SIDE, N_LINES):
+            _fill_block(pixels, _SIDE, _SIDE, n_channels, y, N_LINES * i, edge, tile, 0)
+            transpose_block(tile, 0, means, (i * _SIDE + y) * N_LINES)
 
 
 @_inner
 def _write_bits(means: Array, out: Array) -> None:
     """Compare 16 x 16 low cosine coefficients with their median: out uint8[32], the last coefficient first."""
-    half = np.zeros((_N_BITS_SIDE, _SIDE), np.float32)
-    for i in range(_N_BITS_SIDE):
-        for k in range(_SIDE):
-            for j in range(_SIDE):
-                half[i, j] += _COSINES[i, k] * means[k, j]
-    values = np.zeros(_N_BITS_SIDE**2, np.float32)
-    for i in range(_N_BITS_SIDE):
-        for j in range(_N_BITS_SIDE):
-            total = np.float32(0)
-            for k in range(_SIDE):
-                total += half[i, k] * _COSINES[j, k]
-            values[_N_BITS_SIDE * i + j] = total
-    median = np.sort(values)[_N_BITS_SIDE**2 // 2 - 1]  # the lower of the two in the middle
+    half = np.empty(_BLOCK, np.float32)
+    turned = np.empty(_SIDE * N_LINES, np.float32)
+    for i in range(_N_TILES):
+        for row in range(0, _N_BITS_SIDE, 4):
+            multiply_rows(_COSINES, row * _SIDE, _SIDE, means, i * _SIDE * N_LINES, half, row * N_LINES)
+        transpose_block(half, 0, turned, _BLOCK * i)
+    values = np.empty(_N_BITS, np.float32)
+    for row in range(0, _N_BITS_SIDE, 4):
+        multiply_rows(_COSINES, row * _SIDE, _SIDE, turned, 0, half, row * N_LINES)
+    transpose_block(half, 0, values, 0)
+    median = _lower_median(values)
     out[:] = 0
-    for bit in range(_N_BITS_SIDE**2):
+    for bit in range(_N_BITS):
         out[31 - (bit >> 3)] |= np.uint8(values[bit] > median) << np.uint8(bit & 7)
+
+
+@_inner
+def _lower_median(values: Array) -> Any:
+    """Return the lower of the two values in the middle."""
+    for value in values:
+        n_less, n_equal = np.int32(0), np.int32(0)
+        for other in values:
+            n_less += np.int32(other < value)
+            n_equal += np.int32(other == value)
+        if n_less < _N_BITS // 2 <= n_less + n_equal:
+            return value
+    return values[0]  # never: there are no NaN
 
 
 @_inner
 def _quality(means: Array) -> int:
     """Return the sum of the steps between neighbouring means, in percent of 255 cut to whole numbers, 100 at most."""
-    total = 0
-    for i in range(_SIDE):
-        for j in range(_SIDE):
-            if i < _SIDE - 1:
-                total += abs(int((means[i, j] - means[i + 1, j]) * np.float32(100) / np.float32(255)))
-            if j < _SIDE - 1:
-                total += abs(int((means[i, j] - means[i, j + 1]) * np.float32(100) / np.float32(255)))
-    return min(total // 90, 100)
+    rows = np.empty(_SIDE * _SIDE, np.float32)
+    for i in range(_N_TILES):
+        for y in range(_SIDE):
+            for lane in range(N_LINES):
+                rows[_SIDE * y + N_LINES * i + lane] = means[(i * _SIDE + y) * N_LINES + lane]
+    total = np.int32(0)
+    for i in range(_SIDE * (_SIDE - 1)):
+        total += abs(np.int32((rows[i] - rows[i + _SIDE]) * np.float32(100) / np.float32(255)))
+    for y in range(_SIDE):
+        for x in range(_SIDE - 1):
+            i = _SIDE * y + x
+            total += abs(np.int32((rows[i] - rows[i + 1]) * np.float32(100) / np.float32(255)))
+    return min(int(total) // 90, 100)
 
 
-_SIGNATURES: Final = [
-    types.intp(types.Array(types.uint8, n_axes, "C", readonly=True), types.uint8[::1]) for n_axes in (3, 2)
-]
+_BYTES: Final = types.Array(types.uint8, 1, "C", readonly=True)
 
 
-@kernel(signatures=_SIGNATURES)
+@kernel(signatures=[types.intp(_BYTES, types.intp, types.intp, types.intp, types.uint8[::1])], error_model="numpy")
+def _hash_bytes(pixels: Array, height: int, width: int, n_channels: int, out: Array) -> int:
+    means = np.empty(_SIDE * _SIDE, np.float32)
+    edge = np.zeros(_BLOCK * 4, np.uint8)
+    if height == _SIDE and width == _SIDE:
+        _copy_luma(pixels, n_channels, edge, means)  # the reference does not blur it: even sums of one value round
+    else:
+        _reduce(pixels, height, width, n_channels, edge, means)
+    _write_bits(means, out)
+    return _quality(means)
+
+
 def hash_pixels(pixels: Array, out: Array) -> int:
     """Write the PDQ hash of an upright image and return its quality, 0 to 100: out uint8[32].
 
-    pixels uint8[h, w, 4] RGBX (the fourth byte is ignored) or uint8[h, w] grey.
+    pixels uint8[h, w, 4] RGBX (the fourth byte is ignored) or uint8[h, w] grey, C-contiguous.
     """
-    out[:] = 0
-    if pixels.shape[0] < _MIN_SIDE or pixels.shape[1] < _MIN_SIDE:
+    height, width = pixels.shape[:2]
+    if height < _MIN_SIDE or width < _MIN_SIDE:
+        out[:] = 0
         return 0
-    means = np.empty((_SIDE, _SIDE), np.float32)
-    if pixels.shape[0] == _SIDE and pixels.shape[1] == _SIDE:
-        _copy_luma(pixels, means)  # the reference does not blur it: even sums of one value round
-    else:
-        _reduce(pixels, means)
-    _write_bits(means, out)
-    return _quality(means)
+    quality: int = _hash_bytes(pixels.reshape(-1), height, width, 1 if pixels.ndim == 2 else 4, out)
+    return quality
