@@ -1,9 +1,9 @@
 -- Clusters of near-duplicates: near-duplicates of near-duplicates are in one cluster. Exact.
 --
---   duplicate_clusters(radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source')
+--   duplicate_clusters(radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source', flat := 'identical')
 --
 --   radius     the maximum Hamming distance between two near-duplicates, in bits, inclusive
---   hash_type, tbl, id: as for near_duplicates
+--   hash_type, tbl, id, flat: as for near_duplicates
 --
 -- Columns:
 --   cluster_id         UINTEGER: clusters are numbered from 0 by their first row
@@ -34,31 +34,34 @@ CREATE OR REPLACE MACRO imgmatch_labels(edges) AS TABLE
     SELECT passed.row, min(label) AS label FROM passed GROUP BY passed.row;
 
 -- The cluster of every row that has a hash: row, representative UINTEGER, distance USMALLINT.
-CREATE OR REPLACE MACRO imgmatch_clusters(radius, hash_type, tbl) AS TABLE
-    WITH hashed AS MATERIALIZED (FROM imgmatch_rows(hash_type, tbl, NULL)),
-    distinct_hashes AS MATERIALIZED (SELECT words, min(row) AS row FROM hashed GROUP BY words),
-    near AS MATERIALIZED (FROM imgmatch_pairs(radius, 'distinct_hashes')),
+CREATE OR REPLACE MACRO imgmatch_clusters(radius, hash_type, tbl, flat) AS TABLE
+    WITH hashed AS MATERIALIZED (FROM imgmatch_rows(hash_type, tbl, NULL, flat)),
+    distinct_hashes AS MATERIALIZED (SELECT words, twin, min(row) AS row FROM hashed GROUP BY words, twin),
+    compared AS (SELECT words, row FROM distinct_hashes WHERE twin IS NULL),
+    near AS MATERIALIZED (FROM imgmatch_pairs(radius, 'compared')),
     edges AS MATERIALIZED (
         SELECT left_row AS one, right_row AS other FROM near UNION ALL SELECT right_row, left_row FROM near
     ),
     labels AS MATERIALIZED (FROM imgmatch_labels('edges')),
     -- A hash without a neighbour has no label.
     labelled AS (
-        SELECT words, coalesce(label, distinct_hashes.row) AS representative
+        SELECT words, twin, coalesce(label, distinct_hashes.row) AS representative
         FROM distinct_hashes LEFT JOIN labels ON labels.row = distinct_hashes.row
     )
     SELECT hashed.row, representative, bit_count(xor(hashed.words, first_hashes.words))::USMALLINT AS distance
     FROM hashed
-    JOIN labelled USING (words)
+    JOIN labelled ON hashed.words = labelled.words AND hashed.twin IS NOT DISTINCT FROM labelled.twin
     JOIN distinct_hashes AS first_hashes ON first_hashes.row = representative;
 
-CREATE OR REPLACE MACRO duplicate_clusters(radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source') AS TABLE
+CREATE OR REPLACE MACRO duplicate_clusters(
+    radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source', flat := 'identical'
+) AS TABLE
     WITH imgmatch_checked AS MATERIALIZED (
         FROM imgmatch_check_verb(
             'duplicate_clusters', radius, hash_type, tbl, id, ['cluster_id', 'kept', 'distance', 'representative_id']
         )
     ),
-    imgmatch_found AS MATERIALIZED (FROM imgmatch_clusters(radius, hash_type, tbl)),
+    imgmatch_found AS MATERIALIZED (FROM imgmatch_clusters(radius, hash_type, tbl, flat)),
     imgmatch_numbered AS (
         SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row, NULL AS imgmatch_none FROM query_table(tbl)
     ),
@@ -95,4 +98,4 @@ CREATE OR REPLACE MACRO duplicate_clusters(radius, hash_type := 'bmh1', tbl := '
     ORDER BY imgmatch_row;
 
 COMMENT ON MACRO TABLE duplicate_clusters IS
-    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id): every row with its cluster of copies';
+    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, flat): every row with its cluster of copies';

@@ -90,6 +90,12 @@ CREATE OR REPLACE MACRO imgmatch_width_text() AS
     'a hash is a BLOB of 32 or 121 bytes';
 CREATE OR REPLACE MACRO imgmatch_chars_text() AS
     'hashes have 64, 256 or 968 characters';
+CREATE OR REPLACE MACRO imgmatch_flat_counts(hash_type) AS
+    CASE hash_type
+        WHEN 'bmh1' THEN [0, 961]
+        WHEN 'phash' THEN [0]
+        ELSE []
+    END;
 CREATE OR REPLACE MACRO imgmatch_near_text() AS
     '4 of phash or 24 of bmh1';
 -- hash kinds: end

@@ -1,6 +1,7 @@
 -- Near-duplicates: every pair of rows whose hashes are within a radius. Exact.
 --
---   near_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source', max_pairs := 100000000)
+--   near_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source', max_pairs := 100000000,
+--                   flat := 'identical')
 --
 --   radius     the maximum Hamming distance, in bits, inclusive: 0 to 64 for phash, 0 to 961 for bmh1
 --   hash_type  the column of hashes: 'phash' (UBIGINT, or the same 64 bits as BIGINT, HUGEINT or DECIMAL) or 'bmh1'
@@ -8,6 +9,10 @@
 --   tbl        any table, view, common table expression or file that has the column, by name
 --   id         the column whose values identify the rows, in a store its key. NULL: row numbers, from 0
 --   max_pairs  the maximum number of pairs. More are an error, before they fill the memory
+--   flat       'identical': images with little to see match identical files only. These are rows whose column quality
+--              (UTINYINT) is below 50, or where that is NULL or absent have a hash that only blank images have; and
+--              files are identical where the column sha256 (BLOB, or hexadecimal text) is equal. 'match': their hashes
+--              are compared as those of others.
 --
 -- Columns: left_id, right_id (the left row is the one that comes first), distance USMALLINT (bits). Sorted by the row
 -- numbers of left, then right; rows are numbered as the table gives them.
@@ -58,10 +63,30 @@ CREATE OR REPLACE MACRO imgmatch_n_bands
         WHEN imgmatch_check_radius(radius, imgmatch_max_radius_of_bits(bit_length(words))) <= 96 THEN radius + 1
     END;
 
--- The rows of a table that have a hash: row UINTEGER (from 0), words, key. Here and below, the table is read outside of
+CREATE OR REPLACE MACRO imgmatch_check_flat(flat) AS CASE
+    WHEN flat IN ('identical', 'match') THEN flat = 'identical'
+    ELSE error(format('flat must be ''identical'' or ''match'', got {}. Hint: ''match'' compares images with little to '
+        'see by their hashes.', coalesce(flat::VARCHAR, 'NULL')))
+END;
+
+-- The quality of a row, and its digest as text. A quality of another type is not one of this package.
+CREATE OR REPLACE MACRO imgmatch_quality(quality) AS
+    CASE WHEN typeof(quality) = 'UTINYINT' THEN try_cast(quality AS UTINYINT) END;
+
+CREATE OR REPLACE MACRO imgmatch_digest(digest) AS
+    CASE WHEN typeof(digest) = 'VARCHAR' THEN lower(digest::VARCHAR) ELSE digest::VARCHAR END;
+
+-- What rows with little to see are equal by: a digest, or the number of a row that has none. NULL for other rows.
+CREATE OR REPLACE MACRO imgmatch_twin(hash_type, words, quality, digest, row, flat) AS CASE
+    WHEN imgmatch_check_flat(flat)
+        AND coalesce(quality < 50, list_contains(imgmatch_flat_counts(hash_type), bit_count(words)))
+        THEN coalesce(digest, row::VARCHAR)
+END;
+
+-- The rows of a table that have a hash: row UINTEGER (from 0), words, key, twin VARCHAR. Here and below, the table is read outside of
 -- common table expressions whose names it may have, because they would hide it. If a column does not exist, another one
 -- is read in its place, and imgmatch_check_call raises the error.
-CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id) AS TABLE
+CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id, flat) AS TABLE
     WITH numbered AS (
         SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row, NULL AS imgmatch_none FROM query_table(tbl)
     ),
@@ -70,9 +95,12 @@ CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id) AS TABLE
             imgmatch_row AS row,
             imgmatch_words(COLUMNS(imgmatch_hash_column((*), hash_type))) AS words,
             COLUMNS(imgmatch_one(list_filter((*), lambda name: name <> 'imgmatch_none'), coalesce(id, 'imgmatch_row')))
-                AS key
+                AS key,
+            imgmatch_quality(COLUMNS(imgmatch_one((*), 'quality'))) AS quality,
+            imgmatch_digest(COLUMNS(imgmatch_one((*), 'sha256'))) AS digest
         FROM numbered
     )
+    SELECT row, words, key, imgmatch_twin(hash_type, words, quality, digest, row, flat) AS twin
     FROM hashed WHERE words IS NOT NULL;
 
 -- The bands of a plan and their flips: band, flip UBIGINT, mask (0/1 string). Two hashes within the radius differ in
@@ -125,15 +153,18 @@ CREATE OR REPLACE MACRO imgmatch_pairs(radius, hashed) AS TABLE
     WHERE l.row < r.row AND bit_count(xor(l.words, r.words)) <= coalesce(radius, 0);
 
 CREATE OR REPLACE MACRO near_duplicates(
-    radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source', max_pairs := 100000000
+    radius, hash_type := 'bmh1', tbl := 'hashes', id := 'source', max_pairs := 100000000, flat := 'identical'
 ) AS TABLE
     WITH imgmatch_checked AS MATERIALIZED (
         FROM imgmatch_check_verb('near_duplicates', radius, hash_type, tbl, id, [])
     ),
-    hashed AS MATERIALIZED (FROM imgmatch_rows(hash_type, tbl, id)),
-    distinct_hashes AS MATERIALIZED (SELECT words, min(row) AS row, count(*) AS n_rows FROM hashed GROUP BY words),
+    hashed AS MATERIALIZED (FROM imgmatch_rows(hash_type, tbl, id, flat)),
+    distinct_hashes AS MATERIALIZED (
+        SELECT words, twin, min(row) AS row, count(*) AS n_rows FROM hashed GROUP BY words, twin
+    ),
+    compared AS (SELECT words, row FROM distinct_hashes WHERE twin IS NULL),
     near AS MATERIALIZED (
-        FROM imgmatch_pairs(radius, 'distinct_hashes')
+        FROM imgmatch_pairs(radius, 'compared')
         UNION ALL
         SELECT row, row, 0::USMALLINT FROM distinct_hashes WHERE n_rows > 1
     ),
@@ -148,7 +179,9 @@ CREATE OR REPLACE MACRO near_duplicates(
         FROM counted, imgmatch_checked
     ),
     members AS MATERIALIZED (
-        SELECT hashed.row, hashed.key, distinct_hashes.row AS first_row FROM hashed JOIN distinct_hashes USING (words)
+        SELECT hashed.row, hashed.key, distinct_hashes.row AS first_row
+        FROM hashed JOIN distinct_hashes
+            ON hashed.words = distinct_hashes.words AND hashed.twin IS NOT DISTINCT FROM distinct_hashes.twin
     )
     SELECT
         CASE WHEN l.row < r.row THEN l.key ELSE r.key END AS left_id,
@@ -161,4 +194,4 @@ CREATE OR REPLACE MACRO near_duplicates(
     ORDER BY least(l.row, r.row), greatest(l.row, r.row);
 
 COMMENT ON MACRO TABLE near_duplicates IS
-    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, max_pairs): every pair within radius bits';
+    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, max_pairs, flat): every pair within radius bits';

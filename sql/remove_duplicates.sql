@@ -1,9 +1,9 @@
 -- One row of each cluster of near-duplicates, with the others of its cluster. Exact.
 --
---   remove_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes')
+--   remove_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes', flat := 'identical')
 --
 --   radius     the maximum Hamming distance between two near-duplicates, in bits, inclusive
---   hash_type, tbl: as for near_duplicates
+--   hash_type, tbl, flat: as for near_duplicates
 --
 -- Columns: removed_records STRUCT(the table's columns)[], the other rows of the cluster in order, an empty list if
 -- there are none; and those of the table, hashes last. The first row of each cluster is kept; rows come in order. Rows
@@ -14,11 +14,13 @@
 --
 -- Needs the macros of near_duplicates.sql and duplicate_clusters.sql.
 
-CREATE OR REPLACE MACRO remove_duplicates(radius, hash_type := 'bmh1', tbl := 'hashes') AS TABLE
+CREATE OR REPLACE MACRO remove_duplicates(
+    radius, hash_type := 'bmh1', tbl := 'hashes', flat := 'identical'
+) AS TABLE
     WITH imgmatch_checked AS MATERIALIZED (
         FROM imgmatch_check_verb('remove_duplicates', radius, hash_type, tbl, NULL, ['removed_records'])
     ),
-    imgmatch_found AS MATERIALIZED (FROM imgmatch_clusters(radius, hash_type, tbl)),
+    imgmatch_found AS MATERIALIZED (FROM imgmatch_clusters(radius, hash_type, tbl, flat)),
     named AS (SELECT COLUMNS(lambda name: lower(name) <> 'removed_records') FROM query_table(tbl)),
     numbered AS (
         SELECT imgmatch_record AS record, (row_number() OVER () - 1)::UINTEGER AS row FROM named AS imgmatch_record
@@ -46,4 +48,4 @@ CREATE OR REPLACE MACRO remove_duplicates(radius, hash_type := 'bmh1', tbl := 'h
     FROM arranged, imgmatch_checked WHERE zero = 0 ORDER BY imgmatch_row;
 
 COMMENT ON MACRO TABLE remove_duplicates IS
-    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes''): one row of each cluster of near-duplicates';
+    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', flat): one row of each cluster of near-duplicates';

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, MAX_WIDTH_BYTES, hash_kinds
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, MAX_WIDTH_BYTES, HashKind, hash_kinds
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -51,9 +51,18 @@ def kinds_sql() -> str:
         "imgmatch_is_hash_width(n_bytes)": f"n_bytes IN ({', '.join(map(str, widths))})",
         "imgmatch_width_text()": _text(f"a hash is a BLOB of {_either(widths)} bytes"),
         "imgmatch_chars_text()": _text(f"hashes have {_either(sorted(n_bits_of_width))} characters"),
+        "imgmatch_flat_counts(hash_type)": _case(
+            "hash_type", {_text(kind.name): str(_flat_counts(kind)) for kind in kinds if kind.flat_hashes}, "[]"
+        ),
         "imgmatch_near_text()": _text(" or ".join(f"{kind.near_radius} of {kind.name}" for kind in near)),
     }
     return "\n".join(f"CREATE OR REPLACE MACRO {call} AS\n    {body};" for call, body in macros.items()) + "\n"
+
+
+def _flat_counts(kind: HashKind) -> list[int]:
+    """Return the numbers of set bits that tell the flat hashes of a kind: none or all."""
+    counts = [(one if isinstance(one, int) else int.from_bytes(one)).bit_count() for one in kind.flat_hashes]
+    return [count for count in counts if count in (0, kind.n_bits)]
 
 
 def _case(value: str, results: Mapping[Any, object], default: object) -> str:
