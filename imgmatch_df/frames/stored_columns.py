@@ -45,14 +45,16 @@ def kinds_to_store(
         )
         names = tuple(name for name in (STORED_HASH_TYPES if source is not None else given) if name != key)
     if source is None:
-        absent = [name for name in names if name not in schema]
+        # A store that digests files may hold rows that others hashed, whose digests are not known.
+        optional = set() if hash_types is not None else {name for name in names if not hash_kind(name).is_perceptual}
+        absent = [name for name in names if name not in {*schema, *optional}]
         if absent or not names:
             raise ColumnError(
                 f"no column {(absent or DEFAULT_HASH_TYPES)[0]!r} in the frame, it has {shown_names(schema)}\n"
                 "Hint: source='column of images' hashes first."
             )
         for name in names:
-            if not hash_kind(name).holds(schema[name]):
+            if name in schema and not hash_kind(name).holds(schema[name]):
                 raise ColumnError(
                     f"column {name!r} has dtype {schema[name]}, a {name} is {hash_kind(name).dtype}\n"
                     f"Hint: {dtype_hint(schema[name], hash_kind(name))}"
@@ -109,10 +111,12 @@ def given_columns(
     rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
     for name in (STATUS, *rest):
         _check_given(name, schema.get(name, pl.Null()), is_number=name in (WIDTH, HEIGHT))
-    has_hash = pl.all_horizontal(pl.col(name).is_not_null() for name in kinds)
+    given_kinds = [name for name in kinds if name in schema]
+    has_hash = pl.all_horizontal(pl.col(name).is_not_null() for name in given_kinds)
     status = pl.col(STATUS).cast(STATUS_DTYPE, strict=False) if STATUS in schema else pl.lit(None, STATUS_DTYPE)
     return [
-        *(hash_expr(name, hash_kind(name)) for name in kinds),
+        *(hash_expr(name, hash_kind(name)) for name in given_kinds),
+        *(pl.lit(None, hash_kind(name).dtype).alias(name) for name in kinds if name not in schema),
         *map(pl.col, measures),
         pl.when(has_hash).then(pl.lit(OK, STATUS_DTYPE)).when(status != OK).then(status).alias(STATUS),
         *(

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -455,3 +456,41 @@ def test_a_name_that_the_system_refuses_is_our_error(tmp_path, form):
     ):
         with pytest.raises(imgmatch_df.StoreError, match=r"File name too long\nHint: "):
             call()
+
+
+def test_a_store_with_digests_takes_rows_without(tmp_path, folder):
+    images = imgmatch_df.scan_images(folder).collect()
+    imgmatch_df.write_hashes(images[:3], tmp_path / "h.duckdb", source="path")
+    hashed = images[3:5].imgmatch.visual_hash("path")
+    assert imgmatch_df.write_hashes(hashed, tmp_path / "h.duckdb").n_new == 2
+    stored = imgmatch_df.read_hashes(tmp_path / "h.duckdb")
+    digests = [sha256(Path(path).read_bytes()).digest() for path in images["path"][:3]]
+    assert stored["sha256"].to_list() == [*digests, None, None]
+    assert stored["quality"].to_list() == images[:5].imgmatch.visual_hash("path")["quality"].to_list()
+    assert stored["status"].to_list() == ["ok"] * 5
+    with pytest.raises(imgmatch_df.ColumnError, match="no column 'sha256'"):
+        imgmatch_df.write_hashes(hashed, tmp_path / "h.duckdb", hash_types=("bmh1", "phash", "sha256"))
+
+
+@pytest.mark.parametrize("suffix", [".duckdb", ".parquet", ""])
+def test_a_store_without_quality_or_digests_goes_on_without(tmp_path, folder, suffix):
+    images = imgmatch_df.scan_images(folder).collect()
+    target = tmp_path / f"h{suffix}"
+    plain = images[:3].imgmatch.visual_hash("path").drop("quality")
+    imgmatch_df.write_hashes(plain, target)
+    assert not {"quality", "sha256"} & set(imgmatch_df.scan_hashes(target).collect_schema())
+    assert imgmatch_df.write_hashes(images, target, source="path").n_new == images.height - 3
+    stored = imgmatch_df.read_hashes(target)
+    assert stored["phash"].to_list() == images.imgmatch.visual_hash("path")["phash"].to_list()
+    assert stored.columns == imgmatch_df.scan_hashes(target).collect_schema().names()
+
+
+def test_a_key_may_be_called_as_a_digest(tmp_path, folder):
+    images = imgmatch_df.scan_images(folder).collect()[:3]
+    named = images.select(pl.col("path"), sha256=pl.Series(["one", "two", "three"]))
+    imgmatch_df.write_hashes(named, tmp_path / "h.duckdb", source="path", key="sha256")
+    imgmatch_df.write_hashes(named, tmp_path / "h.duckdb", source="path")
+    stored = imgmatch_df.read_hashes(tmp_path / "h.duckdb")
+    assert stored["sha256"].to_list() == ["one", "two", "three"]
+    with pytest.raises(imgmatch_df.ArgumentError, match="key must not be the name of another column"):
+        imgmatch_df.write_hashes(named, tmp_path / "i.duckdb", source="path", key="sha256", hash_types="sha256")
