@@ -103,11 +103,13 @@ def _reduce(pixels: Array, height: int, width: int, n_channels: int, edge: Array
     column_counts = np.ones(N_LINES * n_groups, np.float32)
     for y in range(height + column_ahead):
         column_counts[y] = _count(y, column_window, height)
-    n_kept = N_LINES * ((column_window + N_LINES - 1) // N_LINES + 1)
-    kept = np.zeros(n_blocks * n_kept * N_LINES, np.float32)  # rows that have been through the first blur along them
+    # The last rows that have been through the first blur along them, a block after the other; each row is kept in the
+    # place of the one that leaves the window when it enters.
+    n_kept = column_window * N_LINES
+    kept = np.zeros(n_blocks * n_kept, np.float32)
+    places = np.empty(N_LINES, np.intp)
     column_sums = np.zeros(N_LINES * n_blocks, np.float32)
     row_sums = np.empty(N_LINES, np.float32)
-    old = np.empty(N_LINES, np.intp)
     narrow = np.empty(_SIDE * N_LINES, np.float32)
     before = column_window + N_LINES
     n_low = before + N_LINES * n_groups + N_LINES
@@ -115,9 +117,8 @@ def _reduce(pixels: Array, height: int, width: int, n_channels: int, edge: Array
     for y in range(0, N_LINES * n_groups, N_LINES):
         tile[: luma * N_LINES] = 0
         row_sums[:] = 0
-        new = y % n_kept
         for i in range(N_LINES):
-            old[i] = ((y + i + n_kept - column_window) % n_kept - new) * N_LINES
+            places[i] = (y + i) % column_window * N_LINES
         n_summed, n_done = 0, 0
         for first in range(0, n_blocks, _N_BLOCKS):
             stop = min(first + _N_BLOCKS, n_blocks)
@@ -132,16 +133,9 @@ def _reduce(pixels: Array, height: int, width: int, n_channels: int, edge: Array
             if first == 0:
                 tile[: averaged * N_LINES] = 0
             for block in range(n_done, n_blocks if is_last else (n_ready - row_ahead) // N_LINES):
+                start = (averaged + N_LINES * block) * N_LINES
                 average_columns(
-                    tile,
-                    (averaged + N_LINES * block) * N_LINES,
-                    column_sums,
-                    N_LINES * block,
-                    kept,
-                    (block * n_kept + new) * N_LINES,
-                    old,
-                    column_counts,
-                    y,
+                    tile, start, column_sums, N_LINES * block, kept, block * n_kept, places, column_counts, y
                 )
                 n_done += 1
         _average_at_places(tile, averaged, width, row_window, narrow, 0)
