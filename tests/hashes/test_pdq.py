@@ -11,7 +11,9 @@ from pdq_reference import pdq
 from PIL import Image
 
 import imgmatch_df
+from imgmatch_df._kernels.importing import numba
 from imgmatch_df.hashes.kernels.pdq import hash_pixels
+from imgmatch_df.hashes.kernels.tiles import fill_colour
 from imgmatch_df.hashes.kinds import PDQ, empty_row
 from imgmatch_df.hashes.pdq import hash_image
 from imgmatch_df.hashes.squares import HashInput
@@ -20,6 +22,8 @@ SIZES = [
     *((1, 1), (4, 300), (5, 5), (300, 5), (6, 64), (63, 63), (64, 64), (65, 127), (128, 129), (129, 257)),
     *((200, 300), (700, 6), (130, 1000)),
 ]
+# Blocks of 16 x 16 pixels and of 256 columns, and windows of 1, 2, 9 and 33, each a little smaller and larger.
+EDGES = [(16, 15), (17, 256), (128, 257), (256, 272), (33, 1030), (1040, 31), (5, 4100), (4110, 16), (300, 1153)]
 
 
 def drawn(what, height, width):
@@ -51,6 +55,31 @@ def test_the_kernel_is_the_reference(what, size):
     assert hashed(rgbx(rgb)) == pdq(rgb)
     if what == "grey":
         assert hashed(rgb[:, :, 0]) == pdq(rgb)
+
+
+@pytest.mark.parametrize("size", EDGES, ids=str)
+def test_the_kernel_is_the_reference_at_edges(size):
+    rgb = drawn("noise", *size)
+    assert hashed(rgbx(rgb)) == pdq(rgb)
+    grey = np.ascontiguousarray(rgb[:, :, 1])
+    assert hashed(grey) == pdq(np.dstack([grey] * 3))
+
+
+@numba.njit
+def fill_colours(pixels, tile):
+    for block in range(len(tile) // 256):
+        fill_colour(tile, 256 * block, pixels, 1024 * block, 64)
+
+
+def test_the_luma_of_every_colour():
+    """The kernel multiplies whole numbers by two parts of 1/1000; the reference adds doubles and rounds once."""
+    green, blue = np.indices((256, 256), np.uint8)
+    for red in range(256):
+        colours = np.dstack([np.full_like(green, red), green, blue, blue])
+        tile = np.empty(256 * 256, np.float32)
+        fill_colours(colours.reshape(-1), tile)
+        luma = (0.299 * red + 0.587 * green + 0.114 * blue).astype(np.float32)
+        assert (tile.reshape(-1, 16, 16).swapaxes(1, 2).reshape(256, 256) == luma).all()
 
 
 def test_the_kernel_is_pdqhash():

@@ -47,13 +47,19 @@ _inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_mod
 
 
 @_inner
+def _clear(array: Array, first: int, stop: int) -> None:
+    for i in range(first, stop):
+        array[i] = 0
+
+
+@_inner
 def _fill_block(
     pixels: Array, height: int, width: int, n_channels: int, y: int, x: int, edge: Array, tile: Array, target: int
 ) -> None:
     """Write the luma of 16 x 16 pixels from (y, x) on to a tile, zeros beyond the image."""
     start, pitch = (y * width + x) * n_channels, width * n_channels
     if y + N_LINES > height or x + N_LINES > width:
-        edge[:] = 0
+        _clear(edge, 0, len(edge))
         n_bytes = min(N_LINES, width - x) * n_channels
         for row in range(min(N_LINES, height - y)):
             for i in range(n_bytes):
@@ -72,7 +78,7 @@ def _count(x: int, window: int, n: int) -> Any:
 
 
 @_inner
-def _average_at_places(tile: Array, base: int, n: int, window: int, means: Array, target: int) -> None:
+def _average_at_places(tile: Array, base: int, n: int, window: int, means: Array) -> None:
     """Average `window` of n vectors, fewer at the ends, at 64 places: vector `base` of the tile is the first one."""
     ahead = window // 2
     sums = np.zeros(N_LINES, np.float32)
@@ -83,7 +89,7 @@ def _average_at_places(tile: Array, base: int, n: int, window: int, means: Array
         x = stop
         count = _count(x - 1, window, n)
         for lane in range(N_LINES):
-            means[target + N_LINES * j + lane] = sums[lane] / count
+            means[N_LINES * j + lane] = sums[lane] / count
 
 
 @_inner
@@ -97,27 +103,28 @@ def _reduce(pixels: Array, height: int, width: int, n_channels: int, edge: Array
     luma, averaged = 2 * row_window, row_window + row_ahead
     end = max(averaged + N_LINES * n_blocks, averaged + width + row_ahead, luma + N_LINES * n_blocks)
     tile = np.zeros((luma + row_ahead + N_LINES * (n_blocks + 1)) * N_LINES, np.float32)
-    row_counts = np.ones(luma + row_ahead + width, np.float32)
+    row_counts = np.empty(luma + row_ahead + width, np.float32)
     for x in range(width + row_ahead):
         row_counts[luma + x] = _count(x, row_window, width)
-    column_counts = np.ones(N_LINES * n_groups, np.float32)
-    for y in range(height + column_ahead):
+    column_counts = np.empty(N_LINES * n_groups, np.float32)
+    for y in range(N_LINES * n_groups):
         column_counts[y] = _count(y, column_window, height)
-    n_kept = N_LINES * ((column_window + N_LINES - 1) // N_LINES + 1)
-    kept = np.zeros(n_blocks * n_kept * N_LINES, np.float32)  # rows that have been through the first blur along them
+    # The last rows that have been through the first blur along them, a block after the other; each row is kept in the
+    # place of the one that leaves the window when it enters.
+    n_kept = column_window * N_LINES
+    kept = np.zeros(n_blocks * n_kept, np.float32)
+    places = np.empty(N_LINES, np.intp)
     column_sums = np.zeros(N_LINES * n_blocks, np.float32)
     row_sums = np.empty(N_LINES, np.float32)
-    old = np.empty(N_LINES, np.intp)
     narrow = np.empty(_SIDE * N_LINES, np.float32)
     before = column_window + N_LINES
     n_low = before + N_LINES * n_groups + N_LINES
     low = np.zeros(_N_TILES * n_low * N_LINES, np.float32)  # rows that have been through three blurs
     for y in range(0, N_LINES * n_groups, N_LINES):
-        tile[: luma * N_LINES] = 0
-        row_sums[:] = 0
-        new = y % n_kept
+        _clear(tile, 0, luma * N_LINES)
+        _clear(row_sums, 0, len(row_sums))
         for i in range(N_LINES):
-            old[i] = ((y + i + n_kept - column_window) % n_kept - new) * N_LINES
+            places[i] = (y + i) % column_window * N_LINES
         n_summed, n_done = 0, 0
         for first in range(0, n_blocks, _N_BLOCKS):
             stop = min(first + _N_BLOCKS, n_blocks)
@@ -128,40 +135,34 @@ def _reduce(pixels: Array, height: int, width: int, n_channels: int, edge: Array
             slide_and_average(row_sums, tile, luma + n_summed, luma + n_ready, row_window, row_counts)
             n_summed = n_ready
             if is_last:
-                tile[(averaged + width) * N_LINES : end * N_LINES] = 0
+                _clear(tile, (averaged + width) * N_LINES, end * N_LINES)
             if first == 0:
-                tile[: averaged * N_LINES] = 0
+                _clear(tile, 0, averaged * N_LINES)
             for block in range(n_done, n_blocks if is_last else (n_ready - row_ahead) // N_LINES):
+                start = (averaged + N_LINES * block) * N_LINES
                 average_columns(
-                    tile,
-                    (averaged + N_LINES * block) * N_LINES,
-                    column_sums,
-                    N_LINES * block,
-                    kept,
-                    (block * n_kept + new) * N_LINES,
-                    old,
-                    column_counts,
-                    y,
+                    tile, start, column_sums, N_LINES * block, kept, block * n_kept, places, column_counts, y
                 )
                 n_done += 1
-        _average_at_places(tile, averaged, width, row_window, narrow, 0)
+        _average_at_places(tile, averaged, width, row_window, narrow)
         for i in range(_N_TILES):
             transpose_block(narrow, _BLOCK * i, low, (i * n_low + before + y - column_ahead) * N_LINES)
     for i in range(_N_TILES):
         start = i * n_low * N_LINES
-        low[start : start + before * N_LINES] = 0
-        low[start + (before + height) * N_LINES : start + n_low * N_LINES] = 0
-        _average_at_places(low, i * n_low + before, height, column_window, means, i * _SIDE * N_LINES)
+        _clear(low, start, start + before * N_LINES)
+        _clear(low, start + (before + height) * N_LINES, start + n_low * N_LINES)
+        tile_of_means = means[i * _SIDE * N_LINES : (i + 1) * _SIDE * N_LINES]
+        _average_at_places(low, i * n_low + before, height, column_window, tile_of_means)
 
 
 @_inner
-def _copy_luma(pixels: Array, n_channels: int, edge: Array, means: Array) -> None:
+def _copy_luma(pixels: Array, height: int, width: int, n_channels: int, edge: Array, means: Array) -> None:
     """Write the luma of an image of 64 x 64 pixels: means float32[4 tiles, 64, 16]."""
-    tile = np.empty(_BLOCK, np.float32)
     for i in range(_N_TILES):
         for y in range(0, _SIDE, N_LINES):
-            _fill_block(pixels, _SIDE, _SIDE, n_channels, y, N_LINES * i, edge, tile, 0)
-            transpose_block(tile, 0, means, (i * _SIDE + y) * N_LINES)
+            target = (i * _SIDE + y) * N_LINES
+            _fill_block(pixels, height, width, n_channels, np.intp(y), N_LINES * i, edge, means, target)
+            transpose_block(means, target, means, target)
 
 
 @_inner
@@ -178,7 +179,7 @@ def _write_bits(means: Array, out: Array) -> None:
         multiply_rows(_COSINES, row * _SIDE, _SIDE, turned, 0, half, row * N_LINES)
     transpose_block(half, 0, values, 0)
     median = _lower_median(values)
-    out[:] = 0
+    _clear(out, 0, len(out))
     for bit in range(_N_BITS):
         out[31 - (bit >> 3)] |= np.uint8(values[bit] > median) << np.uint8(bit & 7)
 
@@ -222,7 +223,8 @@ def _hash_bytes(pixels: Array, height: int, width: int, n_channels: int, out: Ar
     means = np.empty(_SIDE * _SIDE, np.float32)
     edge = np.zeros(_BLOCK * 4, np.uint8)
     if height == _SIDE and width == _SIDE:
-        _copy_luma(pixels, n_channels, edge, means)  # the reference does not blur it: even sums of one value round
+        # The reference does not blur it: even sums of one value round.
+        _copy_luma(pixels, height, width, n_channels, edge, means)
     else:
         _reduce(pixels, height, width, n_channels, edge, means)
     _write_bits(means, out)

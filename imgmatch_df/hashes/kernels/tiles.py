@@ -205,21 +205,22 @@ def average_columns(
     sums: Any,
     at: Any,  # noqa: ARG001
     kept: Any,
-    new: Any,  # noqa: ARG001
-    old: Any,  # intp[16]
+    begin: Any,  # noqa: ARG001  where the rows of these columns are kept
+    places: Any,  # intp[16]: where each row is, after that
     counts: Any,
     y: Any,  # noqa: ARG001
 ) -> Any:
-    """Go on with the running sums of 16 columns by 16 rows; replace them by the means."""
+    """Go on with the sums of 16 columns by 16 rows; replace the columns by means, and old rows by new ones."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointers = _Pointers(context, builder, signature, args)
-        _, source, _, at, _, new, _, _, y = args
+        _, source, _, at, _, begin, _, _, y = args
         columns = [pointers.load(0, _offset(builder, source, N_LINES * i)) for i in range(N_LINES)]
         total, means = pointers.load(2, at), []
         for i, row in enumerate(_transpose(builder, columns)):
-            pointers.store(row, 4, _offset(builder, new, N_LINES * i))
-            old = pointers.load(4, builder.add(new, pointers.scalar(6, _i64(i))))
+            place = builder.add(begin, pointers.scalar(6, _i64(i)))
+            old = pointers.load(4, place)
+            pointers.store(row, 4, place)
             total = builder.fsub(builder.fadd(total, row), old)
             means.append(builder.fdiv(total, _splat(builder, pointers.scalar(7, _offset(builder, y, i)))))
         pointers.store(total, 2, at)
@@ -227,7 +228,7 @@ def average_columns(
             pointers.store(column, 0, _offset(builder, source, N_LINES * i))
         return context.get_dummy_value()
 
-    return types.void(tile, types.intp, sums, types.intp, kept, types.intp, old, counts, types.intp), codegen
+    return types.void(tile, types.intp, sums, types.intp, kept, types.intp, places, counts, types.intp), codegen
 
 
 @intrinsic
