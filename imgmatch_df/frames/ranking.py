@@ -101,13 +101,13 @@ def rank_images(
     def rank(rows: pl.DataFrame) -> pl.DataFrame:
         import numpy as np
 
-        from imgmatch_df.matching import join
+        from imgmatch_df.matching import ranking
 
         column = forms.read_column(rows[hash_name], kind)
         present = column.drop_nulls() if column.null_count() else column
         hashes = codec.hash_words(present) if kind.is_number else codec.hash_views(present, kind)
         (one,) = codec.hash_words(pl.Series([wanted], dtype=kind.dtype))
-        nearest, distance = join.top_k(one, hashes, k)
+        nearest, distance = ranking.top_k(one, hashes, k)
         order, n_failed = pl.Series(nearest), 0
         if len(present) < len(column):
             valid = column.is_not_null()
