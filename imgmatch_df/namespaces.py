@@ -259,11 +259,20 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         column: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.near_duplicates`."""
         return pairs.near_duplicates(
-            self._frame, radius, hash_type, id=id, column=column, source=source, max_pairs=max_pairs, **options
+            self._frame,
+            radius,
+            hash_type,
+            id=id,
+            column=column,
+            source=source,
+            max_pairs=max_pairs,
+            turns=turns,
+            **options,
         )
 
     @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
@@ -279,6 +288,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         column: str | None = None,
         source: str | None = None,
         max_pairs: int = pairs.MAX_PAIRS,
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.match`."""
@@ -293,6 +303,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             column=column,
             source=source,
             max_pairs=max_pairs,
+            turns=turns,
             **options,
         )
 
@@ -313,6 +324,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         diameter: bool = False,
         prefix: str = "",
         suffix: str = "",
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.cluster`."""
@@ -331,6 +343,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             diameter=diameter,
             prefix=prefix,
             suffix=suffix,
+            turns=turns,
             **options,
         )
 
@@ -348,6 +361,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         source: str | None = None,
         prefix: str = "",
         suffix: str = "",
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.remove_duplicates`."""
@@ -363,6 +377,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             source=source,
             prefix=prefix,
             suffix=suffix,
+            turns=turns,
             **options,
         )
 
@@ -376,11 +391,21 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         source: str | None = None,
         prefix: str = "",
         suffix: str = "",
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
         return ranking.rank_images(
-            self._frame, query, hash_type, k=k, column=column, source=source, prefix=prefix, suffix=suffix, **options
+            self._frame,
+            query,
+            hash_type,
+            k=k,
+            column=column,
+            source=source,
+            prefix=prefix,
+            suffix=suffix,
+            turns=turns,
+            **options,
         )
 
 

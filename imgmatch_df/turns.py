@@ -46,11 +46,14 @@ class TurnedBits(NamedTuple):
 
     Parameters
     ----------
+    n_bits
+        Bits that carry information.
     orders
         The bit that each bit is read from, (8, 64 * n_words) int64.
     inverted
         The bits that are inverted, (8, n_words) uint64.
     """
 
+    n_bits: int
     orders: "NDArray[np.int64]"
     inverted: "NDArray[np.uint64]"

@@ -8,7 +8,7 @@ import polars as pl
 from imgmatch_df.columns import PATH, ROW_DTYPE, SOURCE
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.checks import Frame, JoinSide, VerbCall, check_hash_columns, needed_columns
-from imgmatch_df.hashes.kinds import HashKind
+from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
 from imgmatch_df.store.manifest import Manifest
@@ -161,9 +161,14 @@ class Nearest(NamedTuple):
 
 
 def find_nearest(
-    rows: pl.DataFrame, hash_name: str, reference: Reference, radius: int, kind: HashKind, *, progress: bool
+    rows: pl.DataFrame,
+    hash_name: str,
+    reference: Reference,
+    comparison: Comparison,
+    *,
+    progress: bool,
 ) -> Nearest:
-    """Return which rows are within `radius` bits of a reference row.
+    """Return which rows are within the radius of a reference row.
 
     A row that is in the reference itself is compared only with those reference rows that are not in `rows`: copies
     among `rows` are found by comparing `rows` with each other.
@@ -176,17 +181,16 @@ def find_nearest(
         The column of hashes.
     reference
         The reference side. It is read now.
-    radius
-        Maximum Hamming distance, in bits. Inclusive.
-    kind
-        The kind of hash to compare.
+    comparison
+        What is compared, within which radius, and in which turns of `rows`.
     progress
         Whether to show a progress bar on a terminal.
     """
     import numpy as np
 
-    from imgmatch_df.matching import join
+    from imgmatch_df.matching import join, turned
 
+    kind, radius, bits = comparison
     reference_rows = reference.frame.collect()
     query, other = JoinSide(rows[hash_name], kind), JoinSide.of(reference_rows, kind, reference.hash, reference.id)
     nearest = np.full(len(query.words), -1, np.int64)
@@ -202,13 +206,14 @@ def find_nearest(
     with steps("matching", shown=progress) as step:
         for queries, references in parts:
             whole = len(queries) == len(every[0]), len(references) == len(every[1])
-            found, distance[queries] = join.nearest(
+            sides = (
                 query.words if whole[0] else query.words[queries],
                 other.words if whole[1] else other.words[references],
-                radius,
-                kind.n_bits,
-                progress=step,
             )
+            if bits is None:
+                found, distance[queries] = join.nearest(*sides, radius, kind.n_bits, progress=step)
+            else:
+                found, distance[queries] = turned.nearest(*sides, radius, bits, progress=step)
             nearest[queries[found >= 0]] = references[found[found >= 0]]
     matched = np.flatnonzero(nearest >= 0)
     return Nearest(query.rows[matched], other.ids(nearest[matched].astype(np.uint32)), distance[matched])

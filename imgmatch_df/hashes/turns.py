@@ -116,4 +116,4 @@ def turned_bits(kind: "HashKind") -> TurnedBits:
     for number, turn in enumerate(ALL):
         moved, inverted = grid.sources(turn, kind.n_chars)
         orders[number, bits], flips[number, bits] = bits[moved], inverted
-    return TurnedBits(orders, np.packbits(flips, axis=1, bitorder="little").view(np.uint64))
+    return TurnedBits(kind.n_bits, orders, np.packbits(flips, axis=1, bitorder="little").view(np.uint64))

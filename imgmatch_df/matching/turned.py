@@ -71,7 +71,6 @@ def turn_words(hashes: U64, bits: TurnedBits, turn: int, *, n_threads: int | Non
 def self_join(
     hashes: U64,
     radius: int,
-    n_bits: int,
     bits: TurnedBits,
     *,
     max_pairs: int | None = None,
@@ -87,7 +86,7 @@ def self_join(
     max_found = None if max_pairs is None else 16 * max_pairs + 6 * n
     versions = _versions(hashes, bits, _AMONG, n_threads)
     found = join.self_join(
-        versions, radius, n_bits, max_pairs=max_pairs, max_found=max_found, n_threads=n_threads, progress=progress
+        versions, radius, bits.n_bits, max_pairs=max_pairs, max_found=max_found, n_threads=n_threads, progress=progress
     )
     turn, left, right = _turns_between(found, n, n, _AMONG, _AMONG)
     later = left > right
@@ -99,7 +98,6 @@ def cross_join(
     queries: U64,
     references: U64,
     radius: int,
-    n_bits: int,
     bits: TurnedBits,
     *,
     max_pairs: int | None = None,
@@ -116,7 +114,7 @@ def cross_join(
         _versions(queries, bits, lefts, n_threads),
         _versions(references, bits, rights, n_threads),
         radius,
-        n_bits,
+        bits.n_bits,
         max_pairs=max_pairs,
         max_found=None if max_pairs is None else len(_EVERY) * max_pairs,
         n_threads=n_threads,
@@ -129,7 +127,6 @@ def cross_join(
 def connect(
     hashes: U64,
     radius: int,
-    n_bits: int,
     bits: TurnedBits,
     *,
     n_threads: int | None = None,
@@ -138,7 +135,7 @@ def connect(
     """Return the first row of each row's component in the graph of the pairs of `self_join`: (n,) uint32. Exact."""
     n = len(hashes)
     versions = _versions(hashes, bits, _AMONG, n_threads)
-    labels = join.connect(versions, radius, n_bits, n_threads=n_threads, progress=progress)
+    labels = join.connect(versions, radius, bits.n_bits, n_threads=n_threads, progress=progress)
     rows = np.arange(len(versions), dtype=np.uint32)
     same = rows % np.uint32(max(n, 1))
     return connected(len(versions), np.concatenate([rows, rows]), np.concatenate([labels, same]))[:n]
@@ -148,7 +145,6 @@ def nearest(
     queries: U64,
     references: U64,
     radius: int,
-    n_bits: int,
     bits: TurnedBits,
     *,
     n_threads: int | None = None,
@@ -156,7 +152,7 @@ def nearest(
 ) -> tuple[I64, U16]:
     """Return the nearest reference row of each query row in any turn, and its distance, as `join.nearest`. Exact."""
     versions = _versions(queries, bits, _EVERY, n_threads)
-    found = join.nearest(versions, references, radius, n_bits, n_threads=n_threads, progress=progress)
+    found = join.nearest(versions, references, radius, bits.n_bits, n_threads=n_threads, progress=progress)
     rows, distance = (values.reshape(len(_EVERY), len(queries)) for values in found)
     order = np.where(rows < 0, np.iinfo(np.int64).max, distance.astype(np.int64) << 32 | rows)
     best = order.argmin(axis=0)[None]
@@ -183,13 +179,13 @@ def top_k(
     return rows, distance, turn[rows]
 
 
-def star(hashes: U64, radius: int, n_bits: int, bits: TurnedBits, order: U32) -> U32:
+def star(hashes: U64, radius: int, bits: TurnedBits, order: U32) -> U32:
     """Return the center of each row's star, as `clusters.star`, within `radius` bits in some turn. Exact.
 
     Memory is linear in the pairs of `self_join`.
     """
     n = len(hashes)
-    pairs = self_join(hashes, radius, n_bits, bits)
+    pairs = self_join(hashes, radius, bits)
     rows, others = np.concatenate([pairs.left, pairs.right]), np.concatenate([pairs.right, pairs.left])
     by_row = np.argsort(rows, kind="stable")
     rows, others = rows[by_row], others[by_row]
