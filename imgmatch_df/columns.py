@@ -37,6 +37,7 @@ KEPT: Final = "kept"
 DIAMETER: Final = "diameter"
 REMOVED_RECORDS: Final = "removed_records"
 RANK: Final = "rank"
+TURN: Final = "turn"
 CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
 
 OK: Final = "ok"
@@ -53,6 +54,18 @@ STATUSES: Final = (
     "too_many_pixels",
 )
 STATUS_DTYPE: Final = pl.Enum(STATUSES)
+# What was done to an image, in the words of Pillow; quarter turns are clockwise.
+TURNS: Final = (
+    "none",
+    "rotated_90",
+    "rotated_180",
+    "rotated_270",
+    "mirrored",
+    "flipped",
+    "transposed",
+    "transversed",
+)
+TURN_DTYPE: Final = pl.Enum(TURNS)
 MODIFIED_DTYPE: Final = pl.Datetime("us", "UTC")
 DISTANCE_DTYPE: Final = pl.UInt16()
 ROW_DTYPE: Final = pl.UInt32()
@@ -77,4 +90,4 @@ ALL: Final = frozenset(
         RIGHT_ID,
         QUERY_ID,
     )
-).union(CLUSTER_COLUMNS, (REMOVED_RECORDS, RANK))
+).union(CLUSTER_COLUMNS, (REMOVED_RECORDS, RANK, TURN))

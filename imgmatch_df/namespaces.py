@@ -270,6 +270,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         source: str | None = None,
         flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.near_duplicates`."""
@@ -282,6 +283,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             source=source,
             flat=flat,
             max_pairs=max_pairs,
+            turns=turns,
             **options,
         )
 
@@ -299,6 +301,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         source: str | None = None,
         flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.match`."""
@@ -314,6 +317,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             source=source,
             flat=flat,
             max_pairs=max_pairs,
+            turns=turns,
             **options,
         )
 
@@ -335,6 +339,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         diameter: bool = False,
         prefix: str = "",
         suffix: str = "",
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.cluster`."""
@@ -354,6 +359,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             diameter=diameter,
             prefix=prefix,
             suffix=suffix,
+            turns=turns,
             **options,
         )
 
@@ -372,6 +378,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         flat: Flat = "identical",
         prefix: str = "",
         suffix: str = "",
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.remove_duplicates`."""
@@ -388,6 +395,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             flat=flat,
             prefix=prefix,
             suffix=suffix,
+            turns=turns,
             **options,
         )
 
@@ -402,6 +410,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
         flat: Flat = "identical",
         prefix: str = "",
         suffix: str = "",
+        turns: bool = False,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
@@ -415,6 +424,7 @@ class _FrameVerbs(_Namespace, Generic[FrameT]):
             flat=flat,
             prefix=prefix,
             suffix=suffix,
+            turns=turns,
             **options,
         )
 

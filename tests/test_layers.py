@@ -21,6 +21,7 @@ ROWS = [
         "sources",
         "threads",
         "progress",
+        "turns",
         "_kernels",
     ],
     ["images", "fetching", "hashes", "matching"],

@@ -39,6 +39,7 @@ from imgmatch_df.cli.arguments import (
     Store,
     StoreOut,
     Suffix,
+    Turns,
     VerbArguments,
     Version,
     source_options,
@@ -71,6 +72,7 @@ from imgmatch_df.columns import (
     REFERENCE_ID,
     REMOVED_RECORDS,
     REPRESENTATIVE_ID,
+    TURN,
 )
 from imgmatch_df.documented import export as exporting
 from imgmatch_df.documented import responses
@@ -140,8 +142,7 @@ def visual_hash(
         options = source_options(given)
         table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
         inputs.say_blocked(table, options)
-        if form is outputs.DOCUMENTED:
-            inputs.check_documented(table)
+        inputs.check_documented(table, form)
         if out is not None and stores:
             dropped: writing.Prune = "all" if prune_all else prune
             inputs.name_columns(table, (), prefix, suffix, None)
@@ -192,6 +193,7 @@ def remove_duplicates(
     flat: FlatOption = None,
     reference: ReferenceSource = None,
     reference_id: ReferenceId = None,
+    turns: Turns = False,
     against: Against = None,
     list_removed: ListRemoved = False,
     move_removed: MoveRemoved = None,
@@ -228,8 +230,7 @@ def remove_duplicates(
             )
         table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type, column=column)
         inputs.say_blocked(table, options)
-        if form is outputs.DOCUMENTED:
-            inputs.check_documented(table)
+        inputs.check_documented(table, form, turns=turns)
         kind = table.kind(hash_type)
         outputs.check_kinds((kind.name,), form)
         call = VerbArguments(
@@ -238,6 +239,7 @@ def remove_duplicates(
             linkage=linkage,
             keep=keep,  # type: ignore[typeddict-item]
             flat=inputs.flat_rule(flat, table, form),
+            turns=turns,
         )
         nests = reference is None and form is not None and form.nests
         added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, DISTANCE, REPRESENTATIVE_ID]
@@ -332,6 +334,7 @@ def rank_images(
     flat: FlatOption = None,
     hash_type: HashTypeOption = None,
     column: HashColumn = None,
+    turns: Turns = False,
     source: SourceOption = None,
     prefix: Prefix = "",
     suffix: Suffix = "",
@@ -357,22 +360,22 @@ def rank_images(
         else:
             table = inputs.open_ranking(query, source, given["base_dir"], hash_type, column)
         inputs.say_blocked(table, options)
-        if form is outputs.DOCUMENTED:
-            inputs.check_documented(table)
+        inputs.check_documented(table, form, turns=turns)
         kind = table.kind(hash_type or query_kind(query, table.stored))
         outputs.check_kinds((kind.name,), form)
         query_row = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = query_row[kind.name].item()
         kinds, rule = inputs.compared_kinds(table, kind), inputs.flat_rule(flat, table, form)
-        table, naming = inputs.name_compared(table, kinds, [DISTANCE, RANK], prefix, suffix, form)
+        added = [DISTANCE, RANK, *([TURN] if turns else [])]
+        table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
         hashed = inputs.fitting(inputs.hash_table(table, kinds, options), table, form)
-        ranking.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k, flat=rule)
+        ranking.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k, flat=rule, turns=turns)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             tally = Tally.of(rows, kind, table.label)
             if not form:
                 rows = rows.with_columns(source_text(rows.schema, table.label)).with_row_index(ROW)
-            ranked = interruptible(lambda: ranking.rank_images(rows, wanted, kind.name, k=k, flat=rule))
+            ranked = interruptible(lambda: ranking.rank_images(rows, wanted, kind.name, k=k, flat=rule, turns=turns))
             if form is outputs.DOCUMENTED:
                 # The documented response has every failed record, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())

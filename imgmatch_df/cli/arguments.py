@@ -142,6 +142,9 @@ ReferenceId = Annotated[
     ),
 ]
 Against = Annotated[str | None, typer.Option("--against", hidden=True)]  # the old name of --reference
+Turns = Annotated[
+    bool, typer.Option("--turns", help="Compare also mirrored and turned copies: flips and quarter turns.")
+]
 ListRemoved = Annotated[
     bool, typer.Option("--list-removed", help="Print the paths of the removed files, one per line, and nothing else.")
 ]
@@ -268,6 +271,7 @@ class VerbArguments(TypedDict):
     radius: int
     hash_type: str
     linkage: str
+    turns: bool
     keep: Keep
     flat: Flat
 

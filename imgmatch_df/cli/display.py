@@ -19,6 +19,7 @@ from imgmatch_df.columns import (
     SIZE,
     SOURCE,
     STATUS,
+    TURN,
     WIDTH,
 )
 from imgmatch_df.frames.writing import WriteSummary
@@ -116,11 +117,13 @@ def show_ranking(ranked: pl.DataFrame) -> None:
         Column(DISTANCE, justify="right", no_wrap=True),
         Column(SOURCE, overflow="fold"),
         Column("size", justify="right", no_wrap=True),
+        *([Column(TURN)] if TURN in ranked.columns else []),
     )
     found = ranked.filter(pl.col(RANK).is_not_null())
     for values in found.head(_ROWS_SHOWN).iter_rows(named=True):
         size = _size(values.get(WIDTH), values.get(HEIGHT))
-        grid.add_row(f"{values[RANK]:,}", _bits(values[DISTANCE]), _name(values[SOURCE], values[ROW]), size)
+        turn = [values[TURN]] if TURN in values else []
+        grid.add_row(f"{values[RANK]:,}", _bits(values[DISTANCE]), _name(values[SOURCE], values[ROW]), size, *turn)
     n_hidden = found.height - _ROWS_SHOWN
     _print(grid, f"{n_hidden:,} more rows; -o ranked.csv keeps them all" if n_hidden > 0 else None)
 

@@ -12,7 +12,7 @@ import polars as pl
 from imgmatch_df.cli import tables
 from imgmatch_df.cli.exit_codes import say
 from imgmatch_df.cli.formats import Format, byte_columns, byte_parts, fit_columns, float_leaves
-from imgmatch_df.cli.outputs import interruptible, suffixes_text
+from imgmatch_df.cli.outputs import DOCUMENTED, interruptible, suffixes_text
 from imgmatch_df.cli.renaming import Naming, own_name
 from imgmatch_df.cli.tables import SourceTable
 from imgmatch_df.columns import (
@@ -184,14 +184,20 @@ def needs_hashing(table: SourceTable, kinds: tuple[str, ...]) -> bool:
     return not (table.stored and wanted <= set(table.stored))
 
 
-def check_documented(table: SourceTable) -> None:
-    """Refuse a table whose images the documented JSON cannot identify, before hours of hashing.
+def check_documented(table: SourceTable, form: Format | None = DOCUMENTED, *, turns: bool = False) -> None:
+    """Refuse what the documented JSON cannot hold, before hours of hashing; other formats hold all.
 
     Raises
     ------
+    ArgumentError
+        If turns are compared.
     ColumnError
         If the table has no column of sources, or one that is neither text nor bytes.
     """
+    if form is not DOCUMENTED:
+        return
+    if turns:
+        raise ArgumentError("the documented .json has no turns\nHint: -o writes a .parquet, or leave --turns out.")
     schema = table.frame.collect_schema()
     source = values.RECORD if values.RECORD in schema else table.source
     if source is None or schema[source] not in (pl.String, pl.Binary):

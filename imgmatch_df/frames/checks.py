@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import polars as pl
 
-from imgmatch_df.columns import QUALITY, ROW_DTYPE
+from imgmatch_df.columns import QUALITY, ROW_DTYPE, TURN, TURN_DTYPE, TURNS
 from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
 from imgmatch_df.frames.flat import Guard, check_flat, nothing_flat
@@ -292,6 +292,11 @@ def shown_names(schema: Mapping[str, Any]) -> str:
 def needed_columns(hash_name: str, id_column: str | None, others: Iterable[str] = ()) -> list[str]:
     """Return the columns that a comparison reads."""
     return list(dict.fromkeys([hash_name, *([] if id_column is None else [id_column]), *others]))
+
+
+def turn_series(numbers: "NDArray[np.uint8]", name: str = TURN) -> pl.Series:
+    """Return numbers of turns as the column of turns."""
+    return pl.Series(name, TURNS, dtype=TURN_DTYPE).gather(numbers)
 
 
 def apply(

@@ -5,7 +5,7 @@ once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks,
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Unpack, get_args
 
 import polars as pl
 
@@ -36,6 +36,7 @@ from imgmatch_df.frames.checks import (
     needed_columns,
     shown_names,
 )
+from imgmatch_df.frames.comparison import Clusters, Comparison
 from imgmatch_df.frames.flat import Flat, guard_columns
 from imgmatch_df.frames.large_clusters import warn_of_large
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
@@ -70,6 +71,7 @@ def cluster(
     diameter: bool = False,
     prefix: str = "",
     suffix: str = "",
+    turns: bool = False,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return every row with the cluster of near-duplicates that it belongs to.
@@ -112,6 +114,9 @@ def cluster(
         Whether to add the largest distance between two rows of each cluster.
     prefix, suffix
         Text before and after the names of the new columns, those of `source` included.
+    turns
+        Whether to compare rows in all eight turns, mirrored, flipped and by quarter turns, see `near_duplicates`. All
+        distances are then those of the nearest turn.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
@@ -165,7 +170,7 @@ def cluster(
     call: VerbCall[FrameT] = VerbCall.check(
         frame, kind, source, options, column=column, id=id, adds=new, affixes=affixes, flat=flat
     )
-    grouping = _Grouping(call, radius, linkage, keep, diameter=diameter)
+    grouping = _Grouping(call, radius, linkage, keep, diameter=diameter, turns=turns)
     other = grouping.reference(reference, reference_id, reference_column, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
@@ -224,13 +229,14 @@ def remove_duplicates(
     flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
+    turns: bool = False,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return one row of each cluster of near-duplicates, with the others of its cluster.
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, flat, **options
+    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, flat, turns, **options
         As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
     prefix, suffix
         As `cluster`.
@@ -274,6 +280,7 @@ def remove_duplicates(
         column=column,
         reference_column=reference_column,
         flat=flat,
+        turns=turns,
     )
 
 
@@ -291,6 +298,7 @@ def nest_duplicates(
     column: str | None = None,
     reference_column: str | None = None,
     flat: str = "identical",
+    turns: bool = False,
     with_bytes: bool = False,
 ) -> FrameT:
     """Return what `remove_duplicates` does, on demand `with_bytes`: the documented JSON has images in its records."""
@@ -298,7 +306,7 @@ def nest_duplicates(
     call: VerbCall[FrameT] = VerbCall.check(
         frame, kind, source, options or {}, column=column, adds=[REMOVED_RECORDS], affixes=affixes, flat=flat
     )
-    grouping = _Grouping(call, radius, linkage, keep, diameter=False)
+    grouping = _Grouping(call, radius, linkage, keep, diameter=False, turns=turns)
     other = grouping.reference(reference, None, reference_column, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
@@ -337,7 +345,9 @@ def nest_duplicates(
 class _Grouping:
     """How rows are put into clusters: the arguments of `cluster`, checked."""
 
-    def __init__(self, call: VerbCall[FrameT], radius: int, linkage: str, keep: Keep, *, diameter: bool) -> None:
+    def __init__(
+        self, call: VerbCall[FrameT], radius: int, linkage: str, keep: Keep, *, diameter: bool, turns: bool
+    ) -> None:
         what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
         check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
@@ -345,6 +355,7 @@ class _Grouping:
         self.kind, self.hash, self.progress, self.guard = call.kind, call.hash, call.progress, call.guard
         self.width, self.height = call.column(WIDTH), call.column(HEIGHT)
         self.radius, self.linkage, self.keep, self.diameter = radius, linkage, keep, diameter
+        self.comparison = Comparison.of(call.kind, radius, turns=turns)
         # A column of the user's may be called size and hold "XL".
         self.has_bytes = SIZE in call.schema and call.schema[SIZE].is_numeric()
         if keep == "largest" and call.source is None:
@@ -372,7 +383,7 @@ class _Grouping:
             return None
         return Reference.of(reference, call, id_column, hash_column)
 
-    def find(self, rows: pl.DataFrame, reference: Reference | None) -> "_Clusters":
+    def find(self, rows: pl.DataFrame, reference: Reference | None) -> Clusters:
         """Return the clusters of `rows`, which have the columns that `needs` names."""
         import numpy as np
 
@@ -380,16 +391,14 @@ class _Grouping:
             rows = rows.with_columns(forms.read_column(rows[self.hash], self.kind))
         if reference is None:
             return self._cluster(rows)
-        nearest = find_nearest(
-            rows, self.hash, reference, self.radius, self.kind, guard=self.guard, progress=self.progress
-        )
+        nearest = find_nearest(rows, self.hash, reference, self.comparison, guard=self.guard, progress=self.progress)
         is_new = np.ones(rows.height, np.bool_)
         is_new[nearest.rows] = False
         new = np.flatnonzero(is_new)
         among = self._cluster(rows.filter(pl.Series(is_new)))
         places = np.zeros(rows.height, np.uint32)
         places[nearest.rows] = np.arange(1, len(nearest.rows) + 1)
-        whole = _Clusters(
+        whole = Clusters(
             np.zeros(rows.height, np.uint32),
             np.zeros(rows.height, np.uint32),
             np.zeros(rows.height, np.uint16),
@@ -403,17 +412,19 @@ class _Grouping:
         whole.distance[nearest.rows] = nearest.distance
         return whole
 
-    def _cluster(self, rows: pl.DataFrame) -> "_Clusters":
+    def _cluster(self, rows: pl.DataFrame) -> Clusters:
         """Return the clusters of rows among themselves."""
         import numpy as np
 
-        from imgmatch_df.matching import clusters, join
+        from imgmatch_df.matching import clusters
 
         side = JoinSide(rows, self.kind, self.hash, guard=self.guard)
         order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side.rows))
         with steps("clustering", shown=self.progress) as step:
-            labels = join.connect(side.words, self.radius, self.kind.n_bits, progress=step)
-        labels = LINKAGES[self.linkage].find_representatives(side.words, self.radius, labels, order)
+            labels = self.comparison.connect(side.words, step)
+        labels = LINKAGES[self.linkage].find_representatives(
+            side.words, self.radius, labels, order, self.comparison.bits
+        )
         # From positions among the rows that have a hash to rows; a row without one is its own cluster.
         representative = np.arange(side.n_rows, dtype=np.uint32)
         representative[side.rows] = side.rows[labels]
@@ -424,15 +435,15 @@ class _Grouping:
             representative[flat.rows] = flat.representatives(best_first)
         _, cluster = np.unique(clusters.first_rows(representative), return_inverse=True)
         distance = np.zeros(side.n_rows, np.uint16)
-        distance[side.rows] = to_representative = clusters.representative_distances(side.words, labels)
+        distance[side.rows] = to_representative = self.comparison.distances(side.words, labels)
         warn_of_large(labels, to_representative, self.radius, self.kind, self.linkage)
         diameter = np.zeros(side.n_rows, np.uint16)
         if self.diameter:
-            diameter[side.rows] = clusters.diameters(side.words, labels, join.first_equal(side.words))
+            diameter[side.rows] = self.comparison.diameters(side.words, labels)
         has_hash = np.zeros(side.n_rows, np.bool_)
         has_hash[side.rows] = has_hash[flat.rows] = True
         every = np.ones(side.n_rows, np.bool_)
-        return _Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash, every)
+        return Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash, every)
 
     def _check_sizes(self, schema: Mapping[str, Any]) -> None:
         for name in (self.width, self.height):
@@ -450,25 +461,3 @@ class _Grouping:
         if self.has_bytes:
             columns.append(rows[SIZE].cast(pl.Float64))
         return [column.to_numpy()[numbers] for column in columns]
-
-
-class _Clusters(NamedTuple):
-    """Clusters as arrays, one value a row: uint32 numbers and rows, uint16 bits, and whether there is a hash at all.
-
-    A row that matches a reference row is not new: `reference` names that row, `distance` is the distance to it, and the
-    other values have no meaning.
-    """
-
-    cluster: "NDArray[np.uint32]"
-    representative: "NDArray[np.uint32]"
-    distance: "NDArray[np.uint16]"
-    diameter: "NDArray[np.uint16]"
-    has_hash: "NDArray[np.bool_]"
-    is_new: "NDArray[np.bool_]"
-    reference: pl.Series | None = None
-
-    @property
-    def kept(self) -> pl.Series:
-        """Whether the row is the representative of its cluster."""
-        rows = pl.Series(self.representative)
-        return (rows == pl.int_range(len(rows), dtype=ROW_DTYPE, eager=True)) & pl.Series(self.is_new)

@@ -4,7 +4,7 @@ Any two flat areas, soft gradients or split areas have nearly equal hashes, of w
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 import polars as pl
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.int64]
 
 Flat = Literal["identical", "match"]
+PairsT = TypeVar("PairsT", bound="tuple[Any, ...]")
 
 MIN_QUALITY: Final = 50  # of images that are compared by their hashes
 _DIGEST: Final = "digest"
@@ -68,6 +69,14 @@ class Guard(NamedTuple):
             digests = frame[self.digest].gather(rows)
             digests = digests.bin.encode("hex") if digests.dtype == pl.Binary else digests.str.to_lowercase()
         return FlatRows(rows.cast(pl.Int64).to_numpy(), digests)
+
+
+class RowPairs(NamedTuple):
+    """Pairs of rows, by their numbers, and their distances in bits."""
+
+    left: "Rows"
+    right: "Rows"
+    distance: "NDArray[np.uint16]"
 
 
 class FlatRows(NamedTuple):
@@ -159,11 +168,19 @@ def guard_columns(guard: Guard | None) -> list[str]:
     return [] if guard is None else guard.columns
 
 
-def with_identical(left: Any, right: Any, distance: Any, identical: "tuple[Rows, Rows]") -> tuple[Any, Any, Any]:
-    """Return pairs with those of `identical`, whose distance is 0, sorted by the rows of left, then right."""
+def with_identical(pairs: PairsT, identical: "tuple[Rows, Rows]") -> PairsT:
+    """Return pairs of rows with those of `identical`, sorted by left, then right.
+
+    Parameters
+    ----------
+    pairs
+        A named tuple of arrays: left and right rows, and what is 0 for identical images, such as their distance.
+    identical
+        The left and right rows of further pairs.
+    """
     import numpy as np
 
-    left, right = np.concatenate([left, identical[0]]), np.concatenate([right, identical[1]])
-    distance = np.concatenate([distance, np.zeros(len(identical[0]), distance.dtype)])
-    order = np.lexsort([right, left])
-    return left[order], right[order], distance[order]
+    nothing = (np.zeros(len(identical[0]), column.dtype) for column in pairs[2:])
+    columns = [np.concatenate(both) for both in zip(pairs, (*identical, *nothing), strict=True)]
+    order = np.lexsort([columns[1], columns[0]])
+    return type(pairs)(*(column[order] for column in columns))

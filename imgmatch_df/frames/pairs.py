@@ -4,7 +4,7 @@ Each takes a frame that has a hash column, or hashes its ``source=`` column firs
 once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks, the number of threads and the engine.
 """
 
-from typing import Final, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 import polars as pl
 
@@ -16,15 +16,31 @@ from imgmatch_df.columns import (
     REFERENCE_ID,
     RIGHT_ID,
     ROW_DTYPE,
+    TURN,
+    TURN_DTYPE,
 )
 from imgmatch_df.frames import deprecated
-from imgmatch_df.frames.checks import Frame, FrameT, JoinSide, VerbCall, apply, check_radius, needed_columns
+from imgmatch_df.frames.checks import (
+    Frame,
+    FrameT,
+    JoinSide,
+    VerbCall,
+    apply,
+    check_radius,
+    needed_columns,
+    turn_series,
+)
 from imgmatch_df.frames.flat import Flat, guard_columns, with_identical
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import BMH1
+from imgmatch_df.hashes.turns import check_turns, turned_bits
 from imgmatch_df.options import SourceOptions, check_positive
 from imgmatch_df.progress import steps
 from imgmatch_df.store.base import Target
+
+if TYPE_CHECKING:
+    from imgmatch_df.matching.kernels.hamming import Pairs
+    from imgmatch_df.matching.turned import TurnedPairs
 
 # 2 GB of pairs as a frame without ids; a call that finds more raises an error.
 MAX_PAIRS: Final = 100_000_000
@@ -96,6 +112,7 @@ def near_duplicates(
     source: str | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
+    turns: bool = False,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return every pair of rows whose hashes are within `radius` bits of each other. Exact.
@@ -125,6 +142,9 @@ def near_duplicates(
         are identical where the column ``sha256`` is equal. ``"match"`` compares them as others.
     max_pairs
         Maximum number of pairs to make.
+    turns
+        Whether to compare the left row in all eight turns: mirrored, flipped and by quarter turns. From the bits of the
+        hashes, for kinds whose bits allow it: bmh1, pdq, imagehash_ahash, imagehash_phash and imagehash_phash16.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
@@ -132,7 +152,11 @@ def near_duplicates(
     -------
     DataFrame or LazyFrame
         ``left_id, right_id, distance: UInt16``, one row per pair, sorted by the row numbers of left, then right; the
-        left row comes first in the frame. Rows without a hash are in no pair.
+        left row comes first in the frame. Rows without a hash are in no pair. With `turns` also ``turn: Enum``: what
+        is done to the left image so that it looks like the right one, ``"none"``, ``"rotated_90"`` (clockwise),
+        ``"rotated_180"``, ``"rotated_270"``, ``"mirrored"`` (left to right), ``"flipped"`` (top to bottom),
+        ``"transposed"`` or ``"transversed"`` (at a diagonal). `distance` is that of the nearest turn, the first of
+        several in this order.
 
     Raises
     ------
@@ -161,31 +185,30 @@ def near_duplicates(
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
+    bits = turned_bits(kind) if check_turns(turns, kind) else None
     call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
     hash_name, progress, guard = call.hash, call.progress, call.guard
     columns = needed_columns(hash_name, id, guard_columns(guard))
     hashed = call.hashed()
 
     def find(part: pl.DataFrame) -> pl.DataFrame:
-        from imgmatch_df.matching import join
+        from imgmatch_df.matching import join, turned
 
         side = JoinSide(part, kind, hash_name, id, guard)
+        pairs: Pairs | TurnedPairs
         with steps("joining", shown=progress) as step:
-            pairs = join.self_join(side.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
-        left, right, distance = side.rows_of(pairs.left), side.rows_of(pairs.right), pairs.distance
+            if bits is None:
+                pairs = join.self_join(side.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
+            else:
+                pairs = turned.self_join(side.words, radius, bits, max_pairs=max_pairs, progress=step)
+        pairs = pairs._replace(left=side.rows_of(pairs.left), right=side.rows_of(pairs.right))
         if side.flat.rows.size:
             side.flat.warn_of_unknown()
-            left, right, distance = with_identical(left, right, distance, side.flat.pairs(max_pairs))
-        return pl.DataFrame(
-            {
-                LEFT_ID: side.ids(left),
-                RIGHT_ID: side.ids(right),
-                DISTANCE: pl.Series(distance, dtype=DISTANCE_DTYPE),
-            }
-        )
+            pairs = with_identical(pairs, side.flat.pairs(max_pairs))
+        return pl.DataFrame({LEFT_ID: side.ids(pairs.left), RIGHT_ID: side.ids(pairs.right), **_measures(pairs)})
 
     id_dtype = ROW_DTYPE if id is None else call.schema[id]
-    return apply(hashed, columns, find, {LEFT_ID: id_dtype, RIGHT_ID: id_dtype, DISTANCE: DISTANCE_DTYPE})
+    return apply(hashed, columns, find, {LEFT_ID: id_dtype, RIGHT_ID: id_dtype, **_measure_dtypes(turns=turns)})
 
 
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
@@ -202,6 +225,7 @@ def match(
     source: str | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
+    turns: bool = False,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return every pair of a row of `frame` and a row of `reference` whose hashes are within `radius` bits. Exact.
@@ -233,13 +257,16 @@ def match(
         As `near_duplicates`.
     max_pairs
         Maximum number of pairs to make.
+    turns
+        Whether to compare the query row in all eight turns, see `near_duplicates`.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
     Returns
     -------
     DataFrame or LazyFrame
-        ``query_id, reference_id, distance: UInt16``, sorted by the row numbers of query, then reference.
+        ``query_id, reference_id, distance: UInt16``, sorted by the row numbers of query, then reference. With `turns`
+        also ``turn``, what is done to the query image, see `near_duplicates`.
 
     Raises
     ------
@@ -263,34 +290,33 @@ def match(
     """
     kind, radius = check_radius(radius, hash_type)
     max_pairs = check_positive("max_pairs", max_pairs)
+    bits = turned_bits(kind) if check_turns(turns, kind) else None
     call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
     other = Reference.of(reference, call, reference_id, reference_column)
     hash_name, progress, guard = call.hash, call.progress, call.guard
     columns = needed_columns(hash_name, id, other.own + guard_columns(guard))
 
     def find(part: pl.DataFrame, references_part: pl.DataFrame) -> pl.DataFrame:
-        from imgmatch_df.matching import join
+        from imgmatch_df.matching import join, turned
 
         queries = JoinSide(part, kind, hash_name, id, guard)
         references = JoinSide(references_part, kind, other.hash, other.id, other.guard)
         own = other.find_own(part, references_part)
+        sides = queries.words, references.words
+        pairs: Pairs | TurnedPairs
         with steps("matching", shown=progress) as step:
-            pairs = join.cross_join(
-                queries.words, references.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step
-            )
-        query_rows, rows, distance = queries.rows_of(pairs.left), references.rows_of(pairs.right), pairs.distance
+            if bits is None:
+                pairs = join.cross_join(*sides, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
+            else:
+                pairs = turned.cross_join(*sides, radius, bits, max_pairs=max_pairs, progress=step)
+        pairs = pairs._replace(left=queries.rows_of(pairs.left), right=references.rows_of(pairs.right))
         if queries.flat.rows.size:
             queries.flat.warn_of_unknown()
-            identical = queries.flat.pairs_with(references.flat, max_pairs)
-            query_rows, rows, distance = with_identical(query_rows, rows, distance, identical)
+            pairs = with_identical(pairs, queries.flat.pairs_with(references.flat, max_pairs))
         found = pl.DataFrame(
-            {
-                QUERY_ID: queries.ids(query_rows),
-                REFERENCE_ID: references.ids(rows),
-                DISTANCE: pl.Series(distance, dtype=DISTANCE_DTYPE),
-            }
+            {QUERY_ID: queries.ids(pairs.left), REFERENCE_ID: references.ids(pairs.right), **_measures(pairs)}
         )
-        return found if own is None else found.filter(pl.Series(own[query_rows] != rows))
+        return found if own is None else found.filter(pl.Series(own[pairs.left] != pairs.right))
 
     hashed = call.hashed()
     if isinstance(hashed, pl.DataFrame):
@@ -301,8 +327,22 @@ def match(
     schema = {
         QUERY_ID: ROW_DTYPE if id is None else call.schema[id],
         REFERENCE_ID: other.id_dtype,
-        DISTANCE: DISTANCE_DTYPE,
+        **_measure_dtypes(turns=turns),
     }
     return pl.concat(sides, how="horizontal").map_batches(
         lambda row: find(*(row[name][0].struct.unnest() for name in ("l", "r"))), schema=schema
     )
+
+
+def _measures(pairs: "Pairs | TurnedPairs") -> dict[str, pl.Series]:
+    """Return the columns beside the names of the rows."""
+    from imgmatch_df.matching.turned import TurnedPairs
+
+    measures = {DISTANCE: pl.Series(pairs.distance, dtype=DISTANCE_DTYPE)}
+    if isinstance(pairs, TurnedPairs):
+        measures[TURN] = turn_series(pairs.turn)
+    return measures
+
+
+def _measure_dtypes(*, turns: bool) -> dict[str, pl.DataType]:
+    return {DISTANCE: DISTANCE_DTYPE, **({TURN: TURN_DTYPE} if turns else {})}

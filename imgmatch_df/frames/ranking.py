@@ -12,13 +12,14 @@ from typing import Unpack
 import polars as pl
 
 from imgmatch_df.batch.run import hash_batch
-from imgmatch_df.columns import DETAIL, DISTANCE, DISTANCE_DTYPE, OK, RANK, ROW_DTYPE, STATUS
+from imgmatch_df.columns import DETAIL, DISTANCE, DISTANCE_DTYPE, OK, RANK, ROW_DTYPE, STATUS, TURN, TURN_DTYPE
 from imgmatch_df.errors import ArgumentError, Failure, row_error
-from imgmatch_df.frames.checks import FrameT, VerbCall, apply
+from imgmatch_df.frames.checks import FrameT, VerbCall, apply, turn_series
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.layout import Affixes
 from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
+from imgmatch_df.hashes.turns import check_turns, turned_bits
 from imgmatch_df.options import SourceOptions, check_positive, make_options, shown
 from imgmatch_df.sources import path_as_text
 
@@ -34,6 +35,7 @@ def rank_images(
     flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
+    turns: bool = False,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return the rows nearest to one image or one hash, nearest first.
@@ -61,6 +63,8 @@ def rank_images(
         others.
     prefix, suffix
         Text before and after the names of the new columns, those of `source` included.
+    turns
+        Whether to compare the query in all eight turns, see `near_duplicates`.
     **options
         See `Options`; for `source`, and for a `query` that is an image.
 
@@ -68,9 +72,10 @@ def rank_images(
     -------
     DataFrame or LazyFrame
         The rows, nearest first, ties in row order. New columns come first: ``rank: UInt32`` from 1 and
-        ``distance: UInt16`` in bits; then, with `source`, the columns that `visual_hash` adds, and the columns of the
-        frame; hashes come last. Rows without a hash, and those with little to see, are the last rows, with null for
-        both.
+        ``distance: UInt16`` in bits, with `turns` also ``turn: Enum``, what is done to the query image so that it looks
+        like that of the row (see `near_duplicates`); then, with `source`, the columns that `visual_hash` adds, and the
+        columns of the frame; hashes come last. Rows without a hash, and those with little to see, are the last rows,
+        with null for all of these.
 
     Raises
     ------
@@ -94,21 +99,22 @@ def rank_images(
     )
     if k is not None:
         k = check_positive("k", k)
-    new, affixes = [RANK, DISTANCE], Affixes.make(prefix, suffix)
+    bits = turned_bits(kind) if check_turns(turns, kind) else None
+    new, affixes = [RANK, DISTANCE, *([TURN] if turns else [])], Affixes.make(prefix, suffix)
     call: VerbCall[FrameT] = VerbCall.check(
         frame, kind, source, options, column=column, adds=new, affixes=affixes, flat=flat, for_query=True
     )
     wanted = _query_hash(query, kind, options)
     hashed = call.hashed()
     schema = hashed.collect_schema()
-    guard, columns, hash_name = call.guard, call.order(new, schema), call.hash
-    rank_name, distance_name = (call.names[name] for name in new)
-    result_schema = {**schema, rank_name: ROW_DTYPE, distance_name: DISTANCE_DTYPE}
+    guard, columns, hash_name, names = call.guard, call.order(new, schema), call.hash, [call.names[n] for n in new]
+    dtypes: list[pl.DataType] = [ROW_DTYPE, DISTANCE_DTYPE, TURN_DTYPE]
+    result_schema = {**schema, **dict(zip(names, dtypes, strict=False))}
 
     def rank(rows: pl.DataFrame) -> pl.DataFrame:
         import numpy as np
 
-        from imgmatch_df.matching import join
+        from imgmatch_df.matching import ranking, turned
 
         column = forms.read_column(rows[hash_name], kind)
         if guard is not None:
@@ -117,17 +123,19 @@ def rank_images(
         present = column.drop_nulls() if column.null_count() else column
         hashes = codec.hash_words(present) if kind.is_number else codec.hash_views(present, kind)
         (one,) = codec.hash_words(pl.Series([wanted], dtype=kind.dtype))
-        nearest, distance = join.top_k(one, hashes, k)
+        if bits is None:
+            nearest, distance = ranking.top_k(one, hashes, k)
+        else:
+            nearest, distance, turn = turned.top_k(one, hashes, bits, k)
         order, n_failed = pl.Series(nearest), 0
         if len(present) < len(column):
             valid = column.is_not_null()
             failed = (~valid).arg_true()[: None if k is None else max(0, k - len(nearest))]
             order, n_failed = pl.concat([valid.arg_true().gather(nearest), failed]), len(failed)
         ranks = np.arange(1, len(nearest) + 1)
-        found = (
-            pl.Series(rank_name, ranks, dtype=ROW_DTYPE),
-            pl.Series(distance_name, distance, dtype=DISTANCE_DTYPE),
-        )
+        found = [pl.Series(names[0], ranks, dtype=ROW_DTYPE), pl.Series(names[1], distance, dtype=DISTANCE_DTYPE)]
+        if bits is not None:
+            found.append(turn_series(turn, names[2]))
         ranked = rows[order].hstack([column.extend_constant(None, n_failed) for column in found])
         return ranked[columns]
 

@@ -8,8 +8,8 @@ import polars as pl
 from imgmatch_df.columns import PATH, ROW_DTYPE, SOURCE
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.checks import Frame, JoinSide, VerbCall, check_hash_columns, needed_columns
-from imgmatch_df.frames.flat import Guard, guard_columns, with_identical
-from imgmatch_df.hashes.kinds import HashKind
+from imgmatch_df.frames.comparison import Comparison
+from imgmatch_df.frames.flat import Guard, RowPairs, guard_columns, with_identical
 from imgmatch_df.options import check_name
 from imgmatch_df.progress import steps
 from imgmatch_df.store.manifest import Manifest
@@ -169,13 +169,12 @@ def find_nearest(
     rows: pl.DataFrame,
     hash_name: str,
     reference: Reference,
-    radius: int,
-    kind: HashKind,
+    comparison: Comparison,
     *,
     guard: Guard | None,
     progress: bool,
 ) -> Nearest:
-    """Return which rows are within `radius` bits of a reference row.
+    """Return which rows are within the radius of a reference row.
 
     A row that is in the reference itself is compared only with those reference rows that are not in `rows`: copies
     among `rows` are found by comparing `rows` with each other.
@@ -188,10 +187,8 @@ def find_nearest(
         The column of hashes.
     reference
         The reference side. It is read now.
-    radius
-        Maximum Hamming distance, in bits. Inclusive.
-    kind
-        The kind of hash to compare.
+    comparison
+        What is compared, within which radius, and in which turns of `rows`.
     guard
         Columns that show which of `rows` are of flat images.
     progress
@@ -199,8 +196,9 @@ def find_nearest(
     """
     import numpy as np
 
-    from imgmatch_df.matching import join
+    from imgmatch_df.matching import join, turned
 
+    kind, radius, bits = comparison
     reference_rows = reference.frame.collect()
     query = JoinSide(rows, kind, hash_name, guard=guard)
     other = JoinSide(reference_rows, kind, reference.hash, reference.id, reference.guard)
@@ -217,16 +215,17 @@ def find_nearest(
     with steps("matching", shown=progress) as step:
         for queries, references in parts:
             whole = len(queries) == len(every[0]), len(references) == len(every[1])
-            found, distance[queries] = join.nearest(
+            sides = (
                 query.words if whole[0] else query.words[queries],
                 other.words if whole[1] else other.words[references],
-                radius,
-                kind.n_bits,
-                progress=step,
             )
+            if bits is None:
+                found, distance[queries] = join.nearest(*sides, radius, kind.n_bits, progress=step)
+            else:
+                found, distance[queries] = turned.nearest(*sides, radius, bits, progress=step)
             nearest[queries[found >= 0]] = references[found[found >= 0]]
     matched = np.flatnonzero(nearest >= 0)
-    found_rows, reference_numbers, distance = query.rows[matched], other.rows[nearest[matched]], distance[matched]
+    pairs = RowPairs(query.rows[matched], other.rows[nearest[matched]], distance[matched])
     if query.flat.rows.size:
         has_own = np.zeros(query.n_rows, np.bool_) if own is None else own >= 0
         is_other = np.ones(other.n_rows, np.bool_)
@@ -236,9 +235,9 @@ def find_nearest(
             query.flat.among(~has_own).first_of(other.flat),
             query.flat.among(has_own).first_of(other.flat.among(is_other)),
         ]
-        for pairs in identical:
-            found_rows, reference_numbers, distance = with_identical(found_rows, reference_numbers, distance, pairs)
-    return Nearest(found_rows, other.ids(reference_numbers), distance)
+        for found_pairs in identical:
+            pairs = with_identical(pairs, found_pairs)
+    return Nearest(pairs.left, other.ids(pairs.right), pairs.distance)
 
 
 def key_column(schema: pl.Schema, source: str | None, name: str) -> str | None:

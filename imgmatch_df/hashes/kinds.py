@@ -22,6 +22,7 @@ import polars as pl
 from imgmatch_df import columns
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, QUALITY, STATUS, STATUS_DTYPE, WIDTH
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.hashes.turns import TurnGrid
 from imgmatch_df.options import shown
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class HashKind:
         hexadecimal digits in the place of 0 and 1, and a column of this name may hold something else.
     flat_hashes
         Hashes that images have only where there is too little to see, for rows of unknown quality.
+    turn_grid
+        How the bits lie, where they give the hash of the turned image; None where they do not.
     """
 
     name: str
@@ -86,6 +89,7 @@ class HashKind:
     documented: bool = False
     is_perceptual: bool = True
     flat_hashes: tuple[int | bytes, ...] = ()
+    turn_grid: TurnGrid | None = None
 
     def __hash__(self) -> int:
         return hash(self.name)  # looked up for every image
@@ -251,6 +255,12 @@ def _rules(kind: HashKind) -> Iterable[tuple[bool, str, str]]:
         f"kernel must be 'module:function', got {shown(kind.kernel)}",
         "name a function of a module that other processes can import.",
     )
+    grid = kind.turn_grid
+    yield (
+        grid is None or (isinstance(grid, TurnGrid) and grid.fits(kind.n_bits)),
+        f"turn_grid must be a TurnGrid of at most {kind.n_bits} bits, got {shown(grid)}",
+        "TurnGrid(side, bit_order, lowest_frequency) has the values that are allowed.",
+    )
     yield (
         not kind.kernel.startswith("__main__:"),
         "the kernel is in __main__, which no other process can import",
@@ -386,8 +396,11 @@ BMH1: Final = register_hash_kind(
         title="Block mean hash",
         documented=True,
         flat_hashes=(bytes(121), b"\xff" * 120 + b"\x01"),
+        turn_grid=TurnGrid(31, "lowest"),
     )
 )
+# Without turns: OpenCV compares with a mean that is far from 0, so that the bits give the hash of half of the turned
+# images within 4 bits only. The medians of other kinds are near 0.
 PHASH: Final = register_hash_kind(
     HashKind(
         "phash",
@@ -414,14 +427,16 @@ PDQ: Final = register_hash_kind(
         near_radius=31,
         reference="pdqhash.compute",
         title="PDQ hash",
+        turn_grid=TurnGrid(16, "last", lowest_frequency=1),
     )
 )
-for _name, _n_bytes, _near_radius, _reference in (
-    ("phash", 8, 5, "imagehash.phash(image)"),
-    ("dhash", 8, 4, "imagehash.dhash(image)"),
-    ("ahash", 8, 2, "imagehash.average_hash(image)"),
-    ("phash16", 32, 57, "imagehash.phash(image, hash_size=16)"),
-    ("dhash16", 32, 36, "imagehash.dhash(image, hash_size=16)"),
+# A quarter turn of an image needs its steps down the columns, and dhash has those along the rows alone.
+for _name, _n_bytes, _near_radius, _reference, _turn_grid in (
+    ("phash", 8, 5, "imagehash.phash(image)", TurnGrid(8, lowest_frequency=0)),
+    ("dhash", 8, 4, "imagehash.dhash(image)", None),
+    ("ahash", 8, 2, "imagehash.average_hash(image)", TurnGrid(8)),
+    ("phash16", 32, 57, "imagehash.phash(image, hash_size=16)", TurnGrid(16, lowest_frequency=0)),
+    ("dhash16", 32, 36, "imagehash.dhash(image, hash_size=16)", None),
 ):
     register_hash_kind(
         HashKind(
@@ -434,6 +449,7 @@ for _name, _n_bytes, _near_radius, _reference in (
             near_radius=_near_radius,
             reference=_reference,
             title="Perceptual hash of ImageHash",
+            turn_grid=_turn_grid,
         )
     )
 # Last: where a table has several kinds, the first one is compared unless the call names one.

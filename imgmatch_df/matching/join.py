@@ -4,7 +4,7 @@ Equal hashes are collapsed first, `plan` chooses bands or a scan, and serial ker
 pool.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
@@ -15,8 +15,7 @@ import numpy as np
 
 from imgmatch_df import threads
 from imgmatch_df._kernels.arrays import I64, U16, U32, U64
-from imgmatch_df._kernels.views import Views, hamming_views
-from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.errors import ArgumentError
 from imgmatch_df.matching import plan as plans
 from imgmatch_df.matching.kernels import forest, hamming
 from imgmatch_df.matching.kernels.forest import Links
@@ -25,7 +24,9 @@ from imgmatch_df.matching.plan import Choice, Distinct, Plan
 from imgmatch_df.matching.tasks import Bands, BucketSearch, FlipSearch, JoinColumns, link_tasks
 from imgmatch_df.threads import Once, Task, finish_tasks, run_tasks
 
-__all__ = ["Pairs", "Plan", "connect", "cross_join", "explain", "first_equal", "nearest", "self_join", "top_k"]
+__all__ = [
+    *("Pairs", "Plan", "connect", "cross_join", "explain", "first_equal", "nearest", "self_join", "too_many_pairs"),
+]
 
 Progress = Callable[[int, int], None]
 
@@ -48,6 +49,7 @@ def self_join(
     n_bits: int,
     *,
     max_pairs: int | None = None,
+    max_found: int | None = None,
     n_threads: int | None = None,
     progress: Progress | None = None,
     plan: Choice | None = None,
@@ -64,6 +66,8 @@ def self_join(
         Bits that carry information. Further bits may be set and count as distance, but bands do not use them.
     max_pairs
         Maximum number of pairs; more raise an error.
+    max_found
+        Maximum number of pairs to find, where the caller drops some; by default `max_pairs`.
     n_threads
         Number of threads; by default all usable processors. The result does not depend on it.
     progress
@@ -83,7 +87,7 @@ def self_join(
     """
     _check_radius(radius)
     side = _collapse(hashes, n_threads)
-    limit = _Limit(max_pairs, side, side)
+    limit = _Limit(max_pairs, max_found, side, side)
     if side.first is not None:
         limit.add(side.n_equal_pairs)
     blocks = _near_pairs(side, side, radius, n_bits, n_threads, progress, plan)
@@ -97,6 +101,7 @@ def cross_join(
     n_bits: int,
     *,
     max_pairs: int | None = None,
+    max_found: int | None = None,
     n_threads: int | None = None,
     progress: Progress | None = None,
     plan: Choice | None = None,
@@ -107,7 +112,7 @@ def cross_join(
     """
     _check_radius(radius)
     left, right = _collapse_both(queries, references, n_threads)
-    limit = _Limit(max_pairs, left, right)
+    limit = _Limit(max_pairs, max_found, left, right)
     blocks = _near_pairs(left, right, radius, n_bits, n_threads, progress, plan)
     return _assemble(limit.watch(blocks, left, right), left, right, limit)
 
@@ -199,73 +204,6 @@ def explain(hashes: U64, radius: int, n_bits: int, *, references: U64 | None = N
     if references is not None:
         left, right = _collapse_both(hashes, references, None)
     return plans.choose_plan(left.distinct, right.distinct, radius, n_bits)[0]
-
-
-def top_k(
-    query: U64, hashes: U64 | Sequence[Views], k: int | None = None, *, n_threads: int | None = None
-) -> tuple[U32, U16]:
-    """Return the rows of the `k` nearest hashes and their distances in bits, nearest first, ties in row order.
-
-    Parameters
-    ----------
-    query
-        One hash, (n_words,) uint64, padded with zeros.
-    hashes
-        (n, n_words) uint64, or chunks of columns of byte strings, which are read without a copy.
-    k
-        Number of rows; None ranks all.
-
-    Raises
-    ------
-    ColumnError
-        If a byte string has not the width of its column.
-
-    Notes
-    -----
-    One pass over the hashes, limited by memory bandwidth.
-    """
-    chunks: list[tuple[Callable[..., object], U64 | U32, tuple[object, ...]]]
-    if isinstance(hashes, np.ndarray):
-        chunks = [(hamming.hamming_words, hashes, ())]
-    else:
-        chunks = [(hamming_views, values, (buffers, width)) for values, buffers, width, _ in hashes]
-    distances = np.empty(sum(len(rows) for _, rows, _ in chunks), np.uint16)
-    ranks = []
-    start = 0
-    for kernel, rows, arguments in chunks:
-        for first in range(0, len(rows), _ROWS_PER_CALL):
-            part = rows[first : first + _ROWS_PER_CALL]
-            out = distances[start : start + len(part)]
-            ranks.append(Once(kernel, query, part, *arguments, out))
-            start += len(part)
-    finish_tasks(ranks, n_threads)
-    if not all(rank.result for rank in ranks):
-        raise ColumnError(
-            "hashes that are ranked must have one width\nHint: check that the column holds hashes of one kind."
-        )
-    return _nearest(distances, len(distances) if k is None else min(k, len(distances)), 64 * len(query))
-
-
-def _nearest(distances: U16, k: int, farthest: int) -> tuple[U32, U16]:
-    """Return the rows of the `k` smallest distances and these, ties in row order; no distance exceeds `farthest`."""
-
-    def ends_of(some: U16) -> I64:
-        """Return the cumulative counts: for each number, how many of some distances do not exceed it."""
-        counts = np.zeros(farthest + 1, np.int64)
-        hamming.count_distances(some, counts)
-        return np.cumsum(counts)
-
-    # The k-th distance of some rows is an upper bound for all: counting 1,000,000 rows takes 0.3 ms longer. The bound
-    # is an int, because numpy compares with a number of its own in 64 bits.
-    bound = int(np.searchsorted(ends_of(distances[: max(16 * k, _ROWS_PER_CALL)]), k))
-    near = np.flatnonzero(distances <= bound).astype(np.uint32)
-    if 2 * len(near) < len(distances):
-        indices = near[np.argsort(distances[near], kind="stable")[:k]]
-    else:
-        starts = np.concatenate([[0], ends_of(distances)])
-        indices = np.empty(k, np.uint32)
-        hamming.take_nearest(distances, starts, k, indices)
-    return indices, distances[indices]
 
 
 @dataclass(frozen=True)
@@ -364,11 +302,20 @@ def _check_radius(radius: int) -> None:
         )
 
 
+def too_many_pairs(max_pairs: int, detail: str = "") -> ArgumentError:
+    """Return the error of a join with too many pairs."""
+    return ArgumentError(
+        f"more than max_pairs={max_pairs:,} pairs are within the radius{detail}\n"
+        "Hint: cluster() groups them without making pairs; or lower the radius, or raise max_pairs."
+    )
+
+
 class _Limit:
     """Counter of pairs of rows, which raises an error above the maximum."""
 
-    def __init__(self, max_pairs: int | None, left: _Side, right: _Side) -> None:
+    def __init__(self, max_pairs: int | None, max_found: int | None, left: _Side, right: _Side) -> None:
         self._max_pairs = _MAX_PAIRS if max_pairs is None else min(max_pairs, _MAX_PAIRS)
+        self._max_found = self._max_pairs if max_found is None else min(max_found, _MAX_PAIRS)
         self._sides = left, right
         self.n_pairs = 0
 
@@ -382,17 +329,14 @@ class _Limit:
 
     def add(self, n_pairs: int) -> None:
         self.n_pairs += n_pairs
-        if self.n_pairs <= self._max_pairs:
+        if self.n_pairs <= self._max_found:
             return
         side = max(self._sides, key=lambda side: int(side.sizes.max()))
         n_equal, row = int(side.sizes.max()), int(np.argmax(side.sizes))
         name = side.distinct.hashes[row].tobytes().hex()
         name = name if len(name) <= 32 else f"{name[:32]}…"
         shared = f"; the most frequent hash, {name}, is shared by {n_equal:,} of {side.n_rows:,} rows"
-        raise ArgumentError(
-            f"more than max_pairs={self._max_pairs:,} pairs are within the radius{shared if n_equal > 1 else ''}\n"
-            "Hint: cluster() groups them without making pairs; or lower the radius, or raise max_pairs."
-        )
+        raise too_many_pairs(self._max_pairs, shared if n_equal > 1 else "")
 
 
 def _assemble(found: Iterable[Pairs], left: _Side, right: _Side, limit: _Limit) -> Pairs:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from imgmatch_df._kernels.arrays import U32, U64
+    from imgmatch_df.turns import TurnedBits
 
 Keep = Literal["first", "last", "largest"]
 
@@ -26,25 +27,34 @@ class Linkage:
     chains
         Whether near-duplicates of near-duplicates are in one cluster.
     find_representatives
-        Called with ``(hashes, radius, components, order)``: hashes (n, n_words) uint64; the maximum distance in bits;
-        components (n,) uint32, from `join.connect`; order (n,) uint32, from `clusters.preference`. Returns the row that
-        represents each row's cluster, (n,) uint32. Rows with equal hashes must be in one cluster.
+        Called with ``(hashes, radius, components, order, bits)``: hashes (n, n_words) uint64; the maximum distance in
+        bits; components (n,) uint32, from `join.connect`; order (n,) uint32, from `clusters.preference`; bits, what
+        turns do to the hashes, None to compare them unturned. Returns the row that represents each row's cluster,
+        (n,) uint32. Rows with equal hashes must be in one cluster.
     """
 
     summary: str
     chains: bool
-    find_representatives: "Callable[[U64, int, U32, U32], U32]"
+    find_representatives: "Callable[[U64, int, U32, U32, TurnedBits | None], U32]"
 
 
-def _connected(hashes: "U64", radius: int, components: "U32", order: "U32") -> "U32":  # noqa: ARG001  # as all
+def _connected(
+    hashes: "U64",  # noqa: ARG001  # as all
+    radius: int,  # noqa: ARG001  # as all
+    components: "U32",
+    order: "U32",
+    bits: "TurnedBits | None",  # noqa: ARG001  # as all
+) -> "U32":
     from imgmatch_df.matching import clusters
 
     return clusters.representatives(components, order)
 
 
-def _star(hashes: "U64", radius: int, components: "U32", order: "U32") -> "U32":
-    from imgmatch_df.matching import clusters
+def _star(hashes: "U64", radius: int, components: "U32", order: "U32", bits: "TurnedBits | None") -> "U32":
+    from imgmatch_df.matching import clusters, turned
 
+    if bits is not None:
+        return turned.star(hashes, radius, bits, order)
     return clusters.star(hashes, radius, components, order)
 
 

@@ -60,7 +60,7 @@ def kinds_sql() -> str:
 
 
 def _flat_counts(kind: HashKind) -> list[int]:
-    """Return the numbers of set bits that tell the flat hashes of a kind: none or all."""
+    """Return the numbers of set bits of the flat hashes of a kind, none or all."""
     counts = [(one if isinstance(one, int) else int.from_bytes(one)).bit_count() for one in kind.flat_hashes]
     return [count for count in counts if count in (0, kind.n_bits)]
 

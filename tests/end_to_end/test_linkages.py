@@ -10,7 +10,7 @@ from imgmatch_df.matching import clusters, join
 from imgmatch_df.matching.linkages import LINKAGES, Linkage
 
 
-def equal_hashes(hashes, radius, components, order):
+def equal_hashes(hashes, radius, components, order, bits):
     """Ignore the radius."""
     return clusters.representatives(join.first_equal(hashes), order)
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from imgmatch_df import threads
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.hashes import codec
-from imgmatch_df.matching import clusters, join, tasks
+from imgmatch_df.matching import clusters, join, ranking, tasks
 from imgmatch_df.matching import plan as plans
 from imgmatch_df.matching.kernels import probes
 from imgmatch_df.matching.kernels.bands import pick_together
@@ -325,7 +325,7 @@ def test_top_k_ranks_as_a_stable_sort(n_bytes):
     in_pieces = pl.concat([column[:1], column[1:90], column[90:]], rechunk=False)
     for hashes in (codec.hash_words(column), codec.hash_views(column), codec.hash_views(in_pieces)):
         for k in (None, 0, 1, 20, 150, 700, 9999):
-            rows, found = join.top_k(query, hashes, k)
+            rows, found = ranking.top_k(query, hashes, k)
             np.testing.assert_array_equal(rows, order[:k])
             np.testing.assert_array_equal(found, distances[order[:k]])
 
@@ -333,12 +333,12 @@ def test_top_k_ranks_as_a_stable_sort(n_bytes):
 @pytest.mark.parametrize("nearest_first", [True, False])
 def test_top_k_whatever_the_first_rows_are(nearest_first, monkeypatch):
     """They bound the distances that are looked at again."""
-    monkeypatch.setattr(join, "_ROWS_PER_CALL", 16)
+    monkeypatch.setattr(ranking, "_ROWS_PER_CALL", 16)
     hashes = make("random", 3000, 16)
     distances = reference.distance_matrix(hashes[:1], hashes)[0]
     order = np.argsort(distances if nearest_first else -distances, kind="stable")
     for k in (0, 1, 7, 300, 2999):
-        rows, found = join.top_k(hashes[0], hashes[order], k)
+        rows, found = ranking.top_k(hashes[0], hashes[order], k)
         np.testing.assert_array_equal(rows, np.argsort(distances[order], kind="stable")[:k])
         np.testing.assert_array_equal(found, np.sort(distances)[:k])
 
@@ -346,16 +346,16 @@ def test_top_k_whatever_the_first_rows_are(nearest_first, monkeypatch):
 def test_top_k_of_unlike_widths_says_so():
     column = pl.Series([bytes(121), bytes(121), bytes(120)])
     with pytest.raises(ColumnError, match="must have one width"):
-        join.top_k(np.zeros(16, np.uint64), codec.hash_views(column))
+        ranking.top_k(np.zeros(16, np.uint64), codec.hash_views(column))
 
 
 def test_top_k_of_words_and_of_no_rows():
     hashes = make("planted", 100, 121)
-    rows, distances = join.top_k(hashes[3], hashes, 5)
+    rows, distances = ranking.top_k(hashes[3], hashes, 5)
     truth = reference.distance_matrix(hashes[3:4], hashes)[0]
     np.testing.assert_array_equal(rows, np.argsort(truth, kind="stable")[:5])
     np.testing.assert_array_equal(distances, np.sort(truth)[:5])
-    assert [len(part) for part in join.top_k(hashes[3], hashes[:0], 5)] == [0, 0]
+    assert [len(part) for part in ranking.top_k(hashes[3], hashes[:0], 5)] == [0, 0]
 
 
 def test_explain_says_the_plan():

@@ -67,3 +67,20 @@ def diameters(hashes, labels):
         )
         for label in labels
     ]
+
+
+def turned_distances(turned, right):
+    """Return the smallest distance and its first turn, (n, m) each: turned has the left hashes in each turn."""
+    every = np.stack([distance_matrix(left, right) for left in turned])
+    return every.min(axis=0), every.argmin(axis=0)
+
+
+def turned_self_pairs(turned, radius):
+    """Return [(left, right, distance, turn)] of all pairs within the radius in some turn of the left hash."""
+    distance, turn = turned_distances(turned, turned[0])
+    return [
+        (i, j, int(distance[i, j]), int(turn[i, j]))
+        for i in range(len(distance))
+        for j in range(i + 1, len(distance))
+        if distance[i, j] <= radius
+    ]
