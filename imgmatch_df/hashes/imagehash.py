@@ -1,4 +1,4 @@
-"""The hashes of the Python package ImageHash 4.3, bit for bit, with the resize of the installed Pillow.
+"""The hashes of the Python package ImageHash 4.3, bit for bit, with the resize of Pillow 13.
 
 Sources: ImageHash imagehash/__init__.py; SciPy scipy.fftpack.dct and its library pocketfft, pocketfft_hdronly.h.
 """
@@ -7,9 +7,9 @@ import math
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
 
-from imgmatch_df.hashes.squares import HashInput
+from imgmatch_df.hashes.kernels.lanczos import resize, write_grey
+from imgmatch_df.hashes.squares import HashInput, upright
 
 Array = np.ndarray[Any, Any]
 
@@ -55,8 +55,15 @@ def _dhash_bits(image: HashInput, side: int) -> Array:
 
 
 def _resized(image: HashInput, width: int, height: int) -> Array:
-    resized = image.pillow_grey().resize((width, height), Image.Resampling.LANCZOS)
-    return np.frombuffer(resized.tobytes(), np.uint8).reshape(height, width)
+    """Return the image as Pillow's `convert("L").resize((width, height), LANCZOS)`: uint8 (height, width)."""
+    grey: Array | None = image.memo.get("imagehash")
+    if grey is None:
+        grey = image.pixels
+        if grey.ndim == 3:
+            grey = np.empty(grey.shape[:2], np.uint8)
+            write_grey(image.pixels.reshape(-1).view(np.uint32), grey.reshape(-1))
+        grey = image.memo["imagehash"] = upright(grey, image.orientation)
+    return resize(grey, width, height)
 
 
 def _packed(bits: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from imgmatch_df.hashes.kernels.pdq import hash_pixels
-from imgmatch_df.hashes.squares import HashInput
+from imgmatch_df.hashes.squares import HashInput, upright
 
 Array = np.ndarray[Any, Any]
 
@@ -25,19 +25,7 @@ def write_quality(image: HashInput, out: Array) -> None:
 
 def _computed(image: HashInput) -> tuple[Array, int]:
     found: tuple[Array, int] | None = image.memo.get("pdq")
-    if found is None:
+    if found is None:  # of the upright image: running sums round by the direction they run in
         bits = np.empty(32, np.uint8)
-        found = image.memo["pdq"] = bits, hash_pixels(_upright(image), bits)
+        found = image.memo["pdq"] = bits, hash_pixels(upright(image.pixels, image.orientation), bits)
     return found
-
-
-def _upright(image: HashInput) -> Array:
-    """Return the pixels as they are seen, C-contiguous: running sums round by the direction they run in."""
-    pixels, orientation = image.pixels, image.orientation
-    if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)

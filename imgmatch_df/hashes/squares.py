@@ -95,3 +95,14 @@ class HashInput:
             turn = _TURNS.get(self.orientation)
             self._pillow_grey = image if turn is None else image.transpose(turn)
         return self._pillow_grey
+
+
+def upright(pixels: Array, orientation: int) -> Array:
+    """Return pixels, uint8 (h, w) or (h, w, n), as they are seen, C-contiguous; orientation 1 to 8 as in EXIF."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

@@ -11,8 +11,10 @@ from drawing import draw, jpeg
 from PIL import Image, ImageOps
 
 import imgmatch_df
+from imgmatch_df.hashes import imagehash as imagehash_kernels
+from imgmatch_df.hashes.kernels.lanczos import resize
 from imgmatch_df.hashes.kinds import KINDS, empty_row, load_kernel
-from imgmatch_df.hashes.squares import HashInput
+from imgmatch_df.hashes.squares import HashInput, upright
 
 REFERENCES = {
     "imagehash_phash": imagehash.phash,
@@ -67,6 +69,25 @@ def test_noise_of_every_size_and_orientation(size, n_channels):
     pixels = rng.integers(0, 256, (*size, 4) if n_channels == 4 else size, dtype=np.uint8)
     for orientation in range(1, 9):
         assert hashes(pixels, orientation) == expected(pillow(pixels, orientation)), orientation
+
+
+# One or both sides larger or smaller than the small image, and next to where Pillow changes the order of its passes.
+RESIZED = [
+    *((1, 1), (1, 40), (40, 1), (8, 8), (9, 8), (8, 9), (16, 17), (7, 200), (200, 7), (64, 63), (63, 64), (65, 64)),
+    *((40, 24), (41, 24), (40, 25), (72, 40), (73, 40), (112, 88), (113, 88), (200, 131), (201, 132), (202, 133)),
+    *((40, 2000), (2000, 40), (1030, 1500), (2100, 1025)),
+]
+
+
+@pytest.mark.parametrize("side", [(8, 8), (9, 8), (17, 16), (32, 32), (64, 64)], ids=str)
+def test_the_resize_is_that_of_pillow(side):
+    rng = np.random.default_rng(side)
+    for height, width in [*RESIZED, *rng.integers(1, 130, (60, 2))]:
+        noise = rng.integers(0, 256, (height, width), np.uint8)
+        # Full contrast overshoots, so that sums leave the range of a byte.
+        for pixels in (noise, np.where(noise > 127, np.uint8(255), np.uint8(0)), np.full_like(noise, 255)):
+            expected_pixels = np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.LANCZOS))
+            assert np.array_equal(resize(pixels, *side), expected_pixels), (height, width)
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -164,7 +185,15 @@ def test_constants():
     }
 
 
-def test_kinds_share_the_grey_image():
+def test_kinds_share_the_grey_image(monkeypatch):
+    image, turned = HashInput(np.zeros((40, 50, 4), np.uint8), 6), []
+    monkeypatch.setattr(imagehash_kernels, "upright", lambda *args: turned.append(args) or upright(*args))
+    for kind, row in empty_row(KINDS[name] for name in REFERENCES).items():
+        load_kernel(kind)(image, row)
+    assert len(turned) == 1
+
+
+def test_pillow_grey():
     image = HashInput(np.zeros((40, 50, 4), np.uint8), 6)
     assert image.pillow_grey() is image.pillow_grey()
     assert (image.pillow_grey().mode, image.pillow_grey().size) == ("L", (40, 50))
