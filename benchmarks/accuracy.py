@@ -399,7 +399,7 @@ def main() -> None:
     methods = [method for method in METHODS if package_version(method.package) is not None]
     missing = sorted({method.package for method in METHODS} - {method.package for method in methods})
     folders = [spread(paths, arguments.max_images) for paths in find_images(arguments.folder)]
-    originals = hashed(sum(folders, []), methods, n_processes=arguments.processes)
+    originals = hashed([path for paths in folders for path in paths], methods, n_processes=arguments.processes)
     unrelated = without_near_copies(originals)
     kept = set(unrelated["path"])
     each = max(1, arguments.max_edited // len(folders))
@@ -415,8 +415,7 @@ def main() -> None:
     note = (
         f"Unrelated: {n_pairs(unrelated.height):,} pairs of {unrelated.height:,} images of {originals.height:,}; "
         f"{originals.height - unrelated.height:,} are left out as copies of others. Copies: {len(EDITS)} edits of "
-        f"{len(chosen)} images. Folders: {', '.join(f'`{folder.name}`' for folder in arguments.folder)}. The flat guard "
-        "is off."
+        f"{len(chosen)} images. Folders: {', '.join(f'`{folder.name}`' for folder in arguments.folder)}."
     )
     left_out = f" Not installed, so left out: {', '.join(missing)}." if missing else ""
     machine = describe_machine(os.cpu_count() or 1, PACKAGES)
@@ -440,7 +439,7 @@ def main() -> None:
         f"### Copies found at one false pair per million, in percent\n\n{at_rare}\n\n"
         "Reference packages have a column where a hash of theirs is not equal to ours.\n\n"
         "### False pairs per million among copies with the same edit\n\n"
-        f"Within the advised radius, of {n_pairs(len(chosen)):,} pairs of unrelated images. The edits without a row have "
+        f"Within the advised radius, of {n_pairs(len(chosen)):,} pairs of unrelated images. Edits without a row have "
         f"none.\n\n{at_same}"
     )
     print("\n\n".join((radius, by_edit, summary, more)))
