@@ -298,7 +298,7 @@ def radius_table(figures: Iterable[Figures]) -> str:
     """Return the table of advised radii of the kinds of this package, and of unrelated pairs."""
     header = [
         "kind", "bits", "advised radius", "copies found", "false pairs per million",
-        "nearest unrelated pair", "one per million", "one in 1,000",
+        "nearest unrelated pair", "one per million", "one in 1,000", "a warning above",
     ]  # fmt: skip
     rows = []
     for one in figures:
@@ -311,6 +311,7 @@ def radius_table(figures: Iterable[Figures]) -> str:
                 f"{one.recall(kind.near_radius):.1f} %",
                 _rate(one.per_million(kind.near_radius)),
                 *(str(one.distance_of(share)) for share in (0, RARE, SOME)),
+                str(kind.max_honest_radius),
             ]
         )
     return markdown_table(header, rows)
@@ -343,12 +344,12 @@ def summary_table(figures: Sequence[Figures], equal: Mapping[str, str]) -> str:
 def edit_table(
     figures: Sequence[Figures],
     cell: Callable[[Figures, str], str],
-    heads: Sequence[str],
+    names: Sequence[str],
     edits: Iterable[str] = tuple(EDITS),
 ) -> str:
     """Return a table with a row for each edit and a column for each method."""
     rows = [[EDITS[edit].what, *(cell(one, edit) for one in figures)] for edit in edits]
-    return markdown_table(["edit", *heads], rows)
+    return markdown_table(["edit", *names], rows)
 
 
 def _rate(per_million: float) -> str:
