@@ -369,8 +369,8 @@ def is_whole(dtype: pl.DataType) -> bool:
     return dtype.is_integer() or (isinstance(dtype, pl.Decimal) and dtype.scale == 0)
 
 
-# `max_honest_radius` of the kinds of pdqhash and ImageHash: within it lies at most one in 1,000 pairs of unrelated photos,
-# of 11.4 million (benchmarks/accuracy.py). Within that of bmh1 lie two, within that of phash 1.2.
+# `max_honest_radius` of the kinds of pdqhash and ImageHash: of 11.4 million pairs of unrelated photos, at most one in
+# 1,000 lies within it (benchmarks/accuracy.py). Within that of bmh1 lie two, within that of phash 1.2.
 BMH1: Final = register_hash_kind(
     HashKind(
         "bmh1",

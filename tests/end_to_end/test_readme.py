@@ -21,13 +21,15 @@ ADVICE = re.compile(
     r"|\.hamming\([^()]+(?:\([^()]*\))?\) <= (\d+)"
 )
 BY_KIND = re.compile(rf"\b(\d+)\s(?:of|for)\s`?({'|'.join(KINDS)})\b`?")
+OF_KIND = re.compile(rf"hash.type\W+({'|'.join(KINDS)})\b|(?:\d, |:= )[\"']({'|'.join(KINDS)})[\"']")
 
 
 def advised(text: str) -> list[tuple[str, int]]:
     """Return the radii that a text uses or advises, each with the kind of its line."""
     found = [(match[2], int(match[1])) for match in BY_KIND.finditer(text)]
     for line in text.splitlines():
-        kind = "phash" if re.search(r"hash.type\W+phash|'phash'", line) else "bmh1"
+        named = OF_KIND.search(line)
+        kind = next(filter(None, named.groups())) if named else "bmh1"
         found += [(kind, int(next(filter(None, match.groups())))) for match in ADVICE.finditer(line)]
     return found
 
