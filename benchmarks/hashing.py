@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from itertools import cycle, islice
 from multiprocessing import get_context
@@ -46,7 +47,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = (
     "imgmatch-df", "polars", "numba", "simplejpeg", "pillow",
-    "opencv-contrib-python-headless", "polars-cv", "ImageHash", "daft",
+    "opencv-contrib-python-headless", "polars-cv", "ImageHash", "pdqhash", "daft",
 )  # fmt: skip
 N_BITS = {"bmh1": 961, "phash": 64}
 
@@ -189,32 +190,58 @@ def _polars_cv(thumbnail: int | None) -> Callable[[list[bytes], int], dict[str, 
     return ways
 
 
-def hash_with_imagehash(images: list[bytes], n_threads: int) -> dict[str, Way]:
-    import imagehash
+def _imagehash(method: str, **options: int) -> Contender:
+    """Return the contender that computes one hash of ImageHash, in processes: its threads would wait for the GIL."""
 
-    _images_of_child[:] = images
-    imagehash.phash(Image.new("L", (64, 64)))  # imports everything before the fork
-    pool = get_context("fork").Pool(n_threads)
-    n_each = max(1, len(images) // (4 * n_threads))
-    return {"": lambda: lambda: pool.map(_imagehash_of, range(len(images)), n_each)}
+    def ways(images: list[bytes], n_threads: int) -> dict[str, Way]:
+        import imagehash
+
+        _images_of_child[:] = images
+        getattr(imagehash, method)(Image.new("L", (64, 64)), **options)  # imports everything before the fork
+        pool = get_context("fork").Pool(n_threads)
+        n_each = max(1, len(images) // (4 * n_threads))
+        compute = partial(_imagehash_of, method, options)
+        return {"": lambda: lambda: pool.map(compute, range(len(images)), n_each)}
+
+    size = "".join(f" of size {size}" for size in options.values())
+    return Contender(f"ImageHash, {method}{size} alone, processes", ("ImageHash",), ways)
 
 
 _images_of_child: list[bytes] = []
 
 
-def _imagehash_of(row: int) -> int:
+def _imagehash_of(method: str, options: dict[str, int], row: int) -> str:
     import imagehash
 
-    return int(str(imagehash.phash(Image.open(io.BytesIO(_images_of_child[row])))), 16)
+    return str(getattr(imagehash, method)(Image.open(io.BytesIO(_images_of_child[row])), **options))
 
 
-def _ours_of_imagehash(*kinds: str) -> Contender:
+def hash_with_pdqhash(images: list[bytes], n_threads: int) -> dict[str, Way]:
+    import pdqhash
+
+    def with_libjpeg(image: bytes) -> object:
+        return pdqhash.compute(simplejpeg.decode_jpeg(image, "RGB"))
+
+    def with_pillow(image: bytes) -> object:
+        return pdqhash.compute(np.asarray(Image.open(io.BytesIO(image)).convert("RGB")))
+
+    decoders = {"Pillow": with_pillow, "libjpeg-turbo": with_libjpeg}
+    return {name: _in_threads(one, images, n_threads)[""] for name, one in decoders.items()}
+
+
+def _ours_of(label: str, *kinds: str) -> Contender:
     def ways(images: list[bytes], _n_threads: int) -> dict[str, Way]:
         import imgmatch_df
 
         return _frame_ways(images, lambda: [imgmatch_df.perceptual_hash("data", kind) for kind in kinds])
 
-    return Contender(f"imgmatch-df, {' + '.join(kinds)}", ("imgmatch-df",), ways)
+    return Contender(f"imgmatch-df, {label}", ("imgmatch-df",), ways)
+
+
+def _every_kind() -> tuple[str, ...]:
+    from imgmatch_df.hashes.kinds import KINDS
+
+    return tuple(KINDS)
 
 
 def hash_with_daft(images: list[bytes], n_threads: int) -> dict[str, Way]:
@@ -230,6 +257,15 @@ def hash_with_daft(images: list[bytes], n_threads: int) -> dict[str, Way]:
     }
 
 
+# The reference packages, and the kinds with their hashes.
+AS_PEERS = {
+    "pdqhash": "pdq",
+    "imagehash": "imagehash_phash",
+    "imagehash-dhash": "imagehash_dhash",
+    "imagehash-ahash": "imagehash_ahash",
+    "imagehash-phash16": "imagehash_phash16",
+    "imagehash-dhash16": "imagehash_dhash16",
+}
 CONTENDERS = {
     "limit": Contender("decode only, libjpeg-turbo (the limit)", ("simplejpeg",), decode_with_libjpeg),
     "pillow": Contender("decode only, Pillow", ("pillow",), decode_with_pillow),
@@ -243,12 +279,19 @@ CONTENDERS = {
     ),
     "polars-cv": Contender("polars-cv, phash alone", ("polars-cv",), _polars_cv(None)),
     "polars-cv-thumbnail": Contender("polars-cv, phash alone, of `thumbnail(64)`", ("polars-cv",), _polars_cv(64)),
-    "imagehash": Contender("imagehash, phash alone, processes", ("ImageHash",), hash_with_imagehash),
-    "as-imagehash": _ours_of_imagehash("imagehash_phash"),
+    "imagehash": _imagehash("phash"),
+    "imagehash-dhash": _imagehash("dhash"),
+    "imagehash-ahash": _imagehash("average_hash"),
+    "imagehash-phash16": _imagehash("phash", hash_size=16),
+    "imagehash-dhash16": _imagehash("dhash", hash_size=16),
+    "pdqhash": Contender("pdqhash", ("pdqhash",), hash_with_pdqhash),
     "daft": Contender("Daft, phash alone", ("daft",), hash_with_daft),
+    **{f"as-{name}": _ours_of(f"{kind} alone", kind) for name, kind in AS_PEERS.items()},
+    "every-kind": _ours_of("all hash kinds together", *_every_kind()),
 }  # fmt: skip
+KIND_NAMES = ["limit", "pillow", "every-kind", *(f"{way}{name}" for name in AS_PEERS for way in ("as-", ""))]
 COST_NAMES = ["limit", "full", "unbounded", "isolated"]
-JPEG_NAMES = [name for name in CONTENDERS if name not in ("pillow", "unbounded", "isolated")]
+JPEG_NAMES = ["limit", "full", "scaled", "opencv", "polars-cv", "polars-cv-thumbnail", "imagehash", "daft"]
 PNG_NAMES = ["pillow", "full", "opencv", "polars-cv", "imagehash", "daft"]
 
 
@@ -313,6 +356,32 @@ def _faster_by(ours: Timings, other: Timings) -> str:
         return ""
     # Both are shares of the limit in the same round, so the drift of the machine cancels.
     return f"{statistics.median(a / b for a, b in zip(ours.to_limit, other.to_limit, strict=True)):.2f}"
+
+
+def kinds_section(bench: Bench, images: ImageSet, megapixels: float, n_rounds: int) -> str:
+    """Race each kind with the package whose hashes it has, and all kinds together with the decoder alone."""
+    bench.say(f"hash kinds: {images.describe()}")
+    data = images.about(megapixels / 4 if bench.quick else megapixels)
+    n_rounds = 2 if bench.quick else n_rounds
+    cpus = bench.cpus[:2]
+    timings = bench.arena.race(dict.fromkeys(KIND_NAMES, cpus), bench.save(data), limit="limit", n_rounds=n_rounds)
+    rows = []
+    for name, timing in timings.items():
+        label = CONTENDERS[name].label + (f" ({timing.way})" if timing.way else "")
+        if timing.failure is not None:
+            rows.append([label, timing.failure, "", ""])
+            continue
+        share, low, high = median_and_quartiles(timing.to_limit)
+        spread = "" if name == "limit" else f" ({low:.2f} to {high:.2f})"
+        package = timings.get(name.removeprefix("as-"), timing)
+        factor = "" if package.failure is not None else _faster_by(timing, package)
+        rate = len(data) / statistics.median(timing.seconds)
+        rows.append([label, f"{rate:,.0f}", f"{share:.2f}{spread}", factor])
+    table = markdown_table(["", "images a second", "of decode only (quartiles)", "faster than the package by"], rows)
+    return (
+        f"{table}\n\n{images.describe()}. {len(cpus)} threads or processes, {len(data)} images a round, {n_rounds} "
+        "rounds, encoded images in memory."
+    )
 
 
 def scaling_section(bench: Bench, photos: ImageSet) -> str:
@@ -507,6 +576,8 @@ def main() -> None:
             "Photos": main_table,
             "12-megapixel photos": speed_section(bench, large, JPEG_NAMES, 96, 5),
             "Thumbnails": speed_section(bench, thumbnails, JPEG_NAMES, 40, 5),
+            "Other hash kinds": kinds_section(bench, photos, 60, 5),
+            "Other hash kinds, 12-megapixel photos": kinds_section(bench, large, 96, 3),
             "What the budgets cost": speed_section(bench, photos, COST_NAMES, 60, 9),
             "What the budgets cost, thumbnails": speed_section(bench, thumbnails, COST_NAMES, 40, 9),
             "PNG": speed_section(bench, pngs, PNG_NAMES, 18, 5),

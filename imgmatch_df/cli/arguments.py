@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 from imgmatch_df.cli.outputs import suffixes_text
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.flat import Flat
-from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, hash_kinds
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS
 from imgmatch_df.matching.linkages import LINKAGES, Keep
 from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
 from imgmatch_df.store.base import store_suffixes
@@ -29,7 +29,7 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-_NEAR_RADII: Final = ", ".join(f"{kind.near_radius} of {kind.name}" for kind in hash_kinds(DEFAULT_HASH_TYPES))
+_NEAR_RADII: Final = ", ".join(f"{kind.near_radius} of {kind.name}" for kind in KINDS.values() if kind.is_perceptual)
 
 Version = Annotated[
     bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")

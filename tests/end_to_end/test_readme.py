@@ -20,15 +20,16 @@ ADVICE = re.compile(
     r"|\b(?:cluster|remove_duplicates|near_duplicates|duplicate_clusters|match)\((?:[\w\".]+, )?(\d+)(?=[,)])"
     r"|\.hamming\([^()]+(?:\([^()]*\))?\) <= (\d+)"
 )
-BY_KIND = re.compile(r"\b(\d+)\s(?:of|for)\s`?(bmh1|phash)`?")
+BY_KIND = re.compile(rf"\b(\d+)\s(?:of|for)\s`?({'|'.join(KINDS)})\b`?")
+OF_KIND = re.compile(rf"hash.type\W+({'|'.join(KINDS)})\b|(?:\d, |:= )[\"']({'|'.join(KINDS)})[\"']")
 
 
 def advised(text: str) -> list[tuple[str, int]]:
     """Return the radii that a text uses or advises, each with the kind of its line."""
     found = [(match[2], int(match[1])) for match in BY_KIND.finditer(text)]
     for line in text.splitlines():
-        named = re.search(rf"hash.type\W+({'|'.join(sorted(KINDS, key=len, reverse=True))})\b|'(phash)'", line)
-        kind = "bmh1" if named is None else named[1] or named[2]
+        named = OF_KIND.search(line)
+        kind = next(filter(None, named.groups())) if named else "bmh1"
         found += [(kind, int(next(filter(None, match.groups())))) for match in ADVICE.finditer(line)]
     return found
 
@@ -82,10 +83,21 @@ def test_one_radius_is_advised_for_each_kind():
             (kind.name, kind.near_radius) for kind in KINDS.values()
         }, name
     guide = ("docs/guide/choosing-a-radius.md", "docs/guide/near-duplicates.md")
-    for name in ("README.md", *guide, "radius.ipynb", "help"):  # both are named there
-        assert len(set(radii[name])) == 2, name
+    for name in ("README.md", *guide, "radius.ipynb"):  # both are named there
+        assert {kind for kind, _ in radii[name]} >= {"bmh1", "phash"}, name
+    own = {kind.name for kind in KINDS.values() if kind.is_perceptual and kind.kernel.startswith("imgmatch_df.")}
+    assert {kind for kind, _ in radii["help"]} >= own  # tests register others
     assert sum(map(len, radii.values())) >= 60
     assert len(radii["demo"]) == 3
+
+
+def test_the_readme_has_every_perceptual_kind_with_its_radius():
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([\d, ]+) \|", README.read_text(), re.MULTILINE)
+    advice = {}
+    for names, radii in rows:
+        advice |= zip(re.findall(r"\w+", names), map(int, radii.split(",")), strict=True)
+    own = [kind for kind in KINDS.values() if kind.is_perceptual and kind.kernel.startswith("imgmatch_df.")]
+    assert advice == {kind.name: kind.near_radius for kind in own}
 
 
 def test_advice_of_another_radius_is_seen():

@@ -43,10 +43,10 @@ RADIUS_VERBS = {
 
 
 @pytest.mark.parametrize("verb", RADIUS_VERBS)
-@pytest.mark.parametrize("hash_type", ["bmh1", "phash"])
+@pytest.mark.parametrize("hash_type", ["bmh1", "phash", "pdq", "imagehash_ahash"])
 def test_a_radius_beyond_the_honest_range_warns_when_the_call_is_built(hash_type, verb):
     kind, call = KINDS[hash_type], RADIUS_VERBS[verb]
-    values = [1, 2] if hash_type == "phash" else [bytes(121), b"\1" * 121]
+    values = [1, 2] if kind.is_number else [bytes(kind.n_bytes), b"\1" * kind.n_bytes]
     frame = pl.DataFrame({hash_type: pl.Series(values, dtype=kind.dtype)})
     for data in (frame, frame.lazy()):
         call(data, kind.max_honest_radius, hash_type, frame)  # -W error: no warning
