@@ -233,9 +233,10 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, prefix, suffix, turns,
-    **options
+    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, turns
         As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
+    prefix, suffix, **options
+        As `cluster`.
 
     Returns
     -------

@@ -191,7 +191,7 @@ def near_duplicates(
             if bits is None:
                 pairs = join.self_join(side.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
             else:
-                pairs = turned.self_join(side.words, radius, bits, max_pairs=max_pairs, progress=step)
+                pairs = turned.turned_self_join(side.words, radius, bits, max_pairs=max_pairs, progress=step)
         return pl.DataFrame({LEFT_ID: side.ids(pairs.left), RIGHT_ID: side.ids(pairs.right), **_measures(pairs)})
 
     id_dtype = ROW_DTYPE if id is None else call.schema[id]
@@ -291,7 +291,7 @@ def match(
             if bits is None:
                 pairs = join.cross_join(*sides, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
             else:
-                pairs = turned.cross_join(*sides, radius, bits, max_pairs=max_pairs, progress=step)
+                pairs = turned.turned_cross_join(*sides, radius, bits, max_pairs=max_pairs, progress=step)
         found = pl.DataFrame(
             {QUERY_ID: queries.ids(pairs.left), REFERENCE_ID: references.ids(pairs.right), **_measures(pairs)}
         )

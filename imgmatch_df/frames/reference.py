@@ -213,7 +213,7 @@ def find_nearest(
             if bits is None:
                 found, distance[queries] = join.nearest(*sides, radius, kind.n_bits, progress=step)
             else:
-                found, distance[queries] = turned.nearest(*sides, radius, bits, progress=step)
+                found, distance[queries] = turned.turned_nearest(*sides, radius, bits, progress=step)
             nearest[queries[found >= 0]] = references[found[found >= 0]]
     matched = np.flatnonzero(nearest >= 0)
     return Nearest(query.rows[matched], other.ids(nearest[matched].astype(np.uint32)), distance[matched])
