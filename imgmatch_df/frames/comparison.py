@@ -29,7 +29,7 @@ class Comparison(NamedTuple):
         """Return a comparison; raise `ArgumentError` where the kind has no turns."""
         return cls(kind, radius, turned_bits(kind) if check_turns(turns, kind) else None)
 
-    def connect(self, words: "U64", progress: "Progress") -> "U32":
+    def connect(self, words: "U64", progress: "Progress | None") -> "U32":
         """Return the first row of each row's component."""
         from imgmatch_df.matching import join, turned
 

@@ -38,7 +38,7 @@ from imgmatch_df.progress import steps
 from imgmatch_df.store.base import Target
 
 if TYPE_CHECKING:
-    from imgmatch_df.matching.join import Pairs
+    from imgmatch_df.matching.kernels.hamming import Pairs
     from imgmatch_df.matching.turned import TurnedPairs
 
 # 2 GB of pairs as a frame without ids; a call that finds more raises an error.
