@@ -35,9 +35,9 @@ _STEPS: Final = {
     "transversed": Turn(swaps=True, reverses_rows=True, reverses_columns=True),
 }
 # The turns in the order of `TURNS`.
-ALL: Final = tuple(_STEPS[name] for name in TURNS)
+EVERY_TURN: Final = tuple(_STEPS[name] for name in TURNS)
 # COMPOSED[first][second] is the number of the turn that does both, INVERSE[turn] that of the one that undoes it.
-COMPOSED: Final = tuple(tuple(ALL.index(first.then(second)) for second in ALL) for first in ALL)
+COMPOSED: Final = tuple(tuple(EVERY_TURN.index(first.then(second)) for second in EVERY_TURN) for first in EVERY_TURN)
 INVERSE: Final = tuple(row.index(0) for row in COMPOSED)
 
 

@@ -236,9 +236,9 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, flat, turns, **options
+    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, flat, turns
         As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
-    prefix, suffix
+    prefix, suffix, **options
         As `cluster`.
 
     Returns

@@ -35,7 +35,7 @@ class Comparison(NamedTuple):
 
         if self.bits is None:
             return join.connect(words, self.radius, self.kind.n_bits, progress=progress)
-        return turned.connect(words, self.radius, self.bits, progress=progress)
+        return turned.turned_connect(words, self.radius, self.bits, progress=progress)
 
     def distances(self, words: "U64", representative: "U32") -> "U16":
         """Return the distance of each row to its representative, in bits."""
@@ -43,7 +43,7 @@ class Comparison(NamedTuple):
 
         if self.bits is None:
             return clusters.representative_distances(words, representative)
-        return turned.representative_distances(words, representative, self.bits)
+        return turned.turned_representative_distances(words, representative, self.bits)
 
     def diameters(self, words: "U64", labels: "U32") -> "U16":
         """Return the largest distance in each row's cluster, in bits."""
@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
 
         if self.bits is None:
             return clusters.diameters(words, labels, join.first_equal(words))
-        return turned.diameters(words, labels, self.bits)
+        return turned.turned_diameters(words, labels, self.bits)
 
 
 class Clusters(NamedTuple):

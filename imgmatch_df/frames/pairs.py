@@ -200,7 +200,7 @@ def near_duplicates(
             if bits is None:
                 pairs = join.self_join(side.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
             else:
-                pairs = turned.self_join(side.words, radius, bits, max_pairs=max_pairs, progress=step)
+                pairs = turned.turned_self_join(side.words, radius, bits, max_pairs=max_pairs, progress=step)
         pairs = pairs._replace(left=side.rows_of(pairs.left), right=side.rows_of(pairs.right))
         if side.flat.rows.size:
             side.flat.warn_of_unknown()
@@ -308,7 +308,7 @@ def match(
             if bits is None:
                 pairs = join.cross_join(*sides, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
             else:
-                pairs = turned.cross_join(*sides, radius, bits, max_pairs=max_pairs, progress=step)
+                pairs = turned.turned_cross_join(*sides, radius, bits, max_pairs=max_pairs, progress=step)
         pairs = pairs._replace(left=queries.rows_of(pairs.left), right=references.rows_of(pairs.right))
         if queries.flat.rows.size:
             queries.flat.warn_of_unknown()

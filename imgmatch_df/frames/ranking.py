@@ -126,7 +126,7 @@ def rank_images(
         if bits is None:
             nearest, distance = ranking.top_k(one, hashes, k)
         else:
-            nearest, distance, turn = turned.top_k(one, hashes, bits, k)
+            nearest, distance, turn = turned.turned_top_k(one, hashes, bits, k)
         order, n_failed = pl.Series(nearest), 0
         if len(present) < len(column):
             valid = column.is_not_null()

@@ -222,7 +222,7 @@ def find_nearest(
             if bits is None:
                 found, distance[queries] = join.nearest(*sides, radius, kind.n_bits, progress=step)
             else:
-                found, distance[queries] = turned.nearest(*sides, radius, bits, progress=step)
+                found, distance[queries] = turned.turned_nearest(*sides, radius, bits, progress=step)
             nearest[queries[found >= 0]] = references[found[found >= 0]]
     matched = np.flatnonzero(nearest >= 0)
     pairs = RowPairs(query.rows[matched], other.rows[nearest[matched]], distance[matched])

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.options import shown
-from imgmatch_df.turns import ALL, Turn, TurnedBits
+from imgmatch_df.turns import EVERY_TURN, Turn, TurnedBits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,10 +110,10 @@ def turned_bits(kind: "HashKind") -> TurnedBits:
 
     grid = turn_grid(kind)
     n_bits = 64 * -(-kind.n_bytes // 8)
-    orders = np.tile(np.arange(n_bits), (len(ALL), 1))
+    orders = np.tile(np.arange(n_bits), (len(EVERY_TURN), 1))
     flips = np.zeros(orders.shape, np.bool_)
     bits = np.arange(kind.n_chars) ^ 7  # a character is the highest bit of its byte first, a word's bit the lowest
-    for number, turn in enumerate(ALL):
+    for number, turn in enumerate(EVERY_TURN):
         moved, inverted = grid.sources(turn, kind.n_chars)
         orders[number, bits], flips[number, bits] = bits[moved], inverted
     return TurnedBits(kind.n_bits, orders, np.packbits(flips, axis=1, bitorder="little").view(np.uint64))

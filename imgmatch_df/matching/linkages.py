@@ -54,7 +54,7 @@ def _star(hashes: "U64", radius: int, components: "U32", order: "U32", bits: "Tu
     from imgmatch_df.matching import clusters, turned
 
     if bits is not None:
-        return turned.star(hashes, radius, bits, order)
+        return turned.turned_star(hashes, radius, bits, order)
     return clusters.star(hashes, radius, components, order)
 
 

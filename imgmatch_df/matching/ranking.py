@@ -37,7 +37,7 @@ def top_k(
     -----
     One pass over the hashes, limited by memory bandwidth.
     """
-    return take_nearest(measure(query, hashes, n_threads=n_threads), k, 64 * len(query))
+    return rank_distances(measure(query, hashes, n_threads=n_threads), k, 64 * len(query))
 
 
 def measure(query: U64, hashes: U64 | Sequence[Views], *, n_threads: int | None = None) -> U16:
@@ -64,7 +64,7 @@ def measure(query: U64, hashes: U64 | Sequence[Views], *, n_threads: int | None 
     return distances
 
 
-def take_nearest(distances: U16, k: int | None, farthest: int) -> tuple[U32, U16]:
+def rank_distances(distances: U16, k: int | None, farthest: int) -> tuple[U32, U16]:
     """Return the rows of the `k` smallest distances and these, ties in row order; no distance exceeds `farthest`."""
     k = len(distances) if k is None else min(k, len(distances))
 

@@ -68,7 +68,7 @@ def turn_words(hashes: U64, bits: TurnedBits, turn: int, *, n_threads: int | Non
     return np.ascontiguousarray(columns.T)
 
 
-def self_join(
+def turned_self_join(
     hashes: U64,
     radius: int,
     bits: TurnedBits,
@@ -94,7 +94,7 @@ def self_join(
     return _nearest_turns(left, right, found.distance, turn, left != right, max_pairs)
 
 
-def cross_join(
+def turned_cross_join(
     queries: U64,
     references: U64,
     radius: int,
@@ -106,7 +106,7 @@ def cross_join(
 ) -> TurnedPairs:
     """Return all pairs of a query row and a reference row within `radius` bits in some turn of the query row. Exact.
 
-    Parameters and order as in `join.cross_join`; arrays and bits as in `self_join`.
+    Parameters and order as in `join.cross_join`; arrays and bits as in `turned_self_join`.
     """
     sizes = len(queries), len(references)
     lefts, rights = min(_BETWEEN, key=lambda split: len(split[0]) * sizes[0] + len(split[1]) * sizes[1])
@@ -124,7 +124,7 @@ def cross_join(
     return _nearest_turns(left, right, found.distance, turn, np.ones(len(turn), np.bool_), max_pairs)
 
 
-def connect(
+def turned_connect(
     hashes: U64,
     radius: int,
     bits: TurnedBits,
@@ -132,7 +132,7 @@ def connect(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> U32:
-    """Return the first row of each row's component in the graph of the pairs of `self_join`: (n,) uint32. Exact."""
+    """Return the first row of each row's component by the pairs of `turned_self_join`: (n,) uint32. Exact."""
     n = len(hashes)
     versions = _versions(hashes, bits, _AMONG, n_threads)
     labels = join.connect(versions, radius, bits.n_bits, n_threads=n_threads, progress=progress)
@@ -141,7 +141,7 @@ def connect(
     return connected(len(versions), np.concatenate([rows, rows]), np.concatenate([labels, same]))[:n]
 
 
-def nearest(
+def turned_nearest(
     queries: U64,
     references: U64,
     radius: int,
@@ -159,7 +159,7 @@ def nearest(
     return np.take_along_axis(rows, best, 0)[0], np.take_along_axis(distance, best, 0)[0]
 
 
-def top_k(
+def turned_top_k(
     query: U64,
     hashes: U64 | Sequence[Views],
     bits: TurnedBits,
@@ -175,17 +175,17 @@ def top_k(
         other = ranking.measure(versions[number], hashes, n_threads=n_threads)
         turn[other < distance] = number
         np.minimum(distance, other, out=distance)
-    rows, distance = ranking.take_nearest(distance, k, 64 * len(query))
+    rows, distance = ranking.rank_distances(distance, k, 64 * len(query))
     return rows, distance, turn[rows]
 
 
-def star(hashes: U64, radius: int, bits: TurnedBits, order: U32) -> U32:
+def turned_star(hashes: U64, radius: int, bits: TurnedBits, order: U32) -> U32:
     """Return the center of each row's star, as `clusters.star`, within `radius` bits in some turn. Exact.
 
-    Memory is linear in the pairs of `self_join`.
+    Memory is linear in the pairs of `turned_self_join`.
     """
     n = len(hashes)
-    pairs = self_join(hashes, radius, bits)
+    pairs = turned_self_join(hashes, radius, bits)
     rows, others = np.concatenate([pairs.left, pairs.right]), np.concatenate([pairs.right, pairs.left])
     by_row = np.argsort(rows, kind="stable")
     rows, others = rows[by_row], others[by_row]
@@ -203,7 +203,7 @@ def star(hashes: U64, radius: int, bits: TurnedBits, order: U32) -> U32:
     return center
 
 
-def representative_distances(hashes: U64, representative: U32, bits: TurnedBits) -> U16:
+def turned_representative_distances(hashes: U64, representative: U32, bits: TurnedBits) -> U16:
     """Return the distance of each row to its representative in the nearest turn, in bits, (n,) uint16."""
     rows = np.arange(len(hashes), dtype=np.uint32)
     out = np.full(len(hashes), np.iinfo(np.uint16).max, np.uint16)
@@ -214,13 +214,13 @@ def representative_distances(hashes: U64, representative: U32, bits: TurnedBits)
     return out
 
 
-def diameters(hashes: U64, labels: U32, bits: TurnedBits) -> U16:
+def turned_diameters(hashes: U64, labels: U32, bits: TurnedBits) -> U16:
     """Return the largest distance between two members of each row's cluster, each in the nearest turn. Exact.
 
     Members are compared in order of decreasing distance from the row of the label, until no pair can be farther apart:
     turns keep distances, so that the triangle inequality holds.
     """
-    distance = representative_distances(hashes, labels, bits)
+    distance = turned_representative_distances(hashes, labels, bits)
     out = np.zeros(len(hashes), np.uint16)
     order = np.lexsort((-distance.astype(np.int64), labels))
     edges = np.flatnonzero(np.diff(labels[order])) + 1

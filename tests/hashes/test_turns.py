@@ -15,7 +15,7 @@ from imgmatch_df.hashes import codec
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind, register_hash_kind
 from imgmatch_df.hashes.turns import TurnGrid, check_turns, turned_bits
 from imgmatch_df.matching.turned import turn_words
-from imgmatch_df.turns import ALL, COMPOSED, INVERSE
+from imgmatch_df.turns import COMPOSED, EVERY_TURN, INVERSE
 
 ABLE = [kind for kind in KINDS.values() if kind.turn_grid is not None]
 # What Pillow calls the turns: its quarter turns are counterclockwise.
@@ -49,7 +49,7 @@ def bits_of(words, kind):
 
 def test_the_names_of_the_turns_are_those_of_pillow_but_clockwise():
     pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    for name, turn in zip(TURNS, ALL, strict=True):
+    for name, turn in zip(TURNS, EVERY_TURN, strict=True):
         made = pixels.T if turn.swaps else pixels
         made = made[:: -1 if turn.reverses_rows else 1, :: -1 if turn.reverses_columns else 1]
         np.testing.assert_array_equal(made, np.asarray(turned_image(Image.fromarray(pixels), name)), name)
@@ -77,7 +77,7 @@ def test_turns_of_a_hash_are_a_group(kind):
 @pytest.mark.parametrize("kind", ABLE, ids=lambda kind: kind.name)
 def test_the_kernel_does_what_the_grid_says(kind):
     words, bits = random_words(kind, 65), turned_bits(kind)
-    for number, turn in enumerate(ALL):
+    for number, turn in enumerate(EVERY_TURN):
         sources, inverted = kind.turn_grid.sources(turn, kind.n_chars)
         expected = bits_of(words, kind)[:, sources] ^ inverted
         np.testing.assert_array_equal(bits_of(turn_words(words, bits, number), kind), expected)

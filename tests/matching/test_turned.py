@@ -50,7 +50,7 @@ def radii(kind):
 def test_self_join_equals_brute_force(kind, n):
     words = make(kind, n) if n > 8 else make(kind, 9)[:n]
     for radius in radii(kind):
-        pairs = turned.self_join(words, radius, turned_bits(kind))
+        pairs = turned.turned_self_join(words, radius, turned_bits(kind))
         found = list(zip(*(column.tolist() for column in pairs), strict=True))
         assert found == reference.turned_self_pairs(every_turn(words, kind), radius)
 
@@ -58,10 +58,10 @@ def test_self_join_equals_brute_force(kind, n):
 def test_pairs_do_not_depend_on_threads_or_on_the_order_of_rows(kind):
     words, bits = make(kind, 120), turned_bits(kind)
     radius = KINDS[kind.name]
-    pairs = turned.self_join(words, radius, bits, n_threads=1)
-    for column, other in zip(pairs, turned.self_join(words, radius, bits, n_threads=3), strict=True):
+    pairs = turned.turned_self_join(words, radius, bits, n_threads=1)
+    for column, other in zip(pairs, turned.turned_self_join(words, radius, bits, n_threads=3), strict=True):
         np.testing.assert_array_equal(column, other)
-    backwards = turned.self_join(words[::-1].copy(), radius, bits)
+    backwards = turned.turned_self_join(words[::-1].copy(), radius, bits)
     rows = {(i, j): d for i, j, d, _ in zip(*(column.tolist() for column in pairs), strict=True)}
     assert rows == {(119 - j, 119 - i): d for i, j, d, _ in zip(*(c.tolist() for c in backwards), strict=True)}
 
@@ -73,13 +73,13 @@ def test_cross_join_equals_brute_force(kind, sizes):
     queries, references = words[rows[: sizes[0]]], words[rows[sizes[0] :]]
     distance, turn = reference.turned_distances(every_turn(queries, kind), references)
     for radius in radii(kind):
-        pairs = turned.cross_join(queries, references, radius, bits)
+        pairs = turned.turned_cross_join(queries, references, radius, bits)
         left, right = np.nonzero(distance <= radius)
         np.testing.assert_array_equal(pairs.left, left)
         np.testing.assert_array_equal(pairs.right, right)
         np.testing.assert_array_equal(pairs.distance, distance[left, right])
         np.testing.assert_array_equal(pairs.turn, turn[left, right])
-        rows_of, nearest = turned.nearest(queries, references, radius, bits)
+        rows_of, nearest = turned.turned_nearest(queries, references, radius, bits)
         has_one = (distance <= radius).any(axis=1) if sizes[1] else np.zeros(sizes[0], bool)
         expected = [int(each.argmin()) if one else -1 for each, one in zip(distance, has_one, strict=True)]
         np.testing.assert_array_equal(rows_of, expected)
@@ -92,16 +92,16 @@ def test_clusters_are_those_of_the_pairs(kind, n):
     distance, _ = reference.turned_distances(every_turn(words, kind), words)
     for radius in radii(kind):
         pairs = reference.turned_self_pairs(every_turn(words, kind), radius)
-        labels = turned.connect(words, radius, bits)
+        labels = turned.turned_connect(words, radius, bits)
         assert labels.tolist() == reference.components(n, [pair[:2] for pair in pairs])
         for keep in ("first", "last"):
             order = clusters.preference(n, keep)
-            centers = turned.star(words, radius, bits, order)
+            centers = turned.turned_star(words, radius, bits, order)
             assert centers.tolist() == stars(distance, radius, order)
-        to_label = turned.representative_distances(words, labels, bits)
+        to_label = turned.turned_representative_distances(words, labels, bits)
         assert to_label.tolist() == [distance[row, label] for row, label in enumerate(labels)]
         widest = [distance[np.ix_(labels == label, labels == label)].max() for label in labels]
-        assert turned.diameters(words, labels, bits).tolist() == widest
+        assert turned.turned_diameters(words, labels, bits).tolist() == widest
 
 
 def stars(distance, radius, order):
@@ -122,7 +122,7 @@ def test_top_k_is_a_stable_sort_by_the_nearest_turn(kind):
         distance, turn = reference.turned_distances(every_turn(words[row : row + 1], kind), words)
         order = np.argsort(distance[0], kind="stable")
         for k in (None, 1, 7):
-            rows, found, turns = turned.top_k(words[row], words, bits, k)
+            rows, found, turns = turned.turned_top_k(words[row], words, bits, k)
             np.testing.assert_array_equal(rows, order[:k])
             np.testing.assert_array_equal(found, distance[0][order[:k]])
             np.testing.assert_array_equal(turns, turn[0][order[:k]])
@@ -140,14 +140,14 @@ def test_distance_in_the_nearest_turn_is_that_of_both_sides(kind):
 def test_too_many_pairs_are_counted_once(kind):
     words, bits = make(kind, 120), turned_bits(kind)
     radius = KINDS[kind.name]
-    n = len(turned.self_join(words, radius, bits).left)
-    assert len(turned.self_join(words, radius, bits, max_pairs=n).left) == n
+    n = len(turned.turned_self_join(words, radius, bits).left)
+    assert len(turned.turned_self_join(words, radius, bits, max_pairs=n).left) == n
     equal = np.zeros((200, words.shape[1]), np.uint64)
     for join, limit in (
-        (lambda most: turned.self_join(words, radius, bits, max_pairs=most), n - 1),
-        (lambda most: turned.self_join(equal, radius, bits, max_pairs=most), 100),
-        (lambda most: turned.cross_join(equal, equal, radius, bits, max_pairs=most), 100),
-        (lambda most: turned.cross_join(words, words, radius, bits, max_pairs=most), n),
+        (lambda most: turned.turned_self_join(words, radius, bits, max_pairs=most), n - 1),
+        (lambda most: turned.turned_self_join(equal, radius, bits, max_pairs=most), 100),
+        (lambda most: turned.turned_cross_join(equal, equal, radius, bits, max_pairs=most), 100),
+        (lambda most: turned.turned_cross_join(words, words, radius, bits, max_pairs=most), n),
     ):
         with pytest.raises(ArgumentError, match=f"more than max_pairs={limit:,} pairs are within the radius"):
             join(limit)
