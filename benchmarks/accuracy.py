@@ -402,6 +402,8 @@ def main() -> None:
     folders = [spread(paths, arguments.max_images) for paths in find_images(arguments.folder)]
     originals = hashed([path for paths in folders for path in paths], methods, n_processes=arguments.processes)
     unrelated = without_near_copies(originals)
+    if unrelated.height < 2:
+        raise SystemExit(f"the folders have {unrelated.height} images that are not copies of others, 2 are needed")
     kept = set(unrelated["path"])
     each = max(1, arguments.max_edited // len(folders))
     chosen = [path for paths in folders for path in spread([path for path in paths if str(path) in kept], each)]
