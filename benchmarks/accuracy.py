@@ -226,7 +226,7 @@ def nearest_distances(hashes: pl.DataFrame, method: Method, share: float = SOME)
     while True:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the radius is large
-            pairs = imgmatch_df.near_duplicates(table, radius, kind.name, id="row", column=method.name)
+            pairs = imgmatch_df.near_duplicates(table, radius, kind.name, id="row", column=method.name, flat="match")
         if pairs.height >= share * n_pairs(hashes.height) or radius == kind.n_bits:
             return pairs["distance"].sort().to_numpy().astype(np.int64)
         radius = min(kind.n_bits, radius + max(1, kind.n_bits // 32))
@@ -402,6 +402,8 @@ def main() -> None:
     folders = [spread(paths, arguments.max_images) for paths in find_images(arguments.folder)]
     originals = hashed([path for paths in folders for path in paths], methods, n_processes=arguments.processes)
     unrelated = without_near_copies(originals)
+    if unrelated.height < 2:
+        raise SystemExit(f"the folders have {unrelated.height} images that are not copies of others, 2 are needed")
     kept = set(unrelated["path"])
     each = max(1, arguments.max_edited // len(folders))
     chosen = [path for paths in folders for path in spread([path for path in paths if str(path) in kept], each)]

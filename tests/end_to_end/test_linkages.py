@@ -22,7 +22,7 @@ def equal(monkeypatch):
 
 @pytest.fixture
 def frame():
-    return pl.DataFrame({"url": list("abcd"), "phash": [0, 1, 0, 2**64 - 1]}, schema_overrides={"phash": pl.UInt64})
+    return pl.DataFrame({"url": list("abcd"), "phash": [2, 3, 2, 2**64 - 1]}, schema_overrides={"phash": pl.UInt64})
 
 
 @pytest.mark.parametrize("lazy", [False, True])

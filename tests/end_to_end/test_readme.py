@@ -98,6 +98,11 @@ def test_the_readme_has_every_perceptual_kind_with_its_radius():
         advice |= zip(re.findall(r"\w+", names), map(int, radii.split(",")), strict=True)
     own = [kind for kind in KINDS.values() if kind.is_perceptual and kind.kernel.startswith("imgmatch_df.")]
     assert advice == {kind.name: kind.near_radius for kind in own}
+    text = (ROOT / "docs" / "guide" / "hashing.md").read_text()
+    rows = re.findall(r"^\| `(imagehash_\w+)` \|.* (\d+) \|$", text, re.MULTILINE)
+    assert {name: int(radius) for name, radius in rows} == {
+        kind.name: kind.near_radius for kind in own if kind.name.startswith("imagehash_")
+    }
 
 
 def test_advice_of_another_radius_is_seen():
