@@ -1,13 +1,13 @@
 """The hashes of the Python package ImageHash 4.3, bit for bit, with the resize of Pillow 13.
 
-Sources: ImageHash imagehash/__init__.py; SciPy scipy.fftpack.dct and its library pocketfft, pocketfft_hdronly.h.
+Source: ImageHash imagehash/__init__.py.
 """
 
-import math
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
+from imgmatch_df.hashes.kernels.cosine import low_coefficients
 from imgmatch_df.hashes.kernels.lanczos import resize, write_grey
 from imgmatch_df.hashes.squares import HashInput, upright
 
@@ -42,8 +42,7 @@ def write_ahash(image: HashInput, out: Array) -> None:
 
 def _phash_bits(image: HashInput, side: int) -> Array:
     """Compare the side x side lowest cosine coefficients with their median: bool (side, side)."""
-    pixels = _resized(image, 4 * side, 4 * side).astype(np.float64)
-    coefficients = _transform_cosine(_transform_cosine(pixels.T, side).T, side)
+    coefficients = low_coefficients(_resized(image, 4 * side, 4 * side), side)
     low, high = np.sort(coefficients, axis=None)[side * side // 2 - 1 :][:2]
     return coefficients > (low + high) / 2
 
@@ -69,44 +68,3 @@ def _resized(image: HashInput, width: int, height: int) -> Array:
 def _packed(bits: Array) -> Array:
     """Return bits as bytes, row by row and most significant bit first, as ImageHash prints them."""
     return np.packbits(bits)
-
-
-def _transform_cosine(signals: Array, n_coefficients: int) -> Array:
-    """Take the first cosine coefficients of each row by the operations of pocketfft: float64 (rows, n_coefficients).
-
-    Rounding decides where coefficients tie, as they do in symmetric images. NumPy has pocketfft too, but not its cosine
-    transform, which is a real Fourier transform between two steps of arithmetic.
-    """
-    n = signals.shape[1]
-    halves = np.zeros((len(signals), n // 2 + 1), np.complex128)
-    halves[:, 0] = 2 * signals[:, 0]
-    halves[:, -1] = 2 * signals[:, -1]
-    odd, even = signals[:, 1:-1:2], signals[:, 2:-1:2]
-    halves.real[:, 1:-1] = even + odd
-    halves.imag[:, 1:-1] = even - odd
-    points = np.fft.irfft(halves, n, norm="forward")
-    first, last = points[:, 1:n_coefficients], points[:, : n - n_coefficients : -1]
-    cosines, sines = _COSINES[n][1:n_coefficients], _COSINES[n][: n - n_coefficients : -1]
-    coefficients = np.empty((len(signals), n_coefficients))
-    coefficients[:, 0] = points[:, 0]
-    coefficients[:, 1:] = 0.5 * ((cosines * last + sines * first) + (cosines * first - sines * last))
-    return coefficients
-
-
-def _cosines(n: int) -> Array:
-    """Return cos(pi * k / 2n) for k < n as pocketfft rounds them: products of a coarse and a fine table."""
-
-    def cosine_and_sine(k: int) -> tuple[float, float]:
-        step = math.pi / (2 * n)
-        if 2 * k < n:
-            return math.cos(k * step), math.sin(k * step)
-        return math.sin((n - k) * step), math.cos((n - k) * step)
-
-    table = np.empty(n)
-    for k in range(n):
-        (fine_cosine, fine_sine), (cosine, sine) = cosine_and_sine(k % 16), cosine_and_sine(k - k % 16)
-        table[k] = fine_cosine * cosine - fine_sine * sine
-    return table
-
-
-_COSINES: Final = {n: _cosines(n) for n in (32, 64)}
