@@ -14,6 +14,10 @@
 --                               ImageHash and pdqhash print their hashes. DuckDB itself has to_hex and from_hex.
 --   hash_from_hex(digits, hash_type)  UBIGINT or BLOB, by the kind: the hash that such digits stand for, in any case,
 --                               also after 0x. An error for any other text.
+--   turned(hash, turn, hash_type)  UBIGINT or BLOB, by the kind: the hash of the turned image. turn is 'none',
+--                               'rotated_90' (clockwise), 'rotated_180', 'rotated_270', 'mirrored', 'flipped',
+--                               'transposed' or 'transversed'. A BLOB is a bmh1 unless hash_type names another kind. An
+--                               error for a kind whose bits do not give it.
 --
 --   SELECT hamming(a.bmh1, b.bmh1) FROM hashes a, hashes b WHERE a.source = 'one.jpg' AND b.source = 'two.jpg';
 --   SELECT to_bits(phash) FROM hashes;
@@ -95,6 +99,15 @@ CREATE OR REPLACE MACRO imgmatch_flat_counts(hash_type) AS
         WHEN 'bmh1' THEN [0, 961]
         WHEN 'phash' THEN [0]
         ELSE []
+    END;
+CREATE OR REPLACE MACRO imgmatch_turn_grid(hash_type) AS
+    CASE hash_type
+        WHEN 'bmh1' THEN {'side': 31, 'bit_order': 'lowest', 'frequency': NULL::INTEGER}
+        WHEN 'pdq' THEN {'side': 16, 'bit_order': 'last', 'frequency': 1}
+        WHEN 'imagehash_phash' THEN {'side': 8, 'bit_order': 'first', 'frequency': 0}
+        WHEN 'imagehash_ahash' THEN {'side': 8, 'bit_order': 'first', 'frequency': NULL::INTEGER}
+        WHEN 'imagehash_phash16' THEN {'side': 16, 'bit_order': 'first', 'frequency': 0}
+        ELSE NULL
     END;
 CREATE OR REPLACE MACRO imgmatch_near_text() AS
     '4 of phash or 24 of bmh1';
@@ -296,3 +309,76 @@ COMMENT ON MACRO to_bits IS 'to_bits(hash): the documented string of 0 and 1 of 
 COMMENT ON MACRO from_bits IS 'from_bits(bits, hash_type): the hash of a documented string of 0 and 1';
 COMMENT ON MACRO hash_to_hex IS 'hash_to_hex(hash): the hexadecimal digits of a hash';
 COMMENT ON MACRO hash_from_hex IS 'hash_from_hex(digits, hash_type): the hash of hexadecimal digits';
+
+CREATE OR REPLACE MACRO imgmatch_check_turn(turn, hash_type) AS CASE
+    WHEN hash_type IS NULL OR imgmatch_turn_grid(hash_type) IS NULL THEN error(format(
+        'turned: the bits of {} do not give the hash of a turned image. Hint: hash_type := names the kind, such as '
+        'bmh1, pdq or imagehash_phash.', coalesce(hash_type::VARCHAR, 'an unknown kind')))
+    WHEN turn IN ('none', 'rotated_90', 'rotated_180', 'rotated_270', 'mirrored', 'flipped', 'transposed', 'transversed')
+        THEN turn
+    ELSE error(format(
+        'turned: turn must be none, rotated_90, rotated_180, rotated_270, mirrored, flipped, transposed or '
+        'transversed, got {}. Hint: mirrored is left to right, flipped top to bottom.', coalesce(turn::VARCHAR, 'NULL')))
+END;
+
+-- A turn swaps rows and columns, then reverses the rows, then the columns. Here and below, lambda binds what a macro
+-- would repeat.
+CREATE OR REPLACE MACRO imgmatch_turn_steps(turn) AS list_transform([turn], lambda t: {
+    'swaps': t IN ('rotated_90', 'rotated_270', 'transposed', 'transversed'),
+    'rows': (t IN ('rotated_180', 'rotated_270', 'flipped', 'transversed'))::INTEGER,
+    'columns': (t IN ('rotated_90', 'rotated_180', 'mirrored', 'transversed'))::INTEGER
+})[1];
+
+-- The place of a character of the 0/1 string in the square of bits, row by row, and the character of a place.
+CREATE OR REPLACE MACRO imgmatch_turn_place(i, bit_order, n_chars) AS
+    CASE bit_order WHEN 'lowest' THEN xor(i, 7) WHEN 'last' THEN n_chars - 1 - i ELSE i END;
+
+-- For each character of a 0/1 string: the one that it is read from, and 1 where it is inverted. Bits that
+-- belong to places move with them; cosine coefficients swap rows and columns, and those of an odd frequency change sign.
+CREATE OR REPLACE MACRO imgmatch_turn_moves(grid, steps, n_chars) AS list_transform(
+    list_transform(
+        list_transform(range(n_chars), lambda i: imgmatch_turn_place(i, grid.bit_order, n_chars)),
+        lambda p: {
+            'place': p,
+            'y': CASE WHEN grid.frequency IS NULL AND steps.rows = 1
+                THEN grid.side - 1 - p // grid.side ELSE p // grid.side END,
+            'x': CASE WHEN grid.frequency IS NULL AND steps.columns = 1
+                THEN grid.side - 1 - p % grid.side ELSE p % grid.side END
+        }
+    ),
+    lambda cell: CASE
+        WHEN cell.place >= grid.side * grid.side
+            THEN {'source': imgmatch_turn_place(cell.place, grid.bit_order, n_chars)::INTEGER, 'inverts': 0}
+        ELSE {
+            'source': imgmatch_turn_place(
+                CASE WHEN steps.swaps THEN cell.x * grid.side + cell.y ELSE cell.y * grid.side + cell.x END,
+                grid.bit_order, n_chars)::INTEGER,
+            'inverts': coalesce(
+                steps.rows * (cell.y + grid.frequency) + steps.columns * (cell.x + grid.frequency), 0)::INTEGER % 2
+        }
+    END);
+
+CREATE OR REPLACE MACRO imgmatch_turned_text(bits, turn, hash_type) AS list_transform(
+    [{
+        'bits': bits::BIT,
+        'moves': list_transform(
+            [{
+                'grid': imgmatch_turn_grid(hash_type),
+                'steps': imgmatch_turn_steps(imgmatch_check_turn(turn, hash_type)),
+                'n_chars': imgmatch_n_chars(hash_type)
+            }],
+            lambda plan: imgmatch_turn_moves(plan.grid, plan.steps, plan.n_chars))[1]
+    }],
+    lambda given: CASE WHEN given.bits IS NOT NULL THEN array_to_string(list_transform(given.moves,
+        lambda move: xor(get_bit(given.bits, move.source), move.inverts)), '') END)[1];
+
+CREATE OR REPLACE MACRO imgmatch_turned(bits, turn, hash_type) AS list_transform(
+    [imgmatch_turned_text(bits, turn, hash_type)], lambda text: from_bits(text, hash_type))[1];
+
+CREATE OR REPLACE MACRO turned
+    (hash UBIGINT, turn, hash_type := NULL) AS imgmatch_turned(to_bits(hash), turn, hash_type),
+    (hash BIGINT, turn, hash_type := NULL) AS imgmatch_turned(to_bits(hash), turn, hash_type),
+    (hash HUGEINT, turn, hash_type := NULL) AS imgmatch_turned(to_bits(hash), turn, hash_type),
+    (hash BLOB, turn, hash_type := 'bmh1') AS imgmatch_turned(to_bits(hash), turn, hash_type);
+
+COMMENT ON MACRO turned IS 'turned(hash, turn, hash_type): the hash of the turned image';

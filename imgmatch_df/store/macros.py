@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, MAX_WIDTH_BYTES, HashKind, hash_kinds
+from imgmatch_df.hashes.turns import TurnGrid
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -54,9 +55,17 @@ def kinds_sql() -> str:
         "imgmatch_flat_counts(hash_type)": _case(
             "hash_type", {_text(kind.name): str(_flat_counts(kind)) for kind in kinds if kind.flat_hashes}, "[]"
         ),
+        "imgmatch_turn_grid(hash_type)": _case(
+            "hash_type", {_text(kind.name): _grid(kind.turn_grid) for kind in kinds if kind.turn_grid}, "NULL"
+        ),
         "imgmatch_near_text()": _text(" or ".join(f"{kind.near_radius} of {kind.name}" for kind in near)),
     }
     return "\n".join(f"CREATE OR REPLACE MACRO {call} AS\n    {body};" for call, body in macros.items()) + "\n"
+
+
+def _grid(grid: TurnGrid) -> str:
+    frequency = "NULL::INTEGER" if grid.lowest_frequency is None else grid.lowest_frequency
+    return f"{{'side': {grid.side}, 'bit_order': {_text(grid.bit_order)}, 'frequency': {frequency}}}"
 
 
 def _flat_counts(kind: HashKind) -> list[int]:

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from drawing import draw, jpeg
+from drawing import draw, jpeg, save
+from PIL import Image
 from polars.testing import assert_frame_equal
 from terminal import ON_A_SYSTEM_WITH_TERMINALS, on_a_terminal
 from typer.testing import CliRunner
@@ -898,3 +899,24 @@ def test_a_join_can_be_interrupted(out):
         assert time.monotonic() - started < 2
         assert program.stderr.read().splitlines()[-1] == b"interrupted, nothing was written"
     assert [path.name for path in out.iterdir()] == ["in.parquet"]
+
+
+def test_turned_copies(out):
+    pixels = draw(5, 200, 140)
+    for name, one in (("a", pixels), ("b", pixels[:, ::-1]), ("c", np.rot90(pixels)), ("d", draw(6, 200, 140))):
+        (out / f"{name}.png").write_bytes(save(Image.fromarray(np.ascontiguousarray(one)), "PNG"))
+    words = ("remove-duplicates", *(out / f"{name}.png" for name in "abcd"), "--radius", 4)
+    assert succeed(*words).stdout.count("true") == 4
+    succeed(*words, "--turns", "-o", out / "o.csv")
+    assert pl.read_csv(out / "o.csv", infer_schema=False)["kept"].to_list() == ["true", "false", "false", "true"]
+    folder = out / "folder"
+    folder.mkdir()
+    for name in "bd":
+        (out / f"{name}.png").rename(folder / f"{name}.png")
+    succeed("rank-images", out / "a.png", folder, "--turns", "-o", out / "r.parquet")
+    ranked = pl.read_parquet(out / "r.parquet")
+    assert ranked.select("rank", "turn").row(0) == (1, "mirrored")
+    assert ranked["distance"][0] <= 4
+    refused = succeed(*words[:2], "--turns", "-o", out / "o.json", code=2).stderr
+    assert "--turns" in refused
+    assert "Hint: " in refused

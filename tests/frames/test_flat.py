@@ -227,3 +227,18 @@ def test_on_the_command_line(drawn, tmp_path):
     wrong = ["remove-duplicates", str(tmp_path), "--flat", "identical", "-o", str(tmp_path / "out.json")]
     result = CliRunner().invoke(app, wrong)
     assert (result.exit_code, "Hint: --flat match" in result.stderr) == (2, True)
+
+
+def test_turns_leave_images_with_little_to_see_out():
+    frame = frame_of([(0, 10, "a"), (0, 10, "a"), (9, 100, "a"), (0, 10, "b"), (9, 100, None)])
+    hashes = {"imagehash_ahash": pl.col("phash")}
+    turned = frame.with_columns(**hashes).imgmatch.near_duplicates(0, "imagehash_ahash", turns=True)
+    assert turned.rows() == [(0, 1, 0, "none"), (2, 4, 0, "none")]
+    other = frame.with_columns(**hashes)[1:]
+    matched = frame.with_columns(**hashes).imgmatch.match(other, 0, "imagehash_ahash", turns=True)
+    assert matched.rows() == [(0, 0, 0, "none"), (1, 0, 0, "none"), (2, 1, 0, "none"), (2, 3, 0, "none"),
+                              (3, 2, 0, "none"), (4, 1, 0, "none"), (4, 3, 0, "none")]  # fmt: skip
+    kept = frame.with_columns(**hashes).imgmatch.cluster(0, "imagehash_ahash", turns=True)
+    assert kept["kept"].to_list() == [True, False, True, True, False]
+    ranked = frame.with_columns(**hashes).imgmatch.rank_images(9, "imagehash_ahash", turns=True)
+    assert ranked["turn"].to_list() == ["none", "none", None, None, None]
