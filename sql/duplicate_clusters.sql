@@ -98,4 +98,4 @@ CREATE OR REPLACE MACRO duplicate_clusters(
     ORDER BY imgmatch_row;
 
 COMMENT ON MACRO TABLE duplicate_clusters IS
-    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, flat): every row with its cluster of copies';
+    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, flat): every row with its cluster';

@@ -314,11 +314,13 @@ CREATE OR REPLACE MACRO imgmatch_check_turn(turn, hash_type) AS CASE
     WHEN hash_type IS NULL OR imgmatch_turn_grid(hash_type) IS NULL THEN error(format(
         'turned: the bits of {} do not give the hash of a turned image. Hint: hash_type := names the kind, such as '
         'bmh1, pdq or imagehash_phash.', coalesce(hash_type::VARCHAR, 'an unknown kind')))
-    WHEN turn IN ('none', 'rotated_90', 'rotated_180', 'rotated_270', 'mirrored', 'flipped', 'transposed', 'transversed')
-        THEN turn
+    WHEN turn IN (
+        'none', 'rotated_90', 'rotated_180', 'rotated_270', 'mirrored', 'flipped', 'transposed', 'transversed'
+    ) THEN turn
     ELSE error(format(
         'turned: turn must be none, rotated_90, rotated_180, rotated_270, mirrored, flipped, transposed or '
-        'transversed, got {}. Hint: mirrored is left to right, flipped top to bottom.', coalesce(turn::VARCHAR, 'NULL')))
+        'transversed, got {}. Hint: mirrored is left to right, flipped top to bottom.',
+        coalesce(turn::VARCHAR, 'NULL')))
 END;
 
 -- A turn swaps rows and columns, then reverses the rows, then the columns. Here and below, lambda binds what a macro
@@ -334,7 +336,7 @@ CREATE OR REPLACE MACRO imgmatch_turn_place(i, bit_order, n_chars) AS
     CASE bit_order WHEN 'lowest' THEN xor(i, 7) WHEN 'last' THEN n_chars - 1 - i ELSE i END;
 
 -- For each character of a 0/1 string: the one that it is read from, and 1 where it is inverted. Bits that
--- belong to places move with them; cosine coefficients swap rows and columns, and those of an odd frequency change sign.
+-- belong to places move with them. Cosine coefficients swap rows and columns; those of an odd frequency change sign.
 CREATE OR REPLACE MACRO imgmatch_turn_moves(grid, steps, n_chars) AS list_transform(
     list_transform(
         list_transform(range(n_chars), lambda i: imgmatch_turn_place(i, grid.bit_order, n_chars)),

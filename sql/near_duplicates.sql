@@ -83,9 +83,9 @@ CREATE OR REPLACE MACRO imgmatch_twin(hash_type, words, quality, digest, row, fl
         THEN coalesce(digest, row::VARCHAR)
 END;
 
--- The rows of a table that have a hash: row UINTEGER (from 0), words, key, twin VARCHAR. Here and below, the table is read outside of
--- common table expressions whose names it may have, because they would hide it. If a column does not exist, another one
--- is read in its place, and imgmatch_check_call raises the error.
+-- The rows of a table that have a hash: row UINTEGER (from 0), words, key, twin VARCHAR. Here and below, the table is
+-- read outside of common table expressions whose names it may have, because they would hide it. If a column does not
+-- exist, another one is read in its place, and imgmatch_check_call raises the error.
 CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id, flat) AS TABLE
     WITH numbered AS (
         SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row, NULL AS imgmatch_none FROM query_table(tbl)
@@ -194,4 +194,4 @@ CREATE OR REPLACE MACRO near_duplicates(
     ORDER BY least(l.row, r.row), greatest(l.row, r.row);
 
 COMMENT ON MACRO TABLE near_duplicates IS
-    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, max_pairs, flat): every pair within radius bits';
+    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, max_pairs, flat): pairs within radius bits';

@@ -85,4 +85,4 @@ CREATE OR REPLACE MACRO rank_images
     );
 
 COMMENT ON MACRO TABLE rank_images IS
-    'rank_images(query, k := NULL, tbl := ''hashes'', hash_type := NULL, flat): the nearest rows, with rank and distance';
+    'rank_images(query, k := NULL, tbl := ''hashes'', hash_type := NULL, flat): the nearest rows, with rank, distance';

@@ -48,4 +48,4 @@ CREATE OR REPLACE MACRO remove_duplicates(
     FROM arranged, imgmatch_checked WHERE zero = 0 ORDER BY imgmatch_row;
 
 COMMENT ON MACRO TABLE remove_duplicates IS
-    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', flat): one row of each cluster of near-duplicates';
+    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', flat): one row of each cluster';

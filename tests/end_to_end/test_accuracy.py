@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import polars as pl
 import pytest
+from documents import ROOT
 from PIL import Image
 
 from imgmatch_df.hashes.kinds import KINDS
-from tests.support.documents import ROOT
 
 SEED = 3
 N_IMAGES, N_EDITS = 64, 3

@@ -78,7 +78,10 @@ def test_what_is_read_is_what_the_verb_gives(mixed, store):
     stored = imgmatch_df.read_hashes(store)
     assert_frame_equal(stored.select(HASHED), wanted.select(HASHED))
     assert stored["source"].to_list() == sources["url"].to_list()
-    assert list(stored.schema) == ["source", *HASHED, "size", "modified", "etag"]
+    assert list(stored.schema) == [
+        *("source", "width", "height", "bmh1", "phash", "sha256", "quality", "status", "detail"),
+        *("size", "modified", "etag"),
+    ]
     assert stored.schema["modified"] == pl.Datetime("us", "UTC")
     for name in ("mixed.duckdb", "mixed.parquet"):  # the stored frame is one that can be stored
         assert stored.imgmatch.write_hashes(store.with_name(name)) == summary(new=12, failed=7)

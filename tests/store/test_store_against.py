@@ -146,7 +146,7 @@ def test_few_rows(tmp_path, n_new, n_old):
 
 def test_what_is_equal_is_compared_once(tmp_path):
     """A hundred thousand blank pictures against as many: ten billion pairs, none of which is made."""
-    blank = pl.DataFrame({"phash": [0] * 100_000}, schema={"phash": pl.UInt64})
+    blank = pl.DataFrame({"phash": [8] * 100_000}, schema={"phash": pl.UInt64})
     found = imgmatch_df.cluster(blank, 3, "phash", reference=blank)
     assert found["reference_id"].unique().to_list() == [0]
     assert not found["kept"].any()
@@ -280,7 +280,7 @@ def test_the_store_of_today_removes_nothing_of_today(folder, tmp_path):
 
 def test_another_source_under_the_key_of_a_row_is_another_image(tmp_path):
     store = tmp_path / "hashes.duckdb"
-    rows = pl.DataFrame({"sku": [1, 2, 3], "source": ["a", "b", None], "phash": [0, 1 << 20, 1 << 40]})
+    rows = pl.DataFrame({"sku": [1, 2, 3], "source": ["a", "b", None], "phash": [3, 1 << 20, 1 << 40]})
     imgmatch_df.write_hashes(rows.with_columns(pl.col("phash").cast(pl.UInt64)), store, key="sku")
     new = rows.with_columns(source=pl.Series(["a", "other", None]))
     assert new.imgmatch.match(store, 0, "phash")["query_id"].to_list() == [1]

@@ -139,7 +139,10 @@ def test_documented_requests_are_stored(paths, store):
         (["-o", "x.sqlite"], "known are .duckdb, .parquet"),
         (["-o", "no/such/x.duckdb"], "cannot write into 'no/such'"),
         (["-o", "{store}", "--decode", "scaled"], "decode is 'full' in the store, 'scaled' in this call"),
-        (["-o", "{store}", "--hash-types", "phash"], "hash_types is 'bmh1, phash' in the store, 'phash' in this call"),
+        (
+            ["-o", "{store}", "--hash-types", "phash"],
+            "hash_types is 'bmh1, phash, sha256' in the store, 'phash' in this call",
+        ),
         (["-o", "{store}", "--key", "size"], "key must not be the name of another column"),
         (["-o", "{store}", "--key", "sku"], "no column 'sku'"),
     ],
