@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -639,3 +641,25 @@ def test_an_interrupted_bar_gives_the_cursor_back(tmp_path):
         assert program.wait(60) == 130
     os.close(controller)
     assert seen.rfind(b"\x1b[?25h") > seen.rfind(b"\x1b[?25l")
+
+
+@pytest.mark.parametrize("ending", [".csv", ".ndjson", ".parquet"])
+def test_tables_have_the_digest_of_each_file(folder, empty, ending):
+    assert call("visual-hash", folder, "-o", empty / f"out{ending}").exit_code == 0
+    rows = {
+        ".csv": lambda path: pl.read_csv(path, infer_schema=False),
+        ".ndjson": pl.read_ndjson,
+        ".parquet": pl.read_parquet,
+    }[ending](empty / f"out{ending}")
+    digests = rows["sha256"] if ending != ".parquet" else rows["sha256"].bin.encode("hex")
+    assert digests.to_list() == [sha256(Path(path).read_bytes()).hexdigest() for path in rows["path"]]
+
+
+def test_a_column_called_as_a_digest_stays(paths, empty):
+    mine = paths.with_columns(sha256=pl.lit("of the shop"))
+    mine.write_csv(empty / "in.csv")
+    for command in (["visual-hash"], ["remove-duplicates"], ["rank-images", paths["url"][0]]):
+        assert call(*command, empty / "in.csv", "-o", empty / "out.csv").exit_code == 0, command
+        written = pl.read_csv(empty / "out.csv", infer_schema=False)
+        assert written["sha256"].unique().to_list() == ["of the shop"], command
+        (empty / "out.csv").unlink()
