@@ -77,10 +77,10 @@ CREATE OR REPLACE MACRO imgmatch_digest(digest) AS
     CASE WHEN typeof(digest) = 'VARCHAR' THEN lower(digest::VARCHAR) ELSE digest::VARCHAR END;
 
 -- What rows with little to see are equal by: a digest, or the number of a row that has none. NULL for other rows.
-CREATE OR REPLACE MACRO imgmatch_twin(hash_type, words, quality, digest, row, flat) AS CASE
+CREATE OR REPLACE MACRO imgmatch_twin(hash_type, words, quality, digest, row_number, flat) AS CASE
     WHEN imgmatch_check_flat(flat)
         AND coalesce(quality < 50, list_contains(imgmatch_flat_counts(hash_type), bit_count(words)))
-        THEN coalesce(digest, row::VARCHAR)
+        THEN coalesce(digest, row_number::VARCHAR)
 END;
 
 -- The rows of a table that have a hash: row UINTEGER (from 0), words, key, twin VARCHAR. Here and below, the table is
