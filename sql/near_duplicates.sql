@@ -79,7 +79,7 @@ CREATE OR REPLACE MACRO imgmatch_digest(digest) AS
 -- What rows with little to see are equal by: a digest, or the number of a row that has none. NULL for other rows.
 CREATE OR REPLACE MACRO imgmatch_twin(hash_type, words, quality, digest, row_number, flat) AS CASE
     WHEN imgmatch_check_flat(flat)
-        AND coalesce(quality < 50, list_contains(imgmatch_flat_counts(hash_type), bit_count(words)))
+        AND coalesce(quality < 50, list_contains(imgmatch_flat_counts(hash_type::VARCHAR), bit_count(words)))
         THEN coalesce(digest, row_number::VARCHAR)
 END;
 
