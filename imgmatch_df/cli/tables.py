@@ -226,7 +226,7 @@ def open_sources(
                 f"no column {column!r}, the table has {_shown(schema)}\nHint: --column names one of them."
             )
         column = None
-    # Unless it is asked for, a digest beside images is no reason not to hash them, and may be something else.
+    # A digest beside images does not replace their hashes, and the column may hold something else.
     wanted = [name for name, kind in KINDS.items() if kind.is_perceptual or name == hash_type]
     stored = tuple(name for name in wanted if method != "visual_hash" and name in schema)
     if column is not None and hash_type is not None:
