@@ -261,11 +261,12 @@ def flat_rule(flat: str | None, table: SourceTable, output: Format | None) -> Fl
     is_documented = table.request is not None or (output is not None and not output.is_table)
     if flat is None:
         return "match" if is_documented else "identical"
-    if check_flat(flat) and is_documented:
+    is_guarded = check_flat(flat)
+    if is_guarded and is_documented:
         raise ArgumentError(
             "the documented .json compares all images by their hashes, got --flat identical\nHint: --flat match."
         )
-    return "identical" if flat == "identical" else "match"
+    return "identical" if is_guarded else "match"
 
 
 def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:

@@ -207,11 +207,12 @@ def find_nearest(
     every = np.arange(len(query.words)), np.arange(len(other.words))
     parts = [every]
     own = reference.find_own(rows, reference_rows)
-    if own is not None and (own >= 0).any():
-        has_own = own[query.rows] >= 0
-        is_other = np.ones(other.n_rows, np.bool_)
-        is_other[own[own >= 0]] = False
-        parts = [(every[0][~has_own], every[1]), (every[0][has_own], every[1][is_other[other.rows]])]
+    has_own = np.zeros(query.n_rows, np.bool_) if own is None else own >= 0
+    is_other = np.ones(other.n_rows, np.bool_)
+    if own is not None and has_own.any():
+        is_other[own[has_own]] = False
+        is_own = has_own[query.rows]
+        parts = [(every[0][~is_own], every[1]), (every[0][is_own], every[1][is_other[other.rows]])]
     with steps("matching", shown=progress) as step:
         for queries, references in parts:
             whole = len(queries) == len(every[0]), len(references) == len(every[1])
@@ -227,10 +228,6 @@ def find_nearest(
     matched = np.flatnonzero(nearest >= 0)
     pairs = RowPairs(query.rows[matched], other.rows[nearest[matched]], distance[matched])
     if query.flat.rows.size:
-        has_own = np.zeros(query.n_rows, np.bool_) if own is None else own >= 0
-        is_other = np.ones(other.n_rows, np.bool_)
-        if own is not None:
-            is_other[own[has_own]] = False
         identical = [
             query.flat.among(~has_own).first_of(other.flat),
             query.flat.among(has_own).first_of(other.flat.among(is_other)),
