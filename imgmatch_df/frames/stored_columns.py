@@ -22,7 +22,15 @@ from imgmatch_df.frames.expressions import HashTypes, check_hash_types, hash_exp
 from imgmatch_df.frames.layout import is_hash
 from imgmatch_df.frames.reference import key_column
 from imgmatch_df.hashes.codec import dtype_hint
-from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, MEASURES, STORED_HASH_TYPES, hash_kind, with_measures
+from imgmatch_df.hashes.kinds import (
+    DEFAULT_HASH_TYPES,
+    KINDS,
+    MEASURES,
+    SHA256,
+    STORED_HASH_TYPES,
+    hash_kind,
+    with_measures,
+)
 from imgmatch_df.store.manifest import Manifest
 
 IMAGE: Final = "__imgmatch_image"  # the images to hash
@@ -37,7 +45,7 @@ def kinds_to_store(
     elif stored is not None:
         names = stored.hash_types
     else:
-        # A column called sha256 may be the key, or hold something else.
+        # A column called sha256 or local may be the key, or hold something else.
         given = (
             name
             for name, kind in KINDS.items()
@@ -46,7 +54,7 @@ def kinds_to_store(
         names = tuple(name for name in (STORED_HASH_TYPES if source is not None else given) if name != key)
     if source is None:
         # A store that digests files may hold rows that others hashed, whose digests are not known.
-        optional = set() if hash_types is not None else {name for name in names if not hash_kind(name).is_perceptual}
+        optional = {SHA256.name} if hash_types is None else set()
         absent = [name for name in names if name not in {*schema, *optional}]
         if absent or not names:
             raise ColumnError(

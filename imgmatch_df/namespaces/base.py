@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeVar
 
-from imgmatch_df.frames import clustering, expressions, hash_text, pairs, ranking, writing
+from imgmatch_df.frames import clustering, expressions, hash_text, local_hashes, pairs, ranking, writing
 from imgmatch_df.options import SourceOptions
 
 T = TypeVar("T")
@@ -17,6 +17,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             expressions.pdq,
             expressions.phash,
             expressions.bmh1,
+            local_hashes.local,
             expressions.perceptual_hash,
             expressions.visual_hash,
             expressions.hamming,
@@ -24,6 +25,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             hash_text.from_bits,
             hash_text.to_hex,
             hash_text.from_hex,
+            local_hashes.to_points,
         ),
         *(
             pairs.near_duplicates,

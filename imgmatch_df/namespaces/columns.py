@@ -5,7 +5,7 @@ from typing import Unpack
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import expressions, hash_text
+from imgmatch_df.frames import expressions, hash_text, local_hashes
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
@@ -32,6 +32,10 @@ class ImgMatchExpr(Namespace):
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Expr:
         """See `imgmatch_df.bmh1`."""
         return expressions.bmh1(self._expr, **options)
+
+    def local(self, **options: Unpack[SourceOptions]) -> pl.Expr:
+        """See `imgmatch_df.local`."""
+        return local_hashes.local(self._expr, **options)
 
     def perceptual_hash(self, hash_type: str, **options: Unpack[SourceOptions]) -> pl.Expr:
         """See `imgmatch_df.perceptual_hash`."""
@@ -68,6 +72,10 @@ class ImgMatchExpr(Namespace):
         """See `imgmatch_df.from_hex`."""
         return hash_text.from_hex(self._expr, hash_type)
 
+    def to_points(self) -> pl.Expr:
+        """See `imgmatch_df.to_points`."""
+        return local_hashes.to_points(self._expr)
+
 
 @pl.api.register_series_namespace("imgmatch")
 @with_docstrings
@@ -90,6 +98,10 @@ class ImgMatchSeries(Namespace):
     def bmh1(self, **options: Unpack[SourceOptions]) -> pl.Series:
         """See `imgmatch_df.bmh1`."""
         return self._select(expressions.bmh1(pl.first(), **options))
+
+    def local(self, **options: Unpack[SourceOptions]) -> pl.Series:
+        """See `imgmatch_df.local`."""
+        return self._select(local_hashes.local(pl.first(), **options))
 
     def perceptual_hash(self, hash_type: str, **options: Unpack[SourceOptions]) -> pl.Series:
         """See `imgmatch_df.perceptual_hash`."""
@@ -132,6 +144,10 @@ class ImgMatchSeries(Namespace):
     def from_hex(self, hash_type: str) -> pl.Series:
         """See `imgmatch_df.from_hex`."""
         return self._select(hash_text.from_hex(pl.first(), hash_type))
+
+    def to_points(self) -> pl.Series:
+        """See `imgmatch_df.to_points`."""
+        return self._select(local_hashes.to_points(pl.first()))
 
     def _select(self, expr: pl.Expr) -> pl.Series:
         return self._series.to_frame().select(expr).to_series()
