@@ -79,7 +79,7 @@ CREATE OR REPLACE MACRO imgmatch_max_radius(hash_type) AS
         WHEN 'imagehash_phash16' THEN 256
         WHEN 'imagehash_dhash16' THEN 256
         WHEN 'sha256' THEN 256
-        ELSE 4096
+        ELSE 8192
     END;
 CREATE OR REPLACE MACRO imgmatch_max_radius_of_bits(n_chars) AS
     CASE n_chars

@@ -68,6 +68,10 @@ def to_points(local: pl.Expr | str) -> pl.Expr:
     >>> import imgmatch_df, polars as pl
     >>> pl.select(imgmatch_df.to_points(pl.lit(None, dtype=pl.Binary))).item()
     """
+    return map_column(column_expr(local), _points, _POINTS)
+
+
+def _points(local: pl.Series) -> pl.Series:
     from imgmatch_df.hashes.local import unpack_points
 
-    return map_column(column_expr(local), unpack_points, _POINTS)
+    return unpack_points(local)

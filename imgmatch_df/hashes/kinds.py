@@ -5,9 +5,9 @@ Adding a kind to this package touches two files beside its tests:
 1. ``hashes/<kind>.py``: a function that writes the hash of one image, as `bmh1.hash_image` does;
 2. this file: one `register_hash_kind`.
 
-A third one, ``namespaces/columns.py``, only for a method of its own beside ``imgmatch.perceptual_hash("<kind>")``. Expressions,
-frame verbs, stores, SQL macros, decoder processes and the command line need no change. A kind of your own needs no
-file of this package: see ``docs/how-to/add-a-hash-kind.md``.
+A third one, ``namespaces/columns.py``, only for a method of its own beside ``imgmatch.perceptual_hash("<kind>")``.
+Expressions, frame verbs, stores, SQL macros, decoder processes and the command line need no change. A kind of your own
+needs no file of this package: see ``docs/how-to/add-a-hash-kind.md``.
 """
 
 import re
