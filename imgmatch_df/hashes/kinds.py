@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_HASH_TYPES: Final = ("bmh1", "phash")  # computed where a call names no kind
 # Computed where a new store or a command names no kind.
 STORED_HASH_TYPES: Final = (*DEFAULT_HASH_TYPES, "sha256")
-MAX_WIDTH_BYTES: Final = 512
+MAX_WIDTH_BYTES: Final = 1024
 _NAME: Final = re.compile("[a-z][a-z0-9_]{0,62}")
 _KERNEL: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
