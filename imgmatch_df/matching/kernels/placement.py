@@ -3,8 +3,8 @@
 A placement is a similarity: scale, shift and a small rotation. Places are whole numbers, and a placement is compared
 without a division: two matches whose points differ by a on the left and by b on the right say that a point that lies u
 from the first one should lie b / a * u from it on the right (as complex numbers), and v agrees if
-``|b * u - a * v|`` is small. All of it is exact in float64, so that votes are the same on every processor, and the same
-if left and right are swapped or both images are turned.
+``|b * u - a * v|`` is small. All of it is exact in float64, so that votes are the same on every processor, and for the
+swapped pair.
 """
 
 import math
