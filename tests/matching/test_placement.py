@@ -73,7 +73,9 @@ def slow_votes(left, right):
     for i, (word, x, y, level) in enumerate(image_of(left, 0)):
         for j, (other, x_there, y_there, level_there) in enumerate(image_of(right, 0)):
             if (word ^ other).bit_count() <= 10:
-                matches.append(((word ^ other).bit_count(), i, j, x + 1j * y, x_there + 1j * y_there, level_there - level))
+                matches.append(
+                    ((word ^ other).bit_count(), i, j, x + 1j * y, x_there + 1j * y_there, level_there - level)
+                )
     matches = sorted(matches, key=lambda match: match[:3])[:200]
     best = 0
     for a, seed in enumerate(matches[:40]):
