@@ -84,7 +84,7 @@ def _border_lines(pixels: Array, box: Array, side: int, counts: Array) -> int:
     n_lines, n = (width, height) if side >= _LEFT else (height, width)
     tone = np.intp(0)
     n_uniform = 0
-    while 20 * (n_uniform + 1) <= 9 * n_lines:  # 45 % of the side
+    while 20 * n_uniform < 9 * n_lines:  # 45 % of the side
         _count_levels(pixels, box, side, n_uniform, counts)
         median = _lower_median(counts, n)
         if n_uniform == 0:
