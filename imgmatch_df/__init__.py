@@ -22,6 +22,7 @@ from imgmatch_df.errors import (
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
 from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
 from imgmatch_df.frames.hash_text import from_bits, from_hex, to_bits, to_hex
+from imgmatch_df.frames.local_hashes import local, to_points
 from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
 from imgmatch_df.frames.ranking import rank_images
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
@@ -55,6 +56,7 @@ __all__ = [
     "from_bits",
     "from_hex",
     "hamming",
+    "local",
     "match",
     "near_duplicates",
     "pdq",
@@ -69,6 +71,7 @@ __all__ = [
     "sink_hashes",
     "to_bits",
     "to_hex",
+    "to_points",
     "visual_hash",
     "write_hashes",
 ]

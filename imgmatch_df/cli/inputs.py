@@ -42,7 +42,6 @@ from imgmatch_df.hashes.kinds import (
     SHA256,
     HashKind,
     documented_kinds,
-    hash_kind,
     visual_hash_fields,
     with_measures,
 )
@@ -180,7 +179,7 @@ def name_columns(
 
 def needs_hashing(table: SourceTable, kinds: tuple[str, ...]) -> bool:
     """Return whether a table lacks hashes of `kinds`; digests alone are no reason to hash it."""
-    wanted = {name for name in kinds if hash_kind(name).is_perceptual} or set(kinds)
+    wanted = set(kinds) - {SHA256.name} or set(kinds)
     return not (table.stored and wanted <= set(table.stored))
 
 

@@ -115,7 +115,7 @@ def write_hashes(
         store; in a new one it is ``source``, which holds `source`, or else the column ``source``, ``path`` or ``url``.
     hash_types
         Names of hash kinds; None takes those of the store, in a new one those of the frame, else bmh1, phash
-        and sha256.
+        and sha256. Columns of the kinds that are named here may have the forms of `near_duplicates`: text or lists.
     retry_failed
         Whether to hash rows again that failed before.
     prune
@@ -275,7 +275,7 @@ class _WriteCall(NamedTuple):
         if SOURCE in manifest.columns and name != SOURCE:
             text = pl.lit(None) if own_source is None else pl.col(own_source)
             columns.append(text.cast(pl.String).alias(SOURCE))
-        columns += given_columns(schema, kinds, measures, source)
+        columns += given_columns(frame, schema, kinds, measures, source)
         return cls(frame.select(columns), manifest, options, source is not None)
 
 
