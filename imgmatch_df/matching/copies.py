@@ -1,7 +1,7 @@
 """Copies of images by their points: pairs of images with near points are candidates, votes for a placement decide.
 
 Two points are a hit if their hashes are within `HIT_RADIUS` bits. Two images are candidates in a turn if at least two
-pairs of their points are hits in it. Points that very many images share are set aside first; see `shared_points`.
+pairs of their points are hits in it. Points that very many images share are set aside first; see `unshared_points`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -173,7 +173,7 @@ class _Steps:
             self._progress(done, 1000)
 
 
-def shared_points(
+def unshared_points(
     left: _Side, right: _Side, n_threads: int | None = None, progress: Callable[[float], None] | None = None
 ) -> U32:
     """Return the points of the left side that are not set aside, ascending: (m,) uint32.
@@ -316,7 +316,7 @@ def self_copies(
 ) -> Copies:
     """Return all pairs of candidate images with at least `min_votes` votes, each pair once, sorted."""
     side = _collapse(points)
-    return _join(points, points, side, side, min_votes, turns, max_pairs, n_threads, progress)[0]
+    return _join(points, points, side, side, min_votes, turns, max_pairs, n_threads, progress)
 
 
 def match_copies(
@@ -340,7 +340,30 @@ def match_copies(
         max_pairs,
         n_threads,
         progress,
-    )[0]
+    )
+
+
+def explain_copies(
+    points: Points,
+    *,
+    references: Points | None = None,
+    turns: bool = True,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Explained:
+    """Return how many points `self_copies`, or with `references` `match_copies`, sets aside, and how many candidates."""
+    left = right = _collapse(points)
+    if references is not None:
+        right = _collapse(references)
+    steps = _Steps(progress)
+    kept = unshared_points(left, right, n_threads, steps.within(0, 0.1))
+    candidates = _candidates(left, right, kept, _turn_numbers(turns), n_threads, steps, 0.1)
+    n_candidates = sum(len(turn) for *_, turn in candidates)
+    return Explained(left.n_images, len(left.owners), len(left.owners) - len(kept), n_candidates)
+
+
+def _turn_numbers(turns: bool) -> Sequence[int]:
+    return range(len(TURNS)) if turns else range(1)
 
 
 def _join(
@@ -353,21 +376,19 @@ def _join(
     max_pairs: int | None,
     n_threads: int | None,
     progress: Progress | None,
-) -> tuple[Copies, Explained]:
+) -> Copies:
     if not isinstance(min_votes, (int, np.integer)) or isinstance(min_votes, bool) or not 2 <= min_votes <= MAX_POINTS:
         raise ArgumentError(
             f"min_votes must be a whole number of 2 to {MAX_POINTS} points, got {min_votes!r}\n"
             "Hint: 8 suits photos, 11 is strict."
         )
     steps = _Steps(progress)
-    kept = shared_points(left, right, n_threads, steps.within(0, 0.1))
+    kept = unshared_points(left, right, n_threads, steps.within(0, 0.1))
     found = _Verified(left_points, right_points, left, right, min_votes, max_pairs, n_threads)
     found.add(*_equal_images(left, right))
-    n_candidates = 0
-    for i, j, turn in _candidates(left, right, kept, range(len(TURNS)) if turns else range(1), n_threads, steps, 0.1):
-        n_candidates += len(i)
-        found.add(i, j, turn)
-    return found.copies(), Explained(left.n_images, len(left.owners), len(left.owners) - len(kept), n_candidates)
+    for candidates in _candidates(left, right, kept, _turn_numbers(turns), n_threads, steps, 0.1):
+        found.add(*candidates)
+    return found.copies()
 
 
 def _equal_images(left: _Side, right: _Side) -> tuple[I64, I64, U8]:
