@@ -368,8 +368,7 @@ class _Grouping:
         self.comparison, self.linkage, self.keep, self.diameter = comparison, linkage, keep, diameter
         if diameter and not comparison.has_diameters:
             raise ArgumentError(
-                f"diameter=True needs distances, and {call.kind.name} is compared by votes\n"
-                "Hint: leave diameter out."
+                f"diameter=True needs distances, and {call.kind.name} is compared by votes\nHint: leave diameter out."
             )
         # A column of the user's may be called size and hold "XL".
         self.has_bytes = SIZE in call.schema and call.schema[SIZE].is_numeric()

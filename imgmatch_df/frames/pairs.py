@@ -4,7 +4,7 @@ Each takes a frame that has a hash column, or hashes its ``source=`` column firs
 once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks, the number of threads and the engine.
 """
 
-from typing import Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import polars as pl
 
@@ -22,8 +22,10 @@ from imgmatch_df.frames.checks import (
     JoinSide,
     VerbCall,
     apply,
+    apply_to_both,
     needed_columns,
 )
+from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, guard_columns, with_identical
 from imgmatch_df.frames.reference import Reference
@@ -31,6 +33,9 @@ from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_positive
 from imgmatch_df.progress import steps
 from imgmatch_df.store.base import Target
+
+if TYPE_CHECKING:
+    from imgmatch_df.matching.join import Progress
 
 # 2 GB of pairs as a frame without ids; a call that finds more raises an error.
 MAX_PAIRS: Final = 100_000_000
@@ -182,14 +187,9 @@ def near_duplicates(
     def find(part: pl.DataFrame) -> pl.DataFrame:
         side = JoinSide(part, kind, hash_name, id, guard)
         with steps("joining", shown=progress) as step:
-            pairs = comparison.self_pairs(side.words, max_pairs, step)
-        pairs = pairs._replace(left=side.rows_of(pairs.left), right=side.rows_of(pairs.right))
-        if side.flat.rows.size:
-            side.flat.warn_of_unknown()
-            pairs = with_identical(pairs, side.flat.pairs(max_pairs))
-        return pl.DataFrame(
-            {LEFT_ID: side.ids(pairs.left), RIGHT_ID: side.ids(pairs.right), **comparison.measures(pairs)}
-        )
+            pairs = pairs_of_rows(comparison, side, None, max_pairs, step)
+        ids = {LEFT_ID: side.ids(pairs.left), RIGHT_ID: side.ids(pairs.right)}
+        return pl.DataFrame({**ids, **comparison.measures(pairs)})
 
     id_dtype = ROW_DTYPE if id is None else call.schema[id]
     return apply(hashed, columns, find, {LEFT_ID: id_dtype, RIGHT_ID: id_dtype, **comparison.dtypes})
@@ -285,27 +285,34 @@ def match(
         references = JoinSide(references_part, kind, other.hash, other.id, other.guard)
         own = other.find_own(part, references_part)
         with steps("matching", shown=progress) as step:
-            pairs = comparison.cross_pairs(queries.words, references.words, max_pairs, step)
-        pairs = pairs._replace(left=queries.rows_of(pairs.left), right=references.rows_of(pairs.right))
-        if queries.flat.rows.size:
-            queries.flat.warn_of_unknown()
-            pairs = with_identical(pairs, queries.flat.pairs_with(references.flat, max_pairs))
+            pairs = pairs_of_rows(comparison, queries, references, max_pairs, step)
         found = pl.DataFrame(
             {QUERY_ID: queries.ids(pairs.left), REFERENCE_ID: references.ids(pairs.right), **comparison.measures(pairs)}
         )
         return found if own is None else found.filter(pl.Series(own[pairs.left] != pairs.right))
 
-    hashed = call.hashed()
-    if isinstance(hashed, pl.DataFrame):
-        return find(hashed[columns], other.frame.collect())
-    # One row with a list of each frame: a map function takes one frame, and the frames have different lengths.
-    left = hashed.select(columns)
-    sides = [side.select(pl.struct(pl.all()).implode().alias(name)) for side, name in ((left, "l"), (other.frame, "r"))]
     schema = {
         QUERY_ID: ROW_DTYPE if id is None else call.schema[id],
         REFERENCE_ID: other.id_dtype,
         **comparison.dtypes,
     }
-    return pl.concat(sides, how="horizontal").map_batches(
-        lambda row: find(*(row[name][0].struct.unnest() for name in ("l", "r"))), schema=schema
-    )
+    return apply_to_both(call.hashed(), columns, other.frame, find, schema)
+
+
+def pairs_of_rows(
+    comparison: Comparison, side: JoinSide, other: JoinSide | None, max_pairs: int, progress: "Progress | None"
+) -> Any:
+    """Return the pairs of rows of one side, or with `other` of both sides, with the measures of the comparison.
+
+    Identical images with little to see are pairs too; a warning says how many of them cannot be known.
+    """
+    if other is None:
+        pairs = comparison.self_pairs(side.words, max_pairs, progress)
+    else:
+        pairs = comparison.cross_pairs(side.words, other.words, max_pairs, progress)
+    pairs = pairs._replace(left=side.rows_of(pairs.left), right=(other or side).rows_of(pairs.right))
+    flat = side.flat
+    if not flat.rows.size:
+        return pairs
+    flat.warn_of_unknown()
+    return with_identical(pairs, flat.pairs(max_pairs) if other is None else flat.pairs_with(other.flat, max_pairs))
