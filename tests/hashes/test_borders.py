@@ -116,7 +116,7 @@ def test_a_border_with_the_noise_of_a_camera_goes_but_not_one_of_stronger_noise(
     assert find_borders(strong) == (0, 140, 0, 140)
 
 
-@pytest.mark.parametrize("quality", [95, 50])
+@pytest.mark.parametrize("quality", [95, 50, 20])
 def test_a_frame_survives_jpeg(quality):
     file = io.BytesIO()
     inside = np.asarray(Image.fromarray(picture(23, 30)).resize((240, 180), Image.Resampling.NEAREST))

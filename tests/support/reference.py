@@ -98,7 +98,7 @@ def _border_lines(grey):
         n_uniform += 1
     if not 0.02 <= n_uniform / n_lines < 0.45:
         return 0
-    for i in range(n_uniform, min(n_lines, n_uniform + max(3, n_lines // 100))):
+    for i in range(n_uniform, min(n_lines, n_uniform + max(8, n_lines // 100))):
         if 2 * sum(abs(level - medians[0]) > 16 for level in rows[i]) >= n:
             return i
     return 0

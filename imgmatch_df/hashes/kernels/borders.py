@@ -22,7 +22,7 @@ _HALF: Final = 1 << 15
 _MAX_DEVIATION: Final = 3  # mean deviation of a uniform line from its median, inclusive
 _MAX_STEP: Final = 8  # from the median of the outermost line to that of another line of the border, inclusive
 _EDGE_STEP: Final = 16  # a pixel beyond the edge differs by more from the median of the outermost line
-_MIN_EDGE_LINES: Final = 3  # that are read in search of the edge; 1 % of the side if that is more
+_MIN_EDGE_LINES: Final = 8  # read in search of the edge, 1 % of the side if that is more: JPEG blurs blocks of 8
 _MIN_SIDE: Final = 16  # smaller images have no borders, and the inside is not smaller
 _TOP, _BOTTOM, _LEFT, _RIGHT = range(4)
 

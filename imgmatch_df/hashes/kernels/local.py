@@ -16,14 +16,15 @@ Array = np.ndarray[Any, Any]
 
 N_POINTS: Final = 64
 N_RECORD_BYTES: Final = 11
-_QUOTAS: Final = np.array((20, 16, 12, 9, 7))  # points of each level
-_SCALES: Final = np.array((65536, 55109, 46341, 38968, 32768))  # 2**(-level / 4), in 1/65536
+_N_LEVELS: Final = 7
+_QUOTAS: Final = np.array((14, 12, 10, 9, 8, 6, 5))  # points of each level; they sum to 64
+_SCALES: Final = np.array((65536, 55109, 46341, 38968, 32768, 27554, 23170))  # 2**(-level / 4), in 1/65536
 _HALF_PATCH: Final = 20
 _CELL: Final = 5
 _HALF_WINDOW: Final = 4  # of the structure tensor
 _REACH: Final = 4  # a corner has the highest response within so many vertices
 _MIN_RESPONSE: Final = 522
-_GRID: Final = 4
+_GRID: Final = 5
 _N_CELLS: Final = _GRID * _GRID
 # The cosine matrix of H.265: each row but the first one sums to 0.
 _COSINES: Final = np.array(
@@ -213,7 +214,7 @@ def write_points(base: Array, out: Array) -> None:
     n_points = 0
     sums = np.empty(2 * _HALF_PATCH, np.int32)
     cells, half = np.empty((8, 8), np.int32), np.empty((8, 8), np.int32)
-    for level in range(5):
+    for level in range(_N_LEVELS):
         height = (base_height * _SCALES[level] + 32768) >> 16
         width = (base_width * _SCALES[level] + 32768) >> 16
         if min(height, width) < 2 * _HALF_PATCH:
