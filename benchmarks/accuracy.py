@@ -508,9 +508,14 @@ def main() -> None:
     parser.add_argument("--max-images", type=int, default=1_000_000, help="of each folder, evenly spread")
     parser.add_argument("--max-edited", type=int, default=300, help="images that are edited, in all")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--own", action="store_true", help="no reference packages; leaves the tables with them as they are"
+    )
     parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
     arguments = parser.parse_args()
     methods = [method for method in METHODS if package_version(method.package) is not None]
+    if arguments.own:
+        methods = [method for method in methods if method.load is None]
     missing = sorted({method.package for method in METHODS} - {method.package for method in methods})
     folders = [spread(paths, arguments.max_images) for paths in find_images(arguments.folder)]
     originals = hashed([path for paths in folders for path in paths], methods, n_processes=arguments.processes)
@@ -568,8 +573,9 @@ def main() -> None:
         replace_between(ROOT / "docs" / "guide" / "choosing-a-radius.md", "recall", by_edit)
         replace_between(ROOT / "docs" / "guide" / "copies.md", "votes", by_votes)
         replace_between(ROOT / "docs" / "guide" / "copies.md", "votes-recall", by_edit_and_votes)
-        replace_between(ROOT / "docs" / "benchmarks.md", "accuracy", summary)
-        replace_between(ROOT / "benchmarks" / "README.md", "accuracy-more", more)
+        if not arguments.own:
+            replace_between(ROOT / "docs" / "benchmarks.md", "accuracy", summary)
+            replace_between(ROOT / "benchmarks" / "README.md", "accuracy-more", more)
 
 
 if __name__ == "__main__":
