@@ -16,7 +16,15 @@ Array = np.ndarray[Any, Any]
 _N_TAPS: Final = 6  # rows that an output row covers: at most 4 whole ones and two parts
 
 _inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+_1: Final = np.uint64(1)
+_2: Final = np.uint64(2)
 _BYTES: Final = types.Array(types.uint8, 1, "C", readonly=True)
+
+
+@_inner
+def _luma(red: Any, green: Any, blue: Any) -> Any:
+    total = np.uint32(19595) * np.uint32(red) + np.uint32(38470) * np.uint32(green) + np.uint32(7471) * np.uint32(blue)
+    return np.uint8((total + np.uint32(32768)) >> np.uint32(16))
 
 
 @kernel(
@@ -34,18 +42,17 @@ def sample_grey(pixels: Array, pitch: int, n_channels: int, top: int, left: int,
         start = (top + y * step) * pitch + left * n_channels
         row = pixels[start : start + (width - 1) * stride + n_channels]
         target = out[y]
-        if n_channels == 1:
+        if step > 1:
+            place, distance = np.uint64(0), np.uint64(stride)  # unsigned: numba would test signed ones for below 0
             for x in range(width):
-                target[x] = row[x * stride]
-        elif step == 1:
+                target[x] = row[place] if n_channels == 1 else _luma(row[place], row[place + _1], row[place + _2])
+                place += distance
+        elif n_channels == 1:
             for x in range(width):
-                red, green, blue = np.uint32(row[4 * x]), np.uint32(row[4 * x + 1]), np.uint32(row[4 * x + 2])
-                target[x] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> np.uint32(16)
+                target[x] = row[x]
         else:
             for x in range(width):
-                i = x * stride
-                red, green, blue = np.uint32(row[i]), np.uint32(row[i + 1]), np.uint32(row[i + 2])
-                target[x] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> np.uint32(16)
+                target[x] = _luma(row[4 * x], row[4 * x + 1], row[4 * x + 2])
 
 
 @_inner
