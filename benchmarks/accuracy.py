@@ -22,7 +22,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from edits import EDITS
+from edits import EDITS, HARDER
 from harness import describe_machine, markdown_table, package_version, replace_between
 from PIL import Image, ImageOps
 
@@ -35,6 +35,7 @@ OWN: Final = tuple(kind for kind in KINDS.values() if kind.is_perceptual)
 # Votes count as distances, so that all methods are compared alike: ever more votes as an ever smaller distance.
 MOST_VOTES: Final = 64
 LEAST_VOTES: Final = 4
+EVERY_EDIT: Final = {**EDITS, **HARDER}
 VOTES: Final = (4, 6, 8, 11, 15)
 ADVISED_VOTES: Final = 8
 RARE: Final = 1e-6  # one false pair per million
@@ -223,7 +224,7 @@ def hash_images(paths: Iterable[Path], methods: Sequence[Method], edits: Sequenc
             image = _open(data)
             if edits:
                 pixels = image.convert("RGB")
-                copies = {edit: EDITS[edit].copy(pixels) for edit in edits}
+                copies = {edit: EVERY_EDIT[edit].copy(pixels) for edit in edits}
                 rows.extend({**row, "edit": edit, "data": copy} for edit, copy in copies.items())
             else:
                 small = image.convert("L").resize(_THUMBNAIL, Image.Resampling.BOX)
@@ -353,11 +354,11 @@ class Figures:
         return 1e6 * int(np.searchsorted(self.near, radius, "right")) / max(1, self.n_unrelated)
 
     def recall(self, radius: int | None, edit: str | None = None) -> float:
-        """Return the share of copies within a radius, in percent: of one edit, or the mean of all."""
+        """Return the share of copies within a radius, in percent: of one edit, or the mean of all but `HARDER`."""
         if radius is None:
             return 0.0
-        edits = self.own if edit is None else {edit: self.own[edit]}
-        shares = [(distances <= radius).fill_null(value=False).mean() for distances in edits.values()]
+        edits = [name for name in self.own if name not in HARDER] if edit is None else [edit]
+        shares = [(self.own[edit] <= radius).fill_null(value=False).mean() for edit in edits]
         return 100 * float(np.mean(np.array(shares, np.float64)))
 
 
@@ -446,10 +447,11 @@ def votes_edit_table(voted: Sequence[Figures], pdq: Figures) -> str:
         f"`pdq`, {pdq.method.advised} bits": (pdq, pdq.method.advised),
     }
     rows = [
-        [EDITS[edit].what, *(f"{one.recall(radius, edit):.0f}" for one, radius in columns.values())] for edit in EDITS
+        [edit.what, *(f"{one.recall(radius, name):.0f}" for one, radius in columns.values())]
+        for name, edit in EVERY_EDIT.items()
     ]
-    mean = ["mean", *(f"{one.recall(radius):.1f}" for one, radius in columns.values())]
-    return markdown_table(["edit", *columns], [*rows, mean])
+    mean = ["mean of these", *(f"{one.recall(radius):.1f}" for one, radius in columns.values())]
+    return markdown_table(["edit", *columns], [*rows[: len(EDITS)], mean, *rows[len(EDITS) :]])
 
 
 def edit_table(
@@ -506,9 +508,14 @@ def main() -> None:
     parser.add_argument("--max-images", type=int, default=1_000_000, help="of each folder, evenly spread")
     parser.add_argument("--max-edited", type=int, default=300, help="images that are edited, in all")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument(
+        "--own", action="store_true", help="no reference packages; leaves the tables with them as they are"
+    )
     parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
     arguments = parser.parse_args()
     methods = [method for method in METHODS if package_version(method.package) is not None]
+    if arguments.own:
+        methods = [method for method in methods if method.load is None]
     missing = sorted({method.package for method in METHODS} - {method.package for method in methods})
     folders = [spread(paths, arguments.max_images) for paths in find_images(arguments.folder)]
     originals = hashed([path for paths in folders for path in paths], methods, n_processes=arguments.processes)
@@ -518,7 +525,7 @@ def main() -> None:
     kept = set(unrelated["path"])
     each = max(1, arguments.max_edited // len(folders))
     chosen = [path for paths in folders for path in spread([path for path in paths if str(path) in kept], each)]
-    edited = hashed(chosen, methods, tuple(EDITS), n_processes=arguments.processes)
+    edited = hashed(chosen, methods, tuple(EVERY_EDIT), n_processes=arguments.processes)
     figures = []
     for method in methods:
         print(f"pairs of {method.name}", file=sys.stderr)
@@ -566,8 +573,9 @@ def main() -> None:
         replace_between(ROOT / "docs" / "guide" / "choosing-a-radius.md", "recall", by_edit)
         replace_between(ROOT / "docs" / "guide" / "copies.md", "votes", by_votes)
         replace_between(ROOT / "docs" / "guide" / "copies.md", "votes-recall", by_edit_and_votes)
-        replace_between(ROOT / "docs" / "benchmarks.md", "accuracy", summary)
-        replace_between(ROOT / "benchmarks" / "README.md", "accuracy-more", more)
+        if not arguments.own:
+            replace_between(ROOT / "docs" / "benchmarks.md", "accuracy", summary)
+            replace_between(ROOT / "benchmarks" / "README.md", "accuracy-more", more)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import polars as pl
 
 from imgmatch_df.errors import ColumnError
 from imgmatch_df.hashes.codec import hash_rows
+from imgmatch_df.hashes.kernels.borders import find_borders
 from imgmatch_df.hashes.kernels.local import N_POINTS, N_RECORD_BYTES, write_points
 from imgmatch_df.hashes.kernels.local_resize import resize, sample_grey
 from imgmatch_df.hashes.squares import HashInput, upright
@@ -17,7 +18,7 @@ from imgmatch_df.hashes.squares import HashInput, upright
 Array = np.ndarray[Any, Any]
 
 N_BYTES: Final = N_RECORD_BYTES * (1 + N_POINTS)
-BASE_SIDE: Final = 192
+BASE_SIDE: Final = 224
 MIN_BASE_SIDE: Final = 48
 _MAX_SAMPLES: Final = 768  # along the longest side
 _WHOLE: Final = 65535
@@ -33,9 +34,9 @@ def hash_image(image: HashInput, out: Array) -> None:
         reverses_rows, reverses_columns = reverses_columns, reverses_rows
     grey = _sampled(image.pixels, reverses_rows, reverses_columns)
     height, width = grey.shape
-    top, bottom, left, right = 0, height, 0, width
+    top, bottom, left, right = find_borders(grey)
     base = np.empty(_base_shape(bottom - top, right - left), np.uint8)
-    resize(grey[top:bottom, left:right], base)
+    resize(grey, top, left, bottom - top, right - left, base)
     if image.orientation != 1:
         base = upright(base, image.orientation)
         if reverses_rows:

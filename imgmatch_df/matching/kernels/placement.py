@@ -1,10 +1,10 @@
-"""Verification of pairs of images: how many points of both agree on one placement of one image in the other.
+"""Verification of pairs of images: votes of points of both for one placement of one image in the other.
 
-A placement is a similarity: scale, shift and a small rotation. Places are whole numbers, and a placement is compared
-without a division: two matches whose points differ by a on the left and by b on the right say that a point that lies u
-from the first one should lie b / a * u from it on the right (as complex numbers), and v agrees if
-``|b * u - a * v|`` is small. All of it is exact in float64, so that votes are the same on every processor, and for the
-swapped pair.
+A placement is a similarity (scale, shift, a small rotation), or a scale for each axis and a shift. It comes from two
+matches, whose points differ by a on the left and by b on the right: as complex numbers, a point that lies u from the
+first one should lie b / a * u from it on the right, and v agrees if ``|b * u - a * v|`` is small. Places are whole
+numbers, so that this is exact in float64. Votes are the same on every processor, and for the swapped pair.
+docs/how-it-works/local-matching.md has the definition, and what its constants were compared with.
 """
 
 import math
@@ -26,20 +26,28 @@ if TYPE_CHECKING:
 
 MAX_POINTS: Final = STRETCH
 """Maximum number of points of an image."""
-MATCH_RADIUS: Final = 10  # bits
+MATCH_RADIUS: Final = 12  # bits
 _MAX_MATCHES: Final = 200
 _MAX_SEEDS: Final = 40  # matches whose pairs give placements, the nearest first
-_MIN_SPREAD: Final = 144  # pixels, squared, between the points of a placement
-_TOLERANCE: Final = 20.0  # pixels, squared, of the image in which the copy is larger
-_MIN_COSINE: Final = 0.96  # of the rotation, squared: 11.5 degrees
-_MAX_LEVELS: Final = 4
-# MAX_RATIOS[d + 4] bounds the squared scale for matches whose right point is d levels above the left one; a level is a
-# factor of 2 ** (1 / 4), and levels differ from the scale by at most 1.3. Multiples of 1 / 1024, so that products with
-# squared lengths are exact.
-_MAX_RATIOS: Final = np.array([round(1024 * 2 ** ((d + 1.3) / 2)) / 1024 for d in range(-_MAX_LEVELS, _MAX_LEVELS + 1)])
+_MIN_SPREAD: Final = 144.0  # between the two points of a placement, pixels, squared
+_MIN_STEP: Final = 8.0  # between them along each axis, for a scale of its own
+_TOLERANCE: Final = 9.0  # pixels of the image in which the copy is larger, squared
+_MIN_COSINE: Final = 0.9609375  # of the rotation, squared: 11.4 degrees
+_MAX_ASPECT: Final = 1.625  # between the scales of both axes
 _MAX_RATIO: Final = 5.75  # of the scale, squared: 2.4
-_HALF_PATCH: Final = 20.0
-_LEVEL_SCALES: Final = np.array([2 ** (level / 4) for level in range(_MAX_LEVELS + 1)])
+_MAX_LEVELS: Final = 4
+# MAX_RATIOS[d + 4] bounds the squared scale for matches whose right point is d levels above the left one: a level is a
+# factor of 2 ** (1 / 4), and levels differ from the scale by at most 1. Multiples of 1 / 1024, so that products with
+# squared lengths are exact.
+_MAX_RATIOS: Final = np.array([round(1024 * 2 ** ((d + 1) / 2)) / 1024 for d in range(-_MAX_LEVELS, _MAX_LEVELS + 1)])
+# The squared scale from which on points are expected 1, 2, ... levels higher.
+_LEVEL_RATIOS: Final = np.array([round(1024 * 2 ** ((d - 0.5) / 2)) / 1024 for d in range(1, _MAX_LEVELS + 2)])
+_SAME_PLACE: Final = 64.0  # pixels, squared: matches that lie nearer in both images are one
+# Points are found where their patch fits into the image, in whole pixels of their level.
+_HALF_PATCHES: Final = np.array([round(16 * 20 * 2 ** (level / 4)) / 16 for level in range(_MAX_LEVELS + 1)])
+_SLACK: Final = 0.75
+_USUAL_PLACES: Final = 40
+_FEWEST_PLACES: Final = 6
 
 # What each turn does: swap, reverse rows, reverse columns.
 _STEPS: Final = np.array(EVERY_TURN, np.bool_)
@@ -122,12 +130,17 @@ def place_pairs(
     words = np.zeros((2, MAX_POINTS + LANES), np.uint64)
     places = np.empty((2, MAX_POINTS, 3), np.int64)
     found = np.empty((MAX_POINTS * MAX_POINTS, 3), np.uint8)
-    matches = np.empty((_MAX_MATCHES, 5), np.float64)
+    starts = np.empty(MATCH_RADIUS + 2, np.int64)
+    matches = np.empty((_MAX_MATCHES, 4), np.float64)
     levels = np.empty(_MAX_MATCHES, np.int64)
     numbers = np.empty((_MAX_MATCHES, 2), np.uint64)
-    starts = np.empty(MATCH_RADIUS + 2, np.int64)
-    agreeing = np.empty((2, MAX_POINTS), np.int64)
+    agreeing = np.empty(MAX_POINTS, np.int64)
     best = np.empty(MAX_POINTS, np.int64)
+    form = np.empty(11, np.float64)
+    fit = np.empty(8, np.float64)
+    sizes = np.empty(2, np.float64)
+    expected = np.empty((MAX_POINTS, 2), np.float64)
+    sides = np.empty((2, 2), np.int64)
     for pair in range(left.size):
         swaps, reverses_rows, reverses_columns = _STEPS[turn[pair]]
         start, other = left_points.starts[left[pair]], right_points.starts[right[pair]]
@@ -151,19 +164,25 @@ def place_pairs(
         # swapped pair.
         first = int64(_is_after(left_points, left[pair], right_points, right[pair]))
         n_matches = _find_matches(words, places, n_left, n_right, first, found, starts, matches, levels, numbers)
-        n_votes = _count_votes(matches, levels, numbers, n_matches, agreeing, best)
-        votes[pair] = n_votes
+        n_agreeing, is_stretched = _find_placement(matches, levels, numbers, n_matches, form, agreeing, best)
+        votes[pair] = 0
         placements[pair] = 0.0
         coverage[pair] = 0.0
-        if n_votes:
-            _fit(matches, best, n_votes, placements[pair])
-            right_box = right_points.boxes[right[pair]]
-            sides = (width, height), (int64(right_box[4]), int64(right_box[5]))
-            shares = (
-                _span(places, numbers, best, n_votes, 0, sides[0]),
-                _span(places, numbers, best, n_votes, 1, sides[1]),
-            )
-            coverage[pair] = min(shares[0], shares[1])
+        if n_agreeing < 2:
+            continue
+        sides[0, 0], sides[0, 1] = width, height
+        sides[1, 0], sides[1, 1] = right_points.boxes[right[pair], 4], right_points.boxes[right[pair], 5]
+        _fit(matches, best, n_agreeing, is_stretched, fit, sizes, placements[pair])
+        n_places = _count_places(matches, best, n_agreeing)
+        shift = _level_shift(sizes[0], sizes[1])
+        n_expected = min(
+            _count_expected(places, n_left, 0, n_agreeing, fit, sizes, is_stretched, shift, sides, expected),
+            _count_expected(places, n_right, 1, n_agreeing, fit, sizes, is_stretched, -shift, sides, expected),
+        )
+        votes[pair] = _weigh(n_places, n_expected)
+        coverage[pair] = min(
+            _span(places, numbers, best, n_agreeing, 0, sides), _span(places, numbers, best, n_agreeing, 1, sides)
+        )
 
 
 @kernel
@@ -181,9 +200,9 @@ def _find_matches(
 ) -> int:
     """Write the nearest matches of two images, and return their number.
 
-    In the order of their distance, then of the point of side `first`, then of the other. matches (200, 5) float64:
-    x, y on the left, x, y on the right, and the distance; levels (200,) int64: of the right point less that of the
-    left; numbers (200, 2) uint64: of the points.
+    In the order of their distance, then of the point of side `first`, then of the other. matches (200, 4) float64:
+    x, y on the left, x, y on the right; levels (200,) int64: of the right point less that of the left; numbers
+    (200, 2) uint64: of the points.
     """
     n = (n_left, n_right)
     second = 1 - first
@@ -212,57 +231,111 @@ def _find_matches(
         i, j = points[first], points[second]
         matches[at, 0], matches[at, 1] = places[0, i, 0], places[0, i, 1]
         matches[at, 2], matches[at, 3] = places[1, j, 0], places[1, j, 1]
-        matches[at, 4] = distance
         levels[at] = places[1, j, 2] - places[0, i, 2]
         numbers[at, 0], numbers[at, 1] = uint64(i), uint64(j)
     return min(n_found, _MAX_MATCHES)
 
 
 @kernel
-def _count_votes(matches: "F64", levels: I64, numbers: U64, n: int, agreeing: I64, best: I64) -> int:
-    """Write the matches that agree with the best placement in best (64,) int64, and return their number.
+def _find_placement(
+    matches: "F64", levels: I64, numbers: U64, n: int, form: "F64", agreeing: I64, best: I64
+) -> tuple[int, bool]:
+    """Write the matches that agree with the best placement, and return their number and whether it has two scales.
 
-    The best placement is that with the most votes, the first of several. A placement comes from two of the nearest 40
-    matches. Matches vote in their order; one whose left or right point has voted does not.
+    The best placement is that with which most matches agree, the first of several. best (64,) int64. form (11,)
+    float64 and agreeing (64,) int64 are work buffers.
     """
-    one = uint64(1)
-    n_best = 0
+    n_best, is_stretched = 0, False
     for a in range(1, min(n, _MAX_SEEDS)):
         for b in range(a):
-            ax, ay = matches[b, 0] - matches[a, 0], matches[b, 1] - matches[a, 1]
-            bx, by = matches[b, 2] - matches[a, 2], matches[b, 3] - matches[a, 3]
-            left_size, right_size = ax * ax + ay * ay, bx * bx + by * by
-            if left_size < _MIN_SPREAD or right_size < _MIN_SPREAD:
-                continue
-            if right_size > _MAX_RATIO * left_size or left_size > _MAX_RATIO * right_size:
-                continue
-            along = ax * bx + ay * by
-            if along <= 0 or along * along < _MIN_COSINE * (left_size * right_size):
-                continue
-            low, high = _allowed_levels(left_size, right_size)
-            if not low <= min(levels[a], levels[b]) <= max(levels[a], levels[b]) <= high:
-                continue
-            limit = _TOLERANCE * max(left_size, right_size)
-            used_left = used_right = uint64(0)
-            n_votes = 0
-            for k in range(n):
-                ux, uy = matches[k, 0] - matches[a, 0], matches[k, 1] - matches[a, 1]
-                vx, vy = matches[k, 2] - matches[a, 2], matches[k, 3] - matches[a, 3]
-                real = (bx * ux - by * uy) - (ax * vx - ay * vy)
-                imaginary = (bx * uy + by * ux) - (ax * vy + ay * vx)
-                if real * real + imaginary * imaginary > limit or not low <= levels[k] <= high:
+            for has_two_scales in (False, True):
+                ax, ay = matches[b, 0] - matches[a, 0], matches[b, 1] - matches[a, 1]
+                bx, by = matches[b, 2] - matches[a, 2], matches[b, 3] - matches[a, 3]
+                if has_two_scales:
+                    if not _set_scales(ax, ay, bx, by, form):
+                        continue
+                    low, high = _allowed_levels(abs(ax * ay), abs(bx * by))
+                else:
+                    if not _set_similarity(ax, ay, bx, by, form):
+                        continue
+                    low, high = _allowed_levels(ax * ax + ay * ay, bx * bx + by * by)
+                if not low <= min(levels[a], levels[b]) <= max(levels[a], levels[b]) <= high:
                     continue
-                in_left, in_right = one << numbers[k, 0], one << numbers[k, 1]
-                if used_left & in_left or used_right & in_right:
-                    continue
-                used_left |= in_left
-                used_right |= in_right
-                agreeing[0, n_votes] = k
-                n_votes += 1
-            if n_votes > n_best:
-                n_best = n_votes
-                best[:n_votes] = agreeing[0, :n_votes]
-    return n_best
+                n_agreeing = _find_agreeing(matches, levels, numbers, n, a, form, low, high, agreeing)
+                if n_agreeing > n_best:
+                    n_best, is_stretched = n_agreeing, has_two_scales
+                    best[:n_best] = agreeing[:n_best]
+    return n_best, is_stretched
+
+
+@kernel(inline="always")
+def _set_similarity(ax: float, ay: float, bx: float, by: float, form: "F64") -> bool:
+    """Write how far a match is off a similarity, as `_find_agreeing` reads it; return whether it is allowed."""
+    left_size, right_size = ax * ax + ay * ay, bx * bx + by * by
+    along = ax * bx + ay * by
+    if (
+        min(left_size, right_size) < _MIN_SPREAD
+        or right_size > _MAX_RATIO * left_size
+        or left_size > _MAX_RATIO * right_size
+        or along <= 0
+        or along * along < _MIN_COSINE * (left_size * right_size)
+    ):
+        return False
+    form[0], form[1], form[2], form[3] = bx, -by, -ax, ay
+    form[4], form[5], form[6], form[7] = by, bx, -ay, -ax
+    form[8] = form[9] = 1.0
+    form[10] = _TOLERANCE * max(left_size, right_size)
+    return True
+
+
+@kernel(inline="always")
+def _set_scales(ax: float, ay: float, bx: float, by: float, form: "F64") -> bool:
+    """Write how far a match is off a scale for each axis; return whether these are allowed."""
+    left_size, right_size = abs(ax * ay), abs(bx * by)
+    if (
+        ax * bx <= 0
+        or ay * by <= 0
+        or min(abs(ax), abs(ay), abs(bx), abs(by)) < _MIN_STEP
+        or right_size > _MAX_RATIO * left_size
+        or left_size > _MAX_RATIO * right_size
+        or abs(bx * ay) > _MAX_ASPECT * abs(by * ax)
+        or abs(by * ax) > _MAX_ASPECT * abs(bx * ay)
+    ):
+        return False
+    form[0], form[1], form[2], form[3] = bx, 0.0, -ax, 0.0
+    form[4], form[5], form[6], form[7] = 0.0, by, 0.0, -ay
+    form[8], form[9] = max(ay * ay, by * by), max(ax * ax, bx * bx)
+    form[10] = _TOLERANCE * (form[8] * form[9])
+    return True
+
+
+@kernel
+def _find_agreeing(
+    matches: "F64", levels: I64, numbers: U64, n: int, seed: int, form: "F64", low: int, high: int, agreeing: I64
+) -> int:
+    """Write the matches that agree with a placement, and return their number.
+
+    Of the matches of one point, the first agrees. form (11,) float64: two linear forms of how a match differs from the
+    seed in x and y on the left, x and y on the right; the weights of their squares; the limit of the weighted sum.
+    """
+    one = uint64(1)
+    used_left = used_right = uint64(0)
+    n_agreeing = 0
+    for k in range(n):
+        ux, uy = matches[k, 0] - matches[seed, 0], matches[k, 1] - matches[seed, 1]
+        vx, vy = matches[k, 2] - matches[seed, 2], matches[k, 3] - matches[seed, 3]
+        x = (form[0] * ux + form[1] * uy) + (form[2] * vx + form[3] * vy)
+        y = (form[4] * ux + form[5] * uy) + (form[6] * vx + form[7] * vy)
+        if x * x * form[8] + y * y * form[9] > form[10] or not low <= levels[k] <= high:
+            continue
+        in_left, in_right = one << numbers[k, 0], one << numbers[k, 1]
+        if used_left & in_left or used_right & in_right:
+            continue
+        used_left |= in_left
+        used_right |= in_right
+        agreeing[n_agreeing] = k
+        n_agreeing += 1
+    return n_agreeing
 
 
 @kernel(inline="always")
@@ -278,45 +351,155 @@ def _allowed_levels(left_size: float, right_size: float) -> tuple[int, int]:
 
 
 @kernel
-def _fit(matches: "F64", best: I64, n: int, placement: "F64") -> None:
-    """Write the placement that fits the agreeing matches: scale x, scale y, shift x, shift y.
-
-    The scale is the ratio of how far the points lie from their centre on both sides, so that the swapped pair has its
-    inverse. The shift is where the corner at 0, 0 of the left base comes to lie.
-    """
-    centre = np.zeros(4)
-    for k in range(n):
-        for axis in range(4):
-            centre[axis] += matches[best[k], axis]
-    left_size = right_size = along = across = 0.0
-    for k in range(n):
-        match = matches[best[k]]
-        # times n, so that all of it is whole
-        ax, ay = n * match[0] - centre[0], n * match[1] - centre[1]
-        bx, by = n * match[2] - centre[2], n * match[3] - centre[3]
-        left_size += ax * ax + ay * ay
-        right_size += bx * bx + by * by
-        along += ax * bx + ay * by
-        across += ax * by - ay * bx
-    scale = math.sqrt(right_size / left_size)
-    length = math.sqrt(along * along + across * across)
-    cosine, sine = (along / length, across / length) if length else (1.0, 0.0)
-    x, y = centre[0] / n, centre[1] / n
-    placement[0] = placement[1] = scale
-    placement[2] = centre[2] / n - scale * (cosine * x - sine * y)
-    placement[3] = centre[3] / n - scale * (sine * x + cosine * y)
+def _level_shift(left_size: float, right_size: float) -> int:
+    """Return by how many levels points are expected higher on the right."""
+    shift = 0
+    for ratio in _LEVEL_RATIOS:
+        shift += int64(right_size >= ratio * left_size) - int64(left_size >= ratio * right_size)
+    return shift
 
 
 @kernel
-def _span(places: I64, numbers: U64, best: I64, n: int, side: int, sides: tuple[int, int]) -> float:
+def _fit(
+    matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", sizes: "F64", placement: "F64"
+) -> None:
+    """Write the placement that fits n agreeing matches.
+
+    fit (8,) float64: n times the centre of the points, as x, y on the left, x, y on the right; then two numbers that
+    take left points to the right, and two for the way back: scale times cosine and sine of the rotation, or scale x and
+    scale y. The scale is the ratio of how far the points lie from their centre, whose squares sizes (2,) float64 has,
+    so that the swapped pair has its inverse. placement (4,) float64: scale x, scale y, and where the corner 0, 0 of the
+    left base comes to lie.
+    """
+    for axis in range(4):
+        fit[axis] = 0.0
+        for k in range(n):
+            fit[axis] += matches[best[k], axis]
+    xx_left = yy_left = xx_right = yy_right = along = across = 0.0
+    for k in range(n):
+        ax, ay = n * matches[best[k], 0] - fit[0], n * matches[best[k], 1] - fit[1]
+        bx, by = n * matches[best[k], 2] - fit[2], n * matches[best[k], 3] - fit[3]
+        xx_left += ax * ax
+        yy_left += ay * ay
+        xx_right += bx * bx
+        yy_right += by * by
+        along += ax * bx + ay * by
+        across += ax * by - ay * bx
+    if is_stretched:
+        sizes[0], sizes[1] = math.sqrt(xx_left * yy_left), math.sqrt(xx_right * yy_right)
+        fit[4], fit[5] = math.sqrt(xx_right / xx_left), math.sqrt(yy_right / yy_left)
+        fit[6], fit[7] = math.sqrt(xx_left / xx_right), math.sqrt(yy_left / yy_right)
+        placement[0], placement[1] = fit[4], fit[5]
+    else:
+        sizes[0], sizes[1] = xx_left + yy_left, xx_right + yy_right
+        length = math.sqrt(along * along + across * across)
+        cosine, sine = along / length, across / length
+        placement[0] = placement[1] = scale = math.sqrt(sizes[1] / sizes[0])
+        fit[4], fit[5] = scale * cosine, scale * sine
+        back = math.sqrt(sizes[0] / sizes[1])
+        fit[6], fit[7] = back * cosine, -(back * sine)
+    x, y = _moved(-fit[0], -fit[1], fit, 0, is_stretched)
+    placement[2], placement[3] = (fit[2] + x) / n, (fit[3] + y) / n
+
+
+@kernel(inline="always")
+def _moved(x: float, y: float, fit: "F64", side: int, is_stretched: bool) -> tuple[float, float]:
+    """Return where a difference of places on one side lies on the other."""
+    first, second = fit[4 + 2 * side], fit[5 + 2 * side]
+    if is_stretched:
+        return first * x, second * y
+    return first * x - second * y, second * x + first * y
+
+
+@kernel
+def _count_places(matches: "F64", best: I64, n: int) -> int:
+    """Return the number of agreeing matches, without those at the place of an earlier one, as on another level."""
+    n_places = 0
+    for k in range(n):
+        is_new = True
+        for earlier in range(k):
+            ax = matches[best[k], 0] - matches[best[earlier], 0]
+            ay = matches[best[k], 1] - matches[best[earlier], 1]
+            bx = matches[best[k], 2] - matches[best[earlier], 2]
+            by = matches[best[k], 3] - matches[best[earlier], 3]
+            if ax * ax + ay * ay < _SAME_PLACE and bx * bx + by * by < _SAME_PLACE:
+                is_new = False
+                break
+        n_places += is_new
+    return n_places
+
+
+@kernel
+def _count_expected(
+    places: I64,
+    n_points: int,
+    side: int,
+    n: int,
+    fit: "F64",
+    sizes: "F64",
+    is_stretched: bool,
+    shift: int,
+    sides: I64,
+    expected: "F64",
+) -> int:
+    """Return how many places with points of one side lie where the other image could have points.
+
+    shift: levels by which points are higher on the other side; sides (2, 2) int64: widths and heights of both bases;
+    expected (64, 2) float64: a work buffer. Comparisons are with exact numbers, so that a turn of both images and the
+    swapped pair have the same result.
+    """
+    other = 1 - side
+    near = _SAME_PLACE * sizes[side] / max(sizes[0], sizes[1])
+    n_found = n_places = 0
+    for point in range(n_points):
+        level = places[side, point, 2] + shift
+        if not 0 <= level <= _MAX_LEVELS:
+            continue
+        px, py = float(places[side, point, 0]), float(places[side, point, 1])
+        x, y = _moved(n * px - fit[2 * side], n * py - fit[2 * side + 1], fit, side, is_stretched)
+        margin = n * (_HALF_PATCHES[level] - _SLACK)
+        if not (
+            margin - fit[2 * other] <= x <= n * sides[other, 0] - margin - fit[2 * other]
+            and margin - fit[2 * other + 1] <= y <= n * sides[other, 1] - margin - fit[2 * other + 1]
+        ):
+            continue
+        is_new = True
+        for k in range(n_found):
+            dx, dy = px - expected[k, 0], py - expected[k, 1]
+            if dx * dx + dy * dy < near:
+                is_new = False
+                break
+        n_places += is_new
+        expected[n_found, 0], expected[n_found, 1] = px, py
+        n_found += 1
+    return n_places
+
+
+@kernel
+def _weigh(n_places: int, n_expected: int) -> int:
+    """Return the votes: the number of agreeing places, as it would be if 40 places could agree, rounded down.
+
+    Of pairs of images that show different things and of which e places could agree, those with n places that do are as
+    rare as others with the same n**3 / e.
+    """
+    n_expected = max(n_expected, n_places, _FEWEST_PLACES)
+    votes = 0
+    while (votes + 1) ** 3 * n_expected <= _USUAL_PLACES * n_places**3:
+        votes += 1
+    return votes
+
+
+@kernel
+def _span(places: I64, numbers: U64, best: I64, n: int, side: int, sides: I64) -> float:
     """Return the share of a base image that the box around the patches of the agreeing points takes."""
     share = 1.0
     for axis in range(2):
-        low, high = float(sides[axis]), 0.0
+        whole = float(sides[side, axis])
+        low, high = whole, 0.0
         for k in range(n):
             point = numbers[best[k], side]
-            half = _HALF_PATCH * _LEVEL_SCALES[places[side, point, 2]]
+            half = _HALF_PATCHES[places[side, point, 2]]
             low = min(low, places[side, point, axis] - half)
             high = max(high, places[side, point, axis] + half)
-        share *= (min(high, float(sides[axis])) - max(low, 0.0)) / sides[axis]
+        share *= (min(high, whole) - max(low, 0.0)) / whole
     return share
