@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
+from imgmatch_df.hashes.local import N_BYTES, hash_image, unpack
+from imgmatch_df.hashes.squares import HashInput
 from imgmatch_df.matching.kernels.placement import place_pairs
-from imgmatch_df.matching.placement import turned_points
+from imgmatch_df.matching.placement import turned_points, verify_pairs
 from imgmatch_df.matching.points import Points
-from imgmatch_df.turns import INVERSE
+from imgmatch_df.turns import COMPOSED, EVERY_TURN, INVERSE
 
 
 def make_points(images, boxes=None):
@@ -25,6 +28,40 @@ def make_points(images, boxes=None):
         starts.astype(np.int64),
         np.array(boxes, np.uint16).reshape(-1, 6),
     )
+
+
+def scene(seed):
+    """Return an RGB image, 640 x 480, of many shapes of many sizes."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (640, 480), "grey")
+    draw = ImageDraw.Draw(image)
+    for _ in range(150):
+        x, y, width, height = rng.integers(0, 640), rng.integers(0, 480), *rng.integers(8, 90, 2)
+        shape = draw.rectangle if rng.random() < 0.6 else draw.ellipse
+        shape((int(x), int(y), int(x + width), int(y + height)), fill=tuple(rng.integers(0, 256, 3).tolist()))
+    return image
+
+
+def turned(image, turn):
+    """Return an image after a turn."""
+    pixels = np.asarray(image)
+    swaps, reverses_rows, reverses_columns = EVERY_TURN[turn]
+    pixels = pixels.transpose(1, 0, 2) if swaps else pixels
+    pixels = pixels[:: -1 if reverses_rows else 1, :: -1 if reverses_columns else 1]
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def hash_images(images):
+    """Return the points of images."""
+    rows = np.zeros((len(images), N_BYTES), np.uint8)
+    for image, row in zip(images, rows, strict=True):
+        hash_image(HashInput(np.asarray(image.convert("L")), 1), row)
+    return Points(*unpack(rows))
+
+
+def assert_same(points, expected):
+    for array, other in zip(points, expected, strict=True):
+        np.testing.assert_array_equal(array, other)
 
 
 def place(left, right, turn=0):
@@ -178,7 +215,7 @@ def n_expected(pairs, is_stretched, here, there):
     return n_places
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(24))
 def test_the_votes_equal_a_slow_count(seed):
     left, right = random_pair(seed)
     votes, _, _ = place(left, right)
@@ -195,3 +232,111 @@ def test_votes_and_coverage_stay_when_sides_are_swapped(seed, turn):
     assert (votes, coverage) == (back[0], pytest.approx(back[2]))
     if votes:
         assert placement[0] * placement[1] * back[1][0] * back[1][1] == pytest.approx(1)
+
+
+def test_the_random_pairs_have_votes_and_both_kinds_of_placement():
+    found = [place(*random_pair(seed)) for seed in range(40)]
+    votes = [votes for votes, _, _ in found]
+    assert min(votes) == 0
+    assert sum(count >= 8 for count in votes) >= 10
+    assert any(placement[0] != placement[1] for _, placement, _ in found)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), first=st.integers(0, 7), second=st.integers(0, 7))
+def test_turns_of_points_compose(seed, first, second):
+    points, _ = random_pair(seed)
+    assert_same(turned_points(turned_points(points, first), second), turned_points(points, COMPOSED[first][second]))
+    assert_same(turned_points(turned_points(points, first), INVERSE[first]), points)
+
+
+@pytest.mark.parametrize("turn", range(8))
+def test_a_turned_image_has_the_turned_points(turn):
+    image = scene(1)
+    found, expected = hash_images([turned(image, turn)]), turned_points(hash_images([image]), turn)
+    assert found.boxes.tolist() == expected.boxes.tolist()
+    there = {tuple(place): int(word) for word, place in zip(expected.hashes, expected.places.tolist(), strict=True)}
+    distances = [
+        (int(word) ^ there[tuple(place)]).bit_count()
+        for word, place in zip(found.hashes, found.places.tolist(), strict=True)
+        if tuple(place) in there
+    ]
+    assert len(distances) >= 50
+    assert np.mean(distances) < 1
+
+
+@pytest.mark.parametrize("turn", range(8))
+@pytest.mark.parametrize(
+    ("scale", "left", "top"), [(1, 0, 0), (0.75, 0.2, 0.1), (0.6, 0.05, 0.35), (1.25, -0.25, 0)]
+)
+def test_a_copy_is_found_where_it_was_drawn(turn, scale, left, top):
+    image, page = scene(2), scene(3)
+    copy = turned(image, turn)
+    canvas = turned(page, turn)
+    width, height = canvas.size
+    copy = copy.resize((round(scale * copy.width), round(scale * copy.height)), Image.Resampling.BICUBIC)
+    canvas.paste(copy, (round(left * width), round(top * height)))
+    copies = verify_pairs(
+        hash_images([image]), hash_images([canvas]), *np.zeros((2, 8), np.int64), np.arange(8, dtype=np.uint8), 8
+    )
+    assert copies.turn.tolist() == [turn]
+    assert copies.scale[0] == pytest.approx(scale, rel=0.02)
+    assert [copies.shift_x[0], copies.shift_y[0]] == pytest.approx([left, top], abs=0.02)
+    assert 0.1 < copies.coverage[0] <= min(1, 1.2 * scale**2)
+
+
+def test_placements_are_fractions_of_whole_images_with_their_borders():
+    inside = hash_images([scene(4)])
+    framed = inside._replace(boxes=np.array([[65535 // 4, 0, 65535 // 2, 65535, *inside.boxes[0, 4:]]], np.uint16))
+    one = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.uint8)
+    # The frame takes the left quarter and the right half, so that the framed image is 4 times as wide.
+    copies = verify_pairs(inside, framed, *one, 8)
+    assert (copies.shift_x[0], copies.shift_y[0]) == pytest.approx((0.25, 0), abs=1e-3)
+    assert copies.scale[0] == pytest.approx(0.25, abs=1e-3)
+    copies = verify_pairs(framed, inside, *one, 8)
+    assert (copies.shift_x[0], copies.shift_y[0]) == pytest.approx((-1, 0), abs=1e-3)
+    assert copies.scale[0] == pytest.approx(4, rel=1e-3)
+    copies = verify_pairs(framed, turned_points(framed, 2), *one[:2], np.array([2], np.uint8), 8)
+    assert copies.scale[0] == pytest.approx(1)
+    assert (copies.shift_x[0], copies.shift_y[0]) == pytest.approx((0, 0), abs=1e-3)
+
+
+@pytest.mark.parametrize("stretch", [(0.8, 1), (1, 0.85)])
+def test_a_squashed_copy_has_two_scales(stretch):
+    image = scene(5)
+    copy = image.resize((round(stretch[0] * image.width), round(stretch[1] * image.height)), Image.Resampling.BICUBIC)
+    votes, placement, _ = place(hash_images([image]), hash_images([copy]))
+    assert votes >= 8
+    assert placement[0] / placement[1] == pytest.approx(stretch[0] / stretch[1], rel=0.03)
+
+
+def test_few_or_equal_points_have_no_votes():
+    word = 0x123456789ABCDEE0
+    nothing, one = make_points([[]]), make_points([[(word, 50, 50, 0)]])
+    piled = make_points([[(word, 50, 50, 0)] * 64])
+    for left in (nothing, one, piled):
+        for right in (nothing, one, piled):
+            assert place(left, right) == (0, pytest.approx([0, 0, 0, 0]), 0)
+
+
+def test_points_of_several_levels_at_one_place_have_one_vote():
+    rng = np.random.default_rng(6)
+    spots = [(int(x), int(y)) for x in range(40, 160, 20) for y in range(40, 110, 20)]
+    once = [(int(rng.integers(2**63)) << 1, x, y, 1) for x, y in spots]
+    again = [(int(rng.integers(2**63)) << 1, x + 3, y - 2, 1) for x, y in spots]
+    alone, piled = make_points([once]), make_points([[*once, *again]])
+    assert place(alone, alone)[0] == place(piled, piled)[0] > 8
+
+
+def test_a_pair_is_reported_once_in_the_first_of_its_best_turns():
+    image = scene(7)
+    symmetric = image.copy()
+    symmetric.paste(image.crop((0, 0, 320, 480)).transpose(Image.Transpose.FLIP_LEFT_RIGHT), (320, 0))
+    points = hash_images([image, symmetric])
+    left, right = np.array([0, 1, 0, 0, 1, 1]), np.array([1, 1, 0, 1, 1, 0])
+    turn = np.array([4, 4, 0, 0, 0, 0], np.uint8)
+    copies = verify_pairs(points, points, left, right, turn, 6, n_threads=2)
+    assert list(zip(copies.left, copies.right, copies.turn, strict=True)) == [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0)]
+    swapped = verify_pairs(points, points, right, left, np.array(INVERSE, np.uint8)[turn], 6)
+    assert sorted(copies.votes) == sorted(swapped.votes)
+    assert len(verify_pairs(points, points, left, right, turn, 64).left) == 0
