@@ -183,7 +183,7 @@ def needs_hashing(table: SourceTable, kinds: tuple[str, ...]) -> bool:
     return not (table.stored and wanted <= set(table.stored))
 
 
-def check_documented(table: SourceTable, form: Format | None = DOCUMENTED, *, turns: bool = False) -> None:
+def check_documented(table: SourceTable, form: Format | None = DOCUMENTED, *, turns: bool | None = None) -> None:
     """Refuse what the documented JSON cannot hold, before hours of hashing; other formats hold all.
 
     Raises
@@ -235,7 +235,8 @@ def default_kinds(table: SourceTable, output: Format | None) -> tuple[str, ...]:
 
 def compared_kinds(table: SourceTable, kind: HashKind) -> tuple[str, ...]:
     """Return the hash kinds that are computed of a table whose rows are compared by `kind`, that kind first."""
-    return (kind.name,) if table.request is not None else _with_digest((kind.name,), table)
+    guards = table.request is None and not kind.by_votes
+    return _with_digest((kind.name,), table) if guards else (kind.name,)
 
 
 def _with_digest(kinds: tuple[str, ...], table: SourceTable) -> tuple[str, ...]:

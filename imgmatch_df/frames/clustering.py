@@ -83,13 +83,17 @@ def cluster(
         Has a column named `hash_type`, or `column`, or `source`.
     radius
         Maximum Hamming distance between two rows that are near-duplicates, in bits. Inclusive. 0 finds equal hashes
-        only; 24 of bmh1 or 4 of phash finds edited copies.
+        only; 24 of bmh1 or 4 of phash finds edited copies. None is 0. Not for ``"local"``.
     hash_type
-        ``"bmh1"`` or ``"phash"``.
+        Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
+    min_votes
+        For ``"local"``, in the place of a radius, see `near_duplicates`.
     linkage
         ``"connected"``: near-duplicates of near-duplicates are in one cluster, whose ends may be farther apart than
         the radius (`diameter` shows it). ``"star"``: row by row, a row joins the first representative within the
-        radius or becomes one itself, so that no row is farther than the radius from its representative.
+        radius or becomes one itself, so that no row is farther than the radius from its representative. None is
+        ``"star"`` for ``"local"``, else ``"connected"``: a collage is a copy of each image in it, and ``"connected"``
+        would put all of them into one cluster.
     keep
         Which row of a cluster is its representative: the ``"first"``, the ``"last"``, or the ``"largest"``: most
         pixels (columns ``width`` and ``height``), then most bytes (column ``size``, where there is one), then first.
@@ -112,12 +116,12 @@ def cluster(
         ``"identical"`` or ``"match"``, as `near_duplicates`. A reference row with little to see matches identical files
         only, too.
     diameter
-        Whether to add the largest distance between two rows of each cluster.
+        Whether to add the largest distance between two rows of each cluster. Not for ``"local"``.
     prefix, suffix
         Text before and after the names of the new columns, those of `source` included.
     turns
         Whether to compare rows in all eight turns, mirrored, flipped and by quarter turns, see `near_duplicates`. All
-        distances are then those of the nearest turn.
+        distances are then those of the nearest turn. None: only with ``"local"``.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
@@ -127,9 +131,11 @@ def cluster(
         All rows, in order. New columns come first: ``cluster_id: UInt32`` (clusters are numbered from 0 by their first
         row), ``kept: Boolean`` (is the representative), ``distance: UInt16`` to the representative, with `diameter`
         ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes, and the columns
-        of the frame; hashes come last. A row without a hash is a cluster of its own, kept, with null distance. With
-        `reference` also ``reference_id``, which names the nearest reference row (the first of several) of a row that
-        matches one: then ``distance`` is the distance to it, ``kept`` is false, and the other new columns are null.
+        of the frame; hashes come last. ``"local"`` has ``votes: UInt8`` in the place of `distance`, for the placement
+        in the representative, null for a representative. A row without a hash is a cluster of its own, kept, with null
+        distance. With `reference` also ``reference_id``, which names the nearest reference row (the first of several)
+        of a row that matches one: then ``distance`` or ``votes`` are those to it, ``kept`` is false, and the other new
+        columns are null.
         It is null in all other rows.
 
     Raises
@@ -244,7 +250,7 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, flat, turns
+    frame, radius, hash_type, min_votes, linkage, keep, reference, reference_column, column, source, flat, turns
         As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
     prefix, suffix, **options
         As `cluster`.

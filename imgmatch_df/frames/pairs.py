@@ -61,13 +61,15 @@ def explain_near_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, id, column, source, flat, max_pairs, **options
+    frame, radius, hash_type, min_votes, id, column, source, flat, max_pairs, **options
         As `near_duplicates`. `id` and `max_pairs` are checked; the plan does not depend on them.
 
     Returns
     -------
     str
-        The plan, and the number of pairs of hashes that it expects to compare. The wording may change.
+        The plan, and the number of pairs of hashes that it expects to compare; for ``"local"`` the numbers of images,
+        of points, of points that are set aside because very many images share them, and of candidates. The wording may
+        change.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def near_duplicates(
     turns: bool | None = None,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
-    """Return every pair of rows whose hashes are within `radius` bits of each other. Exact.
+    """Return every pair of rows whose hashes are within `radius` bits of each other, or have `min_votes` votes.
 
     Use it to look at pairs and their distances. `cluster` and `remove_duplicates` group rows without making the pairs;
     `explain_near_duplicates` describes the plan.
@@ -120,9 +122,12 @@ def near_duplicates(
         Has a column named `hash_type`, or `column`, or `source`.
     radius
         Maximum Hamming distance, in bits. Inclusive. 0 finds equal hashes only; 24 of bmh1 or 4 of phash finds
-        edited copies.
+        edited copies. Not for ``"local"``.
     hash_type
-        ``"bmh1"`` or ``"phash"``.
+        Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
+    min_votes
+        For ``"local"``, in the place of a radius: the minimum number of points that agree on one placement of one image
+        in the other, from 2 to 64. 8 by default; 11 is strict.
     id
         Column whose values name the rows in the result, of any dtype; None names them by row number.
     column
@@ -138,7 +143,8 @@ def near_duplicates(
         Maximum number of pairs to make.
     turns
         Whether to compare the left row in all eight turns: mirrored, flipped and by quarter turns. From the bits of the
-        hashes, for kinds whose bits allow it: bmh1, pdq, imagehash_ahash, imagehash_phash and imagehash_phash16.
+        hashes, for kinds whose bits allow it: bmh1, pdq, imagehash_ahash, imagehash_phash, imagehash_phash16 and local.
+        None: only local.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
@@ -150,7 +156,11 @@ def near_duplicates(
         is done to the left image so that it looks like the right one, ``"none"``, ``"rotated_90"`` (clockwise),
         ``"rotated_180"``, ``"rotated_270"``, ``"mirrored"`` (left to right), ``"flipped"`` (top to bottom),
         ``"transposed"`` or ``"transversed"`` (at a diagonal). `distance` is that of the nearest turn, the first of
-        several in this order.
+        several in this order. With ``"local"`` in the place of `distance`: ``votes: UInt8``; ``turn``, that with the
+        most votes; ``scale: Float32``, the longest side of the left image in longest sides of the right one;
+        ``shift_x, shift_y: Float32``, where the top left corner of the turned left image lies in the right image, in
+        fractions of its width and height; and ``coverage: Float32``, the share of both images that the agreeing points
+        span, the smaller one, from 0 to 1. An image without points is in no pair.
 
     Raises
     ------
@@ -213,7 +223,7 @@ def match(
     turns: bool | None = None,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
-    """Return every pair of a row of `frame` and a row of `reference` whose hashes are within `radius` bits. Exact.
+    """Return every pair of a row of `frame` and one of `reference` within `radius` bits or with `min_votes` votes.
 
     Use it to compare new images with the ones you have. ``cluster(reference=)`` finds only the nearest reference row of
     each row.
@@ -227,9 +237,12 @@ def match(
         that column and the key are read. A row never matches itself in a store that already contains it, see `cluster`.
     radius
         Maximum Hamming distance, in bits. Inclusive. 0 finds equal hashes only; 24 of bmh1 or 4 of phash finds
-        edited copies.
+        edited copies. Not for ``"local"``.
     hash_type
-        ``"bmh1"`` or ``"phash"``.
+        Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
+    min_votes
+        For ``"local"``, in the place of a radius: the minimum number of points that agree on one placement of one image
+        in the other, from 2 to 64. 8 by default; 11 is strict.
     id, reference_id
         Columns whose values name the rows of `frame` and of `reference`; None names them by row number, the rows of a
         store by its key.
@@ -243,7 +256,7 @@ def match(
     max_pairs
         Maximum number of pairs to make.
     turns
-        Whether to compare the query row in all eight turns, see `near_duplicates`.
+        Whether to compare the query row in all eight turns, see `near_duplicates`. None: only with ``"local"``.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
@@ -251,7 +264,7 @@ def match(
     -------
     DataFrame or LazyFrame
         ``query_id, reference_id, distance: UInt16``, sorted by the row numbers of query, then reference. With `turns`
-        also ``turn``, what is done to the query image, see `near_duplicates`.
+        also ``turn``, what is done to the query image, see `near_duplicates`; there also the columns of ``"local"``.
 
     Raises
     ------

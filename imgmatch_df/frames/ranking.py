@@ -52,6 +52,8 @@ def rank_images(
     hash_type
         Name of a hash kind, such as ``"bmh1"`` or ``"phash"``. None takes the kind of `query`, by its type and length,
         among the kinds that `frame` has; ``"bmh1"`` if it is an image.
+    min_votes
+        For ``"local"``: the minimum number of votes of a row that is ranked, 8 by default, see `near_duplicates`.
     k
         Maximum number of rows to return; None returns all.
     column
@@ -65,7 +67,7 @@ def rank_images(
     prefix, suffix
         Text before and after the names of the new columns, those of `source` included.
     turns
-        Whether to compare the query in all eight turns, see `near_duplicates`.
+        Whether to compare the query in all eight turns, see `near_duplicates`. None: only with ``"local"``.
     **options
         See `Options`; for `source`, and for a `query` that is an image.
 
@@ -74,9 +76,10 @@ def rank_images(
     DataFrame or LazyFrame
         The rows, nearest first, ties in row order. New columns come first: ``rank: UInt32`` from 1 and
         ``distance: UInt16`` in bits, with `turns` also ``turn: Enum``, what is done to the query image so that it looks
-        like that of the row (see `near_duplicates`); then, with `source`, the columns that `visual_hash` adds, and the
-        columns of the frame; hashes come last. Rows without a hash, and those with little to see, are the last rows,
-        with null for all of these.
+        like that of the row (see `near_duplicates`). ``"local"`` has ``votes`` and the other columns of
+        `near_duplicates` in the place of `distance`, most votes first. Then, with `source`, the columns that
+        `visual_hash` adds, and the columns of the frame; hashes come last. Rows without a hash, those with little to
+        see and those with too few votes are the last rows, with null for rank and measures.
 
     Raises
     ------
@@ -133,6 +136,11 @@ def rank_images(
         return ranked[columns]
 
     return apply(hashed, list(schema), rank, {name: result_schema[name] for name in columns})
+
+
+def measure_columns(kind: HashKind, min_votes: int | None, turns: bool | None) -> list[str]:
+    """Return the columns of a ranking beside the rank; raise as `rank_images` for the arguments."""
+    return list(check_ranking(kind, min_votes, turns).dtypes)
 
 
 def kind_of_query(query: object, available: Collection[str], base_dir: str | PathLike[str] | None) -> HashKind | None:

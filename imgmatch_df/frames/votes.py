@@ -105,9 +105,9 @@ class ByVotes(Comparison):
         """Return the reference with the most votes for each query, and the votes."""
         import numpy as np
 
-        from imgmatch_df.matching.copy_clusters import MAX_PAIRS
+        from imgmatch_df.matching.copy_clusters import MAX_LINKS
 
-        found = self.cross_pairs(queries, references, MAX_PAIRS, progress)
+        found = self.cross_pairs(queries, references, MAX_LINKS, progress)
         order = np.lexsort((found.right, -found.votes.astype(np.int16), found.left))
         best = order[np.flatnonzero(np.diff(found.left[order].astype(np.int64), prepend=-1))]
         rows, votes = np.full(len(queries), -1, np.int64), np.zeros(len(queries), np.uint16)

@@ -14,11 +14,11 @@ from imgmatch_df.matching.join import Progress
 from imgmatch_df.matching.placement import Copies, verify_pairs
 from imgmatch_df.matching.points import Points
 
-__all__ = ["MAX_PAIRS", "link_copies"]
+__all__ = ["MAX_LINKS", "link_copies"]
 
 Rows = npt.NDArray[Any]
 
-MAX_PAIRS: Final = 100_000_000  # 2.6 GB
+MAX_LINKS: Final = 100_000_000  # pairs of copies, 2.6 GB
 
 
 def link_copies(
@@ -53,7 +53,7 @@ def link_copies(
     Raises
     ------
     ArgumentError
-        If there are more than `MAX_PAIRS` pairs of different images.
+        If there are more than `MAX_LINKS` pairs of different images.
 
     Notes
     -----
@@ -67,10 +67,10 @@ def link_copies(
     images, number = np.unique(np.where(own[equal] >= min_votes, equal, rows), return_inverse=True)
     distinct = _taken(points, images)
     try:
-        pairs = self_copies(distinct, min_votes, turns=turns, max_pairs=MAX_PAIRS, progress=progress)
+        pairs = self_copies(distinct, min_votes, turns=turns, max_pairs=MAX_LINKS, progress=progress)
     except ArgumentError as error:
         raise ArgumentError(
-            f"more than {MAX_PAIRS:,} pairs of different images have min_votes={min_votes} votes\n"
+            f"more than {MAX_LINKS:,} pairs of different images have min_votes={min_votes} votes\n"
             "Hint: raise min_votes."
         ) from error
     _, places = np.unique(number[order], return_index=True)
