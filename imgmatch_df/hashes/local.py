@@ -32,7 +32,7 @@ def hash_image(image: HashInput, out: Array) -> None:
     reverses_columns = image.orientation in (2, 3, 6, 7)
     if swaps:  # `upright` swaps first
         reverses_rows, reverses_columns = reverses_columns, reverses_rows
-    grey = _sampled(image.pixels, reverses_rows, reverses_columns)
+    grey = _sampled(image.whole, reverses_rows, reverses_columns)
     height, width = grey.shape
     top, bottom, left, right = find_borders(grey)
     base = np.empty(_base_shape(bottom - top, right - left), np.uint8)
