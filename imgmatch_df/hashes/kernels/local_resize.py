@@ -116,7 +116,7 @@ def resize_part(grey: Array, top: int, left: int, height: int, width: int, out: 
     is_wider = new_width > width
     sums, before = np.zeros(width + 1, np.int32), np.zeros(width + 1, np.int32)
     values = np.empty(new_width + 1, np.int32)
-    half = total // 2
+    half = np.int32(total // 2)
     # Exact: a quotient is 0.5 / total or more away from the next whole number.
     reciprocal = 1.0 / total
     for y in range(new_height):
@@ -134,7 +134,7 @@ def resize_part(grey: Array, top: int, left: int, height: int, width: int, out: 
                 start, part = starts[x], parts[x]
                 values[x] = (2 * new_width - part) * sums[start] + part * sums[start + 1]
             for x in range(new_width):
-                target[x] = np.uint8((np.float64(values[x] + half) + 0.5) * reciprocal)
+                target[x] = np.uint8((np.float64(np.int32(values[x] + half)) + 0.5) * reciprocal)
             continue
         # Differences of running sums; these may pass 2**31, their differences do not.
         running = np.int32(0)
@@ -146,8 +146,8 @@ def resize_part(grey: Array, top: int, left: int, height: int, width: int, out: 
             start = starts[x]
             values[x] = new_width * before[start] + parts[x] * sums[start]
         for x in range(new_width):
-            value = np.int32(values[x + 1] - values[x])
-            target[x] = np.uint8((np.float64(value + half) + 0.5) * reciprocal)
+            value = np.int32(values[x + 1] - values[x] + half)
+            target[x] = np.uint8((np.float64(value) + 0.5) * reciprocal)
 
 
 @kernel(signatures=[types.void(types.uint8[:, ::1], *(types.intp,) * 4, types.uint8[:, ::1])], error_model="numpy")
