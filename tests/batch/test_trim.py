@@ -84,8 +84,8 @@ def test_a_turned_image_has_the_hashes_of_its_turned_inside(orientation):
 
 def photos():
     """Return a frame of four images, of which the first two differ in their frame only."""
-    inside = [picture(seed, 600, 760) for seed in (3, 3, 4, 5)]
-    borders = ((90, 90, 110, 110), (0, 0, 0, 0), (90, 90, 110, 110), (60, 60, 0, 0))
+    inside = [picture(seed, 130, 530) for seed in (3, 3, 4, 5)]
+    borders = ((30, 30, 110, 110), (0, 0, 0, 0), (30, 30, 110, 110), (40, 40, 0, 0))
     data = [encoded(framed(pixels, *border)) for pixels, border in zip(inside, borders, strict=True)]
     return pl.DataFrame({"name": ["framed", "plain", "other", "bars"], "x": data})
 
@@ -175,7 +175,7 @@ def sampled(pixels):
     return np.array([[pixels[i * height // 512, j * width // 512] for j in range(512)] for i in range(512)])
 
 
-@pytest.mark.parametrize("size", [(512, 512), (513, 300), (40, 700), (1024, 768), (900, 513), (3, 600), (600, 4)])
+@pytest.mark.parametrize("size", [(512, 512), (513, 300), (40, 700), (800, 620), (3, 600), (600, 4)])
 def test_the_512_variant_is_pdq_of_the_sampled_image(size):
     pixels = draw(7, size[1], size[0])
     frame = pl.DataFrame({"x": [encoded(pixels), encoded(pixels[:, :, 1])]})
