@@ -197,6 +197,21 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
         str,
         typer.Option("--alpha", metavar="drop|white|black", help="Ignore transparency, or show it over a colour."),
     ],
+    "trim": Annotated[
+        str | None,
+        typer.Option(
+            "--trim",
+            metavar="borders",
+            show_default="the whole image",
+            help="Hash the inside of uniform borders, such as frames and letterbox bars.",
+        ),
+    ],
+    "pdq_variant": Annotated[
+        str,
+        typer.Option(
+            "--pdq-variant", metavar="full|512", help="Hash large images as pdqhash, or as the C++ program of PDQ."
+        ),
+    ],
     "max_pixels": Annotated[int, typer.Option("--max-pixels", metavar="N", help="Maximum width x height to decode.")],
     "max_bytes": Annotated[int, typer.Option("--max-bytes", metavar="N", help="Maximum size of a file, in bytes.")],
     "base_dir": Annotated[

@@ -22,7 +22,7 @@ from imgmatch_df.hashes.kinds import (
     visual_hash_fields,
     with_measures,
 )
-from imgmatch_df.options import SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
+from imgmatch_df.options import Recipe, SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,8 +203,8 @@ class VerbCall(Generic[FrameT]):
         return self.names.get(name, name)
 
     @property
-    def recipe(self) -> str | None:
-        """How the call makes pixels, None where it hashes nothing."""
+    def recipe(self) -> Recipe | None:
+        """The options that hashes depend on, None where the call hashes nothing."""
         return None if self.source is None else make_options(**self.options).recipe
 
     @property

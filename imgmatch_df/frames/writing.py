@@ -31,7 +31,7 @@ from imgmatch_df.frames.stored_columns import (
 )
 from imgmatch_df.images.fingerprints import fingerprint, has_changed
 from imgmatch_df.incomplete import n_unlisted
-from imgmatch_df.options import Options, SourceOptions, check_flag, check_name, make_options
+from imgmatch_df.options import Options, Recipe, SourceOptions, check_flag, check_name, make_options
 from imgmatch_df.progress import METER
 from imgmatch_df.sources import url_of
 from imgmatch_df.store.base import HashStore, Target
@@ -123,7 +123,8 @@ def write_hashes(
         by a frame without rows or by a listing that left out folders: such a frame is seldom whole. ``"all"`` drops
         them all the same.
     **options
-        See `Options`; with hashes in the frame, only ``decode`` and ``alpha``, to say how they were made.
+        See `Options`; with hashes in the frame, only ``decode``, ``alpha``, ``trim`` and ``pdq_variant``, to say how
+        they were made.
 
     Returns
     -------
@@ -157,7 +158,7 @@ def write_hashes(
     check_flag("retry_failed", retry_failed, "True hashes again what failed.")
     if not (isinstance(prune, str) and prune == "all"):
         check_flag("prune", prune, "True drops what is not in the frame, 'all' also more than half of what is stored.")
-    if source is None and (idle := [name for name in options if name not in ("decode", "alpha", "progress")]):
+    if source is None and (idle := [name for name in options if name not in (*Recipe._fields, "progress")]):
         raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of images.")
     make_store(target, call.manifest)
     with open_store(target, write=True) as store:

@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 N_BYTES: Final = N_RECORD_BYTES * (1 + N_POINTS)
 BASE_SIDE: Final = 224
 MIN_BASE_SIDE: Final = 48
-_MAX_SAMPLES: Final = 768  # along the longest side
+_MIN_SAMPLES: Final = 448  # along the longest side, where pixels are left out
 _WHOLE: Final = 65535
 _POINTS: Final = pl.List(pl.Struct({"hash": pl.UInt64, "x": pl.UInt8, "y": pl.UInt8, "level": pl.UInt8}))
 
@@ -32,7 +32,7 @@ def hash_image(image: HashInput, out: Array) -> None:
     reverses_columns = image.orientation in (2, 3, 6, 7)
     if swaps:  # `upright` swaps first
         reverses_rows, reverses_columns = reverses_columns, reverses_rows
-    grey = _sampled(image.pixels, reverses_rows, reverses_columns)
+    grey = _sampled(image.whole, reverses_rows, reverses_columns)
     height, width = grey.shape
     top, bottom, left, right = find_borders(grey)
     base = np.empty(_base_shape(bottom - top, right - left), np.uint8)
@@ -52,9 +52,9 @@ def hash_image(image: HashInput, out: Array) -> None:
 
 
 def _sampled(pixels: Array, reverses_rows: bool, reverses_columns: bool) -> Array:
-    """Return grey pixels, at most 768 a side: each n-th one, the rest left off evenly at both ends."""
+    """Return grey pixels, fewer than 896 a side: each n-th one, the rest left out evenly at both ends."""
     height, width = pixels.shape[:2]
-    step = -(-max(height, width) // _MAX_SAMPLES)
+    step = max(1, max(height, width) // _MIN_SAMPLES)
     (top, n_rows), (left, n_columns) = _samples(height, step, reverses_rows), _samples(width, step, reverses_columns)
     grey = np.empty((n_rows, n_columns), np.uint8)
     n_channels = 1 if pixels.ndim == 2 else 4

@@ -34,8 +34,8 @@ HIT_RADIUS: Final = 6
 _N_BITS: Final = 63  # bit 0 of a hash is always 0
 
 # Hits that are kept for each image, and in all at least: more are too many to count.
-_HITS_PER_IMAGE: Final = 2048
-_MIN_HITS: Final = 1 << 27
+_HITS_PER_IMAGE: Final = 256
+_MIN_HITS: Final = 1 << 25
 # Images with whose points all points are compared, step by step, until the numbers of hits are known.
 _SAMPLES: Final = (1 << 6, 1 << 9, 1 << 12, 1 << 15)
 _FEW: Final = 8  # hits with a sample that say little
@@ -43,7 +43,8 @@ _FEW: Final = 8  # hits with a sample that say little
 _ROWS_PER_BLOCK: Final = 1 << 25  # left rows of one join, all turns together: 1.3 GB
 _MAX_PAIRS: Final = (1 << 32) - 1  # positions of pairs are 32-bit numbers elsewhere
 _TASK_S: Final = 5e-3
-_KEYS_PER_PART: Final = 1 << 20
+_KEYS_PER_PART: Final = 1 << 16  # so that a table of them fits the cache
+_CANDIDATES_PER_CALL: Final = 1 << 19  # verified at a time, and by all threads
 _POINTS_TURNED: Final = 1 << 16
 
 
@@ -77,6 +78,10 @@ class _Side(NamedTuple):
 def _collapse(points: Points) -> _Side:
     """Return the distinct images with points in the order of their mixed bits."""
     hashes, places, starts, boxes = (np.ascontiguousarray(column) for column in points)
+    if len(hashes) >= 1 << 31:
+        raise ArgumentError(
+            f"at most {(1 << 31) - 1:,} points can be compared, got {len(hashes):,}\nHint: compare in parts."
+        )
     mixed = np.empty(points.n_images, np.uint64)
     hits.mix_images(hashes, places, starts, boxes, mixed)
     order = np.argsort(mixed, kind="stable")
@@ -286,14 +291,16 @@ def _repeated(blocks: list[U64], n_threads: int | None) -> Iterator[U64]:
 
     def sort(start: int, stop: int) -> U64:
         part = keys[start:stop]
-        part.sort()
-        return part[: hits.keep_repeated(part)]
+        repeated = part[: hits.keep_repeated(part)]
+        repeated.sort()
+        return repeated
 
     sorts = [Once(sort, int(stop - size), int(stop)) for stop, size in zip(ends, counts, strict=True) if size > 1]
     finish_tasks(sorts, n_threads)
-    for task in sorts:
-        if len(task.result):
-            yield task.result
+    ends = np.cumsum([len(task.result) for task in sorts], dtype=np.int64)
+    calls = ends // _CANDIDATES_PER_CALL
+    for call in np.unique(calls).tolist():
+        yield np.concatenate([sorts[part].result for part in np.flatnonzero(calls == call)])
 
 
 class Explained(NamedTuple):
@@ -351,7 +358,7 @@ def explain_copies(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Explained:
-    """Return how many points `self_copies`, or with `references` `match_copies`, sets aside, and how many candidates."""
+    """Return how many points `self_copies` sets aside, or with `references` `match_copies`, and how many candidates."""
     left = right = _collapse(points)
     if references is not None:
         right = _collapse(references)

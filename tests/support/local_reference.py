@@ -45,7 +45,7 @@ def rounded(numerator, denominator):
 
 
 def sampled(pixels):
-    step = -(-max(pixels.shape[:2]) // 768)
+    step = max(1, max(pixels.shape[:2]) // 448)
     top, left = ((side - 1) % step // 2 for side in pixels.shape[:2])
     return pixels[top::step, left::step]
 

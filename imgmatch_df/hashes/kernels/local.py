@@ -40,6 +40,7 @@ _COSINES: Final = np.array(
     ],
     np.int32,
 )
+_TURNED_COSINES: Final = np.ascontiguousarray(_COSINES.T)
 
 _inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
 
@@ -106,8 +107,8 @@ def _respond(grey: Array, out: Array) -> None:
         target = out[row]
         for i in range(n_columns):
             trace = eights[0, i] + eights[1, i]
-            across = np.float64(eights[0, i] - eights[1, i])
-            mixed = np.float64(2 * eights[2, i])
+            across = np.float64(np.int32(eights[0, i] - eights[1, i]))
+            mixed = np.float64(np.int32(2 * eights[2, i]))
             # Below 2**53, so exact; the root is rounded correctly, so cutting it gives the whole root.
             target[i] = trace - np.int32(math.sqrt(across * across + mixed * mixed))
 
@@ -131,17 +132,26 @@ def _find_maxima(responses: Array, height: int, width: int, found: Array) -> int
     n_rows, n_columns = responses.shape
     edge = _HALF_PATCH - _REACH
     n = 0
+    n_inside = n_columns - 2 * _REACH
+    lowest = np.int32(_MIN_RESPONSE + 1)
+    highest = np.empty(n_inside, np.int32)
+    is_peak = np.empty(n_inside, np.bool_)
     for i in range(_REACH, n_rows - _REACH):
+        # First along the columns, in vectors. Slices, because numba tests an index such as j - 1 for below 0.
+        here = responses[i, _REACH:]
+        for j in range(n_inside):
+            highest[j] = max(here[j], lowest)
+        for k in range(1, _REACH + 1):
+            above, below = responses[i - k, _REACH:], responses[i + k, _REACH:]
+            for j in range(n_inside):
+                highest[j] = max(highest[j], above[j], below[j])
+        left, right = responses[i, _REACH - 1 :], responses[i, _REACH + 1 :]
+        for j in range(n_inside):
+            is_peak[j] = here[j] >= max(highest[j], left[j], right[j])
         for j in range(_REACH, n_columns - _REACH):
-            value = responses[i, j]
-            if (
-                value <= _MIN_RESPONSE
-                or value < responses[i, j - 1]
-                or value < responses[i, j + 1]
-                or value < responses[i - 1, j]
-                or value < responses[i + 1, j]
-            ):
+            if not is_peak[j - _REACH]:
                 continue
+            value = responses[i, j]
             y, x = edge + i, edge + j
             is_highest = True
             for k in range(i - _REACH, i + _REACH + 1):
@@ -177,32 +187,32 @@ def _sort(found: Array, n: int, height: int, width: int) -> None:
 
 @_inner
 def _hash_patch(grey: Array, y: int, x: int, sums: Array, cells: Array, half: Array) -> Any:
-    """Return the signs of the cosine coefficients of 8 x 8 cells around a vertex, bit 8 * k + l for (k, l)."""
+    """Return the signs of the cosine coefficients of 8 x 8 cells around a vertex, bit 8 * k + m for (k, m)."""
+    left, right = x - _HALF_PATCH, x + _HALF_PATCH
     for i in range(8):
         top = y - _HALF_PATCH + _CELL * i
+        a, b, c = grey[top, left:right], grey[top + 1, left:right], grey[top + 2, left:right]
+        d, e = grey[top + 3, left:right], grey[top + 4, left:right]
         for j in range(2 * _HALF_PATCH):
-            value = np.int32(0)
-            for k in range(_CELL):
-                value += np.int32(grey[top + k, x - _HALF_PATCH + j])
-            sums[j] = value
+            sums[j] = np.int32(a[j]) + np.int32(b[j]) + np.int32(c[j]) + np.int32(d[j]) + np.int32(e[j])
         for j in range(8):
-            value = np.int32(0)
-            for k in range(_CELL):
-                value += sums[_CELL * j + k]
-            cells[i, j] = value
+            k = _CELL * j
+            cells[i, j] = sums[k] + sums[k + 1] + sums[k + 2] + sums[k + 3] + sums[k + 4]
     for k in range(8):
         for j in range(8):
-            half[k, j] = 0
-        for i in range(8):
-            for j in range(8):
-                half[k, j] += _COSINES[k, i] * cells[i, j]
+            value = np.int32(0)
+            for i in range(8):
+                value += _COSINES[k, i] * cells[i, j]
+            half[k, j] = value
     bits = np.uint64(0)
     for k in range(8):
+        row = cells[k]
+        row[:] = 0
+        for j in range(8):
+            for m in range(8):
+                row[m] += half[k, j] * _TURNED_COSINES[j, m]
         for m in range(8):
-            value = np.int32(0)
-            for j in range(8):
-                value += half[k, j] * _COSINES[m, j]
-            bits |= np.uint64(value > 0) << np.uint64(8 * k + m)
+            bits |= np.uint64(row[m] > 0) << np.uint64(8 * k + m)
     return bits & ~np.uint64(1)  # the sum of the patch says nothing
 
 

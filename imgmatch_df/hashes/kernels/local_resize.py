@@ -16,7 +16,15 @@ Array = np.ndarray[Any, Any]
 _N_TAPS: Final = 6  # rows that an output row covers: at most 4 whole ones and two parts
 
 _inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+_1: Final = np.uint64(1)
+_2: Final = np.uint64(2)
 _BYTES: Final = types.Array(types.uint8, 1, "C", readonly=True)
+
+
+@_inner
+def _luma(red: Any, green: Any, blue: Any) -> Any:
+    total = np.uint32(19595) * np.uint32(red) + np.uint32(38470) * np.uint32(green) + np.uint32(7471) * np.uint32(blue)
+    return np.uint8((total + np.uint32(32768)) >> np.uint32(16))
 
 
 @kernel(
@@ -34,18 +42,17 @@ def sample_grey(pixels: Array, pitch: int, n_channels: int, top: int, left: int,
         start = (top + y * step) * pitch + left * n_channels
         row = pixels[start : start + (width - 1) * stride + n_channels]
         target = out[y]
-        if n_channels == 1:
+        if step > 1:
+            place, distance = np.uint64(0), np.uint64(stride)  # unsigned: numba would test signed ones for below 0
             for x in range(width):
-                target[x] = row[x * stride]
-        elif step == 1:
+                target[x] = row[place] if n_channels == 1 else _luma(row[place], row[place + _1], row[place + _2])
+                place += distance
+        elif n_channels == 1:
             for x in range(width):
-                red, green, blue = np.uint32(row[4 * x]), np.uint32(row[4 * x + 1]), np.uint32(row[4 * x + 2])
-                target[x] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> np.uint32(16)
+                target[x] = row[x]
         else:
             for x in range(width):
-                i = x * stride
-                red, green, blue = np.uint32(row[i]), np.uint32(row[i + 1]), np.uint32(row[i + 2])
-                target[x] = (19595 * red + 38470 * green + 7471 * blue + 32768) >> np.uint32(16)
+                target[x] = _luma(row[4 * x], row[4 * x + 1], row[4 * x + 2])
 
 
 @_inner
@@ -109,7 +116,7 @@ def resize_part(grey: Array, top: int, left: int, height: int, width: int, out: 
     is_wider = new_width > width
     sums, before = np.zeros(width + 1, np.int32), np.zeros(width + 1, np.int32)
     values = np.empty(new_width + 1, np.int32)
-    half = total // 2
+    half = np.int32(total // 2)
     # Exact: a quotient is 0.5 / total or more away from the next whole number.
     reciprocal = 1.0 / total
     for y in range(new_height):
@@ -127,7 +134,7 @@ def resize_part(grey: Array, top: int, left: int, height: int, width: int, out: 
                 start, part = starts[x], parts[x]
                 values[x] = (2 * new_width - part) * sums[start] + part * sums[start + 1]
             for x in range(new_width):
-                target[x] = np.uint8((np.float64(values[x] + half) + 0.5) * reciprocal)
+                target[x] = np.uint8((np.float64(np.int32(values[x] + half)) + 0.5) * reciprocal)
             continue
         # Differences of running sums; these may pass 2**31, their differences do not.
         running = np.int32(0)
@@ -139,8 +146,8 @@ def resize_part(grey: Array, top: int, left: int, height: int, width: int, out: 
             start = starts[x]
             values[x] = new_width * before[start] + parts[x] * sums[start]
         for x in range(new_width):
-            value = np.int32(values[x + 1] - values[x])
-            target[x] = np.uint8((np.float64(value + half) + 0.5) * reciprocal)
+            value = np.int32(values[x + 1] - values[x] + half)
+            target[x] = np.uint8((np.float64(value) + 0.5) * reciprocal)
 
 
 @kernel(signatures=[types.void(types.uint8[:, ::1], *(types.intp,) * 4, types.uint8[:, ::1])], error_model="numpy")
