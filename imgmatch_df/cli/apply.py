@@ -8,6 +8,7 @@ import polars as pl
 import typer
 
 from imgmatch_df.cli.exit_codes import SOME_FAILED, say, say_lines
+from imgmatch_df.cli.removed import say_moved
 from imgmatch_df.cli.table_files import check_encoding, scan_table
 from imgmatch_df.columns import MODIFIED, SIZE
 from imgmatch_df.errors import ArgumentError
@@ -120,12 +121,11 @@ def _finish(done: Done, where: str, *, is_dry: bool, is_back: bool = False) -> N
         for move in done.moves:
             ends = (move.target, move.source) if is_back else (move.source, move.target)
             say(" -> ".join(ends), err=False)
-    verb = "would move" if is_dry else "moved"
-    say(f"{verb} {len(done.moves):,} files {where}, {done.n_bytes / 1e6:,.1f} MB", err=False)
-    if done.n_before:
-        say(f"{done.n_before:,} more were moved before")
-    if not is_dry and not is_back and done.journal is not None:
-        say(f"imgmatch apply {done.journal} --undo moves them back")
+        say(f"would move {len(done.moves):,} files {where}, {done.n_bytes / 1e6:,.1f} MB; nothing is moved", err=False)
+    elif is_back:
+        say(f"moved {len(done.moves):,} files {where}", err=False)
+    else:
+        say_moved(done, where)
     say_lines("not moved: ", done.failed)
     if done.failed:
         raise typer.Exit(SOME_FAILED)

@@ -133,7 +133,7 @@ def _read(rows: pl.DataFrame, name: str, read: pl.Expr) -> pl.Series:
     given = rows[name]
     is_given = given.is_not_null() & (given != "" if given.dtype == pl.String else True)
     if (is_given & found.is_null()).any():
-        row = (is_given & found.is_null()).arg_max()
+        row = (is_given & found.is_null()).arg_true()[0]
         raise ColumnError(
             f"{name} of row {row} is {given[row]!r:.80}, which cannot be read\n"
             f"Hint: write the table as remove-duplicates does, or leave the column {name} out."

@@ -1,8 +1,8 @@
 """Moves of single files that never lose, replace or mix up a file, whenever the process is killed.
 
-A file is renamed to a temporary name in its folder, then checked, and then moved to its new path. So a file that another
-program writes between the check and the move is never taken for the checked one, and of two processes only one gets the
-file. Into another file system it is copied, and the copy compared, before the original is removed.
+A file is renamed to a temporary name in its folder, then checked, and then moved to its new path. So a file that
+another program writes between the check and the move is never taken for the checked one, and of two processes only one
+gets the file. Into another file system it is copied, and the copy compared, before the original is removed.
 """
 
 import errno

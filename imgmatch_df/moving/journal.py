@@ -111,7 +111,7 @@ class Journal:
 
 def journals_in(folder: Path) -> list[Path]:
     """Return the paths of the journals in a folder, oldest first."""
-    paths = []
+    paths = list[Path]()
     while (path := _journal_path(folder, len(paths))).exists():
         paths.append(path)
     return paths
@@ -156,7 +156,7 @@ def read_journal(path: Path) -> Journal:
         lines = file.readlines()
     if header.get("format") != _FORMAT or header.get("version") != _VERSION:
         raise ArgumentError(
-            f"{str(path)!r} is not a journal of imgmatch apply\nHint: it is {_NAME}{_SUFFIX} in the folder of --move-to."
+            f"{str(path)!r} is not a journal of moves\nHint: it is {_NAME}{_SUFFIX} in the folder of --move-to."
         )
     journal = Journal(path, header["id"], header["link"], [], header["made"])
     folder = os.path.abspath(path.parent)  # noqa: PTH100  # links stay as they are

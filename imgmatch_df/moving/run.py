@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Final, NamedTuple, TypeAlias
@@ -165,7 +166,7 @@ def _move_all(journal: Journal, done: Done, progress: Progress) -> None:
     with journal.opened():
         for n_done, move in enumerate(journal.moves, 1):
             try:
-                relocate(move.source, move.target, journal.tag(move), lambda found, move=move: _is_planned(move, found))
+                relocate(move.source, move.target, journal.tag(move), partial(_is_planned, move))
                 _link(journal, move)
             except OSError as error:
                 done.failed.append(f"{move.source}: cannot become {move.target}: {error.strerror}")
@@ -204,7 +205,7 @@ def _undo(journal: Journal, move: Move) -> None:
 
 
 def _relocate_back(journal: Journal, move: Move) -> None:
-    relocate(move.target, move.source, journal.tag(move) + _BACK, lambda found: _is_moved(move, found))
+    relocate(move.target, move.source, journal.tag(move) + _BACK, partial(_is_moved, move))
     found = os.stat(move.source)  # noqa: PTH116
     if found.st_mtime_ns != move.mtime_ns:
         os.utime(move.source, ns=(found.st_atime_ns, move.mtime_ns))
