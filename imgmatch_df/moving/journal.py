@@ -23,6 +23,7 @@ _FORMAT: Final = "imgmatch moves"
 _VERSION: Final = 1
 _NAME: Final = "undo"
 _SUFFIX: Final = ".ndjson"
+_PARTIAL: Final = f".{_NAME}.partial"
 
 
 class Move(NamedTuple):
@@ -117,6 +118,11 @@ def journals_in(folder: Path) -> list[Path]:
     return paths
 
 
+def remove_partial(folder: Path) -> None:
+    """Remove the journal that a killed run has not finished, and so has moved no file."""
+    (folder / _PARTIAL).unlink(missing_ok=True)
+
+
 def write_journal(folder: Path, moves: Sequence[Move], link: Link | None, made: Sequence[str]) -> Journal:
     """Write a new journal into `folder`, durably: it appears complete or not at all.
 
@@ -135,7 +141,7 @@ def write_journal(folder: Path, moves: Sequence[Move], link: Link | None, made: 
         "n_moves": len(moves),
         "made": journal.made,
     }
-    with written_file(path, path.with_name(f".{path.name}.partial"), replace=False) as file:
+    with written_file(path, folder / _PARTIAL, replace=False) as file:
         file.write(_line(header))
         for move in moves:
             planned = {**move._asdict(), "target": os.path.relpath(move.target, folder)}

@@ -11,7 +11,16 @@ from typing import Final, NamedTuple, TypeAlias
 from imgmatch_df.atomic import sync_folder
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.moving.files import is_link_to, make_link, relocate, settle
-from imgmatch_df.moving.journal import Journal, Link, Move, Outcome, journals_in, read_journal, write_journal
+from imgmatch_df.moving.journal import (
+    Journal,
+    Link,
+    Move,
+    Outcome,
+    journals_in,
+    read_journal,
+    remove_partial,
+    write_journal,
+)
 from imgmatch_df.moving.planning import Plan
 from imgmatch_df.store.locks import sole_writer
 
@@ -91,6 +100,7 @@ def run_moves(make_plan: MakePlan, folder: Path, *, link: Link | None = None, pr
     done = Done([], [])
     try:
         with sole_writer(folder / _LOCKED):
+            remove_partial(folder)
             failed, before = list[str](), set[str]()
             for path in journals_in(folder):
                 journal = read_journal(path)
@@ -141,6 +151,7 @@ def undo_moves(path: Path, *, is_dry: bool = False, progress: Progress = None) -
         return Done(moves, failed, journal=path)
     read_journal(path)  # before the lock, which writes into the folder
     with sole_writer(path.parent / _LOCKED):
+        remove_partial(path.parent)
         journal = read_journal(path)
         done = Done([], [*_settle(journal), *_damage(journal)], journal=path)
         moved = [move for move in journal.moves if journal.outcomes.get(move.number) == "moved"]
