@@ -49,20 +49,20 @@ def relocate(
         If the file cannot be moved. It stays at `origin`.
     """
     held, copy = _temporary(origin, destination, tag)
-    folder = os.path.dirname(destination)  # noqa: PTH120
-    os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+    folder = os.path.dirname(destination)
+    os.makedirs(folder, exist_ok=True)
     if os.path.lexists(destination):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), destination)
     found = os.lstat(origin)
     if not is_expected(found):
         raise ChangedError(errno.ESTALE, "changed meanwhile", origin)
-    copies = copies or found.st_dev != os.stat(folder).st_dev  # noqa: PTH116
+    copies = copies or found.st_dev != os.stat(folder).st_dev
     try:
         if copies:
             _copy(origin, copy)
         if os.path.lexists(held):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), held)
-        os.rename(origin, held)  # noqa: PTH104  # in one step: a link and an unlink could remove a newer file
+        os.rename(origin, held)  # in one step: a link and an unlink could remove a newer file
         try:
             if not is_expected(os.lstat(held)):
                 raise ChangedError(errno.ESTALE, "changed meanwhile", origin)
@@ -77,7 +77,7 @@ def relocate(
             return
         raise
     if copies:
-        os.unlink(held)  # noqa: PTH108
+        os.unlink(held)
 
 
 def settle(origin: str, destination: str, tag: str) -> None:
@@ -93,7 +93,7 @@ def settle(origin: str, destination: str, tag: str) -> None:
     if not os.path.lexists(held):
         return
     if _are_one(held, destination) or _are_one(held, origin) or _is_copy(held, destination):
-        os.unlink(held)  # noqa: PTH108  # one of several names
+        os.unlink(held)  # one of several names
     else:
         _put_back(held, origin)
 
@@ -109,31 +109,31 @@ def make_link(kind: str, kept: str, path: str) -> None:
     if kind == "hard":
         os.link(os.path.realpath(kept), path)
     else:
-        os.symlink(kept, path)  # noqa: PTH211
+        os.symlink(kept, path)
 
 
 def is_link_to(kind: str, kept: str, path: str) -> bool:
     """Return whether `path` is the link that `make_link` makes."""
     try:
-        return _are_one(os.path.realpath(kept), path) if kind == "hard" else os.readlink(path) == kept  # noqa: PTH115
+        return _are_one(os.path.realpath(kept), path) if kind == "hard" else os.readlink(path) == kept
     except OSError:
         return False
 
 
 def digest_of(path: str) -> bytes:
     """Return the SHA-256 of a file."""
-    with open(path, "rb") as file:  # noqa: PTH123
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 
 
 def _temporary(origin: str, destination: str, tag: str) -> tuple[str, str]:
     """Return the name of the file while it is moved, and that of its copy."""
     held, copy = f".imgmatch-{tag}.held", f".imgmatch-{tag}.copy"
-    return os.path.join(os.path.dirname(origin), held), os.path.join(os.path.dirname(destination), copy)  # noqa: PTH118, PTH120
+    return os.path.join(os.path.dirname(origin), held), os.path.join(os.path.dirname(destination), copy)
 
 
 def _copy(origin: str, copy: str) -> None:
-    with open(origin, "rb") as file, open_new(Path(copy), like=Path(origin)) as made:  # noqa: PTH123
+    with open(origin, "rb") as file, open_new(Path(copy), like=Path(origin)) as made:
         shutil.copyfileobj(file, made, 1 << 20)
         made.flush()
         os.fsync(made.fileno())
@@ -153,7 +153,7 @@ def _put_back(held: str, origin: str) -> None:
 def _discard(copy: str, made: bool) -> None:
     if made:
         with suppress(FileNotFoundError):
-            os.unlink(copy)  # noqa: PTH108
+            os.unlink(copy)
 
 
 def _are_one(one: str, other: str) -> bool:

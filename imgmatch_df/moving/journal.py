@@ -72,7 +72,9 @@ class Journal:
     outcomes
         Last known outcome of each move by its number.
     is_cut
-        Whether lines are missing or damaged.
+        Whether planned moves are missing.
+    ends_whole
+        Whether the last line is complete.
     """
 
     path: Path
@@ -82,6 +84,7 @@ class Journal:
     made: list[str]
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     is_cut: bool = False
+    ends_whole: bool = True
     _file: BinaryIO | None = None
 
     @contextmanager
@@ -89,8 +92,8 @@ class Journal:
         """Open the file for `note` within the block, and flush it to the disk at the end."""
         with self.path.open("ab") as file:
             self._file = file
-            if self.is_cut:
-                file.write(b"\n")  # ends the damaged line
+            if not self.ends_whole:
+                file.write(b"\n")
             try:
                 yield
             finally:
@@ -165,15 +168,15 @@ def read_journal(path: Path) -> Journal:
             f"{str(path)!r} is not a journal of moves\nHint: it is {_NAME}{_SUFFIX} in the folder of --move-to."
         )
     journal = Journal(path, header["id"], header["link"], [], header["made"])
-    folder = os.path.abspath(path.parent)  # noqa: PTH100  # links stay as they are
+    folder = os.path.abspath(path.parent)  # links stay as they are
     for line in lines:
         record = _record(line)
         if record.keys() == set(Move._fields):
-            journal.moves.append(Move(**{**record, "target": os.path.join(folder, record["target"])}))  # noqa: PTH118
+            journal.moves.append(Move(**{**record, "target": os.path.join(folder, record["target"])}))
         elif record.keys() == {"move", "outcome"}:
             journal.outcomes[record["move"]] = record["outcome"]
-    has_end = not lines or lines[-1].endswith(b"\n")
-    journal.is_cut = not has_end or len(journal.moves) != header["n_moves"]
+    journal.is_cut = len(journal.moves) != header["n_moves"]
+    journal.ends_whole = bool(lines) and lines[-1].endswith(b"\n")
     return journal
 
 

@@ -83,7 +83,7 @@ def check_folder(option: str, folder: Path, sources: Iterable[str]) -> None:
         raise ArgumentError(f"no such folder: {str(folder.parent)!r}\nHint: make it first.")
     real = Path(os.path.realpath(folder))
     for source in sources:
-        if os.path.isdir(source) and real.is_relative_to(os.path.realpath(source)):  # noqa: PTH112  # it may be a glob
+        if os.path.isdir(source) and real.is_relative_to(os.path.realpath(source)):  # it may be a glob
             raise ArgumentError(
                 f"{option} {str(folder)!r} is in the source {source!r}, so the next run would find the files "
                 "again\nHint: choose a folder beside it."
@@ -93,7 +93,7 @@ def check_folder(option: str, folder: Path, sources: Iterable[str]) -> None:
 def folders_of(decisions: pl.DataFrame, base_dir: str | None = None) -> list[str]:
     """Return the folders of the files in a table of decisions, each once."""
     paths = (path_on_disk(text, base_dir) for text in decisions[PATH].drop_nulls())
-    return sorted({os.path.dirname(path) or os.curdir for path in paths if path is not None})  # noqa: PTH120
+    return sorted({os.path.dirname(path) or os.curdir for path in paths if path is not None})
 
 
 def plan_moves(
@@ -128,7 +128,7 @@ def plan_moves(
     planner = _Planner(rows, folder, link, kept_elsewhere)
     moves, refused, n_before = list[Move](), list[str](), 0
     for row in _distinct(row for row in rows if not row.is_kept):
-        if row.path is not None and os.path.abspath(row.path) in before:  # noqa: PTH100
+        if row.path is not None and os.path.abspath(row.path) in before:
             n_before += 1
             continue
         try:
@@ -152,7 +152,7 @@ class _Planner:
         for row in rows:
             if not row.is_kept or row.path is None:
                 continue
-            self._kept_paths.add(os.path.abspath(row.path))  # noqa: PTH100
+            self._kept_paths.add(os.path.abspath(row.path))
             found = _status(row.path, follow=True)
             if found is None:
                 continue
@@ -173,7 +173,7 @@ class _Planner:
             raise _RefusedError("is not a file here")
         if S_ISLNK(found.st_mode):
             raise _RefusedError("is a symbolic link")
-        whole = os.path.abspath(row.path)  # noqa: PTH100  # without "..", and links as they are
+        whole = os.path.abspath(row.path)  # without "..", and links as they are
         if whole in self._kept_paths or (found.st_dev, found.st_ino) in self._kept_ids:
             raise _RefusedError("is also the file of a kept row")
         if objection := _objection(row, found):
@@ -181,16 +181,16 @@ class _Planner:
         kept = self._kept_of.get(row.cluster)
         if kept is None and (self._link is not None or row.cluster not in self._kept_elsewhere):
             raise _RefusedError("no kept file of its cluster is here, as it was hashed")
-        if kept is not None and self._link == "hard" and os.stat(kept).st_dev != found.st_dev:  # noqa: PTH116
+        if kept is not None and self._link == "hard" and os.stat(kept).st_dev != found.st_dev:
             raise _RefusedError(f"a hard link cannot lead to {kept}, which is in another file system")
         target = self._target(whole)
         return Move(
             number,
-            os.path.join(os.getcwd(), row.path),  # noqa: PTH109, PTH118  # ".." may come after a link
-            os.path.abspath(target),  # noqa: PTH100
+            os.path.join(os.getcwd(), row.path),  # ".." may come after a link
+            os.path.abspath(target),
             found.st_size,
             found.st_mtime_ns,
-            os.path.abspath(kept) if self._link is not None and kept is not None else None,  # noqa: PTH100
+            os.path.abspath(kept) if self._link is not None and kept is not None else None,
         )
 
     def _target(self, whole: str) -> str:
@@ -216,7 +216,7 @@ def path_on_disk(text: str, base_dir: str | None = None) -> str | None:
     found = parse_source(text)
     if isinstance(found, Failure) or found.kind != "path" or not isinstance(found.value, str):
         return None
-    path = os.path.join(base_dir or "", found.value)  # noqa: PTH118  # half the time of a Path, a million times
+    path = os.path.join(base_dir or "", found.value)  # half the time of a Path, a million times
     if "\\x" in path and not os.path.lexists(path):
         escaped = os.fsdecode(path_from_text(path))
         return escaped if os.path.lexists(escaped) else path
@@ -241,14 +241,14 @@ def _distinct(rows: Iterable[_Row]) -> Iterable[_Row]:
     """Return the rows with a path that no earlier row has."""
     found = dict[str, _Row]()
     for row in rows:
-        found.setdefault(row.text if row.path is None else os.path.abspath(row.path), row)  # noqa: PTH100
+        found.setdefault(row.text if row.path is None else os.path.abspath(row.path), row)
     return found.values()
 
 
 def _missing_folders(moves: Iterable[Move], folder: Path) -> list[str]:
     """Return the folders of targets that do not exist, from `folder`, each after its parent."""
-    top, missing = Path(os.path.abspath(folder)), dict[str, None]()  # noqa: PTH100
-    for parent in {os.path.dirname(move.target): None for move in moves}:  # noqa: PTH120
+    top, missing = Path(os.path.abspath(folder)), dict[str, None]()
+    for parent in {os.path.dirname(move.target): None for move in moves}:
         below = Path(parent).relative_to(top)
         for part in (*reversed(below.parents), below):
             if part.parts and not os.path.lexists(top / part):
@@ -257,11 +257,11 @@ def _missing_folders(moves: Iterable[Move], folder: Path) -> list[str]:
 
 
 def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(os.path.join(folder, ""))  # noqa: PTH118
+    return path.startswith(os.path.join(folder, ""))
 
 
 def _status(path: str, *, follow: bool) -> os.stat_result | None:
     try:
-        return os.stat(path, follow_symlinks=follow)  # noqa: PTH116
+        return os.stat(path, follow_symlinks=follow)
     except (OSError, ValueError):
         return None

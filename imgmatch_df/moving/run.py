@@ -66,8 +66,8 @@ def preview_moves(make_plan: MakePlan, folder: Path) -> Done:
     before = set[str]()
     for path in journals_in(folder):
         journal = read_journal(path)
-        before |= {move.source for move in journal.moves if _outcome(journal, move) == "moved"}
-    plan = make_plan({os.path.abspath(path) for path in before})  # noqa: PTH100
+        before |= _moved_from(journal)
+    plan = make_plan(before)
     return Done(plan.moves, plan.refused, plan.n_before)
 
 
@@ -105,8 +105,8 @@ def run_moves(make_plan: MakePlan, folder: Path, *, link: Link | None = None, pr
             for path in journals_in(folder):
                 journal = read_journal(path)
                 failed += _settle(journal)
-                before |= {move.source for move in journal.moves if journal.outcomes.get(move.number) == "moved"}
-            plan = make_plan({os.path.abspath(path) for path in before})  # noqa: PTH100
+                before |= _moved_from(journal)
+            plan = make_plan(before)
             done = Done([], [*failed, *plan.refused], plan.n_before)
             if plan.moves:
                 with _writing_into(folder):
@@ -206,7 +206,7 @@ def _undo(journal: Journal, move: Move) -> None:
         raise OSError(0, reason)
     had_link = os.path.lexists(move.source)
     if had_link:
-        os.unlink(move.source)  # noqa: PTH108  # `_hindrance` has checked that it is the link
+        os.unlink(move.source)  # `_hindrance` has checked that it is the link
     try:
         _relocate_back(journal, move)
     except OSError:
@@ -217,7 +217,7 @@ def _undo(journal: Journal, move: Move) -> None:
 
 def _relocate_back(journal: Journal, move: Move) -> None:
     relocate(move.target, move.source, journal.tag(move) + _BACK, partial(_is_moved, move))
-    found = os.stat(move.source)  # noqa: PTH116
+    found = os.stat(move.source)
     if found.st_mtime_ns != move.mtime_ns:
         os.utime(move.source, ns=(found.st_atime_ns, move.mtime_ns))
 
@@ -259,14 +259,21 @@ def _settle(journal: Journal) -> list[str]:
     return failed
 
 
+def _moved_from(journal: Journal) -> set[str]:
+    """Return the absolute old places of the moved files, except those where there is another file now."""
+    moved = (move for move in journal.moves if _outcome(journal, move) == "moved" and _is_free(journal, move))
+    return {os.path.abspath(move.source) for move in moved}
+
+
 def _outcome(journal: Journal, move: Move) -> Outcome:
-    """Return the outcome of a move, from the disk where the journal has none or an undo may have been killed."""
+    """Return the outcome of a move, from the disk where a run may have been killed before it was noted."""
     noted = journal.outcomes.get(move.number)
-    if noted is not None and noted != "moved":
-        return noted
-    if os.path.lexists(move.target):
-        return "moved" if noted or (_is_moved(move, os.lstat(move.target)) and _is_free(journal, move)) else "not_moved"
-    return (noted or "not_moved") if _is_free(journal, move) else "undone" if noted else "not_moved"
+    if noted is None:
+        is_there = os.path.lexists(move.target) and _is_moved(move, os.lstat(move.target))
+        return "moved" if is_there and _is_free(journal, move) else "not_moved"
+    if noted == "moved" and not os.path.lexists(move.target) and not _is_free(journal, move):
+        return "undone"
+    return noted
 
 
 def _is_free(journal: Journal, move: Move) -> bool:
@@ -291,7 +298,7 @@ def _damage(journal: Journal) -> list[str]:
 
 
 def _sync(moves: list[Move]) -> None:
-    for folder in {os.path.dirname(path) for move in moves for path in (move.source, move.target)}:  # noqa: PTH120
+    for folder in {os.path.dirname(path) for move in moves for path in (move.source, move.target)}:
         sync_folder(Path(folder))
 
 
