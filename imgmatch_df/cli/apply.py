@@ -9,7 +9,7 @@ import typer
 
 from imgmatch_df.cli.exit_codes import SOME_FAILED, say, say_lines
 from imgmatch_df.cli.removed import say_moved
-from imgmatch_df.cli.table_files import check_encoding, scan_table
+from imgmatch_df.cli.table_files import check_encoding, is_list, scan_table
 from imgmatch_df.columns import MODIFIED, SIZE
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.hashes.kinds import SHA256
@@ -106,6 +106,11 @@ def open_decisions(path: Path, source: str | None) -> pl.DataFrame:
             f"unknown input ending {path.suffix!r} of {path.name!r}, known are {', '.join(_SUFFIXES)}\n"
             "Hint: remove-duplicates -o decisions.csv writes a table."
         )
+    if suffix == ".json" and not is_list(str(path)):
+        raise ArgumentError(
+            f"{str(path)!r} is a documented response, which has no facts of the files\n"
+            "Hint: remove-duplicates -o decisions.csv writes a table."
+        )
     if suffix != ".parquet":
         check_encoding(str(path), suffix)
     rows = read_decisions(scan_table([str(path)], suffix), source)
@@ -120,7 +125,7 @@ def _finish(done: Done, where: str, *, is_dry: bool, is_back: bool = False) -> N
     if is_dry:
         for move in done.moves:
             ends = (move.target, move.source) if is_back else (move.source, move.target)
-            say(" -> ".join(ends), err=False)
+            say(" -> ".join(map(planning.shown_path, ends)), err=False)
         say(f"would move {len(done.moves):,} files {where}, {done.n_bytes / 1e6:,.1f} MB; nothing is moved", err=False)
     elif is_back:
         say(f"moved {len(done.moves):,} files {where}", err=False)

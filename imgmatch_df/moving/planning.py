@@ -211,6 +211,12 @@ def path_below(whole: str) -> Path:
     return path.relative_to(start if path.is_relative_to(start) else path.anchor)
 
 
+def shown_path(path: str) -> str:
+    """Return a path for messages, from the working directory if it is below it."""
+    start = os.path.join(os.getcwd(), "")
+    return path.removeprefix(start)
+
+
 def path_on_disk(text: str, base_dir: str | None = None) -> str | None:
     """Return the path that the text in a table names, None for a source that is not a path."""
     found = parse_source(text)

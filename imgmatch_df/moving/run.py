@@ -21,7 +21,7 @@ from imgmatch_df.moving.journal import (
     remove_partial,
     write_journal,
 )
-from imgmatch_df.moving.planning import Plan
+from imgmatch_df.moving.planning import Plan, shown_path
 from imgmatch_df.store.locks import sole_writer
 
 # Makes the plan of the paths that earlier runs have moved.
@@ -147,7 +147,7 @@ def undo_moves(path: Path, *, is_dry: bool = False, progress: Progress = None) -
                 if (reason := _hindrance(journal, move)) is None:
                     moves.append(move)
                 else:
-                    failed.append(f"{move.target}: {reason}")
+                    failed.append(f"{shown_path(move.target)}: {reason}")
         return Done(moves, failed, journal=path)
     read_journal(path)  # before the lock, which writes into the folder
     with sole_writer(path.parent / _LOCKED):
@@ -160,7 +160,7 @@ def undo_moves(path: Path, *, is_dry: bool = False, progress: Progress = None) -
                 try:
                     _undo(journal, move)
                 except OSError as error:
-                    done.failed.append(f"{move.target}: cannot become {move.source}: {error.strerror}")
+                    done.failed.append(_failure(move.target, move.source, error))
                 else:
                     journal.note(move, "undone")
                     done.moves.append(move)
@@ -180,7 +180,7 @@ def _move_all(journal: Journal, done: Done, progress: Progress) -> None:
                 relocate(move.source, move.target, journal.tag(move), partial(_is_planned, move))
                 _link(journal, move)
             except OSError as error:
-                done.failed.append(f"{move.source}: cannot become {move.target}: {error.strerror}")
+                done.failed.append(_failure(move.source, move.target, error))
                 journal.note(move, "not_moved")
             else:
                 journal.note(move, "moved")
@@ -248,7 +248,7 @@ def _settle(journal: Journal) -> list[str]:
             if outcome == "moved" and not os.path.lexists(move.source) and os.path.lexists(move.target):
                 _link(journal, move)
         except OSError as error:
-            failed.append(f"{move.source}: an interrupted move cannot be finished: {error.strerror}")
+            failed.append(f"{shown_path(move.source)}: an interrupted move cannot be finished: {error.strerror}")
         else:
             if outcome != journal.outcomes.get(move.number):
                 found.append((move, outcome))
@@ -290,6 +290,10 @@ def _is_planned(move: Move, found: os.stat_result) -> bool:
 def _is_moved(move: Move, found: os.stat_result) -> bool:
     is_near = abs(found.st_mtime_ns - move.mtime_ns) <= _TIME_STEP_NS
     return S_ISREG(found.st_mode) and found.st_size == move.size and is_near
+
+
+def _failure(path: str, target: str, error: OSError) -> str:
+    return f"{shown_path(path)}: cannot become {shown_path(target)}: {error.strerror}"
 
 
 def _damage(journal: Journal) -> list[str]:

@@ -1,6 +1,7 @@
 """`remove-duplicates --move-removed`: removed files are moved, and no file is deleted, replaced or missed."""
 
 import os
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -104,7 +105,7 @@ def test_move_removed_copies_into_another_file_system(album, monkeypatch):
     link = os.link
 
     def refuse(source, target, **options):
-        if os.path.dirname(source) != os.path.dirname(target):
+        if Path(source).parent != Path(target).parent:
             raise OSError(18, "Invalid cross-device link")
         link(source, target, **options)
 

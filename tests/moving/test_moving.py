@@ -455,7 +455,7 @@ print(len(done.moves))
 """
 
 
-@pytest.mark.parametrize("folders", [("one", "one"), ("one", "two")])
+@pytest.mark.parametrize("folders", [("one", "two"), pytest.param(("one", "one"), marks=pytest.mark.slow)])
 def test_two_runs_at_once_move_each_file_once(folders):
     rows = [(f"photos/{name}/{number}.jpg", number) for name in ("kept", "copy") for number in range(100)]
     for path, _ in rows:
