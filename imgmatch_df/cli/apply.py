@@ -16,15 +16,15 @@ from imgmatch_df.hashes.kinds import SHA256
 from imgmatch_df.moving import planning
 from imgmatch_df.moving.decisions import read_decisions
 from imgmatch_df.moving.journal import LINKS
-from imgmatch_df.moving.planning import Plan
+from imgmatch_df.moving.planning import MovePlan
 from imgmatch_df.moving.run import Done, preview_moves, run_moves, undo_moves
 from imgmatch_df.progress import steps
 
-KEPT: Final = "the files moved so far are listed in undo.ndjson of the folder; the same call moves the rest"
+INTERRUPTED: Final = "the files moved so far are listed in undo.ndjson of the folder; the same call moves the rest"
 _SUFFIXES: Final = (".csv", ".parquet", ".ndjson", ".jsonl", ".json")
 
 
-def apply(
+def apply_decisions(
     decisions: Annotated[
         Path,
         typer.Argument(
@@ -87,7 +87,7 @@ def apply(
     rows = open_decisions(decisions, source)
     planning.check_folder("--move-to", move_to, planning.folders_of(rows, base_dir))
 
-    def make_plan(before: set[str]) -> Plan:
+    def make_plan(before: set[str]) -> MovePlan:
         return planning.plan_moves(rows, move_to, base_dir=base_dir, link=link, before=before)  # type: ignore[arg-type]  # checked above
 
     if dry_run:

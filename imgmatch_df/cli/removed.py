@@ -16,7 +16,7 @@ from imgmatch_df.columns import CLUSTER_ID, KEPT, MODIFIED, MODIFIED_DTYPE, REFE
 from imgmatch_df.errors import ArgumentError, ColumnError, Failure
 from imgmatch_df.hashes.kinds import SHA256
 from imgmatch_df.moving.decisions import SCHEMA, read_decisions
-from imgmatch_df.moving.planning import Plan, plan_moves
+from imgmatch_df.moving.planning import MovePlan, plan_moves
 from imgmatch_df.moving.run import Done, run_moves
 from imgmatch_df.progress import steps
 from imgmatch_df.sources import parse_source
@@ -145,7 +145,7 @@ def move_files(
     rows = clustered.filter(KEPT | pl.col(source).is_in(files.sources))
     decisions = read_decisions(rows.lazy().select(source, cluster.alias(CLUSTER_ID), KEPT, *facts), source)
 
-    def make_plan(before: set[str]) -> Plan:
+    def make_plan(before: set[str]) -> MovePlan:
         return plan_moves(decisions, folder, base_dir=base_dir, before=before, kept_elsewhere={_ELSEWHERE})
 
     with steps("moving", shown=shown) as report:

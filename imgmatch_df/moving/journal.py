@@ -16,7 +16,7 @@ from imgmatch_df.atomic import written_file
 from imgmatch_df.errors import ArgumentError
 
 Link: TypeAlias = Literal["hard", "symbolic"]
-Outcome: TypeAlias = Literal["moved", "not_moved", "undone"]
+MoveOutcome: TypeAlias = Literal["moved", "not_moved", "undone"]
 
 LINKS: Final = get_args(Link)
 _FORMAT: Final = "imgmatch moves"
@@ -82,7 +82,7 @@ class Journal:
     link: Link | None
     moves: list[Move]
     made: list[str]
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    outcomes: dict[int, MoveOutcome] = field(default_factory=dict)
     is_cut: bool = False
     ends_whole: bool = True
     _file: BinaryIO | None = None
@@ -101,7 +101,7 @@ class Journal:
                 os.fsync(file.fileno())
                 self._file = None
 
-    def note(self, move: Move, outcome: Outcome) -> None:
+    def note(self, move: Move, outcome: MoveOutcome) -> None:
         """Append the outcome of a move, without waiting for the disk: a lost line is found out by the next run."""
         assert self._file is not None
         self.outcomes[move.number] = outcome

@@ -18,7 +18,7 @@ from imgmatch_df.sources import parse_source, path_from_text
 _NS_PER_US: Final = 1000
 
 
-class Plan(NamedTuple):
+class MovePlan(NamedTuple):
     """The moves of a run.
 
     Parameters
@@ -44,7 +44,7 @@ class Plan(NamedTuple):
         return sum(move.size for move in self.moves)
 
 
-class _Row(NamedTuple):
+class _Decision(NamedTuple):
     """A decision. `path` is None where the source is not a path; times are in microseconds."""
 
     path: str | None
@@ -56,7 +56,7 @@ class _Row(NamedTuple):
     digest: bytes | None
 
 
-class _RefusedError(Exception):
+class _UnmovableError(Exception):
     """The reason why a file is not moved."""
 
 
@@ -104,7 +104,7 @@ def plan_moves(
     link: Link | None = None,
     before: Collection[str] = (),
     kept_elsewhere: Collection[str] = (),
-) -> Plan:
+) -> MovePlan:
     """Return the moves of the removed files of a table, and the reasons against the others. Nothing is changed.
 
     Parameters
@@ -124,7 +124,7 @@ def plan_moves(
     """
     columns = (PATH, CLUSTER_ID, KEPT, SIZE, pl.col(MODIFIED).dt.epoch("us"), SHA256.name)
     values = decisions.select(columns).filter(pl.col(PATH).is_not_null()).iter_rows()
-    rows = [_Row(path_on_disk(text, base_dir), text, *others) for text, *others in values]
+    rows = [_Decision(path_on_disk(text, base_dir), text, *others) for text, *others in values]
     planner = _Planner(rows, folder, link, kept_elsewhere)
     moves, refused, n_before = list[Move](), list[str](), 0
     for row in _distinct(row for row in rows if not row.is_kept):
@@ -133,15 +133,15 @@ def plan_moves(
             continue
         try:
             moves.append(planner.planned(row, len(moves)))
-        except _RefusedError as error:
+        except _UnmovableError as error:
             refused.append(f"{row.text}: {error}")
-    return Plan(moves, refused, n_before, _missing_folders(moves, folder))
+    return MovePlan(moves, refused, n_before, _missing_folders(moves, folder))
 
 
 class _Planner:
     """The facts that decide about each removed file."""
 
-    def __init__(self, rows: list[_Row], folder: Path, link: Link | None, kept_elsewhere: Collection[str]) -> None:
+    def __init__(self, rows: list[_Decision], folder: Path, link: Link | None, kept_elsewhere: Collection[str]) -> None:
         self._folder, self._real_folder = folder, os.path.realpath(folder)
         self._link, self._kept_elsewhere = link, kept_elsewhere
         self._targets: set[str] = set()
@@ -160,29 +160,29 @@ class _Planner:
             if row.cluster in removed_from and row.cluster not in self._kept_of and not _objection(row, found):
                 self._kept_of[row.cluster] = row.path
 
-    def planned(self, row: _Row, number: int) -> Move:
+    def planned(self, row: _Decision, number: int) -> Move:
         """Return the move of a file.
 
         Raises
         ------
-        _RefusedError
+        _UnmovableError
             If it cannot be moved.
         """
         found = None if row.path is None else _status(row.path, follow=False)
         if row.path is None or found is None:
-            raise _RefusedError("is not a file here")
+            raise _UnmovableError("is not a file here")
         if S_ISLNK(found.st_mode):
-            raise _RefusedError("is a symbolic link")
+            raise _UnmovableError("is a symbolic link")
         whole = os.path.abspath(row.path)  # without "..", and links as they are
         if whole in self._kept_paths or (found.st_dev, found.st_ino) in self._kept_ids:
-            raise _RefusedError("is also the file of a kept row")
+            raise _UnmovableError("is also the file of a kept row")
         if objection := _objection(row, found):
-            raise _RefusedError(objection)
+            raise _UnmovableError(objection)
         kept = self._kept_of.get(row.cluster)
         if kept is None and (self._link is not None or row.cluster not in self._kept_elsewhere):
-            raise _RefusedError("no kept file of its cluster is here, as it was hashed")
+            raise _UnmovableError("no kept file of its cluster is here, as it was hashed")
         if kept is not None and self._link == "hard" and os.stat(kept).st_dev != found.st_dev:
-            raise _RefusedError(f"a hard link cannot lead to {kept}, which is in another file system")
+            raise _UnmovableError(f"a hard link cannot lead to {kept}, which is in another file system")
         target = self._target(whole)
         return Move(
             number,
@@ -195,12 +195,12 @@ class _Planner:
 
     def _target(self, whole: str) -> str:
         if _is_below(os.path.realpath(whole), self._real_folder):
-            raise _RefusedError(f"is in {self._folder} already")
+            raise _UnmovableError(f"is in {self._folder} already")
         target = str(self._folder / path_below(whole))
         if os.path.lexists(target) or target in self._targets:
-            raise _RefusedError(f"cannot become {target}: File exists")
+            raise _UnmovableError(f"cannot become {target}: File exists")
         if not _is_below(os.path.realpath(target), self._real_folder):
-            raise _RefusedError(f"cannot become {target}: a link there leads to another folder")
+            raise _UnmovableError(f"cannot become {target}: a link there leads to another folder")
         self._targets.add(target)
         return target
 
@@ -229,7 +229,7 @@ def path_on_disk(text: str, base_dir: str | None = None) -> str | None:
     return path
 
 
-def _objection(row: _Row, found: os.stat_result) -> str | None:
+def _objection(row: _Decision, found: os.stat_result) -> str | None:
     """Return why a file is not the one that was hashed, None if it is as far as the table says."""
     if not S_ISREG(found.st_mode):
         return "is not a file here"
@@ -243,9 +243,9 @@ def _objection(row: _Row, found: os.stat_result) -> str | None:
     return None if is_same else "has other bytes than when it was hashed"
 
 
-def _distinct(rows: Iterable[_Row]) -> Iterable[_Row]:
+def _distinct(rows: Iterable[_Decision]) -> Iterable[_Decision]:
     """Return the rows with a path that no earlier row has."""
-    found = dict[str, _Row]()
+    found = dict[str, _Decision]()
     for row in rows:
         found.setdefault(row.text if row.path is None else os.path.abspath(row.path), row)
     return found.values()

@@ -15,18 +15,18 @@ from imgmatch_df.moving.journal import (
     Journal,
     Link,
     Move,
-    Outcome,
+    MoveOutcome,
     journals_in,
     read_journal,
     remove_partial,
     write_journal,
 )
-from imgmatch_df.moving.planning import Plan, shown_path
+from imgmatch_df.moving.planning import MovePlan, shown_path
 from imgmatch_df.store.locks import sole_writer
 
 # Makes the plan of the paths that earlier runs have moved.
-MakePlan: TypeAlias = Callable[[set[str]], Plan]
-Progress: TypeAlias = Callable[[int, int], None] | None
+MakePlan: TypeAlias = Callable[[set[str]], MovePlan]
+OnMoved: TypeAlias = Callable[[int, int], None] | None
 
 # Some file systems store times in steps of two seconds.
 _TIME_STEP_NS: Final = 2_000_000_000
@@ -71,7 +71,7 @@ def preview_moves(make_plan: MakePlan, folder: Path) -> Done:
     return Done(plan.moves, plan.refused, plan.n_before)
 
 
-def run_moves(make_plan: MakePlan, folder: Path, *, link: Link | None = None, progress: Progress = None) -> Done:
+def run_moves(make_plan: MakePlan, folder: Path, *, link: Link | None = None, progress: OnMoved = None) -> Done:
     """Move the files of a plan into `folder`, where a journal is written before the first of them is moved.
 
     Parameters
@@ -120,7 +120,7 @@ def run_moves(make_plan: MakePlan, folder: Path, *, link: Link | None = None, pr
     return done
 
 
-def undo_moves(path: Path, *, is_dry: bool = False, progress: Progress = None) -> Done:
+def undo_moves(path: Path, *, is_dry: bool = False, progress: OnMoved = None) -> Done:
     """Move the files of a journal back to their old places. A file that has changed since is not moved.
 
     Parameters
@@ -173,7 +173,7 @@ def undo_moves(path: Path, *, is_dry: bool = False, progress: Progress = None) -
     return done
 
 
-def _move_all(journal: Journal, done: Done, progress: Progress) -> None:
+def _move_all(journal: Journal, done: Done, progress: OnMoved) -> None:
     with journal.opened():
         for n_done, move in enumerate(journal.moves, 1):
             try:
@@ -236,7 +236,7 @@ def _settle(journal: Journal) -> list[str]:
 
     The state on the disk becomes the outcome of moves that have none.
     """
-    failed, found = list[str](), list[tuple[Move, Outcome]]()
+    failed, found = list[str](), list[tuple[Move, MoveOutcome]]()
     for move in journal.moves:
         if journal.outcomes.get(move.number, "moved") != "moved":
             continue
@@ -265,7 +265,7 @@ def _moved_from(journal: Journal) -> set[str]:
     return {os.path.abspath(move.source) for move in moved}
 
 
-def _outcome(journal: Journal, move: Move) -> Outcome:
+def _outcome(journal: Journal, move: Move) -> MoveOutcome:
     """Return the outcome of a move, from the disk where a run may have been killed before it was noted."""
     noted = journal.outcomes.get(move.number)
     if noted is None:

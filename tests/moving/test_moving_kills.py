@@ -17,7 +17,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from imgmatch_df.moving import run
 from imgmatch_df.moving.journal import Move, journals_in
-from imgmatch_df.moving.planning import Plan
+from imgmatch_df.moving.planning import MovePlan
 
 mode, link, top, other = sys.argv[1], sys.argv[2] or None, Path(sys.argv[3]), Path(sys.argv[4])
 stride = int(sys.argv[5])
@@ -50,7 +50,7 @@ def make_plan(before):
             found = path.lstat()
             kept = str(source / "kept.jpg") if link else None
             moves.append(Move(len(moves), str(path), str(target / name), found.st_size, found.st_mtime_ns, kept))
-    return Plan(moves, [], len(before), ["a", "b"])
+    return MovePlan(moves, [], len(before), ["a", "b"])
 
 def work(undo):
     done = run.undo_moves(target / "undo.ndjson") if undo else run.run_moves(make_plan, target, link=link)
