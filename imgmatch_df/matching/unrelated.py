@@ -28,7 +28,7 @@ _WEIGHTS: Final = (2 / 3, 1 / 3)  # of the normal and of the gamma curve
 _STEPS: Final = 100
 
 
-def expected_strangers(counts: F64, exposure: F64, max_radius: int) -> F64 | None:
+def expected_unrelated(counts: F64, exposure: F64, max_radius: int) -> F64 | None:
     """Return the expected number of pairs of unrelated images at each distance: (max_radius + 1,) float64.
 
     Parameters
