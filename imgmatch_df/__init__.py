@@ -19,6 +19,7 @@ from imgmatch_df.errors import (
     SourceError,
     StoreError,
 )
+from imgmatch_df.frames.advice import RadiusSuggestion, profile_radii, suggest_radius
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
 from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
 from imgmatch_df.frames.hash_text import from_bits, from_hex, to_bits, to_hex
@@ -44,6 +45,7 @@ __all__ = [
     "ImgMatchError",
     "ImgMatchWarning",
     "MissingExtraError",
+    "RadiusSuggestion",
     "RowError",
     "SourceError",
     "StoreError",
@@ -62,6 +64,7 @@ __all__ = [
     "pdq",
     "perceptual_hash",
     "phash",
+    "profile_radii",
     "rank_images",
     "read_hashes",
     "register_hash_kind",
@@ -69,6 +72,7 @@ __all__ = [
     "scan_hashes",
     "scan_images",
     "sink_hashes",
+    "suggest_radius",
     "to_bits",
     "to_hex",
     "to_points",

@@ -49,10 +49,11 @@ def expected_unrelated(counts: F64, exposure: F64, max_radius: int) -> F64 | Non
     rate = counts / exposure
     if rate.sum() < MIN_PAIRS or counts.sum() < MIN_PAIRS:
         return None
-    # Half a pair more, so that no pair of few that were counted is not taken for no pair of all.
-    smooth = _smoothed((counts + 0.5) / exposure, max(1, n_bits // 128))
+    # Half a pair more, so that no pair of few that were counted is not taken for no pair of all. Different hashes are
+    # at least one bit apart.
+    smooth = _smoothed(np.log((counts[1:] + 0.5) / exposure[1:]), max(1, n_bits // 128))
     mode = n_bits // 8 + int(np.argmax(smooth[n_bits // 8 :]))
-    valley = int(np.argmin(smooth[: mode + 1]))
+    valley = 1 + int(np.argmin(smooth[: mode + 1]))
     top = max(
         valley + ceil(_MIN_DEVIATIONS * sqrt(n_bits) / 2),
         valley + int(np.searchsorted(np.cumsum(counts[valley:]), _MIN_FITTED)),
