@@ -10,7 +10,7 @@ import polars as pl
 import typer
 
 from imgmatch_df._kernels import before_compiling
-from imgmatch_df.cli import display, inputs, outputs, removed, serve
+from imgmatch_df.cli import advise, display, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
     FlatOption,
@@ -493,4 +493,5 @@ def _check_target(out: str | None, *, stores: bool = False) -> Format | None:
     return form
 
 
+app.command()(with_source_options(advise.advise))
 app.command()(reported()(serve.serve))

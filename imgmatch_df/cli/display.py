@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import polars as pl
 
@@ -22,6 +22,17 @@ from imgmatch_df.columns import (
     TURN,
     WIDTH,
 )
+from imgmatch_df.frames.advice import (
+    EXACT,
+    N_CLUSTERS,
+    N_LARGEST,
+    N_PAIRS,
+    N_REMOVED,
+    N_UNRELATED,
+    RADIUS,
+    RECALL,
+    UNRELATED_SHARE,
+)
 from imgmatch_df.frames.writing import WriteSummary
 from imgmatch_df.hashes.kinds import PHASH
 from imgmatch_df.naming import ROW, row_name
@@ -33,6 +44,7 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN: Final = 20
 _CLUSTERS_SHOWN: Final = 10
+_RADII_SHOWN: Final = 8
 _MAX_CHARS: Final = 200
 
 
@@ -126,6 +138,32 @@ def show_ranking(ranked: pl.DataFrame) -> None:
         grid.add_row(f"{values[RANK]:,}", _bits(values[DISTANCE]), _name(values[SOURCE], values[ROW]), size, *turn)
     n_hidden = found.height - _ROWS_SHOWN
     _print(grid, f"{n_hidden:,} more rows; -o ranked.csv keeps them all" if n_hidden > 0 else None)
+
+
+def show_profile(profile: pl.DataFrame, suggested: int) -> None:
+    """Print some rows of a result of `profile_radii`, and an arrow at the suggested radius."""
+    from rich.table import Column
+
+    names = [N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST]
+    has_recall = profile[RECALL].count() > 0
+    titles = [RADIUS, *(name.removeprefix("n_") for name in names), "of unrelated images", "share"]
+    right: Literal["right"] = "right"
+    grid = _grid(
+        Column("", no_wrap=True), *(Column(title, justify=right) for title in [*titles, *["recall"] * has_recall])
+    )
+    step = max(1, profile.height // _RADII_SHOWN)
+    for row in profile.iter_rows(named=True):
+        if row[RADIUS] % step and row[RADIUS] != suggested:
+            continue
+        about = "" if row[EXACT] else "about "
+        counts = ["" if row[name] is None else f"{about}{row[name]:,}" for name in names]
+        shares = ["" if row[name] is None else f"{100 * row[name]:.1f} %" for name in (UNRELATED_SHARE, RECALL)]
+        unrelated = "" if row[N_UNRELATED] is None else f"{row[N_UNRELATED]:,.1f}"
+        arrow = "→" if row[RADIUS] == suggested else ""
+        grid.add_row(arrow, f"{row[RADIUS]:,}", *counts, unrelated, shares[0], *shares[1:] * has_recall)
+    _print(
+        grid, None if profile[EXACT].all() else "radii without clusters have too many pairs; their pairs are estimated"
+    )
 
 
 def show_next(sources: Sequence[str], *, is_folder: bool) -> None:

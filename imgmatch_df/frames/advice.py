@@ -225,7 +225,8 @@ def suggestion_of(profile: pl.DataFrame, kind: HashKind, max_share: float = MAX_
         found = fitting.row(-1, named=True)
         reason = (
             f"a radius of {_bits(found[RADIUS])} joins {_counted(found[N_CLUSTERS], 'cluster')}; about "
-            f"{_percent(found[UNRELATED_SHARE])} of its {_counted(found[N_PAIRS], 'pair')} are of unrelated images{stop}"
+            f"{_percent(found[UNRELATED_SHARE])} of its {_counted(found[N_PAIRS], 'pair')} are of unrelated images"
+            f"{stop}"
         )
         return RadiusSuggestion(found[RADIUS], reason, True)
     # Three times as many pairs as expected, and three more, are no chance.

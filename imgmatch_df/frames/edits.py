@@ -1,7 +1,6 @@
 """Edited copies of the images of a frame, made in memory, to see how many of them each radius finds."""
 
 import io
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -14,6 +13,8 @@ from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.options import Options
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL.Image import Image
 
     from imgmatch_df._kernels.arrays import I64, U64

@@ -23,7 +23,7 @@ _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 
 
 class DistinctHashes(NamedTuple):
-    """Hashes of which no two are equal, in an order that depends on nothing but their bits, and how many rows have each.
+    """Hashes of which no two are equal, and how many rows have each; their order depends on nothing but their bits.
 
     Parameters
     ----------

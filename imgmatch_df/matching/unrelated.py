@@ -46,9 +46,9 @@ def expected_unrelated(counts: F64, exposure: F64, max_radius: int) -> F64 | Non
         None where there are too few pairs for an estimate.
     """
     n_bits = len(counts) - 1
-    rate = counts / exposure
-    if rate.sum() < MIN_PAIRS or counts.sum() < MIN_PAIRS:
+    if counts.sum() < MIN_PAIRS:
         return None
+    rate = counts / exposure
     # Half a pair more, so that no pair of few that were counted is not taken for no pair of all. Different hashes are
     # at least one bit apart.
     smooth = _smoothed(np.log((counts[1:] + 0.5) / exposure[1:]), max(1, n_bits // 128))
