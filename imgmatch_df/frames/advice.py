@@ -330,7 +330,7 @@ def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, st
         N_PAIRS: pl.Series(n_pairs, dtype=pl.UInt64),
         N_CLUSTERS: joined(found.n_clusters + len(identical)),
         N_REMOVED: joined(found.n_removed + sum(identical) - len(identical)),
-        N_LARGEST: joined(np.maximum(found.n_largest, max(identical, default=min(side.n_rows, 1)))),
+        N_LARGEST: joined(np.minimum(np.maximum(found.n_largest, max(identical, default=1)), side.n_rows)),
         N_UNRELATED: n_unrelated,
         UNRELATED_SHARE: None if expected is None else (n_unrelated / pl.Series(np.maximum(n_pairs, 1))),
         RECALL: None,
