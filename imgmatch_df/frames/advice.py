@@ -315,7 +315,7 @@ def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, st
     identical = _identical_groups(side.flat)
     n_pairs += sum(size * (size - 1) // 2 for size in identical)
     expected = expected_unrelated(counts, exposure, max_radius)
-    rows = np.arange(max_radius + 1)
+    rows, n_hashes = np.arange(max_radius + 1), len(side.words) + len(side.flat.rows)
     is_exact = pl.Series(rows <= radius)
 
     def joined(values: Any) -> pl.Series:
@@ -330,7 +330,7 @@ def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, st
         N_PAIRS: pl.Series(n_pairs, dtype=pl.UInt64),
         N_CLUSTERS: joined(found.n_clusters + len(identical)),
         N_REMOVED: joined(found.n_removed + sum(identical) - len(identical)),
-        N_LARGEST: joined(np.minimum(np.maximum(found.n_largest, max(identical, default=1)), side.n_rows)),
+        N_LARGEST: joined(np.minimum(np.maximum(found.n_largest, max(identical, default=1)), n_hashes)),
         N_UNRELATED: n_unrelated,
         UNRELATED_SHARE: None if expected is None else (n_unrelated / pl.Series(np.maximum(n_pairs, 1))),
         RECALL: None,
