@@ -21,6 +21,7 @@ from imgmatch_df.errors import (
 )
 from imgmatch_df.frames.advice import RadiusSuggestion, profile_radii, suggest_radius
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
+from imgmatch_df.frames.copies import find_copies
 from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
 from imgmatch_df.frames.hash_text import from_bits, from_hex, to_bits, to_hex
 from imgmatch_df.frames.local_hashes import local, to_points
@@ -55,6 +56,7 @@ __all__ = [
     "count_left_out",
     "documented",
     "explain_near_duplicates",
+    "find_copies",
     "from_bits",
     "from_hex",
     "hamming",

@@ -38,7 +38,13 @@ DIAMETER: Final = "diameter"
 REMOVED_RECORDS: Final = "removed_records"
 RANK: Final = "rank"
 TURN: Final = "turn"
-CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
+VOTES: Final = "votes"
+SCALE: Final = "scale"
+SHIFT_X: Final = "shift_x"
+SHIFT_Y: Final = "shift_y"
+COVERAGE: Final = "coverage"
+EVIDENCE: Final = "evidence"
+CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, VOTES, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
 
 OK: Final = "ok"
 STATUSES: Final = (
@@ -68,6 +74,10 @@ TURNS: Final = (
 TURN_DTYPE: Final = pl.Enum(TURNS)
 MODIFIED_DTYPE: Final = pl.Datetime("us", "UTC")
 DISTANCE_DTYPE: Final = pl.UInt16()
+VOTES_DTYPE: Final = pl.UInt8()
+# What shows that two images are copies.
+EVIDENCES: Final = ("local", "pdq", "both")
+EVIDENCE_DTYPE: Final = pl.Enum(EVIDENCES)
 ROW_DTYPE: Final = pl.UInt32()
 
 # Names that a hash kind cannot have.
@@ -90,4 +100,4 @@ ALL: Final = frozenset(
         RIGHT_ID,
         QUERY_ID,
     )
-).union(CLUSTER_COLUMNS, (REMOVED_RECORDS, RANK, TURN))
+).union(CLUSTER_COLUMNS, (REMOVED_RECORDS, RANK, TURN, SCALE, SHIFT_X, SHIFT_Y, COVERAGE, EVIDENCE))

@@ -35,7 +35,7 @@ def hash_image(image: HashInput, out: Array) -> None:
     height, width = grey.shape
     top, bottom, left, right = 0, height, 0, width
     base = np.empty(_base_shape(bottom - top, right - left), np.uint8)
-    resize(grey[top:bottom, left:right], base)
+    resize(grey, top, left, bottom - top, right - left, base)
     if image.orientation != 1:
         base = upright(base, image.orientation)
         if reverses_rows:

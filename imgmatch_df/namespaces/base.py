@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeVar
 
-from imgmatch_df.frames import advice, clustering, expressions, hash_text, local_hashes, pairs, ranking, writing
+from imgmatch_df.frames import advice, clustering, copies, expressions, hash_text, local_hashes, pairs, ranking, writing
 from imgmatch_df.options import SourceOptions
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             pairs.near_duplicates,
             pairs.explain_near_duplicates,
             pairs.match,
+            copies.find_copies,
             ranking.rank_images,
             clustering.cluster,
             clustering.remove_duplicates,

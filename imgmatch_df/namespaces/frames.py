@@ -5,7 +5,7 @@ from typing import Generic, Unpack
 
 import polars as pl
 
-from imgmatch_df.frames import advice, clustering, deprecated, expressions, pairs, ranking, writing
+from imgmatch_df.frames import advice, clustering, copies, deprecated, expressions, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
@@ -38,9 +38,10 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
 
     def explain_near_duplicates(
         self,
-        radius: int,
+        radius: int | None = None,
         hash_type: str = "bmh1",
         *,
+        min_votes: int | None = None,
         id: str | None = None,
         column: str | None = None,
         source: str | None = None,
@@ -53,6 +54,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             self._frame,
             radius,
             hash_type,
+            min_votes=min_votes,
             id=id,
             column=column,
             source=source,
@@ -64,15 +66,16 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
     @deprecated.flag_of_other_function("explain", explain_near_duplicates)
     def near_duplicates(
         self,
-        radius: int,
+        radius: int | None = None,
         hash_type: str = "bmh1",
         *,
+        min_votes: int | None = None,
         id: str | None = None,
         column: str | None = None,
         source: str | None = None,
         flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
-        turns: bool = False,
+        turns: bool | None = None,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.near_duplicates`."""
@@ -80,6 +83,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             self._frame,
             radius,
             hash_type,
+            min_votes=min_votes,
             id=id,
             column=column,
             source=source,
@@ -93,9 +97,10 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
     def match(
         self,
         reference: pl.DataFrame | pl.LazyFrame | Target,
-        radius: int,
+        radius: int | None = None,
         hash_type: str = "bmh1",
         *,
+        min_votes: int | None = None,
         id: str | None = None,
         reference_id: str | None = None,
         reference_column: str | None = None,
@@ -103,7 +108,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         source: str | None = None,
         flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
-        turns: bool = False,
+        turns: bool | None = None,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.match`."""
@@ -112,6 +117,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             reference,
             radius,
             hash_type,
+            min_votes=min_votes,
             id=id,
             reference_id=reference_id,
             reference_column=reference_column,
@@ -123,13 +129,41 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             **options,
         )
 
+    def find_copies(
+        self,
+        *,
+        min_votes: int | None = None,
+        radius: int = 31,
+        id: str | None = None,
+        reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference_id: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.find_copies`."""
+        return copies.find_copies(
+            self._frame,
+            min_votes=min_votes,
+            radius=radius,
+            id=id,
+            reference=reference,
+            reference_id=reference_id,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
+        )
+
     @deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)
     def cluster(
         self,
-        radius: int = 0,
+        radius: int | None = None,
         hash_type: str = "bmh1",
         *,
-        linkage: str = "connected",
+        min_votes: int | None = None,
+        linkage: str | None = None,
         keep: Keep = "first",
         id: str | None = None,
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
@@ -141,7 +175,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         diameter: bool = False,
         prefix: str = "",
         suffix: str = "",
-        turns: bool = False,
+        turns: bool | None = None,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.cluster`."""
@@ -149,6 +183,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             self._frame,
             radius,
             hash_type,
+            min_votes=min_votes,
             linkage=linkage,
             keep=keep,
             id=id,
@@ -168,10 +203,11 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
     @deprecated.renamed_parameters(deprecated.REFERENCE_OF_REMOVE)
     def remove_duplicates(
         self,
-        radius: int = 0,
+        radius: int | None = None,
         hash_type: str = "bmh1",
         *,
-        linkage: str = "connected",
+        min_votes: int | None = None,
+        linkage: str | None = None,
         keep: Keep = "first",
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
         reference_column: str | None = None,
@@ -180,7 +216,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         flat: Flat = "identical",
         prefix: str = "",
         suffix: str = "",
-        turns: bool = False,
+        turns: bool | None = None,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.remove_duplicates`."""
@@ -188,6 +224,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             self._frame,
             radius,
             hash_type,
+            min_votes=min_votes,
             linkage=linkage,
             keep=keep,
             reference=reference,
@@ -206,13 +243,14 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         query: int | bytes | str | PathLike[str],
         hash_type: str | None = None,
         *,
+        min_votes: int | None = None,
         k: int | None = None,
         column: str | None = None,
         source: str | None = None,
         flat: Flat = "identical",
         prefix: str = "",
         suffix: str = "",
-        turns: bool = False,
+        turns: bool | None = None,
         **options: Unpack[SourceOptions],
     ) -> FrameT:
         """See `imgmatch_df.rank_images`."""
@@ -220,6 +258,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             self._frame,
             query,
             hash_type,
+            min_votes=min_votes,
             k=k,
             column=column,
             source=source,

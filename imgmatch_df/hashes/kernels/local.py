@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from imgmatch_df._kernels.compiled import kernel
-from imgmatch_df.hashes.kernels.local_resize import resize_into
+from imgmatch_df.hashes.kernels.local_resize import resize_part
 
 Array = np.ndarray[Any, Any]
 
@@ -175,30 +175,34 @@ def _sort(found: Array, n: int, height: int, width: int) -> None:
 
 
 @_inner
-def _hash_patch(grey: Array, y: int, x: int, cells: Array, half: Array) -> Any:
+def _hash_patch(grey: Array, y: int, x: int, sums: Array, cells: Array, half: Array) -> Any:
     """Return the signs of the cosine coefficients of 8 x 8 cells around a vertex, bit 8 * k + l for (k, l)."""
     for i in range(8):
+        top = y - _HALF_PATCH + _CELL * i
+        for j in range(2 * _HALF_PATCH):
+            value = np.int32(0)
+            for k in range(_CELL):
+                value += np.int32(grey[top + k, x - _HALF_PATCH + j])
+            sums[j] = value
         for j in range(8):
             value = np.int32(0)
-            for v in range(_CELL):
-                for u in range(_CELL):
-                    value += np.int32(grey[y - _HALF_PATCH + _CELL * i + v, x - _HALF_PATCH + _CELL * j + u])
+            for k in range(_CELL):
+                value += sums[_CELL * j + k]
             cells[i, j] = value
     for k in range(8):
         for j in range(8):
-            value = np.int32(0)
-            for i in range(8):
-                value += _COSINES[k, i] * cells[i, j]
-            half[k, j] = value
+            half[k, j] = 0
+        for i in range(8):
+            for j in range(8):
+                half[k, j] += _COSINES[k, i] * cells[i, j]
     bits = np.uint64(0)
     for k in range(8):
         for m in range(8):
             value = np.int32(0)
             for j in range(8):
                 value += half[k, j] * _COSINES[m, j]
-            if k + m > 0 and value > 0:
-                bits |= np.uint64(1) << np.uint64(8 * k + m)
-    return bits
+            bits |= np.uint64(value > 0) << np.uint64(8 * k + m)
+    return bits & ~np.uint64(1)  # the sum of the patch says nothing
 
 
 @kernel(signatures=["void(uint8[:, ::1], uint8[::1])"], error_model="numpy")
@@ -207,6 +211,7 @@ def write_points(base: Array, out: Array) -> None:
     base_height, base_width = base.shape
     out[N_RECORD_BYTES:] = 0
     n_points = 0
+    sums = np.empty(2 * _HALF_PATCH, np.int32)
     cells, half = np.empty((8, 8), np.int32), np.empty((8, 8), np.int32)
     for level in range(5):
         height = (base_height * _SCALES[level] + 32768) >> 16
@@ -214,7 +219,7 @@ def write_points(base: Array, out: Array) -> None:
         if min(height, width) < 2 * _HALF_PATCH:
             break
         grey = np.empty((height, width), np.uint8)
-        resize_into(base, grey)
+        resize_part(base, 0, 0, base_height, base_width, grey)
         smooth = np.empty((height, width), np.uint8)
         _smooth(grey, smooth)
         margin = 2 * (_HALF_PATCH - _REACH) - 1
@@ -238,7 +243,7 @@ def write_points(base: Array, out: Array) -> None:
                     continue
                 n_left -= 1
                 y, x = found[i, 0], found[i, 1]
-                bits = _hash_patch(smooth, y, x, cells, half)
+                bits = _hash_patch(smooth, y, x, sums, cells, half)
                 n_points += 1
                 start = N_RECORD_BYTES * n_points
                 for byte in range(8):

@@ -13,7 +13,7 @@ from imgmatch_df._kernels.importing import types
 
 Array = np.ndarray[Any, Any]
 
-_N_TAPS: Final = 6  # pixels that an output pixel covers along one axis: at most 4 whole ones and two parts
+_N_TAPS: Final = 6  # rows that an output row covers: at most 4 whole ones and two parts
 
 _inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
 _BYTES: Final = types.Array(types.uint8, 1, "C", readonly=True)
@@ -49,14 +49,14 @@ def sample_grey(pixels: Array, pitch: int, n_channels: int, top: int, left: int,
 
 
 @_inner
-def _fill_taps(n_from: int, n_to: int, firsts: Array, counts: Array, weights: Array) -> int:
-    """Write which input pixels make each output pixel along one axis, and return the sum of their weights.
+def _fill_row_taps(n_from: int, n_to: int, firsts: Array, counts: Array, weights: Array) -> int:
+    """Write which input rows make each output row, and return the sum of their weights: weights int32[n_to, 6].
 
-    Down: by the area they cover. Up: linear between the centres of the two nearest ones. weights int32[n_to, 6].
+    Down: by the area they cover. Up: linear between the centres of the two nearest ones.
     """
     if n_to > n_from:
         for i in range(n_to):
-            place = (2 * i + 1) * n_from - n_to  # in half output pixels
+            place = (2 * i + 1) * n_from - n_to  # in half output rows
             first = place // (2 * n_to)
             part = place - first * 2 * n_to
             if first < 0 or first >= n_from - 1:
@@ -74,42 +74,76 @@ def _fill_taps(n_from: int, n_to: int, firsts: Array, counts: Array, weights: Ar
 
 
 @_inner
-def resize_into(grey: Array, out: Array) -> None:
-    """Resize grey pixels, by area where an axis gets shorter, linearly where it gets longer: uint8[h, w] both."""
-    height, width = grey.shape
+def _fill_column_taps(n_from: int, n_to: int, firsts: Array, parts: Array) -> int:
+    """Write where each output pixel starts in a row, and return the sum of the weights of its input pixels.
+
+    Down: input pixel and part of it, in 1/n_to, one entry more for the end. Up: left neighbour and the weight of the
+    right one, in 1/(2 * n_to).
+    """
+    if n_to > n_from:
+        for i in range(n_to):
+            place = (2 * i + 1) * n_from - n_to
+            first = place // (2 * n_to)
+            firsts[i], parts[i] = first, place - first * 2 * n_to
+            if first < 0 or first >= n_from - 1:
+                firsts[i], parts[i] = min(max(first, 0), n_from - 1), 0
+        return 2 * n_to
+    for i in range(n_to + 1):
+        firsts[i] = i * n_from // n_to
+        parts[i] = i * n_from - firsts[i] * n_to
+    return n_from
+
+
+@_inner
+def resize_part(grey: Array, top: int, left: int, height: int, width: int, out: Array) -> None:
+    """Resize a part of grey pixels, by area where an axis gets shorter, linearly where it gets longer.
+
+    grey uint8[h, w], out uint8[h, w], both C-contiguous; at most to a fourth of a side.
+    """
     new_height, new_width = out.shape
-    if height == new_height and width == new_width:
-        for y in range(height):
-            for x in range(width):
-                out[y, x] = grey[y, x]
-        return
-    longest = max(new_height, new_width)
-    firsts, counts = np.empty((2, longest), np.int32), np.empty((2, longest), np.int32)
-    weights = np.zeros((2, longest, _N_TAPS), np.int32)
-    total = _fill_taps(height, new_height, firsts[0], counts[0], weights[0])
-    total *= _fill_taps(width, new_width, firsts[1], counts[1], weights[1])
-    sums = np.empty(width, np.int32)
+    firsts, counts = np.empty(new_height, np.int32), np.empty(new_height, np.int32)
+    weights = np.zeros((new_height, _N_TAPS), np.int32)
+    starts, parts = np.empty(new_width + 1, np.uint32), np.empty(new_width + 1, np.int32)
+    total = _fill_row_taps(height, new_height, firsts, counts, weights)
+    total *= _fill_column_taps(width, new_width, starts, parts)
+    is_wider = new_width > width
+    sums, before = np.zeros(width + 1, np.int32), np.zeros(width + 1, np.int32)
+    values = np.empty(new_width + 1, np.int32)
+    half = total // 2
     # Exact: a quotient is 0.5 / total or more away from the next whole number.
     reciprocal = 1.0 / total
     for y in range(new_height):
-        first = firsts[0, y]
-        row, weight = grey[first], weights[0, y, 0]
+        first = top + firsts[y]
+        row, weight = grey[first, left : left + width], weights[y, 0]
         for x in range(width):
             sums[x] = weight * np.int32(row[x])
-        for k in range(1, counts[0, y]):
-            row, weight = grey[first + k], weights[0, y, k]
+        for k in range(1, counts[y]):
+            row, weight = grey[first + k, left : left + width], weights[y, k]
             for x in range(width):
                 sums[x] += weight * np.int32(row[x])
         target = out[y]
+        if is_wider:
+            for x in range(new_width):
+                start, part = starts[x], parts[x]
+                values[x] = (2 * new_width - part) * sums[start] + part * sums[start + 1]
+            for x in range(new_width):
+                target[x] = np.uint8((np.float64(values[x] + half) + 0.5) * reciprocal)
+            continue
+        # Differences of running sums; these may pass 2**31, their differences do not.
+        running = np.int32(0)
+        for x in range(width):
+            before[x] = running
+            running += sums[x]
+        before[width] = running
+        for x in range(new_width + 1):
+            start = starts[x]
+            values[x] = new_width * before[start] + parts[x] * sums[start]
         for x in range(new_width):
-            first = firsts[1, x]
-            value = np.int32(0)
-            for k in range(counts[1, x]):
-                value += weights[1, x, k] * sums[first + k]
-            target[x] = np.uint8((np.float64(value + total // 2) + 0.5) * reciprocal)
+            value = np.int32(values[x + 1] - values[x])
+            target[x] = np.uint8((np.float64(value + half) + 0.5) * reciprocal)
 
 
-@kernel(signatures=["void(uint8[:, :], uint8[:, ::1])"], error_model="numpy")
-def resize(grey: Array, out: Array) -> None:
-    """Resize grey pixels as `resize_into`; at most to a fourth of a side."""
-    resize_into(grey, out)
+@kernel(signatures=[types.void(types.uint8[:, ::1], *(types.intp,) * 4, types.uint8[:, ::1])], error_model="numpy")
+def resize(grey: Array, top: int, left: int, height: int, width: int, out: Array) -> None:
+    """Resize a part of grey pixels as `resize_part`."""
+    resize_part(grey, top, left, height, width, out)
