@@ -9,29 +9,27 @@ import polars as pl
 from imgmatch_df.columns import (
     DETAIL,
     DISTANCE,
+    EXACT,
     HEIGHT,
     KEPT,
     MODIFIED,
     MODIFIED_DTYPE,
-    OK,
-    RANK,
-    REPRESENTATIVE_ID,
-    SIZE,
-    SOURCE,
-    STATUS,
-    TURN,
-    WIDTH,
-)
-from imgmatch_df.frames.advice import (
-    EXACT,
     N_CLUSTERS,
     N_LARGEST,
     N_PAIRS,
     N_REMOVED,
     N_UNRELATED,
-    RADIUS,
+    OK,
+    RADIUS_BITS,
+    RANK,
     RECALL,
+    REPRESENTATIVE_ID,
+    SIZE,
+    SOURCE,
+    STATUS,
+    TURN,
     UNRELATED_SHARE,
+    WIDTH,
 )
 from imgmatch_df.frames.writing import WriteSummary
 from imgmatch_df.hashes.kinds import PHASH
@@ -146,21 +144,21 @@ def show_profile(profile: pl.DataFrame, suggested: int) -> None:
 
     names = [N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST]
     has_recall = profile[RECALL].count() > 0
-    titles = [RADIUS, *(name.removeprefix("n_") for name in names), "of unrelated images", "share"]
+    titles = [RADIUS_BITS, *(name.removeprefix("n_") for name in names), "of unrelated images", "share"]
     right: Literal["right"] = "right"
     grid = _grid(
         Column("", no_wrap=True), *(Column(title, justify=right) for title in [*titles, *["recall"] * has_recall])
     )
     step = max(1, profile.height // _RADII_SHOWN)
     for row in profile.iter_rows(named=True):
-        if row[RADIUS] % step and row[RADIUS] != suggested:
+        if row[RADIUS_BITS] % step and row[RADIUS_BITS] != suggested:
             continue
         about = "" if row[EXACT] else "about "
         counts = ["" if row[name] is None else f"{about}{row[name]:,}" for name in names]
         shares = ["" if row[name] is None else f"{100 * row[name]:.1f} %" for name in (UNRELATED_SHARE, RECALL)]
         unrelated = "" if row[N_UNRELATED] is None else f"{row[N_UNRELATED]:,.1f}"
-        arrow = "→" if row[RADIUS] == suggested else ""
-        grid.add_row(arrow, f"{row[RADIUS]:,}", *counts, unrelated, shares[0], *shares[1:] * has_recall)
+        arrow = "→" if row[RADIUS_BITS] == suggested else ""
+        grid.add_row(arrow, f"{row[RADIUS_BITS]:,}", *counts, unrelated, shares[0], *shares[1:] * has_recall)
     _print(
         grid, None if profile[EXACT].all() else "radii without clusters have too many pairs; their pairs are estimated"
     )

@@ -9,28 +9,30 @@ from typing import Any, Final, Unpack
 
 import polars as pl
 
-from imgmatch_df.columns import ROW_DTYPE
+from imgmatch_df.columns import (
+    EXACT,
+    N_CLUSTERS,
+    N_LARGEST,
+    N_PAIRS,
+    N_REMOVED,
+    N_UNRELATED,
+    RADIUS_BITS,
+    RECALL,
+    ROW_DTYPE,
+    UNRELATED_SHARE,
+)
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import expressions
 from imgmatch_df.frames.checks import FrameT, JoinSide, VerbCall, apply, needed_columns
-from imgmatch_df.frames.flat import Flat, FlatRows, guard_columns
+from imgmatch_df.frames.flat import Flat, FlatRows, Guard, guard_columns
 from imgmatch_df.frames.pairs import MAX_PAIRS
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.options import Options, SourceOptions, check_positive, make_options, shown, whole_number
 from imgmatch_df.progress import steps
 
-RADIUS: Final = "radius"
-N_PAIRS: Final = "n_pairs"
-N_CLUSTERS: Final = "n_clusters"
-N_REMOVED: Final = "n_removed"
-N_LARGEST: Final = "n_largest"
-N_UNRELATED: Final = "n_unrelated"
-UNRELATED_SHARE: Final = "unrelated_share"
-RECALL: Final = "recall"
-EXACT: Final = "exact"
 PROFILE_FIELDS: Final[dict[str, Any]] = {
-    RADIUS: pl.UInt16(),
+    RADIUS_BITS: pl.UInt16(),
     N_PAIRS: pl.UInt64(),
     N_CLUSTERS: ROW_DTYPE,
     N_REMOVED: ROW_DTYPE,
@@ -135,7 +137,9 @@ def profile_radii(
     largest = _check_max_radius(max_radius, kind)
     max_pairs = check_positive("max_pairs", max_pairs)
     edits, call = _check_call(frame, kind, column, source, flat, options)
-    hash_name, guard, progress = call.hash, call.guard, call.progress
+    # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
+    hash_name, progress = call.hash, call.progress
+    guard: Guard | None = call.guard
     columns = needed_columns(hash_name, None, [*guard_columns(guard), *([] if source is None else [source])])
 
     def find(part: pl.DataFrame) -> pl.DataFrame:
@@ -209,11 +213,15 @@ def suggestion_of(profile: pl.DataFrame, kind: HashKind, max_share: float = MAX_
     """Return the suggestion that a result of `profile_radii` gives."""
     joined = profile.filter(EXACT)
     last = joined.row(-1, named=True)
-    stop = "" if joined.height == profile.height else f"; radii above {_bits(last[RADIUS])} have too many pairs to join"
+    stop = (
+        ""
+        if joined.height == profile.height
+        else f"; radii above {_bits(last[RADIUS_BITS])} have too many pairs to join"
+    )
     if joined[N_UNRELATED].null_count() and last[N_PAIRS] == 0:
-        return RadiusSuggestion(0, f"no copies seen: no two images are within {_bits(last[RADIUS])}{stop}", False)
+        return RadiusSuggestion(0, f"no copies seen: no two images are within {_bits(last[RADIUS_BITS])}{stop}", False)
     if joined[N_UNRELATED].null_count():
-        radius = min(kind.near_radius, last[RADIUS])
+        radius = min(kind.near_radius, last[RADIUS_BITS])
         n_pairs = joined[N_PAIRS][radius]
         reason = (
             f"too few different hashes for an estimate: {_bits(radius)} is the advised radius of {kind.name}, and "
@@ -224,23 +232,23 @@ def suggestion_of(profile: pl.DataFrame, kind: HashKind, max_share: float = MAX_
     if fitting.height:
         found = fitting.row(-1, named=True)
         reason = (
-            f"a radius of {_bits(found[RADIUS])} joins {_counted(found[N_CLUSTERS], 'cluster')}; about "
+            f"a radius of {_bits(found[RADIUS_BITS])} joins {_counted(found[N_CLUSTERS], 'cluster')}; about "
             f"{_percent(found[UNRELATED_SHARE])} of its {_counted(found[N_PAIRS], 'pair')} are of unrelated images"
             f"{stop}"
         )
-        return RadiusSuggestion(found[RADIUS], reason, True)
+        return RadiusSuggestion(found[RADIUS_BITS], reason, True)
     # Three times as many pairs as expected, and three more, are no chance.
     beyond = joined.filter(pl.col(N_PAIRS) >= 3 * pl.col(N_UNRELATED) + 3)
     if beyond.height:
         found = beyond.row(0, named=True)
         reason = (
-            f"copies are seen, but unrelated images are as near: within {_bits(found[RADIUS])}, about "
+            f"copies are seen, but unrelated images are as near: within {_bits(found[RADIUS_BITS])}, about "
             f"{_percent(found[UNRELATED_SHARE])} of {_counted(found[N_PAIRS], 'pair')} are of unrelated images{stop}"
         )
         return RadiusSuggestion(0, reason, True)
     reason = (
-        f"no copies seen: {_counted(last[N_PAIRS], 'pair')} within {_bits(last[RADIUS])}, and unrelated images alone "
-        f"would give about as many{stop}"
+        f"no copies seen: {_counted(last[N_PAIRS], 'pair')} within {_bits(last[RADIUS_BITS])}, and unrelated images "
+        f"alone would give about as many{stop}"
     )
     return RadiusSuggestion(0, reason, False)
 
@@ -326,7 +334,7 @@ def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, st
         # No more than there are: copies have no part in the estimate.
         n_unrelated = pl.Series(np.minimum(np.cumsum(expected) * distinct.rows_per_pair, n_pairs))
     columns = {
-        RADIUS: pl.Series(rows, dtype=pl.UInt16),
+        RADIUS_BITS: pl.Series(rows, dtype=pl.UInt16),
         N_PAIRS: pl.Series(n_pairs, dtype=pl.UInt64),
         N_CLUSTERS: joined(found.n_clusters + len(identical)),
         N_REMOVED: joined(found.n_removed + sum(identical) - len(identical)),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from imgmatch_df._kernels.arrays import I64, U64
 
-MAX_SIDE: Final = 512  # of an image before it is edited, in pixels: the hashes look at less
+_MAX_SIDE: Final = 512  # of an image before it is edited, in pixels: the hashes look at less
 _QUALITY: Final = 90  # of the JPEG of an edited image
 
 
@@ -67,7 +67,7 @@ def _edited(source: Any, options: Options) -> list[bytes]:
         return []
     pixels = found.pixels[..., :3] if found.pixels.ndim == 3 else found.pixels
     image = _upright(Image.fromarray(pixels.copy()).convert("RGB"), found.orientation)
-    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    image.thumbnail((_MAX_SIDE, _MAX_SIDE))
     copies = []
     for edit in EDITS.values():
         file = io.BytesIO()

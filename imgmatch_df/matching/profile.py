@@ -141,7 +141,7 @@ def profile(
         n_distinct_pairs += np.bincount(block.distance, minlength=radius + 1)
         weights = distinct.sizes[block.left] * distinct.sizes[block.right]
         np.add.at(n_pairs, block.distance, weights)
-        waiting.append(Pairs(*(column.copy() for column in block)))
+        waiting.append(Pairs(block.left.copy(), block.right.copy(), block.distance.copy()))
         n_waiting += len(block.left)
         if n_waiting > _MAX_WAITING:
             links, waiting, n_waiting = _spanning(n, [links, *waiting]), [], 0
@@ -156,7 +156,8 @@ def profile(
         part = slice(starts[within], starts[within + 1])
         forest.grow(parent, sizes, links.left[part], links.right[part], totals)
         at_radius[within] = totals
-    return Profile(np.cumsum(n_pairs), *(column.copy() for column in at_radius.T), n_distinct_pairs)
+    n_clusters, n_removed, n_largest = (np.ascontiguousarray(column) for column in at_radius.T)
+    return Profile(np.cumsum(n_pairs), n_clusters, n_removed, n_largest, n_distinct_pairs)
 
 
 def _spanning(n: int, blocks: list[Pairs]) -> Pairs:

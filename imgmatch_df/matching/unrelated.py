@@ -16,9 +16,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-F64 = npt.NDArray[np.float64]
+_F64 = npt.NDArray[np.float64]
 
-MIN_PAIRS: Final = 1_000  # of different hashes; fewer, those of 45 hashes, do not show a tail
+_MIN_PAIRS: Final = 1_000  # of different hashes; fewer, those of 45 hashes, do not show a tail
 # The tail that is fitted: at least so many pairs, at least so many standard deviations of independent bits, and at
 # most this share of the pairs above the valley.
 _MIN_FITTED: Final = 2_000
@@ -28,7 +28,7 @@ _WEIGHTS: Final = (2 / 3, 1 / 3)  # of the normal and of the gamma curve
 _STEPS: Final = 100
 
 
-def expected_unrelated(counts: F64, exposure: F64, max_radius: int) -> F64 | None:
+def expected_unrelated(counts: _F64, exposure: _F64, max_radius: int) -> _F64 | None:
     """Return the expected number of pairs of unrelated images at each distance: (max_radius + 1,) float64.
 
     Parameters
@@ -46,7 +46,7 @@ def expected_unrelated(counts: F64, exposure: F64, max_radius: int) -> F64 | Non
         None where there are too few pairs for an estimate.
     """
     n_bits = len(counts) - 1
-    if counts.sum() < MIN_PAIRS:
+    if counts.sum() < _MIN_PAIRS:
         return None
     rate = counts / exposure
     # Half a pair more, so that no pair of few that were counted is not taken for no pair of all. Different hashes are
@@ -70,42 +70,42 @@ def expected_unrelated(counts: F64, exposure: F64, max_radius: int) -> F64 | Non
         scaled = _scaled(terms, float(top), float(top - start))
         of_fit = scaled(np.arange(start, top + 1, dtype=np.float64))
         logs += weight * (scaled(distances) @ _fit_poisson(of_fit, counts[fitted], exposure[fitted]))
-    expected: F64 = np.exp(np.clip(logs, -700.0, 700.0))
+    expected: _F64 = np.exp(np.clip(logs, -700.0, 700.0))
     return expected
 
 
-def _smoothed(values: F64, reach: int) -> F64:
+def _smoothed(values: _F64, reach: int) -> _F64:
     """Return the mean of the values within `reach` of each."""
     padded = np.pad(values, reach, mode="edge")
     return np.convolve(padded, np.full(2 * reach + 1, 1 / (2 * reach + 1)), "valid")
 
 
-Terms = Callable[[F64, float], F64]
+_Terms = Callable[[_F64, float], _F64]
 
 
-def _normal_terms(distance: F64, top: float) -> F64:
+def _normal_terms(distance: _F64, top: float) -> _F64:
     return (distance - top) ** 2
 
 
-def _gamma_terms(distance: F64, top: float) -> F64:
+def _gamma_terms(distance: _F64, top: float) -> _F64:
     return np.log((distance + 0.5) / (top + 0.5))
 
 
-def _scaled(terms: Terms, top: float, width: float) -> Callable[[F64], F64]:
+def _scaled(terms: _Terms, top: float, width: float) -> Callable[[_F64], _F64]:
     """Return a function that gives the columns 1, the distance, and `terms` of some distances, near 1 in size."""
 
-    def columns(distance: F64) -> F64:
+    def columns(distance: _F64) -> _F64:
         scale = np.abs(terms(np.array([top - width]), top))[0]
         return np.stack([np.ones_like(distance), (distance - top) / width, terms(distance, top) / scale], axis=1)
 
     return columns
 
 
-def _fit_poisson(columns: F64, counts: F64, exposure: F64) -> F64:
+def _fit_poisson(columns: _F64, counts: _F64, exposure: _F64) -> _F64:
     """Return the coefficients of the logarithm of the expected counts, by Poisson regression (Newton's method)."""
     weight = np.sqrt(counts + 0.5)[:, None]
     start = np.log((counts + 0.5) / exposure)[:, None] * weight
-    found: F64 = np.linalg.lstsq(columns * weight, start, rcond=None)[0][:, 0]
+    found: _F64 = np.linalg.lstsq(columns * weight, start, rcond=None)[0][:, 0]
     for _ in range(_STEPS):
         expected = exposure * np.exp(np.clip(columns @ found, -700.0, 100.0))
         curvature = (columns * expected[:, None]).T @ columns + 1e-6 * np.eye(3)
