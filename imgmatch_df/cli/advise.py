@@ -55,7 +55,7 @@ def advise(
     themselves. Exit code 0: all rows have hashes; 1: some failed; 2: wrong call.
     """
     with reported():
-        form = outputs.check_target(out) if out is not None or sys.stdout.isatty() else outputs.CSV
+        form = outputs.check_target(out) if out is not None or is_screen() else outputs.CSV
         if form is outputs.DOCUMENTED:
             raise ArgumentError("the documented .json has no radii\nHint: -o writes a .parquet or .csv.")
         options = source_options(given)
@@ -86,3 +86,8 @@ def advise(
         if not form:
             display.show_profile(profile, found.radius)
         tally.finish(is_whole=not table.unlisted)
+
+
+def is_screen() -> bool:
+    """Return whether the output is shown to a person."""
+    return sys.stdout.isatty()
