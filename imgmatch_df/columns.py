@@ -47,6 +47,17 @@ COVERAGE: Final = "coverage"
 EVIDENCE: Final = "evidence"
 CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, VOTES, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
 
+# Columns of radius advice.
+RADIUS_BITS: Final = "radius"
+N_PAIRS: Final = "n_pairs"
+N_CLUSTERS: Final = "n_clusters"
+N_REMOVED: Final = "n_removed"
+N_LARGEST: Final = "n_largest"
+N_UNRELATED: Final = "n_unrelated"
+UNRELATED_SHARE: Final = "unrelated_share"
+RECALL: Final = "recall"
+EXACT: Final = "exact"
+
 OK: Final = "ok"
 STATUSES: Final = (
     OK,

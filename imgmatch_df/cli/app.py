@@ -10,7 +10,7 @@ import polars as pl
 import typer
 
 from imgmatch_df._kernels import before_compiling
-from imgmatch_df.cli import apply, display, find_copies, inputs, outputs, removed, serve
+from imgmatch_df.cli import advise, apply, display, find_copies, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
     FlatOption,
@@ -489,4 +489,5 @@ def _store(
 
 app.command("find-copies")(with_source_options(find_copies.find_copies))
 app.command("apply")(reported(kept=apply.INTERRUPTED)(apply.apply_decisions))
+app.command()(with_source_options(advise.advise))
 app.command()(reported()(serve.serve))

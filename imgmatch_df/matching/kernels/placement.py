@@ -370,9 +370,7 @@ def _level_shift(left_size: float, right_size: float) -> int:
 
 
 @kernel
-def _fit(
-    matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", sizes: "F64", placement: "F64"
-) -> None:
+def _fit(matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", sizes: "F64", placement: "F64") -> None:
     """Write the placement that fits n agreeing matches.
 
     fit (8,) float64: n times the centre of the points, as x, y on the left, x, y on the right; then two numbers that
