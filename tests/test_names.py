@@ -23,6 +23,7 @@ ALLOWED = {
     "remove_duplicates": "the verb, and the command of that name",
     "to_bits": "the expression, and the function of a Series that it maps",
     "to_hex": "the expression, and the function of a Series that it maps",
+    "unpack": "of the pixels of an image, and of the points of local hashes",
     "visual_hash": "the verb, and the command of that name",
 }
 

@@ -12,7 +12,7 @@ from imgmatch_df.errors import ColumnError
 from imgmatch_df.hashes.codec import hash_rows
 from imgmatch_df.hashes.kernels.borders import find_borders
 from imgmatch_df.hashes.kernels.local import N_POINTS, N_RECORD_BYTES, write_points
-from imgmatch_df.hashes.kernels.local_resize import resize, sample_grey
+from imgmatch_df.hashes.kernels.local_resize import resize_grey, sample_grey
 from imgmatch_df.hashes.squares import HashInput, upright
 
 Array = np.ndarray[Any, Any]
@@ -36,7 +36,7 @@ def hash_image(image: HashInput, out: Array) -> None:
     height, width = grey.shape
     top, bottom, left, right = find_borders(grey)
     base = np.empty(_base_shape(bottom - top, right - left), np.uint8)
-    resize(grey, top, left, bottom - top, right - left, base)
+    resize_grey(grey, top, left, bottom - top, right - left, base)
     if image.orientation != 1:
         base = upright(base, image.orientation)
         if reverses_rows:
@@ -93,15 +93,15 @@ def unpack(rows: Array) -> tuple[Array, Array, Array, Array]:
         trimmed borders in 1/65535 of the image, then width and height of the base image.
     """
     records = rows.reshape(len(rows), 1 + N_POINTS, N_RECORD_BYTES)
-    heads = records[:, 0]
-    counts = heads[:, 10]
+    images = records[:, 0]
+    counts = images[:, 10]
     points = records[:, 1:][np.arange(N_POINTS) < counts[:, None]]
     hashes = np.ascontiguousarray(points[:, :8]).view(">u8").reshape(-1).astype(np.uint64)
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum(counts, out=starts[1:])
     boxes = np.empty((len(rows), 6), np.uint16)
-    boxes[:, :4] = np.ascontiguousarray(heads[:, :8]).view(">u2")
-    boxes[:, 4:] = heads[:, 8:10]
+    boxes[:, :4] = np.ascontiguousarray(images[:, :8]).view(">u2")
+    boxes[:, 4:] = images[:, 8:10]
     return hashes, np.ascontiguousarray(points[:, 8:]), starts, boxes
 
 

@@ -66,7 +66,7 @@ def test_every_small_size():
         for width in range(1, 41, 1 if height in (1, 2, 3, 16, 40) else 9):
             value = hashed(drawn(height, width))
             assert len(value) == N_BYTES
-            assert value[8] >= 48 and value[9] >= 48
+            assert min(value[8:10]) >= 48
             assert max(value[8:10]) == 224
 
 
@@ -183,7 +183,17 @@ def test_a_crop_keeps_many_points():
     assert far <= 4
 
 
-GOLDENS = {}
+# Of `drawn`: changed bits mean that stored hashes are no longer comparable.
+GOLDENS = {
+    ("colour", 240, 320): "819c7c2be94510bd",
+    ("grey", 240, 320): "819c7c2be94510bd",
+    ("colour", 500, 375): "684204593b849c03",
+    ("colour", 60, 90): "76d9356ce3240d48",
+    ("grey", 100, 900): "f8eb08ad1a1d4edf",
+    ("colour", 1100, 1500): "d295529f61bd7b53",
+    ("colour", 2304, 1728): "1a6e36254423b39d",
+    ("grey", 30, 30): "07e985c025addaba",
+}
 
 
 @pytest.mark.parametrize("what", GOLDENS, ids=str)

@@ -126,19 +126,21 @@ def corners(grey):
 def points_of(base):
     """Return the points (hash, x, y, level) of a base image."""
     points = []
-    for level, (quota, scale) in enumerate(zip(QUOTAS, SCALES, strict=True)):
-        height, width = ((side * scale + 32768) >> 16 for side in base.shape)
+    n_allowed = 0
+    for level in reversed(range(7)):
+        n_allowed += QUOTAS[level]
+        height, width = ((side * SCALES[level] + 32768) >> 16 for side in base.shape)
         if min(height, width) < 40:
-            break
+            continue
         grey = smoothed(resized(base, height, width))
         found = corners(grey)
         in_cell = {}
         ranks = []
         for y, x in found:
-            cell = 5 * y // height, 5 * x // width
+            cell = 6 * y // height, 6 * x // width
             ranks.append(in_cell.get(cell, 0))
             in_cell[cell] = ranks[-1] + 1
-        chosen = sorted(range(len(found)), key=lambda i: (ranks[i], i))[:quota]
+        chosen = sorted(range(len(found)), key=lambda i: (ranks[i], i))[: n_allowed - len(points)]
         for y, x in (found[i] for i in chosen):
             place = rounded(x * base.shape[1], width), rounded(y * base.shape[0], height)
             points.append((patch_hash(grey, y, x), *place, level))

@@ -17,14 +17,15 @@ Array = np.ndarray[Any, Any]
 N_POINTS: Final = 64
 N_RECORD_BYTES: Final = 11
 _N_LEVELS: Final = 7
-_QUOTAS: Final = np.array((14, 12, 10, 9, 8, 6, 5))  # points of each level; they sum to 64
+# Most points of each level and the smaller ones: 14, 12, 10, 9, 8, 6, 5 a level, and what smaller levels left over.
+_QUOTAS: Final = np.array((64, 50, 38, 28, 19, 11, 5))
 _SCALES: Final = np.array((65536, 55109, 46341, 38968, 32768, 27554, 23170))  # 2**(-level / 4), in 1/65536
 _HALF_PATCH: Final = 20
 _CELL: Final = 5
 _HALF_WINDOW: Final = 4  # of the structure tensor
 _REACH: Final = 4  # a corner has the highest response within so many vertices
 _MIN_RESPONSE: Final = 522
-_GRID: Final = 5
+_GRID: Final = 6
 _N_CELLS: Final = _GRID * _GRID
 # The cosine matrix of H.265: each row but the first one sums to 0.
 _COSINES: Final = np.array(
@@ -224,11 +225,11 @@ def write_points(base: Array, out: Array) -> None:
     n_points = 0
     sums = np.empty(2 * _HALF_PATCH, np.int32)
     cells, half = np.empty((8, 8), np.int32), np.empty((8, 8), np.int32)
-    for level in range(_N_LEVELS):
+    for level in range(_N_LEVELS - 1, -1, -1):
         height = (base_height * _SCALES[level] + 32768) >> 16
         width = (base_width * _SCALES[level] + 32768) >> 16
         if min(height, width) < 2 * _HALF_PATCH:
-            break
+            continue
         grey = np.empty((height, width), np.uint8)
         resize_part(base, 0, 0, base_height, base_width, grey)
         smooth = np.empty((height, width), np.uint8)
@@ -245,7 +246,7 @@ def write_points(base: Array, out: Array) -> None:
             cell = _GRID * (found[i, 0] * _GRID // height) + found[i, 1] * _GRID // width
             ranks[i] = in_cell[cell]
             in_cell[cell] += 1
-        stop = n_points + _QUOTAS[level]
+        stop = _QUOTAS[level]
         n_left = n
         rank = 0
         while n_left and n_points < stop:

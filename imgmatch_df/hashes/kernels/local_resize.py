@@ -151,6 +151,6 @@ def resize_part(grey: Array, top: int, left: int, height: int, width: int, out: 
 
 
 @kernel(signatures=[types.void(types.uint8[:, ::1], *(types.intp,) * 4, types.uint8[:, ::1])], error_model="numpy")
-def resize(grey: Array, top: int, left: int, height: int, width: int, out: Array) -> None:
+def resize_grey(grey: Array, top: int, left: int, height: int, width: int, out: Array) -> None:
     """Resize a part of grey pixels as `resize_part`."""
     resize_part(grey, top, left, height, width, out)
