@@ -146,7 +146,8 @@ def place_pairs(
     for pair in range(left.size):
         swaps, reverses_rows, reverses_columns = _STEPS[turn[pair]]
         start, other = left_points.starts[left[pair]], right_points.starts[right[pair]]
-        n_left, n_right = left_points.starts[left[pair] + 1] - start, right_points.starts[right[pair] + 1] - other
+        n_left = min(left_points.starts[left[pair] + 1] - start, MAX_POINTS)
+        n_right = min(right_points.starts[right[pair] + 1] - other, MAX_POINTS)
         width, height = int64(left_points.boxes[left[pair], 4]), int64(left_points.boxes[left[pair], 5])
         if swaps:
             width, height = height, width
@@ -370,9 +371,7 @@ def _level_shift(left_size: float, right_size: float) -> int:
 
 
 @kernel
-def _fit(
-    matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", sizes: "F64", placement: "F64"
-) -> None:
+def _fit(matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", sizes: "F64", placement: "F64") -> None:
     """Write the placement that fits n agreeing matches.
 
     fit (8,) float64: n times the centre of the points, as x, y on the left, x, y on the right; then two numbers that
@@ -403,7 +402,7 @@ def _fit(
     else:
         sizes[0], sizes[1] = xx_left + yy_left, xx_right + yy_right
         length = math.sqrt(along * along + across * across)
-        cosine, sine = along / length, across / length
+        cosine, sine = (along / length, across / length) if length else (1.0, 0.0)
         placement[0] = placement[1] = scale = math.sqrt(sizes[1] / sizes[0])
         fit[4], fit[5] = scale * cosine, scale * sine
         back = math.sqrt(sizes[0] / sizes[1])
@@ -504,11 +503,11 @@ def _span(places: I64, numbers: U64, best: I64, n: int, side: int, sides: I64) -
     """Return the share of a base image that the box around the patches of the agreeing points takes."""
     share = 1.0
     for axis in range(2):
-        whole = float(sides[side, axis])
+        whole = float(max(sides[side, axis], 1))
         low, high = whole, 0.0
         for k in range(n):
             point = numbers[best[k], side]
-            half = _HALF_PATCHES[places[side, point, 2]]
+            half = _HALF_PATCHES[min(places[side, point, 2], _MAX_LEVELS)]
             low = min(low, places[side, point, axis] - half)
             high = max(high, places[side, point, axis] + half)
         share *= (min(high, whole) - max(low, 0.0)) / whole
