@@ -5,8 +5,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from imgmatch_df._kernels.arrays import I64, U8, U32
-from imgmatch_df.matching.kernels.placement import place_pairs, turn_points
+from imgmatch_df._kernels.arrays import U8, U32
+from imgmatch_df.matching.kernels.placement import place_pairs
+from imgmatch_df.matching.kernels.turned_points import turn_points
 from imgmatch_df.matching.points import Points
 from imgmatch_df.threads import Once, finish_tasks
 from imgmatch_df.turns import EVERY_TURN
