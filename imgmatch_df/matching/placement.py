@@ -5,8 +5,9 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from imgmatch_df._kernels.arrays import I64, U8, U32
-from imgmatch_df.matching.kernels.placement import place_pairs, turn_points
+from imgmatch_df._kernels.arrays import U8, U32
+from imgmatch_df.matching.kernels.placement import place_pairs
+from imgmatch_df.matching.kernels.turned_points import turn_points
 from imgmatch_df.matching.points import Points
 from imgmatch_df.threads import Once, finish_tasks
 from imgmatch_df.turns import EVERY_TURN
@@ -28,7 +29,7 @@ class Copies(NamedTuple):
     left, right
         Images, sorted by left, then right.
     votes
-        Points of both images that agree on the placement.
+        Places of both images that agree on the placement, as many as there would be if 40 places could agree.
     turn
         Number of the turn of the left image, in `imgmatch_df.columns.TURNS`: the one with the most votes, the first of
         several.
@@ -83,6 +84,11 @@ def verify_pairs(
         Turn of the left image of each candidate. A pair may be a candidate in several turns.
     min_votes
         Minimum number of votes, at least 1.
+
+    Notes
+    -----
+    The pair with left and right swapped has the same votes and coverage. A candidate takes 2 to 90 us.
+    docs/how-it-works/local-matching.md has the definition.
     """
     left, right = left.astype(np.int64, copy=False), right.astype(np.int64, copy=False)
     n = len(left)
@@ -152,4 +158,4 @@ def _in_fractions(
 def _whole_in_pixels(boxes: npt.NDArray[np.uint16]) -> tuple[F64, F64]:
     """Return left and top of boxes (n, 6), and the base pixels of 1/65535 of each whole image: (n, 2) each."""
     sides = boxes.astype(np.float64)
-    return sides[:, :2], sides[:, 4:] / (sides[:, 2:4] - sides[:, :2])
+    return sides[:, :2], np.maximum(sides[:, 4:], 1) / np.maximum(sides[:, 2:4] - sides[:, :2], 1)

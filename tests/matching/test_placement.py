@@ -268,9 +268,7 @@ def test_a_turned_image_has_the_turned_points(turn):
 
 
 @pytest.mark.parametrize("turn", range(8))
-@pytest.mark.parametrize(
-    ("scale", "left", "top"), [(1, 0, 0), (0.75, 0.2, 0.1), (0.6, 0.05, 0.35), (1.25, -0.25, 0)]
-)
+@pytest.mark.parametrize(("scale", "left", "top"), [(1, 0, 0), (0.75, 0.2, 0.1), (0.6, 0.05, 0.35), (1.25, -0.25, 0)])
 def test_a_copy_is_found_where_it_was_drawn(turn, scale, left, top):
     image, page = scene(2), scene(3)
     copy = turned(image, turn)
@@ -338,7 +336,12 @@ def test_a_pair_is_reported_once_in_the_first_of_its_best_turns():
     left, right = np.array([0, 1, 0, 0, 1, 1]), np.array([1, 1, 0, 1, 1, 0])
     turn = np.array([4, 4, 0, 0, 0, 0], np.uint8)
     copies = verify_pairs(points, points, left, right, turn, 6, n_threads=2)
-    assert list(zip(copies.left, copies.right, copies.turn, strict=True)) == [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0)]
+    assert list(zip(copies.left, copies.right, copies.turn, strict=True)) == [
+        (0, 0, 0),
+        (0, 1, 0),
+        (1, 0, 0),
+        (1, 1, 0),
+    ]
     swapped = verify_pairs(points, points, right, left, np.array(INVERSE, np.uint8)[turn], 6)
     assert sorted(copies.votes) == sorted(swapped.votes)
     assert len(verify_pairs(points, points, left, right, turn, 64).left) == 0

@@ -11,7 +11,7 @@ import numpy as np
 from imgmatch_df._kernels.arrays import I64, U8, U16, U32, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import int64, uint64
-from imgmatch_df.matching.kernels.placement import turn_hash
+from imgmatch_df.matching.kernels.turned_points import turn_hash
 
 _TURN_BITS: Final = 3
 _LEFT_SHIFT: Final = 32

@@ -8,14 +8,14 @@ docs/how-it-works/local-matching.md has the definition, and what its constants w
 """
 
 import math
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from imgmatch_df._kernels.arrays import I64, U8, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import LANES, STRETCH, int64, near_stretch, popcount, uint64
-from imgmatch_df.turns import EVERY_TURN
+from imgmatch_df.matching.kernels.turned_points import TURN_STEPS, turn_hash
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,50 +50,6 @@ _HALF_PATCHES: Final = np.array([round(16 * 20 * 2 ** (level / 4)) / 16 for leve
 _SLACK: Final = 0.75
 _USUAL_PLACES: Final = 40
 _FEWEST_PLACES: Final = 6
-
-# What each turn does: swap, reverse rows, reverse columns.
-_STEPS: Final = np.array(EVERY_TURN, np.bool_)
-_ODD_COLUMNS: Final = np.uint64(sum(1 << (8 * k + m) for k in range(8) for m in range(1, 8, 2)))
-_ODD_ROWS: Final = np.uint64(sum(1 << (8 * k + m) for k in range(1, 8, 2) for m in range(8)))
-
-
-@kernel(inline="always")
-def _swap_bits(word: int, shift: int, mask: int) -> int:
-    swap = ((word >> shift) ^ word) & mask
-    swapped: int = word ^ swap ^ (swap << shift)
-    return swapped
-
-
-@kernel
-def turn_hash(word: Any, swaps: bool, reverses_rows: bool, reverses_columns: bool) -> Any:
-    """Return the hash (uint64) of a patch as that of the turned patch; coefficient 0 is not compared and stays 0."""
-    if swaps:
-        word = _swap_bits(word, uint64(7), uint64(0x00AA00AA00AA00AA))
-        word = _swap_bits(word, uint64(14), uint64(0x0000CCCC0000CCCC))
-        word = _swap_bits(word, uint64(28), uint64(0x00000000F0F0F0F0))
-    if reverses_rows:
-        word ^= _ODD_ROWS
-    if reverses_columns:
-        word ^= _ODD_COLUMNS
-    return word
-
-
-@kernel
-def turn_points(points: "Points", turn: int, hashes: U64, places: U8) -> None:
-    """Write the hashes (n_points,) uint64 and places (n_points, 3) uint8 of points as those of the turned images."""
-    swaps, reverses_rows, reverses_columns = _STEPS[turn]
-    for image in range(points.starts.size - 1):
-        width, height = points.boxes[image, 4], points.boxes[image, 5]
-        if swaps:
-            width, height = height, width
-        for point in range(points.starts[image], points.starts[image + 1]):
-            hashes[point] = turn_hash(points.hashes[point], swaps, reverses_rows, reverses_columns)
-            x, y = points.places[point, 0], points.places[point, 1]
-            if swaps:
-                x, y = y, x
-            places[point, 0] = width - x if reverses_columns else x
-            places[point, 1] = height - y if reverses_rows else y
-            places[point, 2] = points.places[point, 2]
 
 
 @kernel
@@ -144,9 +100,10 @@ def place_pairs(
     expected = np.empty((MAX_POINTS, 2), np.float64)
     sides = np.empty((2, 2), np.int64)
     for pair in range(left.size):
-        swaps, reverses_rows, reverses_columns = _STEPS[turn[pair]]
+        swaps, reverses_rows, reverses_columns = TURN_STEPS[turn[pair]]
         start, other = left_points.starts[left[pair]], right_points.starts[right[pair]]
-        n_left, n_right = left_points.starts[left[pair] + 1] - start, right_points.starts[right[pair] + 1] - other
+        n_left = min(left_points.starts[left[pair] + 1] - start, MAX_POINTS)
+        n_right = min(right_points.starts[right[pair] + 1] - other, MAX_POINTS)
         width, height = int64(left_points.boxes[left[pair], 4]), int64(left_points.boxes[left[pair], 5])
         if swaps:
             width, height = height, width
@@ -401,7 +358,7 @@ def _fit(matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", size
     else:
         sizes[0], sizes[1] = xx_left + yy_left, xx_right + yy_right
         length = math.sqrt(along * along + across * across)
-        cosine, sine = along / length, across / length
+        cosine, sine = (along / length, across / length) if length else (1.0, 0.0)
         placement[0] = placement[1] = scale = math.sqrt(sizes[1] / sizes[0])
         fit[4], fit[5] = scale * cosine, scale * sine
         back = math.sqrt(sizes[0] / sizes[1])
@@ -502,11 +459,11 @@ def _span(places: I64, numbers: U64, best: I64, n: int, side: int, sides: I64) -
     """Return the share of a base image that the box around the patches of the agreeing points takes."""
     share = 1.0
     for axis in range(2):
-        whole = float(sides[side, axis])
+        whole = float(max(sides[side, axis], 1))
         low, high = whole, 0.0
         for k in range(n):
             point = numbers[best[k], side]
-            half = _HALF_PATCHES[places[side, point, 2]]
+            half = _HALF_PATCHES[min(places[side, point, 2], _MAX_LEVELS)]
             low = min(low, places[side, point, axis] - half)
             high = max(high, places[side, point, axis] + half)
         share *= (min(high, whole) - max(low, 0.0)) / whole
