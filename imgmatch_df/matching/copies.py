@@ -48,7 +48,7 @@ _CANDIDATES_PER_CALL: Final = 1 << 19  # verified at a time, and by all threads
 _POINTS_TURNED: Final = 1 << 16
 
 
-class _Side(NamedTuple):
+class _DistinctImages(NamedTuple):
     """Images of one side in the order of their content, so that no result depends on the order of rows.
 
     Parameters
@@ -75,9 +75,10 @@ class _Side(NamedTuple):
         return len(self.starts) - 1
 
 
-def _collapse(points: Points) -> _Side:
+def _collapse(points: Points) -> _DistinctImages:
     """Return the distinct images with points in the order of their mixed bits."""
-    hashes, places, starts, boxes = (np.ascontiguousarray(column) for column in points)
+    hashes, places = np.ascontiguousarray(points.hashes), np.ascontiguousarray(points.places)
+    starts, boxes = np.ascontiguousarray(points.starts), np.ascontiguousarray(points.boxes)
     if len(hashes) >= 1 << 31:
         raise ArgumentError(
             f"at most {(1 << 31) - 1:,} points can be compared, got {len(hashes):,}\nHint: compare in parts."
@@ -94,7 +95,7 @@ def _collapse(points: Points) -> _Side:
     n = int(new_starts[-1])
     taken, owners = np.empty(n, np.uint64), np.empty(n, np.uint32)
     hits.take_points(hashes, starts, chosen, new_starts, taken, owners)
-    return _Side(taken, owners, new_starts, mixed[chosen], np.append(firsts, len(order)), order)
+    return _DistinctImages(taken, owners, new_starts, mixed[chosen], np.append(firsts, len(order)), order)
 
 
 def _turned(hashes: U64, points: U32, turn: int, n_threads: int | None) -> U64:
@@ -179,7 +180,10 @@ class _Steps:
 
 
 def unshared_points(
-    left: _Side, right: _Side, n_threads: int | None = None, progress: Callable[[float], None] | None = None
+    left: _DistinctImages,
+    right: _DistinctImages,
+    n_threads: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> U32:
     """Return the points of the left side that are not set aside, ascending: (m,) uint32.
 
@@ -226,13 +230,19 @@ def _report_part(progress: Callable[[float], None], start: float, part: tuple[in
     progress(start + (part[0] + share) / part[1])
 
 
-def _max_hits(left: _Side, right: _Side) -> int:
+def _max_hits(left: _DistinctImages, right: _DistinctImages) -> int:
     """Return a number of hits that is not exceeded if an image repeats none of its points."""
     return len(left.owners) * right.n_images
 
 
 def _candidates(
-    left: _Side, right: _Side, kept: U32, turns: Sequence[int], n_threads: int | None, steps: _Steps, start: float
+    left: _DistinctImages,
+    right: _DistinctImages,
+    kept: U32,
+    turns: Sequence[int],
+    n_threads: int | None,
+    steps: _Steps,
+    start: float,
 ) -> Iterator[tuple[I64, I64, U8]]:
     """Yield the candidates: left and right image, and turn of the left one; in a self-join with left < right."""
     same = left is right
@@ -321,7 +331,32 @@ def self_copies(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Copies:
-    """Return all pairs of candidate images with at least `min_votes` votes, each pair once, sorted."""
+    """Return all pairs of candidate images with at least `min_votes` votes, each pair once, sorted.
+
+    Parameters
+    ----------
+    min_votes
+        Minimum number of points of both images that agree on one placement, 2 to 64.
+    turns
+        Whether the images are also compared in the seven other turns.
+    max_pairs
+        Maximum number of pairs; more raise an error.
+    n_threads
+        Number of threads; by default all usable processors. The result does not depend on it.
+    progress
+        Called with (done, total) from the calling thread.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument is not allowed, or if there are more than `max_pairs` pairs.
+
+    Notes
+    -----
+    A pair is a candidate in a turn if at least two pairs of their points are hits, of the points that `unshared_points`
+    keeps; all points vote. Two images with equal points and boxes are candidates in turn "none" alone. Memory is linear
+    in the points and in the pairs found.
+    """
     side = _collapse(points)
     return _join(points, points, side, side, min_votes, turns, max_pairs, n_threads, progress)
 
@@ -336,7 +371,11 @@ def match_copies(
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Copies:
-    """Return all candidate pairs of a query (left) and a reference (right) with at least `min_votes` votes, sorted."""
+    """Return all candidate pairs of a query (left) and a reference (right) with at least `min_votes` votes, sorted.
+
+    Parameters, errors and candidates as in `self_copies`. Only points of queries are set aside, by their hits with
+    those of the references.
+    """
     return _join(
         queries,
         references,
@@ -376,8 +415,8 @@ def _turn_numbers(turns: bool) -> Sequence[int]:
 def _join(
     left_points: Points,
     right_points: Points,
-    left: _Side,
-    right: _Side,
+    left: _DistinctImages,
+    right: _DistinctImages,
     min_votes: int,
     turns: bool,
     max_pairs: int | None,
@@ -398,7 +437,7 @@ def _join(
     return found.copies()
 
 
-def _equal_images(left: _Side, right: _Side) -> tuple[I64, I64, U8]:
+def _equal_images(left: _DistinctImages, right: _DistinctImages) -> tuple[I64, I64, U8]:
     """Return the candidates that need no hits: images of both sides, or of several rows, with equal points."""
     if left is right:
         i = j = np.flatnonzero(np.diff(left.row_starts) > 1)
@@ -414,8 +453,8 @@ class _Verified:
         self,
         left_points: Points,
         right_points: Points,
-        left: _Side,
-        right: _Side,
+        left: _DistinctImages,
+        right: _DistinctImages,
         min_votes: int,
         max_pairs: int | None,
         n_threads: int | None,
@@ -425,7 +464,7 @@ class _Verified:
         self._max_pairs = _MAX_PAIRS if max_pairs is None else max_pairs
         self._n_pairs = 0
         self._blocks: list[Copies] = []  # of images, not of rows
-        self.add(*np.zeros((2, 0), np.int64), np.zeros(0, np.uint8))
+        self.add(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint8))
 
     def add(self, i: I64, j: I64, turn: U8) -> None:
         """Verify candidates: images of both sides, and the turn of the left one; all turns of a pair in one call."""
@@ -479,7 +518,17 @@ class _Verified:
         is_first = np.ones(n, np.bool_)
         is_first[1:] = (np.diff(left[order]) != 0) | (np.diff(right[order]) != 0)
         order = order[is_first]
-        return Copies(left[order], right[order], *(column[source[order]] for column in found[2:]))
+        source = source[order]
+        return Copies(
+            left[order],
+            right[order],
+            found.votes[source],
+            found.turn[source],
+            found.scale[source],
+            found.shift_x[source],
+            found.shift_y[source],
+            found.coverage[source],
+        )
 
 
 def _too_many_pairs(max_pairs: int) -> ArgumentError:
