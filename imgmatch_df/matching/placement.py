@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from imgmatch_df._kernels.arrays import I64, U8, U32
+from imgmatch_df._kernels.arrays import U8, U32
 from imgmatch_df.matching.kernels.placement import place_pairs, turn_points
 from imgmatch_df.matching.points import Points
 from imgmatch_df.threads import Once, finish_tasks
