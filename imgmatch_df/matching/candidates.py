@@ -69,6 +69,7 @@ class DistinctImages(NamedTuple):
 
     @property
     def n_images(self) -> int:
+        """Number of distinct images with points."""
         return len(self.starts) - 1
 
 
