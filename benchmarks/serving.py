@@ -322,10 +322,11 @@ def time_lookups(path: str) -> None:
     """Print the time of a look-up inside the service and the memory of the rows, as JSON."""
     import numpy as np
 
+    from imgmatch_df.options import Recipe
     from imgmatch_df.server.store_lookup import StoredRows
 
     started = time.perf_counter()
-    rows = StoredRows(path, "full")
+    rows = StoredRows(path, Recipe())
     load_s = time.perf_counter() - started
     urls = [stored_url(number) for number in np.random.default_rng(2).integers(0, len(rows), 20_000).tolist()]
     seconds = []

@@ -18,6 +18,7 @@ from imgmatch_df import ArgumentError, StoreError
 from imgmatch_df.cli.app import app
 from imgmatch_df.hashes.kinds import KINDS, with_measures
 from imgmatch_df.options import Options, Recipe
+from imgmatch_df.server.store_lookup import check_store
 from imgmatch_df.store.manifest import Manifest
 
 PERCEPTUAL = tuple(kind.name for kind in KINDS.values() if kind.is_perceptual)
@@ -236,6 +237,19 @@ def test_a_store_without_pdq_takes_either_variant(tmp_path):
     write = {"hash_types": "phash", "source": "x", "key": "name"}
     imgmatch_df.write_hashes(photos(), store, **write, pdq_variant="512")
     assert imgmatch_df.write_hashes(photos(), store, **write).n_new == 0
+
+
+def test_the_service_reads_stores_of_its_own_value_of_trim(tmp_path):
+    for number, data in enumerate(photos()["x"]):
+        (tmp_path / f"{number}.png").write_bytes(data)
+    images = imgmatch_df.scan_images(tmp_path).rename({"path": "url"}).collect()
+    for trim, other in ((None, "borders"), ("borders", None)):
+        store = tmp_path / f"{trim}.duckdb"
+        kinds = ("bmh1", "phash", "pdq")
+        imgmatch_df.write_hashes(images, store, source="url", hash_types=kinds, trim=trim, pdq_variant="512")
+        check_store(store, Recipe(trim=trim))  # it has no pdq, whose variant does not matter
+        with pytest.raises(StoreError, match=f"trim is {trim!r} in the store, {other!r} in this call"):
+            check_store(store, Recipe(trim=other))
 
 
 def test_the_command_line_refuses_to_compare_them(tmp_path):

@@ -86,6 +86,7 @@ def test_loopback_hosts():
         (["--deadline-s", "nan"], "deadline_s must be"),
         (["--max-body-bytes", "-1"], "max_body_bytes must be"),
         (["--decode", "fast"], "decode must be one of"),
+        (["--trim", "edges"], "trim must be one of"),
         (["--token-file", "no-such-file"], "cannot be read"),
     ],
 )

@@ -28,6 +28,7 @@ import imgmatch_df
 from imgmatch_df import columns
 from imgmatch_df.errors import StoreError
 from imgmatch_df.hashes import kinds
+from imgmatch_df.options import Recipe
 from imgmatch_df.server import private_copy as copies
 from imgmatch_df.server import snapshot
 from imgmatch_df.server import store_lookup as stored_module
@@ -76,7 +77,7 @@ def store(request, tmp_path):
 
 @contextmanager
 def stored(path, **options):
-    found = StoredRows(path, "full", **options)
+    found = StoredRows(path, Recipe(), **options)
     try:
         yield found
     finally:
@@ -348,7 +349,7 @@ def test_a_store_that_cannot_be_looked_at_is_said(store, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(stored_module, name, refuse)
             with pytest.raises(StoreError, match=r"cannot be read: Permission denied\nHint: "):
-                StoredRows(store, "full")
+                StoredRows(store, Recipe())
 
 
 def test_a_link_to_a_store_is_read_with_its_log_and_by_its_own_ending(tmp_path):
@@ -377,7 +378,7 @@ def test_reading_leaves_the_store_as_it_is(store):
     before = state()
     with stored(store) as found:
         assert version_of(found, 1) == 0
-    check_store(store, "full")
+    check_store(store, Recipe())
     assert state() == before
     assert not list(Path(tempfile.gettempdir()).glob(f"imgmatch-store-*/{store.name}"))
 
@@ -419,7 +420,7 @@ def test_a_store_that_never_pauses_is_said(store, monkeypatch):
         wait_until(lambda: any("is being written" in fields.get("reason", "") for _, fields in events))
         assert version_of(found, 7) == 0
         with pytest.raises(BeingWrittenError, match="is being written"):
-            StoredRows(store, "full")
+            StoredRows(store, Recipe())
 
 
 @pytest.mark.parametrize("change", ["append", "rewrite", "replace", "remove", "cut"])
@@ -497,10 +498,10 @@ def test_no_room_for_a_copy_is_said_and_the_rows_stay(store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=7))
         with pytest.raises(StoreError, match=r"cannot be copied.*bytes, and .* has 7 free\nHint: make room"):
-            StoredRows(store, "full")
+            StoredRows(store, Recipe())
         monkeypatch.setattr(tempfile, "tempdir", str(store.parent / "absent"))
         with pytest.raises(StoreError, match=r"cannot be copied.*No such file"):
-            check_store(store, "full")
+            check_store(store, Recipe())
 
 
 def test_a_store_without_a_change_is_not_read_again(store, monkeypatch):

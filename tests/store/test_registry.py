@@ -14,6 +14,7 @@ import imgmatch_df
 from imgmatch_df import ArgumentError, StoreError
 from imgmatch_df.batch import run as batches
 from imgmatch_df.cli.app import app
+from imgmatch_df.options import Recipe
 from imgmatch_df.server.store_lookup import StoredRows
 from imgmatch_df.store import base, locks
 from imgmatch_df.store.open import open_store
@@ -104,9 +105,9 @@ def test_the_service_answers_from_it(store):
     imgmatch_df.write_hashes(random_hashes(5), store)
     if store.startswith("memory:"):
         with pytest.raises(StoreError, match=r"is not a file or a folder.*\nHint: "):
-            StoredRows(store, "full")
+            StoredRows(store, Recipe())
         return
-    rows = StoredRows(store, "full")
+    rows = StoredRows(store, Recipe())
     try:
         assert set(rows(["1.jpg", "9.jpg"])) == {"1.jpg"}
     finally:

@@ -51,6 +51,8 @@ def every_call_that_reads_sources_takes_the_options(frame: pl.DataFrame) -> None
             source="url",
             decode="scaled",
             alpha="white",
+            trim="borders",
+            pdq_variant="512",
             max_pixels=1_000_000,
             timeout_s=5,
             base_dir=Path("photos"),
