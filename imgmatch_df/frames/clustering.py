@@ -430,7 +430,7 @@ class _Grouping:
         )
         whole.cluster[new], whole.representative[new] = among.cluster, new[among.representative]
         for column, part in zip(whole[2:6], among[2:6], strict=True):
-            column[new] = part  # type: ignore[index]
+            column[new] = part
         whole.measure[nearest.rows] = nearest.measure
         return whole
 

@@ -98,8 +98,7 @@ class ByVotes(Comparison):
         one = codec.hash_words(pl.Series([query], dtype=self.kind.dtype), self.kind)
         found = self.cross_pairs(one, codec.hash_words(column, self.kind), max(1, len(column)), None)
         order = np.argsort(-found.votes.astype(np.int16), kind="stable")[:k]
-        ranked = type(found)(*(values[order] for values in found))
-        return ranked.right, self.measures(ranked)
+        return found.right[order], {name: column.gather(order) for name, column in self.measures(found).items()}
 
     def nearest(self, queries: "U64", references: "U64", progress: "Progress | None") -> "tuple[I64, U16]":
         """Return the reference with the most votes for each query, and the votes."""
