@@ -124,6 +124,7 @@ def rank_images(
             column = column.scatter(flat, None) if flat.size else column
         has_hash = column.is_not_null()
         present = column.filter(has_hash) if column.null_count() else column
+        measures: dict[str, pl.Series]
         nearest, measures = comparison.rank(wanted, present, k)
         order, n_unranked = pl.Series(nearest), 0
         if len(present) < len(column):
