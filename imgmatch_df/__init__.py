@@ -19,6 +19,7 @@ from imgmatch_df.errors import (
     SourceError,
     StoreError,
 )
+from imgmatch_df.frames.advice import RadiusSuggestion, profile_radii, suggest_radius
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
 from imgmatch_df.frames.copies import find_copies
 from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
@@ -45,6 +46,7 @@ __all__ = [
     "ImgMatchError",
     "ImgMatchWarning",
     "MissingExtraError",
+    "RadiusSuggestion",
     "RowError",
     "SourceError",
     "StoreError",
@@ -64,6 +66,7 @@ __all__ = [
     "pdq",
     "perceptual_hash",
     "phash",
+    "profile_radii",
     "rank_images",
     "read_hashes",
     "register_hash_kind",
@@ -71,6 +74,7 @@ __all__ = [
     "scan_hashes",
     "scan_images",
     "sink_hashes",
+    "suggest_radius",
     "to_bits",
     "to_hex",
     "to_points",

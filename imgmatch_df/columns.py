@@ -34,6 +34,7 @@ DISTANCE: Final = "distance"
 CLUSTER_ID: Final = "cluster_id"
 REPRESENTATIVE_ID: Final = "representative_id"
 KEPT: Final = "kept"
+DECISION: Final = "decision"
 DIAMETER: Final = "diameter"
 REMOVED_RECORDS: Final = "removed_records"
 RANK: Final = "rank"
@@ -45,6 +46,17 @@ SHIFT_Y: Final = "shift_y"
 COVERAGE: Final = "coverage"
 EVIDENCE: Final = "evidence"
 CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, VOTES, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
+
+# Columns of radius advice.
+RADIUS_BITS: Final = "radius"
+N_PAIRS: Final = "n_pairs"
+N_CLUSTERS: Final = "n_clusters"
+N_REMOVED: Final = "n_removed"
+N_LARGEST: Final = "n_largest"
+N_UNRELATED: Final = "n_unrelated"
+UNRELATED_SHARE: Final = "unrelated_share"
+RECALL: Final = "recall"
+EXACT: Final = "exact"
 
 OK: Final = "ok"
 STATUSES: Final = (

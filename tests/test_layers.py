@@ -26,7 +26,7 @@ ROWS = [
     ],
     ["images", "fetching", "hashes", "matching"],
     ["batch", "store"],
-    ["frames"],
+    ["frames", "moving"],
     ["documented"],
     ["server", "report", "spark"],
     ["__init__", "__main__", "namespaces", "cli"],

@@ -10,7 +10,7 @@ import polars as pl
 import typer
 
 from imgmatch_df._kernels import before_compiling
-from imgmatch_df.cli import display, find_copies, inputs, outputs, removed, serve
+from imgmatch_df.cli import advise, apply, display, find_copies, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
     FlatOption,
@@ -58,7 +58,6 @@ from imgmatch_df.cli.exit_codes import (
     reported,
     say,
     say_failed,
-    say_lines,
 )
 from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
@@ -81,6 +80,7 @@ from imgmatch_df.documented.values import to_json
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering, ranking, writing
 from imgmatch_df.hashes.kinds import BMH1
+from imgmatch_df.moving.planning import check_folder
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.base import is_store
@@ -222,7 +222,7 @@ def remove_duplicates(
                     "--move-removed moves files, --list-removed prints and -o writes\n"
                     "Hint: run the command once for each, with --move-removed last."
                 )
-            removed.check_folder(move_removed, sources)
+            check_folder("--move-removed", move_removed, sources)
         reference = inputs.renamed_option("--reference", reference, "--against", against)
         if reference_id is not None and reference is None:
             raise ArgumentError("--reference-id has no effect without --reference\nHint: name the reference rows.")
@@ -320,11 +320,9 @@ def remove_duplicates(
         all_moved = True
         if move_removed is not None and listed_by is not None:
             files = removed.removed_files(result, listed_by, reference_files, base_dir=given["base_dir"])
-            moved = removed.move_files(files.paths, move_removed)
-            say(f"moved {moved.n_files:,} files into {move_removed}", err=False)
-            removed.say_left_out(files, "moved")
-            say_lines("not moved: ", moved.failed)
-            all_moved = not moved.failed
+            all_moved = removed.move_files(
+                result, listed_by, files, move_removed, base_dir=given["base_dir"], shown=options["progress"]
+            )
         tally.finish(is_whole=reference_is_whole and not table.unlisted and all_moved)
 
 
@@ -490,4 +488,6 @@ def _store(
 
 
 app.command("find-copies")(with_source_options(find_copies.find_copies))
+app.command("apply")(reported(kept=apply.INTERRUPTED)(apply.apply_decisions))
+app.command()(with_source_options(advise.advise))
 app.command()(reported()(serve.serve))

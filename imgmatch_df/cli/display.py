@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import polars as pl
 
@@ -10,19 +10,28 @@ from imgmatch_df.columns import (
     COVERAGE,
     DETAIL,
     DISTANCE,
+    EXACT,
     HEIGHT,
     KEPT,
     LEFT_ID,
     MODIFIED,
     MODIFIED_DTYPE,
+    N_CLUSTERS,
+    N_LARGEST,
+    N_PAIRS,
+    N_REMOVED,
+    N_UNRELATED,
     OK,
+    RADIUS_BITS,
     RANK,
+    RECALL,
     REPRESENTATIVE_ID,
     RIGHT_ID,
     SIZE,
     SOURCE,
     STATUS,
     TURN,
+    UNRELATED_SHARE,
     VOTES,
     WIDTH,
 )
@@ -37,6 +46,7 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN: Final = 20
 _CLUSTERS_SHOWN: Final = 10
+_RADII_SHOWN: Final = 8
 _MAX_CHARS: Final = 200
 
 
@@ -164,6 +174,32 @@ def show_copies(pairs: pl.DataFrame, names: pl.Series) -> None:
     n_hidden = pairs.height - _ROWS_SHOWN
     if pairs.height:
         _print(grid, f"{n_hidden:,} more pairs; -o copies.csv keeps them all" if n_hidden > 0 else None)
+
+
+def show_profile(profile: pl.DataFrame, suggested: int) -> None:
+    """Print some rows of a result of `profile_radii`, and an arrow at the suggested radius."""
+    from rich.table import Column
+
+    names = [N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST]
+    has_recall = profile[RECALL].count() > 0
+    titles = [RADIUS_BITS, *(name.removeprefix("n_") for name in names), "of unrelated images", "share"]
+    right: Literal["right"] = "right"
+    grid = _grid(
+        Column("", no_wrap=True), *(Column(title, justify=right) for title in [*titles, *["recall"] * has_recall])
+    )
+    step = max(1, profile.height // _RADII_SHOWN)
+    for row in profile.iter_rows(named=True):
+        if row[RADIUS_BITS] % step and row[RADIUS_BITS] != suggested:
+            continue
+        about = "" if row[EXACT] else "about "
+        counts = ["" if row[name] is None else f"{about}{row[name]:,}" for name in names]
+        shares = ["" if row[name] is None else f"{100 * row[name]:.1f} %" for name in (UNRELATED_SHARE, RECALL)]
+        unrelated = "" if row[N_UNRELATED] is None else f"{row[N_UNRELATED]:,.1f}"
+        arrow = "→" if row[RADIUS_BITS] == suggested else ""
+        grid.add_row(arrow, f"{row[RADIUS_BITS]:,}", *counts, unrelated, shares[0], *shares[1:] * has_recall)
+    _print(
+        grid, None if profile[EXACT].all() else "radii without clusters have too many pairs; their pairs are estimated"
+    )
 
 
 def show_next(sources: Sequence[str], hash_types: Sequence[str], *, is_folder: bool) -> None:

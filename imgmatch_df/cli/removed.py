@@ -4,17 +4,25 @@ A file that is also the file of a kept or stored row is never listed and never m
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from shlex import quote
+from typing import Final, NamedTuple
 
 import polars as pl
 
-from imgmatch_df.atomic import move
-from imgmatch_df.cli.exit_codes import say
-from imgmatch_df.columns import KEPT, MODIFIED, MODIFIED_DTYPE, REFERENCE_ID, SIZE
+from imgmatch_df.cli.exit_codes import say, say_lines
+from imgmatch_df.columns import CLUSTER_ID, KEPT, MODIFIED, MODIFIED_DTYPE, REFERENCE_ID, SIZE
 from imgmatch_df.errors import ArgumentError, ColumnError, Failure
+from imgmatch_df.hashes.kinds import SHA256
+from imgmatch_df.moving.decisions import SCHEMA, read_decisions
+from imgmatch_df.moving.planning import MovePlan, plan_moves
+from imgmatch_df.moving.run import Done, run_moves
+from imgmatch_df.progress import steps
 from imgmatch_df.sources import parse_source
+
+# The cluster of rows that match a row of another table, which is kept.
+_ELSEWHERE: Final = "elsewhere"
 
 
 class RemovedFiles(NamedTuple):
@@ -24,6 +32,8 @@ class RemovedFiles(NamedTuple):
     ----------
     paths
         Each path once, from the working directory. A source that is not a path is kept unchanged.
+    sources
+        Their sources, as the rows have them.
     n_wanted
         Removed rows that are left out because their file is also the file of a kept or stored row.
     n_unsure
@@ -31,15 +41,9 @@ class RemovedFiles(NamedTuple):
     """
 
     paths: list[str]
+    sources: list[str]
     n_wanted: int
     n_unsure: int
-
-
-class Moved(NamedTuple):
-    """Number of moved files, and for each of the others its path and the reason, in one line."""
-
-    n_files: int
-    failed: list[str]
 
 
 def check_source(schema: pl.Schema, source: str | None) -> str:
@@ -56,27 +60,6 @@ def check_source(schema: pl.Schema, source: str | None) -> str:
             "Hint: --source names one, or -o writes the rows."
         )
     return source
-
-
-def check_folder(folder: Path, sources: Sequence[str]) -> None:
-    """Refuse a folder that files cannot be moved into.
-
-    Raises
-    ------
-    ArgumentError
-        If it is a file, cannot be made, or is in a folder of `sources`, where the next run would find the files again.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"--move-removed {str(folder)!r} is not a folder\nHint: name a new folder.")
-    if not folder.exists() and not folder.absolute().parent.is_dir():
-        raise ArgumentError(f"no such folder: {str(folder.parent)!r}\nHint: make it first.")
-    real = Path(os.path.realpath(folder))
-    for source in sources:
-        if os.path.isdir(source) and real.is_relative_to(os.path.realpath(source)):  # noqa: PTH112  # it may be a glob
-            raise ArgumentError(
-                f"--move-removed {str(folder)!r} is in the source {source!r}, so the next run would find the files "
-                "again\nHint: choose a folder beside it."
-            )
 
 
 def removed_files(
@@ -116,7 +99,9 @@ def removed_files(
     )
     sure = unwanted.filter(~pl.col("is_unsure"))
     paths = [value if (path := _path_of(value, base_dir)) is None else path for value in sure[source]]
-    return RemovedFiles(list(dict.fromkeys(paths)), rows.height - unwanted.height, unwanted.height - sure.height)
+    return RemovedFiles(
+        list(dict.fromkeys(paths)), sure[source].to_list(), rows.height - unwanted.height, unwanted.height - sure.height
+    )
 
 
 def listed_paths(paths: Iterable[str]) -> list[str]:
@@ -137,31 +122,47 @@ def listed_paths(paths: Iterable[str]) -> list[str]:
     return listed
 
 
-def move_files(paths: Iterable[str], folder: Path) -> Moved:
-    """Move files into `folder`, below which they keep their paths from the working directory, or from the root.
+def move_files(
+    clustered: pl.DataFrame, source: str, files: RemovedFiles, folder: Path, *, base_dir: str | None, shown: bool
+) -> bool:
+    """Move removed files into `folder` as `imgmatch apply` does, and print the result; return whether all are moved.
 
-    No file is replaced, none is copied, and a symbolic link is not moved.
+    Parameters
+    ----------
+    clustered, source, base_dir
+        As of `removed_files`.
+    files
+        What it has returned; no other file is moved.
+    folder
+        Folder below which the files keep their paths from the working directory, or from the root.
+    shown
+        Whether to show a progress bar.
     """
-    n_files, failed = 0, []
-    for path in paths:
-        target = folder / _path_below(path)
-        try:
-            if os.path.islink(path):  # noqa: PTH114  # a URL is not a Path
-                failed.append(f"{path}: is a symbolic link")
-            elif not os.path.isfile(path):  # noqa: PTH113
-                failed.append(f"{path}: is not a file here")
-            else:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                move(Path(path), target)
-                n_files += 1
-        except OSError as error:
-            failed.append(f"{path}: cannot become {target}: {error.strerror}")
-    return Moved(n_files, failed)
+    schema = clustered.schema
+    facts = [name for name in (SIZE, MODIFIED, SHA256.name) if schema.get(name) == SCHEMA[name] and name != source]
+    matched = pl.col(REFERENCE_ID).is_not_null() if REFERENCE_ID in schema else pl.lit(value=False)
+    cluster = pl.when(matched).then(pl.lit(_ELSEWHERE)).otherwise(pl.col(CLUSTER_ID).cast(pl.String))
+    rows = clustered.filter(KEPT | pl.col(source).is_in(files.sources))
+    decisions = read_decisions(rows.lazy().select(source, cluster.alias(CLUSTER_ID), KEPT, *facts), source)
+
+    def make_plan(before: set[str]) -> MovePlan:
+        return plan_moves(decisions, folder, base_dir=base_dir, before=before, kept_elsewhere={_ELSEWHERE})
+
+    with steps("moving", shown=shown) as report:
+        done = run_moves(make_plan, folder, progress=report)
+    say_moved(done, f"into {folder}")
+    say_left_out(files, "moved")
+    say_lines("not moved: ", done.failed)
+    return not done.failed
 
 
-def _path_below(path: str) -> Path:
-    whole, start = Path(os.path.abspath(path)), Path.cwd()  # noqa: PTH100  # without "..", and links as they are
-    return whole.relative_to(start if whole.is_relative_to(start) else whole.anchor)
+def say_moved(done: Done, where: str) -> None:
+    """Print how many files were moved, and how to move them back."""
+    say(f"moved {len(done.moves):,} files {where}", err=False)
+    if done.n_before:
+        say(f"{done.n_before:,} more were moved before")
+    if done.journal is not None:
+        say(f"{done.n_bytes / 1e6:,.1f} MB; imgmatch apply {quote(str(done.journal))} --undo moves them back")
 
 
 def _path_of(value: str, base_dir: str | None = None) -> str | None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeVar
 
-from imgmatch_df.frames import clustering, copies, expressions, hash_text, local_hashes, pairs, ranking, writing
+from imgmatch_df.frames import advice, clustering, copies, expressions, hash_text, local_hashes, pairs, ranking, writing
 from imgmatch_df.options import SourceOptions
 
 T = TypeVar("T")
@@ -36,6 +36,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             clustering.cluster,
             clustering.remove_duplicates,
         ),
+        *(advice.profile_radii, advice.suggest_radius),
         *(writing.write_hashes, writing.sink_hashes),
     )
 }

@@ -5,7 +5,7 @@ from typing import Generic, Unpack
 
 import polars as pl
 
-from imgmatch_df.frames import clustering, copies, deprecated, expressions, pairs, ranking, writing
+from imgmatch_df.frames import advice, clustering, copies, deprecated, expressions, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
@@ -266,6 +266,54 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             prefix=prefix,
             suffix=suffix,
             turns=turns,
+            **options,
+        )
+
+    def profile_radii(
+        self,
+        hash_type: str = "bmh1",
+        *,
+        max_radius: int | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.profile_radii`."""
+        return advice.profile_radii(
+            self._frame,
+            hash_type,
+            max_radius=max_radius,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
+        )
+
+    def suggest_radius(
+        self,
+        hash_type: str = "bmh1",
+        *,
+        max_share: float = advice.MAX_SHARE,
+        max_radius: int | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> advice.RadiusSuggestion:
+        """See `imgmatch_df.suggest_radius`."""
+        return advice.suggest_radius(
+            self._frame,
+            hash_type,
+            max_share=max_share,
+            max_radius=max_radius,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
             **options,
         )
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 # Each file uses only macros of the files before it.
-FILES: Final = ("hashes", "rank_images", "near_duplicates", "duplicate_clusters", "remove_duplicates")
+FILES: Final = ("hashes", "rank_images", "near_duplicates", "duplicate_clusters", "radius_profile", "remove_duplicates")
 
 _DEFAULT_KEY: Final = "id := 'source'"
 _BEGIN: Final = "-- hash kinds: begin\n"

@@ -1,6 +1,7 @@
 """`remove-duplicates --move-removed`: removed files are moved, and no file is deleted, replaced or missed."""
 
 import os
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -36,7 +37,8 @@ def test_move_removed_keeps_the_tree(album):
     result = succeed("remove-duplicates", "photos", "--move-removed", "moved")
     assert "kept 2 of 4 rows, removed 2; failed 0\n" in result.stdout
     assert "moved 2 files into moved\n" in result.stdout
-    assert files_below(album) == ["moved/photos/b/1.jpg", "moved/photos/b/2.jpg", "photos/a/1.jpg", "photos/a/2.jpg"]
+    moved = ["moved/photos/b/1.jpg", "moved/photos/b/2.jpg", "moved/undo.ndjson"]
+    assert files_below(album) == [*moved, "photos/a/1.jpg", "photos/a/2.jpg"]
     again = succeed("remove-duplicates", "photos", "--move-removed", "moved")
     assert "moved 0 files into moved\n" in again.stdout
 
@@ -46,7 +48,7 @@ def test_move_removed_takes_paths_from_outside(album, monkeypatch):
     monkeypatch.chdir(album / "here")
     succeed("remove-duplicates", "../photos", "--move-removed", "moved")
     inside = album.relative_to(album.anchor) / "photos"
-    assert files_below(album / "here") == [f"moved/{inside}/b/1.jpg", f"moved/{inside}/b/2.jpg"]
+    assert files_below(album / "here") == [f"moved/{inside}/b/1.jpg", f"moved/{inside}/b/2.jpg", "moved/undo.ndjson"]
 
 
 def test_move_removed_overwrites_nothing(album):
@@ -68,7 +70,7 @@ def test_move_removed_moves_no_file_that_is_wanted(album):
     result = succeed("remove-duplicates", "photos", "--move-removed", "moved", code=1)
     assert "not moved: 1 removed rows whose file is also the file of a kept or stored row\n" in result.stderr
     assert "not moved: photos/link.jpg: is a symbolic link\n" in result.stderr
-    assert files_below(album / "moved") == ["photos/b/1.jpg", "photos/b/2.jpg"]
+    assert files_below(album / "moved") == ["photos/b/1.jpg", "photos/b/2.jpg", "undo.ndjson"]
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -79,7 +81,7 @@ def test_move_removed_moves_no_stored_file(album, monkeypatch):
     result = succeed(
         "remove-duplicates", "photos/a", "photos/again", "--reference", "known.duckdb", "--move-removed", "moved"
     )
-    assert files_below(album / "moved") == ["photos/again/1.jpg"]
+    assert files_below(album / "moved") == ["photos/again/1.jpg", "undo.ndjson"]
     assert "moved 1 files into moved\n" in result.stdout
     monkeypatch.chdir(album / "photos")  # where the paths of the store lead nowhere
     result = succeed("remove-duplicates", "a", "b", "--reference", "../known.duckdb", "--move-removed", "../moved")
@@ -87,21 +89,38 @@ def test_move_removed_moves_no_stored_file(album, monkeypatch):
     assert "not moved: 4 removed rows that match a stored row whose file is not found" in result.stderr
 
 
-def test_move_removed_says_what_it_cannot_move(album, monkeypatch):
+def test_move_removed_says_what_it_cannot_move(album):
     pl.DataFrame({"url": ["https://a.invalid/1.jpg", "gone.jpg", "photos/a/1.jpg"], "phash": [7, 7, 7]}).write_csv(
         "in.csv"
     )
     result = succeed("remove-duplicates", "in.csv", "--keep", "last", "--move-removed", "moved", code=1)
     for path in ("https://a.invalid/1.jpg", "gone.jpg"):
         assert f"not moved: {path}: is not a file here\n" in result.stderr
+    assert not (album / "moved").exists()
 
-    def refuse(*_, **__):
-        raise OSError(18, "Invalid cross-device link")
+
+@pytest.mark.skipif(os.name == "nt", reason="links")
+def test_move_removed_copies_into_another_file_system(album, monkeypatch):
+    before = {path: path.read_bytes() for path in (album / "photos" / "b").iterdir()}
+    link = os.link
+
+    def refuse(source, target, **options):
+        if Path(source).parent != Path(target).parent:
+            raise OSError(18, "Invalid cross-device link")
+        link(source, target, **options)
 
     monkeypatch.setattr(os, "link", refuse)
-    result = succeed("remove-duplicates", "photos", "--move-removed", "moved", code=1)
-    assert "cannot become moved/photos/b/1.jpg: Invalid cross-device link\n" in result.stderr
-    assert not any(path.is_file() for path in (album / "moved").rglob("*"))
+    succeed("remove-duplicates", "photos", "--move-removed", "moved")
+    assert {path: (album / "moved" / path.relative_to(album)).read_bytes() for path in before} == before
+    assert files_below(album / "photos") == ["a/1.jpg", "a/2.jpg"]
+
+
+def test_move_removed_can_be_undone(album):
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (album / "photos").rglob("*.jpg")}
+    said = succeed("remove-duplicates", "photos", "--move-removed", "moved").stderr
+    assert "imgmatch apply moved/undo.ndjson --undo moves them back\n" in said
+    assert "moved 2 files back\n" in succeed("apply", "moved/undo.ndjson", "--undo").stdout
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in (album / "photos").rglob("*.jpg")} == before
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,8 @@ def slow_votes(left, right):
     best, is_stretched = [], False
     for a, (_, i, j) in enumerate(matches[:40]):
         for _, k, m in matches[:a]:
+            if len(best) >= 12 and {(i, j), (k, m)} <= set(best):
+                continue
             for two_scales in (False, True):
                 step = [there[m][axis] - there[j][axis] for axis in (1, 2)]
                 from_step = [here[k][axis] - here[i][axis] for axis in (1, 2)]

@@ -29,6 +29,8 @@ MAX_POINTS: Final = STRETCH
 MATCH_RADIUS: Final = 12  # bits
 _MAX_MATCHES: Final = 200
 _MAX_SEEDS: Final = 40  # matches whose pairs give placements, the nearest first
+# If so many matches agree, two of them give no other placement. A whole copy takes 15 us, and would take 570.
+_MANY: Final = 12
 _MIN_SPREAD: Final = 144.0  # between the two points of a placement, pixels, squared
 _MIN_STEP: Final = 8.0  # between them along each axis, for a scale of its own
 _TOLERANCE: Final = 9.0  # pixels of the image in which the copy is larger, squared
@@ -242,12 +244,16 @@ def _find_placement(
 ) -> tuple[int, bool]:
     """Write the matches that agree with the best placement, and return their number and whether it has two scales.
 
-    The best placement is that with which most matches agree, the first of several. best (64,) int64. form (11,)
+    The best placement is that with which most matches agree, the first of several. Two matches that agree with a
+    placement of `_MANY` matches are not tried. best (64,) int64. form (11,)
     float64 and agreeing (64,) int64 are work buffers.
     """
-    n_best, is_stretched = 0, False
+    one = uint64(1)
+    n_best, is_stretched, in_best = 0, False, uint64(0)
     for a in range(1, min(n, _MAX_SEEDS)):
         for b in range(a):
+            if n_best >= _MANY and in_best >> uint64(a) & in_best >> uint64(b) & one:
+                continue
             for has_two_scales in (False, True):
                 ax, ay = matches[b, 0] - matches[a, 0], matches[b, 1] - matches[a, 1]
                 bx, by = matches[b, 2] - matches[a, 2], matches[b, 3] - matches[a, 3]
@@ -264,7 +270,11 @@ def _find_placement(
                 n_agreeing = _find_agreeing(matches, levels, numbers, n, a, form, low, high, agreeing)
                 if n_agreeing > n_best:
                     n_best, is_stretched = n_agreeing, has_two_scales
-                    best[:n_best] = agreeing[:n_best]
+                    in_best = uint64(0)
+                    for k in range(n_best):
+                        best[k] = agreeing[k]
+                        if agreeing[k] < _MAX_SEEDS:
+                            in_best |= one << uint64(agreeing[k])
     return n_best, is_stretched
 
 
@@ -360,9 +370,7 @@ def _level_shift(left_size: float, right_size: float) -> int:
 
 
 @kernel
-def _fit(
-    matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", sizes: "F64", placement: "F64"
-) -> None:
+def _fit(matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", sizes: "F64", placement: "F64") -> None:
     """Write the placement that fits n agreeing matches.
 
     fit (8,) float64: n times the centre of the points, as x, y on the left, x, y on the right; then two numbers that
