@@ -367,6 +367,7 @@ class _Grouping:
         linkage = comparison.default_linkage if linkage is None else linkage
         what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
         check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
+        comparison.check_linkage(linkage)
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
         # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
         self.kind, self.hash, self.progress, self.guard = call.kind, call.hash, call.progress, call.guard
