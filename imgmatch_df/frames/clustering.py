@@ -367,6 +367,7 @@ class _Grouping:
         linkage = comparison.default_linkage if linkage is None else linkage
         what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
         check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
+        comparison.check_linkage(linkage)
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
         # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
         self.kind, self.hash, self.progress, self.guard = call.kind, call.hash, call.progress, call.guard
@@ -430,7 +431,7 @@ class _Grouping:
         )
         whole.cluster[new], whole.representative[new] = among.cluster, new[among.representative]
         for column, part in zip(whole[2:6], among[2:6], strict=True):
-            column[new] = part  # type: ignore[index]
+            column[new] = part
         whole.measure[nearest.rows] = nearest.measure
         return whole
 

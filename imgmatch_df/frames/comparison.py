@@ -111,6 +111,10 @@ class Comparison(ABC):
     def explain(self, words: "U64") -> str:
         """Return a text about how the pairs of a frame are found."""
 
+    def check_linkage(self, linkage: str) -> object:  # noqa: ARG002  # some comparisons allow all
+        """Raise `ArgumentError` where the linkage does not apply."""
+        return None
+
     @abstractmethod
     def warn_of_large(self, linked: Linked, linkage: str) -> None:
         """Warn where one cluster is so large that it is probably a mistake."""

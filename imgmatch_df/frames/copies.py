@@ -133,21 +133,29 @@ def find_copies(
     if source is None:
         check_hash_columns(frame, LOCAL, LOCAL.name)
     hashed, hashes = _hash_missing(call)
-    other, other_hashes = (
-        (None, hashes) if reference is None else _open_reference(reference, reference_id, call, hashes)
-    )
+    other: Reference | None = None
+    other_hashes = hashes
+    if reference is not None:
+        other, other_hashes = _open_reference(reference, reference_id, call, hashes)
     progress, columns = call.progress, hashes.columns(id, [] if other is None else other.own)
     id_dtype = ROW_DTYPE if id is None else call.schema[id]
+    if other is None:
+        id_dtypes = {LEFT_ID: id_dtype, RIGHT_ID: id_dtype}
+    else:
+        id_dtypes = {QUERY_ID: id_dtype, REFERENCE_ID: other.id_dtype}
+    votes_dtype, *placement = votes.dtypes.items()
+    dtypes = dict([votes_dtype, (DISTANCE, DISTANCE_DTYPE), *placement, (EVIDENCE, EVIDENCE_DTYPE)])
 
     def find(part: pl.DataFrame, references: pl.DataFrame | None = None) -> pl.DataFrame:
         lefts = rights = hashes.sides(part, id)
-        own, both_sides = None, (None, None)
+        others: tuple[JoinSide | None, JoinSide | None] = None, None
+        own = None
         if other is not None and references is not None:
-            rights = both_sides = other_hashes.sides(references, other.id)
+            rights = others = other_hashes.sides(references, other.id)
             own = other.find_own(part, references)
         found = []
         with steps("joining", shown=progress) as step:
-            for comparison, left, right in zip((votes, near), lefts, both_sides, strict=True):
+            for comparison, left, right in zip((votes, near), lefts, others, strict=True):
                 pairs = pairs_of_rows(comparison, left, right, max_pairs, step)
                 rows = {_LEFT: pl.Series(pairs.left, dtype=ROW_DTYPE), _RIGHT: pl.Series(pairs.right, dtype=ROW_DTYPE)}
                 found.append(pl.DataFrame({**rows, **comparison.measures(pairs)}))
@@ -158,13 +166,10 @@ def find_copies(
         names = dict(zip(id_dtypes, ids, strict=True))
         return pl.DataFrame({**names, **both.select(list(dtypes)).to_dict()})
 
-    votes_dtype, *others = votes.dtypes.items()
-    dtypes = dict([votes_dtype, (DISTANCE, DISTANCE_DTYPE), *others, (EVIDENCE, EVIDENCE_DTYPE)])
+    schema = {**id_dtypes, **dtypes}
     if other is None:
-        id_dtypes = {LEFT_ID: id_dtype, RIGHT_ID: id_dtype}
-        return apply(hashed, columns, find, {**id_dtypes, **dtypes})
-    id_dtypes = {QUERY_ID: id_dtype, REFERENCE_ID: other.id_dtype}
-    return apply_to_both(hashed, columns, other.frame, find, {**id_dtypes, **dtypes})
+        return apply(hashed, columns, find, schema)
+    return apply_to_both(hashed, columns, other.frame, find, schema)
 
 
 class _Hashes(NamedTuple):
@@ -190,7 +195,7 @@ def _hash_missing(call: VerbCall[FrameT]) -> tuple[FrameT, _Hashes]:
         return call.frame, _Hashes(LOCAL.name, PDQ.name, call.guard)
     first = free_name(schema)
     made: dict[str, ImageColumn] = {}
-    names = []
+    names: list[str] = []
     for kind in (LOCAL, PDQ):
         is_there = kind.name in schema and kind.holds(schema[kind.name])
         names.append(kind.name if is_there else f"{first}_{kind.name}")
@@ -202,7 +207,7 @@ def _hash_missing(call: VerbCall[FrameT]) -> tuple[FrameT, _Hashes]:
         made |= {f"{first}_{QUALITY}": MEASURES[QUALITY], f"{first}_{SHA256.name}": SHA256}
     options = make_options(**call.options)
     columns = [expressions.hash_column(source, column, options).alias(name) for name, column in made.items()]
-    return call.frame.with_columns(columns), _Hashes(*names, guard)
+    return call.frame.with_columns(columns), _Hashes(names[0], names[1], guard)
 
 
 def _open_reference(

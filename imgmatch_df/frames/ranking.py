@@ -7,7 +7,7 @@ once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks,
 import os
 from collections.abc import Collection
 from os import PathLike, fsdecode
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 import polars as pl
 
@@ -22,6 +22,9 @@ from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.options import SourceOptions, check_positive, make_options, shown
 from imgmatch_df.sources import path_as_text
+
+if TYPE_CHECKING:
+    from imgmatch_df.frames.comparison import Comparison
 
 
 def rank_images(
@@ -103,7 +106,7 @@ def rank_images(
     )
     if k is not None:
         k = check_positive("k", k)
-    comparison = check_ranking(kind, min_votes, turns)
+    comparison: Comparison = check_ranking(kind, min_votes, turns)
     new, affixes = [RANK, *comparison.dtypes], Affixes.make(prefix, suffix)
     call: VerbCall[FrameT] = VerbCall.check(
         frame, kind, source, options, column=column, adds=new, affixes=affixes, flat=flat, for_query=True
@@ -121,6 +124,7 @@ def rank_images(
             column = column.scatter(flat, None) if flat.size else column
         has_hash = column.is_not_null()
         present = column.filter(has_hash) if column.null_count() else column
+        measures: dict[str, pl.Series]
         nearest, measures = comparison.rank(wanted, present, k)
         order, n_unranked = pl.Series(nearest), 0
         if len(present) < len(column):
@@ -131,8 +135,9 @@ def rank_images(
             unranked = (~is_ranked).arg_true()[: n_wanted - len(order)]
             order, n_unranked = pl.concat([order.cast(ROW_DTYPE), unranked.cast(ROW_DTYPE)]), len(unranked)
         ranks = pl.int_range(1, len(nearest) + 1, dtype=ROW_DTYPE, eager=True)
-        found = [column.alias(name) for name, column in zip(names, [ranks, *measures.values()], strict=True)]
-        ranked = rows[order].hstack([column.extend_constant(None, n_unranked) for column in found])
+        found = [ranks, *measures.values()]
+        added = [one.alias(name).extend_constant(None, n_unranked) for name, one in zip(names, found, strict=True)]
+        ranked = rows[order].hstack(added)
         return ranked[columns]
 
     return apply(hashed, list(schema), rank, {name: result_schema[name] for name in columns})

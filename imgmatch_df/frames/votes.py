@@ -14,6 +14,8 @@ from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.matching.linkages import LINKAGES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imgmatch_df._kernels.arrays import I64, U16, U32, U64
     from imgmatch_df.matching.join import Progress
     from imgmatch_df.matching.placement import Copies
@@ -98,8 +100,7 @@ class ByVotes(Comparison):
         one = codec.hash_words(pl.Series([query], dtype=self.kind.dtype), self.kind)
         found = self.cross_pairs(one, codec.hash_words(column, self.kind), max(1, len(column)), None)
         order = np.argsort(-found.votes.astype(np.int16), kind="stable")[:k]
-        ranked = type(found)(*(values[order] for values in found))
-        return ranked.right, self.measures(ranked)
+        return found.right[order], {name: column.gather(order) for name, column in self.measures(found).items()}
 
     def nearest(self, queries: "U64", references: "U64", progress: "Progress | None") -> "tuple[I64, U16]":
         """Return the reference with the most votes for each query, and the votes."""
@@ -118,23 +119,27 @@ class ByVotes(Comparison):
         """Return the representatives, and the votes for the placement in them."""
         from imgmatch_df.matching import copy_clusters, join
 
+        return Linked(
+            *copy_clusters.link_copies(
+                self._points(words),
+                join.first_equal(words),
+                self.min_votes,
+                self.check_linkage(linkage),
+                order,
+                turns=self.turns,
+                progress=progress,
+            )
+        )
+
+    def check_linkage(self, linkage: str) -> "Callable[[int, U32, U32, U32], U32]":
+        """Return what the linkage makes of pairs; raise where it needs distances."""
         of_pairs = LINKAGES[linkage].of_pairs
         if of_pairs is None:
             raise ArgumentError(
                 f"linkage={linkage!r} needs distances, and {self.kind.name} is compared by votes\n"
                 f"Hint: linkage={self.default_linkage!r}."
             )
-        return Linked(
-            *copy_clusters.link_copies(
-                self._points(words),
-                join.first_equal(words),
-                self.min_votes,
-                of_pairs,
-                order,
-                turns=self.turns,
-                progress=progress,
-            )
-        )
+        return of_pairs
 
     def _points(self, words: "U64") -> "Points":
         from imgmatch_df.hashes.local import unpack

@@ -1,5 +1,6 @@
 """A linkage is one entry of a table: the verb, the command and the messages use it without further changes."""
 
+import numpy as np
 import polars as pl
 import pytest
 from typer.testing import CliRunner
@@ -52,6 +53,15 @@ def test_the_message_names_a_new_linkage(equal, frame):
         r"Hint: 'connected' chains near-duplicates, 'star' does not chain them, 'equal' ignores the radius\.",
     ):
         frame.imgmatch.cluster(1, "phash", linkage="single")
+
+
+def test_local_hashes_need_a_linkage_of_pairs(equal, monkeypatch):
+    frame = pl.DataFrame({"local": [bytes(715), None]})
+    with pytest.raises(imgmatch_df.ArgumentError, match="linkage='equal' needs distances, and local is"):
+        frame.imgmatch.cluster(hash_type="local", linkage="equal")
+    linkage = Linkage("keeps all", False, equal_hashes, lambda n_rows, *_: np.arange(n_rows, dtype=np.uint32))
+    monkeypatch.setitem(LINKAGES, "none", linkage)
+    assert frame.lazy().imgmatch.cluster(hash_type="local", linkage="none").collect()["kept"].to_list() == [True, True]
 
 
 def test_the_help_lists_the_linkages():

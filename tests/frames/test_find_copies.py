@@ -223,6 +223,7 @@ def test_other_commands_compare_by_votes(folder, hashed):
         run_command(f"imgmatch rank-images '{source}/a first.png' '{source}' --hash-type local").encode()
     )
     assert ranked.columns[:3] == ["rank", "votes", "turn"]
-    assert ranked["votes"].drop_nulls().to_list()[0] == 64
+    assert ranked["votes"].drop_nulls().to_list() == ranked["votes"].drop_nulls().sort(descending=True).to_list()
+    assert ranked["rank"].drop_nulls().to_list() == [1, 2, 3]
     wrong = CliRunner().invoke(app, ["remove-duplicates", source, "--hash-type", "local", "--radius", "3"])
     assert (wrong.exit_code, "local is compared by votes and has no radius" in wrong.stderr) == (2, True)

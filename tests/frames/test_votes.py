@@ -27,11 +27,11 @@ def scene(seed, width=320, height=240):
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def collage(left, right):
-    """Return the left half of one picture beside the right half of another."""
-    both = left.copy()
-    half = left.width // 2
-    both.paste(right.crop((half, 0, right.width, right.height)), (half, 0))
+def collage(upper, lower):
+    """Return one picture above another."""
+    both = Image.new("RGB", (upper.width, upper.height + lower.height))
+    both.paste(upper, (0, 0))
+    both.paste(lower, (0, upper.height))
     return both
 
 

@@ -81,20 +81,21 @@ def methods_of_a_lazy_frame(verbs: ImgMatchLazyFrame) -> None:
     assert_type(verbs.cluster(24), pl.LazyFrame)
     assert_type(verbs.remove_duplicates(24), pl.LazyFrame)
     assert_type(verbs.rank_images("query.jpg"), pl.LazyFrame)
+    assert_type(verbs.find_copies(reference="hashes.duckdb"), pl.LazyFrame)
     assert_type(verbs.sink_hashes("hashes.duckdb"), imgmatch_df.WriteSummary)
 
 
 def wrong_calls(frame: pl.DataFrame, lazy: pl.LazyFrame) -> None:
     """Each line is an error for mypy, which reports the line if it no longer is one."""
-    imgmatch_df.near_duplicates(frame)  # type: ignore[call-arg]
+    imgmatch_df.near_duplicates(frame, min_votes="8")  # type: ignore[arg-type]
     imgmatch_df.near_duplicates(frame, "24")  # type: ignore[arg-type]
     imgmatch_df.cluster("photos/")  # type: ignore[type-var]
     imgmatch_df.cluster(frame, radius=2.5)  # type: ignore[arg-type]
     imgmatch_df.remove_duplicates(frame, keep="smallest")  # type: ignore[arg-type]
-    imgmatch_df.remove_duplicates(frame, 24, "bmh1", "star")  # type: ignore[call-arg]
+    imgmatch_df.remove_duplicates(frame, 24, "bmh1", "star")  # type: ignore[call-arg, arg-type]
     imgmatch_df.cluster(frame, decode="half")  # type: ignore[arg-type]
     imgmatch_df.cluster(frame, time_out=5)  # type: ignore[call-arg]
-    imgmatch_df.match(frame, "hashes.duckdb")  # type: ignore[call-arg]
+    imgmatch_df.match(frame)  # type: ignore[call-arg]
     imgmatch_df.rank_images(frame, 2.5)  # type: ignore[arg-type]
     imgmatch_df.visual_hash(frame.get_column("url"))  # type: ignore[call-overload]
     imgmatch_df.sink_hashes(frame, "hashes.duckdb")  # type: ignore[arg-type]
