@@ -131,6 +131,10 @@ def _finish(done: Done, where: str, *, is_dry: bool, is_back: bool = False) -> N
         say(f"moved {len(done.moves):,} files {where}", err=False)
     else:
         say_moved(done, where)
-    say_lines("not moved: ", done.failed)
+    if sys.stderr.isatty():
+        say_lines("not moved: ", done.failed)
+    else:
+        for line in done.failed:
+            say(f"not moved: {line}")
     if done.failed:
         raise typer.Exit(SOME_FAILED)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
-from imgmatch_df.atomic import copy_access, move, open_new
+from imgmatch_df.atomic import copy_access, move, open_new, sync_folder
 
 
 class ChangedError(OSError):
@@ -50,7 +50,7 @@ def relocate(
     """
     held, copy = _temporary(origin, destination, tag)
     folder = os.path.dirname(destination)
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder)
     if os.path.lexists(destination):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), destination)
     found = os.lstat(origin)
@@ -77,6 +77,7 @@ def relocate(
             return
         raise
     if copies:
+        sync_folder(Path(folder))  # a power cut must not take both names
         os.unlink(held)
 
 
@@ -141,6 +142,17 @@ def _copy(origin: str, copy: str) -> None:
     shutil.copystat(origin, copy)
     if digest_of(origin) != digest_of(copy):
         raise OSError(errno.EIO, "the copy differs from the file", copy)
+
+
+def _make_folder(folder: str) -> None:
+    """Make a folder and those above it, durably."""
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder) or os.curdir
+    _make_folder(parent)
+    with suppress(FileExistsError):
+        os.mkdir(folder)
+    sync_folder(Path(parent))
 
 
 def _put_back(held: str, origin: str) -> None:

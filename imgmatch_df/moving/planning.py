@@ -147,7 +147,7 @@ class _Planner:
         self._targets: set[str] = set()
         self._kept_ids: set[tuple[int, int]] = set()
         self._kept_paths: set[str] = set()
-        self._kept_of: dict[str | None, str] = {}
+        self._kept_of: dict[str | None, str] = {}  # the first kept file of each cluster
         removed_from = {row.cluster for row in rows if not row.is_kept}
         for row in rows:
             if not row.is_kept or row.path is None:
@@ -157,7 +157,8 @@ class _Planner:
             if found is None:
                 continue
             self._kept_ids.add((found.st_dev, found.st_ino))
-            if row.cluster in removed_from and row.cluster not in self._kept_of and not _objection(row, found):
+            is_wanted = row.cluster is not None and row.cluster in removed_from and row.cluster not in self._kept_of
+            if is_wanted and not _objection(row, found):
                 self._kept_of[row.cluster] = row.path
 
     def planned(self, row: _Decision, number: int) -> Move:

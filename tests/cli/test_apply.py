@@ -92,6 +92,23 @@ def test_bytes_are_checked_where_there_is_a_digest(album):
     assert "not moved: photos/b/1.jpg: has other bytes than when it was hashed\n" in result.stderr
 
 
+def test_a_file_or_pipe_gets_every_reason(album):
+    names = ["photos/a/1.jpg", *(f"missing/{number}.jpg" for number in range(30))]
+    pl.DataFrame({"path": names, "cluster_id": 0, "kept": [True] + [False] * 30}).write_csv("d.csv")
+    said = run("apply", "d.csv", "--move-to", "removed", code=1).stderr
+    assert [line for line in said.splitlines() if "is not a file here" in line] == [
+        f"not moved: {name}: is not a file here" for name in names[1:]
+    ]
+
+
+def test_rows_that_match_a_reference_row_need_the_command_that_compares(album):
+    run("remove-duplicates", "photos/b", "--reference", "photos/a", "-o", "d.csv")
+    said = run("apply", "d.csv", "--move-to", "removed", code=1).stderr
+    assert "not moved: photos/b/1.jpg: no kept file of its cluster is here, as it was hashed\n" in said
+    result = run("remove-duplicates", "photos/b", "--reference", "photos/a", "--move-removed", "removed")
+    assert "moved 2 files into removed\n" in result.stdout
+
+
 def test_a_table_without_facts_says_so(album):
     pl.DataFrame({"file": ["a/1.jpg", "b/1.jpg"], "cluster_id": [0, 0], "kept": [True, False]}).write_csv("d.csv")
     result = run("apply", "d.csv", "--source", "file", "--base-dir", "photos", "--move-to", "removed")

@@ -237,6 +237,13 @@ def test_clusters_of_which_nothing_is_kept_here():
     assert sorted(os.listdir()) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
 
 
+def test_rows_without_a_cluster_are_no_cluster():
+    write("a.jpg")
+    write("b.jpg")
+    decisions = decided(("a.jpg", 0, True), ("b.jpg", 0, False)).with_columns(cluster_id=pl.lit(None, pl.String))
+    assert move(decisions).failed == ["b.jpg: no kept file of its cluster is here, as it was hashed"]
+
+
 def test_nothing_is_overwritten():
     decisions = pair()
     write("removed/photos/copy.jpg", b"of another run")
