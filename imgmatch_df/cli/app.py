@@ -491,5 +491,5 @@ def _check_target(out: str | None, *, stores: bool = False) -> Format | None:
     return form
 
 
-app.command("apply")(reported(kept=apply.INTERRUPTED)(apply.apply_decisions))
+app.command("apply")(reported(kept=removed.INTERRUPTED)(apply.apply_decisions))
 app.command()(reported()(serve.serve))

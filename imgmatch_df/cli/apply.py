@@ -20,7 +20,6 @@ from imgmatch_df.moving.planning import MovePlan
 from imgmatch_df.moving.run import Done, preview_moves, run_moves, undo_moves
 from imgmatch_df.progress import steps
 
-INTERRUPTED: Final = "the files moved so far are listed in undo.ndjson of the folder; the same call moves the rest"
 _SUFFIXES: Final = (".csv", ".parquet", ".ndjson", ".jsonl", ".json")
 
 
