@@ -21,6 +21,10 @@ class ChangedError(OSError):
     """The file is not the one that was planned to be moved."""
 
 
+class HeldError(OSError):
+    """A file could not be moved and not be put back: it has its temporary name, until `settle` puts it back."""
+
+
 def relocate(
     origin: str, destination: str, tag: str, is_expected: Callable[[os.stat_result], bool], *, copies: bool = False
 ) -> None:
@@ -45,6 +49,8 @@ def relocate(
         If `origin` is another file.
     FileExistsError
         If there is a file at `destination`.
+    HeldError
+        If the file cannot be moved, and another file is at `origin` meanwhile.
     OSError
         If the file cannot be moved. It stays at `origin`.
     """
@@ -158,8 +164,8 @@ def _make_folder(folder: str) -> None:
 def _put_back(held: str, origin: str) -> None:
     try:
         move(Path(held), Path(origin))
-    except FileExistsError as error:
-        raise FileExistsError(errno.EEXIST, f"another file has taken its place, it is {held!r} now", origin) from error
+    except OSError as error:
+        raise HeldError(error.errno, f"{error.strerror}; nor can it be put back, it is {held} now", origin) from error
 
 
 def _discard(copy: str, made: bool) -> None:
