@@ -102,8 +102,10 @@ def _framed(x: float, y: float, colour: str) -> Draw:
 
 
 def _cropped(share: float) -> Draw:
+    """Cut off `share` of the width and of the height, half of it at each side."""
+
     def draw(image: Image.Image) -> Image.Image:
-        dx, dy = round(share * image.width), round(share * image.height)
+        dx, dy = round(share / 2 * image.width), round(share / 2 * image.height)
         return image.crop((dx, dy, max(dx + 1, image.width - dx), max(dy + 1, image.height - dy)))
 
     return draw
@@ -163,15 +165,26 @@ EDITS: Final[dict[str, Edit]] = {
     "letterbox10": Edit("black bars above and below, 10 % each", _framed(0, 0.1, "black")),
     "pad20": Edit("a white frame, 20 % on each side", _framed(0.2, 0.2, "white")),
     "aspect10": Edit("10 % wider", _scaled(1.1, 1)),
-    "crop1": Edit("1 % cropped from each side", _cropped(0.01)),
-    "crop5": Edit("5 % cropped from each side", _cropped(0.05)),
-    "crop10": Edit("10 % cropped from each side", _cropped(0.1)),
-    "crop20": Edit("20 % cropped from each side", _cropped(0.2)),
+    "crop1": Edit("cropped by 1 %", _cropped(0.01)),
+    "crop5": Edit("cropped by 5 %", _cropped(0.05)),
+    "crop10": Edit("cropped by 10 %", _cropped(0.1)),
+    "crop20": Edit("cropped by 20 %", _cropped(0.2)),
     "rotate1": Edit("rotated by 1 degree", _rotated(1)),
     "rotate4": Edit("rotated by 4 degrees", _rotated(4)),
     "flip": Edit("mirrored", ImageOps.mirror),
     "turn90": Edit("a quarter turn", lambda image: image.transpose(Image.Transpose.ROTATE_90)),
     "turn180": Edit("a half turn", lambda image: image.transpose(Image.Transpose.ROTATE_180)),
     "screenshot": Edit("a screenshot of a page that shows it", _screenshot),
-    "combo": Edit("1 % cropped, two thirds of the size, brighter, more saturation, JPEG 40", _combined, 40),
+    "combo": Edit("cropped by 1 %, two thirds of the size, brighter, more saturation, JPEG 40", _combined, 40),
+}
+# What no hash of this package finds, or few: the limits of local hashes.
+HARDER: Final[dict[str, Edit]] = {
+    "crop30": Edit("cropped by 30 %", _cropped(0.3)),
+    "crop40": Edit("cropped by 40 %", _cropped(0.4)),
+    "crop50": Edit("cropped by 50 %", _cropped(0.5)),
+    "aspect25": Edit("25 % narrower", _scaled(0.75, 1)),
+    "squash": Edit("squashed to a square", lambda image: image.resize((min(image.size),) * 2)),
+    "rotate8": Edit("rotated by 8 degrees", _rotated(8)),
+    "rotate15": Edit("rotated by 15 degrees", _rotated(15)),
+    "negative": Edit("negative", ImageOps.invert),
 }

@@ -19,9 +19,12 @@ from imgmatch_df.errors import (
     SourceError,
     StoreError,
 )
+from imgmatch_df.frames.advice import RadiusSuggestion, profile_radii, suggest_radius
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
+from imgmatch_df.frames.copies import find_copies
 from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
 from imgmatch_df.frames.hash_text import from_bits, from_hex, to_bits, to_hex
+from imgmatch_df.frames.local_hashes import local, to_points
 from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
 from imgmatch_df.frames.ranking import rank_images
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
@@ -43,6 +46,7 @@ __all__ = [
     "ImgMatchError",
     "ImgMatchWarning",
     "MissingExtraError",
+    "RadiusSuggestion",
     "RowError",
     "SourceError",
     "StoreError",
@@ -52,14 +56,17 @@ __all__ = [
     "count_left_out",
     "documented",
     "explain_near_duplicates",
+    "find_copies",
     "from_bits",
     "from_hex",
     "hamming",
+    "local",
     "match",
     "near_duplicates",
     "pdq",
     "perceptual_hash",
     "phash",
+    "profile_radii",
     "rank_images",
     "read_hashes",
     "register_hash_kind",
@@ -67,8 +74,10 @@ __all__ = [
     "scan_hashes",
     "scan_images",
     "sink_hashes",
+    "suggest_radius",
     "to_bits",
     "to_hex",
+    "to_points",
     "visual_hash",
     "write_hashes",
 ]

@@ -39,7 +39,24 @@ DIAMETER: Final = "diameter"
 REMOVED_RECORDS: Final = "removed_records"
 RANK: Final = "rank"
 TURN: Final = "turn"
-CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
+VOTES: Final = "votes"
+SCALE: Final = "scale"
+SHIFT_X: Final = "shift_x"
+SHIFT_Y: Final = "shift_y"
+COVERAGE: Final = "coverage"
+EVIDENCE: Final = "evidence"
+CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, VOTES, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
+
+# Columns of radius advice.
+RADIUS_BITS: Final = "radius"
+N_PAIRS: Final = "n_pairs"
+N_CLUSTERS: Final = "n_clusters"
+N_REMOVED: Final = "n_removed"
+N_LARGEST: Final = "n_largest"
+N_UNRELATED: Final = "n_unrelated"
+UNRELATED_SHARE: Final = "unrelated_share"
+RECALL: Final = "recall"
+EXACT: Final = "exact"
 
 OK: Final = "ok"
 STATUSES: Final = (
@@ -69,6 +86,10 @@ TURNS: Final = (
 TURN_DTYPE: Final = pl.Enum(TURNS)
 MODIFIED_DTYPE: Final = pl.Datetime("us", "UTC")
 DISTANCE_DTYPE: Final = pl.UInt16()
+VOTES_DTYPE: Final = pl.UInt8()
+# What shows that two images are copies.
+EVIDENCES: Final = ("local", "pdq", "both")
+EVIDENCE_DTYPE: Final = pl.Enum(EVIDENCES)
 ROW_DTYPE: Final = pl.UInt32()
 
 # Names that a hash kind cannot have.
@@ -91,4 +112,4 @@ ALL: Final = frozenset(
         RIGHT_ID,
         QUERY_ID,
     )
-).union(CLUSTER_COLUMNS, (REMOVED_RECORDS, RANK, TURN))
+).union(CLUSTER_COLUMNS, (REMOVED_RECORDS, RANK, TURN, SCALE, SHIFT_X, SHIFT_Y, COVERAGE, EVIDENCE))

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, fields
 from numbers import Integral, Number, Real
 from os import PathLike, fspath
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ColumnError
 from imgmatch_df.schemes import is_scheme_name
@@ -14,6 +14,8 @@ from imgmatch_df.threads import max_threads
 
 Decode = Literal["full", "scaled"]
 Alpha = Literal["drop", "white", "black"]
+Trim = Literal["borders"]
+PdqVariant = Literal["full", "512"]
 OnError = Literal["null", "raise"]
 
 MAX_PIXELS = 89_478_485  # the threshold of Pillow for a decompression bomb: a quarter of a GiB of RGB
@@ -43,6 +45,8 @@ class SourceOptions(TypedDict, total=False):
 
     decode: Decode
     alpha: Alpha
+    trim: Trim | None
+    pdq_variant: PdqVariant
     max_pixels: int
     max_bytes: int
     base_dir: str | PathLike[str] | None
@@ -82,6 +86,13 @@ class Options:
         How transparency is removed: ``"drop"`` ignores it and uses the stored colours, as OpenCV does; ``"white"`` and
         ``"black"`` draw the image over that colour. With ``"drop"``, drawings in black on a transparent background are
         entirely black; ``"white"`` distinguishes them.
+    trim
+        ``"borders"`` hashes the inside of uniform borders that end at a straight edge, such as frames and letterbox
+        bars. None hashes the whole image. ``local`` always leaves out borders, `sha256`, ``width`` and ``height`` are
+        those of the whole image.
+    pdq_variant
+        How `pdq` reads an image with a side above 512 pixels: ``"full"`` reads all pixels, as PyPI's ``pdqhash``;
+        ``"512"`` first takes 512 x 512 of them, as the C++ program of ThreatExchange.
     max_pixels
         Maximum width x height to decode, inclusive, checked from the header. It also limits the memory for one image:
         1.5 GB at the default, in proportion above it. Few images of a few formats need more, and fail.
@@ -126,6 +137,8 @@ class Options:
 
     decode: Decode = "full"
     alpha: Alpha = "drop"
+    trim: Trim | None = None
+    pdq_variant: PdqVariant = "full"
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
     base_dir: str | None = None
@@ -148,13 +161,16 @@ class Options:
         return {option.name: getattr(cls(), option.name) for option in fields(cls)}
 
     @property
-    def recipe(self) -> str:
-        """The decode path and the background, if any. Hashes of different recipes are not comparable."""
-        return make_recipe(self.decode, self.alpha)
+    def recipe(self) -> "Recipe":
+        """The options that hashes depend on."""
+        return Recipe(*(getattr(self, name) for name in Recipe._fields))
 
     def __post_init__(self) -> None:
         check_choice("decode", self.decode, get_args(Decode), "pass 'full' to be exact, 'scaled' to be fast.")
         check_choice("alpha", self.alpha, get_args(Alpha), "pass 'drop' to hash as OpenCV does, 'white' for line art.")
+        if self.trim is not None:
+            check_choice("trim", self.trim, get_args(Trim), "pass None to hash the whole image, borders included.")
+        check_choice("pdq_variant", self.pdq_variant, get_args(PdqVariant), "pass 'full' to hash as pdqhash does.")
         check_choice("on_error", self.on_error, get_args(OnError), "pass 'null' to keep failed rows.")
         for name in _WHOLE_NUMBERS:
             # Larger numbers have the same effect, and libraries do not accept them.
@@ -166,9 +182,39 @@ class Options:
         check_flag("progress", self.progress, "pass True to show a progress bar.")
 
 
-def make_recipe(decode: str, alpha: str) -> str:
-    """Return the decode path and, if transparency is not dropped, a plus sign and the background."""
-    return decode if alpha == "drop" else f"{decode}+{alpha}"
+class Recipe(NamedTuple):
+    """The options that hashes depend on, as in `Options`. Hashes of different recipes are not comparable."""
+
+    decode: str = "full"
+    alpha: str = "drop"
+    trim: str | None = None
+    pdq_variant: str = "full"
+
+    @classmethod
+    def parse(cls, text: str) -> "Recipe":
+        """Return the recipe that `text` gives; raise `ValueError` if it is of an unknown form."""
+        decode, *others = text.split("+")
+        recipe = cls(decode)
+        for other in others:
+            if other not in _PARTS:
+                raise ValueError(f"unknown part {other!r} of the recipe {text!r}")
+            recipe = recipe._replace(**_PARTS[other])
+        return recipe
+
+    @property
+    def text(self) -> str:
+        """The decode path, and after plus signs what is not the default, such as ``"full+white+borders"``."""
+        options = self._asdict()
+        return "+".join([self.decode, *(part for part, made in _PARTS.items() if made.items() <= options.items())])
+
+
+# The parts of the text of a recipe behind the decode path, in order.
+_PARTS: dict[str, dict[str, Any]] = {
+    "white": {"alpha": "white"},
+    "black": {"alpha": "black"},
+    "borders": {"trim": "borders"},
+    "pdq-512": {"pdq_variant": "512"},
+}
 
 
 def make_options(**options: Unpack[SourceOptions]) -> Options:

@@ -14,6 +14,9 @@
 --                               ImageHash and pdqhash print their hashes. DuckDB itself has to_hex and from_hex.
 --   hash_from_hex(digits, hash_type)  UBIGINT or BLOB, by the kind: the hash that such digits stand for, in any case,
 --                               also after 0x. An error for any other text.
+--   to_points(local)            STRUCT(hash UBIGINT, x UTINYINT, y UTINYINT, level UTINYINT)[]: the points of a local
+--                               hash, a BLOB of 715 bytes. Local hashes have no distance; Python compares them by
+--                               votes.
 --   turned(hash, turn, hash_type)  UBIGINT or BLOB, by the kind: the hash of the turned image. turn is 'none',
 --                               'rotated_90' (clockwise), 'rotated_180', 'rotated_270', 'mirrored', 'flipped',
 --                               'transposed' or 'transversed'. A BLOB is a bmh1 unless hash_type names another kind. An
@@ -40,8 +43,11 @@ CREATE OR REPLACE MACRO imgmatch_hash_types() AS
         'imagehash_ahash',
         'imagehash_phash16',
         'imagehash_dhash16',
+        'local',
         'sha256'
     ];
+CREATE OR REPLACE MACRO imgmatch_vote_types() AS
+    ['local']::VARCHAR[];
 CREATE OR REPLACE MACRO imgmatch_hash_form(hash_type) AS
     CASE hash_type
         WHEN 'bmh1' THEN 'bytes'
@@ -52,6 +58,7 @@ CREATE OR REPLACE MACRO imgmatch_hash_form(hash_type) AS
         WHEN 'imagehash_ahash' THEN 'number'
         WHEN 'imagehash_phash16' THEN 'bytes'
         WHEN 'imagehash_dhash16' THEN 'bytes'
+        WHEN 'local' THEN 'bytes'
         WHEN 'sha256' THEN 'bytes'
         ELSE 'other'
     END;
@@ -65,6 +72,7 @@ CREATE OR REPLACE MACRO imgmatch_n_chars(hash_type) AS
         WHEN 'imagehash_ahash' THEN 64
         WHEN 'imagehash_phash16' THEN 256
         WHEN 'imagehash_dhash16' THEN 256
+        WHEN 'local' THEN 5720
         WHEN 'sha256' THEN 256
         ELSE NULL
     END;
@@ -78,22 +86,24 @@ CREATE OR REPLACE MACRO imgmatch_max_radius(hash_type) AS
         WHEN 'imagehash_ahash' THEN 64
         WHEN 'imagehash_phash16' THEN 256
         WHEN 'imagehash_dhash16' THEN 256
+        WHEN 'local' THEN 5720
         WHEN 'sha256' THEN 256
-        ELSE 4096
+        ELSE 8192
     END;
 CREATE OR REPLACE MACRO imgmatch_max_radius_of_bits(n_chars) AS
     CASE n_chars
         WHEN 968 THEN 961
         WHEN 64 THEN 64
         WHEN 256 THEN 256
+        WHEN 5720 THEN 5720
         ELSE n_chars
     END;
 CREATE OR REPLACE MACRO imgmatch_is_hash_width(n_bytes) AS
-    n_bytes IN (32, 121);
+    n_bytes IN (32, 121, 715);
 CREATE OR REPLACE MACRO imgmatch_width_text() AS
-    'a hash is a BLOB of 32 or 121 bytes';
+    'a hash is a BLOB of 32, 121 or 715 bytes';
 CREATE OR REPLACE MACRO imgmatch_chars_text() AS
-    'hashes have 64, 256 or 968 characters';
+    'hashes have 64, 256, 968 or 5720 characters';
 CREATE OR REPLACE MACRO imgmatch_flat_counts(hash_type) AS
     CASE hash_type
         WHEN 'bmh1' THEN [0, 961]
@@ -290,6 +300,9 @@ CREATE OR REPLACE MACRO imgmatch_check_call(verb, hash_type, tbl, id, taken) AS 
     )
     SELECT CASE
         WHEN imgmatch_check_hash_type(hash_type) IS NULL THEN NULL
+        WHEN list_contains(imgmatch_vote_types(), hash_type::VARCHAR) THEN error(format(
+            '{}: {} hashes have no distance. Hint: near_duplicates(hash_type="{}") of the Python package compares them '
+            'by votes.', verb, hash_type, hash_type))
         WHEN hash_fields = none THEN error(format(
             '{}: no column {} in the table, which has {:.300}. Hint: pass another table as tbl, or another '
             'hash_type.', verb, hash_type, fields))
@@ -304,6 +317,24 @@ CREATE OR REPLACE MACRO imgmatch_check_call(verb, hash_type, tbl, id, taken) AS 
     END AS zero
     FROM found;
 
+CREATE OR REPLACE MACRO imgmatch_hex_number(digits, start, n_digits) AS
+    ('0x' || substr(digits, start, n_digits))::UBIGINT;
+
+CREATE OR REPLACE MACRO to_points(local) AS list_transform([CASE
+    WHEN octet_length(local::BLOB) <> imgmatch_n_chars('local') // 8 THEN error(format(
+        'to_points: got {} bytes, a local hash has {}. Hint: pass the column local.',
+        octet_length(local::BLOB), imgmatch_n_chars('local') // 8))
+    ELSE hex(local::BLOB)
+END], lambda digits: CASE WHEN digits IS NOT NULL THEN list_transform(
+    range(1, 1 + imgmatch_hex_number(digits, 21, 2)::BIGINT), lambda i: {
+        'hash': imgmatch_hex_number(digits, 22 * i + 1, 16),
+        'x': imgmatch_hex_number(digits, 22 * i + 17, 2)::UTINYINT,
+        'y': imgmatch_hex_number(digits, 22 * i + 19, 2)::UTINYINT,
+        'level': imgmatch_hex_number(digits, 22 * i + 21, 2)::UTINYINT
+    })
+END)[1];
+
+COMMENT ON MACRO to_points IS 'to_points(local): the points of a local hash, a list of hash, x, y and level';
 COMMENT ON MACRO hamming IS 'hamming(a, b): number of bits in which two hashes of one kind differ';
 COMMENT ON MACRO to_bits IS 'to_bits(hash): the documented string of 0 and 1 of a hash';
 COMMENT ON MACRO from_bits IS 'from_bits(bits, hash_type): the hash of a documented string of 0 and 1';

@@ -13,6 +13,7 @@ ALLOWED = {
     "Pixels": "an alias for annotations, of decoded images",
     "T": "a type variable",
     "hash_image": "what decodes and hashes, and the kernel of each kind",
+    "find_copies": "the verb, and the command of that name",
     "from_bits": "the expression, and the function of a Series that it maps",
     "from_hex": "the expression, and the function of a Series that it maps",
     "rank_images": "the verb, and the command of that name",

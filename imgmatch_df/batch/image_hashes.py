@@ -31,7 +31,7 @@ def hash_image(data: Any, options: Options, out: HashBuffers) -> ImageSize | Fai
     data
         The whole file, an object with the buffer protocol.
     options
-        How to decode.
+        How to decode and hash.
     out
         Buffers for the hashes. Only these kinds are computed.
 
@@ -52,7 +52,7 @@ def hash_image(data: Any, options: Options, out: HashBuffers) -> ImageSize | Fai
             return Failure("decode_failed", "not enough memory to decode it")
         if isinstance(image, Failure):
             return image
-        hash_input = HashInput(image.pixels, image.orientation, data)
+        hash_input = HashInput(image.pixels, image.orientation, data, options)
         for kind, row in out.items():
             kernel = load_kernel(kind)
             try:

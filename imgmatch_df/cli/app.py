@@ -10,7 +10,7 @@ import polars as pl
 import typer
 
 from imgmatch_df._kernels import before_compiling
-from imgmatch_df.cli import apply, display, inputs, outputs, removed, serve
+from imgmatch_df.cli import advise, apply, display, find_copies, inputs, outputs, removed, serve
 from imgmatch_df.cli.arguments import (
     Against,
     FlatOption,
@@ -22,6 +22,7 @@ from imgmatch_df.cli.arguments import (
     Key,
     LinkageName,
     ListRemoved,
+    MinVotes,
     MoveRemoved,
     NegativeQuery,
     OptionalSources,
@@ -31,6 +32,7 @@ from imgmatch_df.cli.arguments import (
     PruneOption,
     Query,
     Radius,
+    RankArguments,
     ReferenceId,
     ReferenceSource,
     RetryFailed,
@@ -57,7 +59,6 @@ from imgmatch_df.cli.exit_codes import (
     say,
     say_failed,
 )
-from imgmatch_df.cli.formats import Format
 from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
@@ -71,7 +72,7 @@ from imgmatch_df.columns import (
     REFERENCE_ID,
     REMOVED_RECORDS,
     REPRESENTATIVE_ID,
-    TURN,
+    VOTES,
 )
 from imgmatch_df.documented import export as exporting
 from imgmatch_df.documented import responses
@@ -138,7 +139,7 @@ def visual_hash(
     """
     stores = out is not None and is_store(out)
     with reported(kept=f"the hashes so far are in {out}" if stores else "nothing was written"):
-        started, form = monotonic(), _check_target(out, stores=True)
+        started, form = monotonic(), outputs.open_target(out, stores=True)
         options = source_options(given)
         table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
         inputs.say_blocked(table, options)
@@ -188,12 +189,13 @@ def remove_duplicates(
     radius: Radius = None,
     hash_type: HashTypeOption = None,
     column: HashColumn = None,
-    linkage: LinkageName = "connected",
+    min_votes: MinVotes = None,
+    linkage: LinkageName = None,
     keep: KeepName = "first",
     flat: FlatOption = None,
     reference: ReferenceSource = None,
     reference_id: ReferenceId = None,
-    turns: Turns = False,
+    turns: Turns = None,
     against: Against = None,
     list_removed: ListRemoved = False,
     move_removed: MoveRemoved = None,
@@ -210,7 +212,7 @@ def remove_duplicates(
     moved; 2: wrong call.
     """
     with reported():
-        started, form = monotonic(), None if list_removed or move_removed is not None else _check_target(out)
+        started, form = monotonic(), None if list_removed or move_removed is not None else outputs.open_target(out)
         options = source_options(given)
         if list_removed and out is not None:
             raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
@@ -234,15 +236,17 @@ def remove_duplicates(
         kind = table.kind(hash_type)
         outputs.check_kinds((kind.name,), form)
         call = VerbArguments(
-            radius=table.radius(kind) if radius is None else radius,
+            radius=table.radius(kind) if radius is None and not kind.by_votes else radius,
             hash_type=kind.name,
+            min_votes=min_votes,
             linkage=linkage,
             keep=keep,  # type: ignore[typeddict-item]
             flat=inputs.flat_rule(flat, table, form),
             turns=turns,
         )
         nests = reference is None and form is not None and form.nests
-        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, DISTANCE, REPRESENTATIVE_ID]
+        measure = VOTES if kind.by_votes else DISTANCE
+        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, measure, REPRESENTATIVE_ID]
         added += [] if reference is None else [REFERENCE_ID]
         kinds = inputs.compared_kinds(table, kind)
         table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
@@ -309,7 +313,7 @@ def remove_duplicates(
         if not form and not list_removed:
             clustered = result.with_columns(source_text(result.schema, table.label))
             display.show_clusters(clustered, call["radius"])
-            display.show_next(sources, is_folder=table.source == PATH and not table.stored)
+            display.show_next(sources, kinds, is_folder=table.source == PATH and not table.stored)
         n_removed = rows.height - result.height if nests else int((~result[KEPT]).sum())
         if call["radius"] == 0 < kind.near_radius and n_removed == 0 and rows.height - tally.n_failed > 1:
             say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
@@ -332,7 +336,8 @@ def rank_images(
     flat: FlatOption = None,
     hash_type: HashTypeOption = None,
     column: HashColumn = None,
-    turns: Turns = False,
+    min_votes: MinVotes = None,
+    turns: Turns = None,
     source: SourceOption = None,
     prefix: Prefix = "",
     suffix: Suffix = "",
@@ -347,7 +352,7 @@ def rank_images(
     hashed.
     """
     with reported():
-        started, form = monotonic(), _check_target(out)
+        started, form = monotonic(), outputs.open_target(out)
         options = source_options(given)
         query = os.path.expanduser(query)  # noqa: PTH111  # it need not be a path
         if sources:
@@ -364,16 +369,17 @@ def rank_images(
         query_row = interruptible(lambda: inputs.hash_query(query, table, kind, options))
         wanted = query_row[kind.name].item()
         kinds, rule = inputs.compared_kinds(table, kind), inputs.flat_rule(flat, table, form)
-        added = [DISTANCE, RANK, *([TURN] if turns else [])]
+        rules = RankArguments(hash_type=kind.name, min_votes=min_votes, k=k, flat=rule, turns=turns)
+        added = [RANK, *ranking.measure_columns(kind, min_votes, turns)]
         table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
         hashed = inputs.fitting(inputs.hash_table(table, kinds, options), table, form)
-        ranking.rank_images(hashed.collect_schema().to_frame(), wanted, kind.name, k=k, flat=rule, turns=turns)
+        ranking.rank_images(hashed.collect_schema().to_frame(), wanted, **rules)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             tally = Tally.of(rows, kind, table.label)
             if not form:
                 rows = rows.with_columns(source_text(rows.schema, table.label)).with_row_index(ROW)
-            ranked = interruptible(lambda: ranking.rank_images(rows, wanted, kind.name, k=k, flat=rule, turns=turns))
+            ranked = interruptible(lambda: ranking.rank_images(rows, wanted, **rules))
             if form is outputs.DOCUMENTED:
                 # The documented response has every failed record, also with -k.
                 failed = rows.filter(pl.col(kind.name).is_null())
@@ -391,7 +397,7 @@ def rank_images(
                 outputs.write_table(ranked.lazy(), target, form, naming)
         if not form:
             display.show_ranking(ranked)
-            display.show_next(sources or [], is_folder=table.source == PATH and not table.stored)
+            display.show_next(sources or [], kinds, is_folder=table.source == PATH and not table.stored)
         tally.finish(is_whole=not table.unlisted)
 
 
@@ -431,7 +437,7 @@ def export(
     Example: imgmatch export hashes.duckdb -o response.json
     """
     with reported():
-        form = _check_target(out)
+        form = outputs.open_target(out)
         if out is not None and form is not outputs.DOCUMENTED:
             raise ArgumentError(
                 f"an export is .json, got {Path(out).name!r}\nHint: imgmatch_df.read_hashes returns a frame."
@@ -481,15 +487,7 @@ def _store(
         raise typer.Exit(SOME_FAILED)
 
 
-def _check_target(out: str | None, *, stores: bool = False) -> Format | None:
-    """Return the format of the output: that of `out`, CSV for a pipe, None for the screen and for a store."""
-    form = outputs.check_target(out, stores=stores)
-    if out is None:
-        return None if sys.stdout.isatty() else outputs.CSV
-    if form is not None and Path(out).is_file():
-        say(f"{out} exists: it is replaced if this run succeeds")
-    return form
-
-
+app.command("find-copies")(with_source_options(find_copies.find_copies))
 app.command("apply")(reported(kept=removed.INTERRUPTED)(apply.apply_decisions))
+app.command()(with_source_options(advise.advise))
 app.command()(reported()(serve.serve))

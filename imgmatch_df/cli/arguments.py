@@ -111,8 +111,24 @@ Radius = Annotated[
         help=f"Maximum distance of duplicates: 0 for equal hashes; for edited copies {_NEAR_RADII}.",
     ),
 ]
+MinVotes = Annotated[
+    int | None,
+    typer.Option(
+        "--min-votes",
+        metavar="N",
+        show_default="8",
+        help="For local: minimum number of points that agree on one placement.",
+    ),
+]
+CopiesRadius = Annotated[int, typer.Option("--radius", metavar="BITS", help="Maximum distance of the pdq hashes.")]
+MaxPairs = Annotated[int, typer.Option("--max-pairs", metavar="N", help="Maximum number of pairs of each kind.")]
 LinkageName = Annotated[
-    str, typer.Option(metavar="|".join(LINKAGES), help="Whether duplicates of duplicates are duplicates.")
+    str | None,
+    typer.Option(
+        metavar="|".join(LINKAGES),
+        show_default="connected; star for local",
+        help="Whether duplicates of duplicates are duplicates.",
+    ),
 ]
 KeepName = Annotated[str, typer.Option(metavar="|".join(get_args(Keep)), help="Which image of a cluster is kept.")]
 FlatOption = Annotated[
@@ -143,7 +159,12 @@ ReferenceId = Annotated[
 ]
 Against = Annotated[str | None, typer.Option("--against", hidden=True)]  # the old name of --reference
 Turns = Annotated[
-    bool, typer.Option("--turns", help="Compare also mirrored and turned copies: flips and quarter turns.")
+    bool | None,
+    typer.Option(
+        "--turns/--no-turns",
+        show_default="only for local",
+        help="Compare also mirrored and turned copies: flips and quarter turns.",
+    ),
 ]
 ListRemoved = Annotated[
     bool, typer.Option("--list-removed", help="Print the paths of the removed files, one per line, and nothing else.")
@@ -175,6 +196,21 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "alpha": Annotated[
         str,
         typer.Option("--alpha", metavar="drop|white|black", help="Ignore transparency, or show it over a colour."),
+    ],
+    "trim": Annotated[
+        str | None,
+        typer.Option(
+            "--trim",
+            metavar="borders",
+            show_default="the whole image",
+            help="Hash the inside of uniform borders, such as frames and letterbox bars.",
+        ),
+    ],
+    "pdq_variant": Annotated[
+        str,
+        typer.Option(
+            "--pdq-variant", metavar="full|512", help="Hash large images as pdqhash, or as the C++ program of PDQ."
+        ),
     ],
     "max_pixels": Annotated[int, typer.Option("--max-pixels", metavar="N", help="Maximum width x height to decode.")],
     "max_bytes": Annotated[int, typer.Option("--max-bytes", metavar="N", help="Maximum size of a file, in bytes.")],
@@ -268,12 +304,23 @@ class NegativeQuery(TyperCommand):
 class VerbArguments(TypedDict):
     """Arguments of both `cluster` and `remove_duplicates`, which check them."""
 
-    radius: int
+    radius: int | None
     hash_type: str
-    linkage: str
-    turns: bool
+    min_votes: int | None
+    linkage: str | None
+    turns: bool | None
     keep: Keep
     flat: Flat
+
+
+class RankArguments(TypedDict):
+    """Arguments of `rank_images` beside the query, which it checks."""
+
+    hash_type: str
+    min_votes: int | None
+    k: int | None
+    flat: Flat
+    turns: bool | None
 
 
 def source_options(given: dict[str, Any]) -> SourceOptions:

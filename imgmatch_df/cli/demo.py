@@ -62,7 +62,7 @@ def run_demo(folder: Path, console: "Console") -> None:
         f"Drew {n_drawn} images into {folder}: some are copies of others, one file is cut off.\n", markup=False
     )
     hashed = visual_hash(scan_images(folder), PATH).collect()
-    copies = find_copies(hashed, RADIUS)
+    copies = find_edited(hashed, RADIUS)
     _show_copies(copies, console)
     missed = find_missed(hashed, copies)
     n_hashed = hashed.filter(pl.col(STATUS) == OK).height
@@ -99,7 +99,7 @@ def draw_images(folder: Path) -> int:
         ) from error
 
 
-def find_copies(hashed: pl.DataFrame, radius: int) -> pl.DataFrame:
+def find_edited(hashed: pl.DataFrame, radius: int) -> pl.DataFrame:
     """Return each image that has copies with its copies, nearest first.
 
     Parameters

@@ -2,28 +2,41 @@
 
 import shlex
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import polars as pl
 
 from imgmatch_df.columns import (
+    COVERAGE,
     DETAIL,
     DISTANCE,
+    EXACT,
     HEIGHT,
     KEPT,
+    LEFT_ID,
     MODIFIED,
     MODIFIED_DTYPE,
+    N_CLUSTERS,
+    N_LARGEST,
+    N_PAIRS,
+    N_REMOVED,
+    N_UNRELATED,
     OK,
+    RADIUS_BITS,
     RANK,
+    RECALL,
     REPRESENTATIVE_ID,
+    RIGHT_ID,
     SIZE,
     SOURCE,
     STATUS,
     TURN,
+    UNRELATED_SHARE,
+    VOTES,
     WIDTH,
 )
 from imgmatch_df.frames.writing import WriteSummary
-from imgmatch_df.hashes.kinds import PHASH
+from imgmatch_df.hashes.kinds import PHASH, STORED_HASH_TYPES
 from imgmatch_df.naming import ROW, row_name
 from imgmatch_df.sources import describe
 
@@ -33,6 +46,7 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN: Final = 20
 _CLUSTERS_SHOWN: Final = 10
+_RADII_SHOWN: Final = 8
 _MAX_CHARS: Final = 200
 
 
@@ -64,26 +78,31 @@ def show_hashes(rows: pl.DataFrame, kinds: tuple[str, ...]) -> None:
     _print(grid, f"{n_hidden:,} more rows; -o hashes.duckdb keeps them all" if n_hidden > 1 else None)
 
 
-def show_clusters(clustered: pl.DataFrame, radius: int) -> None:
+def show_clusters(clustered: pl.DataFrame, radius: int | None) -> None:
     """Print the largest clusters of two rows or more: the kept row, how many rows, the farthest copy and how far it is.
+
+    For copies by votes it is the copy with the fewest.
 
     Parameters
     ----------
     clustered
         `source`, and the columns of `cluster` with row numbers for representatives; of files, `size` and `modified`.
     radius
-        Maximum distance of neighbours in a cluster, in bits.
+        Maximum distance of neighbours in a cluster, in bits; None for copies by votes.
     """
     from rich.table import Column
 
+    by_votes = VOTES in clustered.columns
+    measure = VOTES if by_votes else DISTANCE
+    distance = 0 - pl.col(VOTES).cast(pl.Int32) if by_votes else pl.col(DISTANCE)
     clusters = (
         clustered.with_row_index(ROW)
         .filter(pl.col(REPRESENTATIVE_ID).is_not_null())
         .group_by(REPRESENTATIVE_ID, maintain_order=True)
         .agg(
             pl.len().alias("n_rows"),
-            pl.col(ROW).sort_by(KEPT, DISTANCE, descending=[False, True], maintain_order=True).first(),
-            pl.col(DISTANCE).max(),
+            pl.col(ROW).sort_by(pl.col(KEPT), distance, descending=[False, True], maintain_order=True).first(),
+            pl.col(measure).min() if by_votes else pl.col(measure).max(),
         )
         .filter(pl.col("n_rows") > 1)
         .sort("n_rows", descending=True, maintain_order=True)
@@ -94,13 +113,13 @@ def show_clusters(clustered: pl.DataFrame, radius: int) -> None:
         Column("largest clusters: kept", overflow="fold"),
         Column("rows", justify="right"),
         Column("farthest copy", overflow="fold"),
-        Column("distance", justify="right", overflow="fold"),
+        Column(measure, justify="right", overflow="fold"),
     )
-    for kept, n_rows, farthest, distance in clusters.head(_CLUSTERS_SHOWN).iter_rows():
-        names = (_name(clustered[SOURCE][row], row) for row in (kept, farthest))
+    for kept, n_rows, copy, measured in clusters.head(_CLUSTERS_SHOWN).iter_rows():
+        names = (_name(clustered[SOURCE][row], row) for row in (kept, copy))
         # Copies of copies may be farther than the radius.
-        chained = " (chained)" * (distance > radius)
-        grid.add_row(next(names), f"{n_rows:,}", next(names), _bits(distance) + chained)
+        chained = " (chained)" * (radius is not None and measured > radius)
+        grid.add_row(next(names), f"{n_rows:,}", next(names), _measure(measure, measured) + chained)
     n_hidden = clusters.height - _CLUSTERS_SHOWN
     _print(grid, f"{n_hidden:,} more clusters; -o kept.parquet keeps them all" if n_hidden > 0 else None)
     if clustered.schema.get(SIZE) == pl.UInt64 and clustered.schema.get(MODIFIED) == MODIFIED_DTYPE:
@@ -112,9 +131,10 @@ def show_ranking(ranked: pl.DataFrame) -> None:
     """Print the nearest rows: `source` and row numbers, width and height if known, and the columns of `rank_images`."""
     from rich.table import Column
 
+    measure = VOTES if VOTES in ranked.columns else DISTANCE
     grid = _grid(
         Column(RANK, justify="right"),
-        Column(DISTANCE, justify="right", no_wrap=True),
+        Column(measure, justify="right", no_wrap=True),
         Column(SOURCE, overflow="fold"),
         Column("size", justify="right", no_wrap=True),
         *([Column(TURN)] if TURN in ranked.columns else []),
@@ -123,17 +143,72 @@ def show_ranking(ranked: pl.DataFrame) -> None:
     for values in found.head(_ROWS_SHOWN).iter_rows(named=True):
         size = _size(values.get(WIDTH), values.get(HEIGHT))
         turn = [values[TURN]] if TURN in values else []
-        grid.add_row(f"{values[RANK]:,}", _bits(values[DISTANCE]), _name(values[SOURCE], values[ROW]), size, *turn)
+        grid.add_row(
+            f"{values[RANK]:,}", _measure(measure, values[measure]), _name(values[SOURCE], values[ROW]), size, *turn
+        )
     n_hidden = found.height - _ROWS_SHOWN
     _print(grid, f"{n_hidden:,} more rows; -o ranked.csv keeps them all" if n_hidden > 0 else None)
 
 
-def show_next(sources: Sequence[str], *, is_folder: bool) -> None:
-    """Print how to store the hashes of a folder for the next command."""
+def show_copies(pairs: pl.DataFrame, names: pl.Series) -> None:
+    """Print the first pairs of `find_copies`, of row numbers; `names` are the sources of the rows."""
+    from rich.table import Column
+
+    grid = _grid(
+        Column("copy", overflow="fold"),
+        Column("of", overflow="fold"),
+        *(Column(name, justify="right") for name in (VOTES, DISTANCE)),
+        Column(TURN),
+        Column(COVERAGE, justify="right"),
+    )
+    for values in pairs.head(_ROWS_SHOWN).iter_rows(named=True):
+        rows = [values[LEFT_ID], values[RIGHT_ID]]
+        votes, distance, coverage = (values[name] for name in (VOTES, DISTANCE, COVERAGE))
+        grid.add_row(
+            *(_name(names[row], row) for row in rows),
+            "" if votes is None else f"{votes}",
+            "" if distance is None else _bits(distance),
+            values[TURN],
+            "" if coverage is None else f"{coverage:.2f}",
+        )
+    n_hidden = pairs.height - _ROWS_SHOWN
+    if pairs.height:
+        _print(grid, f"{n_hidden:,} more pairs; -o copies.csv keeps them all" if n_hidden > 0 else None)
+
+
+def show_profile(profile: pl.DataFrame, suggested: int) -> None:
+    """Print some rows of a result of `profile_radii`, and an arrow at the suggested radius."""
+    from rich.table import Column
+
+    names = [N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST]
+    has_recall = profile[RECALL].count() > 0
+    titles = [RADIUS_BITS, *(name.removeprefix("n_") for name in names), "of unrelated images", "share"]
+    right: Literal["right"] = "right"
+    grid = _grid(
+        Column("", no_wrap=True), *(Column(title, justify=right) for title in [*titles, *["recall"] * has_recall])
+    )
+    step = max(1, profile.height // _RADII_SHOWN)
+    for row in profile.iter_rows(named=True):
+        if row[RADIUS_BITS] % step and row[RADIUS_BITS] != suggested:
+            continue
+        about = "" if row[EXACT] else "about "
+        counts = ["" if row[name] is None else f"{about}{row[name]:,}" for name in names]
+        shares = ["" if row[name] is None else f"{100 * row[name]:.1f} %" for name in (UNRELATED_SHARE, RECALL)]
+        unrelated = "" if row[N_UNRELATED] is None else f"{row[N_UNRELATED]:,.1f}"
+        arrow = "→" if row[RADIUS_BITS] == suggested else ""
+        grid.add_row(arrow, f"{row[RADIUS_BITS]:,}", *counts, unrelated, shares[0], *shares[1:] * has_recall)
+    _print(
+        grid, None if profile[EXACT].all() else "radii without clusters have too many pairs; their pairs are estimated"
+    )
+
+
+def show_next(sources: Sequence[str], hash_types: Sequence[str], *, is_folder: bool) -> None:
+    """Print how to store the hashes of a folder, of these kinds, for the next command."""
     if not is_folder:
         return
+    others = "" if set(hash_types) <= set(STORED_HASH_TYPES) else f" --hash-types {','.join(hash_types)}"
     shown = shlex.quote(describe(sources[0], _MAX_CHARS)) if len(sources) == 1 else "SOURCE…"
-    _print(f"to hash only once: imgmatch visual-hash {shown} -o hashes.duckdb")
+    _print(f"to hash only once: imgmatch visual-hash {shown}{others} -o hashes.duckdb")
 
 
 def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: int) -> str:
@@ -200,6 +275,10 @@ def _name(text: str | None, row: int) -> "Text":
 
 def _size(width: int | None, height: int | None) -> str:
     return "" if width is None or height is None else f"{width} x {height}"
+
+
+def _measure(name: str, value: int) -> str:
+    return f"{value:,}" if name == VOTES else _bits(value)
 
 
 def _bits(distance: int) -> str:

@@ -42,7 +42,6 @@ from imgmatch_df.hashes.kinds import (
     SHA256,
     HashKind,
     documented_kinds,
-    hash_kind,
     visual_hash_fields,
     with_measures,
 )
@@ -180,11 +179,11 @@ def name_columns(
 
 def needs_hashing(table: SourceTable, kinds: tuple[str, ...]) -> bool:
     """Return whether a table lacks hashes of `kinds`; digests alone are no reason to hash it."""
-    wanted = {name for name in kinds if hash_kind(name).is_perceptual} or set(kinds)
+    wanted = set(kinds) - {SHA256.name} or set(kinds)
     return not (table.stored and wanted <= set(table.stored))
 
 
-def check_documented(table: SourceTable, form: Format | None = DOCUMENTED, *, turns: bool = False) -> None:
+def check_documented(table: SourceTable, form: Format | None = DOCUMENTED, *, turns: bool | None = None) -> None:
     """Refuse what the documented JSON cannot hold, before hours of hashing; other formats hold all.
 
     Raises
@@ -236,7 +235,8 @@ def default_kinds(table: SourceTable, output: Format | None) -> tuple[str, ...]:
 
 def compared_kinds(table: SourceTable, kind: HashKind) -> tuple[str, ...]:
     """Return the hash kinds that are computed of a table whose rows are compared by `kind`, that kind first."""
-    return (kind.name,) if table.request is not None else _with_digest((kind.name,), table)
+    guards = table.request is None and not kind.by_votes
+    return _with_digest((kind.name,), table) if guards else (kind.name,)
 
 
 def _with_digest(kinds: tuple[str, ...], table: SourceTable) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Outputs of the commands: the formats that this package writes, and files that appear complete or not at all."""
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
@@ -11,6 +12,7 @@ from typing import IO, Final, TypeVar
 import polars as pl
 
 from imgmatch_df.atomic import NO_ROOM, real_path, written_file
+from imgmatch_df.cli.exit_codes import say
 from imgmatch_df.cli.formats import OUTPUT_FORMATS, Format, byte_columns, register_format
 from imgmatch_df.cli.interrupts import half_written
 from imgmatch_df.cli.renaming import UNCHANGED, Naming
@@ -106,6 +108,19 @@ def check_target(target: str | None, *, stores: bool = False) -> Format | None:
     if path.is_dir():
         raise ArgumentError(f"{target!r} is a folder\nHint: name a file in it.")
     return output
+
+
+def open_target(target: str | None, *, stores: bool = False) -> Format | None:
+    """Return the format of the output: that of `target`, CSV for a pipe, None for the screen and for a store.
+
+    Parameters and errors as of `check_target`. Prints whether a file is replaced.
+    """
+    form = check_target(target, stores=stores)
+    if target is None:
+        return None if sys.stdout.isatty() else CSV
+    if form is not None and Path(target).is_file():
+        say(f"{target} exists: it is replaced if this run succeeds")
+    return form
 
 
 @contextmanager

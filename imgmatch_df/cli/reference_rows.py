@@ -14,7 +14,7 @@ from imgmatch_df.frames.checks import needed_columns, shown_names
 from imgmatch_df.frames.flat import Flat, Guard, guard_columns
 from imgmatch_df.frames.reference import Reference, same_columns
 from imgmatch_df.hashes.kinds import HashKind
-from imgmatch_df.options import SourceOptions, make_recipe
+from imgmatch_df.options import SourceOptions, make_options
 from imgmatch_df.store.base import is_store
 from imgmatch_df.store.open import manifest_of
 
@@ -67,8 +67,8 @@ def open_reference(
             "-o reference.duckdb hashes the column of images, for --reference reference.duckdb."
         ) from error
     if table.manifest is not None:
-        recipe = make_recipe(options["decode"], options["alpha"])
-        table.manifest.check_comparable(kind, others.decode(kind, recipe), repr(reference))
+        recipe = make_options(**options).recipe
+        table.manifest.check_comparable(kind, others.recipe(kind, recipe), repr(reference))
     hashed = fitting(hashed, table, None, shown=False)
     schema = hashed.collect_schema()
     # The size and time of a file show whether a relative path leads to it.

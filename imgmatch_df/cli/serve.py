@@ -40,6 +40,14 @@ def serve(
     alpha: Annotated[
         str, typer.Option(metavar="drop|white|black", help="Ignore transparency, or show it over a colour.")
     ] = _OPTIONS.alpha,
+    trim: Annotated[
+        str | None,
+        typer.Option(
+            metavar="borders",
+            show_default="the whole image",
+            help="Hash the inside of uniform borders, such as frames and letterbox bars.",
+        ),
+    ] = _OPTIONS.trim,
     formats: Annotated[str, typer.Option(metavar="NAMES", help="Image formats to read.")] = ",".join(DEFAULT_FORMATS),
     isolate: Annotated[
         bool,
@@ -98,6 +106,7 @@ def serve(
         options=make_options(
             decode=decode,  # type: ignore[arg-type]  # checked, with a hint
             alpha=alpha,  # type: ignore[arg-type]
+            trim=trim,  # type: ignore[arg-type]
             formats=split_names([formats]),
             isolate=isolate,
             max_pixels=max_pixels,

@@ -20,6 +20,7 @@ from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
 from imgmatch_df.images.scan import holds_images, list_images
+from imgmatch_df.options import Recipe
 from imgmatch_df.sources import url_of
 from imgmatch_df.store.base import is_uri, store_suffixes
 from imgmatch_df.store.manifest import Manifest
@@ -126,8 +127,8 @@ class SourceTable:
             name = self.request.hash_type
         return hash_kind(name or (*self.stored, BMH1.name)[0])
 
-    def decode(self, kind: HashKind, wanted: str) -> str | None:
-        """Return the decode path of the hashes of `kind`: that of the store, `wanted` for new ones, None if unknown."""
+    def recipe(self, kind: HashKind, wanted: Recipe) -> Recipe | None:
+        """Return the recipe of the hashes of `kind`: that of the store, `wanted` for new ones, None if unknown."""
         if kind.name not in self.stored:
             return wanted
         return None if self.manifest is None else self.manifest.recipe

@@ -22,6 +22,7 @@ from imgmatch_df.columns import (
     REPRESENTATIVE_ID,
     ROW_DTYPE,
     SIZE,
+    VOTES,
     WIDTH,
 )
 from imgmatch_df.errors import ArgumentError, ColumnError
@@ -32,13 +33,12 @@ from imgmatch_df.frames.checks import (
     JoinSide,
     VerbCall,
     apply,
-    check_radius,
     needed_columns,
     shown_names,
 )
 from imgmatch_df.frames.comparison import Clusters, Comparison
+from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, guard_columns
-from imgmatch_df.frames.large_clusters import warn_of_large
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
 from imgmatch_df.frames.reference import Reference, find_nearest
 from imgmatch_df.hashes import forms
@@ -56,10 +56,11 @@ if TYPE_CHECKING:
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)
 def cluster(
     frame: FrameT,
-    radius: int = 0,
+    radius: int | None = None,
     hash_type: str = BMH1.name,
     *,
-    linkage: str = "connected",
+    min_votes: int | None = None,
+    linkage: str | None = None,
     keep: Keep = "first",
     id: str | None = None,
     reference: Frame | Target | None = None,
@@ -71,7 +72,7 @@ def cluster(
     diameter: bool = False,
     prefix: str = "",
     suffix: str = "",
-    turns: bool = False,
+    turns: bool | None = None,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return every row with the cluster of near-duplicates that it belongs to.
@@ -82,13 +83,17 @@ def cluster(
         Has a column named `hash_type`, or `column`, or `source`.
     radius
         Maximum Hamming distance between two rows that are near-duplicates, in bits. Inclusive. 0 finds equal hashes
-        only; 24 of bmh1 or 4 of phash finds edited copies.
+        only; 24 of bmh1 or 4 of phash finds edited copies. None is 0. Not for ``"local"``.
     hash_type
-        ``"bmh1"`` or ``"phash"``.
+        Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
+    min_votes
+        For ``"local"``, in the place of a radius, see `near_duplicates`.
     linkage
         ``"connected"``: near-duplicates of near-duplicates are in one cluster, whose ends may be farther apart than
         the radius (`diameter` shows it). ``"star"``: row by row, a row joins the first representative within the
-        radius or becomes one itself, so that no row is farther than the radius from its representative.
+        radius or becomes one itself, so that no row is farther than the radius from its representative. None is
+        ``"star"`` for ``"local"``, else ``"connected"``: a collage is a copy of each image in it, and ``"connected"``
+        would put all of them into one cluster.
     keep
         Which row of a cluster is its representative: the ``"first"``, the ``"last"``, or the ``"largest"``: most
         pixels (columns ``width`` and ``height``), then most bytes (column ``size``, where there is one), then first.
@@ -111,12 +116,12 @@ def cluster(
         ``"identical"`` or ``"match"``, as `near_duplicates`. A reference row with little to see matches identical files
         only, too.
     diameter
-        Whether to add the largest distance between two rows of each cluster.
+        Whether to add the largest distance between two rows of each cluster. Not for ``"local"``.
     prefix, suffix
         Text before and after the names of the new columns, those of `source` included.
     turns
         Whether to compare rows in all eight turns, mirrored, flipped and by quarter turns, see `near_duplicates`. All
-        distances are then those of the nearest turn.
+        distances are then those of the nearest turn. None: only with ``"local"``.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
@@ -126,9 +131,11 @@ def cluster(
         All rows, in order. New columns come first: ``cluster_id: UInt32`` (clusters are numbered from 0 by their first
         row), ``kept: Boolean`` (is the representative), ``distance: UInt16`` to the representative, with `diameter`
         ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes, and the columns
-        of the frame; hashes come last. A row without a hash is a cluster of its own, kept, with null distance. With
-        `reference` also ``reference_id``, which names the nearest reference row (the first of several) of a row that
-        matches one: then ``distance`` is the distance to it, ``kept`` is false, and the other new columns are null.
+        of the frame; hashes come last. ``"local"`` has ``votes: UInt8`` in the place of `distance`, for the placement
+        in the representative, null for a representative. A row without a hash is a cluster of its own, kept, with null
+        distance. With `reference` also ``reference_id``, which names the nearest reference row (the first of several)
+        of a row that matches one: then ``distance`` or ``votes`` are those to it, ``kept`` is false, and the other new
+        columns are null.
         It is null in all other rows.
 
     Raises
@@ -162,22 +169,28 @@ def cluster(
     >>> imgmatch_df.cluster(frame, 1, "phash").select("cluster_id", "representative_id", "distance", "kept").rows()
     [(0, 0, 0, True), (1, 1, 0, True), (0, 0, 1, False), (2, 3, None, True)]
     """
-    kind, radius = check_radius(radius, hash_type)
+    comparison = check_comparison(hash_type, radius, min_votes, turns, default_radius=0)
     check_flag("diameter", diameter, "True adds the largest distance in each cluster.")
-    absent = {DIAMETER: not diameter, REFERENCE_ID: reference is None}
+    measure = comparison.measure
+    absent = {
+        DISTANCE: measure != DISTANCE,
+        VOTES: measure != VOTES,
+        DIAMETER: not diameter,
+        REFERENCE_ID: reference is None,
+    }
     new = [name for name in CLUSTER_COLUMNS if not absent.get(name)]
     affixes = Affixes.make(prefix, suffix)
     call: VerbCall[FrameT] = VerbCall.check(
-        frame, kind, source, options, column=column, id=id, adds=new, affixes=affixes, flat=flat
+        frame, comparison.kind, source, options, column=column, id=id, adds=new, affixes=affixes, flat=flat
     )
-    grouping = _Grouping(call, radius, linkage, keep, diameter=diameter, turns=turns)
+    grouping = _Grouping(call, comparison, linkage, keep, diameter=diameter)
     other = grouping.reference(reference, reference_id, reference_column, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
     dtypes: dict[str, Any] = {
         CLUSTER_ID: ROW_DTYPE,
         KEPT: pl.Boolean(),
-        DISTANCE: DISTANCE_DTYPE,
+        measure: comparison.measure_dtype,
         DIAMETER: DISTANCE_DTYPE,
         REPRESENTATIVE_ID: ROW_DTYPE if id is None else schema[id],
         REFERENCE_ID: None if other is None else other.id_dtype,
@@ -192,15 +205,15 @@ def cluster(
             {
                 CLUSTER_ID: pl.Series(found.cluster, dtype=ROW_DTYPE),
                 REPRESENTATIVE_ID: ids,
-                DISTANCE: pl.Series(found.distance, dtype=DISTANCE_DTYPE),
+                measure: pl.Series(found.measure, dtype=comparison.measure_dtype),
                 DIAMETER: pl.Series(found.diameter, dtype=DISTANCE_DTYPE),
                 KEPT: found.kept,
                 **({} if found.reference is None else {REFERENCE_ID: found.reference}),
             }
         )
-        has_hash, is_new = pl.when(pl.Series(found.has_hash)), pl.when(pl.Series(found.is_new))
+        has_measure, is_new = pl.when(pl.Series(found.has_measure)), pl.when(pl.Series(found.is_new))
         described = numbers.with_columns(
-            has_hash.then(DISTANCE),
+            has_measure.then(measure),
             pl.when(pl.Series(found.has_hash & found.is_new)).then(DIAMETER),
             is_new.then(CLUSTER_ID),
             is_new.then(REPRESENTATIVE_ID),
@@ -217,10 +230,11 @@ def cluster(
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_REMOVE)
 def remove_duplicates(
     frame: FrameT,
-    radius: int = 0,
+    radius: int | None = None,
     hash_type: str = BMH1.name,
     *,
-    linkage: str = "connected",
+    min_votes: int | None = None,
+    linkage: str | None = None,
     keep: Keep = "first",
     reference: Frame | Target | None = None,
     reference_column: str | None = None,
@@ -229,14 +243,14 @@ def remove_duplicates(
     flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
-    turns: bool = False,
+    turns: bool | None = None,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return one row of each cluster of near-duplicates, with the others of its cluster.
 
     Parameters
     ----------
-    frame, radius, hash_type, linkage, keep, reference, reference_column, column, source, flat, turns
+    frame, radius, hash_type, min_votes, linkage, keep, reference, reference_column, column, source, flat, turns
         As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
     prefix, suffix, **options
         As `cluster`.
@@ -280,15 +294,16 @@ def remove_duplicates(
         column=column,
         reference_column=reference_column,
         flat=flat,
+        min_votes=min_votes,
         turns=turns,
     )
 
 
 def nest_duplicates(
     frame: FrameT,
-    radius: int,
+    radius: int | None,
     hash_type: str,
-    linkage: str = "connected",
+    linkage: str | None = None,
     keep: Keep = "first",
     reference: Frame | Target | Reference | None = None,
     source: str | None = None,
@@ -298,15 +313,16 @@ def nest_duplicates(
     column: str | None = None,
     reference_column: str | None = None,
     flat: str = "identical",
-    turns: bool = False,
+    min_votes: int | None = None,
+    turns: bool | None = None,
     with_bytes: bool = False,
 ) -> FrameT:
     """Return what `remove_duplicates` does, on demand `with_bytes`: the documented JSON has images in its records."""
-    kind, radius = check_radius(radius, hash_type)
+    comparison = check_comparison(hash_type, radius, min_votes, turns, default_radius=0)
     call: VerbCall[FrameT] = VerbCall.check(
-        frame, kind, source, options or {}, column=column, adds=[REMOVED_RECORDS], affixes=affixes, flat=flat
+        frame, comparison.kind, source, options or {}, column=column, adds=[REMOVED_RECORDS], affixes=affixes, flat=flat
     )
-    grouping = _Grouping(call, radius, linkage, keep, diameter=False, turns=turns)
+    grouping = _Grouping(call, comparison, linkage, keep, diameter=False)
     other = grouping.reference(reference, None, reference_column, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
@@ -346,16 +362,20 @@ class _Grouping:
     """How rows are put into clusters: the arguments of `cluster`, checked."""
 
     def __init__(
-        self, call: VerbCall[FrameT], radius: int, linkage: str, keep: Keep, *, diameter: bool, turns: bool
+        self, call: VerbCall[FrameT], comparison: Comparison, linkage: str | None, keep: Keep, *, diameter: bool
     ) -> None:
+        linkage = comparison.default_linkage if linkage is None else linkage
         what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
         check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
         check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
         # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
         self.kind, self.hash, self.progress, self.guard = call.kind, call.hash, call.progress, call.guard
         self.width, self.height = call.column(WIDTH), call.column(HEIGHT)
-        self.radius, self.linkage, self.keep, self.diameter = radius, linkage, keep, diameter
-        self.comparison = Comparison.of(call.kind, radius, turns=turns)
+        self.comparison, self.linkage, self.keep, self.diameter = comparison, linkage, keep, diameter
+        if diameter and not comparison.has_diameters:
+            raise ArgumentError(
+                f"diameter=True needs distances, and {call.kind.name} is compared by votes\nHint: leave diameter out."
+            )
         # A column of the user's may be called size and hold "XL".
         self.has_bytes = SIZE in call.schema and call.schema[SIZE].is_numeric()
         if keep == "largest" and call.source is None:
@@ -404,12 +424,14 @@ class _Grouping:
             np.zeros(rows.height, np.uint16),
             np.zeros(rows.height, np.uint16),
             has_hash=np.ones(rows.height, np.bool_),
+            has_measure=np.ones(rows.height, np.bool_),
             is_new=is_new,
             reference=pl.Series([None], dtype=reference.id_dtype).extend(nearest.ids).gather(places),
         )
         whole.cluster[new], whole.representative[new] = among.cluster, new[among.representative]
-        whole.distance[new], whole.diameter[new], whole.has_hash[new] = among.distance, among.diameter, among.has_hash
-        whole.distance[nearest.rows] = nearest.distance
+        for column, part in zip(whole[2:6], among[2:6], strict=True):
+            column[new] = part  # type: ignore[index]
+        whole.measure[nearest.rows] = nearest.measure
         return whole
 
     def _cluster(self, rows: pl.DataFrame) -> Clusters:
@@ -421,10 +443,8 @@ class _Grouping:
         side = JoinSide(rows, self.kind, self.hash, guard=self.guard)
         order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side.rows))
         with steps("clustering", shown=self.progress) as step:
-            labels = self.comparison.connect(side.words, step)
-        labels = LINKAGES[self.linkage].find_representatives(
-            side.words, self.radius, labels, order, self.comparison.bits
-        )
+            linked = self.comparison.link(side.words, self.linkage, order, step)
+        labels = linked.representative
         # From positions among the rows that have a hash to rows; a row without one is its own cluster.
         representative = np.arange(side.n_rows, dtype=np.uint32)
         representative[side.rows] = side.rows[labels]
@@ -434,16 +454,18 @@ class _Grouping:
             best_first = clusters.preference(len(flat.rows), self.keep, self._sizes(rows, flat.rows))
             representative[flat.rows] = flat.representatives(best_first)
         _, cluster = np.unique(clusters.first_rows(representative), return_inverse=True)
-        distance = np.zeros(side.n_rows, np.uint16)
-        distance[side.rows] = to_representative = self.comparison.distances(side.words, labels)
-        warn_of_large(labels, to_representative, self.radius, self.kind, self.linkage)
+        measure = np.zeros(side.n_rows, np.uint16)
+        measure[side.rows] = linked.measure
+        self.comparison.warn_of_large(linked, self.linkage)
         diameter = np.zeros(side.n_rows, np.uint16)
         if self.diameter:
             diameter[side.rows] = self.comparison.diameters(side.words, labels)
         has_hash = np.zeros(side.n_rows, np.bool_)
         has_hash[side.rows] = has_hash[flat.rows] = True
         every = np.ones(side.n_rows, np.bool_)
-        return Clusters(cluster.astype(np.uint32), representative, distance, diameter, has_hash, every)
+        is_joined = representative != np.arange(side.n_rows)
+        has_measure = has_hash if self.comparison.measures_itself else is_joined
+        return Clusters(cluster.astype(np.uint32), representative, measure, diameter, has_hash, has_measure, every)
 
     def _check_sizes(self, schema: Mapping[str, Any]) -> None:
         for name in (self.width, self.height):

@@ -13,21 +13,15 @@ if TYPE_CHECKING:
 # A cluster of more than a tenth of the rows is probably a mistake, where there are enough rows to say so.
 _FEW_ROWS: Final = 50
 _LARGE_SHARE: Final = 10
+_NO_CHAINS: Final = "linkage='star' does not chain."
 
 
-def warn_of_large(
+def warn_of_near(
     labels: "NDArray[np.uint32]", distance: "NDArray[np.uint16]", radius: int, kind: HashKind, linkage: str
 ) -> None:
-    """Warn where one cluster has so many of the rows that it is probably a mistake."""
-    import numpy as np
-
-    n_rows = len(labels)
-    if n_rows <= _FEW_ROWS:
-        return
-    sizes = np.bincount(labels)
-    largest = int(sizes.argmax())
-    n_large = int(sizes[largest])
-    if n_large * _LARGE_SHARE <= n_rows:
+    """Warn where one cluster within a radius has so many of the rows that it is probably a mistake."""
+    n_rows, largest, n_large = len(labels), *_largest(labels)
+    if largest is None:
         return
     of_it = distance[labels == largest]
     n_equal = int((of_it == 0).sum())
@@ -40,7 +34,7 @@ def warn_of_large(
         return
     hints = {
         f"radius={kind.near_radius} finds edited copies.": radius > kind.near_radius,
-        "linkage='star' does not chain.": LINKAGES[linkage].chains,
+        _NO_CHAINS: LINKAGES[linkage].chains,
         "near_duplicates gives the distance of every pair.": True,
     }
     warn(
@@ -48,3 +42,31 @@ def warn_of_large(
         f"of {kind.n_bits} bits may join unrelated images\n"
         f"Hint: {next(hint for hint, applies in hints.items() if applies)}"
     )
+
+
+def warn_of_voted(labels: "NDArray[np.uint32]", votes: "NDArray[np.uint16]", min_votes: int, linkage: str) -> None:
+    """Warn where one cluster of copies has so many of the rows that it is probably a mistake."""
+    n_rows, largest, n_large = len(labels), *_largest(labels)
+    if largest is None:
+        return
+    import numpy as np
+
+    joined = votes[(labels == largest) & (labels != np.arange(n_rows))]
+    hint = _NO_CHAINS if LINKAGES[linkage].chains else "near_duplicates gives the coverage of every pair."
+    warn(
+        f"{n_large:,} of {n_rows:,} rows are one cluster, fewest votes {joined.min()} at min_votes={min_votes}: images "
+        f"that show one logo or interface, or one image many times\nHint: {hint}"
+    )
+
+
+def _largest(labels: "NDArray[np.uint32]") -> tuple[int | None, int]:
+    """Return the label of the largest cluster and its number of rows; None where it is not too large."""
+    import numpy as np
+
+    n_rows = len(labels)
+    if n_rows <= _FEW_ROWS:
+        return None, 0
+    sizes = np.bincount(labels)
+    largest = int(sizes.argmax())
+    n_large = int(sizes[largest])
+    return (largest if n_large * _LARGE_SHARE > n_rows else None), n_large

@@ -4,20 +4,16 @@ Each takes a frame that has a hash column, or hashes its ``source=`` column firs
 once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks, the number of threads and the engine.
 """
 
-from typing import TYPE_CHECKING, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import polars as pl
 
 from imgmatch_df.columns import (
-    DISTANCE,
-    DISTANCE_DTYPE,
     LEFT_ID,
     QUERY_ID,
     REFERENCE_ID,
     RIGHT_ID,
     ROW_DTYPE,
-    TURN,
-    TURN_DTYPE,
 )
 from imgmatch_df.frames import deprecated
 from imgmatch_df.frames.checks import (
@@ -26,21 +22,20 @@ from imgmatch_df.frames.checks import (
     JoinSide,
     VerbCall,
     apply,
-    check_radius,
+    apply_to_both,
     needed_columns,
-    turn_series,
 )
+from imgmatch_df.frames.comparison import Comparison
+from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, guard_columns, with_identical
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import BMH1
-from imgmatch_df.hashes.turns import check_turns, turned_bits
 from imgmatch_df.options import SourceOptions, check_positive
 from imgmatch_df.progress import steps
 from imgmatch_df.store.base import Target
 
 if TYPE_CHECKING:
-    from imgmatch_df.matching.kernels.hamming import Pairs
-    from imgmatch_df.matching.turned import TurnedPairs
+    from imgmatch_df.matching.join import Progress
 
 # 2 GB of pairs as a frame without ids; a call that finds more raises an error.
 MAX_PAIRS: Final = 100_000_000
@@ -48,9 +43,10 @@ MAX_PAIRS: Final = 100_000_000
 
 def explain_near_duplicates(
     frame: FrameT,
-    radius: int,
+    radius: int | None = None,
     hash_type: str = BMH1.name,
     *,
+    min_votes: int | None = None,
     id: str | None = None,
     column: str | None = None,
     source: str | None = None,
@@ -65,13 +61,15 @@ def explain_near_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, id, column, source, flat, max_pairs, **options
+    frame, radius, hash_type, min_votes, id, column, source, flat, max_pairs, **options
         As `near_duplicates`. `id` and `max_pairs` are checked; the plan does not depend on them.
 
     Returns
     -------
     str
-        The plan, and the number of pairs of hashes that it expects to compare. The wording may change.
+        The plan, and the number of pairs of hashes that it expects to compare; for ``"local"`` the numbers of images,
+        of points, of points that are set aside because very many images share them, and of candidates. The wording may
+        change.
 
     Raises
     ------
@@ -90,32 +88,30 @@ def explain_near_duplicates(
     >>> imgmatch_df.explain_near_duplicates(frame, 2, "phash").split("; ")[:2]
     ['scan', 'radius 2']
     """
-    kind, radius = check_radius(radius, hash_type)
+    comparison = check_comparison(hash_type, radius, min_votes, None)
     check_positive("max_pairs", max_pairs)
-    call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
+    call: VerbCall[FrameT] = VerbCall.check(frame, comparison.kind, source, options, column=column, id=id, flat=flat)
     columns = needed_columns(call.hash, None, guard_columns(call.guard))
     hashed = call.hashed().lazy().select(columns).collect()
-
-    from imgmatch_df.matching import join
-
-    return str(join.explain(JoinSide(hashed, kind, call.hash, guard=call.guard).words, radius, kind.n_bits))
+    return comparison.explain(JoinSide(hashed, comparison.kind, call.hash, guard=call.guard).words)
 
 
 @deprecated.flag_of_other_function("explain", explain_near_duplicates)
 def near_duplicates(
     frame: FrameT,
-    radius: int,
+    radius: int | None = None,
     hash_type: str = BMH1.name,
     *,
+    min_votes: int | None = None,
     id: str | None = None,
     column: str | None = None,
     source: str | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
-    turns: bool = False,
+    turns: bool | None = None,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
-    """Return every pair of rows whose hashes are within `radius` bits of each other. Exact.
+    """Return every pair of rows whose hashes are within `radius` bits of each other, or have `min_votes` votes.
 
     Use it to look at pairs and their distances. `cluster` and `remove_duplicates` group rows without making the pairs;
     `explain_near_duplicates` describes the plan.
@@ -126,9 +122,12 @@ def near_duplicates(
         Has a column named `hash_type`, or `column`, or `source`.
     radius
         Maximum Hamming distance, in bits. Inclusive. 0 finds equal hashes only; 24 of bmh1 or 4 of phash finds
-        edited copies.
+        edited copies. Not for ``"local"``.
     hash_type
-        ``"bmh1"`` or ``"phash"``.
+        Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
+    min_votes
+        For ``"local"``, in the place of a radius: the minimum number of points that agree on one placement of one image
+        in the other, from 2 to 64. 8 by default; 11 is strict.
     id
         Column whose values name the rows in the result, of any dtype; None names them by row number.
     column
@@ -144,7 +143,8 @@ def near_duplicates(
         Maximum number of pairs to make.
     turns
         Whether to compare the left row in all eight turns: mirrored, flipped and by quarter turns. From the bits of the
-        hashes, for kinds whose bits allow it: bmh1, pdq, imagehash_ahash, imagehash_phash and imagehash_phash16.
+        hashes, for kinds whose bits allow it: bmh1, pdq, imagehash_ahash, imagehash_phash, imagehash_phash16 and local.
+        None: only local.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
@@ -156,7 +156,11 @@ def near_duplicates(
         is done to the left image so that it looks like the right one, ``"none"``, ``"rotated_90"`` (clockwise),
         ``"rotated_180"``, ``"rotated_270"``, ``"mirrored"`` (left to right), ``"flipped"`` (top to bottom),
         ``"transposed"`` or ``"transversed"`` (at a diagonal). `distance` is that of the nearest turn, the first of
-        several in this order.
+        several in this order. With ``"local"`` in the place of `distance`: ``votes: UInt8``; ``turn``, that with the
+        most votes; ``scale: Float32``, the longest side of the left image in longest sides of the right one;
+        ``shift_x, shift_y: Float32``, where the top left corner of the turned left image lies in the right image, in
+        fractions of its width and height; and ``coverage: Float32``, the share of both images that the agreeing points
+        span, the smaller one, from 0 to 1. An image without points is in no pair.
 
     Raises
     ------
@@ -183,41 +187,32 @@ def near_duplicates(
     >>> imgmatch_df.near_duplicates(frame, 2, "phash").rows()
     [(0, 3, 1), (1, 3, 2)]
     """
-    kind, radius = check_radius(radius, hash_type)
-    max_pairs = check_positive("max_pairs", max_pairs)
-    bits = turned_bits(kind) if check_turns(turns, kind) else None
+    comparison = check_comparison(hash_type, radius, min_votes, turns)
+    kind, max_pairs = comparison.kind, check_positive("max_pairs", max_pairs)
     call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
     hash_name, progress, guard = call.hash, call.progress, call.guard
     columns = needed_columns(hash_name, id, guard_columns(guard))
     hashed = call.hashed()
 
     def find(part: pl.DataFrame) -> pl.DataFrame:
-        from imgmatch_df.matching import join, turned
-
         side = JoinSide(part, kind, hash_name, id, guard)
-        pairs: Pairs | TurnedPairs
         with steps("joining", shown=progress) as step:
-            if bits is None:
-                pairs = join.self_join(side.words, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
-            else:
-                pairs = turned.turned_self_join(side.words, radius, bits, max_pairs=max_pairs, progress=step)
-        pairs = pairs._replace(left=side.rows_of(pairs.left), right=side.rows_of(pairs.right))
-        if side.flat.rows.size:
-            side.flat.warn_of_unknown()
-            pairs = with_identical(pairs, side.flat.pairs(max_pairs))
-        return pl.DataFrame({LEFT_ID: side.ids(pairs.left), RIGHT_ID: side.ids(pairs.right), **_measures(pairs)})
+            pairs = pairs_of_rows(comparison, side, None, max_pairs, step)
+        ids = {LEFT_ID: side.ids(pairs.left), RIGHT_ID: side.ids(pairs.right)}
+        return pl.DataFrame({**ids, **comparison.measures(pairs)})
 
     id_dtype = ROW_DTYPE if id is None else call.schema[id]
-    return apply(hashed, columns, find, {LEFT_ID: id_dtype, RIGHT_ID: id_dtype, **_measure_dtypes(turns=turns)})
+    return apply(hashed, columns, find, {LEFT_ID: id_dtype, RIGHT_ID: id_dtype, **comparison.dtypes})
 
 
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
 def match(
     frame: FrameT,
     reference: Frame | Target,
-    radius: int,
+    radius: int | None = None,
     hash_type: str = BMH1.name,
     *,
+    min_votes: int | None = None,
     id: str | None = None,
     reference_id: str | None = None,
     reference_column: str | None = None,
@@ -225,10 +220,10 @@ def match(
     source: str | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
-    turns: bool = False,
+    turns: bool | None = None,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
-    """Return every pair of a row of `frame` and a row of `reference` whose hashes are within `radius` bits. Exact.
+    """Return every pair of a row of `frame` and one of `reference` within `radius` bits or with `min_votes` votes.
 
     Use it to compare new images with the ones you have. ``cluster(reference=)`` finds only the nearest reference row of
     each row.
@@ -242,9 +237,12 @@ def match(
         that column and the key are read. A row never matches itself in a store that already contains it, see `cluster`.
     radius
         Maximum Hamming distance, in bits. Inclusive. 0 finds equal hashes only; 24 of bmh1 or 4 of phash finds
-        edited copies.
+        edited copies. Not for ``"local"``.
     hash_type
-        ``"bmh1"`` or ``"phash"``.
+        Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
+    min_votes
+        For ``"local"``, in the place of a radius: the minimum number of points that agree on one placement of one image
+        in the other, from 2 to 64. 8 by default; 11 is strict.
     id, reference_id
         Columns whose values name the rows of `frame` and of `reference`; None names them by row number, the rows of a
         store by its key.
@@ -258,7 +256,7 @@ def match(
     max_pairs
         Maximum number of pairs to make.
     turns
-        Whether to compare the query row in all eight turns, see `near_duplicates`.
+        Whether to compare the query row in all eight turns, see `near_duplicates`. None: only with ``"local"``.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
@@ -266,7 +264,7 @@ def match(
     -------
     DataFrame or LazyFrame
         ``query_id, reference_id, distance: UInt16``, sorted by the row numbers of query, then reference. With `turns`
-        also ``turn``, what is done to the query image, see `near_duplicates`.
+        also ``turn``, what is done to the query image, see `near_duplicates`; there also the columns of ``"local"``.
 
     Raises
     ------
@@ -288,61 +286,46 @@ def match(
     >>> imgmatch_df.match(new, old, 1, "phash", reference_id="name").rows()
     [(0, 'b', 1)]
     """
-    kind, radius = check_radius(radius, hash_type)
-    max_pairs = check_positive("max_pairs", max_pairs)
-    bits = turned_bits(kind) if check_turns(turns, kind) else None
+    comparison = check_comparison(hash_type, radius, min_votes, turns)
+    kind, max_pairs = comparison.kind, check_positive("max_pairs", max_pairs)
     call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
     other = Reference.of(reference, call, reference_id, reference_column)
     hash_name, progress, guard = call.hash, call.progress, call.guard
     columns = needed_columns(hash_name, id, other.own + guard_columns(guard))
 
     def find(part: pl.DataFrame, references_part: pl.DataFrame) -> pl.DataFrame:
-        from imgmatch_df.matching import join, turned
-
         queries = JoinSide(part, kind, hash_name, id, guard)
         references = JoinSide(references_part, kind, other.hash, other.id, other.guard)
         own = other.find_own(part, references_part)
-        sides = queries.words, references.words
-        pairs: Pairs | TurnedPairs
         with steps("matching", shown=progress) as step:
-            if bits is None:
-                pairs = join.cross_join(*sides, radius, kind.n_bits, max_pairs=max_pairs, progress=step)
-            else:
-                pairs = turned.turned_cross_join(*sides, radius, bits, max_pairs=max_pairs, progress=step)
-        pairs = pairs._replace(left=queries.rows_of(pairs.left), right=references.rows_of(pairs.right))
-        if queries.flat.rows.size:
-            queries.flat.warn_of_unknown()
-            pairs = with_identical(pairs, queries.flat.pairs_with(references.flat, max_pairs))
+            pairs = pairs_of_rows(comparison, queries, references, max_pairs, step)
         found = pl.DataFrame(
-            {QUERY_ID: queries.ids(pairs.left), REFERENCE_ID: references.ids(pairs.right), **_measures(pairs)}
+            {QUERY_ID: queries.ids(pairs.left), REFERENCE_ID: references.ids(pairs.right), **comparison.measures(pairs)}
         )
         return found if own is None else found.filter(pl.Series(own[pairs.left] != pairs.right))
 
-    hashed = call.hashed()
-    if isinstance(hashed, pl.DataFrame):
-        return find(hashed[columns], other.frame.collect())
-    # One row with a list of each frame: a map function takes one frame, and the frames have different lengths.
-    left = hashed.select(columns)
-    sides = [side.select(pl.struct(pl.all()).implode().alias(name)) for side, name in ((left, "l"), (other.frame, "r"))]
     schema = {
         QUERY_ID: ROW_DTYPE if id is None else call.schema[id],
         REFERENCE_ID: other.id_dtype,
-        **_measure_dtypes(turns=turns),
+        **comparison.dtypes,
     }
-    return pl.concat(sides, how="horizontal").map_batches(
-        lambda row: find(*(row[name][0].struct.unnest() for name in ("l", "r"))), schema=schema
-    )
+    return apply_to_both(call.hashed(), columns, other.frame, find, schema)
 
 
-def _measures(pairs: "Pairs | TurnedPairs") -> dict[str, pl.Series]:
-    """Return the columns beside the names of the rows."""
-    from imgmatch_df.matching.turned import TurnedPairs
+def pairs_of_rows(
+    comparison: Comparison, side: JoinSide, other: JoinSide | None, max_pairs: int, progress: "Progress | None"
+) -> Any:
+    """Return the pairs of rows of one side, or with `other` of both sides, with the measures of the comparison.
 
-    measures = {DISTANCE: pl.Series(pairs.distance, dtype=DISTANCE_DTYPE)}
-    if isinstance(pairs, TurnedPairs):
-        measures[TURN] = turn_series(pairs.turn)
-    return measures
-
-
-def _measure_dtypes(*, turns: bool) -> dict[str, pl.DataType]:
-    return {DISTANCE: DISTANCE_DTYPE, **({TURN: TURN_DTYPE} if turns else {})}
+    Identical images with little to see are pairs too; a warning says how many of them cannot be known.
+    """
+    if other is None:
+        pairs = comparison.self_pairs(side.words, max_pairs, progress)
+    else:
+        pairs = comparison.cross_pairs(side.words, other.words, max_pairs, progress)
+    pairs = pairs._replace(left=side.rows_of(pairs.left), right=(other or side).rows_of(pairs.right))
+    flat = side.flat
+    if not flat.rows.size:
+        return pairs
+    flat.warn_of_unknown()
+    return with_identical(pairs, flat.pairs(max_pairs) if other is None else flat.pairs_with(other.flat, max_pairs))

@@ -12,14 +12,14 @@ from typing import Unpack
 import polars as pl
 
 from imgmatch_df.batch.run import hash_batch
-from imgmatch_df.columns import DETAIL, DISTANCE, DISTANCE_DTYPE, OK, RANK, ROW_DTYPE, STATUS, TURN, TURN_DTYPE
+from imgmatch_df.columns import DETAIL, OK, RANK, ROW_DTYPE, STATUS
 from imgmatch_df.errors import ArgumentError, Failure, row_error
-from imgmatch_df.frames.checks import FrameT, VerbCall, apply, turn_series
+from imgmatch_df.frames.checks import FrameT, VerbCall, apply
+from imgmatch_df.frames.criteria import check_ranking
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.layout import Affixes
-from imgmatch_df.hashes import codec, forms
+from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
-from imgmatch_df.hashes.turns import check_turns, turned_bits
 from imgmatch_df.options import SourceOptions, check_positive, make_options, shown
 from imgmatch_df.sources import path_as_text
 
@@ -29,13 +29,14 @@ def rank_images(
     query: int | bytes | str | PathLike[str],
     hash_type: str | None = None,
     *,
+    min_votes: int | None = None,
     k: int | None = None,
     column: str | None = None,
     source: str | None = None,
     flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
-    turns: bool = False,
+    turns: bool | None = None,
     **options: Unpack[SourceOptions],
 ) -> FrameT:
     """Return the rows nearest to one image or one hash, nearest first.
@@ -51,6 +52,8 @@ def rank_images(
     hash_type
         Name of a hash kind, such as ``"bmh1"`` or ``"phash"``. None takes the kind of `query`, by its type and length,
         among the kinds that `frame` has; ``"bmh1"`` if it is an image.
+    min_votes
+        For ``"local"``: the minimum number of votes of a row that is ranked, 8 by default, see `near_duplicates`.
     k
         Maximum number of rows to return; None returns all.
     column
@@ -64,7 +67,7 @@ def rank_images(
     prefix, suffix
         Text before and after the names of the new columns, those of `source` included.
     turns
-        Whether to compare the query in all eight turns, see `near_duplicates`.
+        Whether to compare the query in all eight turns, see `near_duplicates`. None: only with ``"local"``.
     **options
         See `Options`; for `source`, and for a `query` that is an image.
 
@@ -73,9 +76,10 @@ def rank_images(
     DataFrame or LazyFrame
         The rows, nearest first, ties in row order. New columns come first: ``rank: UInt32`` from 1 and
         ``distance: UInt16`` in bits, with `turns` also ``turn: Enum``, what is done to the query image so that it looks
-        like that of the row (see `near_duplicates`); then, with `source`, the columns that `visual_hash` adds, and the
-        columns of the frame; hashes come last. Rows without a hash, and those with little to see, are the last rows,
-        with null for all of these.
+        like that of the row (see `near_duplicates`). ``"local"`` has ``votes`` and the other columns of
+        `near_duplicates` in the place of `distance`, most votes first. Then, with `source`, the columns that
+        `visual_hash` adds, and the columns of the frame; hashes come last. Rows without a hash, those with little to
+        see and those with too few votes are the last rows, with null for rank and measures.
 
     Raises
     ------
@@ -99,8 +103,8 @@ def rank_images(
     )
     if k is not None:
         k = check_positive("k", k)
-    bits = turned_bits(kind) if check_turns(turns, kind) else None
-    new, affixes = [RANK, DISTANCE, *([TURN] if turns else [])], Affixes.make(prefix, suffix)
+    comparison = check_ranking(kind, min_votes, turns)
+    new, affixes = [RANK, *comparison.dtypes], Affixes.make(prefix, suffix)
     call: VerbCall[FrameT] = VerbCall.check(
         frame, kind, source, options, column=column, adds=new, affixes=affixes, flat=flat, for_query=True
     )
@@ -108,38 +112,35 @@ def rank_images(
     hashed = call.hashed()
     schema = hashed.collect_schema()
     guard, columns, hash_name, names = call.guard, call.order(new, schema), call.hash, [call.names[n] for n in new]
-    dtypes: list[pl.DataType] = [ROW_DTYPE, DISTANCE_DTYPE, TURN_DTYPE]
-    result_schema = {**schema, **dict(zip(names, dtypes, strict=False))}
+    result_schema = {**schema, **dict(zip(names, (ROW_DTYPE, *comparison.dtypes.values()), strict=True))}
 
     def rank(rows: pl.DataFrame) -> pl.DataFrame:
-        import numpy as np
-
-        from imgmatch_df.matching import ranking, turned
-
         column = forms.read_column(rows[hash_name], kind)
         if guard is not None:
             flat = guard.find(rows, column, kind).rows
             column = column.scatter(flat, None) if flat.size else column
-        present = column.drop_nulls() if column.null_count() else column
-        hashes = codec.hash_words(present) if kind.is_number else codec.hash_views(present, kind)
-        (one,) = codec.hash_words(pl.Series([wanted], dtype=kind.dtype))
-        if bits is None:
-            nearest, distance = ranking.top_k(one, hashes, k)
-        else:
-            nearest, distance, turn = turned.turned_top_k(one, hashes, bits, k)
-        order, n_failed = pl.Series(nearest), 0
+        has_hash = column.is_not_null()
+        present = column.filter(has_hash) if column.null_count() else column
+        nearest, measures = comparison.rank(wanted, present, k)
+        order, n_unranked = pl.Series(nearest), 0
         if len(present) < len(column):
-            valid = column.is_not_null()
-            failed = (~valid).arg_true()[: None if k is None else max(0, k - len(nearest))]
-            order, n_failed = pl.concat([valid.arg_true().gather(nearest), failed]), len(failed)
-        ranks = np.arange(1, len(nearest) + 1)
-        found = [pl.Series(names[0], ranks, dtype=ROW_DTYPE), pl.Series(names[1], distance, dtype=DISTANCE_DTYPE)]
-        if bits is not None:
-            found.append(turn_series(turn, names[2]))
-        ranked = rows[order].hstack([column.extend_constant(None, n_failed) for column in found])
+            order = has_hash.arg_true().gather(order)
+        n_wanted = rows.height if k is None else min(k, rows.height)
+        if len(order) < n_wanted:
+            is_ranked = pl.repeat(False, rows.height, eager=True).scatter(order, True)
+            unranked = (~is_ranked).arg_true()[: n_wanted - len(order)]
+            order, n_unranked = pl.concat([order.cast(ROW_DTYPE), unranked.cast(ROW_DTYPE)]), len(unranked)
+        ranks = pl.int_range(1, len(nearest) + 1, dtype=ROW_DTYPE, eager=True)
+        found = [column.alias(name) for name, column in zip(names, [ranks, *measures.values()], strict=True)]
+        ranked = rows[order].hstack([column.extend_constant(None, n_unranked) for column in found])
         return ranked[columns]
 
     return apply(hashed, list(schema), rank, {name: result_schema[name] for name in columns})
+
+
+def measure_columns(kind: HashKind, min_votes: int | None, turns: bool | None) -> list[str]:
+    """Return the columns of a ranking beside the rank; raise as `rank_images` for the arguments."""
+    return list(check_ranking(kind, min_votes, turns).dtypes)
 
 
 def kind_of_query(query: object, available: Collection[str], base_dir: str | PathLike[str] | None) -> HashKind | None:

@@ -156,13 +156,13 @@ class Nearest(NamedTuple):
         Positions of the rows that match, int64.
     ids
         Names of their nearest reference rows, the first of several.
-    distance
-        Distances to these in bits, uint16.
+    measure
+        What is measured to these, distances in bits or votes, uint16.
     """
 
     rows: "NDArray[np.int64]"
     ids: pl.Series
-    distance: "NDArray[np.uint16]"
+    measure: "NDArray[np.uint16]"
 
 
 def find_nearest(
@@ -174,7 +174,7 @@ def find_nearest(
     guard: Guard | None,
     progress: bool,
 ) -> Nearest:
-    """Return which rows are within the radius of a reference row.
+    """Return which rows are near-duplicates of a reference row.
 
     A row that is in the reference itself is compared only with those reference rows that are not in `rows`: copies
     among `rows` are found by comparing `rows` with each other.
@@ -188,7 +188,7 @@ def find_nearest(
     reference
         The reference side. It is read now.
     comparison
-        What is compared, within which radius, and in which turns of `rows`.
+        How rows are compared.
     guard
         Columns that show which of `rows` are of flat images.
     progress
@@ -196,14 +196,12 @@ def find_nearest(
     """
     import numpy as np
 
-    from imgmatch_df.matching import join, turned
-
-    kind, radius, bits = comparison
+    kind = comparison.kind
     reference_rows = reference.frame.collect()
     query = JoinSide(rows, kind, hash_name, guard=guard)
     other = JoinSide(reference_rows, kind, reference.hash, reference.id, reference.guard)
     nearest = np.full(len(query.words), -1, np.int64)
-    distance = np.zeros(len(query.words), np.uint16)
+    measure = np.zeros(len(query.words), np.uint16)
     every = np.arange(len(query.words)), np.arange(len(other.words))
     parts = [every]
     own = reference.find_own(rows, reference_rows)
@@ -220,13 +218,10 @@ def find_nearest(
                 query.words if whole[0] else query.words[queries],
                 other.words if whole[1] else other.words[references],
             )
-            if bits is None:
-                found, distance[queries] = join.nearest(*sides, radius, kind.n_bits, progress=step)
-            else:
-                found, distance[queries] = turned.turned_nearest(*sides, radius, bits, progress=step)
+            found, measure[queries] = comparison.nearest(*sides, step)
             nearest[queries[found >= 0]] = references[found[found >= 0]]
     matched = np.flatnonzero(nearest >= 0)
-    pairs = RowPairs(query.rows[matched], other.rows[nearest[matched]], distance[matched])
+    pairs = RowPairs(query.rows[matched], other.rows[nearest[matched]], measure[matched])
     if query.flat.rows.size:
         identical = [
             query.flat.among(~has_own).first_of(other.flat),

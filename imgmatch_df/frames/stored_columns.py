@@ -17,12 +17,23 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.errors import ColumnError
-from imgmatch_df.frames.checks import shown_names
+from imgmatch_df.frames.checks import Frame, shown_names
 from imgmatch_df.frames.expressions import HashTypes, check_hash_types, hash_expr
+from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.frames.layout import is_hash
 from imgmatch_df.frames.reference import key_column
+from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.codec import dtype_hint
-from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS, MEASURES, STORED_HASH_TYPES, hash_kind, with_measures
+from imgmatch_df.hashes.kinds import (
+    DEFAULT_HASH_TYPES,
+    KINDS,
+    MEASURES,
+    SHA256,
+    STORED_HASH_TYPES,
+    HashKind,
+    hash_kind,
+    with_measures,
+)
 from imgmatch_df.store.manifest import Manifest
 
 IMAGE: Final = "__imgmatch_image"  # the images to hash
@@ -37,7 +48,7 @@ def kinds_to_store(
     elif stored is not None:
         names = stored.hash_types
     else:
-        # A column called sha256 may be the key, or hold something else.
+        # A column called sha256 or local may be the key, or hold something else.
         given = (
             name
             for name, kind in KINDS.items()
@@ -46,7 +57,7 @@ def kinds_to_store(
         names = tuple(name for name in (STORED_HASH_TYPES if source is not None else given) if name != key)
     if source is None:
         # A store that digests files may hold rows that others hashed, whose digests are not known.
-        optional = set() if hash_types is not None else {name for name in names if not hash_kind(name).is_perceptual}
+        optional = {SHA256.name} if hash_types is None else set()
         absent = [name for name in names if name not in {*schema, *optional}]
         if absent or not names:
             raise ColumnError(
@@ -54,12 +65,19 @@ def kinds_to_store(
                 "Hint: source='column of images' hashes first."
             )
         for name in names:
-            if name in schema and not hash_kind(name).holds(schema[name]):
+            kind = hash_kind(name)
+            # Text and lists are hashes where the call says so: the form of a column is not known without its values.
+            holds = forms.holds_hashes if hash_types is not None else _holds
+            if name in schema and not holds(schema[name], kind):
                 raise ColumnError(
-                    f"column {name!r} has dtype {schema[name]}, a {name} is {hash_kind(name).dtype}\n"
-                    f"Hint: {dtype_hint(schema[name], hash_kind(name))}"
+                    f"column {name!r} has dtype {schema[name]}, a {name} is {kind.dtype}\n"
+                    f"Hint: {dtype_hint(schema[name], kind)}"
                 )
     return names
+
+
+def _holds(dtype: pl.DataType, kind: HashKind) -> bool:
+    return kind.holds(dtype)
 
 
 def find_key_column(schema: pl.Schema, source: str | None, name: str) -> str:
@@ -100,7 +118,7 @@ def measures_to_store(schema: pl.Schema, kinds: tuple[str, ...], source: str | N
 
 
 def given_columns(
-    schema: pl.Schema, kinds: tuple[str, ...], measures: tuple[str, ...], source: str | None
+    frame: Frame, schema: pl.Schema, kinds: tuple[str, ...], measures: tuple[str, ...], source: str | None
 ) -> list[pl.Expr]:
     """Return the columns to store: images or hashes, and the fingerprint if `scan_images` made it."""
     stamped = schema.get(SIZE) == pl.UInt64 and schema.get(MODIFIED) == MODIFIED_DTYPE
@@ -115,7 +133,7 @@ def given_columns(
     has_hash = pl.all_horizontal(pl.col(name).is_not_null() for name in given_kinds)
     status = pl.col(STATUS).cast(STATUS_DTYPE, strict=False) if STATUS in schema else pl.lit(None, STATUS_DTYPE)
     return [
-        *(hash_expr(name, hash_kind(name)) for name in given_kinds),
+        *(_given_hashes(frame, schema, hash_kind(name)) for name in given_kinds),
         *(pl.lit(None, hash_kind(name).dtype).alias(name) for name in kinds if name not in schema),
         *map(pl.col, measures),
         pl.when(has_hash).then(pl.lit(OK, STATUS_DTYPE)).when(status != OK).then(status).alias(STATUS),
@@ -125,6 +143,12 @@ def given_columns(
         ),
         *given,
     ]
+
+
+def _given_hashes(frame: Frame, schema: pl.Schema, kind: HashKind) -> pl.Expr:
+    """Return the hashes of the frame in the dtype of their kind; values in a foreign form are all looked at now."""
+    found = None if kind.holds(schema[kind.name]) else read_given(frame.lazy(), kind)
+    return hash_expr(kind.name, kind) if found is None else found.expr
 
 
 def _check_given(name: str, dtype: pl.DataType, *, is_number: bool) -> None:

@@ -31,7 +31,7 @@ from imgmatch_df.frames.stored_columns import (
 )
 from imgmatch_df.images.fingerprints import fingerprint, has_changed
 from imgmatch_df.incomplete import n_unlisted
-from imgmatch_df.options import Options, SourceOptions, check_flag, check_name, make_options
+from imgmatch_df.options import Options, Recipe, SourceOptions, check_flag, check_name, make_options
 from imgmatch_df.progress import METER
 from imgmatch_df.sources import url_of
 from imgmatch_df.store.base import HashStore, Target
@@ -115,7 +115,7 @@ def write_hashes(
         store; in a new one it is ``source``, which holds `source`, or else the column ``source``, ``path`` or ``url``.
     hash_types
         Names of hash kinds; None takes those of the store, in a new one those of the frame, else bmh1, phash
-        and sha256.
+        and sha256. Columns of the kinds that are named here may have the forms of `near_duplicates`: text or lists.
     retry_failed
         Whether to hash rows again that failed before.
     prune
@@ -123,7 +123,8 @@ def write_hashes(
         by a frame without rows or by a listing that left out folders: such a frame is seldom whole. ``"all"`` drops
         them all the same.
     **options
-        See `Options`; with hashes in the frame, only ``decode`` and ``alpha``, to say how they were made.
+        See `Options`; with hashes in the frame, only ``decode``, ``alpha``, ``trim`` and ``pdq_variant``, to say how
+        they were made.
 
     Returns
     -------
@@ -157,7 +158,7 @@ def write_hashes(
     check_flag("retry_failed", retry_failed, "True hashes again what failed.")
     if not (isinstance(prune, str) and prune == "all"):
         check_flag("prune", prune, "True drops what is not in the frame, 'all' also more than half of what is stored.")
-    if source is None and (idle := [name for name in options if name not in ("decode", "alpha", "progress")]):
+    if source is None and (idle := [name for name in options if name not in (*Recipe._fields, "progress")]):
         raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of images.")
     make_store(target, call.manifest)
     with open_store(target, write=True) as store:
@@ -275,7 +276,7 @@ class _WriteCall(NamedTuple):
         if SOURCE in manifest.columns and name != SOURCE:
             text = pl.lit(None) if own_source is None else pl.col(own_source)
             columns.append(text.cast(pl.String).alias(SOURCE))
-        columns += given_columns(schema, kinds, measures, source)
+        columns += given_columns(frame, schema, kinds, measures, source)
         return cls(frame.select(columns), manifest, options, source is not None)
 
 

@@ -5,9 +5,9 @@ Adding a kind to this package touches two files beside its tests:
 1. ``hashes/<kind>.py``: a function that writes the hash of one image, as `bmh1.hash_image` does;
 2. this file: one `register_hash_kind`.
 
-A third one, ``namespaces.py``, only for a method of its own beside ``imgmatch.perceptual_hash("<kind>")``. Expressions,
-frame verbs, stores, SQL macros, decoder processes and the command line need no change. A kind of your own needs no
-file of this package: see ``docs/how-to/add-a-hash-kind.md``.
+A third one, ``namespaces/columns.py``, only for a method of its own beside ``imgmatch.perceptual_hash("<kind>")``.
+Expressions, frame verbs, stores, SQL macros, decoder processes and the command line need no change. A kind of your own
+needs no file of this package: see ``docs/how-to/add-a-hash-kind.md``.
 """
 
 import re
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_HASH_TYPES: Final = ("bmh1", "phash")  # computed where a call names no kind
 # Computed where a new store or a command names no kind.
 STORED_HASH_TYPES: Final = (*DEFAULT_HASH_TYPES, "sha256")
-MAX_WIDTH_BYTES: Final = 512
+MAX_WIDTH_BYTES: Final = 1024
 _NAME: Final = re.compile("[a-z][a-z0-9_]{0,62}")
 _KERNEL: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -68,8 +68,10 @@ class HashKind:
     documented
         Whether the image-matching API, and so its JSON and the service, has this kind.
     is_perceptual
-        Whether similar images have similar hashes. If not, only equal hashes have a meaning, text files have
+        Whether the Hamming distance of two hashes says how similar their images are. If not, text files have
         hexadecimal digits in the place of 0 and 1, and a column of this name may hold something else.
+    by_votes
+        Whether a hash is a set of points, compared by votes for a placement, in the place of a distance.
     flat_hashes
         Hashes that images have only where there is too little to see, for rows of unknown quality.
     turn_grid
@@ -88,6 +90,7 @@ class HashKind:
     title: str = "Perceptual hash"
     documented: bool = False
     is_perceptual: bool = True
+    by_votes: bool = False
     flat_hashes: tuple[int | bytes, ...] = ()
     turn_grid: TurnGrid | None = None
 
@@ -260,6 +263,11 @@ def _rules(kind: HashKind) -> Iterable[tuple[bool, str, str]]:
         grid is None or (isinstance(grid, TurnGrid) and grid.fits(kind.n_bits)),
         f"turn_grid must be a TurnGrid of at most {kind.n_bits} bits, got {shown(grid)}",
         "TurnGrid(side, bit_order, lowest_frequency) has the values that are allowed.",
+    )
+    yield (
+        not (kind.by_votes and kind.is_perceptual),
+        "hashes that are compared by votes have no distance",
+        "give is_perceptual=False beside by_votes=True.",
     )
     yield (
         not kind.kernel.startswith("__main__:"),
@@ -456,6 +464,20 @@ for _name, _n_bytes, _near_radius, _max_honest_radius, _reference, _turn_grid in
             turn_grid=_turn_grid,
         )
     )
+LOCAL: Final = register_hash_kind(
+    HashKind(
+        "local",
+        n_bits=8 * 715,
+        n_bytes=715,
+        dtype=pl.Binary(),
+        version="local-1",
+        kernel="imgmatch_df.hashes.local:hash_image",
+        near_radius=0,
+        title="Local hashes of 64 points",
+        is_perceptual=False,
+        by_votes=True,
+    )
+)
 # Last: where a table has several kinds, the first one is compared unless the call names one.
 SHA256: Final = register_hash_kind(
     HashKind(

@@ -6,7 +6,9 @@ import numpy as np
 from PIL import Image
 
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.hashes.kernels.borders import find_borders
 from imgmatch_df.hashes.kernels.resize import resize_to_square
+from imgmatch_df.options import Options, Recipe
 
 Array = np.ndarray[Any, Any]
 
@@ -33,17 +35,28 @@ class HashInput:
         1 to 8 as in EXIF: how the stored pixels are to be turned.
     encoded
         The whole file, an object with the buffer protocol.
+    options
+        How to hash: `trim` and `pdq_variant` apply.
 
     Attributes
     ----------
+    pixels
+        As given; with ``trim="borders"`` only the inside of the borders.
+    whole
+        The pixels as given, borders included.
+    pdq_variant
+        As in the options.
     memo
         What the kernels of several kinds need, by a name: the first one that needs it puts it there.
     """
 
-    __slots__ = ("_pillow_grey", "_squares", "encoded", "memo", "orientation", "pixels")
+    __slots__ = ("_pillow_grey", "_squares", "encoded", "memo", "orientation", "pdq_variant", "pixels", "whole")
 
-    def __init__(self, pixels: Array, orientation: int, encoded: Any = b"") -> None:
-        self.pixels = pixels
+    def __init__(self, pixels: Array, orientation: int, encoded: Any = b"", options: Options | None = None) -> None:
+        recipe = Recipe() if options is None else options.recipe
+        self.pixels = pixels if recipe.trim is None else inside_of_borders(pixels)
+        self.whole = pixels
+        self.pdq_variant = recipe.pdq_variant
         self.orientation = orientation
         self.encoded = encoded
         self.memo: dict[str, Any] = {}
@@ -97,12 +110,23 @@ class HashInput:
         return self._pillow_grey
 
 
+def inside_of_borders(pixels: Array) -> Array:
+    """Return the pixels inside of the borders, C-contiguous: a view where the borders are whole rows, else a copy."""
+    top, bottom, left, right = find_borders(pixels)
+    return np.ascontiguousarray(pixels[top:bottom, left:right])
+
+
 def upright(pixels: Array, orientation: int) -> Array:
     """Return pixels, uint8 (h, w) or (h, w, n), as they are seen, C-contiguous; orientation 1 to 8 as in EXIF."""
+    return np.ascontiguousarray(upright_view(pixels, orientation))
+
+
+def upright_view(pixels: Array, orientation: int) -> Array:
+    """Return pixels as `upright`, without a copy."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return pixels

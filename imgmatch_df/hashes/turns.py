@@ -94,12 +94,14 @@ def turn_grid(kind: "HashKind") -> TurnGrid:
 
 
 def check_turns(turns: object, kind: "HashKind") -> bool:
-    """Return the option `turns`, checked: it is True only for kinds whose bits can be turned."""
+    """Return the option `turns`, checked: it is True only for kinds that can be turned. None is the kind's default."""
+    if turns is None:
+        return kind.by_votes
     if not isinstance(turns, bool):
         raise ArgumentError(
             f"turns must be True or False, got {shown(turns)}\nHint: True also finds mirrored and turned copies."
         )
-    if turns:
+    if turns and not kind.by_votes:
         turn_grid(kind)
     return turns
 

@@ -23,6 +23,7 @@ __all__ = [
     "representative_distances",
     "representatives",
     "star",
+    "star_of_pairs",
 ]
 
 _STEPS_PER_CALL: Final = 10_000_000  # comparisons of a kernel in one call: few, so that Ctrl-C is prompt
@@ -79,6 +80,35 @@ def star(hashes: U64, radius: int, components: U32, order: U32 | None = None) ->
     cursor = np.array([0, -1, 0, 0], np.int64)
     while cursor[0] < len(starts) - 1:
         stars.join_stars(hashes, members, starts, radius, center, *buffers, cursor, _STEPS_PER_CALL)
+    return center
+
+
+def star_of_pairs(n_rows: int, left: U32, right: U32, order: U32) -> U32:
+    """Return the center of each row's star, as `star`, in the graph of the pairs.
+
+    Parameters
+    ----------
+    n_rows
+        Number of rows.
+    left, right
+        Pairs of rows, uint32, each pair once.
+    order
+        As of `star`.
+    """
+    rows, others = np.concatenate([left, right]), np.concatenate([right, left])
+    by_row = np.argsort(rows, kind="stable")
+    rows, others = rows[by_row], others[by_row]
+    center = np.arange(n_rows, dtype=np.uint32)
+    is_free = np.ones(n_rows, np.bool_)
+    has_others = np.zeros(n_rows, np.bool_)
+    has_others[rows] = True
+    starts = np.searchsorted(rows, np.arange(n_rows + 1))
+    for row in order[has_others[order]].tolist():
+        if is_free[row]:
+            joining = others[starts[row] : starts[row + 1]]
+            joining = joining[is_free[joining]]
+            center[joining] = row
+            is_free[joining] = is_free[row] = False
     return center
 
 

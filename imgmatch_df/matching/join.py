@@ -25,7 +25,8 @@ from imgmatch_df.matching.tasks import Bands, BucketSearch, FlipSearch, JoinColu
 from imgmatch_df.threads import Once, Task, finish_tasks, run_tasks
 
 __all__ = [
-    *("Pairs", "Plan", "connect", "cross_join", "explain", "first_equal", "nearest", "self_join", "too_many_pairs"),
+    *("Pairs", "Plan", "connect", "cross_join", "explain", "first_equal", "near_blocks", "nearest", "self_join"),
+    "too_many_pairs",
 ]
 
 Progress = Callable[[int, int], None]
@@ -92,6 +93,23 @@ def self_join(
         limit.add(side.n_equal_pairs)
     blocks = _near_pairs(side, side, radius, n_bits, n_threads, progress, plan)
     return _assemble(limit.watch(blocks, side, side), side, side, limit)
+
+
+def near_blocks(
+    distinct: U64,
+    radius: int,
+    n_bits: int,
+    *,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Pairs]:
+    """Yield the pairs of `self_join` in blocks, each pair once, in any order, of hashes of which no two are equal.
+
+    Memory is linear in rows, whatever the number of pairs. Parameters as in `self_join`.
+    """
+    rows = np.arange(len(distinct), dtype=np.uint32)
+    side = _Side(Distinct(distinct, rows))
+    return _near_pairs(side, side, radius, n_bits, n_threads, progress, None)
 
 
 def cross_join(

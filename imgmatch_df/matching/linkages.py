@@ -31,11 +31,15 @@ class Linkage:
         bits; components (n,) uint32, from `join.connect`; order (n,) uint32, from `clusters.preference`; bits, what
         turns do to the hashes, None to compare them unturned. Returns the row that represents each row's cluster,
         (n,) uint32. Rows with equal hashes must be in one cluster.
+    of_pairs
+        The same for kinds that are compared by votes, called with ``(n_rows, left, right, order)``: left and right,
+        the pairs that are copies, each once, (m,) uint32. None if the linkage does not apply to them.
     """
 
     summary: str
     chains: bool
     find_representatives: "Callable[[U64, int, U32, U32, TurnedBits | None], U32]"
+    of_pairs: "Callable[[int, U32, U32, U32], U32] | None" = None
 
 
 def _connected(
@@ -58,7 +62,19 @@ def _star(hashes: "U64", radius: int, components: "U32", order: "U32", bits: "Tu
     return clusters.star(hashes, radius, components, order)
 
 
+def _connected_of_pairs(n_rows: int, left: "U32", right: "U32", order: "U32") -> "U32":
+    from imgmatch_df.matching import clusters
+
+    return clusters.representatives(clusters.connected(n_rows, left, right), order)
+
+
+def _star_of_pairs(n_rows: int, left: "U32", right: "U32", order: "U32") -> "U32":
+    from imgmatch_df.matching import clusters
+
+    return clusters.star_of_pairs(n_rows, left, right, order)
+
+
 LINKAGES: Final[dict[str, Linkage]] = {
-    "connected": Linkage("chains near-duplicates", True, _connected),
-    "star": Linkage("does not chain them", False, _star),
+    "connected": Linkage("chains near-duplicates", True, _connected, _connected_of_pairs),
+    "star": Linkage("does not chain them", False, _star, _star_of_pairs),
 }

@@ -14,7 +14,7 @@ from imgmatch_df._kernels.arrays import I64, U8, U16, U32, U64
 from imgmatch_df._kernels.views import Views
 from imgmatch_df.columns import TURNS
 from imgmatch_df.matching import join, ranking
-from imgmatch_df.matching.clusters import connected
+from imgmatch_df.matching.clusters import connected, star_of_pairs
 from imgmatch_df.matching.join import Progress
 from imgmatch_df.matching.kernels import hamming
 from imgmatch_df.matching.kernels.bands import permute_bits
@@ -184,23 +184,8 @@ def turned_star(hashes: U64, radius: int, bits: TurnedBits, order: U32) -> U32:
 
     Memory is linear in the pairs of `turned_self_join`.
     """
-    n = len(hashes)
     pairs = turned_self_join(hashes, radius, bits)
-    rows, others = np.concatenate([pairs.left, pairs.right]), np.concatenate([pairs.right, pairs.left])
-    by_row = np.argsort(rows, kind="stable")
-    rows, others = rows[by_row], others[by_row]
-    center = np.arange(n, dtype=np.uint32)
-    is_free = np.ones(n, np.bool_)
-    has_others = np.zeros(n, np.bool_)
-    has_others[rows] = True
-    starts = np.searchsorted(rows, np.arange(n + 1))
-    for row in order[has_others[order]].tolist():
-        if is_free[row]:
-            joining = others[starts[row] : starts[row + 1]]
-            joining = joining[is_free[joining]]
-            center[joining] = row
-            is_free[joining] = is_free[row] = False
-    return center
+    return star_of_pairs(len(hashes), pairs.left, pairs.right, order)
 
 
 def turned_representative_distances(hashes: U64, representative: U32, bits: TurnedBits) -> U16:

@@ -176,7 +176,7 @@ def warm_up(options: Options) -> None:
     if not options.isolate:
         rows = empty_row(kinds)
         for sample in sample_images():
-            hash_image(sample, Options(decode=options.decode, alpha=options.alpha), rows)
+            hash_image(sample, Options(decode=options.decode, alpha=options.alpha, trim=options.trim), rows)
     for kind in kinds:
         hashes = list(range(6)) if kind.is_number else [bytes([number]) * kind.n_bytes for number in range(6)]
         hashed = pl.DataFrame({kind.name: pl.Series(hashes, dtype=kind.dtype)})

@@ -14,6 +14,7 @@ import polars as pl
 from imgmatch_df.columns import SOURCE
 from imgmatch_df.errors import StoreError
 from imgmatch_df.hashes.kinds import documented_kinds
+from imgmatch_df.options import Recipe
 from imgmatch_df.server.hash_queue import Row
 from imgmatch_df.server.private_copy import BeingWrittenError, Identity, identify, private_copy
 from imgmatch_df.server.snapshot import COLUMNS, Snapshot
@@ -43,7 +44,7 @@ class StoredRows:
         A store whose key is the URL, as written by `imgmatch visual-hash urls.csv -o hashes.duckdb`. This process must
         not write it.
     recipe
-        How the service decodes images (`Options.recipe`). The store must have the same.
+        The options that the hashes of the service depend on. The store must have the same.
     needed
         Whether a store that cannot be loaded is an error. Otherwise the look-up is empty until it can be loaded.
 
@@ -53,9 +54,9 @@ class StoredRows:
         If the store is missing or cannot be read, or the service would compute other hashes.
     """
 
-    def __init__(self, target: str | PathLike[str], recipe: str, *, needed: bool = True) -> None:
+    def __init__(self, target: str | PathLike[str], recipe: Recipe, *, needed: bool = True) -> None:
         self._path = _path(target)
-        self._decode = recipe
+        self._recipe = recipe
         self._loaded: Identity | None = None  # the files that the rows were loaded from
         self._failed: Identity | None = None  # files that could not be loaded, and are not retried before `_retry_at`
         self._retry_at = 0.0
@@ -125,7 +126,7 @@ class StoredRows:
 
     def _load(self, found: Identity) -> None:
         started = monotonic()
-        with _opened(self._path, found, self._decode) as store:
+        with _opened(self._path, found, self._recipe) as store:
             key = store.manifest.key
             self._snapshot = Snapshot(store.read([key, *COLUMNS]), key)
         is_first = self._loaded is None
@@ -144,7 +145,7 @@ class StoredRows:
             log("store not read", level=logging.WARNING, reason=reason, rows=len(self._snapshot))
 
 
-def check_store(target: str | PathLike[str], recipe: str) -> None:
+def check_store(target: str | PathLike[str], recipe: Recipe) -> None:
     """Read all rows of a store once, without keeping them; raise as `StoredRows`."""
     path = _path(target)
 
@@ -190,7 +191,7 @@ def _unreadable(path: Path, error: OSError) -> StoreError:
 
 
 @contextmanager
-def _opened(path: Path, found: Identity, recipe: str) -> Iterator[HashStore]:
+def _opened(path: Path, found: Identity, recipe: Recipe) -> Iterator[HashStore]:
     """Open a private copy of the store at `path`, if the service would compute the same hashes."""
     shown = repr(str(path))
     try:
@@ -208,12 +209,14 @@ def _opened(path: Path, found: Identity, recipe: str) -> Iterator[HashStore]:
         raise _unreadable(path, error) from error
 
 
-def _check(manifest: Manifest, recipe: str, shown: str) -> None:
+def _check(manifest: Manifest, recipe: Recipe, shown: str) -> None:
     if manifest.has_source and manifest.key != SOURCE:
         raise StoreError(
             f"the key of {shown} is {manifest.key!r}, not the URL\n"
             "Hint: write the store without key=, so that the source is the key."
         )
     hash_types = (*documented_kinds(), *manifest.hash_types)
+    # The service has no pdq, so that the variant does not matter.
+    recipe = recipe._replace(pdq_variant=manifest.recipe.pdq_variant)
     wanted = Manifest.make(manifest.key, pl.String(), hash_types, recipe, has_source=manifest.has_source)
     manifest.check_same(wanted, shown)

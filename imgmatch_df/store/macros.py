@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 # Each file uses only macros of the files before it.
-FILES: Final = ("hashes", "rank_images", "near_duplicates", "duplicate_clusters", "remove_duplicates")
+FILES: Final = ("hashes", "rank_images", "near_duplicates", "duplicate_clusters", "radius_profile", "remove_duplicates")
 
 _DEFAULT_KEY: Final = "id := 'source'"
 _BEGIN: Final = "-- hash kinds: begin\n"
@@ -34,6 +34,7 @@ def read_sql(name: str) -> str:
 def kinds_sql() -> str:
     """Return the macros that describe the registered hash kinds."""
     kinds = list(KINDS.values())
+    votes = ", ".join(_text(kind.name) for kind in kinds if kind.by_votes)
     n_bits_of_width: dict[int, int] = {}
     for kind in kinds:
         n_bits_of_width[kind.n_chars] = max(kind.n_bits, n_bits_of_width.get(kind.n_chars, 0))
@@ -41,6 +42,7 @@ def kinds_sql() -> str:
     near = sorted(hash_kinds(DEFAULT_HASH_TYPES), key=lambda kind: not kind.is_number)
     macros = {
         "imgmatch_hash_types()": "[" + ",".join(f"{_LINE}{_text(name)}" for name in KINDS) + "\n    ]",
+        "imgmatch_vote_types()": f"[{votes}]::VARCHAR[]",
         "imgmatch_hash_form(hash_type)": _case(
             "hash_type", {_text(kind.name): "'number'" if kind.is_number else "'bytes'" for kind in kinds}, "'other'"
         ),

@@ -25,8 +25,8 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.errors import ArgumentError, StoreError
-from imgmatch_df.hashes.kinds import KINDS, MEASURES, HashKind, image_columns
-from imgmatch_df.options import make_recipe, shown
+from imgmatch_df.hashes.kinds import KINDS, MEASURES, PDQ, HashKind, image_columns
+from imgmatch_df.options import Recipe, shown
 
 FORMAT: Final = 1
 
@@ -59,12 +59,10 @@ class Manifest:
         ``"String"``, ``"Int64"`` or ``"UInt64"``.
     has_source
         Whether there is a column ``source``.
-    decode
-        Decode path of the hashes, ``"full"`` or ``"scaled"``.
+    recipe
+        The options that the hashes were made with.
     versions
         Name and version of each hash kind, and of each measure.
-    alpha
-        Treatment of transparency: ``"drop"``, ``"white"`` or ``"black"``.
     created_by
         Name and version of the program that created the store.
     """
@@ -72,13 +70,14 @@ class Manifest:
     key: str
     key_dtype: str
     has_source: bool
-    decode: str
+    recipe: Recipe
     versions: tuple[tuple[str, str], ...]
-    alpha: str = "drop"
     created_by: str = ""
 
     @classmethod
-    def make(cls, key: str, dtype: pl.DataType, names: tuple[str, ...], recipe: str, *, has_source: bool) -> "Manifest":
+    def make(
+        cls, key: str, dtype: pl.DataType, names: tuple[str, ...], recipe: Recipe, *, has_source: bool
+    ) -> "Manifest":
         """Return the manifest of a new store.
 
         Parameters
@@ -103,14 +102,12 @@ class Manifest:
                 "Hint: rename it in the frame."
             )
         versions = tuple((column.name, column.version) for column in image_columns(_in_order(names)))
-        decode, _, alpha = recipe.partition("+")
         manifest = cls(
             key=key,
             key_dtype=next((name for name, own in _KEY_DTYPES.items() if own == dtype), _NUMBER),
             has_source=has_source or key == SOURCE,
-            decode=decode,
+            recipe=recipe if PDQ.name in names else recipe._replace(pdq_variant="full"),
             versions=versions,
-            alpha=alpha or "drop",
             created_by=made_by(),
         )
         if key.lower() in _taken(versions) or (key.lower() == SOURCE and key != SOURCE):
@@ -141,14 +138,12 @@ class Manifest:
                 )
             made_in = {name.removeprefix(_HASH): entries[name] for name in entries if name.startswith(_HASH)}
             versions = tuple((name, made_in[name]) for name in _in_order(made_in))
-            decode, _, alpha = entries["decode"].partition("+")
             manifest = cls(
                 key=entries["key"],
                 key_dtype=entries["key_dtype"],
                 has_source=entries["has_source"] == "true",
-                decode=decode,
+                recipe=Recipe.parse(entries["decode"]),
                 versions=versions,
-                alpha=alpha or "drop",
                 created_by=entries["created_by"],
             )
             unknown = [name for name in manifest.hash_types if name not in KINDS]
@@ -164,11 +159,6 @@ class Manifest:
         except (KeyError, TypeError, ValueError) as error:
             raise _invalid_manifest(where, str(error)) from error
         return manifest
-
-    @property
-    def recipe(self) -> str:
-        """Decode path and treatment of transparency in one text, as in `Options.recipe`."""
-        return make_recipe(self.decode, self.alpha)
 
     @property
     def hash_types(self) -> tuple[str, ...]:
@@ -188,7 +178,8 @@ class Manifest:
             "key": self.key,
             "key_dtype": self.key_dtype,
             "has_source": "true" if self.has_source else "false",
-            "decode": self.recipe,  # with alpha, so that a release that does not know `alpha` rejects the store
+            # With all options, so that a release that does not know one of them rejects the store.
+            "decode": self.recipe.text,
             **{f"{_HASH}{name}": made for name, made in self.versions},
             "created_by": self.created_by,
         }
@@ -215,7 +206,7 @@ class Manifest:
         own = [SOURCE] if self.has_source and self.key != SOURCE else []
         return [self.key, *own, STATUS, SIZE, MODIFIED, ETAG]
 
-    def check_comparable(self, kind: HashKind, recipe: str | None, where: str) -> None:
+    def check_comparable(self, kind: HashKind, recipe: Recipe | None, where: str) -> None:
         """Raise if the hashes of the store cannot be compared with hashes of `kind`.
 
         Parameters
@@ -223,14 +214,14 @@ class Manifest:
         kind
             Kind of the hashes.
         recipe
-            Decode path and alpha of the other hashes; None if they are unknown.
+            Options that the other hashes were made with; None if they are unknown.
         where
             Name of the store, for the message.
 
         Raises
         ------
         StoreError
-            If version, decode path or alpha of the hashes differ.
+            If the version of the hashes differs, or an option that they depend on.
         """
         made = dict(self.versions).get(kind.name, kind.version)
         if made != kind.version:
@@ -241,9 +232,10 @@ class Manifest:
             )
         if recipe is None:
             return
-        decode, _, alpha = recipe.partition("+")
-        for name, ours, theirs in (("decode", self.decode, decode), ("alpha", self.alpha, alpha or "drop")):
-            if ours != theirs:
+        # `sha256` is of the whole file, and `local` is always of the inside.
+        unused = {"trim": not kind.is_perceptual, "pdq_variant": kind.name != PDQ.name}
+        for name, ours, theirs in zip(Recipe._fields, self.recipe, recipe, strict=True):
+            if ours != theirs and not unused.get(name):
                 raise StoreError(
                     f"cannot compare with {where}: it has {name}={ours!r}, this call has {name}={theirs!r}, and equal "
                     f"images would be some bits apart\nHint: pass {name}={ours!r}."
@@ -260,8 +252,7 @@ class Manifest:
         pairs = [
             ("the key", self.key, wanted.key),
             ("the dtype of the key", self.key_dtype, wanted.key_dtype),
-            ("decode", self.decode, wanted.decode),
-            ("alpha", self.alpha, wanted.alpha),
+            *zip(Recipe._fields, self.recipe, wanted.recipe, strict=True),
             ("hash_types", ", ".join(self.hash_types), ", ".join(wanted.hash_types)),
             *((f"the version of {name}", dict(self.versions).get(name, made), made) for name, made in wanted.versions),
         ]

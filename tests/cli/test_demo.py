@@ -42,7 +42,7 @@ def test_everything_hashes_but_the_file_that_is_cut_off(hashed):
 
 
 def test_exactly_the_copies_are_found(hashed):
-    copies = demo.find_copies(hashed, demo.RADIUS)
+    copies = demo.find_edited(hashed, demo.RADIUS)
     missed = demo.find_missed(hashed, copies)
     assert copies.height + missed.height == sum(len(edits) for _, edits in demo._IMAGES.values())
     assert copies.select((picture("original") == picture("copy")).all()).item()
@@ -52,19 +52,19 @@ def test_exactly_the_copies_are_found(hashed):
 
 
 def test_the_copy_that_is_missed_is_shown_with_its_distance(hashed):
-    missed = demo.find_missed(hashed, demo.find_copies(hashed, demo.RADIUS))
+    missed = demo.find_missed(hashed, demo.find_edited(hashed, demo.RADIUS))
     assert missed.select("original", "copy").rows() == [("chess.jpg", "chess_cropped.jpg")]
     assert demo.RADIUS < missed["bmh1"].item() < 2 * demo.RADIUS
-    assert demo.find_missed(hashed, demo.find_copies(hashed, missed["bmh1"].item())).is_empty()
+    assert demo.find_missed(hashed, demo.find_edited(hashed, missed["bmh1"].item())).is_empty()
 
 
 def test_the_radius_has_room_on_both_sides(hashed):
     # Were a decoder to change a few bits, the demo must still tell copies from others.
     with pytest.warns(imgmatch_df.ImgMatchWarning, match="961 of 961 bits"):
-        others = demo.find_copies(hashed, 961)
+        others = demo.find_edited(hashed, 961)
     others = others.filter(picture("original") != picture("copy"))
     assert others["bmh1"].min() > 2 * demo.RADIUS
-    assert demo.find_copies(hashed, demo.RADIUS)["bmh1"].max() < demo.RADIUS
+    assert demo.find_edited(hashed, demo.RADIUS)["bmh1"].max() < demo.RADIUS
 
 
 def test_find_copies_against_a_double_loop(hashed):
@@ -82,7 +82,7 @@ def test_find_copies_against_a_double_loop(hashed):
         }
         copies = {right for _, right in pairs}
         wanted = {pair: bits for pair, bits in pairs.items() if pair[0] not in copies}
-        found = demo.find_copies(hashed, radius)
+        found = demo.find_edited(hashed, radius)
         assert dict(zip(found.select("original", "copy").iter_rows(), found["bmh1"], strict=True)) == wanted
 
 

@@ -24,6 +24,8 @@ FRAME = pl.DataFrame(
         "url": IMAGES,
         "phash": pl.Series([1, 2], dtype=pl.UInt64),
         "bmh1": [bytes(121), bytes([1] * 121)],
+        "local": [bytes(715), bytes(715)],
+        "pdq": [bytes(32), bytes([1] * 32)],
         "id": ["a", "b"],
         "bits": ["0" * 64, "1" * 64],
         "size": [1, 2],
@@ -82,6 +84,8 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "pdq": {"source": pl.col("url")},
         "phash": {"source": pl.col("url")},
         "bmh1": {"source": pl.col("url")},
+        "local": {"source": pl.col("url")},
+        "to_points": {"local": "local"},
         "register_hash_kind": {"kind": imgmatch_df.hashes.kinds.PHASH},
         "perceptual_hash": {"source": pl.col("url"), "hash_type": "phash"},
         "visual_hash": {"data": FRAME.select("url"), "source": "url"},
@@ -93,6 +97,7 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "near_duplicates": {"frame": frame, "radius": 3},
         "explain_near_duplicates": {"frame": frame, "radius": 3},
         "match": {"frame": frame, "reference": frame, "radius": 3},
+        "find_copies": {"frame": frame},
         "cluster": {"frame": frame},
         "remove_duplicates": {"frame": frame},
         "rank_images": {"frame": frame, "query": bytes(121)},
@@ -151,7 +156,7 @@ def test_wrong_arguments_are_our_errors(name, parameter, folder):
         arguments = {**right(name, folder), parameter: value}
         if parameter in Options.__dataclass_fields__ and "source" in parameters(name):
             arguments.setdefault("source", "url")
-            if name not in ("visual_hash", "write_hashes", "sink_hashes", "phash", "pdq", "bmh1"):
+            if name not in ("visual_hash", "write_hashes", "sink_hashes", "phash", "pdq", "bmh1", "local"):
                 arguments["frame"] = FRAME.select("url", "id", "size")
         try:
             result = getattr(imgmatch_df, name)(**arguments)

@@ -327,3 +327,30 @@ def test_columns_that_cannot_be_named(tmp_path):
             with pytest.raises(error, match=rf"{message}.*\n?.*\nHint: |{message}.*\nHint: "):
                 call(data)
         assert data.imgmatch.match(tmp_path / "store.duckdb", 0, "phash", column="a").lazy().collect().height == 0
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("target", ["hashes.duckdb", "hashes.parquet"])
+@pytest.mark.parametrize(
+    ("hash_type", "form"), [("phash", form) for form in FORMS] + [("pdq", "hex"), ("bmh1", "grid")]
+)
+def test_stores_take_every_form_of_a_kind_that_is_named(tmp_path, hash_type, form, target, lazy):
+    kind = KINDS[hash_type]
+    hashes = draw_hashes(kind)
+    frame = pl.DataFrame({"source": map(str, range(len(hashes))), hash_type: written(hashes, kind)[form]})
+    path = tmp_path / target
+    summary = imgmatch_df.write_hashes(frame.lazy() if lazy else frame, path, hash_types=hash_type)
+    assert (summary.n_new, summary.n_failed) == (len(hashes), 1)
+    stored = imgmatch_df.read_hashes(path).sort(pl.col("source").cast(pl.Int64))
+    assert_series_equal(stored[hash_type], hashes)
+
+
+def test_stores_refuse_text_of_a_kind_that_is_not_named_and_text_that_is_no_hash(tmp_path):
+    frame = pl.DataFrame({"source": ["a", "b"], "phash": ["00000000000000ff", "ff"]})
+    for target in ("hashes.duckdb", "hashes.parquet"):
+        path = tmp_path / target
+        with pytest.raises(imgmatch_df.ColumnError, match="has dtype String, a phash is UInt64"):
+            imgmatch_df.write_hashes(frame, path)
+        with pytest.raises(imgmatch_df.ColumnError, match="holds 'ff'"):
+            imgmatch_df.write_hashes(frame, path, hash_types="phash")
+        assert not path.exists()

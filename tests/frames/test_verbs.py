@@ -351,9 +351,12 @@ def test_whole_numbers_of_numpy_are_whole_numbers(number, engine):
         assert_frame_equal(*(ask(frame, engine, lambda data, n=n, verb=verb: verb(data, n)) for n in (number, int)))
     for top in (np.uint64(2**64 - 1), np.int64(-1), -1):
         assert frame.imgmatch.rank_images(top, "phash", k=1)["phash"].item() == 15
+    for wrong in (np.float64(2), np.bool_(True), np.int64(-1), "2"):
+        with pytest.raises(imgmatch_df.ArgumentError, match="Hint: "):
+            frame.imgmatch.cluster(wrong)
     for wrong in (np.float64(2), np.bool_(True), np.int64(-1), "2", None):
         for call in (
-            lambda wrong: frame.imgmatch.cluster(wrong),
+            lambda wrong: frame.imgmatch.near_duplicates(wrong),
             lambda wrong: frame.imgmatch.near_duplicates(1, max_pairs=wrong),
             lambda wrong: frame.imgmatch.cluster(1, source="name", max_pixels=wrong),
         ):

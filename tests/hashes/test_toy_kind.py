@@ -364,7 +364,7 @@ print("toy" in json.dumps(openapi.describe_api(made, described)))
         ({"name": "phash"}, "there is another hash kind 'phash'"),
         ({"dtype": pl.String()}, "dtype must be Binary, or UInt64 of 8 bytes, got String of 16"),
         ({"dtype": pl.UInt64()}, "dtype must be Binary, or UInt64 of 8 bytes, got UInt64 of 16"),
-        ({"n_bytes": 513}, "n_bytes must be 1 to 512, got 513"),
+        ({"n_bytes": 1025}, "n_bytes must be 1 to 1024, got 1025"),
         ({"n_bits": 129}, "n_bits must be 1 to 128, got 129"),
         ({"near_radius": 129}, "near_radius must be 0 to 128, got 129"),
         ({"max_honest_radius": -1}, "max_honest_radius must be 0 to 128, got -1"),

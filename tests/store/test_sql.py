@@ -327,7 +327,7 @@ def test_every_public_macro_has_a_comment(database):
     ).fetchall()
     assert {name for name, _ in found} == {
         *("hamming", "to_bits", "from_bits", "rank_images", "near_duplicates", "duplicate_clusters"),
-        *("remove_duplicates", "hash_to_hex", "hash_from_hex", "turned"),
+        *("radius_profile", "remove_duplicates", "hash_to_hex", "hash_from_hex", "to_points", "turned"),
     }
     assert all(comment.startswith(f"{name}(") for name, comment in found)
 

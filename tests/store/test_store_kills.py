@@ -22,6 +22,7 @@ from test_store import FORMS, random_hashes, summary
 import imgmatch_df
 from imgmatch_df import StoreError
 from imgmatch_df.frames import writing
+from imgmatch_df.options import Recipe
 from imgmatch_df.store import locks, manifest
 from imgmatch_df.store.open import open_store
 
@@ -376,7 +377,7 @@ def test_two_may_make_a_store_at_once(tmp_path):
     rows = random_hashes(10)
     rows.write_parquet(tmp_path / "rows.parquet")
     for form in FORMS:
-        about = manifest.Manifest.make("source", pl.String(), ("bmh1", "phash"), "full", has_source=False)
+        about = manifest.Manifest.make("source", pl.String(), ("bmh1", "phash"), Recipe(), has_source=False)
         for _ in range(2):
             writing.make_store(tmp_path / form, about)
         assert imgmatch_df.read_hashes(tmp_path / form).height == 0

@@ -84,3 +84,34 @@ def turned_self_pairs(turned, radius):
         for j in range(i + 1, len(distance))
         if distance[i, j] <= radius
     ]
+
+
+def _border_lines(grey):
+    """Return how many rows at the top of a grey image are a border that ends at a straight edge."""
+    n_lines, n = grey.shape
+    rows = [sorted(map(int, row)) for row in grey]
+    medians = [row[(n - 1) // 2] for row in rows]
+    n_uniform = 0
+    for row, median in zip(rows, medians, strict=True):
+        if abs(median - medians[0]) > 8 or sum(abs(level - median) for level in row) > 3 * n:
+            break
+        n_uniform += 1
+    if not 0.02 <= n_uniform / n_lines < 0.45:
+        return 0
+    for i in range(n_uniform, min(n_lines, n_uniform + max(8, n_lines // 100))):
+        if 2 * sum(abs(level - medians[0]) > 16 for level in rows[i]) >= n:
+            return i
+    return 0
+
+
+def inside_of_borders(grey):
+    """Return (top, bottom, left, right) of a grey image without its borders."""
+    top, bottom, left, right = 0, grey.shape[0], 0, grey.shape[1]
+    while min(bottom - top, right - left) >= 16:
+        here = grey[top:bottom, left:right]
+        found = [_border_lines(side) for side in (here, here[::-1], here.T, here.T[::-1])]
+        inside = top + found[0], bottom - found[1], left + found[2], right - found[3]
+        if not any(found) or min(inside[1] - inside[0], inside[3] - inside[2]) < 16:
+            break
+        top, bottom, left, right = inside
+    return top, bottom, left, right

@@ -6,7 +6,7 @@ are therefore not compared again, and within a bucket each row is removed from t
 
 from typing import NamedTuple
 
-from imgmatch_df._kernels.arrays import I64, U32, U64
+from imgmatch_df._kernels.arrays import BOOL, I64, U32, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.popcount import LANES, int64, near_mask, popcount, uint64
 from imgmatch_df.matching.kernels.bands import Ordered
@@ -225,3 +225,29 @@ def link_flips(
             break
     cursor[0], cursor[2], cursor[3] = bucket, 0, 0
     return found
+
+
+@kernel
+def span(parent: U32, left: U32, right: U32, is_link: BOOL) -> None:
+    """Write which pairs connect rows that those before them do not: pairs, is_link (m,). parent (n,) is updated."""
+    for pair in range(left.size):
+        a, b = _find_root(parent, int64(left[pair])), _find_root(parent, int64(right[pair]))
+        is_link[pair] = a != b
+        parent[max(a, b)] = min(a, b)
+
+
+@kernel
+def grow(parent: U32, sizes: I64, left: U32, right: U32, totals: I64) -> None:
+    """Unite the components of the links of a forest, and count rows.
+
+    parent, sizes (n,): forest, and rows of the component of each root. left, right (m,): links, each between two
+    components. totals (3,): components of two rows or more, rows beyond the first of each, rows of the largest.
+    """
+    for link in range(left.size):
+        a, b = _find_root(parent, int64(left[link])), _find_root(parent, int64(right[link]))
+        a, b = min(a, b), max(a, b)
+        totals[0] += 1 - (sizes[a] > 1) - (sizes[b] > 1)
+        totals[1] += 1
+        parent[b] = a
+        sizes[a] += sizes[b]
+        totals[2] = max(totals[2], sizes[a])

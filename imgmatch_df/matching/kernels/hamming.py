@@ -54,6 +54,20 @@ def count_distances(distances: U16, counts: I64) -> None:
 
 
 @kernel
+def count_all_distances(hashes: U64, start: int, stop: int, counts: I64) -> None:
+    """Count the pairs of rows ``start..stop`` and later rows at each distance.
+
+    hashes (n, n_words) uint64; counts (max + 1,) int64, which are added to.
+    """
+    for row in range(start, stop):
+        for other in range(row + 1, hashes.shape[0]):
+            total = uint64(0)
+            for word in range(hashes.shape[1]):
+                total += popcount(hashes[row, word] ^ hashes[other, word])
+            counts[total] += 1
+
+
+@kernel
 def take_nearest(distances: U16, starts: I64, k: int, indices: U32) -> None:
     """Write the rows of the k smallest distances, ties by row; starts (max + 1,) int64: where each distance begins."""
     for row in range(distances.size):

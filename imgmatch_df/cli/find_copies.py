@@ -1,0 +1,91 @@
+"""The command `imgmatch find-copies`."""
+
+import sys
+from typing import Any
+
+import polars as pl
+
+from imgmatch_df.cli import display, inputs, outputs
+from imgmatch_df.cli.arguments import (
+    CopiesRadius,
+    FlatOption,
+    MaxPairs,
+    MinVotes,
+    Out,
+    SourceOption,
+    Sources,
+    source_options,
+)
+from imgmatch_df.cli.exit_codes import Tally, reported, say
+from imgmatch_df.cli.outputs import interruptible
+from imgmatch_df.columns import DETAIL, PATH, QUALITY, STATUS
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.frames import copies
+from imgmatch_df.frames.pairs import MAX_PAIRS
+from imgmatch_df.hashes.kinds import LOCAL, PDQ
+from imgmatch_df.naming import source_text
+
+
+def find_copies(
+    sources: Sources,
+    out: Out = None,
+    min_votes: MinVotes = None,
+    radius: CopiesRadius = PDQ.near_radius,
+    flat: FlatOption = None,
+    max_pairs: MaxPairs = MAX_PAIRS,
+    source: SourceOption = None,
+    **given: Any,
+) -> None:
+    """List the pairs of images that are copies: cropped, framed, captioned, part of a collage, turned.
+
+    Example: imgmatch find-copies photos -o copies.csv
+
+    A table that has local and pdq hashes is not hashed again. Exit code 0: all compared; 1: some failed and match
+    nothing; 2: wrong call.
+    """
+    with reported():
+        form = outputs.open_target(out)
+        options = source_options(given)
+        if form is outputs.DOCUMENTED:
+            raise ArgumentError("the documented .json has no pairs of copies\nHint: -o writes a .parquet.")
+        table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", LOCAL.name)
+        inputs.say_blocked(table, options)
+        rule = inputs.flat_rule(flat, table, form)
+        kinds = (LOCAL.name, *inputs.compared_kinds(table, PDQ))
+        made = inputs.hashed_names(kinds) if inputs.needs_hashing(table, kinds) else []
+        table, _ = inputs.name_columns(table, made, "", "", None)
+        hashed = inputs.hash_table(table, kinds, options)
+        schema = hashed.collect_schema()
+        labels = [name for name in (table.label,) if name in schema]
+        hashed = hashed.select(
+            *labels, *(name for name in (*kinds, QUALITY, STATUS, DETAIL) if name in schema and name not in labels)
+        )
+
+        def find(rows: pl.DataFrame, id_column: str | None) -> pl.DataFrame:
+            return copies.find_copies(
+                rows,
+                min_votes=min_votes,
+                radius=radius,
+                id=id_column,
+                flat=rule,
+                max_pairs=max_pairs,
+                progress=options["progress"],
+            )
+
+        find(hashed.collect_schema().to_frame(), None)  # errors of the call are raised before hours of hashing
+        with outputs.written_whole(out, sys.stdout.buffer) as target:
+            rows = inputs.collect(hashed, table, LOCAL, shown=options["progress"])
+            # The screen finds rows by their number.
+            id_column = inputs.naming_column(rows, table) if form else None
+            if form and id_column is None:
+                say("rows without a name are identified by their number, from 0")
+            pairs = interruptible(lambda: find(rows, id_column))
+            if form:
+                outputs.write_table(pairs.lazy(), target, form)
+        tally = Tally.of(rows, LOCAL, table.label)
+        if out is not None or not form:
+            say(f"{pairs.height:,} pairs of copies among {rows.height:,} rows; failed {tally.n_failed:,}", err=False)
+        if not form:
+            display.show_copies(pairs, rows.select(source_text(rows.schema, table.label)).to_series())
+            display.show_next(sources, kinds, is_folder=table.source == PATH and not table.stored)
+        tally.finish(is_whole=not table.unlisted)

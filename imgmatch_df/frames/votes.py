@@ -1,0 +1,148 @@
+"""Comparison of local hashes by votes: how many points of two images agree on one placement."""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import polars as pl
+
+from imgmatch_df.columns import COVERAGE, SCALE, SHIFT_X, SHIFT_Y, TURN, TURN_DTYPE, VOTES, VOTES_DTYPE
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.frames.checks import turn_series
+from imgmatch_df.frames.comparison import Comparison, Linked
+from imgmatch_df.frames.large_clusters import warn_of_voted
+from imgmatch_df.hashes import codec
+from imgmatch_df.hashes.kinds import HashKind
+from imgmatch_df.matching.linkages import LINKAGES
+
+if TYPE_CHECKING:
+    from imgmatch_df._kernels.arrays import I64, U16, U32, U64
+    from imgmatch_df.matching.join import Progress
+    from imgmatch_df.matching.placement import Copies
+    from imgmatch_df.matching.points import Points
+
+MIN_VOTES: Final = 8
+
+
+class ByVotes(Comparison):
+    """Near-duplicates have a minimum number of votes.
+
+    Parameters
+    ----------
+    kind
+        What is compared.
+    min_votes
+        Minimum number of votes.
+    turns
+        Whether to compare all turns.
+    """
+
+    measure = VOTES
+    measures_itself = False
+    has_diameters = False
+    default_linkage = "star"  # a collage is a copy of each image in it, and "connected" would join these
+
+    def __init__(self, kind: HashKind, min_votes: int, *, turns: bool) -> None:
+        super().__init__(kind)
+        self.min_votes, self.turns = min_votes, turns
+
+    @property
+    def dtypes(self) -> dict[str, pl.DataType]:
+        """The columns of a pair."""
+        numbers = dict.fromkeys((SCALE, SHIFT_X, SHIFT_Y, COVERAGE), pl.Float32())
+        return {VOTES: VOTES_DTYPE, TURN: TURN_DTYPE, **numbers}
+
+    @property
+    def equal_only(self) -> bool:
+        """Copies are never equal only."""
+        return False
+
+    def self_pairs(self, words: "U64", max_pairs: int, progress: "Progress | None") -> "Copies":
+        """Return the pairs with enough votes."""
+        from imgmatch_df.matching import copies
+
+        points = self._points(words)
+        return copies.self_copies(points, self.min_votes, turns=self.turns, max_pairs=max_pairs, progress=progress)
+
+    def cross_pairs(self, queries: "U64", references: "U64", max_pairs: int, progress: "Progress | None") -> "Copies":
+        """Return the pairs of both sides with enough votes."""
+        from imgmatch_df.matching import copies
+
+        return copies.match_copies(
+            self._points(queries),
+            self._points(references),
+            self.min_votes,
+            turns=self.turns,
+            max_pairs=max_pairs,
+            progress=progress,
+        )
+
+    def explain(self, words: "U64") -> str:
+        """Return the numbers of images, points and candidates, as text."""
+        from imgmatch_df.matching import copies
+
+        found = copies.explain_copies(self._points(words), turns=self.turns)
+        return (
+            f"votes; min_votes {self.min_votes}; {found.n_images:,} different images with {found.n_points:,} points, "
+            f"{found.n_set_aside:,} set aside because many images share them; {found.n_candidates:,} candidates"
+        )
+
+    def measures(self, pairs: Any) -> dict[str, pl.Series]:
+        """Return the votes and the placement."""
+        dtypes = self.dtypes
+        columns = {name: pl.Series(getattr(pairs, name), dtype=dtypes[name]) for name in dtypes if name != TURN}
+        return {name: turn_series(pairs.turn) if name == TURN else columns[name] for name in dtypes}
+
+    def rank(self, query: int | bytes, column: pl.Series, k: int | None) -> "tuple[U32, dict[str, pl.Series]]":
+        """Return the images with the most votes, those with enough."""
+        import numpy as np
+
+        one = codec.hash_words(pl.Series([query], dtype=self.kind.dtype), self.kind)
+        found = self.cross_pairs(one, codec.hash_words(column, self.kind), max(1, len(column)), None)
+        order = np.argsort(-found.votes.astype(np.int16), kind="stable")[:k]
+        ranked = type(found)(*(values[order] for values in found))
+        return ranked.right, self.measures(ranked)
+
+    def nearest(self, queries: "U64", references: "U64", progress: "Progress | None") -> "tuple[I64, U16]":
+        """Return the reference with the most votes for each query, and the votes."""
+        import numpy as np
+
+        from imgmatch_df.matching.copy_clusters import MAX_LINKS
+
+        found = self.cross_pairs(queries, references, MAX_LINKS, progress)
+        order = np.lexsort((found.right, -found.votes.astype(np.int16), found.left))
+        best = order[np.flatnonzero(np.diff(found.left[order].astype(np.int64), prepend=-1))]
+        rows, votes = np.full(len(queries), -1, np.int64), np.zeros(len(queries), np.uint16)
+        rows[found.left[best]], votes[found.left[best]] = found.right[best], found.votes[best]
+        return rows, votes
+
+    def link(self, words: "U64", linkage: str, order: "U32", progress: "Progress | None") -> Linked:
+        """Return the representatives, and the votes for the placement in them."""
+        from imgmatch_df.matching import copy_clusters, join
+
+        of_pairs = LINKAGES[linkage].of_pairs
+        if of_pairs is None:
+            raise ArgumentError(
+                f"linkage={linkage!r} needs distances, and {self.kind.name} is compared by votes\n"
+                f"Hint: linkage={self.default_linkage!r}."
+            )
+        return Linked(
+            *copy_clusters.link_copies(
+                self._points(words),
+                join.first_equal(words),
+                self.min_votes,
+                of_pairs,
+                order,
+                turns=self.turns,
+                progress=progress,
+            )
+        )
+
+    def _points(self, words: "U64") -> "Points":
+        from imgmatch_df.hashes.local import unpack
+        from imgmatch_df.matching.points import Points
+
+        rows = words.view("u1")[:, : self.kind.n_bytes]
+        return Points(*unpack(rows))
+
+    def warn_of_large(self, linked: Linked, linkage: str) -> None:
+        """Warn of a large cluster, with its smallest number of votes."""
+        warn_of_voted(linked.representative, linked.measure, self.min_votes, linkage)

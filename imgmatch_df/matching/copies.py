@@ -1,0 +1,489 @@
+"""Copies of images by their points: pairs of images with near points are candidates, votes for a placement decide.
+
+Two points are a hit if their hashes are within `HIT_RADIUS` bits. Two images are candidates in a turn if at least two
+pairs of their points are hits in it. Points that very many images share are set aside first; see `unshared_points`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from imgmatch_df import threads
+from imgmatch_df._kernels.arrays import I64, U8, U32, U64
+from imgmatch_df.columns import TURNS
+from imgmatch_df.errors import ArgumentError
+from imgmatch_df.matching import plan as plans
+from imgmatch_df.matching.join import Progress
+from imgmatch_df.matching.kernels import hits
+from imgmatch_df.matching.kernels.bands import Ordered
+from imgmatch_df.matching.kernels.hamming import Pairs
+from imgmatch_df.matching.kernels.placement import MAX_POINTS
+from imgmatch_df.matching.placement import Copies, verify_pairs
+from imgmatch_df.matching.plan import Band, Distinct, Plan
+from imgmatch_df.matching.points import Points
+from imgmatch_df.matching.tasks import Bands, JoinColumns
+from imgmatch_df.threads import Once, finish_tasks, run_tasks
+from imgmatch_df.turns import EVERY_TURN, INVERSE
+
+HIT_RADIUS: Final = 6
+"""Largest distance of the hashes of two points that are a hit, in bits; inclusive."""
+
+_N_BITS: Final = 63  # bit 0 of a hash is always 0
+
+# Hits that are kept for each image, and in all at least: more are too many to count.
+_HITS_PER_IMAGE: Final = 256
+_MIN_HITS: Final = 1 << 25
+# Images with whose points all points are compared, step by step, until the numbers of hits are known.
+_SAMPLES: Final = (1 << 6, 1 << 9, 1 << 12, 1 << 15)
+_FEW: Final = 8  # hits with a sample that say little
+
+_ROWS_PER_BLOCK: Final = 1 << 25  # left rows of one join, all turns together: 1.3 GB
+_MAX_PAIRS: Final = (1 << 32) - 1  # positions of pairs are 32-bit numbers elsewhere
+_TASK_S: Final = 5e-3
+_KEYS_PER_PART: Final = 1 << 16  # so that a table of them fits the cache
+_CANDIDATES_PER_CALL: Final = 1 << 19  # verified at a time, and by all threads
+_POINTS_TURNED: Final = 1 << 16
+
+
+class _Side(NamedTuple):
+    """Images of one side in the order of their content, so that no result depends on the order of rows.
+
+    Parameters
+    ----------
+    hashes, owners
+        Hash and image of each point, (n_points,), of the images that have points, equal ones once.
+    starts
+        The points of image i are ``starts[i]:starts[i + 1]``, (n_images + 1,).
+    mixed
+        Mixed bits of each image, (n_images,) uint64, ascending.
+    row_starts, rows
+        The rows that have image i are ``rows[row_starts[i]:row_starts[i + 1]]``, ascending.
+    """
+
+    hashes: U64
+    owners: U32
+    starts: I64
+    mixed: U64
+    row_starts: I64
+    rows: I64
+
+    @property
+    def n_images(self) -> int:
+        return len(self.starts) - 1
+
+
+def _collapse(points: Points) -> _Side:
+    """Return the distinct images with points in the order of their mixed bits."""
+    hashes, places, starts, boxes = (np.ascontiguousarray(column) for column in points)
+    if len(hashes) >= 1 << 31:
+        raise ArgumentError(
+            f"at most {(1 << 31) - 1:,} points can be compared, got {len(hashes):,}\nHint: compare in parts."
+        )
+    mixed = np.empty(points.n_images, np.uint64)
+    hits.mix_images(hashes, places, starts, boxes, mixed)
+    order = np.argsort(mixed, kind="stable")
+    order = order[starts[order] < starts[order + 1]]
+    is_distinct = np.empty(len(order), np.uint8)
+    hits.mark_distinct(hashes, places, starts, boxes, order, is_distinct)
+    firsts = np.flatnonzero(is_distinct)
+    chosen = order[firsts]
+    new_starts = np.concatenate([[0], np.cumsum(starts[chosen + 1] - starts[chosen])])
+    n = int(new_starts[-1])
+    taken, owners = np.empty(n, np.uint64), np.empty(n, np.uint32)
+    hits.take_points(hashes, starts, chosen, new_starts, taken, owners)
+    return _Side(taken, owners, new_starts, mixed[chosen], np.append(firsts, len(order)), order)
+
+
+def _turned(hashes: U64, points: U32, turn: int, n_threads: int | None) -> U64:
+    """Return the hashes of points in the turn of a number, without bit 0: (m,) uint64 of 63 bits."""
+    out = np.empty(len(points), np.uint64)
+    spans = [slice(at, at + _POINTS_TURNED) for at in range(0, len(points), _POINTS_TURNED)]
+    finish_tasks(
+        [Once(hits.turn_hashes, hashes, points[span], *EVERY_TURN[turn], out[span]) for span in spans], n_threads
+    )
+    return out
+
+
+class _KeptColumns(JoinColumns):
+    """The right side of several joins: the order of each band is computed once."""
+
+    def __init__(self, side: Distinct, plan: Plan, order: I64) -> None:
+        super().__init__(side, plan, order, len(plan.bands))
+        self._numbers = {band: number for number, band in enumerate(plan.bands)}
+        self._kept: dict[Band, Ordered] = {}
+
+    def order(self, band: Band, slot: int, *, together: bool) -> Ordered:  # noqa: ARG002
+        """Return the rows in the order of a band."""
+        if band not in self._kept:
+            self._kept[band] = super().order(band, self._numbers[band], together=together)
+        return self._kept[band]
+
+
+class _Index:
+    """Points that others are compared with, (n,) uint64 of 63 bits."""
+
+    def __init__(self, hashes: U64, n_threads: int | None) -> None:
+        self._side = _distinct(hashes)
+        self._n_threads = n_threads
+        self._plan: Plan | None = None
+
+    def near(self, hashes: U64, progress: Callable[[float], None]) -> Iterator[Pairs]:
+        """Yield blocks of the pairs of a given hash and a hash of the index within `HIT_RADIUS` bits."""
+        if not len(hashes) or not len(self._side.rows):
+            return
+        left = _distinct(hashes)
+        if self._plan is None:
+            self._plan, self._order = plans.choose_plan(left, self._side, HIT_RADIUS, _N_BITS)
+            self._columns = _KeptColumns(self._side, self._plan, self._order)
+        plan = self._plan
+        n_bands = len(plan.bands)
+        n_slots = min(self._n_threads or threads.n_threads(), n_bands, 4)
+        lefts = JoinColumns(left, plan, self._order, n_slots)
+        seconds = plan.seconds * len(left.rows) / max(plan.n_left, 1)
+        n_probes = int(np.clip(seconds / n_bands / _TASK_S, n_slots, 1024))
+        bands = Bands(lefts, self._columns, plan, self._order, n_probes)
+        done, n_tasks = 0, sum(bands.n_probes_of(band) for band in plan.bands)
+        builds = [build for slot in range(n_slots) for build in bands.next(slot)]
+        for task, block in run_tasks(builds, self._n_threads):
+            if block is None:
+                continue
+            yield block
+            if task.finished:
+                done += 1
+                progress(done / n_tasks)
+
+
+def _distinct(hashes: U64) -> Distinct:
+    return Distinct(hashes[:, None], np.arange(len(hashes), dtype=np.uint32))
+
+
+class _Steps:
+    """The progress of several stages, as whole thousandths."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress, self._last = progress, 0
+
+    def within(self, start: float, stop: float) -> Callable[[float], None]:
+        """Return a function that reports a share of a stage, which takes the work from `start` to `stop`."""
+        return lambda share: self.report(start + (stop - start) * share)
+
+    def report(self, share: float) -> None:
+        """Report a share of all work."""
+        done = int(1000 * share)
+        if self._progress is not None and done > self._last:
+            self._last = done
+            self._progress(done, 1000)
+
+
+def unshared_points(
+    left: _Side, right: _Side, n_threads: int | None = None, progress: Callable[[float], None] | None = None
+) -> U32:
+    """Return the points of the left side that are not set aside, ascending: (m,) uint32.
+
+    The points are compared with those of 64, 512, 4,096 and 32,768 images of the right side, those whose mixed bits are
+    the least; the last step is the first that takes all images. In each step the points with the most hits are set
+    aside, until the others have no more than `_HITS_PER_IMAGE` hits per left image, extrapolated to all images, or
+    `_MIN_HITS` in all. Images that have few points in common never reach that number, and all their points are kept.
+    """
+    same = left is right
+    n_left, n_right = left.n_images, right.n_images
+    kept = np.arange(len(left.owners), dtype=np.uint32)
+    max_hits = max(_MIN_HITS, _HITS_PER_IMAGE * n_left) * (2 if same else 1)
+    if _max_hits(left, right) <= max_hits:
+        return kept
+    is_kept = np.ones(len(left.owners), np.bool_)
+    samples = [size for size in _SAMPLES if size < n_right]
+    if n_right <= _SAMPLES[-1]:
+        samples.append(n_right)
+    for step, size in enumerate(samples):
+        among = np.arange(right.starts[size], dtype=np.uint32)
+        if same:
+            among = among[is_kept[: len(among)]]
+        index = _Index(_turned(right.hashes, among, 0, n_threads), n_threads)
+        counts = np.zeros(len(kept), np.uint32)
+        n_blocks = -(-len(kept) // _ROWS_PER_BLOCK)
+        for block in range(n_blocks):
+            some = kept[block * _ROWS_PER_BLOCK : (block + 1) * _ROWS_PER_BLOCK]
+            part = counts[block * _ROWS_PER_BLOCK : (block + 1) * _ROWS_PER_BLOCK]
+            owners = left.owners[some], right.owners[among] if same else np.full(len(among), n_left, np.uint32)
+            report = partial(_report_part, progress, step / len(samples), (block, n_blocks * len(samples)))
+            for pairs in index.near(_turned(left.hashes, some, 0, n_threads), report):
+                hits.count_hits(pairs.left, pairs.right, *owners, part)
+        found = np.bincount(counts)
+        total = np.cumsum(found * np.arange(len(found))) * (n_right / size)
+        limit = int(np.searchsorted(total, max_hits, side="right")) - 1
+        if size < samples[-1]:
+            limit = max(limit, _FEW)
+        is_kept[kept[counts > limit]] = False
+        kept = kept[counts <= limit]
+    return kept
+
+
+def _report_part(progress: Callable[[float], None], start: float, part: tuple[int, int], share: float) -> None:
+    progress(start + (part[0] + share) / part[1])
+
+
+def _max_hits(left: _Side, right: _Side) -> int:
+    """Return a number of hits that is not exceeded if an image repeats none of its points."""
+    return len(left.owners) * right.n_images
+
+
+def _candidates(
+    left: _Side, right: _Side, kept: U32, turns: Sequence[int], n_threads: int | None, steps: _Steps, start: float
+) -> Iterator[tuple[I64, I64, U8]]:
+    """Yield the candidates: left and right image, and turn of the left one; in a self-join with left < right."""
+    same = left is right
+    others = kept if same else np.arange(len(right.owners), dtype=np.uint32)
+    rights = _turned(right.hashes, others, 0, n_threads)
+    per_block = max(1, _ROWS_PER_BLOCK // len(turns))
+    # Blocks begin at the first kept point of an image.
+    images = left.owners[kept]
+    cuts = [0]
+    while cuts[-1] < len(kept):
+        stop = cuts[-1] + per_block
+        stop = len(kept) if stop >= len(kept) else int(np.searchsorted(images, images[stop]))
+        cuts.append(max(stop, int(np.searchsorted(images, images[cuts[-1]], side="right"))))
+    index: _Index | None = None
+    for at, stop in pairwise(cuts):
+        first = int(images[at])
+        from_right = at if same else 0
+        if index is None or same:
+            index = _Index(rights[from_right:], n_threads)
+        some = kept[at:stop]
+        versions = np.concatenate([_turned(left.hashes, some, turn, n_threads) for turn in turns])
+        owners = images[at:stop] - np.uint32(first), right.owners[others[from_right:]]
+        if same:
+            owners = owners[0], owners[1] - np.uint32(first)
+        share = start + (1 - start) * at / len(kept), start + (1 - start) * stop / len(kept)
+        keys = []
+        for pairs in index.near(versions, steps.within(share[0], (share[0] + share[1]) / 2)):
+            out = np.empty(len(pairs.left), np.uint64)
+            n = hits.pair_images(pairs.left, pairs.right, len(some), *owners, same, np.array(turns, np.uint8), out)
+            keys.append(out[:n].copy())
+        for found in _repeated(keys, n_threads):
+            i, j = np.empty(len(found), np.int64), np.empty(len(found), np.int64)
+            turn = np.empty(len(found), np.uint8)
+            hits.split_keys(found, i, j, turn)
+            yield i + first, j + (first if same else 0), turn
+        steps.report(share[1])
+
+
+def _repeated(blocks: list[U64], n_threads: int | None) -> Iterator[U64]:
+    """Yield the distinct numbers that occur at least twice in blocks of them, ascending. Empties the blocks."""
+    n = sum(map(len, blocks))
+    if not n:
+        return
+    largest = max(int(block.max()) for block in blocks if len(block))
+    n_parts = 1 << max(0, (n // _KEYS_PER_PART).bit_length())
+    shift = max(3, largest.bit_length() - n_parts.bit_length() + 1)
+    counts = np.zeros((largest >> shift) + 1, np.int64)
+    for block in blocks:
+        counts += np.bincount((block >> np.uint64(shift)).astype(np.int64), minlength=len(counts))
+    ends = np.cumsum(counts)
+    places = ends - counts
+    keys = np.empty(n, np.uint64)
+    for block in blocks:
+        hits.part_keys(block, shift, places, keys)
+    blocks.clear()
+
+    def sort(start: int, stop: int) -> U64:
+        part = keys[start:stop]
+        repeated = part[: hits.keep_repeated(part)]
+        repeated.sort()
+        return repeated
+
+    sorts = [Once(sort, int(stop - size), int(stop)) for stop, size in zip(ends, counts, strict=True) if size > 1]
+    finish_tasks(sorts, n_threads)
+    ends = np.cumsum([len(task.result) for task in sorts], dtype=np.int64)
+    calls = ends // _CANDIDATES_PER_CALL
+    for call in np.unique(calls).tolist():
+        yield np.concatenate([sorts[part].result for part in np.flatnonzero(calls == call)])
+
+
+class Explained(NamedTuple):
+    """Counts of a join of points: distinct images, their points, those set aside, and candidates in all turns."""
+
+    n_images: int
+    n_points: int
+    n_set_aside: int
+    n_candidates: int
+
+
+def self_copies(
+    points: Points,
+    min_votes: int = 8,
+    *,
+    turns: bool = True,
+    max_pairs: int | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Copies:
+    """Return all pairs of candidate images with at least `min_votes` votes, each pair once, sorted."""
+    side = _collapse(points)
+    return _join(points, points, side, side, min_votes, turns, max_pairs, n_threads, progress)
+
+
+def match_copies(
+    queries: Points,
+    references: Points,
+    min_votes: int = 8,
+    *,
+    turns: bool = True,
+    max_pairs: int | None = None,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Copies:
+    """Return all candidate pairs of a query (left) and a reference (right) with at least `min_votes` votes, sorted."""
+    return _join(
+        queries,
+        references,
+        _collapse(queries),
+        _collapse(references),
+        min_votes,
+        turns,
+        max_pairs,
+        n_threads,
+        progress,
+    )
+
+
+def explain_copies(
+    points: Points,
+    *,
+    references: Points | None = None,
+    turns: bool = True,
+    n_threads: int | None = None,
+    progress: Progress | None = None,
+) -> Explained:
+    """Return how many points `self_copies` sets aside, or with `references` `match_copies`, and how many candidates."""
+    left = right = _collapse(points)
+    if references is not None:
+        right = _collapse(references)
+    steps = _Steps(progress)
+    kept = unshared_points(left, right, n_threads, steps.within(0, 0.1))
+    candidates = _candidates(left, right, kept, _turn_numbers(turns), n_threads, steps, 0.1)
+    n_candidates = sum(len(turn) for *_, turn in candidates)
+    return Explained(left.n_images, len(left.owners), len(left.owners) - len(kept), n_candidates)
+
+
+def _turn_numbers(turns: bool) -> Sequence[int]:
+    return range(len(TURNS)) if turns else range(1)
+
+
+def _join(
+    left_points: Points,
+    right_points: Points,
+    left: _Side,
+    right: _Side,
+    min_votes: int,
+    turns: bool,
+    max_pairs: int | None,
+    n_threads: int | None,
+    progress: Progress | None,
+) -> Copies:
+    if not isinstance(min_votes, (int, np.integer)) or isinstance(min_votes, bool) or not 2 <= min_votes <= MAX_POINTS:
+        raise ArgumentError(
+            f"min_votes must be a whole number of 2 to {MAX_POINTS} points, got {min_votes!r}\n"
+            "Hint: 8 suits photos, 11 is strict."
+        )
+    steps = _Steps(progress)
+    kept = unshared_points(left, right, n_threads, steps.within(0, 0.1))
+    found = _Verified(left_points, right_points, left, right, min_votes, max_pairs, n_threads)
+    found.add(*_equal_images(left, right))
+    for candidates in _candidates(left, right, kept, _turn_numbers(turns), n_threads, steps, 0.1):
+        found.add(*candidates)
+    return found.copies()
+
+
+def _equal_images(left: _Side, right: _Side) -> tuple[I64, I64, U8]:
+    """Return the candidates that need no hits: images of both sides, or of several rows, with equal points."""
+    if left is right:
+        i = j = np.flatnonzero(np.diff(left.row_starts) > 1)
+    else:
+        _, i, j = np.intersect1d(left.mixed, right.mixed, return_indices=True)
+    return i, j, np.zeros(len(i), np.uint8)
+
+
+class _Verified:
+    """Candidates that have enough votes, as pairs of rows."""
+
+    def __init__(
+        self,
+        left_points: Points,
+        right_points: Points,
+        left: _Side,
+        right: _Side,
+        min_votes: int,
+        max_pairs: int | None,
+        n_threads: int | None,
+    ) -> None:
+        self._points, self._min_votes, self._n_threads = (left_points, right_points), min_votes, n_threads
+        self._left, self._right, self._same = left, right, left is right
+        self._max_pairs = _MAX_PAIRS if max_pairs is None else max_pairs
+        self._n_pairs = 0
+        self._blocks: list[Copies] = []  # of images, not of rows
+        self.add(*np.zeros((2, 0), np.int64), np.zeros(0, np.uint8))
+
+    def add(self, i: I64, j: I64, turn: U8) -> None:
+        """Verify candidates: images of both sides, and the turn of the left one; all turns of a pair in one call."""
+        if self._same:
+            # A pair of rows has the smaller row on the left. Images of several rows may need both directions.
+            first, last = self._left.rows[self._left.row_starts[:-1]], self._left.rows[self._left.row_starts[1:] - 1]
+            ahead, back = first[i] < last[j], (first[j] < last[i]) & (i != j)
+            inverse = np.array(INVERSE, np.uint8)[turn[back]]
+            i, j = np.concatenate([i[ahead], j[back]]), np.concatenate([j[ahead], i[back]])
+            turn = np.concatenate([turn[ahead], inverse])
+        rows = self._left.rows[self._left.row_starts[i]], self._right.rows[self._right.row_starts[j]]
+        copies = verify_pairs(*self._points, *rows, turn, self._min_votes, n_threads=self._n_threads)
+        self._blocks.append(copies)
+        self._n_pairs += int(self._counts(copies).sum())
+        if self._n_pairs > self._max_pairs:
+            raise _too_many_pairs(self._max_pairs)
+
+    def _counts(self, copies: Copies) -> I64:
+        counts = np.empty(len(copies.left), np.int64)
+        hits.count_rows(*self._images(copies), *self._rows, self._same, counts)
+        return counts
+
+    @cached_property
+    def _rows(self) -> tuple[I64, I64, I64, I64]:
+        return self._left.row_starts, self._left.rows, self._right.row_starts, self._right.rows
+
+    @cached_property
+    def _numbers(self) -> tuple[I64, I64]:
+        """The image of each row of both sides."""
+        numbers = []
+        for side, points in zip((self._left, self._right), self._points, strict=True):
+            of_row = np.zeros(points.n_images, np.int64)
+            of_row[side.rows] = np.repeat(np.arange(side.n_images), np.diff(side.row_starts))
+            numbers.append(of_row)
+        return numbers[0], numbers[1]
+
+    def _images(self, copies: Copies) -> tuple[I64, I64]:
+        return self._numbers[0][copies.left], self._numbers[1][copies.right]
+
+    def copies(self) -> Copies:
+        """Return all pairs of rows, sorted by left, then right."""
+        found = Copies(*(np.concatenate(column) for column in zip(*self._blocks, strict=True)))
+        self._blocks.clear()
+        counts = self._counts(found)
+        n = int(counts.sum())
+        left, right = np.empty(n, np.uint32), np.empty(n, np.uint32)
+        hits.write_rows(*self._images(found), *self._rows, self._same, left, right)
+        source = np.repeat(np.arange(len(counts)), counts)
+        # A query that equals a reference may have been found twice.
+        order = np.lexsort((found.turn[source], -found.votes[source].astype(np.int64), right, left))
+        is_first = np.ones(n, np.bool_)
+        is_first[1:] = (np.diff(left[order]) != 0) | (np.diff(right[order]) != 0)
+        order = order[is_first]
+        return Copies(left[order], right[order], *(column[source[order]] for column in found[2:]))
+
+
+def _too_many_pairs(max_pairs: int) -> ArgumentError:
+    return ArgumentError(
+        f"more than max_pairs={max_pairs:,} pairs have enough votes\n"
+        "Hint: cluster() groups them without making pairs; or raise min_votes or max_pairs."
+    )

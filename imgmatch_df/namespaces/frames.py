@@ -1,0 +1,380 @@
+"""The namespaces of frames."""
+
+from os import PathLike
+from typing import Generic, Unpack
+
+import polars as pl
+
+from imgmatch_df.frames import advice, clustering, copies, deprecated, expressions, pairs, ranking, writing
+from imgmatch_df.frames.checks import FrameT
+from imgmatch_df.frames.flat import Flat
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
+from imgmatch_df.matching.linkages import Keep
+from imgmatch_df.namespaces.base import Namespace, with_docstrings
+from imgmatch_df.options import SourceOptions
+from imgmatch_df.store.base import Target
+
+
+@with_docstrings
+class _FrameVerbs(Namespace, Generic[FrameT]):
+    """The frame verbs. A DataFrame returns a DataFrame, computed at once; a LazyFrame returns a LazyFrame."""
+
+    def __init__(self, frame: FrameT) -> None:
+        self._frame: FrameT = frame
+
+    def visual_hash(
+        self,
+        source: str = "url",
+        *,
+        hash_types: expressions.HashTypes = DEFAULT_HASH_TYPES,
+        prefix: str = "",
+        suffix: str = "",
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.visual_hash`."""
+        return expressions.visual_hash(
+            self._frame, source, hash_types=hash_types, prefix=prefix, suffix=suffix, **options
+        )
+
+    def explain_near_duplicates(
+        self,
+        radius: int | None = None,
+        hash_type: str = "bmh1",
+        *,
+        min_votes: int | None = None,
+        id: str | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> str:
+        """See `imgmatch_df.explain_near_duplicates`."""
+        return pairs.explain_near_duplicates(
+            self._frame,
+            radius,
+            hash_type,
+            min_votes=min_votes,
+            id=id,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
+        )
+
+    @deprecated.flag_of_other_function("explain", explain_near_duplicates)
+    def near_duplicates(
+        self,
+        radius: int | None = None,
+        hash_type: str = "bmh1",
+        *,
+        min_votes: int | None = None,
+        id: str | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        turns: bool | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.near_duplicates`."""
+        return pairs.near_duplicates(
+            self._frame,
+            radius,
+            hash_type,
+            min_votes=min_votes,
+            id=id,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            turns=turns,
+            **options,
+        )
+
+    @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
+    def match(
+        self,
+        reference: pl.DataFrame | pl.LazyFrame | Target,
+        radius: int | None = None,
+        hash_type: str = "bmh1",
+        *,
+        min_votes: int | None = None,
+        id: str | None = None,
+        reference_id: str | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        turns: bool | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.match`."""
+        return pairs.match(
+            self._frame,
+            reference,
+            radius,
+            hash_type,
+            min_votes=min_votes,
+            id=id,
+            reference_id=reference_id,
+            reference_column=reference_column,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            turns=turns,
+            **options,
+        )
+
+    def find_copies(
+        self,
+        *,
+        min_votes: int | None = None,
+        radius: int = 31,
+        id: str | None = None,
+        reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference_id: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.find_copies`."""
+        return copies.find_copies(
+            self._frame,
+            min_votes=min_votes,
+            radius=radius,
+            id=id,
+            reference=reference,
+            reference_id=reference_id,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
+        )
+
+    @deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)
+    def cluster(
+        self,
+        radius: int | None = None,
+        hash_type: str = "bmh1",
+        *,
+        min_votes: int | None = None,
+        linkage: str | None = None,
+        keep: Keep = "first",
+        id: str | None = None,
+        reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference_id: str | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        diameter: bool = False,
+        prefix: str = "",
+        suffix: str = "",
+        turns: bool | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.cluster`."""
+        return clustering.cluster(
+            self._frame,
+            radius,
+            hash_type,
+            min_votes=min_votes,
+            linkage=linkage,
+            keep=keep,
+            id=id,
+            reference=reference,
+            reference_id=reference_id,
+            reference_column=reference_column,
+            column=column,
+            source=source,
+            flat=flat,
+            diameter=diameter,
+            prefix=prefix,
+            suffix=suffix,
+            turns=turns,
+            **options,
+        )
+
+    @deprecated.renamed_parameters(deprecated.REFERENCE_OF_REMOVE)
+    def remove_duplicates(
+        self,
+        radius: int | None = None,
+        hash_type: str = "bmh1",
+        *,
+        min_votes: int | None = None,
+        linkage: str | None = None,
+        keep: Keep = "first",
+        reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        prefix: str = "",
+        suffix: str = "",
+        turns: bool | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.remove_duplicates`."""
+        return clustering.remove_duplicates(
+            self._frame,
+            radius,
+            hash_type,
+            min_votes=min_votes,
+            linkage=linkage,
+            keep=keep,
+            reference=reference,
+            reference_column=reference_column,
+            column=column,
+            source=source,
+            flat=flat,
+            prefix=prefix,
+            suffix=suffix,
+            turns=turns,
+            **options,
+        )
+
+    def rank_images(
+        self,
+        query: int | bytes | str | PathLike[str],
+        hash_type: str | None = None,
+        *,
+        min_votes: int | None = None,
+        k: int | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        prefix: str = "",
+        suffix: str = "",
+        turns: bool | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.rank_images`."""
+        return ranking.rank_images(
+            self._frame,
+            query,
+            hash_type,
+            min_votes=min_votes,
+            k=k,
+            column=column,
+            source=source,
+            flat=flat,
+            prefix=prefix,
+            suffix=suffix,
+            turns=turns,
+            **options,
+        )
+
+    def profile_radii(
+        self,
+        hash_type: str = "bmh1",
+        *,
+        max_radius: int | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> FrameT:
+        """See `imgmatch_df.profile_radii`."""
+        return advice.profile_radii(
+            self._frame,
+            hash_type,
+            max_radius=max_radius,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
+        )
+
+    def suggest_radius(
+        self,
+        hash_type: str = "bmh1",
+        *,
+        max_share: float = advice.MAX_SHARE,
+        max_radius: int | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> advice.RadiusSuggestion:
+        """See `imgmatch_df.suggest_radius`."""
+        return advice.suggest_radius(
+            self._frame,
+            hash_type,
+            max_share=max_share,
+            max_radius=max_radius,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
+        )
+
+
+@pl.api.register_dataframe_namespace("imgmatch")
+@with_docstrings
+class ImgMatchDataFrame(_FrameVerbs[pl.DataFrame]):
+    """The frame verbs of a DataFrame, computed at once."""
+
+    _of = "a DataFrame"
+
+    def write_hashes(
+        self,
+        target: Target,
+        *,
+        source: str | None = None,
+        key: str | None = None,
+        hash_types: expressions.HashTypes | None = None,
+        retry_failed: bool = False,
+        prune: writing.Prune = False,
+        **options: Unpack[SourceOptions],
+    ) -> writing.WriteSummary:
+        """See `imgmatch_df.write_hashes`."""
+        return writing.write_hashes(
+            self._frame,
+            target,
+            source=source,
+            key=key,
+            hash_types=hash_types,
+            retry_failed=retry_failed,
+            prune=prune,
+            **options,
+        )
+
+
+@pl.api.register_lazyframe_namespace("imgmatch")
+@with_docstrings
+class ImgMatchLazyFrame(_FrameVerbs[pl.LazyFrame]):
+    """The frame verbs of a LazyFrame, computed when the query runs."""
+
+    _of = "a LazyFrame"
+
+    def sink_hashes(
+        self,
+        target: Target,
+        *,
+        source: str | None = None,
+        key: str | None = None,
+        hash_types: expressions.HashTypes | None = None,
+        retry_failed: bool = False,
+        prune: writing.Prune = False,
+        **options: Unpack[SourceOptions],
+    ) -> writing.WriteSummary:
+        """See `imgmatch_df.sink_hashes`."""
+        return writing.sink_hashes(
+            self._frame,
+            target,
+            source=source,
+            key=key,
+            hash_types=hash_types,
+            retry_failed=retry_failed,
+            prune=prune,
+            **options,
+        )
