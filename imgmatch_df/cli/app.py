@@ -488,6 +488,6 @@ def _store(
 
 
 app.command("find-copies")(with_source_options(find_copies.find_copies))
-app.command("apply")(reported(kept=apply.INTERRUPTED)(apply.apply_decisions))
+app.command("apply")(reported(kept=removed.INTERRUPTED)(apply.apply_decisions))
 app.command()(with_source_options(advise.advise))
 app.command()(reported()(serve.serve))

@@ -20,7 +20,6 @@ from imgmatch_df.moving.planning import MovePlan
 from imgmatch_df.moving.run import Done, preview_moves, run_moves, undo_moves
 from imgmatch_df.progress import steps
 
-INTERRUPTED: Final = "the files moved so far are listed in undo.ndjson of the folder; the same call moves the rest"
 _SUFFIXES: Final = (".csv", ".parquet", ".ndjson", ".jsonl", ".json")
 
 
@@ -131,6 +130,10 @@ def _finish(done: Done, where: str, *, is_dry: bool, is_back: bool = False) -> N
         say(f"moved {len(done.moves):,} files {where}", err=False)
     else:
         say_moved(done, where)
-    say_lines("not moved: ", done.failed)
+    if sys.stderr.isatty():
+        say_lines("not moved: ", done.failed)
+    else:
+        for line in done.failed:
+            say(f"not moved: {line}")
     if done.failed:
         raise typer.Exit(SOME_FAILED)

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import polars as pl
 
 from imgmatch_df.cli.exit_codes import say, say_lines
+from imgmatch_df.cli.interrupts import keeping
 from imgmatch_df.columns import CLUSTER_ID, KEPT, MODIFIED, MODIFIED_DTYPE, REFERENCE_ID, SIZE
 from imgmatch_df.errors import ArgumentError, ColumnError, Failure
 from imgmatch_df.hashes.kinds import SHA256
@@ -21,6 +22,7 @@ from imgmatch_df.moving.run import Done, run_moves
 from imgmatch_df.progress import steps
 from imgmatch_df.sources import parse_source
 
+INTERRUPTED: Final = "undo.ndjson of the folder lists the moves; the same call moves the other files"
 # The cluster of rows that match a row of another table, which is kept.
 _ELSEWHERE: Final = "elsewhere"
 
@@ -148,7 +150,7 @@ def move_files(
     def make_plan(before: set[str]) -> MovePlan:
         return plan_moves(decisions, folder, base_dir=base_dir, before=before, kept_elsewhere={_ELSEWHERE})
 
-    with steps("moving", shown=shown) as report:
+    with keeping(INTERRUPTED), steps("moving", shown=shown) as report:
         done = run_moves(make_plan, folder, progress=report)
     say_moved(done, f"into {folder}")
     say_left_out(files, "moved")

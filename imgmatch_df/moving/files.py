@@ -14,11 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
 
-from imgmatch_df.atomic import copy_access, move, open_new
+from imgmatch_df.atomic import copy_access, move, open_new, sync_folder
 
 
 class ChangedError(OSError):
     """The file is not the one that was planned to be moved."""
+
+
+class HeldError(OSError):
+    """A file could not be moved and not be put back: it has its temporary name, until `settle` puts it back."""
 
 
 def relocate(
@@ -45,12 +49,14 @@ def relocate(
         If `origin` is another file.
     FileExistsError
         If there is a file at `destination`.
+    HeldError
+        If the file cannot be moved, and another file is at `origin` meanwhile.
     OSError
         If the file cannot be moved. It stays at `origin`.
     """
     held, copy = _temporary(origin, destination, tag)
     folder = os.path.dirname(destination)
-    os.makedirs(folder, exist_ok=True)
+    _make_folder(folder)
     if os.path.lexists(destination):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), destination)
     found = os.lstat(origin)
@@ -77,6 +83,7 @@ def relocate(
             return
         raise
     if copies:
+        sync_folder(Path(folder))  # a power cut must not take both names
         os.unlink(held)
 
 
@@ -143,11 +150,22 @@ def _copy(origin: str, copy: str) -> None:
         raise OSError(errno.EIO, "the copy differs from the file", copy)
 
 
+def _make_folder(folder: str) -> None:
+    """Make a folder and those above it, durably."""
+    if os.path.isdir(folder):
+        return
+    parent = os.path.dirname(folder) or os.curdir
+    _make_folder(parent)
+    with suppress(FileExistsError):
+        os.mkdir(folder)
+    sync_folder(Path(parent))
+
+
 def _put_back(held: str, origin: str) -> None:
     try:
         move(Path(held), Path(origin))
-    except FileExistsError as error:
-        raise FileExistsError(errno.EEXIST, f"another file has taken its place, it is {held!r} now", origin) from error
+    except OSError as error:
+        raise HeldError(error.errno, f"{error.strerror}; nor can it be put back, it is {held} now", origin) from error
 
 
 def _discard(copy: str, made: bool) -> None:

@@ -21,6 +21,7 @@ MoveOutcome: TypeAlias = Literal["moved", "not_moved", "undone"]
 LINKS: Final = get_args(Link)
 _FORMAT: Final = "imgmatch moves"
 _VERSION: Final = 1
+_HEADER: Final = frozenset(("id", "link", "n_moves", "made"))
 _NAME: Final = "undo"
 _SUFFIX: Final = ".ndjson"
 _PARTIAL: Final = f".{_NAME}.partial"
@@ -163,7 +164,7 @@ def read_journal(path: Path) -> Journal:
     with path.open("rb") as file:
         header = _record(file.readline())
         lines = file.readlines()
-    if header.get("format") != _FORMAT or header.get("version") != _VERSION:
+    if (header.get("format"), header.get("version")) != (_FORMAT, _VERSION) or not header.keys() >= _HEADER:
         raise ArgumentError(
             f"{str(path)!r} is not a journal of moves\nHint: it is {_NAME}{_SUFFIX} in the folder of --move-to."
         )

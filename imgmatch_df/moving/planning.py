@@ -145,9 +145,10 @@ class _Planner:
         self._folder, self._real_folder = folder, os.path.realpath(folder)
         self._link, self._kept_elsewhere = link, kept_elsewhere
         self._targets: set[str] = set()
+        self._real_folders: dict[str, str] = {}
         self._kept_ids: set[tuple[int, int]] = set()
         self._kept_paths: set[str] = set()
-        self._kept_of: dict[str | None, str] = {}
+        self._kept_of: dict[str | None, str] = {}  # the first kept file of each cluster
         removed_from = {row.cluster for row in rows if not row.is_kept}
         for row in rows:
             if not row.is_kept or row.path is None:
@@ -157,7 +158,8 @@ class _Planner:
             if found is None:
                 continue
             self._kept_ids.add((found.st_dev, found.st_ino))
-            if row.cluster in removed_from and row.cluster not in self._kept_of and not _objection(row, found):
+            is_wanted = row.cluster is not None and row.cluster in removed_from and row.cluster not in self._kept_of
+            if is_wanted and not _objection(row, found):
                 self._kept_of[row.cluster] = row.path
 
     def planned(self, row: _Decision, number: int) -> Move:
@@ -194,15 +196,22 @@ class _Planner:
         )
 
     def _target(self, whole: str) -> str:
-        if _is_below(os.path.realpath(whole), self._real_folder):
+        if self._is_inside(whole):
             raise _UnmovableError(f"is in {self._folder} already")
         target = str(self._folder / path_below(whole))
         if os.path.lexists(target) or target in self._targets:
             raise _UnmovableError(f"cannot become {target}: File exists")
-        if not _is_below(os.path.realpath(target), self._real_folder):
+        if not self._is_inside(target):
             raise _UnmovableError(f"cannot become {target}: a link there leads to another folder")
         self._targets.add(target)
         return target
+
+    def _is_inside(self, path: str) -> bool:
+        """Return whether a path is in the folder of the targets, after links to folders are followed."""
+        parent = os.path.dirname(path)
+        if parent not in self._real_folders:
+            self._real_folders[parent] = os.path.join(os.path.realpath(parent), "")
+        return self._real_folders[parent].startswith(os.path.join(self._real_folder, ""))
 
 
 def path_below(whole: str) -> Path:
@@ -260,10 +269,6 @@ def _missing_folders(moves: Iterable[Move], folder: Path) -> list[str]:
             if part.parts and not os.path.lexists(top / part):
                 missing[str(part)] = None
     return list(missing)
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return path.startswith(os.path.join(folder, ""))
 
 
 def _status(path: str, *, follow: bool) -> os.stat_result | None:

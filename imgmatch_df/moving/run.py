@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from imgmatch_df.atomic import sync_folder
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.moving.files import is_link_to, make_link, relocate, settle
+from imgmatch_df.moving.files import HeldError, is_link_to, make_link, relocate, settle
 from imgmatch_df.moving.journal import (
     Journal,
     Link,
@@ -181,7 +181,8 @@ def _move_all(journal: Journal, done: Done, progress: OnMoved) -> None:
                 _link(journal, move)
             except OSError as error:
                 done.failed.append(_failure(move.source, move.target, error))
-                journal.note(move, "not_moved")
+                if os.path.lexists(move.source) and not isinstance(error, HeldError):
+                    journal.note(move, "not_moved")  # otherwise the next run looks for the file
             else:
                 journal.note(move, "moved")
                 done.moves.append(move)
@@ -245,7 +246,7 @@ def _settle(journal: Journal) -> list[str]:
             settle(move.source, move.target, tag)
             settle(move.target, move.source, tag + _BACK)
             outcome = _outcome(journal, move)
-            if outcome == "moved" and not os.path.lexists(move.source) and os.path.lexists(move.target):
+            if outcome == "moved" and move.number not in journal.outcomes and not os.path.lexists(move.source):
                 _link(journal, move)
         except OSError as error:
             failed.append(f"{shown_path(move.source)}: an interrupted move cannot be finished: {error.strerror}")

@@ -3,11 +3,13 @@
 import os
 import re
 import subprocess
+import sys
 
 import polars as pl
 import pytest
 from drawing import draw, jpeg
-from program import PROGRAM
+from program import ON_A_SYSTEM_WITH_SIGNALS, PROGRAM
+from terminal import ON_A_SYSTEM_WITH_TERMINALS, on_a_terminal
 from typer.testing import CliRunner
 
 from imgmatch_df.cli.app import app
@@ -92,6 +94,23 @@ def test_bytes_are_checked_where_there_is_a_digest(album):
     assert "not moved: photos/b/1.jpg: has other bytes than when it was hashed\n" in result.stderr
 
 
+def test_a_file_or_pipe_gets_every_reason(album):
+    names = ["photos/a/1.jpg", *(f"missing/{number}.jpg" for number in range(30))]
+    pl.DataFrame({"path": names, "cluster_id": 0, "kept": [True] + [False] * 30}).write_csv("d.csv")
+    said = run("apply", "d.csv", "--move-to", "removed", code=1).stderr
+    assert [line for line in said.splitlines() if "is not a file here" in line] == [
+        f"not moved: {name}: is not a file here" for name in names[1:]
+    ]
+
+
+def test_rows_that_match_a_reference_row_need_the_command_that_compares(album):
+    run("remove-duplicates", "photos/b", "--reference", "photos/a", "-o", "d.csv")
+    said = run("apply", "d.csv", "--move-to", "removed", code=1).stderr
+    assert "not moved: photos/b/1.jpg: no kept file of its cluster is here, as it was hashed\n" in said
+    result = run("remove-duplicates", "photos/b", "--reference", "photos/a", "--move-removed", "removed")
+    assert "moved 2 files into removed\n" in result.stdout
+
+
 def test_a_table_without_facts_says_so(album):
     pl.DataFrame({"file": ["a/1.jpg", "b/1.jpg"], "cluster_id": [0, 0], "kept": [True, False]}).write_csv("d.csv")
     result = run("apply", "d.csv", "--source", "file", "--base-dir", "photos", "--move-to", "removed")
@@ -155,3 +174,41 @@ def test_as_a_program(album):
     done = subprocess.run([*PROGRAM, "apply", "d.csv", "--move-to", "removed"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "moved 2 files into removed\n"), done.stderr
     assert (album / "removed/photos/b/2\n.jpg").exists()
+
+
+@ON_A_SYSTEM_WITH_TERMINALS
+def test_a_terminal_shows_the_progress_and_the_first_reasons(album):
+    names = ["photos/a/1.jpg", *(f"missing/{number}.jpg" for number in range(30)), "photos/b/1.jpg"]
+    pl.DataFrame({"path": names, "cluster_id": 0, "kept": [True] + [False] * 31}).write_csv("d.csv")
+    code, seen = on_a_terminal("apply", "d.csv", "--move-to", "removed")
+    assert code == 1
+    assert re.search(r"moving .*1/1", seen)
+    assert seen.count("is not a file here") == 10
+    assert "not moved: 20 more" in seen
+
+
+@ON_A_SYSTEM_WITH_SIGNALS
+def test_ctrl_c_says_how_to_go_on(album):
+    run("remove-duplicates", "photos", "-o", "d.csv")
+    before = facts_below(album)
+    code = """
+import os, signal
+from imgmatch_df.cli import main
+rename, done = os.rename, []
+def interrupted(old, new):
+    rename(old, new)
+    done.append(new)
+    if len(done) == 2:
+        os.kill(os.getpid(), signal.SIGINT)
+os.rename = interrupted
+main()
+"""
+    words = ["apply", "d.csv", "--move-to", "removed"]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code, *words], capture_output=True, text=True)
+    said = "interrupted, undo.ndjson of the folder lists the moves; the same call moves the other files\n"
+    assert (done.returncode, done.stderr) == (130, said)
+    assert run(*words).stdout == "moved 1 files into removed\n"
+    for name in ("undo-2.ndjson", "undo.ndjson"):
+        run("apply", f"removed/{name}", "--undo")
+    assert facts_below(album) == before
+    assert not list(album.rglob(".imgmatch*"))

@@ -237,6 +237,13 @@ def test_clusters_of_which_nothing_is_kept_here():
     assert sorted(os.listdir()) == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
 
 
+def test_rows_without_a_cluster_are_no_cluster():
+    write("a.jpg")
+    write("b.jpg")
+    decisions = decided(("a.jpg", 0, True), ("b.jpg", 0, False)).with_columns(cluster_id=pl.lit(None, pl.String))
+    assert move(decisions).failed == ["b.jpg: no kept file of its cluster is here, as it was hashed"]
+
+
 def test_nothing_is_overwritten():
     decisions = pair()
     write("removed/photos/copy.jpg", b"of another run")
@@ -276,6 +283,38 @@ def test_a_new_file_at_an_old_place_is_not_taken_for_the_moved_one():
     write("photos/copy.jpg", b"a new file")
     again = move(decisions)
     assert (again.n_before, again.failed) == (0, ["photos/copy.jpg: has changed since it was hashed"])
+
+
+def test_a_file_whose_place_is_taken_within_the_move_is_put_back_by_the_next_run(monkeypatch):
+    decisions = pair()
+    before = facts_below("photos")
+    rename = os.rename
+
+    def take_both_places(old, new):
+        rename(old, new)
+        write("photos/copy.jpg", b"new here")
+        write("removed/photos/copy.jpg", b"new there")
+
+    monkeypatch.setattr(os, "rename", take_both_places)
+    done = move(decisions)
+    assert len(done.failed) == 1
+    assert "nor can it be put back, it is" in done.failed[0]
+    monkeypatch.setattr(os, "rename", rename)
+    assert "an interrupted move cannot be finished" in move(decisions).failed[0]
+    assert Path("photos/copy.jpg").read_bytes() == b"new here"
+    assert Path("removed/photos/copy.jpg").read_bytes() == b"new there"
+    os.remove("photos/copy.jpg")
+    assert move(decisions).failed == ["photos/copy.jpg: cannot become removed/photos/copy.jpg: File exists"]
+    assert facts_below("photos") == before
+
+
+@ON_UNIX
+def test_a_link_that_a_person_has_removed_is_not_made_again():
+    decisions = pair()
+    move(decisions, link="symbolic")
+    os.remove("photos/copy.jpg")
+    assert move(decisions, link="symbolic").n_before == 1
+    assert os.listdir("photos") == ["kept.jpg"]
 
 
 @ON_UNIX

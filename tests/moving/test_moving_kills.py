@@ -149,10 +149,9 @@ def test_a_killed_run_is_finished_or_undone_at_some_moments(tmp_path, mode):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("link", ["", "hard", "symbolic"])
-@pytest.mark.parametrize("mode", ["then again", "then undo", "undo"])
+@pytest.mark.parametrize(("mode", "link"), [("then again", "symbolic"), ("then undo", "hard"), ("undo", "symbolic")])
 def test_a_killed_run_is_finished_or_undone(tmp_path, mode, link):
-    assert kill_everywhere(mode, link, tmp_path, tmp_path, stride=3) > 60
+    assert kill_everywhere(mode, link, tmp_path, tmp_path, stride=3) > 50
 
 
 @pytest.mark.slow
