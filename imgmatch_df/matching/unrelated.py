@@ -71,6 +71,8 @@ def expected_unrelated(counts: _F64, exposure: _F64, max_radius: int) -> _F64 | 
         of_fit = scaled(np.arange(start, top + 1, dtype=np.float64))
         logs += weight * (scaled(distances) @ _fit_poisson(of_fit, counts[fitted], exposure[fitted]))
     expected: _F64 = np.exp(np.clip(logs, -700.0, 700.0))
+    # Above the tail that was fitted the curve says nothing, and all pairs count as unrelated.
+    expected[top + 1 :] = rate[top + 1 : max_radius + 1]
     return expected
 
 

@@ -145,6 +145,14 @@ def test_the_estimate_is_near_the_truth(kind, n):
     assert (n_unrelated <= n_pairs).all()
 
 
+@pytest.mark.parametrize(("kind", "largest"), [("phash", 64), ("bmh1", 961)])
+def test_pairs_beyond_the_tail_are_unrelated(kind, largest):
+    frame, _ = planted(1_000, 0.2, kind, SEED)
+    last = frame.imgmatch.profile_radii(kind, max_radius=largest, max_pairs=1_000_000).row(-1, named=True)
+    assert last["n_pairs"] == 1_200 * 1_199 // 2
+    assert 0.99 * last["n_pairs"] < last["n_unrelated"] < last["n_pairs"]
+
+
 @pytest.mark.parametrize("kind", ["phash", "bmh1"])
 @pytest.mark.parametrize("n", [60, 500, 5_000])
 @pytest.mark.parametrize("seed", range(3))

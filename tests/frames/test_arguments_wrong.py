@@ -100,6 +100,8 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "find_copies": {"frame": frame},
         "cluster": {"frame": frame},
         "remove_duplicates": {"frame": frame},
+        "profile_radii": {"frame": frame},
+        "suggest_radius": {"frame": frame},
         "rank_images": {"frame": frame, "query": bytes(121)},
         "read_hashes": {"target": str(folder / "store.parquet")},
         "scan_hashes": {"target": str(folder / "store.parquet")},
