@@ -55,8 +55,8 @@ def to_points(local: pl.Expr | str) -> pl.Expr:
     -------
     Expr
         ``List(Struct{hash: UInt64, x: UInt8, y: UInt8, level: UInt8})`` under the column's own name, null where the
-        hash is null. x and y are pixels of the image without borders, resized to a longest side of 192; `level` is 0
-        for the patch of 40 pixels there, 4 for the one of 80.
+        hash is null. x and y are pixels of the image without borders, resized to a longest side of 224; `level` is 0
+        for a patch of 40 pixels there, 6 for one of 113.
 
     Raises
     ------

@@ -37,8 +37,8 @@ _TOLERANCE: Final = 9.0  # pixels of the image in which the copy is larger, squa
 _MIN_COSINE: Final = 0.9609375  # of the rotation, squared: 11.4 degrees
 _MAX_ASPECT: Final = 1.625  # between the scales of both axes
 _MAX_RATIO: Final = 5.75  # of the scale, squared: 2.4
-_MAX_LEVELS: Final = 4
-# MAX_RATIOS[d + 4] bounds the squared scale for matches whose right point is d levels above the left one: a level is a
+_MAX_LEVELS: Final = 6
+# MAX_RATIOS[d + 6] bounds the squared scale for matches whose right point is d levels above the left one: a level is a
 # factor of 2 ** (1 / 4), and levels differ from the scale by at most 1. Multiples of 1 / 1024, so that products with
 # squared lengths are exact.
 _MAX_RATIOS: Final = np.array([round(1024 * 2 ** ((d + 1) / 2)) / 1024 for d in range(-_MAX_LEVELS, _MAX_LEVELS + 1)])
