@@ -2,8 +2,8 @@
 
 With `pdq_variant="512"` large images are first reduced to 512 x 512 pixels, as ThreatExchange's C++ program does.
 
-Source: ThreatExchange, The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm (2019), and pdq/cpp; the
-reduction is in pdq/cpp/io/pdqio.cpp.
+Source: ThreatExchange, The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm (2019), and pdq/cpp.
+The reduction is in pdq/cpp/io/pdqio.cpp.
 """
 
 from typing import Any, Final

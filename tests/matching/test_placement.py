@@ -87,7 +87,7 @@ def random_pair(seed):
     left, right = [], []
     for _ in range(n):
         word = int(rng.choice(words)) if rng.random() < 0.5 else int(rng.integers(0, 2**63)) * 2
-        x, y, level = (int(rng.integers(0, side)) for side in (193, 145, 5))
+        x, y, level = (int(rng.integers(0, side)) for side in (225, 169, 7))
         left.append((word, x, y, level))
         for _ in range(rng.integers(0, 4)):
             word ^= 1 << int(rng.integers(1, 64))
@@ -208,7 +208,7 @@ def n_expected(pairs, is_stretched, here, there):
     for point in here:
         level = point[3] + round(2 * np.log2(ratio))
         x, y = matrix @ (point[1:3] - u.mean(axis=0)) + v.mean(axis=0)
-        if not 0 <= level <= 4:
+        if not 0 <= level <= 6:
             continue
         margin = round(320 * 2 ** (level / 4)) / 16 - 0.75
         if margin <= x <= 192 - margin and margin <= y <= 144 - margin:
