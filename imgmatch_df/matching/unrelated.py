@@ -6,7 +6,8 @@ valley nearly all pairs are unrelated. Two curves are fitted to the counts there
 - a normal curve, exp(a + b d + c d^2): right where the bits of a hash are nearly independent, too high otherwise;
 - a gamma curve, exp(a + b d + c log d): right where bits are strongly correlated, too low otherwise.
 
-The estimate is their geometric mean with weights of 2 and 1, so that it is rather too high than too low.
+The estimate is their geometric mean with weights of 2 and 1. Over sets with known truth, the pairs of unrelated images
+at the suggested radius were 0.2 to 2.4 times as many as estimated (docs/guide/choosing-a-radius.md).
 """
 
 from collections.abc import Callable

@@ -224,6 +224,13 @@ def test_flat_rows_match_identical_files_only():
         frame.drop("sha256").imgmatch.profile_radii("phash", max_radius=0)
 
 
+def test_copies_that_no_radius_keeps_apart():
+    frame, _ = planted(3_000, 0.1, "phash", SEED)
+    found = frame.imgmatch.suggest_radius("phash", max_share=1e-9)
+    assert (found.radius, found.copies_seen) == (0, True)
+    assert found.reason.startswith("copies are seen, but no radius keeps pairs of unrelated images to 0 %")
+
+
 def test_too_many_pairs():
     frame, _ = planted(1_500, 0.5, "phash", SEED)
     whole = frame.imgmatch.profile_radii("phash")
