@@ -123,8 +123,8 @@ def profile_radii(
     The counts are exact, and equal for any order of the rows; so is the estimate. It takes the distances above the
     valley between copies and unrelated images, of all pairs or of those of 20,000 hashes, and continues their curve
     below it. Over sets with known truth, the suggested radii gave 0.2 to 2.4 times as many pairs of unrelated images as
-    estimated; see the guide "Choose a radius". Series of photos of one scene, or of one product, are neither copies nor unrelated: they count as copies
-    where they are nearer than the curve expects.
+    estimated; see the guide "Choose a radius". Series of photos of one scene, or of one product, are neither copies nor
+    unrelated: they count as copies where they are nearer than the curve expects.
 
     Examples
     --------
