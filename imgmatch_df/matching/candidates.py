@@ -225,7 +225,8 @@ def unshared_points(
 
 
 def _report_part(progress: Callable[[float], None] | None, start: float, part: tuple[int, int], share: float) -> None:
-    progress(start + (part[0] + share) / part[1])
+    if progress is not None:
+        progress(start + (part[0] + share) / part[1])
 
 
 def _max_hits(left: DistinctImages, right: DistinctImages) -> int:
