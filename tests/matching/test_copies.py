@@ -320,3 +320,16 @@ def test_ctrl_c_in_a_report_stops_the_join():
     with pytest.raises(KeyboardInterrupt):
         self_copies(scene(2), progress=interrupt)
     assert len(self_copies(scene(2)).left) > 20
+
+
+def test_explain_reports_no_progress_unless_wanted(monkeypatch):
+    monkeypatch.setattr(module, "_MIN_HITS", 10)
+    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 1)
+    points = scene(1)
+    side = module.collapse_images(points)
+    reports = []
+    kept = module.unshared_points(side, side)
+    np.testing.assert_array_equal(kept, module.unshared_points(side, side, progress=reports.append))
+    assert reports == sorted(reports)
+    assert reports[-1] == 1
+    assert len(kept) < len(points.hashes)
