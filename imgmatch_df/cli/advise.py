@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MaxRadius = Annotated[
     int | None,
-    typer.Option(metavar="BITS", show_default="128 of bmh1, 16 of phash", help="Largest radius to look at."),
+    typer.Option(metavar="BITS", show_default="bmh1 128, phash 16", help="Largest radius to look at."),
 ]
 MaxShare = Annotated[
     float, typer.Option(metavar="SHARE", help="Maximum share of the pairs that may be of unrelated images.")
