@@ -21,6 +21,8 @@ from imgmatch_df.options import Options, Recipe
 from imgmatch_df.server.store_lookup import check_store
 from imgmatch_df.store.manifest import Manifest
 
+pytestmark = pytest.mark.long
+
 PERCEPTUAL = tuple(kind.name for kind in KINDS.values() if kind.is_perceptual)
 OTHERS = tuple(kind.name for kind in KINDS.values() if not kind.is_perceptual)
 

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 import imgmatch_df
 from imgmatch_df.cli.app import app
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):

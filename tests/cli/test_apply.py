@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 
 from imgmatch_df.cli.app import app
 
+pytestmark = pytest.mark.long
+
 
 def run(*words, code=0):
     result = CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})

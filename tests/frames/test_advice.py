@@ -15,6 +15,8 @@ import imgmatch_df
 from imgmatch_df.frames.advice import PROFILE_FIELDS, suggestion_of
 from imgmatch_df.hashes.kinds import KINDS
 
+pytestmark = pytest.mark.long
+
 N_BYTES = {"bmh1": 121, "phash": 8}
 SEED = 5
 

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 import imgmatch_df
 from imgmatch_df.cli.app import app
 
+pytestmark = pytest.mark.long
+
 ENGINES = ["eager", "in-memory", "streaming"]
 COLUMNS = ["votes", "distance", "turn", "scale", "shift_x", "shift_y", "coverage", "evidence"]
 

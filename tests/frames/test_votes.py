@@ -11,6 +11,8 @@ from polars.testing import assert_frame_equal
 
 import imgmatch_df
 
+pytestmark = pytest.mark.long
+
 ENGINES = ["eager", "in-memory", "streaming"]
 MEASURES = ["votes", "turn", "scale", "shift_x", "shift_y", "coverage"]
 

@@ -14,6 +14,8 @@ from imgmatch_df.hashes.local import N_BYTES, hash_image, unpack, unpack_points
 from imgmatch_df.hashes.squares import HashInput, upright
 from imgmatch_df.turns import EVERY_TURN
 
+pytestmark = pytest.mark.long
+
 # How an upright image is stored for each orientation, so that `upright` gives it back.
 STORED = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
 SIZES = [(230, 311), (224, 224), (96, 150), (60, 1000), (1000, 60), (800, 1100), (47, 900), (769, 40), (13, 17)]

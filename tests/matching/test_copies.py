@@ -11,6 +11,8 @@ from imgmatch_df.matching.copies import explain_copies, match_copies, self_copie
 from imgmatch_df.matching.placement import turned_points, verify_pairs
 from imgmatch_df.matching.points import Points
 
+pytestmark = pytest.mark.long
+
 N_POINTS = 24
 
 

@@ -22,6 +22,8 @@ from imgmatch_df.moving.run import preview_moves, run_moves, undo_moves
 from imgmatch_df.sources import path_as_text
 from imgmatch_df.store import locks
 
+pytestmark = pytest.mark.long
+
 ON_UNIX = pytest.mark.skipif(os.name == "nt", reason="links and names of Unix")
 
 

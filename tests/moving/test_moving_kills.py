@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="forks and signals")
+pytestmark = [pytest.mark.skipif(os.name == "nt", reason="forks and signals"), pytest.mark.long]
 
 # Forks a run for each moment, kills it there, and checks what it and the next run leave. One process for all moments,
 # because it takes longer to import the package than to move the files.

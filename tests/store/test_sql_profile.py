@@ -10,6 +10,8 @@ from polars.testing import assert_frame_equal
 import imgmatch_df
 from imgmatch_df.store.macros import FILES, read_sql
 
+pytestmark = pytest.mark.long
+
 COUNTS = ["radius", "n_pairs", "n_clusters", "n_removed", "n_largest"]
 NEAR = st.integers(0, 63).map(lambda bit: 5 | 1 << bit)
 ROW = st.tuples(
