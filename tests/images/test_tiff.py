@@ -158,7 +158,7 @@ class TestSpace:
         assert counts["both refuse"] > 200
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", range(2))
     def test_many_kinds_in_many_layouts(self, seed):
         rng = random.Random(seed)
         pairs = (combined(kind, layout) for kind, layout in itertools.product(kinds(), layouts()))
