@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
@@ -556,10 +556,16 @@ def _wall(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def text_of(sections: Mapping[str, str], machine: str) -> str:
+    """Return sections by their titles as Markdown."""
+    return "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items()) + f"\n\n{machine}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, help="images to hash; drawn ones if none is given")
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds: under a minute, rough")
+    parser.add_argument("--kinds", action="store_true", help="only the tables of other hash kinds")
     parser.add_argument("--update-docs", action="store_true", help="write the tables into the documents")
     arguments = parser.parse_args()
     all_cpus = allowed_cpus()
@@ -568,16 +574,23 @@ def main() -> None:
         bench = Bench(Path(folder), all_cpus, arena, quick=arguments.quick)
         photos = draw_photos(40) if arguments.folder is None else read_folder(arguments.folder)
         machine = describe_machine(len(all_cpus), PACKAGES)
-        main_table = speed_section(bench, photos, JPEG_NAMES, 60, 9)
         bench.say("making other images")
         large = enlarge(photos, 6 if bench.quick else 24)
+        kinds = {
+            "Other hash kinds": kinds_section(bench, photos, 60, 5),
+            "Other hash kinds, 12-megapixel photos": kinds_section(bench, large, 96, 3),
+        }
+        print(text_of(kinds, machine))
+        if arguments.update_docs:
+            replace_between(ROOT / "benchmarks" / "README.md", "hashing-kinds", text_of(kinds, machine))
+        if arguments.kinds:
+            return
+        main_table = speed_section(bench, photos, JPEG_NAMES, 60, 9)
         thumbnails, pngs = make_thumbnails(photos), make_pngs(photos)
         sections = {
             "Photos": main_table,
             "12-megapixel photos": speed_section(bench, large, JPEG_NAMES, 96, 5),
             "Thumbnails": speed_section(bench, thumbnails, JPEG_NAMES, 40, 5),
-            "Other hash kinds": kinds_section(bench, photos, 60, 5),
-            "Other hash kinds, 12-megapixel photos": kinds_section(bench, large, 96, 3),
             "What the budgets cost": speed_section(bench, photos, COST_NAMES, 60, 9),
             "What the budgets cost, thumbnails": speed_section(bench, thumbnails, COST_NAMES, 40, 9),
             "PNG": speed_section(bench, pngs, PNG_NAMES, 18, 5),
@@ -587,7 +600,7 @@ def main() -> None:
             "Memory of a streaming run": memory_section(bench, photos),
         }
         bench.say("done")
-    details = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items()) + f"\n\n{machine}"
+    details = text_of(sections, machine)
     print(details)
     if arguments.update_docs:
         replace_between(ROOT / "README.md", "hashing", f"{main_table} {machine}")
