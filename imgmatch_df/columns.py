@@ -84,6 +84,7 @@ TURNS: Final = (
     "transversed",
 )
 TURN_DTYPE: Final = pl.Enum(TURNS)
+POINTS_DTYPE: Final = pl.List(pl.Struct({"hash": pl.UInt64, "x": pl.UInt8, "y": pl.UInt8, "level": pl.UInt8}))
 MODIFIED_DTYPE: Final = pl.Datetime("us", "UTC")
 DISTANCE_DTYPE: Final = pl.UInt16()
 VOTES_DTYPE: Final = pl.UInt8()

@@ -59,6 +59,7 @@ def _edited(source: Any, options: Options) -> list[bytes]:
     """Return the edited copies of an image, encoded; none where it cannot be read."""
     from PIL import Image
 
+    from imgmatch_df.hashes.squares import upright
     from imgmatch_df.images.decode import decode_image
 
     data = read_source(source, options)
@@ -66,7 +67,7 @@ def _edited(source: Any, options: Options) -> list[bytes]:
     if isinstance(found, Failure):
         return []
     pixels = found.pixels[..., :3] if found.pixels.ndim == 3 else found.pixels
-    image = _upright(Image.fromarray(pixels.copy()).convert("RGB"), found.orientation)
+    image = Image.fromarray(upright(pixels, found.orientation)).convert("RGB")
     image.thumbnail((_MAX_SIDE, _MAX_SIDE))
     copies = []
     for edit in EDITS.values():
@@ -75,18 +76,6 @@ def _edited(source: Any, options: Options) -> list[bytes]:
         edited.save(file, "JPEG", quality=quality)
         copies.append(file.getvalue())
     return copies
-
-
-def _upright(image: "Image", orientation: int) -> "Image":
-    """Return an image turned as its EXIF orientation, 1 to 8, says."""
-    from PIL.Image import Transpose
-
-    turns = (
-        *(None, Transpose.FLIP_LEFT_RIGHT, Transpose.ROTATE_180, Transpose.FLIP_TOP_BOTTOM),
-        *(Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90),
-    )
-    turn = turns[orientation - 1]
-    return image if turn is None else image.transpose(turn)
 
 
 def _compressed(image: "Image") -> "tuple[Image, int]":

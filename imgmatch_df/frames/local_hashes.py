@@ -1,14 +1,13 @@
 """Expressions that make local hashes, and that show the points in them."""
 
-from typing import Final, Unpack
+from typing import Unpack
 
 import polars as pl
 
+from imgmatch_df.columns import POINTS_DTYPE
 from imgmatch_df.frames.expressions import column_expr, map_column, perceptual_hash
 from imgmatch_df.hashes.kinds import LOCAL
 from imgmatch_df.options import SourceOptions
-
-_POINTS: Final = pl.List(pl.Struct({"hash": pl.UInt64, "x": pl.UInt8, "y": pl.UInt8, "level": pl.UInt8}))
 
 
 def local(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
@@ -68,7 +67,7 @@ def to_points(local: pl.Expr | str) -> pl.Expr:
     >>> import imgmatch_df, polars as pl
     >>> pl.select(imgmatch_df.to_points(pl.lit(None, dtype=pl.Binary))).item()
     """
-    return map_column(column_expr(local), _points, _POINTS)
+    return map_column(column_expr(local), _points, POINTS_DTYPE)
 
 
 def _points(local: pl.Series) -> pl.Series:

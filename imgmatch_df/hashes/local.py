@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from imgmatch_df.columns import POINTS_DTYPE
 from imgmatch_df.errors import ColumnError
 from imgmatch_df.hashes.codec import hash_rows
 from imgmatch_df.hashes.kernels.borders import find_borders
@@ -22,7 +23,6 @@ BASE_SIDE: Final = 224
 MIN_BASE_SIDE: Final = 48
 _MIN_SAMPLES: Final = 448  # along the longest side, where pixels are left out
 _WHOLE: Final = 65535
-_POINTS: Final = pl.List(pl.Struct({"hash": pl.UInt64, "x": pl.UInt8, "y": pl.UInt8, "level": pl.UInt8}))
 
 
 def hash_image(image: HashInput, out: Array) -> None:
@@ -124,7 +124,7 @@ def unpack_points(column: pl.Series) -> pl.Series:
         If a value is not a local hash.
     """
     if column.dtype == pl.Null or column.null_count() == len(column):
-        return pl.Series(column.name, [None] * len(column), _POINTS)
+        return pl.Series(column.name, [None] * len(column), POINTS_DTYPE)
     rows, valid = hash_rows(column)
     if rows.shape[1] != N_BYTES:
         raise ColumnError(
