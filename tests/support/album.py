@@ -51,7 +51,7 @@ def draw_album(folder: Path, n_photos: int = 24) -> Path:
 def _save(image: Image.Image, path: Path, *, quality: int, day: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, quality=quality)
-    os.utime(path, (FIRST_DAY + 86_400 * day,) * 2)
+    os.utime(path, (FIRST_DAY + 86_400 * day + 0.123457,) * 2)
 
 
 def draw_noise(seed: int, width: int, height: int) -> Image.Image:
