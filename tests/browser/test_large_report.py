@@ -35,9 +35,8 @@ def test_a_large_report_opens_and_its_slider_works(show, tmp_path):
     for number in range(50):
         Image.fromarray(draw(number, 320, 240)).save(tmp_path / f"{number}.jpg", quality=85)
     rows = pl.DataFrame({"bmh1": hashes(N_ROWS)}).with_row_index("id")
-    # Fifty files under many paths: `.` and `..` change the text of a path, and not the file.
     frame = rows.with_columns(
-        path=pl.format(f"{tmp_path}/{{}}{{}}.jpg", pl.lit("./") * 0 + pl.lit(""), pl.col("id") % 50),
+        path=pl.format(f"{tmp_path}/{{}}.jpg", pl.col("id") % 50),
         name=pl.format("album/{}/IMG_{}.jpg", pl.col("id") // 500, "id"),
     )
     report = imgmatch_df.report(frame, 24, source="path", id="name")
