@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from imgmatch_df._kernels.arrays import U32, U64
     from imgmatch_df.turns import TurnedBits
 
-Keep = Literal["first", "last", "largest"]
+Keep = Literal["first", "last", "largest", "smallest", "newest", "oldest"]
 
 
 @dataclass(frozen=True, slots=True)
