@@ -1,10 +1,21 @@
 """Clusters of a report at each value of its slider, and their counts."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
-from imgmatch_df.columns import EXACT, N_CLUSTERS, N_LARGEST, N_PAIRS, N_REMOVED, N_UNRELATED, VOTES
+from imgmatch_df.columns import (
+    EXACT,
+    N_CLUSTERS,
+    N_LARGEST,
+    N_PAIRS,
+    N_REMOVED,
+    N_UNRELATED,
+    RADIUS_BITS,
+    RECALL,
+    UNRELATED_SHARE,
+    VOTES,
+)
 from imgmatch_df.frames.advice import PROFILE_FIELDS
 
 if TYPE_CHECKING:
@@ -13,6 +24,8 @@ if TYPE_CHECKING:
     from imgmatch_df.report.graph import Graph
 
     Array = NDArray[Any]
+
+MIN_VOTES: Final = "min_votes"  # the column of a profile
 
 
 class Grouping(NamedTuple):
@@ -44,9 +57,14 @@ class Grouping(NamedTuple):
     is_protected: "Array"
     group: "Array | None"
 
+    @property
+    def has_votes(self) -> bool:
+        """Whether larger measures are nearer."""
+        return self.measure == VOTES
+
     def is_within(self, measures: "Array", value: int) -> "Array":
         """Return which measures are of near-duplicates at a value."""
-        found: Array = measures >= value if self.measure == VOTES else measures <= value
+        found: Array = measures >= value if self.has_votes else measures <= value
         return found
 
     def known(self, value: int) -> "Array":
@@ -81,20 +99,27 @@ class Grouping(NamedTuple):
         found: Array = kept & ~self.known(value)
         return found
 
-    def profile(self, values: "list[int]") -> pl.DataFrame:
-        """Return the counts at each value; the pairs of unrelated images are not estimated."""
+    def profile(self, values: "range", measures: "Array | None") -> pl.DataFrame:
+        """Return the counts at each value, without an estimate of unrelated images.
+
+        Parameters
+        ----------
+        values
+            From the smallest one.
+        measures
+            Of all pairs; None where the graph has them all.
+        """
         import numpy as np
 
         rows = []
         for value in values:
             representative = self.representatives(value)
             sizes = np.bincount(representative, minlength=1)
-            n_removed = int((~self.kept(representative, value)).sum())
-            n_pairs = int(self.is_within(self.graph.measure, value).sum())
-            rows.append((value, n_pairs, int((sizes > 1).sum()), n_removed, max(1, int(sizes.max(initial=1)))))
-        first = "min_votes" if self.measure == VOTES else "radius"
-        counted = pl.DataFrame(
-            rows, schema=[first, N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST], orient="row"
-        ).with_columns(pl.lit(None, pl.Float64).alias(N_UNRELATED), pl.lit(value=True).alias(EXACT))
-        dtypes = {name: dtype for name, dtype in PROFILE_FIELDS.items() if name in counted.columns}
-        return counted.cast({**dtypes, first: pl.UInt16()})
+            removed = ~self.kept(representative, value)
+            n_pairs = int(self.is_within(self.graph.measure if measures is None else measures, value).sum())
+            rows.append((value, n_pairs, int((sizes > 1).sum()), int(removed.sum()), max(1, int(sizes.max(initial=1)))))
+        first = MIN_VOTES if self.has_votes else RADIUS_BITS
+        counted = pl.DataFrame(rows, schema=[first, N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST], orient="row")
+        unknown = {name: pl.lit(None) for name in (N_UNRELATED, UNRELATED_SHARE, RECALL)}
+        dtypes = {first if name == RADIUS_BITS else name: dtype for name, dtype in PROFILE_FIELDS.items()}
+        return counted.with_columns(**unknown, **{EXACT: pl.lit(value=True)}).cast(dtypes)

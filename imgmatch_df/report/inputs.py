@@ -14,11 +14,12 @@ from imgmatch_df.frames.checks import Frame, JoinSide, VerbCall
 from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, Guard
+from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule, RuledRows
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, SHA256, HashKind, hash_kind
-from imgmatch_df.matching.linkages import LINKAGES, Keep
+from imgmatch_df.matching.linkages import LINKAGES
 from imgmatch_df.options import Options, SourceOptions, check_choice, check_name, make_options, shown, whole_number
 from imgmatch_df.report import nodes
 from imgmatch_df.store.base import Target
@@ -32,9 +33,9 @@ class Request:
 
     Parameters
     ----------
-    radius, hash_type, min_votes, linkage, keep, id, reference, reference_id, reference_column, column, source, flat
+    radius, hash_type, min_votes, linkage, keep, protect, across, within, not_duplicates, id, reference, reference_id
         As `report`. The reference may be a `Reference`.
-    turns, max_radius, max_pictures, title
+    reference_column, column, source, flat, turns, max_radius, max_pictures, title
         As `report`.
     command
         The command that was called, for the page.
@@ -50,7 +51,11 @@ class Request:
     hash_type: str = BMH1.name
     min_votes: int | None = None
     linkage: str | None = None
-    keep: Keep = "first"
+    keep: KeepBy = "first"
+    protect: Column | None = None
+    across: Column | None = None
+    within: Column | None = None
+    not_duplicates: Frame | None = None
     id: str | None = None
     reference: Frame | Target | Reference | None = None
     reference_id: str | None = None
@@ -90,6 +95,8 @@ class Inputs:
         Column of hashes.
     guard
         Columns that show which images are flat, None where these are compared as others.
+    rule
+        Which row of a cluster is kept, and which pairs count.
     reference
         The reference side, None if there is none.
     decode
@@ -104,6 +111,7 @@ class Inputs:
     source: str | None
     hash: str
     guard: Guard | None
+    rule: KeepRule
     reference: Reference | None
     decode: str | None
 
@@ -111,6 +119,11 @@ class Inputs:
     def side(self) -> JoinSide:
         """The rows to compare."""
         return JoinSide(self.rows, self.kind, self.hash, None, self.guard)
+
+    @cached_property
+    def ruled(self) -> RuledRows:
+        """What the rule says about the rows."""
+        return self.rule.of_frame(self.rows)
 
     def comparison(self, value: int) -> Comparison:
         """Return the comparison at a radius, or at a number of votes; without a warning of the radius."""
@@ -122,7 +135,7 @@ class Inputs:
     def is_plain(self) -> bool:
         """Whether the clusters of all radii are those of a forest, found without keeping pairs."""
         no_pairs = not self.kind.by_votes and not self.request.turns
-        return no_pairs and LINKAGES[self.linkage].chains and self.reference is None
+        return no_pairs and LINKAGES[self.linkage].chains and self.reference is None and not self.rule.has_conditions
 
 
 def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Inputs:
@@ -165,7 +178,7 @@ def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Input
             with_digest = kind.is_perceptual and SHA256.name not in schema
             kinds = (kind.name, SHA256.name) if with_digest else (kind.name,)
             hashed = expressions.visual_hash(hashed, image, hash_types=kinds, **options)
-            hashed = hashed if image == source else hashed.drop(image)
+            hashed = hashed if image == source or request.reference is not None else hashed.drop(image)
             decode = checked.recipe.text
     reference = None
     if request.reference is not None:
@@ -174,6 +187,15 @@ def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Input
         for name in ("reference_id", "reference_column"):
             if getattr(request, name) is not None:
                 raise ArgumentError(f"{name} has no effect without reference=\nHint: pass the reference rows.")
+    rule = KeepRule.check(
+        hashed.collect_schema(),
+        request.keep,
+        protect=request.protect,
+        across=request.across,
+        within=request.within,
+        not_duplicates=request.not_duplicates,
+        id=request.id,
+    )
     hash_name = kind.name if call.source is not None else call.hash
     rows = hashed.lazy().collect()
     guard = call.guard
@@ -181,7 +203,7 @@ def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Input
         guard = Guard.of(rows.schema)
     if rows.schema[hash_name] != kind.dtype:
         rows = rows.with_columns(forms.read_column(rows[hash_name], kind))
-    return Inputs(request, checked, kind, linkage, rows, source, hash_name, guard, reference, decode)
+    return Inputs(request, checked, kind, linkage, rows, source, hash_name, guard, rule, reference, decode)
 
 
 def _check_request(request: Request, kind: HashKind) -> None:

@@ -4,10 +4,11 @@ from typing import Unpack
 
 from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.flat import Flat
+from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.hashes.kinds import BMH1
-from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.options import SourceOptions
-from imgmatch_df.report.building import MAX_PICTURES, Request, make_report
+from imgmatch_df.report.building import make_report
+from imgmatch_df.report.inputs import MAX_PICTURES, Request
 from imgmatch_df.report.result import Report
 from imgmatch_df.store.base import Target
 
@@ -19,7 +20,11 @@ def report(
     *,
     min_votes: int | None = None,
     linkage: str | None = None,
-    keep: Keep = "first",
+    keep: KeepBy = "first",
+    protect: Column | None = None,
+    across: Column | None = None,
+    within: Column | None = None,
+    not_duplicates: Frame | None = None,
     id: str | None = None,
     reference: Frame | Target | None = None,
     reference_id: str | None = None,
@@ -49,7 +54,9 @@ def report(
         Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
     min_votes
         For ``"local"``, in the place of a radius: the votes that the page begins with. None is 8.
-    linkage, keep, reference, reference_id, reference_column, column, flat, turns
+    linkage, keep, protect, across, within, not_duplicates
+        As `cluster`.
+    reference, reference_id, reference_column, column, flat, turns
         As `cluster`.
     id
         Column whose values name the rows; None names them by row number.
@@ -103,6 +110,10 @@ def report(
         min_votes=min_votes,
         linkage=linkage,
         keep=keep,
+        protect=protect,
+        across=across,
+        within=within,
+        not_duplicates=not_duplicates,
         id=id,
         reference=reference,
         reference_id=reference_id,
