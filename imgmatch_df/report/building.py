@@ -194,7 +194,7 @@ def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
 
     request, grouping = inputs.request, found.grouping
     representative = grouping.representatives(scale.chosen)
-    removed = ~grouping.kept(representative, scale.chosen)
+    removed = grouping.removed(representative, scale.chosen)
     profile = _profile_of(inputs, scale, found)
     names = Names(inputs.rows, inputs.source, request.id, inputs.options.base_dir)
     places = choose_places(inputs, found, representative)
@@ -208,6 +208,7 @@ def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
         clusters=int((np.bincount(representative, minlength=1) > 1).sum()),
         copies=int(removed.sum()),
         n_bytes=int(sizes[removed].sum()),
+        in_reference=int(grouping.known(scale.chosen).sum()),
         thumbnails=sum(map(bool, thumbnails)),
     )
     packed = payload.pack_all(inputs, found, columns)

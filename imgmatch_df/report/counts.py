@@ -89,14 +89,14 @@ class Grouping(NamedTuple):
         found: Array = of_pairs(len(self.order), *ends, self.order)
         return found
 
-    def kept(self, representative: "Array", value: int) -> "Array":
-        """Return which nodes are kept."""
+    def removed(self, representative: "Array", value: int) -> "Array":
+        """Return which nodes are removed from their clusters; those that match a reference row are in none."""
         import numpy as np
 
         kept = (representative == np.arange(len(representative))) | self.is_protected
         if self.group is not None:
             kept |= self.group == self.group[representative]
-        found: Array = kept & ~self.known(value)
+        found: Array = ~kept & ~self.known(value)
         return found
 
     def profile(self, values: "range", measures: "Array | None") -> pl.DataFrame:
@@ -115,7 +115,7 @@ class Grouping(NamedTuple):
         for value in values:
             representative = self.representatives(value)
             sizes = np.bincount(representative, minlength=1)
-            removed = ~self.kept(representative, value)
+            removed = self.removed(representative, value)
             n_pairs = int(self.is_within(self.graph.measure if measures is None else measures, value).sum())
             rows.append((value, n_pairs, int((sizes > 1).sum()), int(removed.sum()), max(1, int(sizes.max(initial=1)))))
         first = MIN_VOTES if self.has_votes else RADIUS_BITS

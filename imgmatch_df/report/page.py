@@ -48,11 +48,13 @@ def write_page(title: str, about: Any, packed: dict[str, str], thumbnails: Itera
     from markupsafe import Markup
 
     styles, scripts = _texts(_STYLES), _texts(_SCRIPTS)
-    yield from _environment().get_template(_TEMPLATE).generate(
+    template = _environment().get_template(_TEMPLATE)
+    yield from template.generate(
         title=title,
         csp=security_policy(styles, scripts),
         styles=[Markup(style) for style in styles],  # noqa: S704  # files of this package
         scripts=[Markup(script) for script in scripts],  # noqa: S704  # files of this package
+        run=about,
         about=Markup(to_json(about)),  # noqa: S704  # escaped for an element of JSON
         packed=packed,
         pages=(Markup(page) for page in _pages(thumbnails)),  # noqa: S704  # base64

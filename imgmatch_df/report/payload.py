@@ -151,9 +151,9 @@ def about_of(
     n_pairs = profile[N_PAIRS][0 if kind.by_votes else -1]
     return {
         "version": _VERSION,
-        "title": _TITLE if request.title is None else request.title,
+        "title": _TITLE if request.title is None else _valid(request.title),
         "program": f"imgmatch-df {version('imgmatch-df')}",
-        "command": request.command,
+        "command": None if request.command is None else _valid(request.command),
         "hash_type": kind.name,
         "hash_bits": None if kind.by_votes else kind.n_bits,
         "measure": found.grouping.measure,
@@ -176,6 +176,11 @@ def about_of(
         "failed": nodes.failed_rows(rows, failed, names),
         "flat": names.labels(flat[: nodes.MAX_LISTED]),
     }
+
+
+def _valid(text: str) -> str:
+    """Return text that UTF-8 can hold: an argument of a command may have bytes that are not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def finished(about: dict[str, Any], packed: dict[str, str], n_thumbnails: int, created: datetime) -> dict[str, Any]:

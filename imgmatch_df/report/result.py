@@ -33,9 +33,11 @@ class Counts:
     clusters
         Clusters of two rows or more.
     copies
-        Rows that are not kept.
+        Rows of clusters that are not kept.
     n_bytes
         Bytes of their files, as far as they are known.
+    in_reference
+        Rows that match a reference row; they are in no cluster.
     thumbnails
         Images that are shown.
     """
@@ -45,6 +47,7 @@ class Counts:
     clusters: int
     copies: int
     n_bytes: int
+    in_reference: int
     thumbnails: int
 
 
@@ -127,9 +130,10 @@ class Report:
         counts = self.counts
         within = f"within {self.radius} bits" if self.radius is not None else f"at {self.min_votes} votes"
         freed = f" ({counts.n_bytes / 1e6:,.1f} MB)" if counts.n_bytes else ""
+        known = f", {counts.in_reference:,} in the reference" if counts.in_reference else ""
         failed = f", {counts.failed:,} failed" if counts.failed else ""
         return (
-            f"{counts.images:,} images, {counts.clusters:,} clusters {within}, {counts.copies:,} copies{freed}{failed}; "
+            f"{counts.images:,} images, {counts.clusters:,} clusters {within}, {counts.copies:,} copies{freed}{known}{failed}; "
             f"{counts.thumbnails:,} thumbnails"
         )
 
