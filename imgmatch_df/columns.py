@@ -92,12 +92,11 @@ POINTS_DTYPE: Final = pl.List(pl.Struct({"hash": pl.UInt64, "x": pl.UInt8, "y": 
 MODIFIED_DTYPE: Final = pl.Datetime("us", "UTC")
 DISTANCE_DTYPE: Final = pl.UInt16()
 VOTES_DTYPE: Final = pl.UInt8()
-# Why a row is kept or removed: alone in its cluster; the representative by a rule; kept beside the representative;
-# removed.
-KEEP_NAMES: Final = ("first", "last", "largest", "smallest", "newest", "oldest")
-KEPT_BY: Final = (*(f"kept_{name}" for name in KEEP_NAMES), "kept_by_rule")
+# Why a row is kept or removed: it is alone in its cluster; it is the representative; it is kept beside it; removed.
 REASONS: Final = (
-    *("single", "no_hash", *KEPT_BY, "protected", "same_value", "not_duplicate"),
+    *("single", "no_hash"),
+    *("kept_first", "kept_last", "kept_largest", "kept_smallest", "kept_newest", "kept_oldest", "kept_by_rule"),
+    *("protected", "same_value", "not_duplicate"),
     *("copy", "in_reference"),
 )
 REASON_DTYPE: Final = pl.Enum(REASONS)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from imgmatch_df._kernels.arrays import BOOL, U32
+    from imgmatch_df.matching.conditions import Conditions
 
 KeepBy = Keep | pl.Expr | Sequence[pl.Expr | str]
 Column = str | pl.Expr
@@ -53,6 +54,39 @@ class RuledRows(NamedTuple):
     across: "U32 | None" = None
     within: "U32 | None" = None
     excluded: "tuple[U32, U32] | None" = None
+
+    @property
+    def conditions(self) -> "Conditions | None":
+        """Which near-duplicates count as pairs; None for all."""
+        from imgmatch_df.matching.conditions import Conditions
+
+        found = Conditions(self.across, self.within, self.excluded)
+        return None if found.hold_always else found
+
+    def among(self, rows: "NDArray[Any]") -> "RuledRows":
+        """Return what the rule says about some of the rows, given by their numbers, ascending, by their positions."""
+        import numpy as np
+
+        n = len(self.order)
+        if len(rows) == n:
+            return self
+        place = np.full(n, -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        order = place[self.order]
+        conditions = (None, None, None) if self.conditions is None else self.conditions.among(rows, n)
+        return RuledRows(order[order >= 0].astype(np.uint32), self.protected[rows], *conditions)
+
+    def kept_beside(self, representative: "U32") -> "tuple[BOOL, BOOL]":
+        """Return which rows have the value of `across` of their representative, and which are no duplicates of it."""
+        import numpy as np
+
+        is_same, is_declared = np.zeros((2, len(representative)), np.bool_)
+        if self.across is not None:
+            is_same = self.across == self.across[representative]
+        if self.excluded is not None:
+            for rows, others in (self.excluded, self.excluded[::-1]):
+                is_declared[rows[representative[rows] == others]] = True
+        return is_same, is_declared
 
 
 class KeepRule(NamedTuple):
@@ -157,9 +191,14 @@ class KeepRule(NamedTuple):
         return not (self.across is None and self.within is None and self.not_duplicates is None)
 
     @property
-    def columns(self) -> list[str | pl.Expr]:
-        """What `of_rows` reads, as columns and expressions of the hashed frame."""
-        return [*self.expressions, *([self.id] if self.not_duplicates is not None and self.id is not None else [])]
+    def reason(self) -> str:
+        """Why a representative is kept, one of `REASONS`."""
+        return "kept_by_rule" if self.name == "rule" else f"kept_{self.name}"
+
+    @property
+    def id_read(self) -> str | None:
+        """The column that `of_rows` reads beside the `expressions`, None if there is none."""
+        return None if self.not_duplicates is None else self.id
 
     def of_frame(self, frame: pl.DataFrame) -> RuledRows:
         """Return what the rule says about the rows of a hashed frame."""
@@ -175,8 +214,8 @@ class KeepRule(NamedTuple):
         return RuledRows(
             self._order(rows, protected),
             protected,
-            None if self.across is None else _codes(rows[self.across]),
-            None if self.within is None else _codes(rows[self.within], nulls_equal=False),
+            None if self.across is None else codes(rows[self.across]),
+            None if self.within is None else codes(rows[self.within], nulls_equal=False),
             self._excluded(rows),
         )
 
@@ -307,7 +346,7 @@ def _check_pairs(pairs: object, schema: Mapping[str, Any], id_column: str | None
     return pairs
 
 
-def _codes(values: pl.Series, *, nulls_equal: bool = True) -> "U32":
+def codes(values: pl.Series, *, nulls_equal: bool = True) -> "U32":
     """Return a code for each value, the same for equal values: the first row that has it."""
     row = pl.col(_ROW)
     first = row.first().over("value")
