@@ -19,7 +19,7 @@ from imgmatch_df.matching.linkages import LINKAGES
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import steps
 from imgmatch_df.report import payload
-from imgmatch_df.report.counts import Grouping
+from imgmatch_df.report.counts import NodeClusters
 from imgmatch_df.report.graph import Graph, PAIRS_PER_ROW, most_pairs, spanning_graph, spanning_part, too_many, whole_graph
 from imgmatch_df.report.inputs import Inputs, Request, read_inputs
 from imgmatch_df.report.nodes import Names
@@ -129,7 +129,7 @@ def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[Nodes, Scale]:
     if nearest is not None:
         reference = np.full(len(rows), -1, np.int64)
         reference[number[nearest.rows]] = nearest.measure
-    grouping = Grouping(
+    clusters = NodeClusters(
         graph._replace(left=number[graph.left], right=number[graph.right]),
         number[ruled.order[is_node[ruled.order]]].astype(np.uint32),
         inputs.linkage,
@@ -139,7 +139,7 @@ def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[Nodes, Scale]:
         None if ruled.across is None else np.unique(ruled.across[rows], return_inverse=True)[1],
     )
     ids = None if nearest is None else dict(zip(number[nearest.rows].tolist(), nearest.ids, strict=True))
-    return Nodes(rows, grouping, ids, measures), scale
+    return Nodes(rows, clusters, ids, measures), scale
 
 
 def _find_graph(inputs: Inputs, scale: Scale) -> "tuple[Graph, Array | None, int]":
@@ -192,9 +192,9 @@ def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
     """Return the report of the nodes."""
     import numpy as np
 
-    request, grouping = inputs.request, found.grouping
-    representative = grouping.representatives(scale.chosen)
-    removed = grouping.removed(representative, scale.chosen)
+    request, clusters = inputs.request, found.clusters
+    representative = clusters.representatives(scale.chosen)
+    removed = clusters.removed(representative, scale.chosen)
     profile = _profile_of(inputs, scale, found)
     names = Names(inputs.rows, inputs.source, request.id, inputs.options.base_dir)
     places = choose_places(inputs, found, representative)
@@ -208,7 +208,7 @@ def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
         clusters=int((np.bincount(representative, minlength=1) > 1).sum()),
         copies=int(removed.sum()),
         n_bytes=int(sizes[removed].sum()),
-        in_reference=int(grouping.known(scale.chosen).sum()),
+        in_reference=int(clusters.known(scale.chosen).sum()),
         thumbnails=sum(map(bool, thumbnails)),
     )
     packed = payload.pack_all(inputs, found, columns)
@@ -223,6 +223,10 @@ def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
             min_votes=scale.chosen if inputs.kind.by_votes else None,
             linkage=inputs.linkage,
             keep=request.keep,
+            protect=request.protect,
+            across=request.across,
+            within=request.within,
+            not_duplicates=request.not_duplicates,
             id=request.id,
             reference=inputs.reference,  # type: ignore[arg-type]  # public callers have no such object
             column=None if inputs.hash == inputs.kind.name else inputs.hash,
@@ -250,7 +254,7 @@ def _profile_of(inputs: Inputs, scale: Scale, found: Nodes) -> pl.DataFrame:
     if inputs.is_plain and scale.profile is not None:
         return scale.profile
     values = range(scale.limit, _MOST_VOTES + 1) if inputs.kind.by_votes else range(scale.limit + 1)
-    counted = found.grouping.profile(values, found.measures)
+    counted = found.clusters.profile(values, found.measures)
     if scale.profile is None or inputs.request.turns or inputs.rule.has_conditions:
         return counted
     estimate = scale.profile.head(counted.height)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MIN_VOTES: Final = "min_votes"  # the column of a profile
 
 
-class Grouping(NamedTuple):
+class NodeClusters(NamedTuple):
     """How nodes are put into clusters; nodes are rows that are in a pair or match a reference row.
 
     Parameters

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from imgmatch_df.frames.advice import RadiusSuggestion
-    from imgmatch_df.report.counts import Grouping
+    from imgmatch_df.report.counts import NodeClusters
     from imgmatch_df.report.inputs import Inputs
     from imgmatch_df.report.places import Places
     from imgmatch_df.report.result import Counts
@@ -40,7 +40,7 @@ class Nodes(NamedTuple):
     ----------
     rows
         (n,) int64: their rows in the frame, ascending.
-    grouping
+    clusters
         How they are put into clusters.
     reference_ids
         Names of the nearest reference rows by node; None without a reference.
@@ -49,7 +49,7 @@ class Nodes(NamedTuple):
     """
 
     rows: "NDArray[Any]"
-    grouping: "Grouping"
+    clusters: "NodeClusters"
     reference_ids: dict[int, Any] | None
     measures: "Array | None"
 
@@ -58,10 +58,10 @@ def columns_of(inputs: "Inputs", found: Nodes, names: Names, places: "Places") -
     """Return the columns of the nodes."""
     import numpy as np
 
-    grouping = found.grouping
+    clusters = found.clusters
     paths, links = names.paths(found.rows)
     rank = np.empty(len(found.rows), np.int64)
-    rank[grouping.order] = np.arange(len(rank))
+    rank[clusters.order] = np.arange(len(rank))
     columns: dict[str, Any] = {
         "row": found.rows.tolist(),
         "id": names.ids(found.rows),
@@ -69,10 +69,10 @@ def columns_of(inputs: "Inputs", found: Nodes, names: Names, places: "Places") -
         "link": links,
         **nodes.facts_of(inputs.rows, found.rows),
         "rank": rank.tolist(),
-        "protected": grouping.is_protected.astype(int).tolist(),
-        "group": None if grouping.group is None else grouping.group.tolist(),
+        "protected": clusters.is_protected.astype(int).tolist(),
+        "group": None if clusters.group is None else clusters.group.tolist(),
         "place": places.of_nodes.tolist(),
-        "reason_kept": _reasons(inputs.rule, grouping.is_protected),
+        "reason_kept": _reasons(inputs.rule, clusters.is_protected),
         "reference": _references(inputs, found, places),
     }
     identical = _identical(inputs, found.rows)
@@ -86,10 +86,10 @@ def _reasons(rule: KeepRule, is_protected: "Array") -> list[str]:
 
 def _references(inputs: "Inputs", found: Nodes, places: "Places") -> list[dict[str, Any] | None] | None:
     """Return the nearest reference row of each node, None for a node that has none."""
-    if found.reference_ids is None or found.grouping.reference is None:
+    if found.reference_ids is None or found.clusters.reference is None:
         return None
     out: list[dict[str, Any] | None] = [None] * len(found.rows)
-    measures = found.grouping.reference.tolist()
+    measures = found.clusters.reference.tolist()
     for node, name in found.reference_ids.items():
         path, link = path_and_link(name, inputs.options.base_dir) if isinstance(name, str) else (None, None)
         place = places.of_references.get(name, -1)
@@ -108,7 +108,7 @@ def _identical(inputs: "Inputs", rows: "Array") -> list[list[int]] | None:
 
 def pack_all(inputs: "Inputs", found: Nodes, columns: dict[str, Any]) -> dict[str, str]:
     """Return the packed elements of a page."""
-    graph = found.grouping.graph
+    graph = found.clusters.graph
     placement = {
         name: [round(one, 4) for one in column.tolist()] if column.dtype.kind == "f" else column.tolist()
         for name, column in graph.placement.items()
@@ -156,7 +156,7 @@ def about_of(
         "command": None if request.command is None else _valid(request.command),
         "hash_type": kind.name,
         "hash_bits": None if kind.by_votes else kind.n_bits,
-        "measure": found.grouping.measure,
+        "measure": found.clusters.measure,
         "decode": inputs.decode,
         "linkage": inputs.linkage,
         "keep": inputs.rule.name,

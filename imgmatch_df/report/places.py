@@ -54,7 +54,7 @@ def choose_places(inputs: "Inputs", found: "Nodes", representative: "Array") -> 
     sizes = np.bincount(representative, minlength=n)[representative]
     nodes = np.arange(n)
     rank = np.empty(n, np.int64)
-    rank[found.grouping.order] = nodes
+    rank[found.clusters.order] = nodes
     first = best_measures(found)
     away = distances_to(inputs, found, representative) if n else first
     is_alone = sizes == 1
@@ -88,10 +88,10 @@ def best_measures(found: "Nodes") -> "Array":
     """Return how near the nearest other row of each node is, (n,) int64: smaller is nearer."""
     import numpy as np
 
-    graph = found.grouping.graph
+    graph = found.clusters.graph
     measure = graph.measure.astype(np.int64)
     out = np.full(len(found.rows), 1 << 20, np.int64)
-    key = 64 - measure if found.grouping.has_votes else measure
+    key = 64 - measure if found.clusters.has_votes else measure
     for ends in (graph.left, graph.right):
         np.minimum.at(out, ends, key)
     return out
