@@ -10,7 +10,18 @@ import polars as pl
 import typer
 
 from imgmatch_df._kernels import before_compiling
-from imgmatch_df.cli import advise, apply, display, find_copies, inputs, outputs, remove_duplicates, removed, serve
+from imgmatch_df.cli import (
+    advise,
+    apply,
+    display,
+    find_copies,
+    inputs,
+    outputs,
+    remove_duplicates,
+    removed,
+    serve,
+    storing,
+)
 from imgmatch_df.cli.arguments import (
     FlatOption,
     HashColumn,
@@ -54,7 +65,6 @@ from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.tables import SourceTable, query_kind
 from imgmatch_df.columns import (
-    PATH,
     RANK,
 )
 from imgmatch_df.documented import export as exporting
@@ -120,10 +130,14 @@ def visual_hash(
     Exit code 0: all hashed; 1: some failed, with the reason in the output; 2: wrong call.
     """
     stores = out is not None and is_store(out)
-    with reported(kept=f"the hashes so far are in {out}" if stores else "nothing was written"):
+    store = given["store"]
+    with reported(kept=storing.kept_text(out if stores else store)):
+        if stores and store is not None:
+            raise ArgumentError(f"-o {out} and --store are both stores\nHint: leave --store out.")
+        store = storing.check_names(store, out=out)
         started, form = monotonic(), outputs.open_target(out, stores=True)
         options = source_options(given)
-        table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
+        table = inputs.open_table(sources, source, given["base_dir"], "visual_hash", store=store)
         inputs.say_blocked(table, options)
         inputs.check_documented(table, form)
         if out is not None and stores:
@@ -191,17 +205,19 @@ def rank_images(
     also a negative one. Exit code 0: all ranked; 1: some failed and come last; 2: wrong call, or the query cannot be
     hashed.
     """
-    with reported():
+    store = given["store"]
+    with reported(kept=storing.kept_text(store)):
+        store = storing.check_names(store, out=out)
         started, form = monotonic(), outputs.open_target(out)
         options = source_options(given)
         query = os.path.expanduser(query)  # noqa: PTH111  # it need not be a path
         if sources:
             base_dir = given["base_dir"]
             table = inputs.open_table(
-                sources, source, base_dir, "remove_duplicates", hash_type, query=query, column=column
+                sources, source, base_dir, "remove_duplicates", hash_type, query=query, column=column, store=store
             )
         else:
-            table = inputs.open_ranking(query, source, given["base_dir"], hash_type, column)
+            table = inputs.open_ranking(query, source, given["base_dir"], hash_type, column, store)
         inputs.say_blocked(table, options)
         inputs.check_documented(table, form, turns=turns)
         kind = table.kind(hash_type or query_kind(query, table.stored))
@@ -237,7 +253,7 @@ def rank_images(
                 outputs.write_table(ranked.lazy(), target, form, naming)
         if not form:
             display.show_ranking(ranked)
-            display.show_next(sources or [], kinds, is_folder=table.source == PATH and not table.stored)
+            inputs.say_store(table, kinds, rows.height)
         tally.finish(is_whole=not table.unlisted)
 
 

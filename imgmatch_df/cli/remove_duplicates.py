@@ -5,7 +5,7 @@ import sys
 from time import monotonic
 from typing import Any
 
-from imgmatch_df.cli import display, inputs, outputs, removed
+from imgmatch_df.cli import display, inputs, outputs, removed, storing
 from imgmatch_df.cli.arguments import (
     Against,
     FlatOption,
@@ -35,7 +35,6 @@ from imgmatch_df.columns import (
     CLUSTER_ID,
     DISTANCE,
     KEPT,
-    PATH,
     REFERENCE_ID,
     REMOVED_RECORDS,
     REPRESENTATIVE_ID,
@@ -76,7 +75,8 @@ def remove_duplicates(
     A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept, or were not
     moved; 2: wrong call.
     """
-    with reported():
+    store = given["store"]
+    with reported(kept=storing.kept_text(store)):
         started, form = monotonic(), None if list_removed or move_removed is not None else outputs.open_target(out)
         options = source_options(given)
         if list_removed and out is not None:
@@ -89,13 +89,16 @@ def remove_duplicates(
                 )
             check_folder("--move-removed", move_removed, sources)
         reference = inputs.renamed_option("--reference", reference, "--against", against)
+        store = storing.check_names(store, out=out, reference=reference)
         if reference_id is not None and reference is None:
             raise ArgumentError("--reference-id has no effect without --reference\nHint: name the reference rows.")
         if reference is not None and form is outputs.DOCUMENTED:
             raise ArgumentError(
                 "the documented .json cannot hold rows that match a reference row\nHint: -o writes a .parquet."
             )
-        table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type, column=column)
+        table = inputs.open_table(
+            sources, source, given["base_dir"], "remove_duplicates", hash_type, column=column, store=store
+        )
         inputs.say_blocked(table, options)
         inputs.check_documented(table, form, turns=turns)
         kind = table.kind(hash_type)
@@ -178,7 +181,7 @@ def remove_duplicates(
         if not form and not list_removed:
             clustered = result.with_columns(source_text(result.schema, table.label))
             display.show_clusters(clustered, call["radius"])
-            display.show_next(sources, kinds, is_folder=table.source == PATH and not table.stored)
+            inputs.say_store(table, kinds, rows.height)
         n_removed = rows.height - result.height if nests else int((~result[KEPT]).sum())
         if call["radius"] == 0 < kind.near_radius and n_removed == 0 and rows.height - tally.n_failed > 1:
             say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
