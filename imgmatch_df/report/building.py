@@ -196,7 +196,7 @@ def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
     representative = clusters.representatives(scale.chosen)
     removed = clusters.removed(representative, scale.chosen)
     profile = _profile_of(inputs, scale, found)
-    names = Names(inputs.rows, inputs.source, request.id, inputs.options.base_dir)
+    names = Names(inputs.rows, inputs.label, request.id, inputs.options.base_dir)
     places = choose_places(inputs, found, representative)
     with steps("thumbnails", shown=inputs.options.progress) as step:
         thumbnails = list(make_thumbnails(places.sources, inputs.options, step))

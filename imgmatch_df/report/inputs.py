@@ -43,6 +43,9 @@ class Request:
         How stored hashes were decoded; None if it is not known.
     left_out
         Numbers of files that are no rows of the frame, by reason.
+    images, label
+        Where the frame has not the column of images but was made of it: a frame that has it, with the same rows; and
+        the column of the frame that has their paths.
     created
         Time of the report; None is now.
     """
@@ -70,6 +73,8 @@ class Request:
     command: str | None = None
     decode: str | None = None
     left_out: Sequence[Mapping[str, Any]] = ()
+    images: pl.LazyFrame | None = None
+    label: str | None = None
     created: datetime | None = None
 
 
@@ -91,6 +96,10 @@ class Inputs:
         The rows with their hashes, which have the dtype of the kind.
     source
         Column of images, None if there is none.
+    label
+        Column with their paths or URLs, None if there is none.
+    images
+        Frame with the column of images, None if there is none.
     hash
         Column of hashes.
     guard
@@ -109,6 +118,8 @@ class Inputs:
     linkage: str
     rows: pl.DataFrame
     source: str | None
+    label: str | None
+    images: Frame | None
     hash: str
     guard: Guard | None
     rule: KeepRule
@@ -154,32 +165,8 @@ def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Input
     check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
     comparison.check_linkage(linkage)
     _check_request(request, kind)
-    progress: SourceOptions = {"progress": checked.progress}
-    if request.source is None or not isinstance(frame, pl.DataFrame | pl.LazyFrame):
-        call: VerbCall[Any] = VerbCall.check(
-            frame, kind, None, progress, column=request.column, id=request.id, flat=request.flat
-        )
-        source = nodes.find_source(call.schema)
-        hashed: Frame = frame
-        decode = request.decode
-    else:
-        hashed, source = frame, request.source
-        schema = frame.collect_schema()
-        check_name("source", source)
-        if nodes.is_image_struct(schema.get(source)):
-            hashed = frame.with_columns(nodes.image_of(source, schema[source]).alias(image := free_name(schema)))
-        else:
-            expressions.check_source_column(frame, image := source)
-        if request.column is not None or kind.name in schema:
-            call = VerbCall.check(frame, kind, None, progress, column=request.column, id=request.id, flat=request.flat)
-            hashed, decode = frame, request.decode
-        else:
-            call = VerbCall.check(hashed, kind, image, options, id=request.id, flat=request.flat)
-            with_digest = kind.is_perceptual and SHA256.name not in schema
-            kinds = (kind.name, SHA256.name) if with_digest else (kind.name,)
-            hashed = expressions.visual_hash(hashed, image, hash_types=kinds, **options)
-            hashed = hashed if image == source or request.reference is not None else hashed.drop(image)
-            decode = checked.recipe.text
+    call, hashed = _hashed(frame, request, kind, checked, options)
+    schema = hashed.collect_schema()
     reference = None
     if request.reference is not None:
         reference = Reference.of(request.reference, call, request.reference_id, request.reference_column)
@@ -188,7 +175,7 @@ def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Input
             if getattr(request, name) is not None:
                 raise ArgumentError(f"{name} has no effect without reference=\nHint: pass the reference rows.")
     rule = KeepRule.check(
-        hashed.collect_schema(),
+        schema,
         request.keep,
         protect=request.protect,
         across=request.across,
@@ -196,14 +183,62 @@ def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Input
         not_duplicates=request.not_duplicates,
         id=request.id,
     )
-    hash_name = kind.name if call.source is not None else call.hash
-    rows = hashed.lazy().collect()
-    guard = call.guard
-    if call.source is not None and guard is not None:
-        guard = Guard.of(rows.schema)
+    source = nodes.find_source(schema) if request.source is None else request.source
+    images: Frame | None = request.images if request.images is not None else frame
+    if source is None:
+        images = None
+    elif isinstance(frame, pl.LazyFrame) and source in schema and nodes.holds_images(schema[source]):
+        # Read again for the thumbnails, so that not all images are in memory.
+        used = {name for expr in rule.expressions for name in expr.meta.root_names()} | {request.id}
+        hashed = hashed if source in used else hashed.drop(source)
+    rows = hashed.lazy().collect(engine="streaming") if isinstance(hashed, pl.LazyFrame) else hashed
+    is_made = call.source is not None
+    hash_name = kind.name if is_made else call.hash
     if rows.schema[hash_name] != kind.dtype:
         rows = rows.with_columns(forms.read_column(rows[hash_name], kind))
-    return Inputs(request, checked, kind, linkage, rows, source, hash_name, guard, rule, reference, decode)
+    return Inputs(
+        request=request,
+        options=checked,
+        kind=kind,
+        linkage=linkage,
+        rows=rows,
+        source=source,
+        label=request.label or nodes.find_label(schema, source),
+        images=images,
+        hash=hash_name,
+        guard=Guard.of(schema) if is_made and call.guard is not None else call.guard,
+        rule=rule,
+        reference=reference,
+        decode=checked.recipe.text if is_made else request.decode,
+    )
+
+
+def _hashed(
+    frame: Frame, request: Request, kind: HashKind, checked: Options, options: SourceOptions
+) -> tuple[VerbCall[Any], Frame]:
+    """Return the checked call, and the frame with its hashes."""
+    progress: SourceOptions = {"progress": checked.progress}
+    needs_images = request.source is not None and request.images is None
+    if not isinstance(frame, pl.DataFrame | pl.LazyFrame) or not needs_images or request.source is None:
+        call = VerbCall.check(frame, kind, None, progress, column=request.column, id=request.id, flat=request.flat)
+        return call, frame
+    schema, source = frame.collect_schema(), request.source
+    check_name("source", source)
+    is_struct = nodes.is_image_struct(schema.get(source))
+    if not is_struct:
+        expressions.check_source_column(frame, source)
+    if request.column is not None or kind.name in schema:
+        call = VerbCall.check(frame, kind, None, progress, column=request.column, id=request.id, flat=request.flat)
+        return call, frame
+    hashed, image = frame, source
+    if is_struct:
+        image = free_name(schema)
+        hashed = frame.with_columns(nodes.image_of(source, schema[source]).alias(image))
+    call = VerbCall.check(hashed, kind, image, options, id=request.id, flat=request.flat)
+    with_digest = kind.is_perceptual and SHA256.name not in schema
+    kinds = (kind.name, SHA256.name) if with_digest else (kind.name,)
+    hashed = expressions.visual_hash(hashed, image, hash_types=kinds, **options)
+    return call, hashed.drop(image) if is_struct else hashed
 
 
 def _check_request(request: Request, kind: HashKind) -> None:

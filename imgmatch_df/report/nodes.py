@@ -8,7 +8,9 @@ from urllib.parse import quote
 
 import polars as pl
 
-from imgmatch_df.columns import DETAIL, HEIGHT, MODIFIED, OK, PATH, SIZE, SOURCE, STATUS, WIDTH
+from imgmatch_df.columns import DETAIL, HEIGHT, MODIFIED, OK, PATH, ROW_DTYPE, SIZE, SOURCE, STATUS, WIDTH
+from imgmatch_df.frames.checks import Frame
+from imgmatch_df.frames.layout import free_name
 from imgmatch_df.local_files import join_base
 from imgmatch_df.naming import row_name, source_text
 from imgmatch_df.sources import Source, parse_source, path_from_text, redact
@@ -44,11 +46,31 @@ def image_of(source: str, dtype: Any) -> pl.Expr:
     return pl.when(image.is_not_null()).then(pl.lit("data:;base64,") + image.bin.encode("base64")).otherwise(path)
 
 
-def sources_of(rows: pl.DataFrame, source: str | None, chosen: "Array") -> list[Any]:
-    """Return the images of some rows, to be read: text, bytes or None."""
-    if source is None:
+def holds_images(dtype: Any) -> bool:
+    """Return whether a column of a dtype holds encoded images, and not only their paths."""
+    return dtype == pl.Binary or is_image_struct(dtype)
+
+
+def find_label(schema: pl.Schema, source: str | None) -> str | None:
+    """Return the column that has the paths or URLs of a column of images, None if there is none."""
+    dtype = None if source is None else schema.get(source)
+    if dtype is None or dtype == pl.Binary:
+        return find_source(schema)
+    return source
+
+
+def sources_of(images: Frame | None, source: str | None, chosen: "Array") -> list[Any]:
+    """Return the images of some rows, to be read: text, bytes or None. A `LazyFrame` is read for these rows only."""
+    if source is None or images is None:
         return [None] * len(chosen)
-    values = rows[source].gather(chosen)
+    if isinstance(images, pl.LazyFrame):
+        number = free_name({source: None})
+        wanted = pl.DataFrame({number: pl.Series(chosen, dtype=ROW_DTYPE)})
+        numbered = images.select(source).with_row_index(number).filter(pl.col(number).is_in(wanted[number].implode()))
+        found = numbered.collect(engine="streaming")
+        values = wanted.join(found, on=number, how="left", maintain_order="left")[source]
+    else:
+        values = images[source].gather(chosen)
     if not is_image_struct(values.dtype):
         return values.to_list() if values.dtype == pl.Binary else values.cast(pl.String).to_list()
     return [None if one is None else (one[_BYTES_FIELD] or one.get(_PATH_FIELD)) for one in values]
@@ -61,19 +83,16 @@ class Names:
     ----------
     rows
         The frame.
-    source
-        Column of images, None if there is none.
+    label
+        Column of paths or URLs, None if there is none.
     id_column
         Column of ids; None names rows by number.
     base_dir
         Start of relative paths.
     """
 
-    def __init__(self, rows: pl.DataFrame, source: str | None, id_column: str | None, base_dir: str | None) -> None:
-        named = source
-        if source is None or rows.schema[source] == pl.Binary:
-            named = find_source(rows.schema)
-        self._texts = rows.select(source_text(rows.schema, named)).to_series()
+    def __init__(self, rows: pl.DataFrame, label: str | None, id_column: str | None, base_dir: str | None) -> None:
+        self._texts = rows.select(source_text(rows.schema, label)).to_series()
         if len(self._texts) != rows.height:  # a literal null of a frame without names
             self._texts = self._texts.new_from_index(0, rows.height)
         self._ids = None if id_column is None else rows[id_column].cast(pl.String, strict=False)

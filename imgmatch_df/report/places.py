@@ -78,7 +78,7 @@ def choose_places(inputs: "Inputs", found: "Nodes", representative: "Array") -> 
     of_nodes[chosen] = np.arange(len(chosen))
     shown = references[:n_references]
     return Places(
-        [*sources_of(inputs.rows, inputs.source, found.rows[chosen]), *shown],
+        [*sources_of(inputs.images, inputs.source, found.rows[chosen]), *shown],
         of_nodes,
         {one: len(chosen) + place for place, one in enumerate(shown)},
     )
