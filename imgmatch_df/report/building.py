@@ -20,7 +20,15 @@ from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import steps
 from imgmatch_df.report import payload
 from imgmatch_df.report.counts import NodeClusters
-from imgmatch_df.report.graph import Graph, PAIRS_PER_ROW, most_pairs, spanning_graph, spanning_part, too_many, whole_graph
+from imgmatch_df.report.graph import (
+    PAIRS_PER_ROW,
+    Graph,
+    most_pairs,
+    spanning_graph,
+    spanning_part,
+    too_many,
+    whole_graph,
+)
 from imgmatch_df.report.inputs import Inputs, Request, read_inputs
 from imgmatch_df.report.nodes import Names
 from imgmatch_df.report.payload import Nodes

@@ -126,7 +126,9 @@ def too_many(comparison: Comparison, max_pairs: int) -> ArgumentError:
     )
 
 
-def _sorted(left: "Array", right: "Array", measure: "Array", placement: "dict[str, Array]", *, descending: bool) -> Graph:
+def _sorted(
+    left: "Array", right: "Array", measure: "Array", placement: "dict[str, Array]", *, descending: bool
+) -> Graph:
     import numpy as np
 
     left, right = (left, right) if placement else (np.minimum(left, right), np.maximum(left, right))

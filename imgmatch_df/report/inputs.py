@@ -15,7 +15,7 @@ from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, Guard
 from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule, RuledRows
-from imgmatch_df.frames.layout import free_name
+from imgmatch_df.frames.layout import free_name, without_bytes
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, SHA256, HashKind, hash_kind
@@ -190,7 +190,9 @@ def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Input
     elif isinstance(frame, pl.LazyFrame) and source in schema and nodes.holds_images(schema[source]):
         # Read again for the thumbnails, so that not all images are in memory.
         used = {name for expr in rule.expressions for name in expr.meta.root_names()} | {request.id}
-        hashed = hashed if source in used else hashed.drop(source)
+        if source not in used:
+            left = without_bytes(pl.col(source), schema[source])
+            hashed = hashed.drop(source) if left is None else hashed.with_columns(left[0].alias(source))
     rows = hashed.lazy().collect(engine="streaming") if isinstance(hashed, pl.LazyFrame) else hashed
     is_made = call.source is not None
     hash_name = kind.name if is_made else call.hash

@@ -1,7 +1,6 @@
 """The columns that a report has of its rows: names, links, facts of the files, and thumbnails."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -16,6 +15,8 @@ from imgmatch_df.naming import row_name, source_text
 from imgmatch_df.sources import Source, parse_source, path_from_text, redact
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
@@ -102,7 +103,9 @@ class Names:
         """Return the ids of some rows as text: their numbers where there is no id."""
         if self._ids is None:
             return [str(row) for row in chosen.tolist()]
-        return [str(row) if one is None else one for row, one in zip(chosen.tolist(), self._ids.gather(chosen), strict=True)]
+        return [
+            str(row) if one is None else one for row, one in zip(chosen.tolist(), self._ids.gather(chosen), strict=True)
+        ]
 
     def labels(self, chosen: "Array") -> list[str]:
         """Return one line for each of some rows: its id, else its path or URL, else its number."""

@@ -102,7 +102,9 @@ def _write(pixels: "NDArray[Any]", orientation: int, row: "NDArray[Any]") -> Non
     scale = min(1.0, SIDE / max(stored.size))
     size = max(1, round(stored.width * scale)), max(1, round(stored.height * scale))
     small = np.asarray(stored.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
-    upright = Image.fromarray(np.ascontiguousarray(upright_view(small[..., :3] if small.ndim == 3 else small, orientation)))
+    upright = Image.fromarray(
+        np.ascontiguousarray(upright_view(small[..., :3] if small.ndim == 3 else small, orientation))
+    )
     for quality in _QUALITIES:
         file = io.BytesIO()
         upright.convert("RGB").save(file, "WEBP", quality=quality, method=2)
