@@ -4,6 +4,7 @@ Rows that are alike in every respect are one node: equal hashes and equal values
 searched node by node, so that memory is linear in rows.
 """
 
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -15,12 +16,13 @@ from imgmatch_df.matching.clusters import members_of
 from imgmatch_df.matching.kernels import forest
 from imgmatch_df.matching.kernels.spread import spread, spread_links
 from imgmatch_df.matching.turned import every_turn, turned_connect
+from imgmatch_df.threads import finish_tasks, n_threads
 from imgmatch_df.turns import TurnedBits
 
 __all__ = ["FAR", "Conditions", "Nodes", "chained_radii", "link_nodes", "link_rows", "pairs_of_nodes"]
 
 FAR: Final = 65535
-_STEPS_PER_CALL: Final = 10_000_000  # comparisons of a kernel in one call: few, so that Ctrl-C is prompt
+_STEPS_PER_CALL: Final = 5_000_000  # comparisons of a kernel in one call: few, so that Ctrl-C is prompt
 # Nodes of a cluster above which it is not searched pair by pair, where all pairs count: 0.1 s for phash, 2 s for bmh1.
 _MAX_SEARCHED: Final = 1 << 14
 
@@ -250,13 +252,17 @@ def chained_radii(
     number = np.zeros(len(distance), np.int64)
     number[rows] = np.arange(len(rows))
     roots = number[representative[rows]]
-    first, node = np.unique(join.first_equal(words), return_inverse=True)
-    root = node[roots][first]  # of each node
+    equal = join.first_equal(words)
+    first = np.flatnonzero(equal == np.arange(len(equal), dtype=np.uint32))
+    number[first] = np.arange(len(first))
+    node = number[equal]
+    root = node[roots[first]]  # of each node
     found = np.zeros(len(first), np.uint16)
     is_large = (np.bincount(root, minlength=len(first)) > _MAX_SEARCHED)[root]
     small, large = np.flatnonzero(~is_large), np.flatnonzero(is_large)
     if small.size:
-        order = np.argsort(root[small] != small, kind="stable").astype(np.uint32)
+        is_root = root[small] == small
+        order = np.concatenate([np.flatnonzero(is_root), np.flatnonzero(~is_root)]).astype(np.uint32)
         part = words[first[small]]
         found[small] = _spread(part, root[small], order, radius, Conditions(), True, bits)[1]
     if large.size:
@@ -360,6 +366,30 @@ def _nothing_joined(n: int) -> tuple[U32, U16, U16]:
     return np.zeros(n, np.uint32), np.zeros(n, np.uint16), np.full(n, FAR, np.uint16)
 
 
+class _Search:
+    """The task that searches some components; each call takes some milliseconds."""
+
+    def __init__(self, starts: I64, *arguments: Any) -> None:
+        self._starts, self._arguments = starts, arguments
+        self._cursor = np.array([0, -1, 0, 0, 0, 0], np.int64)
+        longest = int(np.diff(starts).max())
+        self._work = np.empty(longest, np.uint32), np.empty(longest, np.uint16), np.empty(longest, np.uint32)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all components were searched."""
+        return bool(self._cursor[0] >= len(self._starts) - 1)
+
+    def __call__(self) -> None:
+        """Search a part."""
+        versions, *others = self._arguments
+        spread(versions, self._starts, *others, *self._work, self._cursor, _STEPS_PER_CALL)
+
+    def then(self) -> tuple[()]:
+        """Return no tasks."""
+        return ()
+
+
 def _spread(
     words: U64,
     components: npt.NDArray[Any],
@@ -372,32 +402,31 @@ def _spread(
     """Return the root of each node, where it joins it, and where the first other node joins each root."""
     n = len(words)
     members, starts = members_of(components, order)
-    longest = int(np.diff(starts).max(initial=0))
-    versions = np.ascontiguousarray(words if bits is None else every_turn(words, bits))
-    root, joined, nearest = _nothing_joined(n)
-    across = np.zeros(0, np.uint32) if conditions.across is None else conditions.across
-    excluded = _neighbours(n, conditions.excluded)
-    work = np.empty(longest, np.uint32), np.empty(longest, np.uint16), np.empty(longest, np.uint32)
-    stamp = np.zeros(n, np.uint32)
-    cursor = np.array([0, -1, 0, 0, 0, 0], np.int64)
-    while cursor[0] < len(starts) - 1:
-        spread(
-            versions,
-            members,
-            starts,
-            radius,
-            chains,
-            across,
-            *excluded,
-            root,
-            joined,
-            nearest,
-            *work,
-            stamp,
-            cursor,
-            _STEPS_PER_CALL,
-        )
-    return root, joined, nearest
+    # Nodes of one component stand together in memory.
+    words = np.ascontiguousarray(words[members])
+    versions = words if bits is None else every_turn(words, bits)
+    across = np.zeros(0, np.uint32) if conditions.across is None else conditions.across[members]
+    place = np.empty(n, np.uint32)
+    place[members] = np.arange(n, dtype=np.uint32)
+    pairs = None if conditions.excluded is None else (place[conditions.excluded[0]], place[conditions.excluded[1]])
+    excluded = _neighbours(n, pairs)
+    roots, joined, nearest = _nothing_joined(n)
+    stamp = np.zeros(n if len(excluded[1]) else 1, np.uint32)
+    sizes = np.diff(starts)
+    work = np.cumsum(sizes * sizes)
+    n_tasks = 1 if not n or work[-1] < _STEPS_PER_CALL // 10 else 8 * n_threads()
+    cuts = np.unique(np.searchsorted(work, np.linspace(0, work[-1] if n else 0, n_tasks + 1)[1:-1]))
+    cuts = [0, *(cut for cut in cuts.tolist() if 0 < cut < len(sizes)), len(sizes)]
+    tasks = [
+        _Search(starts[a : b + 1], versions, radius, chains, across, *excluded, roots, joined, nearest, stamp)
+        for a, b in pairwise(cuts)
+        if b > a
+    ]
+    finish_tasks(tasks, None)
+    found: tuple[U32, U16, U16] = np.empty_like(roots), np.empty_like(joined), np.empty_like(nearest)
+    for column, values in zip(found, (members[roots], joined, nearest), strict=True):
+        column[members] = values
+    return found
 
 
 def _neighbours(n: int, pairs: tuple[U32, U32] | None) -> tuple[I64, U32]:

@@ -11,7 +11,6 @@ _FAR = 65535  # above every distance
 @kernel
 def spread(
     versions: U64,
-    members: U32,
     starts: I64,
     radius: int,
     chains: bool,
@@ -21,10 +20,10 @@ def spread(
     root: U32,
     joined: U16,
     nearest: U16,
+    stamp: U32,
     pool: U32,
     key: U16,
     queue: U32,
-    stamp: U32,
     cursor: I64,
     budget: int,
 ) -> None:
@@ -35,13 +34,13 @@ def spread(
     some path with steps of at most this level connects to the root. Without, it takes the rows within the radius of
     the root.
 
-    versions (n_versions * n, n_words) uint64: the hashes, then the same in each further turn. members: rows by
-    component, the best first; starts (n_components + 1,). across (n,): only pairs with different values count; empty
-    for no such condition. excluded: rows with which row i is no pair, from excluded_starts[i]; empty for none. root,
-    joined (n,) are the result. nearest (n,): of each root, the smallest distance to a row with which it is a pair,
-    65535 before. pool, key, queue (longest component,) and stamp (n,), zeros, are work buffers. cursor (6,) int64: next
-    component, rows in its pool (-1 before it is begun), front and back of the queue, level, root. Call again while
-    ``cursor[0] < starts.size - 1``.
+    versions (n_versions * n, n_words) uint64: the hashes by component, the best first, then the same in each further
+    turn; starts: where components begin, and the last one ends. across (n,): only pairs with different values count;
+    empty for no such condition. excluded: rows with which row i is no pair, from excluded_starts[i]; empty for none.
+    root, joined (n,) are the result. nearest (n,): of each root, the smallest distance to a row with which it is a
+    pair, 65535 before. stamp (n,), zeros, and pool, key, queue (longest component,) are work buffers. cursor (6,)
+    int64: next component, rows in its pool (-1 before it is begun), front and back of the queue, level, root. Call
+    again while ``cursor[0] < starts.size - 1``.
     """
     n = root.size
     n_versions = versions.shape[0] // max(n, 1)
@@ -52,7 +51,7 @@ def spread(
             n_pool = starts[component + 1] - starts[component]
             front = back = level = 0
             for position in range(n_pool):
-                pool[position] = members[starts[component] + position]
+                pool[position] = starts[component] + position
                 key[position] = _FAR
             spent += 1 + n_pool
         while front < back or n_pool > 0:
@@ -67,7 +66,9 @@ def spread(
                 for position in range(n_pool):
                     other = int64(pool[position])
                     near = int64(key[position])
-                    if (across.size == 0 or across[row] != across[other]) and stamp[other] != mark:
+                    if (across.size == 0 or across[row] != across[other]) and (
+                        excluded.size == 0 or stamp[other] != mark
+                    ):
                         # Only distances below `best` matter.
                         best = min(near, radius + 1)
                         for version in range(n_versions):
