@@ -30,6 +30,8 @@ from imgmatch_df.frames.ranking import rank_images
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
 from imgmatch_df.hashes.kinds import HashKind, register_hash_kind
 from imgmatch_df.images.scan import count_left_out, scan_images
+from imgmatch_df.report.making import report
+from imgmatch_df.report.result import Report
 from imgmatch_df.store.open import read_hashes, scan_hashes
 
 if _typing.TYPE_CHECKING:
@@ -47,6 +49,7 @@ __all__ = [
     "ImgMatchWarning",
     "MissingExtraError",
     "RadiusSuggestion",
+    "Report",
     "RowError",
     "SourceError",
     "StoreError",
@@ -71,6 +74,7 @@ __all__ = [
     "read_hashes",
     "register_hash_kind",
     "remove_duplicates",
+    "report",
     "scan_hashes",
     "scan_images",
     "sink_hashes",
