@@ -116,7 +116,7 @@ def test_downloads_have_the_choices_and_an_import_restores_them(report, album, s
 def test_only_reviewed_clusters_are_saved(report, show, tmp_path):
     opened = show(report)
     opened.page.locator("#only-reviewed").check()
-    assert opened.save("save-csv", tmp_path).read_text().count("\n") == 1
+    assert opened.save("decisions.csv", tmp_path).read_text().count("\n") == 1
     opened.page.locator("#list .cluster header input[type=checkbox]").nth(2).check()
     saved = opened.decisions(tmp_path)
     paths = opened.page.locator("#list .cluster").nth(2).locator(".path").all_inner_texts()
@@ -150,7 +150,7 @@ def test_pairs_that_a_person_marks_are_no_duplicates(report, album, show, tmp_pa
     opened.press("j", "ArrowRight", "d")
     cluster = opened.current().locator("xpath=ancestor::article")
     left, right = (cluster.locator(".path").nth(at).inner_text() for at in (0, 1))
-    saved = pl.read_csv(opened.save("save-apart", tmp_path))
+    saved = pl.read_csv(opened.save("not_duplicates.csv", tmp_path))
     assert saved.rows(named=True) == [{"left_id": left, "right_id": right}]
     found = album.imgmatch.cluster(24, keep="largest", id="path", not_duplicates=saved)
     assert found.filter(path=right)["kept"].item() or found.filter(path=right)["representative_id"].item() != left

@@ -42,13 +42,13 @@ def test_a_report_in_a_notebook_works(converted, album, open_page, tmp_path):
     for radius in (24, 8):
         frame.locator("#radius").fill(str(radius))
         truth = counts_of(album.imgmatch.cluster(radius, keep="largest"))
-        assert frame.locator("#tile-clusters").inner_text() == str(truth["clusters"])
-        assert frame.locator("#tile-would-be-removed").inner_text() == str(truth["removed"])
+        assert frame.locator("#n-clusters").inner_text() == str(truth["clusters"])
+        assert frame.locator("#n-removed").inner_text() == str(truth["removed"])
     frame.locator("#list .thumb").nth(1).focus()
     page.keyboard.press(" ")
-    assert frame.locator("#tile-would-be-removed").inner_text() == str(truth["removed"] - 1)
+    assert frame.locator("#n-removed").inner_text() == str(truth["removed"] - 1)
     with page.expect_download() as found:
-        frame.locator("#save-csv").click()
+        frame.locator('button[data-save="decisions.csv"]').click()
     found.value.save_as(tmp_path / "decisions.csv")
     saved = pl.read_csv(tmp_path / "decisions.csv")
     assert saved.filter(~pl.col("kept")).height == truth["removed"] - 1

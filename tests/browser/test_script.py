@@ -88,7 +88,7 @@ def test_connected_clusters_at_every_radius(call):
             assert (via < 0) == (root[node] == node)
             if via >= 0:
                 assert pairs[via][2] == joined[node]
-        links = [pairs[link] for link in found["link"] if link >= 0]
+        links = [pairs[link] for link in found["links"] if link >= 0]
         assert len(links) == n - len(set(root))
         assert [min(component(node, links)) for node in range(n)] == root
 

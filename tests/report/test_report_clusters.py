@@ -49,7 +49,9 @@ def expected(frame: pl.DataFrame, **call) -> tuple[set[frozenset[str]], set[str]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", imgmatch_df.ImgMatchWarning)
         found = imgmatch_df.cluster(frame, id="name", **call)
-    known = set(found.filter(pl.col("reference_id").is_not_null())["name"]) if "reference_id" in found.columns else set()
+    known = (
+        set(found.filter(pl.col("reference_id").is_not_null())["name"]) if "reference_id" in found.columns else set()
+    )
     new = found.filter(pl.col("cluster_id").is_not_null())
     clusters = new.group_by("cluster_id").agg("name").filter(pl.col("name").list.len() > 1)["name"]
     return set(map(frozenset, clusters.to_list())), set(new.filter(~pl.col("kept"))["name"]), known
@@ -150,7 +152,13 @@ def test_rows_in_no_pair_are_left_out():
     rows = sorted({*paired["left_id"], *paired["right_id"]})
     assert page.rows["row"] == rows
     assert len(rows) < frame.height
-    assert page.about["counts"] == {"rows": frame.height, "hashed": frame.height - 2, "failed": 2, "flat": 0, "pairs": paired.height}
+    assert page.about["counts"] == {
+        "rows": frame.height,
+        "hashed": frame.height - 2,
+        "failed": 2,
+        "flat": 0,
+        "pairs": paired.height,
+    }
     assert [one["id"] for one in page.about["failed"]] == ["row 3", "row 10"]
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
 _CLUSTERS = """
-() => [...document.querySelectorAll('#list .cluster')].map((cluster) => [...cluster.querySelectorAll('.card')].map(
+() => [...document.querySelectorAll('#list .more')].forEach((button) => button.textContent && button.click())
+  ?? [...document.querySelectorAll('#list .cluster')].map((cluster) => [...cluster.querySelectorAll('.card')].map(
   (card) => ({
     path: card.querySelector('.path').textContent,
     kept: card.classList.contains('kept'),
@@ -42,7 +43,9 @@ class ReportPage:
 
     def tile(self, name: str) -> str:
         """Return the text of a tile, such as that of ``clusters``."""
-        return self.page.locator(f"#tile-{name.replace(' ', '-')}").inner_text()
+        name_of = """(name) => [...document.querySelectorAll("#tiles dt")]
+            .find((term) => term.textContent === name).nextElementSibling.textContent"""
+        return self.page.evaluate(name_of, name)
 
     def count(self, name: str) -> int:
         """Return the number in a tile."""
@@ -55,8 +58,9 @@ class ReportPage:
     def move_slider(self, value: int) -> None:
         """Move the slider to a value, as a drag that ends there."""
         self.page.locator("#radius").fill(str(value))
-        shown = self.page.locator("#radius-value").inner_text()
-        assert shown.split()[0].replace(",", "") == str(value), shown
+        self.page.wait_for_function(
+            "(value) => document.getElementById('radius-value').textContent.split(' ')[0] === value", arg=str(value)
+        )
 
     def listed(self) -> list[list[dict[str, Any]]]:
         """Return the images of each cluster that is listed, of all pages."""
@@ -86,18 +90,19 @@ class ReportPage:
         """Return the image that keys act on."""
         return self.page.locator("#list .card.current")
 
-    def save(self, button: str, folder: Path) -> Path:
-        """Click a button that downloads, and return the file."""
+    def save(self, name: str, folder: Path) -> Path:
+        """Download ``decisions.csv``, ``decisions.json`` or ``not_duplicates.csv``, and return the file."""
         with self.page.expect_download() as found:
-            self.page.locator(f"#{button}").click()
+            self.page.locator(f"button[data-save='{name}']").click()
         path = folder / found.value.suggested_filename
+        assert path.name == name
         found.value.save_as(path)
         return path
 
     def decisions(self, folder: Path) -> pl.DataFrame:
         """Return what the page downloads as CSV, which the JSON equals."""
-        table = pl.read_csv(self.save("save-csv", folder), infer_schema_length=None)
-        rows = json.loads(self.save("save-json", folder).read_text(encoding="utf-8"))
+        table = pl.read_csv(self.save("decisions.csv", folder), infer_schema_length=None)
+        rows = json.loads(self.save("decisions.json", folder).read_text(encoding="utf-8"))
         assert [list(row) for row in rows] == [table.columns] * table.height
         texts = [{name: None if value is None else str(value).lower() for name, value in row.items()} for row in rows]
         assert texts == [

@@ -39,7 +39,9 @@ class Page:
         parser = _Elements()
         parser.feed(html.decode("utf-8"))
         self.elements = [(tag, attributes, "".join(texts)) for tag, attributes, texts in parser.found]
-        texts = {attributes["id"]: text for tag, attributes, text in self.elements if tag == "script" and "id" in attributes}
+        texts = {
+            attributes["id"]: text for tag, attributes, text in self.elements if tag == "script" and "id" in attributes
+        }
         self.about = json.loads(texts["about"])
         self.rows = _unpack(texts["rows"])
         self.pairs = _unpack(texts["pairs"])
