@@ -116,7 +116,7 @@ def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[Nodes, Scale]:
 
     graph, measures, limit = _find_graph(inputs, scale)
     scale = scale._replace(limit=limit)
-    ruled, nearest = inputs.ruled, None
+    nearest = None
     is_node = np.zeros(inputs.rows.height, np.bool_)
     is_node[graph.left] = is_node[graph.right] = True
     if inputs.reference is not None:
@@ -139,12 +139,10 @@ def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[Nodes, Scale]:
         reference[number[nearest.rows]] = nearest.measure
     clusters = NodeClusters(
         graph._replace(left=number[graph.left], right=number[graph.right]),
-        number[ruled.order[is_node[ruled.order]]].astype(np.uint32),
+        inputs.ruled.among(rows),
         inputs.linkage,
         VOTES if inputs.kind.by_votes else DISTANCE,
         reference,
-        ruled.protected[rows],
-        None if ruled.across is None else np.unique(ruled.across[rows], return_inverse=True)[1],
     )
     ids = None if nearest is None else dict(zip(number[nearest.rows].tolist(), nearest.ids, strict=True))
     return Nodes(rows, clusters, ids, measures), scale

@@ -21,6 +21,7 @@ from imgmatch_df.frames.advice import PROFILE_FIELDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from imgmatch_df.frames.keeping import RuledRows
     from imgmatch_df.report.graph import Graph
 
     Array = NDArray[Any]
@@ -35,27 +36,21 @@ class NodeClusters(NamedTuple):
     ----------
     graph
         Pairs of nodes.
-    order
-        (n,) uint32: the nodes in the order of preference as representatives.
+    ruled
+        What the keep rule says about the nodes.
     linkage
         Name of a linkage.
     measure
         ``"distance"`` or ``"votes"``.
     reference
         (n,) measures to the nearest reference row, -1 where there is none; None without a reference.
-    is_protected
-        (n,) bool: nodes that are kept in any cluster.
-    group
-        (n,) codes: a node is kept where its representative has the same one; None where no pairs have equal codes.
     """
 
     graph: "Graph"
-    order: "Array"
+    ruled: "RuledRows"
     linkage: str
     measure: str
     reference: "Array | None"
-    is_protected: "Array"
-    group: "Array | None"
 
     @property
     def has_votes(self) -> bool:
@@ -72,7 +67,7 @@ class NodeClusters(NamedTuple):
         import numpy as np
 
         if self.reference is None:
-            return np.zeros(len(self.order), np.bool_)
+            return np.zeros(len(self.ruled.order), np.bool_)
         found: Array = self.is_within(self.reference, value) & (self.reference >= 0)
         return found
 
@@ -86,16 +81,16 @@ class NodeClusters(NamedTuple):
         of_pairs = LINKAGES[self.linkage].of_pairs
         if of_pairs is None:
             raise TypeError(f"linkage {self.linkage} is not of pairs")
-        found: Array = of_pairs(len(self.order), *ends, self.order)
+        found: Array = of_pairs(len(self.ruled.order), *ends, self.ruled.order)
         return found
 
     def removed(self, representative: "Array", value: int) -> "Array":
         """Return which nodes are removed from their clusters; those that match a reference row are in none."""
         import numpy as np
 
-        kept = (representative == np.arange(len(representative))) | self.is_protected
-        if self.group is not None:
-            kept |= self.group == self.group[representative]
+        kept = (representative == np.arange(len(representative))) | self.ruled.protected
+        for beside in self.ruled.kept_beside(representative):
+            kept |= beside
         found: Array = ~kept & ~self.known(value)
         return found
 

@@ -58,10 +58,10 @@ def columns_of(inputs: "Inputs", found: Nodes, names: Names, places: "Places") -
     """Return the columns of the nodes."""
     import numpy as np
 
-    clusters = found.clusters
+    ruled = found.clusters.ruled
     paths, links = names.paths(found.rows)
     rank = np.empty(len(found.rows), np.int64)
-    rank[clusters.order] = np.arange(len(rank))
+    rank[ruled.order] = np.arange(len(rank))
     columns: dict[str, Any] = {
         "row": found.rows.tolist(),
         "id": names.ids(found.rows),
@@ -69,14 +69,17 @@ def columns_of(inputs: "Inputs", found: Nodes, names: Names, places: "Places") -
         "link": links,
         **nodes.facts_of(inputs.rows, found.rows),
         "rank": rank.tolist(),
-        "protected": clusters.is_protected.astype(int).tolist(),
-        "group": None if clusters.group is None else clusters.group.tolist(),
+        "protected": ruled.protected.astype(int).tolist(),
+        "group": None if ruled.across is None else np.unique(ruled.across, return_inverse=True)[1].tolist(),
         "place": places.of_nodes.tolist(),
-        "reason_kept": _reasons(inputs.rule, clusters.is_protected),
+        "reason_kept": _reasons(inputs.rule, ruled.protected),
         "reference": _references(inputs, found, places),
     }
-    identical = _identical(inputs, found.rows)
-    return columns if identical is None else {**columns, "identical_files": identical}
+    if ruled.excluded is not None:
+        columns["apart"] = np.stack(ruled.excluded, axis=1).tolist()
+    if (identical := _identical(inputs, found.rows)) is not None:
+        columns["identical_files"] = identical
+    return columns
 
 
 def _reasons(rule: KeepRule, is_protected: "Array") -> list[str]:

@@ -54,7 +54,7 @@ def choose_places(inputs: "Inputs", found: "Nodes", representative: "Array") -> 
     sizes = np.bincount(representative, minlength=n)[representative]
     nodes = np.arange(n)
     rank = np.empty(n, np.int64)
-    rank[found.clusters.order] = nodes
+    rank[found.clusters.ruled.order] = nodes
     first = best_measures(found)
     away = distances_to(inputs, found, representative) if n else first
     is_alone = sizes == 1

@@ -10,7 +10,11 @@ from PIL import Image
 from report_reader import Page
 
 import imgmatch_df
+from imgmatch_df.columns import TURNS
+from imgmatch_df.hashes.codec import hash_words
 from imgmatch_df.hashes.kinds import KINDS
+from imgmatch_df.hashes.turns import turned_bits
+from imgmatch_df.matching.turned import turn_words
 from imgmatch_df.report.result import to_bytes
 
 VALUES = {"bmh1": (0, 8, 24, 48, 96), "phash": (0, 2, 4, 9, 16), "pdq": (0, 8, 31, 40)}
@@ -129,15 +133,11 @@ def test_reference(linkage):
 
 @pytest.mark.parametrize("linkage", ["connected", "star"])
 def test_turns(linkage):
-    frame = hashed("pdq", 6)
-    from imgmatch_df.hashes.codec import hash_words
-    from imgmatch_df.hashes.turns import turned_bits
-
-    bits = turned_bits(KINDS["pdq"])
-    words = hash_words(frame["pdq"].drop_nulls(), KINDS["pdq"])
-    turned = bits.turn(words, 4) if hasattr(bits, "turn") else words
+    frame, kind = hashed("pdq", 6), KINDS["pdq"]
+    words = hash_words(frame["pdq"].drop_nulls(), kind)
+    turned = turn_words(words, turned_bits(kind), TURNS.index("mirrored"))
     mirrored = frame.drop_nulls("pdq").with_columns(
-        pl.Series("pdq", [row.tobytes() for row in np.ascontiguousarray(turned)]), pl.col("name") + " mirrored"
+        pl.Series("pdq", [row.tobytes() for row in turned]), pl.col("name") + " mirrored"
     )
     both = pl.concat([frame, mirrored])
     page = check(both, "pdq", (0, 31), linkage=linkage, turns=True)

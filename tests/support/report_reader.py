@@ -104,11 +104,13 @@ class Page:
     def removed(self, value: int) -> set[str]:
         """Return the ids of the rows of clusters that are not kept."""
         group, known = self.rows["group"], self.known(value)
+        apart = {pair for a, b in self.rows.get("apart", ()) for pair in ((a, b), (b, a))}
         return {
             self.rows["id"][node]
             for node, representative in enumerate(self.representatives(value))
             if node != representative
             and node not in known
+            and (node, representative) not in apart
             and not self.rows["protected"][node]
             and (group is None or group[node] != group[representative])
         }
