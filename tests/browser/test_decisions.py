@@ -107,7 +107,7 @@ def test_downloads_have_the_choices_and_an_import_restores_them(report, album, s
     for name in ("decisions.csv", "decisions.json"):
         other = show(report)
         other.page.locator("#import").set_input_files(tmp_path / name)
-        other.page.wait_for_function("document.querySelectorAll('.cluster.reviewed').length === 1")
+        other.page.wait_for_function("() => document.querySelectorAll('#list .cluster input:checked').length === 1")
         folder = tmp_path / "again"
         folder.mkdir(exist_ok=True)
         assert_frame_equal(other.decisions(folder), saved)
@@ -129,7 +129,7 @@ def test_apply_moves_what_the_page_would_remove(name, show, tmp_path, monkeypatc
     """The files of the album have times with fractions of a second, as files of a camera have."""
     monkeypatch.chdir(tmp_path)
     draw_album(tmp_path / "photos", 8)
-    frame = imgmatch_df.scan_images("photos").imgmatch.visual_hash("path").collect()
+    frame = imgmatch_df.scan_images("photos").imgmatch.visual_hash("path", hash_types=("bmh1", "sha256")).collect()
     opened = show(imgmatch_df.report(frame, 24, keep="largest"))
     opened.press("ArrowRight", " ")
     assert opened.count("would be removed") > 1
@@ -140,7 +140,7 @@ def test_apply_moves_what_the_page_would_remove(name, show, tmp_path, monkeypatc
     assert (dry.returncode, dry.stderr) == (0, ""), dry
     assert {line.split(" -> ")[0] for line in dry.stdout.splitlines() if " -> " in line} == removed
     subprocess.run(command, check=True)
-    assert {str(path.relative_to("removed")) for path in (tmp_path / "removed").rglob("*.jpg")} == set() or {
+    assert {
         path.relative_to(tmp_path / "removed").as_posix() for path in (tmp_path / "removed").rglob("*.jpg")
     } == removed
 

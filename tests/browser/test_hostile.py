@@ -44,14 +44,14 @@ def test_hostile_file_names_are_text(show, tmp_path):
     """Each is the name of an image, of its copy, of a file that fails and of a flat image."""
     for number, name in enumerate(NAMES):
         for folder in ("kept", "copy", "failed", "flat"):
-            (tmp_path / "files" / folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "files" / folder / f"{name}.png").parent.mkdir(parents=True, exist_ok=True)
         image = Image.fromarray(draw(number, 96, 72))
-        image.save(tmp_path / "files" / "kept" / name, "PNG")
-        image.resize((48, 36)).save(tmp_path / "files" / "copy" / name, "PNG")
-        (tmp_path / "files" / "failed" / name).write_bytes(b"no image")
-        Image.new("RGB", (64, 64), (number, 9, 9)).save(tmp_path / "files" / "flat" / name, "PNG")
+        image.save(tmp_path / "files" / "kept" / f"{name}.png")
+        image.resize((48, 36)).save(tmp_path / "files" / "copy" / f"{name}.png")
+        (tmp_path / "files" / "failed" / f"{name}.png").write_bytes(b"no image")
+        Image.new("RGB", (64, 64), (number, 9, 9)).save(tmp_path / "files" / "flat" / f"{name}.png")
     paths = sorted(str(path) for path in (tmp_path / "files").rglob("*") if path.is_file())
-    frame = pl.DataFrame({"path": paths}).imgmatch.visual_hash("path")
+    frame = pl.DataFrame({"path": paths}).imgmatch.visual_hash("path", hash_types=("bmh1", "sha256"))
     assert frame.filter(pl.col("status") != "ok").height == len(NAMES)
     opened = show(imgmatch_df.report(frame, 24, keep="largest", title=NAMES[0]))
     truth = clusters_of(frame.imgmatch.cluster(24, keep="largest"))
@@ -140,7 +140,7 @@ def test_images_that_changed_or_are_missing_have_no_thumbnail(show, tmp_path):
     opened = show(imgmatch_df.report(frame, 8))
     without = {image["path"][-6:] for images in opened.listed() for image in images if not image["has_image"]}
     assert without == {"0a.png", "1b.png", "2a.png", "3b.png"}
-    card = opened.page.locator("#list .card").filter(has_text="0a.png")
+    card = opened.page.locator("#list .card").filter(has=opened.page.locator(".path", has_text="0a.png"))
     assert card.locator(".thumb").inner_text() == "no thumbnail"
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
@@ -29,6 +30,7 @@ def call(show):
         })"""
         return page.evaluate(run, [name, arguments])
 
+    call_each.page = page
     return call_each
 
 
@@ -126,7 +128,44 @@ def test_gather_clusters(call):
         [[node for node, of in enumerate(root) if of == first] for first in sorted(set(root)) if root.count(first) > 1]
         for root in cases
     ]
-    assert call("gatherClusters", [[root] for root in cases]) == expected
+    assert [sorted(found) for found in call("gatherClusters", [[root] for root in cases])] == expected
+
+
+def test_numbers_of_clusters(call):
+    """Clusters are numbered by their first row, rows in no cluster of two and rows that are no nodes too."""
+    rng = np.random.default_rng(8)
+    cases, expected = [], []
+    for _ in range(N_CASES):
+        n_rows, n = int(rng.integers(1, 15)), int(rng.integers(0, 9))
+        rows = sorted(rng.permutation(n_rows)[:n].tolist())
+        rank = rng.permutation(len(rows)).tolist()
+        labels = rng.integers(0, 4, len(rows)).tolist()
+        root = [labels.index(label) for label in labels]
+        skipped = [
+            root.count(node) == 1 and root[node] == node and bool(rng.random() < 0.4) for node in range(len(rows))
+        ]
+        row_of = [rows[rank.index(node)] for node in range(len(rows))]
+        numbers, n_clusters = {}, 0
+        for row in range(n_rows):
+            node = rank[rows.index(row)] if row in rows else None
+            if node is None:
+                n_clusters += 1
+            elif not skipped[node] and root[node] not in numbers:
+                numbers[root[node]] = n_clusters
+                n_clusters += 1
+        cases.append([root, skipped, rank, row_of])
+        expected.append(numbers)
+    run = "(each) => each.map((values) => [...globalThis.imgmatchReport.numberClusters(...values)])"
+    assert [dict(found) for found in call.page.evaluate(run, cases)] == expected
+
+
+def test_times_are_those_of_python(call):
+    rng = np.random.default_rng(9)
+    microseconds = rng.integers(-(10**15), 4 * 10**15, N_CASES).tolist()
+    texts = call("timeText", [[value / 1e6] for value in microseconds])
+    assert [datetime.fromisoformat(text) for text in texts] == [
+        datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=value) for value in microseconds
+    ]
 
 
 def test_differing_part(call):

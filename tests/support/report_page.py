@@ -123,7 +123,7 @@ def clusters_of(frame: pl.DataFrame, column: str = "path") -> set[tuple[frozense
     return {(frozenset(kept), frozenset(removed)) for kept, removed in found.select("kept", "removed").iter_rows()}
 
 
-def counts_of(frame: pl.DataFrame) -> dict[str, int]:
+def counts_of(frame: pl.DataFrame, column: str = "path") -> dict[str, int]:
     """Return what the tiles show of a frame that `cluster` gave."""
-    found = clusters_of(frame)
+    found = clusters_of(frame, column)
     return {"clusters": len(found), "removed": sum(len(removed) for _, removed in found)}
