@@ -29,7 +29,7 @@ from imgmatch_df.cli.reference_rows import open_reference
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.options import make_options
 from imgmatch_df.report.building import make_report
-from imgmatch_df.report.inputs import MAX_PICTURES, Request, read_inputs
+from imgmatch_df.report.inputs import MAX_PICTURES, ReportRequest, read_inputs
 from imgmatch_df.sources import path_as_text, redact
 
 _PAGE: Final = "report.html"
@@ -41,7 +41,7 @@ PageRadius = Annotated[
         "--radius", metavar="BITS", show_default="what advise suggests", help="Radius that the page begins with."
     ),
 ]
-MaxRadius = Annotated[
+SliderRadius = Annotated[
     int | None,
     typer.Option(metavar="BITS", show_default="bmh1 96, phash 16", help="Largest radius of the slider."),
 ]
@@ -62,7 +62,7 @@ def report(
     reference: ReferenceSource = None,
     reference_id: ReferenceId = None,
     turns: Turns = None,
-    max_radius: MaxRadius = None,
+    max_radius: SliderRadius = None,
     max_pictures: MaxPictures = MAX_PICTURES,
     title: Title = None,
     source: SourceOption = None,
@@ -102,7 +102,7 @@ def report(
             "--turns": turns,
             "--source": source,
         }
-        request = Request(
+        request = ReportRequest(
             radius=radius,
             hash_type=kind.name,
             min_votes=min_votes,

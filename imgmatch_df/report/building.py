@@ -29,9 +29,9 @@ from imgmatch_df.report.graph import (
     too_many,
     whole_graph,
 )
-from imgmatch_df.report.inputs import Inputs, Request, read_inputs
+from imgmatch_df.report.inputs import Inputs, ReportRequest, read_inputs
 from imgmatch_df.report.nodes import Names
-from imgmatch_df.report.payload import Nodes
+from imgmatch_df.report.payload import PageNodes
 from imgmatch_df.report.places import choose_places
 from imgmatch_df.report.result import Counts, Report
 from imgmatch_df.report.thumbnails import make_thumbnails
@@ -67,7 +67,7 @@ class Scale(NamedTuple):
     profile: pl.DataFrame | None
 
 
-def make_report(frame: Frame, request: Request, options: SourceOptions) -> Report:
+def make_report(frame: Frame, request: ReportRequest, options: SourceOptions) -> Report:
     """Return the report of a call of `report`, or of a command."""
     inputs = read_inputs(frame, request, options)
     scale = _choose_scale(inputs)
@@ -110,7 +110,7 @@ def _profile(inputs: Inputs, max_radius: int, max_pairs: int) -> pl.DataFrame:
         )
 
 
-def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[Nodes, Scale]:
+def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[PageNodes, Scale]:
     """Return the nodes of a page, and the scale, whose limit is nearer where a page would have too many pairs."""
     import numpy as np
 
@@ -145,7 +145,7 @@ def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[Nodes, Scale]:
         reference,
     )
     ids = None if nearest is None else dict(zip(number[nearest.rows].tolist(), nearest.ids, strict=True))
-    return Nodes(rows, clusters, ids, measures), scale
+    return PageNodes(rows, clusters, ids, measures), scale
 
 
 def _find_graph(inputs: Inputs, scale: Scale) -> "tuple[Graph, Array | None, int]":
@@ -194,7 +194,7 @@ def _is_allowed(graph: Graph, ruled: RuledRows) -> "Array":
     return allowed
 
 
-def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
+def _assemble(inputs: Inputs, scale: Scale, found: PageNodes) -> Report:
     """Return the report of the nodes."""
     import numpy as np
 
@@ -255,7 +255,7 @@ def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
     )
 
 
-def _profile_of(inputs: Inputs, scale: Scale, found: Nodes) -> pl.DataFrame:
+def _profile_of(inputs: Inputs, scale: Scale, found: PageNodes) -> pl.DataFrame:
     """Return the counts at each value of the slider, of the clusters that the page shows."""
     if inputs.is_plain and scale.profile is not None:
         return scale.profile

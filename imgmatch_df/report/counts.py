@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-MIN_VOTES: Final = "min_votes"  # the column of a profile
+VOTES_COLUMN: Final = "min_votes"  # the column of a profile
 
 
 class NodeClusters(NamedTuple):
@@ -113,7 +113,7 @@ class NodeClusters(NamedTuple):
             removed = self.removed(representative, value)
             n_pairs = int(self.is_within(self.graph.measure if measures is None else measures, value).sum())
             rows.append((value, n_pairs, int((sizes > 1).sum()), int(removed.sum()), max(1, int(sizes.max(initial=1)))))
-        first = MIN_VOTES if self.has_votes else RADIUS_BITS
+        first = VOTES_COLUMN if self.has_votes else RADIUS_BITS
         counted = pl.DataFrame(rows, schema=[first, N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST], orient="row")
         unknown = {name: pl.lit(None) for name in (N_UNRELATED, UNRELATED_SHARE, RECALL)}
         dtypes = {first if name == RADIUS_BITS else name: dtype for name, dtype in PROFILE_FIELDS.items()}

@@ -8,7 +8,7 @@ from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report.building import make_report
-from imgmatch_df.report.inputs import MAX_PICTURES, Request
+from imgmatch_df.report.inputs import MAX_PICTURES, ReportRequest
 from imgmatch_df.report.result import Report
 from imgmatch_df.store.base import Target
 
@@ -104,7 +104,7 @@ def report(
     >>> imgmatch_df.report(frame, 1, "phash").counts.clusters
     1
     """
-    request = Request(
+    request = ReportRequest(
         radius=radius,
         hash_type=hash_type,
         min_votes=min_votes,
