@@ -289,7 +289,7 @@ def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOption
             f"Hint: --hash-type {table.stored[0]} uses its hashes, --source names its column of images."
         )
     if table.store is not None:
-        storing.check_store(table.store, table, kinds, options)
+        storing.check_keeps(table.store, table, kinds, options)
         return storing.hash_through(table, table.store, kinds, options)
     return expressions.visual_hash(table.frame, table.source, hash_types=kinds, **allowed_options(table, options))
 
