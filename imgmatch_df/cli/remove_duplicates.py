@@ -2,8 +2,11 @@
 
 import os
 import sys
+from functools import partial
 from time import monotonic
 from typing import Any
+
+import polars as pl
 
 from imgmatch_df.cli import display, inputs, outputs, removed, storing
 from imgmatch_df.cli.arguments import (
@@ -43,6 +46,7 @@ from imgmatch_df.columns import (
 from imgmatch_df.documented import responses
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering
+from imgmatch_df.frames.pairs import near_duplicates
 from imgmatch_df.moving.planning import check_folder
 from imgmatch_df.naming import source_text
 
@@ -180,7 +184,11 @@ def remove_duplicates(
             say(display.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed), err=False)
         if not form and not list_removed:
             clustered = result.with_columns(source_text(result.schema, table.label))
-            display.show_clusters(clustered, call["radius"])
+            base_dir = given["base_dir"]
+            chains = call["linkage"] in (None, "connected") and not kind.by_votes
+            display.show_clusters(clustered, call["radius"], partial(_is_chained, call) if chains else None)
+            if not result[KEPT].all() and (n_bytes := removed.freed_bytes(result, table.source, base_dir=base_dir)):
+                display.show_freed(n_bytes)
             inputs.say_store(table, kinds, rows.height)
         n_removed = rows.height - result.height if nests else int((~result[KEPT]).sum())
         if call["radius"] == 0 < kind.near_radius and n_removed == 0 and rows.height - tally.n_failed > 1:
@@ -192,3 +200,15 @@ def remove_duplicates(
                 result, listed_by, files, move_removed, base_dir=given["base_dir"], shown=options["progress"]
             )
         tally.finish(is_whole=reference_is_whole and not table.unlisted and all_moved)
+
+
+def _is_chained(call: VerbArguments, cluster: pl.DataFrame) -> bool:
+    """Return whether two rows of a cluster are farther apart than the radius."""
+    pairs = near_duplicates(
+        cluster.drop(DISTANCE),
+        call["radius"],
+        call["hash_type"],
+        flat=call["flat"],
+        turns=call["turns"],
+    )
+    return pairs.height < cluster.height * (cluster.height - 1) // 2

@@ -106,6 +106,36 @@ def removed_files(
     )
 
 
+def freed_bytes(clustered: pl.DataFrame, source: str | None, *, base_dir: str | None = None) -> int | None:
+    """Return the size of the files of the rows that are not kept, each file once; None where sizes are unknown.
+
+    A file that is also the file of a kept row, by whatever name, does not count.
+
+    Parameters
+    ----------
+    clustered, base_dir
+        As of `removed_files`, with the columns ``size`` and ``modified`` of `scan_images`.
+    source
+        The column of sources, or None.
+    """
+    schema = clustered.schema
+    if source is None or (schema.get(source), schema.get(SIZE), schema.get(MODIFIED)) != (
+        pl.String,
+        pl.UInt64,
+        MODIFIED_DTYPE,
+    ):
+        return None
+    rows = clustered.select(pl.col(source).alias("file"), KEPT, SIZE, MODIFIED).drop_nulls()
+    # Names of one file have one size and one time: only such rows are looked up.
+    is_unique = rows.select(pl.struct(SIZE, MODIFIED).is_unique()).to_series()
+    others = rows.filter(~is_unique)
+    known = others.with_columns(
+        pl.Series("file", [str(_file_id(path, base_dir)) for path in others["file"]], pl.String)
+    )
+    files = known.group_by("file").agg(pl.col(KEPT).any(), pl.col(SIZE).first())
+    return int(sum(part.filter(~pl.col(KEPT))[SIZE].sum() for part in (rows.filter(is_unique), files)))
+
+
 def listed_paths(paths: Iterable[str]) -> list[str]:
     """Return paths as other tools read them, one per line; a path that begins with a hyphen begins with ``./``.
 
