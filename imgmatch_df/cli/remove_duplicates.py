@@ -10,6 +10,7 @@ import polars as pl
 
 from imgmatch_df.cli import display, inputs, outputs, removed, storing
 from imgmatch_df.cli.arguments import (
+    AcrossFolders,
     Against,
     FlatOption,
     HashColumn,
@@ -19,8 +20,11 @@ from imgmatch_df.cli.arguments import (
     ListRemoved,
     MinVotes,
     MoveRemoved,
+    NotDuplicates,
     Out,
+    PreferFolders,
     Prefix,
+    ProtectFolders,
     Radius,
     ReferenceId,
     ReferenceSource,
@@ -29,23 +33,28 @@ from imgmatch_df.cli.arguments import (
     Suffix,
     Turns,
     VerbArguments,
+    WithinColumn,
     source_options,
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
+from imgmatch_df.cli.folder_rules import FolderRules, declared_pairs, read_pairs
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
 from imgmatch_df.columns import (
     CLUSTER_ID,
     DISTANCE,
+    JOINED_AT,
     KEPT,
+    REASON,
     REFERENCE_ID,
     REMOVED_RECORDS,
     REPRESENTATIVE_ID,
     VOTES,
 )
 from imgmatch_df.documented import responses
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import clustering
+from imgmatch_df.frames.checks import shown_names
 from imgmatch_df.frames.pairs import near_duplicates
 from imgmatch_df.moving.planning import check_folder
 from imgmatch_df.naming import source_text
@@ -60,6 +69,11 @@ def remove_duplicates(
     min_votes: MinVotes = None,
     linkage: LinkageName = None,
     keep: KeepName = "first",
+    prefer: PreferFolders = None,
+    protect: ProtectFolders = None,
+    across_folders: AcrossFolders = None,
+    within: WithinColumn = None,
+    not_duplicates: NotDuplicates = None,
     flat: FlatOption = None,
     reference: ReferenceSource = None,
     reference_id: ReferenceId = None,
@@ -105,6 +119,13 @@ def remove_duplicates(
         )
         inputs.say_blocked(table, options)
         inputs.check_documented(table, form, turns=turns)
+        declared = None if not_duplicates is None else read_pairs(not_duplicates)
+        rules = FolderRules(prefer or (), protect or (), across_folders)
+        places = rules.check(inputs.sources_of(table, wanted=rules.are_given), sources, options["base_dir"])
+        if within is not None and within not in table.columns:
+            raise ColumnError(
+                f"no column {within!r}, the table has {shown_names(table.columns)}\nHint: --within names one of these."
+            )
         kind = table.kind(hash_type)
         outputs.check_kinds((kind.name,), form)
         call = VerbArguments(
@@ -112,13 +133,17 @@ def remove_duplicates(
             hash_type=kind.name,
             min_votes=min_votes,
             linkage=linkage,
-            keep=keep,  # type: ignore[typeddict-item]
+            keep="first",
+            protect=None,
+            across=None,
+            within=None,
+            not_duplicates=None,
             flat=inputs.flat_rule(flat, table, form),
             turns=turns,
         )
         nests = reference is None and form is not None and form.nests
         measure = VOTES if kind.by_votes else DISTANCE
-        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, measure, REPRESENTATIVE_ID]
+        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, REASON, measure, JOINED_AT, REPRESENTATIVE_ID]
         added += [] if reference is None else [REFERENCE_ID]
         kinds = inputs.compared_kinds(table, kind)
         table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
@@ -130,6 +155,9 @@ def remove_duplicates(
             inputs.say_not_nested(hashed)
         # First without rows, so that errors of the call are raised before hours of hashing.
         no_rows = hashed.collect_schema().to_frame()
+        call["keep"] = places.keep(keep, table.label, no_rows.schema)
+        call["protect"], call["across"] = places.protected(table.label), places.across(table.label)
+        call["within"] = None if within is None else naming.aside(within)
         (clustering.remove_duplicates if nests else clustering.cluster)(no_rows, **call)
         references = None
         if reference is not None:
@@ -137,6 +165,10 @@ def remove_duplicates(
         reference_side, reference_files, reference_is_whole = references or (None, None, True)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
+            if declared is not None:
+                names = inputs.naming_column(rows, table)
+                ids = names if form and not nests else None
+                call["not_duplicates"] = declared_pairs(declared, rows, names, ids, options["base_dir"])
             if nests:
                 result = interruptible(
                     lambda: clustering.nest_duplicates(

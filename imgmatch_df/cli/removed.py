@@ -100,7 +100,7 @@ def removed_files(
         pl.Series([_file_id(value, base_dir) not in wanted for value in rows[source]], dtype=pl.Boolean)
     )
     sure = unwanted.filter(~pl.col("is_unsure"))
-    paths = [value if (path := _path_of(value, base_dir)) is None else path for value in sure[source]]
+    paths = [value if (path := path_of(value, base_dir)) is None else path for value in sure[source]]
     return RemovedFiles(
         list(dict.fromkeys(paths)), sure[source].to_list(), rows.height - unwanted.height, unwanted.height - sure.height
     )
@@ -197,7 +197,7 @@ def say_moved(done: Done, where: str) -> None:
         say(f"{done.n_bytes / 1e6:,.1f} MB; imgmatch apply {quote(str(done.journal))} --undo moves them back")
 
 
-def _path_of(value: str, base_dir: str | None = None) -> str | None:
+def path_of(value: str, base_dir: str | None = None) -> str | None:
     """Return the path of a source from the working directory, None for a source that is not a path."""
     found = parse_source(value)
     if isinstance(found, Failure) or found.kind != "path" or not isinstance(found.value, str):
@@ -207,7 +207,7 @@ def _path_of(value: str, base_dir: str | None = None) -> str | None:
 
 def _file_id(value: str, base_dir: str | None) -> tuple[int, int] | str:
     """Return the device and inode of a file; the path where there is no file, and the source where it is not a path."""
-    path = _path_of(value, base_dir)
+    path = path_of(value, base_dir)
     if path is None:
         return value
     facts = _stat(path)
@@ -225,7 +225,7 @@ def _lost_ids(stored: pl.DataFrame) -> pl.Series:
 
 
 def _is_lost(value: str | None, size: int | None, modified: int | None) -> bool:
-    path = None if value is None else _path_of(value)
+    path = None if value is None else path_of(value)
     if path is None or os.path.isabs(path):  # noqa: PTH117
         return False
     facts = _stat(path)
