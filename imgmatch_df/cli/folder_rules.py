@@ -145,8 +145,7 @@ class _Places(NamedTuple):
     def _top(self, folder: str) -> str:
         """Return the folder `depth` levels below the deepest start that contains `folder`."""
         start = max((one for one in self.starts if _is_within(folder, one)), key=len, default=os.sep)
-        below = os.path.relpath(folder, start).split(os.sep)
-        return os.path.normpath(os.path.join(start, *below[: self.depth]))  # noqa: PTH118
+        return str(Path(start, *Path(folder).relative_to(start).parts[: self.depth]))
 
 
 def folders_of(sources: pl.Series, base_dir: str | None) -> pl.Series:
@@ -215,10 +214,7 @@ def declared_pairs(
         Start of relative paths; None for the working directory.
     """
     numbers = pl.int_range(rows.height, dtype=ROW_DTYPE, eager=True)
-    if name is None:
-        names = numbers.cast(pl.String)
-    else:
-        names = _file_names(rows[name].cast(pl.String), base_dir)
+    names = numbers.cast(pl.String) if name is None else _file_names(rows[name].cast(pl.String), base_dir)
     ids = pl.DataFrame({_NAME: names, "id": numbers if id_column is None else rows[id_column], ROW: numbers})
     named = pairs.with_row_index(ROW)
     if name is not None:
@@ -231,7 +227,8 @@ def declared_pairs(
     )
     n_found = found[ROW].n_unique()
     if n_found < pairs.height:
-        say(f"{pairs.height - n_found:,} of {pairs.height:,} pairs of --not-duplicates name images that are not in SOURCE")
+        n_other = pairs.height - n_found
+        say(f"{n_other:,} of {pairs.height:,} pairs of --not-duplicates name images that are not in SOURCE")
     return found.drop(ROW)
 
 

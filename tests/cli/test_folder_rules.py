@@ -5,7 +5,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from drawing import draw, jpeg
+from drawing import draw
+from PIL import Image
 from polars.testing import assert_frame_equal
 from typer.testing import CliRunner
 
@@ -30,8 +31,8 @@ def here(tmp_path, monkeypatch):
     for number, name in enumerate([*FILES, "phone/other.jpg"]):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = draw(2 if "other" in name else 1, 240 - 20 * number, 180 - 15 * number)
-        path.write_bytes(jpeg(pixels, quality=90))
+        image = Image.fromarray(draw(2 if "other" in name else 1, 480, 360))
+        image.resize((240 - 20 * number, 180 - 15 * number), Image.Resampling.BOX).save(path, quality=90)
         os.utime(path, (1e9 - 1000 * number, 1e9 - 1000 * number))
     return tmp_path
 
@@ -60,10 +61,10 @@ def kept(*words, sources=("photos",), said=None):
 )
 def test_keep_and_then_keep_within_a_preferred_folder(here, rule, name):
     assert kept("--keep", rule) == [name]
-    assert set(pl.read_csv("out.csv")["reason"]) == {f"kept_{rule}", "copy"}
+    assert set(pl.read_csv("out.csv", infer_schema=False)["reason"]) == {f"kept_{rule}", "copy", "single"}
     inside = {"Orig/a.jpg": "Originals/a.jpg", "phone/y/a.jpg": "Originals/deep/a.jpg"}
     assert kept("--keep", rule, "--prefer", "photos/Originals") == [inside[name]]
-    assert "kept_by_rule" in pl.read_csv("out.csv")["reason"].to_list()
+    assert "kept_by_rule" in pl.read_csv("out.csv", infer_schema=False)["reason"].to_list()
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_links_to_folders_are_followed_and_links_to_files_are_where_they_are(her
 
 def test_protected_images_are_all_kept_and_stand_for_their_cluster(here):
     assert kept("--protect", "photos/Originals", "--keep", "smallest") == ["Originals/a.jpg", "Originals/deep/a.jpg"]
-    found = pl.read_csv("out.csv")
+    found = pl.read_csv("out.csv", infer_schema=False)
     assert set(found.filter(pl.col("path").str.contains("phone/a|Orig/"))["representative_id"]) == {
         "photos/Originals/deep/a.jpg"
     }
@@ -109,25 +110,26 @@ def test_folders_without_images_and_folders_that_do_not_exist(here):
     for option in ("--prefer", "--protect"):
         refused = call("remove-duplicates", "photos", option, "photos/Orignals", "-o", "o.csv", code=2).stderr
         assert f"{option} 'photos/Orignals': no such folder" in refused
-    pl.DataFrame({"path": ["/mnt/gone/a.jpg"], "phash": [7]}, schema_overrides={"phash": pl.UInt64}).write_parquet("h.parquet")
+    hashes = pl.DataFrame({"path": ["/mnt/gone/a.jpg"], "phash": [7]}, schema_overrides={"phash": pl.UInt64})
+    hashes.write_parquet("h.parquet")
     call("remove-duplicates", "h.parquet", "--protect", "/mnt/gone", "-o", "o.csv")
-    pl.DataFrame({"phash": [7]}, schema_overrides={"phash": pl.UInt64}).write_parquet("h.parquet")
+    hashes.drop("path").write_parquet("h.parquet")
     assert "need a column of paths" in call("remove-duplicates", "h.parquet", "--protect", "photos", code=2).stderr
 
 
 @pytest.mark.parametrize(
-    ("option", "n_kept"),
+    ("option", "names"),
     [
-        ("--across-folders", 3),  # Orig stands for the cluster, and both of phone are removed by it
-        ("--across-folders=1", 3),
-        ("--across-folders=0", 6),
-        ("--across-folders=2", 6),
+        ("--across-folders", ["Orig/a.jpg"]),
+        ("--across-folders=1", ["Orig/a.jpg"]),
+        ("--across-folders=0", FILES),
+        ("--across-folders=2", ["Orig/a.jpg"]),
     ],
 )
-def test_only_images_of_different_folders_are_compared(here, option, n_kept):
+def test_only_images_of_different_folders_are_compared(here, option, names):
     """Against the verb with the same condition as an expression."""
     depth = int(option.partition("=")[2] or 1)
-    kept(option)
+    assert kept(option) == names
     frame = imgmatch_df.scan_images("photos").imgmatch.visual_hash("path", hash_types=("bmh1", "sha256")).collect()
     folders = pl.Series("folder", ["/".join(Path(path).parent.parts[: 1 + depth]) for path in frame["path"]])
     wanted = frame.with_columns(folders).imgmatch.cluster(60, across="folder", id="path")
@@ -152,7 +154,7 @@ def test_a_table_counts_from_the_folder_of_all_images(here):
 
 def test_the_depth_stands_behind_an_equals_sign(here):
     call("remove-duplicates", "--across-folders", "photos", "-o", "o.csv")
-    assert "nothing matches '2'" in call("remove-duplicates", "photos", "--across-folders", "2", code=2).stderr
+    assert "no such file or folder: '2'" in call("remove-duplicates", "photos", "--across-folders", "2", code=2).stderr
     for value in ("-1", "x"):
         assert "Hint: " in call("remove-duplicates", "photos", f"--across-folders={value}", code=2).stderr
 
@@ -196,7 +198,8 @@ def test_pairs_of_row_numbers_and_pairs_that_cannot_be_read(here):
     call("remove-duplicates", "h.parquet", "--not-duplicates", "pairs.csv", "-o", "out.csv")
     numbers = pl.DataFrame({"left_id": [0], "right_id": [1]})
     wanted = hashes.imgmatch.cluster(0, hash_type="phash", not_duplicates=numbers)
-    assert pl.read_csv("out.csv")["kept"].to_list() == wanted["kept"].to_list()
+    found = pl.read_csv("out.csv", infer_schema=False)
+    assert found["kept"].to_list() == wanted["kept"].cast(pl.String).to_list()
     pl.DataFrame({"left_id": [0], "right": [1]}).write_csv("other.csv")
     for file, words in (("none.csv", "no such file"), ("other.csv", "'right_id'"), ("h.duckdb", "no such file")):
         refused = call("remove-duplicates", "h.parquet", "--not-duplicates", file, code=2).stderr
@@ -208,7 +211,9 @@ def test_rules_with_a_reference_and_with_turns(here):
     """A row that matches a reference row is removed unless it is protected; conditions are among the rows."""
     call("visual-hash", "photos/Orig", "-o", "known.duckdb")
     words = ("--reference", "known.duckdb", "--prefer", "photos/phone")
-    frame = imgmatch_df.scan_images("photos/phone").imgmatch.visual_hash("path", hash_types=("bmh1", "sha256")).collect()
+    frame = (
+        imgmatch_df.scan_images("photos/phone").imgmatch.visual_hash("path", hash_types=("bmh1", "sha256")).collect()
+    )
     for turns in ((), ("--turns",)):
         kept(*words, *turns, sources=["photos/phone"])
         wanted = frame.imgmatch.cluster(60, reference="known.duckdb", id="path", turns=bool(turns))
