@@ -32,6 +32,7 @@ from imgmatch_df.cli.arguments import (
     Key,
     MinVotes,
     NegativeQuery,
+    OptionalDepth,
     OptionalSources,
     Out,
     Prefix,
@@ -178,7 +179,7 @@ def visual_hash(
         tally.finish(is_whole=not table.unlisted)
 
 
-app.command("remove-duplicates")(with_source_options(remove_duplicates.remove_duplicates))
+app.command("remove-duplicates", cls=OptionalDepth)(with_source_options(remove_duplicates.remove_duplicates))
 
 
 @app.command("rank-images", cls=NegativeQuery)
