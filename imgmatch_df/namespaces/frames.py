@@ -8,8 +8,8 @@ import polars as pl
 from imgmatch_df.frames import advice, clustering, copies, deprecated, expressions, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
+from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
-from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.base import Target
@@ -164,7 +164,11 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         *,
         min_votes: int | None = None,
         linkage: str | None = None,
-        keep: Keep = "first",
+        keep: KeepBy = "first",
+        protect: Column | None = None,
+        across: Column | None = None,
+        within: Column | None = None,
+        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
         id: str | None = None,
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
         reference_id: str | None = None,
@@ -186,6 +190,10 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             min_votes=min_votes,
             linkage=linkage,
             keep=keep,
+            protect=protect,
+            across=across,
+            within=within,
+            not_duplicates=not_duplicates,
             id=id,
             reference=reference,
             reference_id=reference_id,
@@ -208,7 +216,12 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         *,
         min_votes: int | None = None,
         linkage: str | None = None,
-        keep: Keep = "first",
+        keep: KeepBy = "first",
+        protect: Column | None = None,
+        across: Column | None = None,
+        within: Column | None = None,
+        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
+        id: str | None = None,
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
         reference_column: str | None = None,
         column: str | None = None,
@@ -227,6 +240,11 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             min_votes=min_votes,
             linkage=linkage,
             keep=keep,
+            protect=protect,
+            across=across,
+            within=within,
+            not_duplicates=not_duplicates,
+            id=id,
             reference=reference,
             reference_column=reference_column,
             column=column,
