@@ -66,9 +66,11 @@ from imgmatch_df.cli.tables import SourceTable, query_kind
 from imgmatch_df.columns import (
     CLUSTER_ID,
     DISTANCE,
+    JOINED_AT,
     KEPT,
     PATH,
     RANK,
+    REASON,
     REFERENCE_ID,
     REMOVED_RECORDS,
     REPRESENTATIVE_ID,
@@ -246,7 +248,7 @@ def remove_duplicates(
         )
         nests = reference is None and form is not None and form.nests
         measure = VOTES if kind.by_votes else DISTANCE
-        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, measure, REPRESENTATIVE_ID]
+        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, REASON, measure, JOINED_AT, REPRESENTATIVE_ID]
         added += [] if reference is None else [REFERENCE_ID]
         kinds = inputs.compared_kinds(table, kind)
         table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
