@@ -138,7 +138,7 @@ def find_copies(
     call: VerbCall[FrameT] = VerbCall.check(frame, PDQ, source, options, id=id, flat=flat)
     if source is None:
         check_hash_columns(frame, LOCAL, LOCAL.name)
-    rule = KeepRule.of_pairs(call.schema, across, within, not_duplicates, id)
+    rule: KeepRule = KeepRule.of_pairs(call.schema, across, within, not_duplicates, id)
     hashed, hashes = _hash_missing(call)
     hashed = rule.add_to(hashed)
     other: Reference | None = None

@@ -27,7 +27,7 @@ from imgmatch_df.frames.checks import (
 )
 from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.criteria import check_comparison
-from imgmatch_df.frames.flat import Flat, guard_columns, with_identical
+from imgmatch_df.frames.flat import Flat, Guard, guard_columns, with_identical
 from imgmatch_df.frames.keeping import Column, KeepRule
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import BMH1
@@ -203,8 +203,9 @@ def near_duplicates(
     comparison = check_comparison(hash_type, radius, min_votes, turns)
     kind, max_pairs = comparison.kind, check_positive("max_pairs", max_pairs)
     call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
-    rule = KeepRule.of_pairs(call.hashed_schema, across, within, not_duplicates, id)
-    hash_name, progress, guard = call.hash, call.progress, call.guard
+    rule: KeepRule = KeepRule.of_pairs(call.hashed_schema, across, within, not_duplicates, id)
+    hash_name, progress = call.hash, call.progress
+    guard: Guard | None = call.guard
     columns = needed_columns(hash_name, id, [*guard_columns(guard), *rule.columns])
     hashed = rule.add_to(call.hashed())
 
@@ -311,9 +312,10 @@ def match(
     comparison = check_comparison(hash_type, radius, min_votes, turns)
     kind, max_pairs = comparison.kind, check_positive("max_pairs", max_pairs)
     call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
-    rule = KeepRule.of_pairs(call.hashed_schema, across, within, not_duplicates, id)
-    other = Reference.of(reference, call, reference_id, reference_column, rule.expressions)
-    hash_name, progress, guard = call.hash, call.progress, call.guard
+    rule: KeepRule = KeepRule.of_pairs(call.hashed_schema, across, within, not_duplicates, id)
+    other: Reference = Reference.of(reference, call, reference_id, reference_column, rule.expressions)
+    hash_name, progress = call.hash, call.progress
+    guard: Guard | None = call.guard
     columns = needed_columns(hash_name, id, [*other.own, *guard_columns(guard), *rule.columns])
 
     def find(part: pl.DataFrame, references_part: pl.DataFrame) -> pl.DataFrame:
