@@ -13,7 +13,6 @@ globalThis.imgmatchReport = Object.freeze({
     const end = measures.findIndex((measure) => (isVotes ? measure < value : measure > value));
     return end < 0 ? measures.length : end;
   },
-
   /** Join nodes by the first `count` pairs. Returns the representative of each node, the pair by which the node joined
    * it (`via`), and the pairs that joined clusters (`links`). Skipped nodes join nothing. */
   connectedClusters(n, a, b, count, skipped) {
@@ -26,10 +25,8 @@ globalThis.imgmatchReport = Object.freeze({
     for (let pair = 0; pair < count; pair++) {
       if (skipped[a[pair]] || skipped[b[pair]]) continue;
       const [left, right] = [find(a[pair]), find(b[pair])];
-      if (left === right) continue;
       const high = Math.max(left, right);
-      root[high] = above[high] = Math.min(left, right);
-      links[high] = pair;
+      if (left !== right) [root[high], above[high], links[high]] = [left + right - high, left + right - high, pair];
     }
     for (let node = 0; node < n; node++) {
       if (above[node] < 0) continue;
@@ -38,7 +35,6 @@ globalThis.imgmatchReport = Object.freeze({
     }
     return { root, via, links };
   },
-
   /** Return the same for stars: a node in no cluster founds one, and takes its partners that are in none. */
   starClusters(n, a, b, count, skipped) {
     const pairsOf = Array.from({ length: n }, () => []);
@@ -47,19 +43,22 @@ globalThis.imgmatchReport = Object.freeze({
     for (let node = 0; node < n; node++) {
       if (root[node] >= 0) continue;
       root[node] = node;
-      for (const pair of pairsOf[node]) {
+      for (const pair of skipped[node] ? [] : pairsOf[node]) {
         const other = a[pair] + b[pair] - node;
-        if (root[other] < 0 && !skipped[node] && !skipped[other]) [root[other], via[other]] = [node, pair];
+        if (root[other] < 0 && !skipped[other]) [root[other], via[other]] = [node, pair];
       }
     }
     return { root, via, links: via };
   },
-
   /** Return the clusters of at least two nodes, each as its nodes in order. */
   gatherClusters(root) {
-    return [...Map.groupBy(root.keys(), (node) => root[node]).values()].filter((nodes) => nodes.length > 1);
+    const clusters = new Map();
+    root.forEach((first, node) => {
+      if (first !== node && clusters.has(first)) clusters.get(first).push(node);
+      else if (first !== node) clusters.set(first, [first, node]);
+    });
+    return [...clusters.values()];
   },
-
   /** Return the numbers of clusters by representative: they count the first rows of clusters before, in the order of
    * the frame. Rows without a partner are clusters too, skipped nodes are not. `byRow` has the nodes in that order. */
   numberClusters(root, skipped, byRow, row) {
@@ -71,7 +70,6 @@ globalThis.imgmatchReport = Object.freeze({
     }
     return numbers;
   },
-
   /** Return a text as what it has in common with another at the start, what differs, and the rest. */
   differingPart(text, other) {
     const [left, right] = [[...text], [...other]];
@@ -80,30 +78,26 @@ globalThis.imgmatchReport = Object.freeze({
     for (let i = right.length; end > start && i > start && left[end - 1] === right[i - 1]; i--) end--;
     return [left.slice(0, start), left.slice(start, end), left.slice(end)].map((part) => part.join(""));
   },
-
   /** Return objects as CSV (RFC 4180) with these columns; null is an empty field. */
   toCsv(names, rows) {
     const field = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
     const lines = [names, ...rows.map((row) => names.map((name) => String(row[name] ?? "")))];
     return lines.map((fields) => `${fields.map(field).join(",")}\n`).join("");
   },
-
   /** Return the rows of a CSV text (RFC 4180) as objects of texts. */
   parseCsv(text) {
     const lines = [[]];
-    const pattern = /("(?:[^"]|"")*"|(?!")[^,\r\n]*)(,|\r\n|\n|\r|$)/gy;
-    pattern.lastIndex = text.startsWith("\ufeff") ? 1 : 0;
-    for (let end = ","; end;) {
+    const pattern = /(?:"((?:[^"]|"")*)"|([^",\r\n][^,\r\n]*)?)(,|\r\n|\n|\r|$)/y;
+    for (pattern.lastIndex = Number(text.startsWith("\ufeff")); pattern.lastIndex < text.length;) {
       const found = pattern.exec(text);
       if (!found) throw new Error(`a quote of row ${lines.length} is not in pairs`);
-      lines.at(-1).push(found[1].startsWith('"') ? found[1].slice(1, -1).replaceAll('""', '"') : found[1]);
-      end = found[2];
-      if (end && end !== ",") lines.push([]);
+      const [, quoted, plain, end] = found;
+      lines.at(-1).push(quoted?.replaceAll('""', '"') ?? plain ?? "");
+      if (end !== ",") lines.push([]);
     }
     const [names, ...rows] = lines.filter((fields) => fields.length > 1 || fields[0]);
     return rows.map((row) => Object.fromEntries(names.map((name, i) => [name, row[i] ?? ""])));
   },
-
   /** Return seconds since 1970 as UTC with microseconds. */
   timeText(seconds) {
     const microseconds = Math.round(seconds * 1e6);
@@ -114,30 +108,29 @@ globalThis.imgmatchReport = Object.freeze({
 });
 
 (async () => {
-  const { countPairs, connectedClusters, starClusters, gatherClusters, numberClusters, differingPart, toCsv, parseCsv,
-    timeText } = globalThis.imgmatchReport;
+  const pure = globalThis.imgmatchReport;
   const [PER_PAGE, PER_CLUSTER, N_LINKS, N_REFERENCE] = [20, 30, 20, 200];
-
   const $ = (id) => document.getElementById(id);
   const on = (id, event, action) => $(id).addEventListener(event, action);
-  const write = (texts) => Object.entries(texts).forEach(([id, text]) => { $(id).textContent = text; });
   const make = (tag, properties, ...children) => {
     const element = Object.assign(document.createElement(tag), properties);
     element.append(...children);
     return element;
   };
-  const clone = (id, ...selectors) => {
-    const element = $(id).content.firstElementChild.cloneNode(true);
-    return [element, ...selectors.map((selector) => element.querySelector(selector))];
+  const clone = (id, properties) => Object.assign($(id).content.firstElementChild.cloneNode(true), properties);
+  const fill = (element, contents) => { // by selector: a text, an element, or a list of them
+    for (const [part, content] of Object.entries(contents)) element.querySelector(part).replaceChildren(...[content].flat());
+    return element;
   };
-  if (!globalThis.DecompressionStream || !Map.groupBy) {
-    write({ notice: "This browser is too old to unpack the report (no DecompressionStream). Use one of 2024 or later." });
+  if (!globalThis.DecompressionStream) {
+    fill(document, { "#notice": "This browser has no DecompressionStream to unpack the report: use one of 2023 or later." });
     return;
   }
   const about = JSON.parse($("about").textContent);
   const isVotes = about.measure === "votes";
-  const decimal = (value) => value.toLocaleString("en");
+  const { format: decimal } = new Intl.NumberFormat("en");
   const counted = (value, noun) => `${decimal(value)} ${noun}${value === 1 ? "" : "s"}`;
+  const sum = (values) => values.reduce((total, value) => total + value, 0);
   const inUnits = (value) => counted(value, isVotes ? "vote" : "bit");
   const inBytes = (value) => {
     const power = Math.min(4, Math.floor(Math.log10(Math.max(1, value)) / 3));
@@ -145,116 +138,109 @@ globalThis.imgmatchReport = Object.freeze({
   };
 
   // The data, with nodes in the order of their rank.
-  const fromBase64 = (text) => Uint8Array.fromBase64?.(text)
-    ?? Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  const unpack = (id) => {
-    const stream = new Blob([fromBase64($(id).textContent)]).stream();
-    return new Response(stream.pipeThrough(new DecompressionStream("gzip"))).json();
-  };
+  const fromBase64 = (text) => Uint8Array.fromBase64?.(text) ?? Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
+  const unpack = (id) => new Response(new Blob([fromBase64($(id).textContent)]).stream()
+    .pipeThrough(new DecompressionStream("gzip"))).json();
   const [{ rank, identical_files: identical, ...columns }, pairs] = await Promise.all(["rows", "pairs"].map(unpack));
   const n = rank.length;
-  const byRow = Int32Array.from(rank);
-  const given = new Int32Array(n); // the number of each node in the file
-  byRow.forEach((node, i) => { given[node] = i; });
-  const inOrder = ([name, values]) => [name, values && Array.from(given, (i) => values[i])];
+  const byRow = Int32Array.from(rank); // the nodes in the order of the frame, and of the page
+  const places = new Int32Array(n); // the place of each node in that order
+  byRow.forEach((node, place) => { places[node] = place; });
+  const inOrder = ([name, values]) => [name, values && Array.from(places, (place) => values[place])];
   const rows = Object.fromEntries(Object.entries(columns).map(inOrder));
-  const [pairA, pairB] = [pairs.a, pairs.b].map((nodes) => Int32Array.from(nodes, (i) => rank[i]));
-  const [sameA, sameB] = [0, 1].map((side) => (identical ?? []).map((pair) => rank[pair[side]]));
-  const files = connectedClusters(n, sameA, sameB, sameA.length, []).root; // equal for identical files
+  const [pairA, pairB] = [pairs.a, pairs.b].map((nodes) => Int32Array.from(nodes, (place) => rank[place]));
   const measures = pairs.measure;
+  const [sameA, sameB] = [0, 1].map((side) => (identical ?? []).map((pair) => rank[pair[side]]));
+  const files = pure.connectedClusters(n, sameA, sameB, sameA.length, []).root; // equal for identical files
   const valueOf = (name, node) => rows[name]?.[node] ?? null;
   const nameOf = (node) => valueOf("path", node) ?? rows.id[node];
   const fileName = (node) => nameOf(node).split(/[\\/]/).at(-1);
   const folderOf = (node) => nameOf(node).split(/[\\/]/).slice(0, -1).join("/");
 
-  const thumbnails = new Map(); // lists of base64, read from the page when they are needed
+  const thumbnails = new Map(); // lists of base64, parsed when they are needed
   const image = (place, name) => {
-    const number = Math.floor(place / about.thumbnails.page_size);
-    if (place >= 0 && !thumbnails.has(number)) thumbnails.set(number, JSON.parse($(`thumbnails-${number}`).textContent));
-    const data = thumbnails.get(number)?.[place % about.thumbnails.page_size];
+    const [list, i] = [Math.floor(place / about.thumbnails.page_size), place % about.thumbnails.page_size];
+    if (place >= 0 && !thumbnails.has(list)) thumbnails.set(list, JSON.parse($(`thumbnails-${list}`).textContent));
+    const data = thumbnails.get(list)?.[i];
     return data ? make("img", { src: `data:image/webp;base64,${data}`, alt: name, decoding: "async" })
       : make("span", { className: "missing", role: "img", ariaLabel: name }, "no thumbnail");
   };
   const imageOf = (node) => image(rows.place[node], fileName(node));
-
   let hashes = null;
   const hashOf = (node) => {
     hashes ??= fromBase64($("hashes").textContent);
-    return hashes.subarray((given[node] * hashes.length) / n, ((given[node] + 1) * hashes.length) / n);
+    return hashes.subarray((places[node] * hashes.length) / n, ((places[node] + 1) * hashes.length) / n);
   };
   const bitsBetween = (left, right) => {
     const [a, b] = [hashOf(left), hashOf(right)];
-    let sum = 0;
-    for (let i = 0; i < a.length; i++) for (let bits = a[i] ^ b[i]; bits; bits &= bits - 1) sum++;
-    return sum;
+    let count = 0;
+    for (let i = 0; i < a.length; i++) for (let bits = a[i] ^ b[i]; bits; bits &= bits - 1) count++;
+    return count;
   };
   const findPair = (x, y) => pairA.findIndex((a, i) => (a === x && pairB[i] === y) || (a === y && pairB[i] === x));
   /** Return the distance or votes of two nodes, null where the page does not have the votes. */
-  const measureOf = (left, right) => (isVotes ? (measures[findPair(left, right)] ?? null) : bitsBetween(left, right));
+  const measureOf = (left, right) => (isVotes ? measures[findPair(left, right)] ?? null : bitsBetween(left, right));
 
-  // What a person chose: "kept 5" is true or false, "reviewed 5" and "apart 3 5" (no duplicates) are true.
-  const choices = new Map();
+  // What a person chose: nodes that are kept or removed, reviewed nodes, and pairs "3 5" that are no duplicates.
+  const choices = { kept: new Map(), reviewed: new Map(), apart: new Map() };
   const changes = [];
   const kept = new Uint8Array(n);
-  let [radius, found, clusters, shown, page, current, compared, timer] = [about.chosen, null, [], [], 0, null, null, 0];
-  let storage = null; // a sandboxed frame has none
-  try { storage = localStorage; } catch { /* so choices last as long as the page */ }
+  let [radius, found, clusters, shown, page, current, compared] = [about.chosen, null, [], [], 0, null, null];
+  let storage = null;
+  try { storage = localStorage; } catch { /* a sandboxed frame has none: choices last as long as the page */ }
   const storageKey = `imgmatch-report:${about.digest}`;
-  const store = () => storage?.setItem(storageKey, JSON.stringify({ radius, choices: [...choices] }));
+  const store = () => {
+    const entries = Object.entries(choices).flatMap(([what, map]) => [...map].map((entry) => [what, ...entry]));
+    storage?.setItem(storageKey, JSON.stringify({ radius, entries }));
+  };
   const choose = (entries) => {
-    for (const [key, value] of entries) if (value === undefined) choices.delete(key); else choices.set(key, value);
-    tally();
-    drawChoices();
-    store();
+    for (const [what, key, value] of entries) choices[what].set(key, value);
+    for (const step of found ? [tally, drawChoices, store] : []) step();
   };
   const change = (entries) => {
-    changes.push(entries.map(([key]) => [key, choices.get(key)]));
+    changes.push(entries.map(([what, key]) => [what, key, choices[what].get(key)]));
     choose(entries);
   };
-  const undo = () => changes.length && choose(changes.pop());
-  const isChosen = (node) => choices.has(`kept ${node}`);
-  const isReviewed = ({ nodes }) => nodes.every((node) => choices.has(`reviewed ${node}`));
-  const setAll = (what, group, value) => change(group.nodes.map((node) => [`${what} ${node}`, value(node)]));
-  const toggle = ({ node, group }) => change([[`kept ${node}`, group.isEmpty || !kept[node]]]);
-  const keepOnly = ({ node, group }) => setAll("kept", group, (other) => other === node);
-  const keepAll = ({ group }) => setAll("kept", group, () => true);
-  const review = ({ group }, value = isReviewed(group) ? undefined : true) => setAll("reviewed", group, () => value);
-  const setApart = (first, node) => {
-    const value = choices.has(`apart ${first} ${node}`) ? undefined : true;
-    const isCopy = found.root[node] === first && node !== first;
-    if (first !== node) change([[`apart ${first} ${node}`, value], ...(isCopy ? [[`kept ${node}`, value]] : [])]);
+  const changeAll = (what, { nodes }, valueOf) => change(nodes.map((node) => [what, node, valueOf(node)]));
+  const isChosen = (node) => (choices.kept.get(node) ?? null) !== null;
+  const isReviewed = ({ nodes }) => nodes.every((node) => choices.reviewed.get(node));
+  const toggle = ({ node, group }) => change([["kept", node, group.isEmpty || !kept[node]]]);
+  const review = ({ group }, value = !isReviewed(group)) => changeAll("reviewed", group, () => value);
+  const setApart = (first, node, value = !choices.apart.get(`${first} ${node}`)) => {
+    const entries = [["apart", `${first} ${node}`, value], ["kept", node, value ? true : null]];
+    if (first !== node) change(found.root[node] === first ? entries : entries.slice(0, 1));
   };
 
   // Clusters at the radius, and what is kept of them.
   const findClusters = () => {
-    const isSkipped = (match) => match && (isVotes ? match.measure >= radius : match.measure <= radius);
-    const skipped = Array.from({ length: n }, (_, node) => isSkipped(valueOf("reference", node)));
-    const count = countPairs(measures, radius, isVotes);
-    const join = about.linkage === "star" ? starClusters : connectedClusters;
+    const isWithin = (match) => match && (isVotes ? match.measure >= radius : match.measure <= radius);
+    const skipped = Uint8Array.from(rows.reference ?? [], (match) => (isWithin(match) ? 1 : 0));
+    const count = pure.countPairs(measures, radius, isVotes);
+    const join = about.linkage === "star" ? pure.starClusters : pure.connectedClusters;
     found = { count, skipped, ...join(n, pairA, pairB, count, skipped) };
-    const last = (nodes) => nodes.reduce((latest, node) => Math.max(latest, found.via[node]), -1);
-    clusters = gatherClusters(found.root).map((nodes) => ({ nodes, farthest: measures[last(nodes)] }));
+    const farthest = (nodes) => measures[nodes.reduce((last, node) => Math.max(last, found.via[node]), -1)];
+    clusters = pure.gatherClusters(found.root).map((nodes) => ({ nodes, farthest: farthest(nodes) }));
   };
-  const isKeptByRule = (node, first) => node === first || Boolean(rows.protected[node])
+  const isKeptByRule = (node, first) => node === first || rows.protected[node] === 1
     || (rows.group !== null && rows.group[node] === rows.group[first]);
   const tally = () => {
-    let [nRemoved, freed] = [0, 0];
     kept.fill(1);
     for (const group of clusters) {
-      const removed = group.nodes.filter((node) => !(choices.get(`kept ${node}`) ?? isKeptByRule(node, group.nodes[0])));
-      group.isEmpty = removed.length === group.nodes.length; // then nothing is removed
+      const removed = group.nodes.filter((node) => !(choices.kept.get(node) ?? isKeptByRule(node, group.nodes[0])));
+      group.isEmpty = removed.length === group.nodes.length;
       group.removed = group.isEmpty ? [] : removed;
-      group.freed = group.removed.reduce((sum, node) => sum + valueOf("size", node), 0);
+      group.freed = sum(group.removed.map((node) => valueOf("size", node)));
       for (const node of group.removed) kept[node] = 0;
-      nRemoved += group.removed.length;
-      freed += group.freed;
     }
-    write({ "n-clusters": decimal(clusters.length), "n-removed": decimal(nRemoved), "bytes-freed": inBytes(freed),
-      status: `${inUnits(radius)}: ${counted(clusters.length, "cluster")}, ${decimal(nRemoved)} would be removed` });
+    const [nClusters, nRemoved] = [clusters.length, sum(clusters.map(({ removed }) => removed.length))];
+    fill(document, {
+      "#n-clusters": decimal(nClusters), "#n-removed": decimal(nRemoved), "#bytes-freed": inBytes(sum(clusters.map(({ freed }) => freed))),
+      "#status": `${inUnits(radius)}: ${counted(nClusters, "cluster")}, ${decimal(nRemoved)} would be removed`,
+    });
   };
   const reasonOf = (node, { nodes: [first], isEmpty }) => {
     if (isEmpty) return "kept, because every image was removed";
-    if (choices.has(`apart ${first} ${node}`)) return "no duplicate of the kept image";
+    if (choices.apart.get(`${first} ${node}`)) return "no duplicate of the kept image";
     if (isChosen(node)) return `${kept[node] ? "kept" : "removed"} by you`;
     if (node === first || rows.protected[node]) return valueOf("reason_kept", node) ?? about.keep;
     return kept[node] ? "same group as the representative" : `copy of ${fileName(first)}`;
@@ -263,12 +249,11 @@ globalThis.imgmatchReport = Object.freeze({
   // Clusters as cards.
   const describe = (node) => {
     const [width, height, size, modified] = ["width", "height", "size", "modified"].map((name) => valueOf(name, node));
-    const parts = [width && `${width}×${height}`, size !== null && inBytes(size),
-      modified !== null && timeText(modified).slice(0, 10)];
-    return parts.filter(Boolean).map((part) => make("span", {}, part));
+    const day = modified !== null && pure.timeText(modified).slice(0, 10);
+    return [width && `${width}×${height}`, size !== null && inBytes(size), day].filter(Boolean).map((text) => make("span", {}, text));
   };
   const pathOf = (node, other) => {
-    const [before, differing, after] = differingPart(nameOf(node), nameOf(other));
+    const [before, differing, after] = pure.differingPart(nameOf(node), nameOf(other));
     const href = valueOf("link", node) ?? "";
     const link = /^(file|https?):/i.test(href) ? { href, target: "_blank", rel: "noreferrer" } : null;
     return make(link ? "a" : "span", link ?? {}, before, make("b", {}, differing), after);
@@ -278,41 +263,38 @@ globalThis.imgmatchReport = Object.freeze({
     const text = files[node] === files[first] ? "identical file" : measure === null ? "through others" : inUnits(measure);
     return found.root[node] !== first || measure === joined ? text : `${text}, joined at ${joined}`;
   };
-  const makeCard = (group) => (node) => {
-    const parts = [".thumb", ".state", ".measure", ".reason", ".path", ".facts"];
-    const [card, thumb, state, measure, reason, path, facts] = clone("card-template", ...parts);
+  const makeCard = (node, group) => {
     const [first, second] = group.nodes;
-    thumb.append(imageOf(node));
-    measure.append(node === first ? "" : measureText(node, first));
-    path.append(pathOf(node, node === first ? second : first));
-    facts.append(...describe(node));
-    const update = () => {
-      card.classList.toggle("kept", kept[node] === 1);
-      state.textContent = kept[node] ? "✓ kept" : "✕ removed";
-      state.ariaLabel = `${kept[node] ? "kept" : "removed"}: ${fileName(node)}`;
-      reason.textContent = reasonOf(node, group);
-    };
-    update();
-    return Object.assign(card, { node, group, update });
+    return fill(clone("card-template", { node, group }), {
+      ".thumb": imageOf(node), ".measure": node === first ? "" : measureText(node, first),
+      ".path": pathOf(node, node === first ? second : first), ".facts": describe(node),
+    });
   };
   const makeCluster = (group) => {
-    const [element, title, note, box, list, more] = clone("cluster-template", "h3", ".note", "input", ".cards", ".more");
+    const element = clone("cluster-template", { group, ariaLabel: `Cluster of ${fileName(group.nodes[0])}` });
     element.style.setProperty("--n", group.nodes.length);
-    title.textContent = counted(group.nodes.length, "image");
-    note.textContent = `farthest ${inUnits(group.farthest)}`;
-    const grow = (count) => {
-      const start = list.childElementCount;
-      list.append(...group.nodes.slice(start, start + count).map(makeCard(group)));
-      const nMore = group.nodes.length - list.childElementCount;
-      more.textContent = nMore ? `Show the other ${decimal(nMore)}` : "";
-    };
-    const update = () => {
-      box.checked = isReviewed(group);
-      element.classList.toggle("is-empty", group.isEmpty);
-    };
-    grow(PER_CLUSTER);
-    update();
-    return Object.assign(element, { group, grow, update, ariaLabel: `Cluster of ${fileName(group.nodes[0])}` });
+    fill(element, { h3: counted(group.nodes.length, "image"), ".note": `farthest ${inUnits(group.farthest)}` });
+    return grow(element, PER_CLUSTER);
+  };
+  const grow = (element, count) => {
+    const [{ group }, list] = [element, element.querySelector(".cards")];
+    const end = list.childElementCount + count;
+    list.append(...group.nodes.slice(list.childElementCount, end).map((node) => makeCard(node, group)));
+    return fill(element, { ".more": end < group.nodes.length ? `Show ${decimal(group.nodes.length - end)} more` : "" });
+  };
+  const drawChoices = () => {
+    for (const card of $("list").querySelectorAll(".card")) {
+      const word = kept[card.node] ? "kept" : "removed";
+      card.classList.toggle("kept", kept[card.node] === 1);
+      fill(card, { ".state": `${kept[card.node] ? "✓" : "✕"} ${word}`, ".reason": reasonOf(card.node, card.group) });
+      card.querySelector(".state").ariaLabel = `${word}: ${fileName(card.node)}`;
+    }
+    for (const element of $("list").children) {
+      element.querySelector("input").checked = isReviewed(element.group);
+      element.classList.toggle("is-empty", element.group.isEmpty);
+    }
+    $("undo").disabled = !changes.length;
+    if ($("compare").open) drawCompare();
   };
   const differ = (nodes, value) => nodes.some((node) => value(node) !== value(nodes[0]));
   const filters = {
@@ -335,25 +317,17 @@ globalThis.imgmatchReport = Object.freeze({
     const given = Object.keys(filters).filter((name) => values.get(name));
     shown = clusters.filter((group) => given.every((name) => filters[name](group, values.get(name).toLowerCase())));
     shown.sort((a, b) => orders[values.get("sort")](a, b) || a.nodes[0] - b.nodes[0]);
-    turnPage(-page);
+    drawList(0);
   };
-  const drawList = () => {
+  const drawList = (wanted) => {
     const nPages = Math.max(1, Math.ceil(shown.length / PER_PAGE));
-    page = Math.max(0, Math.min(page, nPages - 1));
+    page = Math.max(0, Math.min(wanted, nPages - 1));
     $("list").replaceChildren(...shown.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(makeCluster));
+    drawChoices();
     mark($("list").querySelector(".card"));
-    write({ found: `${decimal(shown.length)} of ${counted(clusters.length, "cluster")}`,
-      page: `${decimal(page + 1)} of ${decimal(nPages)}` });
+    fill(document, { "#found": `${decimal(shown.length)} of ${counted(clusters.length, "cluster")}`,
+      "#page": `${decimal(page + 1)} of ${decimal(nPages)}` });
     [$("pages").hidden, $("previous").disabled, $("next").disabled] = [nPages < 2, page === 0, page === nPages - 1];
-  };
-  const drawChoices = () => {
-    for (const element of $("list").querySelectorAll(".card, .cluster")) element.update();
-    $("undo").disabled = !changes.length;
-    if ($("compare").open) drawCompare();
-  };
-  const turnPage = (step) => {
-    page += step;
-    drawList();
   };
   const mark = (card) => {
     current?.classList.remove("current");
@@ -368,31 +342,29 @@ globalThis.imgmatchReport = Object.freeze({
   };
 
   // Decisions, out and in.
+  const columnsOut = ["path", "id", "cluster_id", "representative_id", about.measure, "kept", "reason", "decided_by",
+    "reviewed", "size", "modified"];
   const decisions = () => {
-    const numbers = numberClusters(found.root, found.skipped, byRow, rows.row);
+    const numbers = pure.numberClusters(found.root, found.skipped, byRow, rows.row);
     const groups = new Map(clusters.flatMap((group) => group.nodes.map((node) => [node, group])));
     const isWanted = (node) => groups.has(node) && (!$("only-reviewed").checked || isReviewed(groups.get(node)));
     return [...byRow].filter(isWanted).map((node) => {
       const [[first], modified] = [groups.get(node).nodes, valueOf("modified", node)];
-      return {
-        path: nameOf(node), id: rows.id[node], cluster_id: numbers.get(first), representative_id: rows.id[first],
-        [about.measure]: node !== first ? measureOf(node, first) : isVotes ? null : 0, kept: kept[node] === 1,
-        reason: reasonOf(node, groups.get(node)), decided_by: isChosen(node) ? "person" : "rule",
-        reviewed: choices.has(`reviewed ${node}`), size: valueOf("size", node),
-        modified: modified === null ? null : timeText(modified),
-      };
+      const measure = node !== first ? measureOf(node, first) : isVotes ? null : 0;
+      const values = [nameOf(node), rows.id[node], numbers.get(first), rows.id[first], measure, kept[node] === 1,
+        reasonOf(node, groups.get(node)), isChosen(node) ? "person" : "rule", choices.reviewed.get(node) ?? false,
+        valueOf("size", node), modified === null ? null : pure.timeText(modified)];
+      return Object.fromEntries(columnsOut.map((name, i) => [name, values[i]]));
     });
   };
-  const apart = () => [...choices.keys()].filter((key) => key.startsWith("apart ")).map((key) => {
-    const [, left, right] = key.split(" ");
-    return { left_id: rows.id[left], right_id: rows.id[right] };
+  const apart = () => [...choices.apart].filter(([, value]) => value).map(([key]) => {
+    const [left, right] = key.split(" ").map((node) => rows.id[node]);
+    return { left_id: left, right_id: right };
   });
-  const decisionColumns = ["path", "id", "cluster_id", "representative_id", about.measure, "kept", "reason", "decided_by",
-    "reviewed", "size", "modified"];
   const texts = {
-    "decisions.csv": () => toCsv(decisionColumns, decisions()),
+    "decisions.csv": () => pure.toCsv(columnsOut, decisions()),
     "decisions.json": () => `${JSON.stringify(decisions(), null, 1)}\n`,
-    "not_duplicates.csv": () => toCsv(["left_id", "right_id"], apart()),
+    "not_duplicates.csv": () => pure.toCsv(["left_id", "right_id"], apart()),
   };
   const save = (download) => {
     const href = URL.createObjectURL(new Blob([texts[download]()]));
@@ -400,19 +372,15 @@ globalThis.imgmatchReport = Object.freeze({
     setTimeout(() => URL.revokeObjectURL(href), 60_000);
   };
   /** Take over what a person decided in a file of decisions; without `decided_by`, every row. */
-  const importFile = async ([file]) => {
+  const importFile = async (file) => {
+    const text = await file.text();
+    const table = text.trimStart().startsWith("[") ? JSON.parse(text) : pure.parseCsv(text);
     const nodes = new Map(rows.id.map((id, node) => [id, node]));
+    const known = table.map((row) => [nodes.get(row.id ?? row.path), row]).filter(([node]) => node !== undefined);
     const isTrue = (value) => String(value).toLowerCase() === "true";
-    try {
-      const text = await file.text();
-      const table = text.trimStart().startsWith("[") ? JSON.parse(text) : parseCsv(text);
-      const known = table.map((row) => [nodes.get(row.id ?? row.path), row]).filter(([node]) => node !== undefined);
-      const kept = known.filter(([, row]) => row.decided_by !== "rule").map(([node, row]) => [`kept ${node}`, isTrue(row.kept)]);
-      change([...kept, ...known.filter(([, row]) => isTrue(row.reviewed)).map(([node]) => [`reviewed ${node}`, true])]);
-      write({ notice: `${file.name}: ${counted(known.length, "row")} of ${decimal(table.length)} are in this report` });
-    } catch (error) {
-      write({ notice: `${file.name} cannot be read: ${error.message}` });
-    }
+    change(known.flatMap(([node, row]) => [["reviewed", node, isTrue(row.reviewed)],
+      ...(row.decided_by === "rule" ? [] : [["kept", node, isTrue(row.kept)]])]));
+    fill(document, { "#notice": `${file.name}: ${counted(known.length, "row")} of ${decimal(table.length)} are in this report` });
   };
 
   // The radius: chart, table, and the pairs around it.
@@ -423,9 +391,9 @@ globalThis.imgmatchReport = Object.freeze({
     chart?.destroy();
     const names = ["removed", "clusters", "largest", "unrelated"];
     const data = [profile.radius ?? profile.min_votes, ...names.map((name) => profile[`n_${name}`])];
-    const places = [...data[0].keys()].sort((a, b) => data[0][a] - data[0][b]);
-    const line = (label) => ({ label, stroke: color(label), points: { show: false }, dash: label === "unrelated" ? [4, 4] : [] });
-    const axis = { stroke: color("muted"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false }, size: 56 };
+    const order = [...data[0].keys()].sort((a, b) => data[0][a] - data[0][b]);
+    const line = (label) => ({ label, stroke: color(label), points: { show: false }, dash: label === "unrelated" ? [4, 4] : null });
+    const axis = { stroke: color("muted"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
     const draw = ({ ctx, bbox, valToPos }) => {
       ctx.fillStyle = color("accent");
       ctx.fillRect(valToPos(radius, "x", true) - 1, bbox.top, 2, bbox.height);
@@ -433,51 +401,40 @@ globalThis.imgmatchReport = Object.freeze({
     chart = new uPlot({
       width: $("chart").clientWidth, height: 230, cursor: { y: false, drag: { x: false } }, hooks: { draw: [draw] },
       scales: { x: { time: false }, y: { range: [0, 1.05 * Math.max(1, ...data[1], ...data[2])] } },
-      axes: [{ ...axis, size: 28 }, axis], series: [{ label: isVotes ? "votes" : "radius" }, ...names.map(line)],
-    }, data.map((values) => places.map((i) => values[i])), $("chart"));
+      axes: [{ ...axis, size: 28 }, { ...axis, size: 56 }],
+      series: [{ label: isVotes ? "votes" : "radius" }, ...names.map(line)],
+    }, data.map((values) => order.map((i) => values[i])), $("chart"));
     chart.over.addEventListener("click", ({ offsetX }) => setRadius(Math.round(chart.posToVal(offsetX, "x"))));
   };
-  const makeLink = (measure, images, paths, onclick) => {
-    const [element, thumb, value, first, second] = clone("link-template", ".thumb", ".measure", ".path", ".path + .path");
-    [[thumb, images], [value, [inUnits(measure)]], [first, [paths[0]]], [second, [paths[1]]]].forEach(([of, texts]) => of.append(...texts));
-    thumb.onclick = onclick;
+  const makeLink = (measure, images, [first, second], nodes) => {
+    const contents = { ".thumb": images, ".measure": inUnits(measure), ".path": first, ".path + .path": second };
+    const element = fill(clone("link-template"), contents);
+    element.querySelector(".thumb").onclick = nodes && (() => compare(nodes));
     return element;
   };
-  const linkOf = (pair) => {
-    const [left, right] = [pairA[pair], pairB[pair]];
-    return makeLink(measures[pair], [imageOf(left), imageOf(right)], [pathOf(left, right), pathOf(right, left)],
-      () => compare([left, right]));
-  };
   const drawLinks = () => {
-    const inside = Array.from(found.links).filter((pair) => pair >= 0).sort((x, y) => y - x).slice(0, N_LINKS);
+    const inside = [...found.links.filter((pair) => pair >= 0).sort().slice(-N_LINKS)].reverse();
     const outside = [];
     for (let pair = found.count; pair < measures.length && outside.length < N_LINKS; pair++) {
-      const [left, right] = [pairA[pair], pairB[pair]];
-      if (found.root[left] !== found.root[right] && !found.skipped[left] && !found.skipped[right]) outside.push(pair);
+      const [a, b] = [pairA[pair], pairB[pair]];
+      if (found.root[a] !== found.root[b] && !found.skipped[a] && !found.skipped[b]) outside.push(pair);
     }
-    $("inside").replaceChildren(...inside.map(linkOf));
-    $("outside").replaceChildren(...outside.map(linkOf));
+    const link = ([a, b, measure]) => makeLink(measure, [imageOf(a), imageOf(b)], [pathOf(a, b), pathOf(b, a)], [a, b]);
+    const links = (list) => list.map((pair) => link([pairA[pair], pairB[pair], measures[pair]]));
     const known = [...byRow].filter((node) => found.skipped[node]);
-    write({ "n-reference": decimal(known.length), "reference-note": `The first ${N_REFERENCE} of ${decimal(known.length)}` });
     $("reference").hidden = !known.length;
-    $("reference-list").replaceChildren(...known.slice(0, N_REFERENCE).map((node) => {
-      const { id, measure, place } = rows.reference[node];
-      return makeLink(measure, [imageOf(node), image(place, id)], [nameOf(node), `in the reference: ${id}`], null);
-    }));
-  };
-  const drawRadius = () => {
-    write({ "radius-value": inUnits(radius) });
-    for (const row of $("profile").rows) {
-      row.ariaCurrent = Number(row.dataset.radius) === radius ? "true" : null;
-      row.hidden = !row.ariaCurrent && row.dataset.shown === undefined;
-    }
+    fill(document, { "#inside": links(inside), "#outside": links(outside), "#n-reference": decimal(known.length),
+      "#reference-list": known.slice(0, N_REFERENCE).map((node) => {
+        const { id, measure, place } = rows.reference[node];
+        return makeLink(measure, [imageOf(node), image(place, id)], [nameOf(node), `in the reference: ${id}`], null);
+      }) });
   };
   const setRadius = (value) => {
-    const start = performance.now();
     $("radius").value = value;
     radius = Number($("radius").value);
-    for (const step of [findClusters, tally, drawRadius, filterClusters, drawLinks, store]) step();
-    document.body.dataset.milliseconds = Math.round(performance.now() - start);
+    fill(document, { "#radius-value": inUnits(radius) });
+    for (const row of $("profile").rows) row.ariaCurrent = Number(row.dataset.radius) === radius ? "true" : null;
+    for (const step of [findClusters, tally, filterClusters, drawLinks, store]) step();
     requestAnimationFrame(() => chart?.redraw(false, false)); // before its first frame, redraw() loses the scale of x
   };
 
@@ -492,20 +449,17 @@ globalThis.imgmatchReport = Object.freeze({
   const comparedNodes = () => compared ?? [current.group.nodes[0], current.node];
   const drawCompare = () => {
     const nodes = comparedNodes();
-    const [left, right] = nodes;
+    const [[left, right], pair] = [nodes, findPair(...nodes)];
     nodes.forEach((node, i) => {
-      const [frame, path, facts] = [".frame", ".path", ".facts"].map((part) => $("stage").children[i].querySelector(part));
-      frame.style.setProperty("--ratio", (valueOf("width", node) ?? 4) / (valueOf("height", node) ?? 3));
-      frame.replaceChildren(imageOf(node));
-      path.replaceChildren(pathOf(node, nodes[1 - i]));
-      facts.replaceChildren(...describe(node));
-      const pair = findPair(left, right);
-      if (pairs.scale && pair >= 0 && pairB[pair] === node) frame.append(placement(pair));
+      const box = isVotes && pairB[pair] === node ? [placement(pair)] : [];
+      const figure = fill($("stage").children[i], { ".frame": [imageOf(node), ...box], ".path": pathOf(node, nodes[1 - i]),
+        ".facts": describe(node) });
+      figure.style.setProperty("--ratio", (valueOf("width", node) ?? 4) / (valueOf("height", node) ?? 3));
     });
     if (about.hash_bits) drawBits(left, right);
-    write({ "compare-note": measureText(right, left), "compare-toggle": kept[right] ? "✓ kept" : "✕ removed" });
+    fill($("compare"), { "#compare-note": measureText(right, left), "#compare-toggle": kept[right] ? "✓ kept" : "✕ removed" });
     $("compare-toggle").hidden = compared !== null;
-    $("compare-apart").ariaPressed = choices.has(`apart ${left} ${right}`);
+    $("compare-apart").ariaPressed = choices.apart.get(`${left} ${right}`) ?? false;
   };
   /** Return a frame where the left image of a pair, turned, lies in the right one. */
   const placement = (pair) => {
@@ -520,77 +474,69 @@ globalThis.imgmatchReport = Object.freeze({
   const drawBits = (left, right) => {
     const width = Math.ceil(Math.sqrt(about.hash_bits));
     const first = about.hash_type.startsWith("imagehash") ? 7 : 0; // which bit of a byte is the first
-    const [bits, others] = [left, right].map(hashOf).map((hash) => (i) => (hash[i >> 3] >> ((i & 7) ^ first)) & 1);
-    Object.assign($("bits"), { width: 8 * width, height: 8 * width });
-    const context = $("bits").getContext("2d");
-    const fill = (name, ...box) => { context.fillStyle = color(name); context.fillRect(...box); };
+    const [a, b] = [left, right].map(hashOf).map((hash) => (i) => (hash[i >> 3] >> ((i & 7) ^ first)) & 1);
+    const [zero, one, differs] = ["bit-0", "bit-1", "accent"].map(color);
+    const context = Object.assign($("bits"), { width, height: width }).getContext("2d");
     for (let i = 0; i < about.hash_bits; i++) {
-      const [x, y] = [8 * (i % width), 8 * Math.floor(i / width)];
-      fill(`bit-${bits(i)}`, x, y, 8, 8);
-      if (bits(i) !== others(i)) fill("accent", x + 1, y + 1, 6, 6);
+      context.fillStyle = a(i) !== b(i) ? differs : a(i) ? one : zero;
+      context.fillRect(i % width, Math.floor(i / width), 1, 1);
     }
-    write({ "bits-text": `${bitsBetween(left, right)} of ${about.hash_bits} bits differ` });
-  };
-  const blink = () => {
-    const isOn = $("stage").classList.toggle("blink");
-    clearInterval(timer);
-    if (isOn) timer = setInterval(() => $("stage").classList.toggle("swapped"), 600);
-    $("blink").ariaPressed = isOn;
+    fill(document, { "#bits-text": `${bitsBetween(left, right)} of ${about.hash_bits} bits differ` });
   };
 
   // Keys and buttons. A button with `data-key` does what its key does.
-  const clusterOf = (card) => card.closest(".cluster");
+  const nextCluster = (side) => (card) => select(card.closest(".cluster")[side]?.querySelector(".card"));
   const onCard = (action) => () => current && !compared && action(current);
+  const turnPage = (step) => () => {
+    drawList(page + step);
+    select(current);
+  };
   const keys = {
-    j: onCard((card) => select(clusterOf(card).nextElementSibling?.querySelector(".card"))),
-    k: onCard((card) => select(clusterOf(card).previousElementSibling?.querySelector(".card"))),
+    j: onCard(nextCluster("nextElementSibling")), k: onCard(nextCluster("previousElementSibling")),
     ArrowRight: onCard((card) => select(card.nextElementSibling)),
     ArrowLeft: onCard((card) => select(card.previousElementSibling)),
-    " ": onCard(toggle), K: onCard(keepOnly), A: onCard(keepAll), r: onCard(review), u: undo,
+    " ": onCard(toggle), r: onCard((card) => review(card)), u: () => changes.length && choose(changes.pop()),
+    K: onCard(({ node, group }) => changeAll("kept", group, (other) => other === node)),
+    A: onCard(({ group }) => changeAll("kept", group, () => true)),
     d: () => (compared ?? current) && setApart(...comparedNodes()),
-    Enter: () => $("compare").open || compare(), b: () => $("compare").open && blink(),
-    n: () => turnPage(1) ?? select(current), p: () => turnPage(-1) ?? select(current), "/": () => $("text").focus(), "?": () => $("help").showModal(),
+    Enter: () => $("compare").open || compare(), 
+    b: () => { $("blink").ariaPressed = $("stage").classList.toggle("blink"); },
+    n: turnPage(1), p: turnPage(-1), "/": () => $("text").focus(), "?": () => $("help").showModal(),
   };
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
-    const isNative = target.closest("input:not([type=checkbox]), select") || ([" ", "Enter"].includes(key)
-      && !target.closest(".thumb") && target.closest("button, a, input, summary, label"));
+    const isPress = [" ", "Enter"].includes(key) && !target.closest(".thumb");
+    const isNative = target.closest(`input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`);
     if (event.ctrlKey || event.metaKey || event.altKey || isNative || $("help").open || !Object.hasOwn(keys, key)) return;
     event.preventDefault();
     keys[key]();
     if ($("compare").open) drawCompare();
   });
   document.addEventListener("click", ({ target }) => {
-    const { key, save: name, radius: value } = target.closest("button, tr")?.dataset ?? {};
+    const [card, { key, save: name, radius: value }] = [target.closest(".card"), target.closest("button, tr")?.dataset ?? {}];
     if (key) keys[key]();
     if (name) save(name);
     if (value) setRadius(value);
+    if (card) mark(card);
+    if (card && target.closest(".thumb")) compare();
+    else if (card && target.closest(".state")) toggle(card);
+    if (target.closest(".more")) drawChoices(grow(target.closest(".cluster"), 1000));
   });
-  on("list", "click", ({ target }) => {
-    if (target.closest(".card")) mark(target.closest(".card"));
-    if (target.closest(".thumb")) compare();
-    if (target.closest(".state")) toggle(current);
-    if (target.closest(".more")) clusterOf(target).grow(1000);
-  });
-  on("list", "change", ({ target }) => review(clusterOf(target)));
+  on("list", "change", ({ target }) => review(target.closest(".cluster")));
   on("list", "focusin", ({ target }) => target.closest(".card") && mark(target.closest(".card")));
-  let frame = 0;
-  on("radius", "input", () => {
-    cancelAnimationFrame(frame);
-    frame = requestAnimationFrame(() => setRadius($("radius").value));
-  });
+  on("radius", "input", ({ target }) => setRadius(target.value));
   on("filters", "input", filterClusters);
-  on("filters", "submit", (event) => event.preventDefault());
-  on("import", "change", ({ target }) => importFile(target.files));
+  on("import", "change", ({ target }) => importFile(target.files[0]).catch((error) => {
+    fill(document, { "#notice": `The file cannot be read: ${error.message}` });
+  }));
   on("compare", "close", () => {
-    if ($("stage").classList.contains("blink")) blink();
     compared = null;
     select(current);
   });
-  $("folders").append(...[...new Set(rows.id.map((_, node) => folderOf(node)))].slice(0, 500).map((value) => make("option", { value })));
-
+  const folders = [...new Set(rows.id.map((_, node) => folderOf(node)))].slice(0, 500);
+  $("folders").append(...folders.map((value) => make("option", { value })));
   const stored = JSON.parse(storage?.getItem(storageKey) ?? "{}");
-  for (const [key, value] of stored.choices ?? []) choices.set(key, value);
+  choose(stored.entries ?? []);
   setRadius(stored.radius ?? radius);
   drawChart();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawChart);
