@@ -49,6 +49,7 @@ CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, VOTES, DIAMETER, REPRESENT
 
 # Columns of radius advice.
 RADIUS_BITS: Final = "radius"
+FEWEST_VOTES: Final = "min_votes"
 N_PAIRS: Final = "n_pairs"
 N_CLUSTERS: Final = "n_clusters"
 N_REMOVED: Final = "n_removed"

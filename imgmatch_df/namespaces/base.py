@@ -36,7 +36,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             clustering.cluster,
             clustering.remove_duplicates,
         ),
-        *(advice.profile_radii, advice.suggest_radius),
+        *(advice.profile_radii, advice.suggest_radius, advice.suggest_min_votes),
         *(writing.write_hashes, writing.sink_hashes),
     )
 }

@@ -8,6 +8,7 @@ import polars as pl
 from imgmatch_df.frames import advice, clustering, copies, deprecated, expressions, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
+from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
@@ -274,6 +275,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         hash_type: str = "bmh1",
         *,
         max_radius: int | None = None,
+        min_votes: int | None = None,
         column: str | None = None,
         source: str | None = None,
         flat: Flat = "identical",
@@ -285,6 +287,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             self._frame,
             hash_type,
             max_radius=max_radius,
+            min_votes=min_votes,
             column=column,
             source=source,
             flat=flat,
@@ -296,20 +299,45 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         self,
         hash_type: str = "bmh1",
         *,
-        max_share: float = advice.MAX_SHARE,
+        max_share: float = MAX_SHARE,
         max_radius: int | None = None,
         column: str | None = None,
         source: str | None = None,
         flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
-    ) -> advice.RadiusSuggestion:
+    ) -> RadiusSuggestion:
         """See `imgmatch_df.suggest_radius`."""
         return advice.suggest_radius(
             self._frame,
             hash_type,
             max_share=max_share,
             max_radius=max_radius,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
+        )
+
+    def suggest_min_votes(
+        self,
+        hash_type: str = "local",
+        *,
+        max_share: float = MAX_SHARE,
+        min_votes: int | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> VotesSuggestion:
+        """See `imgmatch_df.suggest_min_votes`."""
+        return advice.suggest_min_votes(
+            self._frame,
+            hash_type,
+            max_share=max_share,
+            min_votes=min_votes,
             column=column,
             source=source,
             flat=flat,
