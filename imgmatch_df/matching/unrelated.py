@@ -6,10 +6,10 @@ valley nearly all pairs are unrelated. Two curves are fitted to the counts there
 - a normal curve, exp(a + b d - c d^2): right where the bits of a hash are nearly independent, too high otherwise;
 - a gamma curve, exp(a + b d + c log d): right where bits are strongly correlated, too low otherwise.
 
-Both have c >= 0: a tail that falls ever more slowly is one of copies. Where many distances are fitted, copies with large
-edits are a flat part below the curves, whose height is fitted too. The estimate is the geometric mean of the curves with
-weights of 2 and 1, and 0.7 standard errors more, so that it is rather too high than too low, above all in small sets.
-Its accuracy is measured by benchmarks/advice.py.
+Both have c >= 0: a tail that falls ever more slowly is one of copies. Where many distances are fitted, copies with
+large edits are a flat part below the curves, whose height is fitted too. The estimate is the geometric mean of the
+curves with weights of 2 and 1, and 0.7 standard errors more, so that it is rather too high than too low, above all in
+small sets. Its accuracy is measured by benchmarks/advice.py.
 """
 
 from collections.abc import Callable
