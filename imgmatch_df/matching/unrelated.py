@@ -150,4 +150,5 @@ def _fit_poisson(columns: _F64, counts: _F64, exposure: _F64) -> tuple[_F64, _F6
         found = found + step
         if np.abs(step).max() < 1e-9:
             break
-    return found, np.linalg.inv(curvature)
+    covariance: _F64 = np.linalg.inv(curvature)
+    return found, covariance
