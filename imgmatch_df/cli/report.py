@@ -10,23 +10,31 @@ import typer
 
 from imgmatch_df.cli import inputs, outputs, storing
 from imgmatch_df.cli.arguments import (
+    ACROSS_FOLDERS,
+    AcrossFolders,
     FlatOption,
     HashColumn,
     HashTypeOption,
     KeepName,
     LinkageName,
     MinVotes,
+    NotDuplicates,
+    PreferFolders,
+    ProtectFolders,
     ReferenceId,
     ReferenceSource,
     SourceOption,
     Sources,
     Turns,
+    WithinColumn,
     source_options,
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
+from imgmatch_df.cli.folder_rules import FolderRules, declared_pairs, read_pairs
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.frames.checks import shown_names
 from imgmatch_df.options import make_options
 from imgmatch_df.report.building import make_report
 from imgmatch_df.report.inputs import MAX_PICTURES, ReportRequest, read_inputs
@@ -58,6 +66,11 @@ def report(
     min_votes: MinVotes = None,
     linkage: LinkageName = None,
     keep: KeepName = "first",
+    prefer: PreferFolders = None,
+    protect: ProtectFolders = None,
+    across_folders: AcrossFolders = None,
+    within: WithinColumn = None,
+    not_duplicates: NotDuplicates = None,
     flat: FlatOption = None,
     reference: ReferenceSource = None,
     reference_id: ReferenceId = None,
@@ -86,9 +99,16 @@ def report(
             sources, source, given["base_dir"], "remove_duplicates", hash_type, column=column, store=store
         )
         inputs.say_blocked(table, options)
+        declared = None if not_duplicates is None else read_pairs(not_duplicates)
+        rules = FolderRules(prefer or (), protect or (), across_folders)
+        places = rules.check(inputs.sources_of(table, wanted=rules.are_given), sources, options["base_dir"])
+        if within is not None and within not in table.columns:
+            raise ColumnError(
+                f"no column {within!r}, the table has {shown_names(table.columns)}\nHint: --within names one of these."
+            )
         kind = table.kind(hash_type)
         kinds = inputs.compared_kinds(table, kind)
-        table, _ = inputs.name_compared(table, kinds, [], "", "", None)
+        table, naming = inputs.name_compared(table, kinds, [], "", "", None)
         recipe = table.recipe(kind, make_options(**options).recipe)
         chosen = {
             "--radius": radius,
@@ -97,6 +117,11 @@ def report(
             "--min-votes": min_votes,
             "--linkage": linkage,
             "--keep": keep,
+            "--prefer": prefer,
+            "--protect": protect,
+            "--across-folders": across_folders,
+            "--within": within,
+            "--not-duplicates": not_duplicates,
             "--flat": flat,
             "--reference": reference,
             "--turns": turns,
@@ -107,7 +132,6 @@ def report(
             hash_type=kind.name,
             min_votes=min_votes,
             linkage=linkage,
-            keep=keep,  # type: ignore[arg-type]  # checked with a hint
             source=table.source,
             flat=inputs.flat_rule(flat, table, None),
             turns=turns,
@@ -125,15 +149,27 @@ def report(
         )
         hashed = inputs.fitting(inputs.hash_table(table, kinds, options), table, None)
         read_options = inputs.allowed_options(table, options)
+        no_rows = hashed.collect_schema().to_frame()
+        request = replace(
+            request,
+            keep=places.keep(keep, table.label, no_rows.schema),
+            protect=places.protected(table.label),
+            across=places.across(table.label),
+            within=None if within is None else naming.aside(within),
+        )
         # First without rows, so that errors of the call are raised before hours of hashing.
-        read_inputs(hashed.collect_schema().to_frame(), replace(request, images=table.frame.head(0)), read_options)
+        read_inputs(no_rows, replace(request, images=table.frame.head(0)), read_options)
         if reference is not None:
             references = open_reference(reference, reference_id, column, kind, request.flat, table, options)
             request = replace(request, reference=references.side)
         is_whole = not table.unlisted and (reference is None or references.is_whole)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
-            request = replace(request, id=inputs.naming_column(rows, table))
+            names = inputs.naming_column(rows, table)
+            request = replace(request, id=names)
+            if declared is not None:
+                pairs = declared_pairs(declared, rows, names, names, options["base_dir"])
+                request = replace(request, not_duplicates=pairs)
             page = interruptible(lambda: make_report(rows, request, read_options))
             with Path(str(target)).open("wb") as file:
                 n_bytes = page.write_html(file)
@@ -150,6 +186,8 @@ def _command_text(sources: list[str], chosen: dict[str, object]) -> str:
     for name, value in chosen.items():
         if value is True or value is False:
             words.append(name if value else f"--no-{name[2:]}")
+        elif name == ACROSS_FOLDERS and value is not None:
+            words.append(f"{name}={value}")
         elif value is not None:
-            words += [name, str(value)]
+            words += [word for one in (value if isinstance(value, list) else [value]) for word in (name, str(one))]
     return shlex.join(redact(path_as_text(word)) for word in words)

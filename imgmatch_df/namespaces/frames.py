@@ -9,6 +9,7 @@ from imgmatch_df.frames import advice, clustering, copies, deprecated, expressio
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.keeping import Column, KeepBy
+from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
@@ -312,6 +313,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         hash_type: str = "bmh1",
         *,
         max_radius: int | None = None,
+        min_votes: int | None = None,
         column: str | None = None,
         source: str | None = None,
         flat: Flat = "identical",
@@ -323,6 +325,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             self._frame,
             hash_type,
             max_radius=max_radius,
+            min_votes=min_votes,
             column=column,
             source=source,
             flat=flat,
@@ -334,14 +337,14 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         self,
         hash_type: str = "bmh1",
         *,
-        max_share: float = advice.MAX_SHARE,
+        max_share: float = MAX_SHARE,
         max_radius: int | None = None,
         column: str | None = None,
         source: str | None = None,
         flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
-    ) -> advice.RadiusSuggestion:
+    ) -> RadiusSuggestion:
         """See `imgmatch_df.suggest_radius`."""
         return advice.suggest_radius(
             self._frame,
@@ -403,6 +406,31 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             max_radius=max_radius,
             max_pictures=max_pictures,
             title=title,
+            **options,
+        )
+
+    def suggest_min_votes(
+        self,
+        hash_type: str = "local",
+        *,
+        max_share: float = MAX_SHARE,
+        min_votes: int | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> VotesSuggestion:
+        """See `imgmatch_df.suggest_min_votes`."""
+        return advice.suggest_min_votes(
+            self._frame,
+            hash_type,
+            max_share=max_share,
+            min_votes=min_votes,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
             **options,
         )
 

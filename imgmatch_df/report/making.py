@@ -53,7 +53,8 @@ def report(
     hash_type
         Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
     min_votes
-        For ``"local"``, in the place of a radius: the votes that the page begins with. None is 8.
+        For ``"local"``, in the place of a radius: the votes that the page begins with. None: what `suggest_min_votes`
+        suggests, else 8.
     linkage, keep, protect, across, within, not_duplicates
         As `cluster`.
     reference, reference_id, reference_column, column, flat, turns

@@ -18,7 +18,7 @@ from imgmatch_df.report.page import PAGE_SIZE, pack, page_json
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from imgmatch_df.frames.advice import RadiusSuggestion
+    from imgmatch_df.frames.suggestions import RadiusSuggestion, VotesSuggestion
     from imgmatch_df.report.counts import NodeClusters
     from imgmatch_df.report.inputs import Inputs
     from imgmatch_df.report.places import Places
@@ -142,7 +142,7 @@ def about_of(
     profile: pl.DataFrame,
     chosen: int,
     limit: int,
-    suggestion: "RadiusSuggestion | None",
+    suggestion: "RadiusSuggestion | VotesSuggestion | None",
 ) -> dict[str, Any]:
     """Return what a page says about itself, without its digest and its time."""
     import numpy as np
