@@ -19,7 +19,7 @@ from imgmatch_df.errors import (
     SourceError,
     StoreError,
 )
-from imgmatch_df.frames.advice import RadiusSuggestion, profile_radii, suggest_radius
+from imgmatch_df.frames.advice import profile_radii, suggest_min_votes, suggest_radius
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
 from imgmatch_df.frames.copies import find_copies
 from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
@@ -27,6 +27,7 @@ from imgmatch_df.frames.hash_text import from_bits, from_hex, to_bits, to_hex
 from imgmatch_df.frames.local_hashes import local, to_points
 from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
 from imgmatch_df.frames.ranking import rank_images
+from imgmatch_df.frames.suggestions import RadiusSuggestion, VotesSuggestion
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
 from imgmatch_df.hashes.kinds import HashKind, register_hash_kind
 from imgmatch_df.images.scan import count_left_out, scan_images
@@ -53,6 +54,7 @@ __all__ = [
     "RowError",
     "SourceError",
     "StoreError",
+    "VotesSuggestion",
     "WriteSummary",
     "bmh1",
     "cluster",
@@ -78,6 +80,7 @@ __all__ = [
     "scan_hashes",
     "scan_images",
     "sink_hashes",
+    "suggest_min_votes",
     "suggest_radius",
     "to_bits",
     "to_hex",

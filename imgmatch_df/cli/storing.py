@@ -67,7 +67,7 @@ def check_names(store: str | None, **others: str | None) -> str | None:
     return store
 
 
-def check_store(store: str, table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> None:
+def check_keeps(store: str, table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> None:
     """Refuse a store that cannot keep the hashes of `kinds` of a table, before hours of hashing.
 
     Raises

@@ -37,7 +37,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             clustering.cluster,
             clustering.remove_duplicates,
         ),
-        *(advice.profile_radii, advice.suggest_radius, making.report),
+        *(advice.profile_radii, advice.suggest_radius, advice.suggest_min_votes, making.report),
         *(writing.write_hashes, writing.sink_hashes),
     )
 }
