@@ -13,15 +13,11 @@ globalThis.imgmatchReport = Object.freeze({
     const end = measures.findIndex((measure) => (isVotes ? measure < value : measure > value));
     return end < 0 ? measures.length : end;
   },
-  /** Join nodes by the first `count` pairs. Returns the representative of each node, the pair by which the node joined
-   * it (`via`), and the pairs that joined clusters (`links`). Skipped nodes join nothing. */
+  /** Return the representative of each node, the pair by which it joined that one, and the pairs that joined clusters. */
   connectedClusters(n, a, b, count, skipped) {
     const root = new Int32Array(n).map((_, node) => node);
     const [above, links, via] = [0, 1, 2].map(() => new Int32Array(n).fill(-1));
-    const find = (node) => {
-      for (; root[node] !== node; node = root[node]) root[node] = root[root[node]];
-      return node;
-    };
+    const find = (x) => { for (; root[x] !== x; x = root[x]) root[x] = root[root[x]]; return x; };
     for (let pair = 0; pair < count; pair++) {
       if (skipped[a[pair]] || skipped[b[pair]]) continue;
       const [left, right] = [find(a[pair]), find(b[pair])];
@@ -53,13 +49,10 @@ globalThis.imgmatchReport = Object.freeze({
   /** Return the clusters of at least two nodes, each as its nodes in order. */
   gatherClusters(root) {
     const clusters = new Array(root.length);
-    root.forEach((first, node) => {
-      if (first !== node) (clusters[first] ??= [first]).push(node);
-    });
+    root.forEach((first, node) => first === node || (clusters[first] ??= [first]).push(node));
     return clusters.filter(Boolean);
   },
-  /** Return the numbers of clusters by representative: they count the first rows of clusters before, in the order of
-   * the frame. Rows without a partner are clusters too, skipped nodes are not. `byRow` has the nodes in that order. */
+  /** Return the numbers of clusters by representative, as the frame has them: a row without a partner is a cluster. */
   numberClusters(root, skipped, byRow, row) {
     const numbers = new Map();
     let nOthers = 0;
@@ -115,27 +108,29 @@ globalThis.imgmatchReport = Object.freeze({
     return element;
   };
   const clone = (id, properties) => Object.assign($(id).content.firstElementChild.cloneNode(true), properties);
-  const fill = (element, contents) => { // by selector: a text, an element, or a list of them
-    for (const [part, of] of Object.entries(contents)) element.querySelector(part).replaceChildren(...[of].flat());
+  /** Set contents of parts of an element: by selector a text, an element, or a list of them. */
+  const fill = (element, parts) => {
+    Object.entries(parts).forEach(([part, of]) => element.querySelector(part).replaceChildren(...[of].flat()));
     return element;
   };
-  if (!globalThis.DecompressionStream) return; // the notice of the page says so
+  addEventListener("unhandledrejection", ({ reason }) => fill(document, { "#notice": reason.message }));
+  if (!globalThis.DecompressionStream) return; // the page says so, until the notice is removed
   const about = JSON.parse($("about").textContent);
   const isVotes = about.measure === "votes";
   const { format: decimal } = new Intl.NumberFormat("en");
   const counted = (value, noun) => `${decimal(value)} ${noun}${value === 1 ? "" : "s"}`;
   const sum = (values) => values.reduce((total, value) => total + value, 0);
   const inUnits = (value) => counted(value, isVotes ? "vote" : "bit");
-  const inBytes = (value) => {
-    const power = Math.min(4, Math.floor(Math.log10(Math.max(1, value)) / 3));
-    return `${(value / 1000 ** power).toFixed(power > 1 ? 1 : 0)} ${["bytes", "kB", "MB", "GB", "TB"][power]}`;
-  };
+  const inBytes = (value) => (value < 1e6 ? `${Math.round(value / 1e3)} kB`
+    : value < 1e9 ? `${(value / 1e6).toFixed(1)} MB` : `${(value / 1e9).toFixed(1)} GB`);
 
   // The data, with nodes in the order of their rank.
-  const fromBase64 = (text) => Uint8Array.fromBase64?.(text) ?? Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
+  const fromBase64 = (text) => Uint8Array.fromBase64?.(text)
+    ?? Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
   const unpack = (id) => new Response(new Blob([fromBase64($(id).textContent)]).stream()
     .pipeThrough(new DecompressionStream("gzip"))).json();
-  const [{ rank, identical_files: identical, ...columns }, pairs] = await Promise.all(["rows", "pairs"].map(unpack));
+  const [{ rank, identical_files: identical, ...columns }, { measure: measures, ...pairs }] =
+    await Promise.all(["rows", "pairs"].map(unpack));
   const n = rank.length;
   const byRow = Int32Array.from(rank); // the nodes in the order of the frame, and of the page
   const places = new Int32Array(n); // the place of each node in that order
@@ -143,7 +138,6 @@ globalThis.imgmatchReport = Object.freeze({
   const inOrder = ([name, values]) => [name, values && Array.from(places, (place) => values[place])];
   const rows = Object.fromEntries(Object.entries(columns).map(inOrder));
   const [pairA, pairB] = [pairs.a, pairs.b].map((nodes) => Int32Array.from(nodes, (place) => rank[place]));
-  const measures = pairs.measure;
   const [sameA, sameB] = [0, 1].map((side) => (identical ?? []).map((pair) => rank[pair[side]]));
   const files = pure.connectedClusters(n, sameA, sameB, sameA.length, []).root; // equal for identical files
   const valueOf = (name, node) => rows[name]?.[node] ?? null;
@@ -162,17 +156,14 @@ globalThis.imgmatchReport = Object.freeze({
   const imageOf = (node) => image(rows.place[node], fileName(node));
   const hashes = fromBase64($("hashes").textContent);
   const hashOf = (node) => hashes.subarray(...[0, 1].map((end) => ((places[node] + end) * hashes.length) / n));
-  const bitsBetween = (left, right) => {
-    const [a, b] = [hashOf(left), hashOf(right)];
-    let count = 0;
-    for (let i = 0; i < a.length; i++) for (let bits = a[i] ^ b[i]; bits; bits &= bits - 1) count++;
-    return count;
-  };
+  const nBits = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll("0", "").length);
+  const bitsBetween = (left, right, other = hashOf(right)) => sum(hashOf(left).map((byte, i) => nBits[byte ^ other[i]]));
   const findPair = (x, y) => pairA.findIndex((a, i) => (a === x && pairB[i] === y) || (a === y && pairB[i] === x));
   /** Return the distance or votes of a node and its representative, null where the page does not have the votes. */
   const measureOf = (node, first) => {
     const via = found.via[node];
-    if (pairA[via] + pairB[via] - node === first) return measures[via]; // in the nearest turn, where turns are compared
+    const isDirect = [pairA[via], pairB[via]].includes(node) && [pairA[via], pairB[via]].includes(first);
+    if (isDirect) return measures[via]; // in the nearest turn, where turns are compared
     return isVotes ? measures[findPair(node, first)] ?? null : bitsBetween(node, first);
   };
 
@@ -180,7 +171,7 @@ globalThis.imgmatchReport = Object.freeze({
   const choices = { kept: new Map(), reviewed: new Map(), apart: new Map() };
   const changes = [];
   const kept = new Uint8Array(n);
-  let [radius, found, clusters, shown, page, current, compared] = [about.chosen, null, [], [], 0, null, null];
+  let [radius, found, clusters, shown, page, current, compared, chart] = [about.chosen, null, [], [], 0, null, null, null];
   let storage = null;
   try { storage = localStorage; } catch { /* a sandboxed frame has none: choices last as long as the page */ }
   const storageKey = `imgmatch-report:${about.digest}`;
@@ -230,9 +221,10 @@ globalThis.imgmatchReport = Object.freeze({
     }
     const [nClusters, nRemoved] = [clusters.length, sum(clusters.map(({ removed }) => removed.length))].map(decimal);
     const freed = inBytes(sum(clusters.map((group) => group.freed)));
-    fill(document, { "#n-clusters": nClusters, "#n-removed": nRemoved, "#bytes-freed": freed,
+    fill(document, { "#n-clusters": nClusters, "#n-removed": nRemoved, "#bytes-freed": freed, "#radius-value": inUnits(radius),
       "#status": `${inUnits(radius)}: ${nClusters} clusters, ${nRemoved} images would be removed, ${freed} freed` });
   };
+  const stateOf = (node) => (kept[node] ? "✓ kept" : "✕ removed");
   const reasonOf = (node, { nodes: [first], isEmpty }) => {
     if (isEmpty) return "kept, because every image was removed";
     if (choices.apart.get(`${first} ${node}`)) return "no duplicate of the kept image";
@@ -256,7 +248,7 @@ globalThis.imgmatchReport = Object.freeze({
   };
   const measureText = (node, first) => {
     const [measure, joined] = [measureOf(node, first), measures[found.via[node]]];
-    const text = files[node] === files[first] ? "identical file" : measure === null ? "through others" : inUnits(measure);
+    const text = files[node] === files[first] ? "identical file" : measure === null ? "indirect" : inUnits(measure);
     return found.root[node] !== first || measure === joined ? text : `${text}, joined at ${joined}`;
   };
   const makeCard = (node, group) => {
@@ -269,8 +261,8 @@ globalThis.imgmatchReport = Object.freeze({
   const makeCluster = (group) => {
     const element = clone("cluster-template", { group, ariaLabel: `Cluster of ${fileName(group.nodes[0])}` });
     element.style.setProperty("--n", group.nodes.length);
-    fill(element, { h3: counted(group.nodes.length, "image"), ".note": `farthest ${inUnits(group.farthest)}` });
-    return grow(element, PER_CLUSTER);
+    const texts = { h3: counted(group.nodes.length, "image"), ".note": `farthest ${inUnits(group.farthest)}` };
+    return grow(fill(element, texts), PER_CLUSTER);
   };
   const grow = (element, count) => {
     const [{ group }, list] = [element, element.querySelector(".cards")];
@@ -280,9 +272,8 @@ globalThis.imgmatchReport = Object.freeze({
   };
   const drawChoices = () => {
     for (const card of $("list").querySelectorAll(".card")) {
-      const state = kept[card.node] ? "✓ kept" : "✕ removed";
       card.classList.toggle("kept", kept[card.node] === 1);
-      fill(card, { ".state": state, ".reason": reasonOf(card.node, card.group) });
+      fill(card, { ".state": stateOf(card.node), ".reason": reasonOf(card.node, card.group) });
     }
     for (const element of $("list").children) {
       element.querySelector("input").checked = isReviewed(element.group);
@@ -328,11 +319,11 @@ globalThis.imgmatchReport = Object.freeze({
   const mark = (card) => {
     for (const each of [current, card]) each?.classList.toggle("current", each === card);
     current = card;
+    if ($("compare").open) drawCompare();
   };
   const select = (card) => {
     if (!card) return;
-    mark(card);
-    if (!$("compare").open) card.querySelector(".thumb").focus({ preventScroll: true });
+    if ($("compare").open) mark(card); else card.querySelector(".thumb").focus({ preventScroll: true }); // marks it
     card.scrollIntoView({ block: "nearest" });
   };
 
@@ -370,19 +361,18 @@ globalThis.imgmatchReport = Object.freeze({
     const isTrue = (value) => String(value).toLowerCase() === "true";
     change(known.flatMap(([node, row]) => [["reviewed", node, isTrue(row.reviewed)],
       ...(row.decided_by === "rule" ? [] : [["kept", node, isTrue(row.kept)]])]));
-    fill(document, { "#notice": `${file.name}: ${known.length} of ${counted(table.length, "row")} are in this report` });
+    fill(document, { "#notice": `${file.name}: ${known.length} of ${counted(table.length, "row")} are in the report` });
   };
 
   // The radius: chart, table, and the pairs around it.
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
-  let chart = null;
   const drawChart = () => {
     chart?.destroy();
     const names = ["removed", "clusters", "largest", "unrelated"];
     const { radius: radii, min_votes: votes, ...counts } = about.profile;
     const data = [radii ?? votes, ...names.map((name) => counts[`n_${name}`])];
-    const points = { show: false };
-    const line = (label) => ({ label, stroke: color(label), points, dash: label === "unrelated" ? [4, 4] : null });
+    const dash = { unrelated: [4, 4] };
+    const line = (label) => ({ label, stroke: color(label), points: { show: false }, dash: dash[label] });
     const axis = { stroke: color("muted"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
     const draw = ({ ctx, bbox, valToPos }) => {
       ctx.fillStyle = color("accent");
@@ -397,8 +387,8 @@ globalThis.imgmatchReport = Object.freeze({
     chart.over.addEventListener("click", ({ offsetX }) => setRadius(Math.round(chart.posToVal(offsetX, "x"))));
   };
   const makeLink = (measure, images, [first, second], nodes) => {
-    const contents = { ".thumb": images, ".measure": inUnits(measure), ".path": first, ".path + .path": second };
-    const element = fill(clone("link-template"), contents);
+    const parts = { ".thumb": images, ".measure": inUnits(measure), ".path": first, ".path + .path": second };
+    const element = fill(clone("link-template"), parts);
     element.querySelector(".thumb").onclick = nodes && (() => compare(nodes));
     return element;
   };
@@ -422,7 +412,6 @@ globalThis.imgmatchReport = Object.freeze({
   const setRadius = (value) => {
     $("radius").value = value;
     radius = Number($("radius").value);
-    fill(document, { "#radius-value": inUnits(radius) });
     for (const row of $("profile").rows) row.ariaCurrent = Number(row.dataset.radius) === radius ? "true" : null;
     for (const step of [findClusters, tally, filterClusters, drawLinks, store]) step();
     requestAnimationFrame(() => chart?.redraw(false, false)); // before its first frame, redraw() loses the scale of x
@@ -442,11 +431,13 @@ globalThis.imgmatchReport = Object.freeze({
     const [[left, right], pair] = [nodes, findPair(...nodes)];
     nodes.forEach((node, i) => {
       const box = isVotes && pairB[pair] === node ? [placement(pair)] : [];
-      const contents = { ".frame": [imageOf(node), ...box], ".path": pathOf(node, nodes[1 - i]), ".facts": describe(node) };
-      fill($("stage").children[i], contents).style.setProperty("--ratio", (valueOf("width", node) ?? 4) / (valueOf("height", node) ?? 3));
+      const path = pathOf(node, nodes[1 - i]);
+      const parts = { ".frame": [imageOf(node), ...box], ".path": path, ".facts": describe(node) };
+      const ratio = (valueOf("width", node) ?? 4) / (valueOf("height", node) ?? 3);
+      fill($("stage").children[i], parts).style.setProperty("--ratio", ratio);
     });
     if (about.hash_bits) drawBits(left, right);
-    fill(document, { "#compare-note": measureText(right, left), "#compare-toggle": kept[right] ? "✓ kept" : "✕ removed" });
+    fill(document, { "#compare-note": measureText(right, left), "#compare-toggle": stateOf(right) });
     $("compare-toggle").hidden = compared !== null;
     $("compare-apart").ariaPressed = Boolean(choices.apart.get(`${left} ${right}`));
   };
@@ -457,8 +448,7 @@ globalThis.imgmatchReport = Object.freeze({
     if (["rotated_90", "rotated_270", "transposed", "transversed"].includes(pairs.turn[pair])) sides.reverse();
     const unit = (pairs.scale[pair] * Math.max(width, height)) / Math.max(...sides);
     const shares = [pairs.shift_x[pair], pairs.shift_y[pair], (unit * sides[0]) / width, (unit * sides[1]) / height];
-    const [left, top, ...size] = shares.map((share) => `${100 * share}%`);
-    Object.assign(element.style, { left, top, width: size[0], height: size[1] });
+    ["left", "top", "width", "height"].forEach((name, i) => { element.style[name] = `${100 * shares[i]}%`; });
     return element;
   };
   const drawBits = (left, right) => {
@@ -476,10 +466,7 @@ globalThis.imgmatchReport = Object.freeze({
 
   // Keys and buttons. A button with `data-key` does what its key does.
   const onCard = (action) => () => current && !compared && action(current);
-  const turnPage = (step) => () => {
-    drawList(page + step);
-    select(current);
-  };
+  const turnPage = (step) => () => { drawList(page + step); select(current); };
   const keys = {
     j: onCard((card) => select(card.closest(".cluster").nextElementSibling?.querySelector(".card"))),
     k: onCard((card) => select(card.closest(".cluster").previousElementSibling?.querySelector(".card"))),
@@ -496,11 +483,10 @@ globalThis.imgmatchReport = Object.freeze({
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     const isPress = [" ", "Enter"].includes(key) && !target.closest(".thumb");
-    const isNative = target.closest(`input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`);
-    if (event.ctrlKey || event.metaKey || event.altKey || isNative || $("help").open || !Object.hasOwn(keys, key)) return;
+    const native = `input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`;
+    if (!keys[key] || event.ctrlKey || event.metaKey || event.altKey || target.closest(native) || $("help").open) return;
     event.preventDefault();
     keys[key]();
-    if ($("compare").open) drawCompare();
   });
   document.addEventListener("click", ({ target }) => {
     const { key, save: name, radius: value } = target.closest("[data-key], [data-save], [data-radius]")?.dataset ?? {};
@@ -517,13 +503,8 @@ globalThis.imgmatchReport = Object.freeze({
   on("list", "focusin", ({ target }) => target.closest(".card") && mark(target.closest(".card")));
   on("radius", "input", ({ target }) => setRadius(target.value));
   on("filters", "input", filterClusters);
-  on("import", "change", ({ target }) => importFile(target.files[0]).catch((error) => {
-    fill(document, { "#notice": `The file cannot be read: ${error.message}` });
-  }));
-  on("compare", "close", () => {
-    compared = null;
-    select(current);
-  });
+  on("import", "change", ({ target }) => importFile(target.files[0]));
+  on("compare", "close", () => { compared = null; select(current); });
   const stored = JSON.parse(storage?.getItem(storageKey) ?? "{}");
   choose(stored.entries ?? []);
   setRadius(stored.radius ?? radius);
