@@ -4,6 +4,7 @@ import json
 
 import polars as pl
 import pytest
+from album import draw_noise
 from drawing import draw
 from PIL import Image
 from report_page import clusters_of
@@ -45,7 +46,7 @@ def test_hostile_file_names_are_text(show, tmp_path):
     for number, name in enumerate(NAMES):
         for folder in ("kept", "copy", "failed", "flat"):
             (tmp_path / "files" / folder / f"{name}.png").parent.mkdir(parents=True, exist_ok=True)
-        image = Image.fromarray(draw(number, 96, 72))
+        image = draw_noise(number, 12, 9).resize((96, 72))
         image.save(tmp_path / "files" / "kept" / f"{name}.png")
         image.resize((48, 36)).save(tmp_path / "files" / "copy" / f"{name}.png")
         (tmp_path / "files" / "failed" / f"{name}.png").write_bytes(b"no image")
