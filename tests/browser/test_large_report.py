@@ -50,7 +50,6 @@ def test_a_large_report_opens_and_its_slider_works(show, tmp_path):
     assert session.send("Runtime.getHeapUsage")["usedSize"] < MAX_HEAP_BYTES
     assert report.write_html(tmp_path / "size.html") < MAX_PAGE_BYTES
     assert page.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart") < HANG_MS
-    assert float(page.evaluate("document.body.dataset.milliseconds")) < HANG_MS
     images = page.locator("#list img")
     assert images.count() > 20
     opened.press("n", "j", "ArrowRight", " ")

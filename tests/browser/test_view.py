@@ -288,3 +288,24 @@ def test_dark_and_light_differ(report, show):
         for scheme in ("light", "dark")
     }
     assert len(colors) == 2
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_current_image_is_not_under_the_bar(width, report, show):
+    """The bar with the slider stays at the top, and hides no image that a key goes to."""
+    opened = show(report, width=width, height=700)
+    page = opened.page
+    page.evaluate("document.querySelector('#clusters').scrollIntoView()")
+    assert is_below_the_bar(page, "#clusters-title")
+    for key in ("j",) * 5 + ("k",) * 5:
+        opened.press(key)
+        assert is_below_the_bar(page, "#list .card.current")
+
+
+def is_below_the_bar(page, selector: str) -> bool:
+    """Return whether an element begins below the bar, once the page scrolls no more."""
+    return page.evaluate(
+        """(selector) => document.querySelector(selector).getBoundingClientRect().top
+            >= document.getElementById('bar').getBoundingClientRect().bottom - 1""",
+        selector,
+    )
