@@ -13,15 +13,11 @@ globalThis.imgmatchReport = Object.freeze({
     const end = measures.findIndex((measure) => (isVotes ? measure < value : measure > value));
     return end < 0 ? measures.length : end;
   },
-  /** Join nodes by the first `count` pairs. Returns the representative of each node, the pair by which the node joined
-   * it (`via`), and the pairs that joined clusters (`links`). Skipped nodes join nothing. */
+  /** Return the representative of each node, the pair by which it joined that one, and the pairs that joined clusters. */
   connectedClusters(n, a, b, count, skipped) {
     const root = new Int32Array(n).map((_, node) => node);
     const [above, links, via] = [0, 1, 2].map(() => new Int32Array(n).fill(-1));
-    const find = (node) => {
-      for (; root[node] !== node; node = root[node]) root[node] = root[root[node]];
-      return node;
-    };
+    const find = (x) => { for (; root[x] !== x; x = root[x]) root[x] = root[root[x]]; return x; };
     for (let pair = 0; pair < count; pair++) {
       if (skipped[a[pair]] || skipped[b[pair]]) continue;
       const [left, right] = [find(a[pair]), find(b[pair])];
@@ -52,15 +48,11 @@ globalThis.imgmatchReport = Object.freeze({
   },
   /** Return the clusters of at least two nodes, each as its nodes in order. */
   gatherClusters(root) {
-    const clusters = new Map();
-    root.forEach((first, node) => {
-      if (first !== node && clusters.has(first)) clusters.get(first).push(node);
-      else if (first !== node) clusters.set(first, [first, node]);
-    });
-    return [...clusters.values()];
+    const clusters = new Array(root.length);
+    root.forEach((first, node) => first === node || (clusters[first] ??= [first]).push(node));
+    return clusters.filter(Boolean);
   },
-  /** Return the numbers of clusters by representative: they count the first rows of clusters before, in the order of
-   * the frame. Rows without a partner are clusters too, skipped nodes are not. `byRow` has the nodes in that order. */
+  /** Return the numbers of clusters by representative, as the frame has them: a row without a partner is a cluster. */
   numberClusters(root, skipped, byRow, row) {
     const numbers = new Map();
     let nOthers = 0;
@@ -87,11 +79,9 @@ globalThis.imgmatchReport = Object.freeze({
   /** Return the rows of a CSV text (RFC 4180) as objects of texts. */
   parseCsv(text) {
     const lines = [[]];
-    const pattern = /(?:"((?:[^"]|"")*)"|([^",\r\n][^,\r\n]*)?)(,|\r\n|\n|\r|$)/y;
-    for (pattern.lastIndex = Number(text.startsWith("\ufeff")); pattern.lastIndex < text.length;) {
-      const found = pattern.exec(text);
-      if (!found) throw new Error(`a quote of row ${lines.length} is not in pairs`);
-      const [, quoted, plain, end] = found;
+    for (const field = /(?:"((?:[^"]|"")*)"|([^",\r\n][^,\r\n]*)?)(,|\r?\n|\r|$)/y; field.lastIndex < text.length;) {
+      const [, quoted, plain, end] = field.exec(text) ?? [];
+      if (end === undefined) throw new Error(`a quote of row ${lines.length} is not in pairs`);
       lines.at(-1).push(quoted?.replaceAll('""', '"') ?? plain ?? "");
       if (end !== ",") lines.push([]);
     }
@@ -109,7 +99,7 @@ globalThis.imgmatchReport = Object.freeze({
 
 (async () => {
   const pure = globalThis.imgmatchReport;
-  const [PER_PAGE, PER_CLUSTER, N_LINKS, N_REFERENCE] = [20, 30, 20, 200];
+  const [PER_PAGE, PER_CLUSTER, N_LINKS, N_REFERENCE] = [20, 12, 20, 200];
   const $ = (id) => document.getElementById(id);
   const on = (id, event, action) => $(id).addEventListener(event, action);
   const make = (tag, properties, ...children) => {
@@ -118,30 +108,29 @@ globalThis.imgmatchReport = Object.freeze({
     return element;
   };
   const clone = (id, properties) => Object.assign($(id).content.firstElementChild.cloneNode(true), properties);
-  const fill = (element, contents) => { // by selector: a text, an element, or a list of them
-    for (const [part, content] of Object.entries(contents)) element.querySelector(part).replaceChildren(...[content].flat());
+  /** Set contents of parts of an element: by selector a text, an element, or a list of them. */
+  const fill = (element, parts) => {
+    Object.entries(parts).forEach(([part, of]) => element.querySelector(part).replaceChildren(...[of].flat()));
     return element;
   };
-  if (!globalThis.DecompressionStream) {
-    fill(document, { "#notice": "This browser has no DecompressionStream to unpack the report: use one of 2023 or later." });
-    return;
-  }
+  addEventListener("unhandledrejection", ({ reason }) => fill(document, { "#notice": reason.message }));
+  if (!globalThis.DecompressionStream) return; // the page says so, until the notice is removed
   const about = JSON.parse($("about").textContent);
   const isVotes = about.measure === "votes";
   const { format: decimal } = new Intl.NumberFormat("en");
   const counted = (value, noun) => `${decimal(value)} ${noun}${value === 1 ? "" : "s"}`;
   const sum = (values) => values.reduce((total, value) => total + value, 0);
   const inUnits = (value) => counted(value, isVotes ? "vote" : "bit");
-  const inBytes = (value) => {
-    const power = Math.min(4, Math.floor(Math.log10(Math.max(1, value)) / 3));
-    return `${(value / 1000 ** power).toFixed(power > 1 ? 1 : 0)} ${["bytes", "kB", "MB", "GB", "TB"][power]}`;
-  };
+  const inBytes = (value) => (value < 1e6 ? `${Math.round(value / 1e3)} kB`
+    : value < 1e9 ? `${(value / 1e6).toFixed(1)} MB` : `${(value / 1e9).toFixed(1)} GB`);
 
   // The data, with nodes in the order of their rank.
-  const fromBase64 = (text) => Uint8Array.fromBase64?.(text) ?? Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
+  const fromBase64 = (text) => Uint8Array.fromBase64?.(text)
+    ?? Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
   const unpack = (id) => new Response(new Blob([fromBase64($(id).textContent)]).stream()
     .pipeThrough(new DecompressionStream("gzip"))).json();
-  const [{ rank, identical_files: identical, ...columns }, pairs] = await Promise.all(["rows", "pairs"].map(unpack));
+  const [{ rank, identical_files: identical, ...columns }, { measure: measures, ...pairs }] =
+    await Promise.all(["rows", "pairs"].map(unpack));
   const n = rank.length;
   const byRow = Int32Array.from(rank); // the nodes in the order of the frame, and of the page
   const places = new Int32Array(n); // the place of each node in that order
@@ -149,7 +138,6 @@ globalThis.imgmatchReport = Object.freeze({
   const inOrder = ([name, values]) => [name, values && Array.from(places, (place) => values[place])];
   const rows = Object.fromEntries(Object.entries(columns).map(inOrder));
   const [pairA, pairB] = [pairs.a, pairs.b].map((nodes) => Int32Array.from(nodes, (place) => rank[place]));
-  const measures = pairs.measure;
   const [sameA, sameB] = [0, 1].map((side) => (identical ?? []).map((pair) => rank[pair[side]]));
   const files = pure.connectedClusters(n, sameA, sameB, sameA.length, []).root; // equal for identical files
   const valueOf = (name, node) => rows[name]?.[node] ?? null;
@@ -166,26 +154,24 @@ globalThis.imgmatchReport = Object.freeze({
       : make("span", { className: "missing", role: "img", ariaLabel: name }, "no thumbnail");
   };
   const imageOf = (node) => image(rows.place[node], fileName(node));
-  let hashes = null;
-  const hashOf = (node) => {
-    hashes ??= fromBase64($("hashes").textContent);
-    return hashes.subarray((places[node] * hashes.length) / n, ((places[node] + 1) * hashes.length) / n);
-  };
-  const bitsBetween = (left, right) => {
-    const [a, b] = [hashOf(left), hashOf(right)];
-    let count = 0;
-    for (let i = 0; i < a.length; i++) for (let bits = a[i] ^ b[i]; bits; bits &= bits - 1) count++;
-    return count;
-  };
+  const hashes = fromBase64($("hashes").textContent);
+  const hashOf = (node) => hashes.subarray(...[0, 1].map((end) => ((places[node] + end) * hashes.length) / n));
+  const nBits = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll("0", "").length);
+  const bitsBetween = (left, right, other = hashOf(right)) => sum(hashOf(left).map((byte, i) => nBits[byte ^ other[i]]));
   const findPair = (x, y) => pairA.findIndex((a, i) => (a === x && pairB[i] === y) || (a === y && pairB[i] === x));
-  /** Return the distance or votes of two nodes, null where the page does not have the votes. */
-  const measureOf = (left, right) => (isVotes ? measures[findPair(left, right)] ?? null : bitsBetween(left, right));
+  /** Return the distance or votes of a node and its representative, null where the page does not have the votes. */
+  const measureOf = (node, first) => {
+    const via = found.via[node];
+    const isDirect = [pairA[via], pairB[via]].includes(node) && [pairA[via], pairB[via]].includes(first);
+    if (isDirect) return measures[via]; // in the nearest turn, where turns are compared
+    return isVotes ? measures[findPair(node, first)] ?? null : bitsBetween(node, first);
+  };
 
   // What a person chose: nodes that are kept or removed, reviewed nodes, and pairs "3 5" that are no duplicates.
   const choices = { kept: new Map(), reviewed: new Map(), apart: new Map() };
   const changes = [];
   const kept = new Uint8Array(n);
-  let [radius, found, clusters, shown, page, current, compared] = [about.chosen, null, [], [], 0, null, null];
+  let [radius, found, clusters, shown, page, current, compared, chart] = [about.chosen, null, [], [], 0, null, null, null];
   let storage = null;
   try { storage = localStorage; } catch { /* a sandboxed frame has none: choices last as long as the page */ }
   const storageKey = `imgmatch-report:${about.digest}`;
@@ -206,8 +192,9 @@ globalThis.imgmatchReport = Object.freeze({
   const isReviewed = ({ nodes }) => nodes.every((node) => choices.reviewed.get(node));
   const toggle = ({ node, group }) => change([["kept", node, group.isEmpty || !kept[node]]]);
   const review = ({ group }, value = !isReviewed(group)) => changeAll("reviewed", group, () => value);
-  const setApart = (first, node, value = !choices.apart.get(`${first} ${node}`)) => {
-    const entries = [["apart", `${first} ${node}`, value], ["kept", node, value ? true : null]];
+  const setApart = (first, node) => {
+    const ids = choices.apart.get(`${first} ${node}`) ? null : { left_id: rows.id[first], right_id: rows.id[node] };
+    const entries = [["apart", `${first} ${node}`, ids], ["kept", node, ids ? true : null]];
     if (first !== node) change(found.root[node] === first ? entries : entries.slice(0, 1));
   };
 
@@ -232,12 +219,12 @@ globalThis.imgmatchReport = Object.freeze({
       group.freed = sum(group.removed.map((node) => valueOf("size", node)));
       for (const node of group.removed) kept[node] = 0;
     }
-    const [nClusters, nRemoved] = [clusters.length, sum(clusters.map(({ removed }) => removed.length))];
-    fill(document, {
-      "#n-clusters": decimal(nClusters), "#n-removed": decimal(nRemoved), "#bytes-freed": inBytes(sum(clusters.map(({ freed }) => freed))),
-      "#status": `${inUnits(radius)}: ${counted(nClusters, "cluster")}, ${decimal(nRemoved)} would be removed`,
-    });
+    const [nClusters, nRemoved] = [clusters.length, sum(clusters.map(({ removed }) => removed.length))].map(decimal);
+    const freed = inBytes(sum(clusters.map((group) => group.freed)));
+    fill(document, { "#n-clusters": nClusters, "#n-removed": nRemoved, "#bytes-freed": freed, "#radius-value": inUnits(radius),
+      "#status": `${inUnits(radius)}: ${nClusters} clusters, ${nRemoved} images would be removed, ${freed} freed` });
   };
+  const stateOf = (node) => (kept[node] ? "✓ kept" : "✕ removed");
   const reasonOf = (node, { nodes: [first], isEmpty }) => {
     if (isEmpty) return "kept, because every image was removed";
     if (choices.apart.get(`${first} ${node}`)) return "no duplicate of the kept image";
@@ -250,7 +237,8 @@ globalThis.imgmatchReport = Object.freeze({
   const describe = (node) => {
     const [width, height, size, modified] = ["width", "height", "size", "modified"].map((name) => valueOf(name, node));
     const day = modified !== null && pure.timeText(modified).slice(0, 10);
-    return [width && `${width}×${height}`, size !== null && inBytes(size), day].filter(Boolean).map((text) => make("span", {}, text));
+    const texts = [width && `${width}×${height}`, size !== null && inBytes(size), day];
+    return texts.filter(Boolean).map((text) => make("span", {}, text));
   };
   const pathOf = (node, other) => {
     const [before, differing, after] = pure.differingPart(nameOf(node), nameOf(other));
@@ -260,7 +248,7 @@ globalThis.imgmatchReport = Object.freeze({
   };
   const measureText = (node, first) => {
     const [measure, joined] = [measureOf(node, first), measures[found.via[node]]];
-    const text = files[node] === files[first] ? "identical file" : measure === null ? "through others" : inUnits(measure);
+    const text = files[node] === files[first] ? "identical file" : measure === null ? "indirect" : inUnits(measure);
     return found.root[node] !== first || measure === joined ? text : `${text}, joined at ${joined}`;
   };
   const makeCard = (node, group) => {
@@ -273,8 +261,8 @@ globalThis.imgmatchReport = Object.freeze({
   const makeCluster = (group) => {
     const element = clone("cluster-template", { group, ariaLabel: `Cluster of ${fileName(group.nodes[0])}` });
     element.style.setProperty("--n", group.nodes.length);
-    fill(element, { h3: counted(group.nodes.length, "image"), ".note": `farthest ${inUnits(group.farthest)}` });
-    return grow(element, PER_CLUSTER);
+    const texts = { h3: counted(group.nodes.length, "image"), ".note": `farthest ${inUnits(group.farthest)}` };
+    return grow(fill(element, texts), PER_CLUSTER);
   };
   const grow = (element, count) => {
     const [{ group }, list] = [element, element.querySelector(".cards")];
@@ -284,10 +272,8 @@ globalThis.imgmatchReport = Object.freeze({
   };
   const drawChoices = () => {
     for (const card of $("list").querySelectorAll(".card")) {
-      const word = kept[card.node] ? "kept" : "removed";
       card.classList.toggle("kept", kept[card.node] === 1);
-      fill(card, { ".state": `${kept[card.node] ? "✓" : "✕"} ${word}`, ".reason": reasonOf(card.node, card.group) });
-      card.querySelector(".state").ariaLabel = `${word}: ${fileName(card.node)}`;
+      fill(card, { ".state": stateOf(card.node), ".reason": reasonOf(card.node, card.group) });
     }
     for (const element of $("list").children) {
       element.querySelector("input").checked = isReviewed(element.group);
@@ -316,7 +302,8 @@ globalThis.imgmatchReport = Object.freeze({
     const values = new FormData($("filters"));
     const given = Object.keys(filters).filter((name) => values.get(name));
     shown = clusters.filter((group) => given.every((name) => filters[name](group, values.get(name).toLowerCase())));
-    shown.sort((a, b) => orders[values.get("sort")](a, b) || a.nodes[0] - b.nodes[0]);
+    const order = orders[values.get("sort")];
+    shown.sort((a, b) => order(a, b) || a.nodes[0] - b.nodes[0]);
     drawList(0);
   };
   const drawList = (wanted) => {
@@ -330,14 +317,13 @@ globalThis.imgmatchReport = Object.freeze({
     [$("pages").hidden, $("previous").disabled, $("next").disabled] = [nPages < 2, page === 0, page === nPages - 1];
   };
   const mark = (card) => {
-    current?.classList.remove("current");
+    for (const each of [current, card]) each?.classList.toggle("current", each === card);
     current = card;
-    current?.classList.add("current");
+    if ($("compare").open) drawCompare();
   };
   const select = (card) => {
     if (!card) return;
-    mark(card);
-    if (!$("compare").open) card.querySelector(".thumb").focus({ preventScroll: true });
+    if ($("compare").open) mark(card); else card.querySelector(".thumb").focus({ preventScroll: true }); // marks it
     card.scrollIntoView({ block: "nearest" });
   };
 
@@ -346,25 +332,20 @@ globalThis.imgmatchReport = Object.freeze({
     "reviewed", "size", "modified"];
   const decisions = () => {
     const numbers = pure.numberClusters(found.root, found.skipped, byRow, rows.row);
-    const groups = new Map(clusters.flatMap((group) => group.nodes.map((node) => [node, group])));
-    const isWanted = (node) => groups.has(node) && (!$("only-reviewed").checked || isReviewed(groups.get(node)));
-    return [...byRow].filter(isWanted).map((node) => {
-      const [[first], modified] = [groups.get(node).nodes, valueOf("modified", node)];
-      const measure = node !== first ? measureOf(node, first) : isVotes ? null : 0;
-      const values = [nameOf(node), rows.id[node], numbers.get(first), rows.id[first], measure, kept[node] === 1,
-        reasonOf(node, groups.get(node)), isChosen(node) ? "person" : "rule", choices.reviewed.get(node) ?? false,
-        valueOf("size", node), modified === null ? null : pure.timeText(modified)];
+    const wanted = clusters.filter((group) => !$("only-reviewed").checked || isReviewed(group));
+    return wanted.flatMap((group) => group.nodes.map((node) => {
+      const [[first], modified] = [group.nodes, valueOf("modified", node)];
+      const values = [nameOf(node), rows.id[node], numbers.get(first), rows.id[first],
+        node !== first ? measureOf(node, first) : isVotes ? null : 0, kept[node] === 1, reasonOf(node, group),
+        isChosen(node) ? "person" : "rule", Boolean(choices.reviewed.get(node)), valueOf("size", node),
+        modified === null ? null : pure.timeText(modified)];
       return Object.fromEntries(columnsOut.map((name, i) => [name, values[i]]));
-    });
+    })).sort((a, b) => a.cluster_id - b.cluster_id);
   };
-  const apart = () => [...choices.apart].filter(([, value]) => value).map(([key]) => {
-    const [left, right] = key.split(" ").map((node) => rows.id[node]);
-    return { left_id: left, right_id: right };
-  });
   const texts = {
     "decisions.csv": () => pure.toCsv(columnsOut, decisions()),
     "decisions.json": () => `${JSON.stringify(decisions(), null, 1)}\n`,
-    "not_duplicates.csv": () => pure.toCsv(["left_id", "right_id"], apart()),
+    "not_duplicates.csv": () => pure.toCsv(["left_id", "right_id"], [...choices.apart.values()].filter(Boolean)),
   };
   const save = (download) => {
     const href = URL.createObjectURL(new Blob([texts[download]()]));
@@ -380,19 +361,18 @@ globalThis.imgmatchReport = Object.freeze({
     const isTrue = (value) => String(value).toLowerCase() === "true";
     change(known.flatMap(([node, row]) => [["reviewed", node, isTrue(row.reviewed)],
       ...(row.decided_by === "rule" ? [] : [["kept", node, isTrue(row.kept)]])]));
-    fill(document, { "#notice": `${file.name}: ${counted(known.length, "row")} of ${decimal(table.length)} are in this report` });
+    fill(document, { "#notice": `${file.name}: ${known.length} of ${counted(table.length, "row")} are in the report` });
   };
 
   // The radius: chart, table, and the pairs around it.
-  const { profile } = about;
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
-  let chart = null;
   const drawChart = () => {
     chart?.destroy();
     const names = ["removed", "clusters", "largest", "unrelated"];
-    const data = [profile.radius ?? profile.min_votes, ...names.map((name) => profile[`n_${name}`])];
-    const order = [...data[0].keys()].sort((a, b) => data[0][a] - data[0][b]);
-    const line = (label) => ({ label, stroke: color(label), points: { show: false }, dash: label === "unrelated" ? [4, 4] : null });
+    const { radius: radii, min_votes: votes, ...counts } = about.profile;
+    const data = [radii ?? votes, ...names.map((name) => counts[`n_${name}`])];
+    const dash = { unrelated: [4, 4] };
+    const line = (label) => ({ label, stroke: color(label), points: { show: false }, dash: dash[label] });
     const axis = { stroke: color("muted"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
     const draw = ({ ctx, bbox, valToPos }) => {
       ctx.fillStyle = color("accent");
@@ -403,12 +383,12 @@ globalThis.imgmatchReport = Object.freeze({
       scales: { x: { time: false }, y: { range: [0, 1.05 * Math.max(1, ...data[1], ...data[2])] } },
       axes: [{ ...axis, size: 28 }, { ...axis, size: 56 }],
       series: [{ label: isVotes ? "votes" : "radius" }, ...names.map(line)],
-    }, data.map((values) => order.map((i) => values[i])), $("chart"));
+    }, data, $("chart"));
     chart.over.addEventListener("click", ({ offsetX }) => setRadius(Math.round(chart.posToVal(offsetX, "x"))));
   };
   const makeLink = (measure, images, [first, second], nodes) => {
-    const contents = { ".thumb": images, ".measure": inUnits(measure), ".path": first, ".path + .path": second };
-    const element = fill(clone("link-template"), contents);
+    const parts = { ".thumb": images, ".measure": inUnits(measure), ".path": first, ".path + .path": second };
+    const element = fill(clone("link-template"), parts);
     element.querySelector(".thumb").onclick = nodes && (() => compare(nodes));
     return element;
   };
@@ -421,10 +401,10 @@ globalThis.imgmatchReport = Object.freeze({
     }
     const link = ([a, b, measure]) => makeLink(measure, [imageOf(a), imageOf(b)], [pathOf(a, b), pathOf(b, a)], [a, b]);
     const links = (list) => list.map((pair) => link([pairA[pair], pairB[pair], measures[pair]]));
-    const known = [...byRow].filter((node) => found.skipped[node]);
-    $("reference").hidden = !known.length;
+    const known = byRow.filter((node) => found.skipped[node]);
+    [$("reference").hidden, $("n-reference").parentElement.hidden] = [!known.length, !rows.reference];
     fill(document, { "#inside": links(inside), "#outside": links(outside), "#n-reference": decimal(known.length),
-      "#reference-list": known.slice(0, N_REFERENCE).map((node) => {
+      "#reference-list": Array.from(known.slice(0, N_REFERENCE), (node) => {
         const { id, measure, place } = rows.reference[node];
         return makeLink(measure, [imageOf(node), image(place, id)], [nameOf(node), `in the reference: ${id}`], null);
       }) });
@@ -432,7 +412,6 @@ globalThis.imgmatchReport = Object.freeze({
   const setRadius = (value) => {
     $("radius").value = value;
     radius = Number($("radius").value);
-    fill(document, { "#radius-value": inUnits(radius) });
     for (const row of $("profile").rows) row.ariaCurrent = Number(row.dataset.radius) === radius ? "true" : null;
     for (const step of [findClusters, tally, filterClusters, drawLinks, store]) step();
     requestAnimationFrame(() => chart?.redraw(false, false)); // before its first frame, redraw() loses the scale of x
@@ -452,14 +431,15 @@ globalThis.imgmatchReport = Object.freeze({
     const [[left, right], pair] = [nodes, findPair(...nodes)];
     nodes.forEach((node, i) => {
       const box = isVotes && pairB[pair] === node ? [placement(pair)] : [];
-      const figure = fill($("stage").children[i], { ".frame": [imageOf(node), ...box], ".path": pathOf(node, nodes[1 - i]),
-        ".facts": describe(node) });
-      figure.style.setProperty("--ratio", (valueOf("width", node) ?? 4) / (valueOf("height", node) ?? 3));
+      const path = pathOf(node, nodes[1 - i]);
+      const parts = { ".frame": [imageOf(node), ...box], ".path": path, ".facts": describe(node) };
+      const ratio = (valueOf("width", node) ?? 4) / (valueOf("height", node) ?? 3);
+      fill($("stage").children[i], parts).style.setProperty("--ratio", ratio);
     });
     if (about.hash_bits) drawBits(left, right);
-    fill($("compare"), { "#compare-note": measureText(right, left), "#compare-toggle": kept[right] ? "✓ kept" : "✕ removed" });
+    fill(document, { "#compare-note": measureText(right, left), "#compare-toggle": stateOf(right) });
     $("compare-toggle").hidden = compared !== null;
-    $("compare-apart").ariaPressed = choices.apart.get(`${left} ${right}`) ?? false;
+    $("compare-apart").ariaPressed = Boolean(choices.apart.get(`${left} ${right}`));
   };
   /** Return a frame where the left image of a pair, turned, lies in the right one. */
   const placement = (pair) => {
@@ -475,45 +455,42 @@ globalThis.imgmatchReport = Object.freeze({
     const width = Math.ceil(Math.sqrt(about.hash_bits));
     const first = about.hash_type.startsWith("imagehash") ? 7 : 0; // which bit of a byte is the first
     const [a, b] = [left, right].map(hashOf).map((hash) => (i) => (hash[i >> 3] >> ((i & 7) ^ first)) & 1);
-    const [zero, one, differs] = ["bit-0", "bit-1", "accent"].map(color);
+    const colors = ["bit-0", "bit-1", "accent"].map(color);
     const context = Object.assign($("bits"), { width, height: width }).getContext("2d");
     for (let i = 0; i < about.hash_bits; i++) {
-      context.fillStyle = a(i) !== b(i) ? differs : a(i) ? one : zero;
+      context.fillStyle = colors[a(i) === b(i) ? a(i) : 2];
       context.fillRect(i % width, Math.floor(i / width), 1, 1);
     }
     fill(document, { "#bits-text": `${bitsBetween(left, right)} of ${about.hash_bits} bits differ` });
   };
 
   // Keys and buttons. A button with `data-key` does what its key does.
-  const nextCluster = (side) => (card) => select(card.closest(".cluster")[side]?.querySelector(".card"));
   const onCard = (action) => () => current && !compared && action(current);
-  const turnPage = (step) => () => {
-    drawList(page + step);
-    select(current);
-  };
+  const turnPage = (step) => () => { drawList(page + step); select(current); };
   const keys = {
-    j: onCard(nextCluster("nextElementSibling")), k: onCard(nextCluster("previousElementSibling")),
+    j: onCard((card) => select(card.closest(".cluster").nextElementSibling?.querySelector(".card"))),
+    k: onCard((card) => select(card.closest(".cluster").previousElementSibling?.querySelector(".card"))),
     ArrowRight: onCard((card) => select(card.nextElementSibling)),
     ArrowLeft: onCard((card) => select(card.previousElementSibling)),
     " ": onCard(toggle), r: onCard((card) => review(card)), u: () => changes.length && choose(changes.pop()),
     K: onCard(({ node, group }) => changeAll("kept", group, (other) => other === node)),
     A: onCard(({ group }) => changeAll("kept", group, () => true)),
     d: () => (compared ?? current) && setApart(...comparedNodes()),
-    Enter: () => $("compare").open || compare(), 
+    Enter: () => $("compare").open || compare(),
     b: () => { $("blink").ariaPressed = $("stage").classList.toggle("blink"); },
     n: turnPage(1), p: turnPage(-1), "/": () => $("text").focus(), "?": () => $("help").showModal(),
   };
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     const isPress = [" ", "Enter"].includes(key) && !target.closest(".thumb");
-    const isNative = target.closest(`input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`);
-    if (event.ctrlKey || event.metaKey || event.altKey || isNative || $("help").open || !Object.hasOwn(keys, key)) return;
+    const native = `input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`;
+    if (!keys[key] || event.ctrlKey || event.metaKey || event.altKey || target.closest(native) || $("help").open) return;
     event.preventDefault();
     keys[key]();
-    if ($("compare").open) drawCompare();
   });
   document.addEventListener("click", ({ target }) => {
-    const [card, { key, save: name, radius: value }] = [target.closest(".card"), target.closest("button, tr")?.dataset ?? {}];
+    const { key, save: name, radius: value } = target.closest("[data-key], [data-save], [data-radius]")?.dataset ?? {};
+    const card = target.closest(".card");
     if (key) keys[key]();
     if (name) save(name);
     if (value) setRadius(value);
@@ -526,20 +503,14 @@ globalThis.imgmatchReport = Object.freeze({
   on("list", "focusin", ({ target }) => target.closest(".card") && mark(target.closest(".card")));
   on("radius", "input", ({ target }) => setRadius(target.value));
   on("filters", "input", filterClusters);
-  on("import", "change", ({ target }) => importFile(target.files[0]).catch((error) => {
-    fill(document, { "#notice": `The file cannot be read: ${error.message}` });
-  }));
-  on("compare", "close", () => {
-    compared = null;
-    select(current);
-  });
-  const folders = [...new Set(rows.id.map((_, node) => folderOf(node)))].slice(0, 500);
-  $("folders").append(...folders.map((value) => make("option", { value })));
+  on("import", "change", ({ target }) => importFile(target.files[0]));
+  on("compare", "close", () => { compared = null; select(current); });
   const stored = JSON.parse(storage?.getItem(storageKey) ?? "{}");
   choose(stored.entries ?? []);
   setRadius(stored.radius ?? radius);
   drawChart();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawChart);
   addEventListener("resize", () => chart.setSize({ width: $("chart").clientWidth, height: 230 }));
+  fill(document, { "#notice": "" });
   document.body.dataset.ready = "true";
 })();
