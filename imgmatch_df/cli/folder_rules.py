@@ -7,7 +7,7 @@ difference, and ``Orig`` does not contain the files of ``Originals``.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import polars as pl
 
@@ -110,10 +110,10 @@ class _Places(NamedTuple):
     starts: list[str]
     base_dir: str | None
 
-    def keep(self, keep: str, source: str | None, schema: pl.Schema) -> KeepBy:
+    def keep(self, keep: Any, source: str | None, schema: pl.Schema) -> KeepBy:
         """Return the argument `keep` of the verbs: images of preferred folders first, then by the name `keep`."""
         if not self.prefer or source is None:
-            return keep  # type: ignore[return-value]  # checked by the verbs
+            return keep
         rank = self._by_folder(source, self._rank, pl.UInt32())
         return [rank, *_sort_keys(keep, schema)]
 

@@ -4,7 +4,7 @@ import os
 import sys
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -54,10 +54,11 @@ from imgmatch_df.columns import (
 from imgmatch_df.documented import responses
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import clustering
-from imgmatch_df.frames.checks import shown_names
 from imgmatch_df.frames.pairs import near_duplicates
 from imgmatch_df.moving.planning import check_folder
 from imgmatch_df.naming import source_text
+
+_COLUMNS_SHOWN: Final = 20
 
 
 def remove_duplicates(
@@ -121,11 +122,10 @@ def remove_duplicates(
         inputs.check_documented(table, form, turns=turns)
         declared = None if not_duplicates is None else read_pairs(not_duplicates)
         rules = FolderRules(prefer or (), protect or (), across_folders)
-        places = rules.check(inputs.sources_of(table, wanted=rules.are_given), sources, options["base_dir"])
+        places = rules.check(inputs.sources_of(table, wanted=rules.are_given), sources, given["base_dir"])
         if within is not None and within not in table.columns:
-            raise ColumnError(
-                f"no column {within!r}, the table has {shown_names(table.columns)}\nHint: --within names one of these."
-            )
+            columns = ", ".join(table.columns[:_COLUMNS_SHOWN])
+            raise ColumnError(f"no column {within!r}, the table has {columns}\nHint: --within names one of these.")
         kind = table.kind(hash_type)
         outputs.check_kinds((kind.name,), form)
         call = VerbArguments(
@@ -168,7 +168,7 @@ def remove_duplicates(
             if declared is not None:
                 names = inputs.naming_column(rows, table)
                 ids = names if form and not nests else None
-                call["not_duplicates"] = declared_pairs(declared, rows, names, ids, options["base_dir"])
+                call["not_duplicates"] = declared_pairs(declared, rows, names, ids, given["base_dir"])
             if nests:
                 result = interruptible(
                     lambda: clustering.nest_duplicates(

@@ -119,11 +119,8 @@ def freed_bytes(clustered: pl.DataFrame, source: str | None, *, base_dir: str | 
         The column of sources, or None.
     """
     schema = clustered.schema
-    if source is None or (schema.get(source), schema.get(SIZE), schema.get(MODIFIED)) != (
-        pl.String,
-        pl.UInt64,
-        MODIFIED_DTYPE,
-    ):
+    is_listed = schema.get(SIZE) == pl.UInt64 and schema.get(MODIFIED) == MODIFIED_DTYPE
+    if source is None or schema.get(source) != pl.String or not is_listed:
         return None
     rows = clustered.select(pl.col(source).alias("file"), KEPT, SIZE, MODIFIED).drop_nulls()
     # Names of one file have one size and one time: only such rows are looked up.

@@ -137,7 +137,7 @@ def report(
             turns=turns,
             max_radius=max_radius,
             max_pictures=max_pictures,
-            title=title,
+            title=None if title is None else path_as_text(title),
             command=_command_text(sources, chosen),
             decode=None if recipe is None else recipe.text,
             left_out=[

@@ -154,7 +154,8 @@ def _look_up(sources: pl.Series, store: str, kinds: tuple[str, ...], options: So
     say(stored_text(store, done))
     with open_store(store) as opened:
         stored = opened.stored(there[SOURCE], [SOURCE, *fields])
-    failed = expressions.visual_hash(others, SOURCE, hash_types=kinds, **{**options, "progress": False})
+    quiet: SourceOptions = {**options, "progress": False}
+    failed = expressions.visual_hash(others, SOURCE, hash_types=kinds, **quiet)
     found = pl.concat([stored, failed.select(stored.columns)])
     rows = texts.to_frame().join(found, on=SOURCE, how="left", nulls_equal=True, maintain_order="left")
     return rows.select(pl.struct(fields)).to_series().alias(sources.name)

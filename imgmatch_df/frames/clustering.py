@@ -133,19 +133,19 @@ def cluster(
     -------
     DataFrame or LazyFrame
         All rows, in order. New columns come first: ``cluster_id: UInt32`` (clusters are numbered from 0 by their first
-        row), ``kept: Boolean``, ``reason: Enum``, ``distance: UInt16`` to the representative, ``joined_at: UInt16``, with
-        `diameter` ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes, and the columns
-        of the frame; hashes come last. ``"local"`` has ``votes: UInt8`` in the place of `distance`, for the placement
-        in the representative, null for a representative. A row without a hash is a cluster of its own, kept, with null
-        distance.
+        row), ``kept: Boolean``, ``reason: Enum``, ``distance: UInt16`` to the representative, ``joined_at: UInt16``,
+        with `diameter` ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes,
+        and the columns of the frame; hashes come last. ``"local"`` has ``votes: UInt8`` in the place of `distance`, for
+        the placement in the representative, null for a representative. A row without a hash is a cluster of its own,
+        kept, with null distance.
         ``reason`` is why the row is kept or not: ``"single"`` (alone in its cluster), ``"no_hash"``, ``"kept_first"``
         and so on for each `keep` (``"kept_by_rule"`` for expressions), ``"protected"``, ``"same_value"`` (of `across`
         as the representative), ``"not_duplicate"`` (of the representative); removed: ``"copy"``, ``"in_reference"``.
         ``joined_at`` is the smallest radius at which the row is in one cluster with its representative, for
         ``"local"`` the largest number of votes; with ``"star"`` it is the distance or the votes.
-        With `reference` also ``reference_id``, which names the nearest reference row (the first of several)
-        of a row that matches one: then ``distance`` or ``votes`` are those to it, ``kept`` is false but for protected rows, and ``cluster_id``,
-        ``joined_at``, ``diameter`` and ``representative_id`` are null. It is null in all other rows.
+        With `reference` also ``reference_id``, which names the nearest reference row (the first of several) of a row
+        that matches one: then ``distance`` or ``votes`` are those to it, ``kept`` is false but for protected rows, and
+        ``cluster_id``, ``joined_at``, ``diameter`` and ``representative_id`` are null. It is null in all other rows.
 
     Raises
     ------

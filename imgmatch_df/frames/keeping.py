@@ -423,11 +423,18 @@ def _check_pairs(pairs: object, schema: Mapping[str, Any], id_column: str | None
 
 
 def codes(values: pl.Series, *, nulls_equal: bool = True) -> "U32":
-    """Return a code for each value, the same for equal values: the first row that has it."""
-    row = pl.col(_ROW)
-    first = row.first().over("value")
-    code = first if nulls_equal else pl.when(pl.col("value").is_null()).then(row).otherwise(first)
-    return pl.DataFrame({"value": values}).with_row_index(_ROW).select(code.cast(ROW_DTYPE)).to_series().to_numpy()
+    """Return a code for each value, the same for equal values: the first row that has it.
+
+    Without `nulls_equal`, a null has a code of its own, and so has a struct with a null field.
+    """
+    row, value = pl.col(_ROW), pl.col("value")
+    code = row.first().over("value")
+    if not nulls_equal:
+        dtype = values.dtype
+        parts = [value.struct.field(one.name) for one in dtype.fields] if isinstance(dtype, pl.Struct) else []
+        code = pl.when(pl.any_horizontal(part.is_null() for part in [value, *parts])).then(row).otherwise(code)
+    frame = pl.DataFrame({"value": values}).with_row_index(_ROW)
+    return frame.select(code.cast(ROW_DTYPE)).to_series().to_numpy()
 
 
 def _as_arrays(pairs: pl.DataFrame) -> "tuple[NDArray[Any], NDArray[Any]]":
