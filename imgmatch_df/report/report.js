@@ -108,7 +108,7 @@ globalThis.imgmatchReport = Object.freeze({
     Object.entries(parts).forEach(([part, of]) => element.querySelector(part).replaceChildren(...[of].flat()));
     return element;
   };
-  addEventListener("unhandledrejection", ({ reason }) => fill(document, { "#notice": reason.message }));
+  addEventListener("unhandledrejection", ({ reason }) => fill(document, { "#notice": String(reason) }));
   if (!globalThis.DecompressionStream) return; // the page says so, until the notice is removed
   const about = JSON.parse($("about").textContent);
   const isVotes = about.measure === "votes";
