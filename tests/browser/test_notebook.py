@@ -48,7 +48,7 @@ def test_a_report_in_a_notebook_works(converted, album, open_page, tmp_path):
     page.keyboard.press(" ")
     assert frame.locator("#n-removed").inner_text() == str(truth["removed"] - 1)
     with page.expect_download() as found:
-        frame.locator('button[data-save="decisions.csv"]').click()
+        frame.locator("button", has_text="decisions.csv").click()
     found.value.save_as(tmp_path / "decisions.csv")
     saved = pl.read_csv(tmp_path / "decisions.csv")
     assert saved.filter(~pl.col("kept")).height == truth["removed"] - 1

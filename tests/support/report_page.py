@@ -93,7 +93,7 @@ class ReportPage:
     def save(self, name: str, folder: Path) -> Path:
         """Download ``decisions.csv``, ``decisions.json`` or ``not_duplicates.csv``, and return the file."""
         with self.page.expect_download() as found:
-            self.page.locator(f"button[data-save='{name}']").click()
+            self.page.locator("button", has_text=name).click()
         path = folder / found.value.suggested_filename
         assert path.name == name
         found.value.save_as(path)
