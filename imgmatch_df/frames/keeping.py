@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from imgmatch_df._kernels.arrays import BOOL, U32
     from imgmatch_df.matching.conditions import Conditions
 
-KeepBy = Keep | pl.Expr | Sequence[pl.Expr | str]
+# Not Sequence[str], which any text is.
+KeepBy = Keep | pl.Expr | Sequence[pl.Expr] | list[str] | list[pl.Expr | str]
 Column = str | pl.Expr
 
 _ROW: Final = "row"
