@@ -370,6 +370,7 @@ def test_against_stored_rows_equals_a_double_loop(tmp_path, out):
                 wanted.append({**next(clustered), "reference_id": None})
             else:
                 made = {"cluster_id": None, "representative_id": None, "distance": one[0], "kept": False}
+                made |= {"reason": "in_reference", "joined_at": None}
                 wanted.append({**row, **made, "reference_id": one[1]})
         assert found.rows(named=True) == wanted
         assert any(one is not None for one in matches)
