@@ -1,9 +1,6 @@
 /* The report page: clusters at every radius, a person's choices, and files of decisions. It requests nothing.
- *
- * Nodes are rows that have a partner, numbered by rank: node 0 is kept before all others, and the representative of a
- * cluster is its smallest node. Pairs are sorted, nearest first, so that those within a radius are the first ones.
- */
-/* global uPlot */
+ * Nodes are rows that have a partner, numbered by rank: the representative of a cluster is its smallest node. Pairs are
+ * sorted, nearest first: those within a radius are the first ones. */
 "use strict";
 
 // Functions without state, which tests call.
@@ -13,7 +10,7 @@ globalThis.imgmatchReport = Object.freeze({
     const end = measures.findIndex((measure) => (isVotes ? measure < value : measure > value));
     return end < 0 ? measures.length : end;
   },
-  /** Return the representative of each node, the pair by which it joined that one, and the pairs that joined clusters. */
+  /** Return the representative of each node, the pair by which it joined that, and the pairs that joined clusters. */
   connectedClusters(n, a, b, count, skipped) {
     const root = new Int32Array(n).map((_, node) => node);
     const [above, links, via] = [0, 1, 2].map(() => new Int32Array(n).fill(-1));
@@ -24,11 +21,9 @@ globalThis.imgmatchReport = Object.freeze({
       const high = Math.max(left, right);
       if (left !== right) [root[high], above[high], links[high]] = [left + right - high, left + right - high, pair];
     }
-    for (let node = 0; node < n; node++) {
-      if (above[node] < 0) continue;
-      root[node] = root[above[node]];
-      via[node] = above[above[node]] < 0 ? links[node] : via[above[node]];
-    }
+    above.forEach((up, node) => {
+      if (up >= 0) [root[node], via[node]] = [root[up], above[up] < 0 ? links[node] : via[up]];
+    });
     return { root, via, links };
   },
   /** Return the same for stars: a node in no cluster founds one, and takes its partners that are in none. */
@@ -73,8 +68,8 @@ globalThis.imgmatchReport = Object.freeze({
   /** Return objects as CSV (RFC 4180) with these columns; null is an empty field. */
   toCsv(names, rows) {
     const field = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-    const lines = [names, ...rows.map((row) => names.map((name) => String(row[name] ?? "")))];
-    return lines.map((fields) => `${fields.map(field).join(",")}\n`).join("");
+    const values = rows.map((row) => names.map((name) => String(row[name] ?? "")));
+    return [names, ...values].map((fields) => `${fields.map(field).join(",")}\n`).join("");
   },
   /** Return the rows of a CSV text (RFC 4180) as objects of texts. */
   parseCsv(text) {
@@ -92,8 +87,8 @@ globalThis.imgmatchReport = Object.freeze({
   timeText(seconds) {
     const microseconds = Math.round(seconds * 1e6);
     const fraction = ((microseconds % 1e6) + 1e6) % 1e6;
-    const time = new Date((microseconds - fraction) / 1000).toISOString();
-    return `${time.slice(0, 19)}.${String(fraction).padStart(6, "0")}+0000`;
+    const whole = new Date((microseconds - fraction) / 1000).toISOString().slice(0, 19);
+    return `${whole}.${String(fraction).padStart(6, "0")}+0000`;
   },
 });
 
@@ -113,7 +108,7 @@ globalThis.imgmatchReport = Object.freeze({
     Object.entries(parts).forEach(([part, of]) => element.querySelector(part).replaceChildren(...[of].flat()));
     return element;
   };
-  addEventListener("unhandledrejection", ({ reason }) => fill(document, { "#notice": reason.message }));
+  addEventListener("unhandledrejection", ({ reason }) => fill(document, { "#notice": String(reason) }));
   if (!globalThis.DecompressionStream) return; // the page says so, until the notice is removed
   const about = JSON.parse($("about").textContent);
   const isVotes = about.measure === "votes";
@@ -138,13 +133,12 @@ globalThis.imgmatchReport = Object.freeze({
   const inOrder = ([name, values]) => [name, values && Array.from(places, (place) => values[place])];
   const rows = Object.fromEntries(Object.entries(columns).map(inOrder));
   const [pairA, pairB] = [pairs.a, pairs.b].map((nodes) => Int32Array.from(nodes, (place) => rank[place]));
-  const [sameA, sameB] = [0, 1].map((side) => (identical ?? []).map((pair) => rank[pair[side]]));
-  const files = pure.connectedClusters(n, sameA, sameB, sameA.length, []).root; // equal for identical files
+  const firstOf = new Map((identical ?? []).map(([first, other]) => [rank[other], rank[first]]));
+  const fileOf = (node) => firstOf.get(node) ?? node; // equal for identical files
   const valueOf = (name, node) => rows[name]?.[node] ?? null;
   const nameOf = (node) => valueOf("path", node) ?? rows.id[node];
   const fileName = (node) => nameOf(node).split(/[\\/]/).at(-1);
   const folderOf = (node) => nameOf(node).split(/[\\/]/).slice(0, -1).join("/");
-
   const thumbnails = new Map(); // lists of base64, parsed when they are needed
   const image = (place, name) => {
     const [list, i] = [Math.floor(place / about.thumbnails.page_size), place % about.thumbnails.page_size];
@@ -157,7 +151,7 @@ globalThis.imgmatchReport = Object.freeze({
   const hashes = fromBase64($("hashes").textContent);
   const hashOf = (node) => hashes.subarray(...[0, 1].map((end) => ((places[node] + end) * hashes.length) / n));
   const nBits = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll("0", "").length);
-  const bitsBetween = (left, right, other = hashOf(right)) => sum(hashOf(left).map((byte, i) => nBits[byte ^ other[i]]));
+  const bitsBetween = (a, b, other = hashOf(b)) => sum(hashOf(a).map((byte, i) => nBits[byte ^ other[i]]));
   const findPair = (x, y) => pairA.findIndex((a, i) => (a === x && pairB[i] === y) || (a === y && pairB[i] === x));
   /** Return the distance or votes of a node and its representative, null where the page does not have the votes. */
   const measureOf = (node, first) => {
@@ -171,9 +165,9 @@ globalThis.imgmatchReport = Object.freeze({
   const choices = { kept: new Map(), reviewed: new Map(), apart: new Map() };
   const changes = [];
   const kept = new Uint8Array(n);
-  let [radius, found, clusters, shown, page, current, compared, chart] = [about.chosen, null, [], [], 0, null, null, null];
-  let storage = null;
-  try { storage = localStorage; } catch { /* a sandboxed frame has none: choices last as long as the page */ }
+  let [radius, found, clusters, shown, page] = [about.chosen, null, [], [], 0];
+  let [current, compared, chart] = [null, null, null]; // the card of the keys, two nodes, and the plot
+  const storage = (() => { try { return localStorage; } catch { return null; } })(); // a sandboxed frame has none
   const storageKey = `imgmatch-report:${about.digest}`;
   const store = () => {
     const entries = Object.entries(choices).flatMap(([what, map]) => [...map].map((entry) => [what, ...entry]));
@@ -187,7 +181,7 @@ globalThis.imgmatchReport = Object.freeze({
     changes.push(entries.map(([what, key]) => [what, key, choices[what].get(key)]));
     choose(entries);
   };
-  const changeAll = (what, { nodes }, valueOf) => change(nodes.map((node) => [what, node, valueOf(node)]));
+  const changeAll = (what, { nodes }, choice) => change(nodes.map((node) => [what, node, choice(node)]));
   const isChosen = (node) => (choices.kept.get(node) ?? null) !== null;
   const isReviewed = ({ nodes }) => nodes.every((node) => choices.reviewed.get(node));
   const toggle = ({ node, group }) => change([["kept", node, group.isEmpty || !kept[node]]]);
@@ -220,9 +214,9 @@ globalThis.imgmatchReport = Object.freeze({
       for (const node of group.removed) kept[node] = 0;
     }
     const [nClusters, nRemoved] = [clusters.length, sum(clusters.map(({ removed }) => removed.length))].map(decimal);
-    const freed = inBytes(sum(clusters.map((group) => group.freed)));
-    fill(document, { "#n-clusters": nClusters, "#n-removed": nRemoved, "#bytes-freed": freed, "#radius-value": inUnits(radius),
-      "#status": `${inUnits(radius)}: ${nClusters} clusters, ${nRemoved} images would be removed, ${freed} freed` });
+    fill(document, { "#n-clusters": nClusters, "#n-removed": nRemoved, "#radius-value": inUnits(radius),
+      "#bytes-freed": inBytes(sum(clusters.map(({ freed }) => freed))),
+      "#status": `${inUnits(radius)}: ${nClusters} clusters, ${nRemoved} images would be removed` });
   };
   const stateOf = (node) => (kept[node] ? "✓ kept" : "✕ removed");
   const reasonOf = (node, { nodes: [first], isEmpty }) => {
@@ -248,7 +242,7 @@ globalThis.imgmatchReport = Object.freeze({
   };
   const measureText = (node, first) => {
     const [measure, joined] = [measureOf(node, first), measures[found.via[node]]];
-    const text = files[node] === files[first] ? "identical file" : measure === null ? "indirect" : inUnits(measure);
+    const text = fileOf(node) === fileOf(first) ? "identical file" : measure === null ? "indirect" : inUnits(measure);
     return found.root[node] !== first || measure === joined ? text : `${text}, joined at ${joined}`;
   };
   const makeCard = (node, group) => {
@@ -322,9 +316,9 @@ globalThis.imgmatchReport = Object.freeze({
     if ($("compare").open) drawCompare();
   };
   const select = (card) => {
-    if (!card) return;
-    if ($("compare").open) mark(card); else card.querySelector(".thumb").focus({ preventScroll: true }); // marks it
-    card.scrollIntoView({ block: "nearest" });
+    if (card && $("compare").open) mark(card);
+    else card?.querySelector(".thumb").focus({ preventScroll: true }); // marks it
+    card?.scrollIntoView({ block: "nearest" });
   };
 
   // Decisions, out and in.
@@ -342,16 +336,8 @@ globalThis.imgmatchReport = Object.freeze({
       return Object.fromEntries(columnsOut.map((name, i) => [name, values[i]]));
     })).sort((a, b) => a.cluster_id - b.cluster_id);
   };
-  const texts = {
-    "decisions.csv": () => pure.toCsv(columnsOut, decisions()),
-    "decisions.json": () => `${JSON.stringify(decisions(), null, 1)}\n`,
-    "not_duplicates.csv": () => pure.toCsv(["left_id", "right_id"], [...choices.apart.values()].filter(Boolean)),
-  };
-  const save = (download) => {
-    const href = URL.createObjectURL(new Blob([texts[download]()]));
-    make("a", { href, download }).click();
-    setTimeout(() => URL.revokeObjectURL(href), 60_000);
-  };
+  const save = (download, text) => make("a", { href: URL.createObjectURL(new Blob([text])), download }).click();
+  const apartPairs = () => [...choices.apart.values()].filter(Boolean);
   /** Take over what a person decided in a file of decisions; without `decided_by`, every row. */
   const importFile = async (file) => {
     const text = await file.text();
@@ -372,13 +358,13 @@ globalThis.imgmatchReport = Object.freeze({
     const { radius: radii, min_votes: votes, ...counts } = about.profile;
     const data = [radii ?? votes, ...names.map((name) => counts[`n_${name}`])];
     const dash = { unrelated: [4, 4] };
-    const line = (label) => ({ label, stroke: color(label), points: { show: false }, dash: dash[label] });
+    const line = (label) => ({ label, stroke: color(label), dash: dash[label], points: { show: false } });
     const axis = { stroke: color("muted"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
     const draw = ({ ctx, bbox, valToPos }) => {
       ctx.fillStyle = color("accent");
       ctx.fillRect(valToPos(radius, "x", true) - 1, bbox.top, 2, bbox.height);
     };
-    chart = new uPlot({
+    chart = new globalThis.uPlot({
       width: $("chart").clientWidth, height: 230, cursor: { y: false, drag: { x: false } }, hooks: { draw: [draw] },
       scales: { x: { time: false }, y: { range: [0, 1.05 * Math.max(1, ...data[1], ...data[2])] } },
       axes: [{ ...axis, size: 28 }, { ...axis, size: 56 }],
@@ -389,11 +375,11 @@ globalThis.imgmatchReport = Object.freeze({
   const makeLink = (measure, images, [first, second], nodes) => {
     const parts = { ".thumb": images, ".measure": inUnits(measure), ".path": first, ".path + .path": second };
     const element = fill(clone("link-template"), parts);
-    element.querySelector(".thumb").onclick = nodes && (() => compare(nodes));
+    if (nodes) element.querySelector(".thumb").addEventListener("click", () => compare(nodes));
     return element;
   };
   const drawLinks = () => {
-    const inside = [...found.links.filter((pair) => pair >= 0).sort().slice(-N_LINKS)].reverse();
+    const inside = Array.from(found.links.filter((pair) => pair >= 0).sort().slice(-N_LINKS)).reverse();
     const outside = [];
     for (let pair = found.count; pair < measures.length && outside.length < N_LINKS; pair++) {
       const [a, b] = [pairA[pair], pairB[pair]];
@@ -419,7 +405,6 @@ globalThis.imgmatchReport = Object.freeze({
 
   // Two images side by side.
   const compare = (nodes) => {
-    if (!nodes && !current) return;
     compared = nodes ?? null;
     if (!nodes && current.node === current.group.nodes[0]) mark(current.nextElementSibling);
     drawCompare();
@@ -430,10 +415,9 @@ globalThis.imgmatchReport = Object.freeze({
     const nodes = comparedNodes();
     const [[left, right], pair] = [nodes, findPair(...nodes)];
     nodes.forEach((node, i) => {
-      const box = isVotes && pairB[pair] === node ? [placement(pair)] : [];
-      const path = pathOf(node, nodes[1 - i]);
-      const parts = { ".frame": [imageOf(node), ...box], ".path": path, ".facts": describe(node) };
-      const ratio = (valueOf("width", node) ?? 4) / (valueOf("height", node) ?? 3);
+      const box = isVotes && pairB[pair] === node ? placement(pair) : "";
+      const parts = { ".frame": [imageOf(node), box], ".path": pathOf(node, nodes[1 - i]), ".facts": describe(node) };
+      const ratio = valueOf("width", node) / valueOf("height", node) || 4 / 3;
       fill($("stage").children[i], parts).style.setProperty("--ratio", ratio);
     });
     if (about.hash_bits) drawBits(left, right);
@@ -464,7 +448,7 @@ globalThis.imgmatchReport = Object.freeze({
     fill(document, { "#bits-text": `${bitsBetween(left, right)} of ${about.hash_bits} bits differ` });
   };
 
-  // Keys and buttons. A button with `data-key` does what its key does.
+  // Keys and buttons: a button with `data-key` does what its key does.
   const onCard = (action) => () => current && !compared && action(current);
   const turnPage = (step) => () => { drawList(page + step); select(current); };
   const keys = {
@@ -472,35 +456,35 @@ globalThis.imgmatchReport = Object.freeze({
     k: onCard((card) => select(card.closest(".cluster").previousElementSibling?.querySelector(".card"))),
     ArrowRight: onCard((card) => select(card.nextElementSibling)),
     ArrowLeft: onCard((card) => select(card.previousElementSibling)),
-    " ": onCard(toggle), r: onCard((card) => review(card)), u: () => changes.length && choose(changes.pop()),
+    " ": onCard(toggle), r: onCard(review), u: () => changes.length && choose(changes.pop()),
     K: onCard(({ node, group }) => changeAll("kept", group, (other) => other === node)),
     A: onCard(({ group }) => changeAll("kept", group, () => true)),
-    d: () => (compared ?? current) && setApart(...comparedNodes()),
-    Enter: () => $("compare").open || compare(),
+    d: () => (compared ?? current) && setApart(...comparedNodes()), Enter: onCard(() => $("compare").open || compare()),
     b: () => { $("blink").ariaPressed = $("stage").classList.toggle("blink"); },
     n: turnPage(1), p: turnPage(-1), "/": () => $("text").focus(), "?": () => $("help").showModal(),
+    csv: () => save("decisions.csv", pure.toCsv(columnsOut, decisions())),
+    json: () => save("decisions.json", `${JSON.stringify(decisions(), null, 1)}\n`),
+    apart: () => save("not_duplicates.csv", pure.toCsv(["left_id", "right_id"], apartPairs())),
   };
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     const isPress = [" ", "Enter"].includes(key) && !target.closest(".thumb");
     const native = `input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`;
-    if (!keys[key] || event.ctrlKey || event.metaKey || event.altKey || target.closest(native) || $("help").open) return;
+    const isTaken = event.ctrlKey || event.metaKey || event.altKey || $("help").open || target.closest(native);
+    if (isTaken || !keys[key]) return;
     event.preventDefault();
     keys[key]();
   });
-  document.addEventListener("click", ({ target }) => {
-    const { key, save: name, radius: value } = target.closest("[data-key], [data-save], [data-radius]")?.dataset ?? {};
-    const card = target.closest(".card");
-    if (key) keys[key]();
-    if (name) save(name);
-    if (value) setRadius(value);
-    if (card) mark(card);
-    if (card && target.closest(".thumb")) compare();
-    else if (card && target.closest(".state")) toggle(card);
+  document.addEventListener("click", ({ target }) => keys[target.closest("[data-key]")?.dataset.key]?.());
+  on("profile", "click", ({ target }) => setRadius(target.closest("tr").dataset.radius));
+  on("list", "click", ({ target }) => {
+    mark(target.closest(".card") ?? current);
+    if (target.closest(".thumb")) compare();
+    if (target.closest(".state")) toggle(current);
     if (target.closest(".more")) drawChoices(grow(target.closest(".cluster"), 1000));
   });
   on("list", "change", ({ target }) => review(target.closest(".cluster")));
-  on("list", "focusin", ({ target }) => target.closest(".card") && mark(target.closest(".card")));
+  on("list", "focusin", ({ target }) => mark(target.closest(".card") ?? current));
   on("radius", "input", ({ target }) => setRadius(target.value));
   on("filters", "input", filterClusters);
   on("import", "change", ({ target }) => importFile(target.files[0]));
