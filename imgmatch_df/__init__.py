@@ -31,6 +31,8 @@ from imgmatch_df.frames.suggestions import RadiusSuggestion, VotesSuggestion
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
 from imgmatch_df.hashes.kinds import HashKind, register_hash_kind
 from imgmatch_df.images.scan import count_left_out, scan_images
+from imgmatch_df.report.making import report
+from imgmatch_df.report.result import Report
 from imgmatch_df.store.open import read_hashes, scan_hashes
 
 if _typing.TYPE_CHECKING:
@@ -48,6 +50,7 @@ __all__ = [
     "ImgMatchWarning",
     "MissingExtraError",
     "RadiusSuggestion",
+    "Report",
     "RowError",
     "SourceError",
     "StoreError",
@@ -73,6 +76,7 @@ __all__ = [
     "read_hashes",
     "register_hash_kind",
     "remove_duplicates",
+    "report",
     "scan_hashes",
     "scan_images",
     "sink_hashes",

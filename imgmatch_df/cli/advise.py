@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imgmatch_df.cli import display, inputs, outputs
+from imgmatch_df.cli import display, inputs, outputs, storing
 from imgmatch_df.cli.arguments import (
     FlatOption,
     HashColumn,
@@ -57,13 +57,17 @@ def advise(
     A table that has hashes is not hashed again. The share of pairs of unrelated images is an estimate from the hashes
     themselves. Exit code 0: all rows have hashes; 1: some failed; 2: wrong call.
     """
-    with reported():
+    store = given["store"]
+    with reported(kept=storing.kept_text(store)):
+        store = storing.check_names(store, out=out)
         form = outputs.check_target(out) if out is not None or is_screen() else outputs.CSV
         if form is outputs.DOCUMENTED:
             raise ArgumentError("the documented .json has no radii\nHint: -o writes a .parquet or .csv.")
         options = source_options(given)
         advice.check_max_share(max_share)
-        table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type, column=column)
+        table = inputs.open_table(
+            sources, source, given["base_dir"], "remove_duplicates", hash_type, column=column, store=store
+        )
         inputs.say_blocked(table, options)
         kind = table.kind(hash_type)
         kinds, rule = inputs.compared_kinds(table, kind), inputs.flat_rule(flat, table, None)
@@ -89,6 +93,7 @@ def advise(
         say(f"{n_hashes:,} hashes, {kind.name}: {found.reason}", err=form is not None)
         if not form:
             display.show_profile(profile, found.radius if isinstance(found, RadiusSuggestion) else found.min_votes)
+            inputs.say_store(table, kinds, rows.height)
         tally.finish(is_whole=not table.unlisted)
 
 

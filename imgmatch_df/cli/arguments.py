@@ -190,6 +190,15 @@ K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", he
 
 # The options in ``**given`` of a command, in the order of its help.
 _SOURCE_OPTIONS: Final[dict[str, Any]] = {
+    "store": Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="FILE",
+            show_default=False,
+            help="Keep the hashes in this .duckdb, .parquet or folder, where the next command finds them.",
+        ),
+    ],
     "decode": Annotated[
         str, typer.Option("--decode", metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
     ],
@@ -279,7 +288,7 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
 def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replace ``**given`` of a command by the options about images and downloads."""
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "given"]
-    defaults = {**Options.defaults(), "storage_options": None, "progress": None}
+    defaults = {**Options.defaults(), "storage_options": None, "progress": None, "store": None}
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
         for name, annotation in _SOURCE_OPTIONS.items()
@@ -324,8 +333,9 @@ class RankArguments(TypedDict):
 
 
 def source_options(given: dict[str, Any]) -> SourceOptions:
-    """Return the checked options; by default, a progress bar is shown on a terminal."""
+    """Return the checked options that say how sources are read; by default, a progress bar is shown on a terminal."""
     options: SourceOptions = {**given}  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
+    options.pop("store", None)  # type: ignore[typeddict-item]
     options["storage_options"] = _parse_storage_options(given["storage_options"])
     for name in ("schemes", "formats"):
         options[name] = None if given[name] is None else split_names([given[name]])

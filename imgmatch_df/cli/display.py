@@ -1,7 +1,5 @@
 """Tables and summaries on a terminal: hashes, clusters, and the nearest images."""
 
-import shlex
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import polars as pl
@@ -36,7 +34,7 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.frames.writing import WriteSummary
-from imgmatch_df.hashes.kinds import PHASH, STORED_HASH_TYPES
+from imgmatch_df.hashes.kinds import PHASH
 from imgmatch_df.naming import ROW, row_name
 from imgmatch_df.sources import describe
 
@@ -207,15 +205,6 @@ def show_profile(profile: pl.DataFrame, suggested: int) -> None:
         if profile[EXACT].cast(pl.Boolean).all()
         else "radii without clusters have too many pairs; their pairs are estimated",
     )
-
-
-def show_next(sources: Sequence[str], hash_types: Sequence[str], *, is_folder: bool) -> None:
-    """Print how to store the hashes of a folder, of these kinds, for the next command."""
-    if not is_folder:
-        return
-    others = "" if set(hash_types) <= set(STORED_HASH_TYPES) else f" --hash-types {','.join(hash_types)}"
-    shown = shlex.quote(describe(sources[0], _MAX_CHARS)) if len(sources) == 1 else "SOURCE…"
-    _print(f"to hash only once: imgmatch visual-hash {shown}{others} -o hashes.duckdb")
 
 
 def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: int) -> str:

@@ -4,7 +4,7 @@ A clustering is one label per row. All rows must have a hash; the caller adds ro
 """
 
 from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ __all__ = [
     "connected",
     "diameters",
     "first_rows",
+    "members_of",
     "preference",
     "representative_distances",
     "representatives",
@@ -74,7 +75,7 @@ def star(hashes: U64, radius: int, components: U32, order: U32 | None = None) ->
     hashes = _two_dimensional(hashes)
     n, n_words = hashes.shape
     center = np.full(n, n, np.uint32)
-    members, starts = _members(components, order)
+    members, starts = members_of(components, order)
     longest = int(np.diff(starts).max(initial=0))
     buffers = np.empty(longest, np.uint32), np.zeros((min(3, n_words), longest + LANES), np.uint64)
     cursor = np.array([0, -1, 0, 0], np.int64)
@@ -192,7 +193,7 @@ def diameters(hashes: U64, labels: U32, equal: U32 | None = None) -> U16:
         if len(rows) < len(hashes):
             return diameters(hashes[rows], number[labels[rows]].astype(np.uint32))[number]
     distance = representative_distances(hashes, labels)
-    members, starts = _members(labels, np.argsort(distance, kind="stable")[::-1].astype(np.uint32))
+    members, starts = members_of(labels, np.argsort(distance, kind="stable")[::-1].astype(np.uint32))
     widest = np.zeros(len(starts) - 1, np.uint16)
     cursor = np.zeros(2, np.int64)
     while cursor[0] < len(widest):
@@ -202,7 +203,7 @@ def diameters(hashes: U64, labels: U32, equal: U32 | None = None) -> U16:
     return out
 
 
-def _members(labels: U32, order: U32 | None) -> tuple[U32, I64]:
+def members_of(labels: npt.NDArray[Any], order: U32 | None) -> tuple[U32, I64]:
     """Return the rows cluster by cluster, in `order` within each, and where each cluster begins."""
     rows = np.arange(len(labels), dtype=np.uint32) if order is None else order
     members = rows[np.argsort(labels[rows], kind="stable")]

@@ -4,6 +4,7 @@ The forest has for each cluster at each radius the pairs that connect it, at mos
 forest by distance. So clusters at all radii cost one join, and memory is linear in rows.
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -158,6 +159,38 @@ def profile(
         at_radius[within] = totals
     n_clusters, n_removed, n_largest = (np.ascontiguousarray(column) for column in at_radius.T)
     return Profile(np.cumsum(n_pairs), n_clusters, n_removed, n_largest, n_distinct_pairs)
+
+
+def spanning_forest(n: int, blocks: Iterable[Pairs]) -> Pairs:
+    """Return the minimum spanning forest of pairs: by distance, then by the left and the right row, in this order.
+
+    It connects at each radius what all pairs within the radius connect, whatever the order of the pairs.
+
+    Parameters
+    ----------
+    n
+        Number of rows.
+    blocks
+        The pairs, in parts. Memory is linear in rows, whatever their number.
+    """
+    links = Pairs(np.zeros(0, np.uint32), np.zeros(0, np.uint32), np.zeros(0, np.uint16))
+    waiting: list[Pairs] = []
+    n_waiting = 0
+    for block in blocks:
+        waiting.append(Pairs(np.minimum(*block[:2]), np.maximum(*block[:2]), block.distance.copy()))
+        n_waiting += len(block.left)
+        if n_waiting > _MAX_WAITING:
+            links, waiting, n_waiting = _least(n, [links, *waiting]), [], 0
+    return _least(n, [links, *waiting])
+
+
+def _least(n: int, blocks: list[Pairs]) -> Pairs:
+    left, right, distance = (np.concatenate(columns) for columns in zip(*blocks, strict=True))
+    order = np.lexsort((right, left, distance))
+    left, right, distance = left[order], right[order], distance[order]
+    is_link = np.empty(len(left), np.bool_)
+    forest.span(np.arange(n, dtype=np.uint32), left, right, is_link)
+    return Pairs(left[is_link], right[is_link], distance[is_link])
 
 
 def _spanning(n: int, blocks: list[Pairs]) -> Pairs:

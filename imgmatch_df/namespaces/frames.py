@@ -8,11 +8,14 @@ import polars as pl
 from imgmatch_df.frames import advice, clustering, copies, deprecated, expressions, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
+from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
+from imgmatch_df.report import making
+from imgmatch_df.report.result import Report
 from imgmatch_df.store.base import Target
 
 
@@ -342,6 +345,57 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             source=source,
             flat=flat,
             max_pairs=max_pairs,
+            **options,
+        )
+
+    def report(
+        self,
+        radius: int | None = None,
+        hash_type: str = "bmh1",
+        *,
+        min_votes: int | None = None,
+        linkage: str | None = None,
+        keep: KeepBy = "first",
+        protect: Column | None = None,
+        across: Column | None = None,
+        within: Column | None = None,
+        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
+        id: str | None = None,
+        reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference_id: str | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        turns: bool | None = None,
+        max_radius: int | None = None,
+        max_pictures: int = making.MAX_PICTURES,
+        title: str | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> Report:
+        """See `imgmatch_df.report`."""
+        return making.report(
+            self._frame,
+            radius,
+            hash_type,
+            min_votes=min_votes,
+            linkage=linkage,
+            keep=keep,
+            protect=protect,
+            across=across,
+            within=within,
+            not_duplicates=not_duplicates,
+            id=id,
+            reference=reference,
+            reference_id=reference_id,
+            reference_column=reference_column,
+            column=column,
+            source=source,
+            flat=flat,
+            turns=turns,
+            max_radius=max_radius,
+            max_pictures=max_pictures,
+            title=title,
             **options,
         )
 
