@@ -32,6 +32,7 @@ from imgmatch_df.cli.arguments import (
     Key,
     MinVotes,
     NegativeQuery,
+    OptionalDepth,
     OptionalSources,
     Out,
     Prefix,
@@ -178,7 +179,7 @@ def visual_hash(
         tally.finish(is_whole=not table.unlisted)
 
 
-app.command("remove-duplicates")(with_source_options(remove_duplicates.remove_duplicates))
+app.command("remove-duplicates", cls=OptionalDepth)(with_source_options(remove_duplicates.remove_duplicates))
 
 
 @app.command("rank-images", cls=NegativeQuery)
@@ -347,5 +348,5 @@ def _store(
 app.command("find-copies")(with_source_options(find_copies.find_copies))
 app.command("apply")(reported(kept=removed.INTERRUPTED)(apply.apply_decisions))
 app.command()(with_source_options(advise.advise))
-app.command()(with_source_options(report.report))
+app.command(cls=OptionalDepth)(with_source_options(report.report))
 app.command()(reported()(serve.serve))

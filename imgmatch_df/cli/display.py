@@ -1,5 +1,6 @@
 """Tables and summaries on a terminal: hashes, clusters, and the nearest images."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 import polars as pl
@@ -13,8 +14,6 @@ from imgmatch_df.columns import (
     HEIGHT,
     KEPT,
     LEFT_ID,
-    MODIFIED,
-    MODIFIED_DTYPE,
     N_CLUSTERS,
     N_LARGEST,
     N_PAIRS,
@@ -25,7 +24,6 @@ from imgmatch_df.columns import (
     RECALL,
     REPRESENTATIVE_ID,
     RIGHT_ID,
-    SIZE,
     SOURCE,
     STATUS,
     TURN,
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN: Final = 20
 _CLUSTERS_SHOWN: Final = 10
+CHAIN_ROWS: Final = 200  # whose 19,900 pairs take some milliseconds
 _RADII_SHOWN: Final = 8
 _MAX_CHARS: Final = 200
 
@@ -76,7 +75,9 @@ def show_hashes(rows: pl.DataFrame, kinds: tuple[str, ...]) -> None:
     _print(grid, f"{n_hidden:,} more rows; -o hashes.duckdb keeps them all" if n_hidden > 1 else None)
 
 
-def show_clusters(clustered: pl.DataFrame, radius: int | None) -> None:
+def show_clusters(
+    clustered: pl.DataFrame, radius: int | None, is_chained: Callable[[pl.DataFrame], bool] | None = None
+) -> None:
     """Print the largest clusters of two rows or more: the kept row, how many rows, the farthest copy and how far it is.
 
     For copies by votes it is the copy with the fewest.
@@ -84,9 +85,12 @@ def show_clusters(clustered: pl.DataFrame, radius: int | None) -> None:
     Parameters
     ----------
     clustered
-        `source`, and the columns of `cluster` with row numbers for representatives; of files, `size` and `modified`.
+        `source`, and the columns of `cluster` with row numbers for representatives.
     radius
         Maximum distance of neighbours in a cluster, in bits; None for copies by votes.
+    is_chained
+        Returns whether two of the rows of a cluster are farther apart than the radius. It is called for the printed
+        clusters of up to `CHAIN_ROWS` rows; of others, and without it, only the distance to the kept row counts.
     """
     from rich.table import Column
 
@@ -98,10 +102,11 @@ def show_clusters(clustered: pl.DataFrame, radius: int | None) -> None:
         .filter(pl.col(REPRESENTATIVE_ID).is_not_null())
         .group_by(REPRESENTATIVE_ID, maintain_order=True)
         .agg(
-            pl.len().alias("n_rows"),
+            pl.col(ROW).alias("rows"),
             pl.col(ROW).sort_by(pl.col(KEPT), distance, descending=[False, True], maintain_order=True).first(),
             pl.col(measure).min() if by_votes else pl.col(measure).max(),
         )
+        .with_columns(pl.col("rows").list.len().alias("n_rows"))
         .filter(pl.col("n_rows") > 1)
         .sort("n_rows", descending=True, maintain_order=True)
     )
@@ -113,16 +118,19 @@ def show_clusters(clustered: pl.DataFrame, radius: int | None) -> None:
         Column("farthest copy", overflow="fold"),
         Column(measure, justify="right", overflow="fold"),
     )
-    for kept, n_rows, copy, measured in clusters.head(_CLUSTERS_SHOWN).iter_rows():
+    for kept, rows, copy, measured, n_rows in clusters.head(_CLUSTERS_SHOWN).iter_rows():
         names = (_name(clustered[SOURCE][row], row) for row in (kept, copy))
-        # Copies of copies may be farther than the radius.
-        chained = " (chained)" * (radius is not None and measured > radius)
-        grid.add_row(next(names), f"{n_rows:,}", next(names), _measure(measure, measured) + chained)
+        chained = radius is not None and measured > radius
+        if not chained and is_chained is not None and 2 < n_rows <= CHAIN_ROWS:
+            chained = is_chained(clustered[rows])
+        grid.add_row(next(names), f"{n_rows:,}", next(names), _measure(measure, measured) + " (chained)" * chained)
     n_hidden = clusters.height - _CLUSTERS_SHOWN
     _print(grid, f"{n_hidden:,} more clusters; -o kept.parquet keeps them all" if n_hidden > 0 else None)
-    if clustered.schema.get(SIZE) == pl.UInt64 and clustered.schema.get(MODIFIED) == MODIFIED_DTYPE:
-        n_bytes = int(clustered.filter(~pl.col(KEPT))[SIZE].sum())
-        _print(f"the files of the removed rows hold {bytes_text(n_bytes)}")
+
+
+def show_freed(n_bytes: int) -> None:
+    """Print the size of the removed files."""
+    _print(f"moving the removed files away frees {bytes_text(n_bytes)}")
 
 
 def show_ranking(ranked: pl.DataFrame) -> None:

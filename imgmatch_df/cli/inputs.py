@@ -233,6 +233,13 @@ def naming_column(rows: pl.DataFrame, table: SourceTable) -> str | None:
     return name
 
 
+def sources_of(table: SourceTable, *, wanted: bool) -> pl.Series | None:
+    """Return the column that names the images of a table, None if it has none, or it is not `wanted`."""
+    if not wanted or table.label is None or table.label not in table.frame.collect_schema():
+        return None
+    return run_query(table.frame.select(table.label)).to_series()
+
+
 def default_kinds(table: SourceTable, output: Format | None) -> tuple[str, ...]:
     """Return the hash kinds that are computed of a table where the command names none."""
     if table.request is not None:
@@ -289,7 +296,7 @@ def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOption
             f"Hint: --hash-type {table.stored[0]} uses its hashes, --source names its column of images."
         )
     if table.store is not None:
-        storing.check_store(table.store, table, kinds, options)
+        storing.check_keeps(table.store, table, kinds, options)
         return storing.hash_through(table, table.store, kinds, options)
     return expressions.visual_hash(table.frame, table.source, hash_types=kinds, **allowed_options(table, options))
 

@@ -2,11 +2,15 @@
 
 import os
 import sys
+from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, Final
+
+import polars as pl
 
 from imgmatch_df.cli import display, inputs, outputs, removed, storing
 from imgmatch_df.cli.arguments import (
+    AcrossFolders,
     Against,
     FlatOption,
     HashColumn,
@@ -16,8 +20,11 @@ from imgmatch_df.cli.arguments import (
     ListRemoved,
     MinVotes,
     MoveRemoved,
+    NotDuplicates,
     Out,
+    PreferFolders,
     Prefix,
+    ProtectFolders,
     Radius,
     ReferenceId,
     ReferenceSource,
@@ -26,25 +33,32 @@ from imgmatch_df.cli.arguments import (
     Suffix,
     Turns,
     VerbArguments,
+    WithinColumn,
     source_options,
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
+from imgmatch_df.cli.folder_rules import FolderRules, declared_pairs, read_pairs
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
 from imgmatch_df.columns import (
     CLUSTER_ID,
     DISTANCE,
+    JOINED_AT,
     KEPT,
+    REASON,
     REFERENCE_ID,
     REMOVED_RECORDS,
     REPRESENTATIVE_ID,
     VOTES,
 )
 from imgmatch_df.documented import responses
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import clustering
+from imgmatch_df.frames.pairs import near_duplicates
 from imgmatch_df.moving.planning import check_folder
 from imgmatch_df.naming import source_text
+
+_COLUMNS_SHOWN: Final = 20
 
 
 def remove_duplicates(
@@ -56,6 +70,11 @@ def remove_duplicates(
     min_votes: MinVotes = None,
     linkage: LinkageName = None,
     keep: KeepName = "first",
+    prefer: PreferFolders = None,
+    protect: ProtectFolders = None,
+    across_folders: AcrossFolders = None,
+    within: WithinColumn = None,
+    not_duplicates: NotDuplicates = None,
     flat: FlatOption = None,
     reference: ReferenceSource = None,
     reference_id: ReferenceId = None,
@@ -101,6 +120,12 @@ def remove_duplicates(
         )
         inputs.say_blocked(table, options)
         inputs.check_documented(table, form, turns=turns)
+        declared = None if not_duplicates is None else read_pairs(not_duplicates)
+        rules = FolderRules(prefer or (), protect or (), across_folders)
+        places = rules.check(inputs.sources_of(table, wanted=rules.are_given), sources, given["base_dir"])
+        if within is not None and within not in table.columns:
+            columns = ", ".join(table.columns[:_COLUMNS_SHOWN])
+            raise ColumnError(f"no column {within!r}, the table has {columns}\nHint: --within names one of these.")
         kind = table.kind(hash_type)
         outputs.check_kinds((kind.name,), form)
         call = VerbArguments(
@@ -108,13 +133,17 @@ def remove_duplicates(
             hash_type=kind.name,
             min_votes=min_votes,
             linkage=linkage,
-            keep=keep,  # type: ignore[typeddict-item]
+            keep="first",
+            protect=None,
+            across=None,
+            within=None,
+            not_duplicates=None,
             flat=inputs.flat_rule(flat, table, form),
             turns=turns,
         )
         nests = reference is None and form is not None and form.nests
         measure = VOTES if kind.by_votes else DISTANCE
-        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, measure, REPRESENTATIVE_ID]
+        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, REASON, measure, JOINED_AT, REPRESENTATIVE_ID]
         added += [] if reference is None else [REFERENCE_ID]
         kinds = inputs.compared_kinds(table, kind)
         table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
@@ -126,6 +155,9 @@ def remove_duplicates(
             inputs.say_not_nested(hashed)
         # First without rows, so that errors of the call are raised before hours of hashing.
         no_rows = hashed.collect_schema().to_frame()
+        call["keep"] = places.keep(keep, table.label, no_rows.schema)
+        call["protect"], call["across"] = places.protected(table.label), places.across(table.label)
+        call["within"] = None if within is None else naming.aside(within)
         (clustering.remove_duplicates if nests else clustering.cluster)(no_rows, **call)
         references = None
         if reference is not None:
@@ -133,6 +165,10 @@ def remove_duplicates(
         reference_side, reference_files, reference_is_whole = references or (None, None, True)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
+            if declared is not None:
+                names = inputs.naming_column(rows, table)
+                ids = names if form and not nests else None
+                call["not_duplicates"] = declared_pairs(declared, rows, names, ids, given["base_dir"])
             if nests:
                 result = interruptible(
                     lambda: clustering.nest_duplicates(
@@ -180,7 +216,11 @@ def remove_duplicates(
             say(display.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed), err=False)
         if not form and not list_removed:
             clustered = result.with_columns(source_text(result.schema, table.label))
-            display.show_clusters(clustered, call["radius"])
+            base_dir = given["base_dir"]
+            chains = call["linkage"] in (None, "connected") and not kind.by_votes
+            display.show_clusters(clustered, call["radius"], partial(_is_chained, call) if chains else None)
+            if not result[KEPT].all() and (n_bytes := removed.freed_bytes(result, table.source, base_dir=base_dir)):
+                display.show_freed(n_bytes)
             inputs.say_store(table, kinds, rows.height)
         n_removed = rows.height - result.height if nests else int((~result[KEPT]).sum())
         if call["radius"] == 0 < kind.near_radius and n_removed == 0 and rows.height - tally.n_failed > 1:
@@ -192,3 +232,15 @@ def remove_duplicates(
                 result, listed_by, files, move_removed, base_dir=given["base_dir"], shown=options["progress"]
             )
         tally.finish(is_whole=reference_is_whole and not table.unlisted and all_moved)
+
+
+def _is_chained(call: VerbArguments, cluster: pl.DataFrame) -> bool:
+    """Return whether two rows of a cluster are farther apart than the radius."""
+    pairs = near_duplicates(
+        cluster.drop(DISTANCE),
+        call["radius"],
+        call["hash_type"],
+        flat=call["flat"],
+        turns=call["turns"],
+    )
+    return pairs.height < cluster.height * (cluster.height - 1) // 2

@@ -10,26 +10,34 @@ import typer
 
 from imgmatch_df.cli import inputs, outputs, storing
 from imgmatch_df.cli.arguments import (
+    ACROSS_FOLDERS,
+    AcrossFolders,
     FlatOption,
     HashColumn,
     HashTypeOption,
     KeepName,
     LinkageName,
     MinVotes,
+    NotDuplicates,
+    PreferFolders,
+    ProtectFolders,
     ReferenceId,
     ReferenceSource,
     SourceOption,
     Sources,
     Turns,
+    WithinColumn,
     source_options,
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
+from imgmatch_df.cli.folder_rules import FolderRules, declared_pairs, read_pairs
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.frames.checks import shown_names
 from imgmatch_df.options import make_options
 from imgmatch_df.report.building import make_report
-from imgmatch_df.report.inputs import MAX_PICTURES, Request, read_inputs
+from imgmatch_df.report.inputs import MAX_PICTURES, ReportRequest, read_inputs
 from imgmatch_df.sources import path_as_text, redact
 
 _PAGE: Final = "report.html"
@@ -41,7 +49,7 @@ PageRadius = Annotated[
         "--radius", metavar="BITS", show_default="what advise suggests", help="Radius that the page begins with."
     ),
 ]
-MaxRadius = Annotated[
+SliderRadius = Annotated[
     int | None,
     typer.Option(metavar="BITS", show_default="bmh1 96, phash 16", help="Largest radius of the slider."),
 ]
@@ -58,11 +66,16 @@ def report(
     min_votes: MinVotes = None,
     linkage: LinkageName = None,
     keep: KeepName = "first",
+    prefer: PreferFolders = None,
+    protect: ProtectFolders = None,
+    across_folders: AcrossFolders = None,
+    within: WithinColumn = None,
+    not_duplicates: NotDuplicates = None,
     flat: FlatOption = None,
     reference: ReferenceSource = None,
     reference_id: ReferenceId = None,
     turns: Turns = None,
-    max_radius: MaxRadius = None,
+    max_radius: SliderRadius = None,
     max_pictures: MaxPictures = MAX_PICTURES,
     title: Title = None,
     source: SourceOption = None,
@@ -86,9 +99,16 @@ def report(
             sources, source, given["base_dir"], "remove_duplicates", hash_type, column=column, store=store
         )
         inputs.say_blocked(table, options)
+        declared = None if not_duplicates is None else read_pairs(not_duplicates)
+        rules = FolderRules(prefer or (), protect or (), across_folders)
+        places = rules.check(inputs.sources_of(table, wanted=rules.are_given), sources, options["base_dir"])
+        if within is not None and within not in table.columns:
+            raise ColumnError(
+                f"no column {within!r}, the table has {shown_names(table.columns)}\nHint: --within names one of these."
+            )
         kind = table.kind(hash_type)
         kinds = inputs.compared_kinds(table, kind)
-        table, _ = inputs.name_compared(table, kinds, [], "", "", None)
+        table, naming = inputs.name_compared(table, kinds, [], "", "", None)
         recipe = table.recipe(kind, make_options(**options).recipe)
         chosen = {
             "--radius": radius,
@@ -97,23 +117,27 @@ def report(
             "--min-votes": min_votes,
             "--linkage": linkage,
             "--keep": keep,
+            "--prefer": prefer,
+            "--protect": protect,
+            "--across-folders": across_folders,
+            "--within": within,
+            "--not-duplicates": not_duplicates,
             "--flat": flat,
             "--reference": reference,
             "--turns": turns,
             "--source": source,
         }
-        request = Request(
+        request = ReportRequest(
             radius=radius,
             hash_type=kind.name,
             min_votes=min_votes,
             linkage=linkage,
-            keep=keep,  # type: ignore[arg-type]  # checked with a hint
             source=table.source,
             flat=inputs.flat_rule(flat, table, None),
             turns=turns,
             max_radius=max_radius,
             max_pictures=max_pictures,
-            title=title,
+            title=None if title is None else path_as_text(title),
             command=_command_text(sources, chosen),
             decode=None if recipe is None else recipe.text,
             left_out=[
@@ -125,15 +149,27 @@ def report(
         )
         hashed = inputs.fitting(inputs.hash_table(table, kinds, options), table, None)
         read_options = inputs.allowed_options(table, options)
+        no_rows = hashed.collect_schema().to_frame()
+        request = replace(
+            request,
+            keep=places.keep(keep, table.label, no_rows.schema),
+            protect=places.protected(table.label),
+            across=places.across(table.label),
+            within=None if within is None else naming.aside(within),
+        )
         # First without rows, so that errors of the call are raised before hours of hashing.
-        read_inputs(hashed.collect_schema().to_frame(), replace(request, images=table.frame.head(0)), read_options)
+        read_inputs(no_rows, replace(request, images=table.frame.head(0)), read_options)
         if reference is not None:
             references = open_reference(reference, reference_id, column, kind, request.flat, table, options)
             request = replace(request, reference=references.side)
         is_whole = not table.unlisted and (reference is None or references.is_whole)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
-            request = replace(request, id=inputs.naming_column(rows, table))
+            names = inputs.naming_column(rows, table)
+            request = replace(request, id=names)
+            if declared is not None:
+                pairs = declared_pairs(declared, rows, names, names, options["base_dir"])
+                request = replace(request, not_duplicates=pairs)
             page = interruptible(lambda: make_report(rows, request, read_options))
             with Path(str(target)).open("wb") as file:
                 n_bytes = page.write_html(file)
@@ -150,6 +186,8 @@ def _command_text(sources: list[str], chosen: dict[str, object]) -> str:
     for name, value in chosen.items():
         if value is True or value is False:
             words.append(name if value else f"--no-{name[2:]}")
+        elif name == ACROSS_FOLDERS and value is not None:
+            words.append(f"{name}={value}")
         elif value is not None:
-            words += [name, str(value)]
+            words += [word for one in (value if isinstance(value, list) else [value]) for word in (name, str(one))]
     return shlex.join(redact(path_as_text(word)) for word in words)

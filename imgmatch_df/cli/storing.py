@@ -67,7 +67,7 @@ def check_names(store: str | None, **others: str | None) -> str | None:
     return store
 
 
-def check_store(store: str, table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> None:
+def check_keeps(store: str, table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> None:
     """Refuse a store that cannot keep the hashes of `kinds` of a table, before hours of hashing.
 
     Raises
@@ -154,7 +154,8 @@ def _look_up(sources: pl.Series, store: str, kinds: tuple[str, ...], options: So
     say(stored_text(store, done))
     with open_store(store) as opened:
         stored = opened.stored(there[SOURCE], [SOURCE, *fields])
-    failed = expressions.visual_hash(others, SOURCE, hash_types=kinds, **{**options, "progress": False})
+    quiet: SourceOptions = {**options, "progress": False}
+    failed = expressions.visual_hash(others, SOURCE, hash_types=kinds, **quiet)
     found = pl.concat([stored, failed.select(stored.columns)])
     rows = texts.to_frame().join(found, on=SOURCE, how="left", nulls_equal=True, maintain_order="left")
     return rows.select(pl.struct(fields)).to_series().alias(sources.name)

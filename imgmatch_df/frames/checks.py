@@ -217,8 +217,9 @@ class VerbCall(Generic[FrameT]):
         """Schema of the frame with its hashes, before anything is hashed."""
         if self.source is None:
             return self.schema
-        lazy: VerbCall[pl.LazyFrame] = replace(self, frame=self.frame.lazy())  # type: ignore[type-var, assignment]
-        return lazy.hashed().collect_schema()
+        lazy: VerbCall[Any] = replace(self, frame=self.frame.lazy())  # type: ignore[arg-type]
+        schema: pl.Schema = lazy.hashed().collect_schema()
+        return schema
 
     def hashed(self) -> FrameT:
         """Return the frame with its hashes."""

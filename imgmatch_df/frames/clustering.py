@@ -85,11 +85,25 @@ def cluster(
         ``"star"`` for ``"local"``, else ``"connected"``: a collage is a copy of each image in it, and ``"connected"``
         would put all of them into one cluster.
     keep
-        Which row of a cluster is its representative: the ``"first"``, the ``"last"``, or the ``"largest"``: most
-        pixels (columns ``width`` and ``height``), then most bytes (column ``size``, where there is one), then first.
-        With ``"star"``, the order in which rows become representatives.
+        Which row of a cluster is its representative: the ``"first"`` or ``"last"``; the ``"largest"`` or
+        ``"smallest"``, by pixels (columns ``width`` and ``height``), then bytes (column ``size``, where there is one);
+        the ``"newest"`` or ``"oldest"``, by the column ``modified``; or expressions: the row that
+        ``frame.sort(keep, nulls_last=True)`` puts first, so that False is better than True, and small better than
+        large. An unknown value is the worst, and ties go to the first row. With ``"star"``, the order in which rows
+        become representatives.
+    protect
+        Boolean column or expression: rows that are never removed. They are representatives before all others; of
+        several in one cluster all are kept. Null does not protect.
+    across
+        Column or expression: only pairs whose values differ count, such as those between folders. A row is removed only
+        if its representative has another value. Null is a value like others.
+    within
+        Column or expression: only pairs whose values are equal count. A null equals nothing.
+    not_duplicates
+        Frame with the columns ``left_id`` and ``right_id``: values of `id`, or row numbers without `id`. These pairs do
+        not count, and no row of such a pair is removed if the other one is its representative.
     id
-        Column whose values name the representatives; None names them by row number.
+        Column whose values name the representatives, and rows in `not_duplicates`; None names them by row number.
     reference
         Rows to compare with first: the path of a store, of which only hashes and keys are read; or a frame that has a
         column named `hash_type`. A row within the radius of a reference row is not kept and is in no cluster; the other
@@ -119,14 +133,19 @@ def cluster(
     -------
     DataFrame or LazyFrame
         All rows, in order. New columns come first: ``cluster_id: UInt32`` (clusters are numbered from 0 by their first
-        row), ``kept: Boolean`` (is the representative), ``distance: UInt16`` to the representative, with `diameter`
-        ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes, and the columns
-        of the frame; hashes come last. ``"local"`` has ``votes: UInt8`` in the place of `distance`, for the placement
-        in the representative, null for a representative. A row without a hash is a cluster of its own, kept, with null
-        distance. With `reference` also ``reference_id``, which names the nearest reference row (the first of several)
-        of a row that matches one: then ``distance`` or ``votes`` are those to it, ``kept`` is false, and the other new
-        columns are null.
-        It is null in all other rows.
+        row), ``kept: Boolean``, ``reason: Enum``, ``distance: UInt16`` to the representative, ``joined_at: UInt16``,
+        with `diameter` ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes,
+        and the columns of the frame; hashes come last. ``"local"`` has ``votes: UInt8`` in the place of `distance`, for
+        the placement in the representative, null for a representative. A row without a hash is a cluster of its own,
+        kept, with null distance.
+        ``reason`` is why the row is kept or not: ``"single"`` (alone in its cluster), ``"no_hash"``, ``"kept_first"``
+        and so on for each `keep` (``"kept_by_rule"`` for expressions), ``"protected"``, ``"same_value"`` (of `across`
+        as the representative), ``"not_duplicate"`` (of the representative); removed: ``"copy"``, ``"in_reference"``.
+        ``joined_at`` is the smallest radius at which the row is in one cluster with its representative, for
+        ``"local"`` the largest number of votes; with ``"star"`` it is the distance or the votes.
+        With `reference` also ``reference_id``, which names the nearest reference row (the first of several) of a row
+        that matches one: then ``distance`` or ``votes`` are those to it, ``kept`` is false but for protected rows, and
+        ``cluster_id``, ``joined_at``, ``diameter`` and ``representative_id`` are null. It is null in all other rows.
 
     Raises
     ------
@@ -149,8 +168,9 @@ def cluster(
     Two rows of the frame that are both in the store are compared with each other, and not with their rows in the
     store, so that the first copy is kept.
 
-    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. `diameter` is the
-    slowest part: at worst quadratic in the number of different hashes of a cluster.
+    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. (``"local"`` keeps
+    pairs.) `diameter`, `across`, `within` and `not_duplicates` are at worst quadratic in the number of different hashes
+    of a cluster.
 
     Examples
     --------
@@ -261,7 +281,11 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, min_votes, linkage, keep, reference, reference_column, column, source, flat, turns
+    frame, radius, hash_type, min_votes, linkage, keep, protect, across, within, not_duplicates
+        As `cluster`.
+    id
+        Column whose values name rows in `not_duplicates`; None names them by row number.
+    reference, reference_column, column, source, flat, turns
         As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
     prefix, suffix, **options
         As `cluster`.

@@ -1,6 +1,6 @@
 """How the verbs that cluster put rows into clusters, and which rows of each cluster they keep."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -134,8 +134,14 @@ class Grouping:
         places = np.zeros(rows.height, np.uint32)
         places[nearest.rows] = np.arange(1, len(nearest.rows) + 1)
         is_protected = ruled.protected & ~is_new
+        cluster, representative = np.zeros((2, rows.height), np.uint32)
+        measure, joined, diameter = np.zeros((3, rows.height), np.uint16)
         whole = Clusters(
-            *(np.zeros(rows.height, column.dtype) for column in among[:5]),
+            cluster,
+            representative,
+            measure,
+            joined,
+            diameter,
             has_hash=np.ones(rows.height, np.bool_),
             has_measure=np.ones(rows.height, np.bool_),
             kept=is_protected,
@@ -143,7 +149,8 @@ class Grouping:
             is_new=is_new,
             reference=pl.Series([None], dtype=reference.id_dtype).extend(nearest.ids).gather(places),
         )
-        for column, part in zip(whole[:9], among[:9], strict=True):
+        columns: Any = zip(whole[:9], among[:9], strict=True)
+        for column, part in columns:
             column[new] = part
         whole.representative[new] = new[among.representative]
         whole.measure[nearest.rows] = nearest.measure

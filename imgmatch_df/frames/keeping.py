@@ -5,13 +5,13 @@ what they mean for the rows of a frame with `KeepRule.of_rows`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args
 
 import polars as pl
 
 from imgmatch_df.columns import HEIGHT, LEFT_ID, MODIFIED, RIGHT_ID, ROW_DTYPE, SIZE, WIDTH
 from imgmatch_df.errors import ArgumentError, ColumnError
-from imgmatch_df.frames.checks import Frame, check_id, shown_names
+from imgmatch_df.frames.checks import Frame, FrameT, check_id, shown_names
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.options import shown
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from imgmatch_df._kernels.arrays import BOOL, U32
     from imgmatch_df.matching.conditions import Conditions
 
+PairsT = TypeVar("PairsT", bound="tuple[Any, ...]")
 KeepBy = Keep | pl.Expr | Sequence[pl.Expr | str]
 Column = str | pl.Expr
 
@@ -182,6 +183,22 @@ class KeepRule(NamedTuple):
                 )
         return rule
 
+    @classmethod
+    def of_pairs(
+        cls,
+        schema: Mapping[str, Any],
+        across: Column | None,
+        within: Column | None,
+        not_duplicates: Frame | None,
+        id: str | None,
+    ) -> "KeepRule":
+        """Return the rule of a call that keeps no rows, see `check`."""
+        return cls.check(schema, across=across, within=within, not_duplicates=not_duplicates, id=id)
+
+    def add_to(self, frame: FrameT) -> FrameT:
+        """Return a hashed frame with the `expressions`."""
+        return frame.with_columns(self.expressions) if self.expressions else frame
+
     def _schema(self, schema: Mapping[str, Any]) -> pl.Schema:
         return pl.LazyFrame(schema=schema).with_columns(self.expressions).collect_schema()
 
@@ -194,6 +211,12 @@ class KeepRule(NamedTuple):
     def reason(self) -> str:
         """Why a representative is kept, one of `REASONS`."""
         return "kept_by_rule" if self.name == "rule" else f"kept_{self.name}"
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that `of_rows` reads, once a frame has the `expressions`."""
+        made = [expr.meta.output_name() for expr in self.expressions]
+        return made if self.id_read is None else [*made, self.id_read]
 
     @property
     def id_read(self) -> str | None:
@@ -236,31 +259,84 @@ class KeepRule(NamedTuple):
         )
         return best.to_series().cast(ROW_DTYPE).to_numpy()
 
+    def filter_pairs(
+        self, pairs: PairsT, rows: pl.DataFrame, others: pl.DataFrame | None = None, other_id: str | None = None
+    ) -> PairsT:
+        """Return the pairs of rows that count.
+
+        Parameters
+        ----------
+        pairs
+            A named tuple of arrays, first the left and right rows.
+        rows
+            Have what `of_rows` reads.
+        others
+            The rows on the right side, with the same columns; None if these are `rows`.
+        other_id
+            Column that names them.
+        """
+        import numpy as np
+
+        if not self.has_conditions:
+            return pairs
+        counts = np.ones(len(pairs[0]), np.bool_)
+        right = pairs[1].astype(np.int64) + (0 if others is None else rows.height)
+        for column, is_across in ((self.across, True), (self.within, False)):
+            if column is not None:
+                values = rows[column]
+                if others is not None:
+                    sides = [rows.select(column), others.select(column)]
+                    values = pl.concat(sides, how="vertical_relaxed").to_series()
+                found = codes(values, nulls_equal=is_across)
+                counts &= (found[pairs[0]] == found[right]) != is_across
+        if self.not_duplicates is not None:
+            left_names = _names(rows, self.id)
+            right_names = left_names if others is None else _names(others, other_id)
+            excluded = _read_pairs(self.not_duplicates, left_names, right_names, self.id)
+            if others is None:
+                excluded = _either_way(excluded)
+            keys = excluded.select(pl.col("left") * (1 << 32) + pl.col("right")).to_series().to_numpy()
+            counts &= ~np.isin(pairs[0].astype(np.int64) << 32 | pairs[1].astype(np.int64), keys)
+        return type(pairs)(*(column[counts] for column in pairs))
+
     def _excluded(self, rows: pl.DataFrame) -> "tuple[U32, U32] | None":
         if self.not_duplicates is None:
             return None
-        pairs = self.not_duplicates.select(LEFT_ID, RIGHT_ID).collect().drop_nulls()
-        numbers = pl.int_range(rows.height, eager=True, dtype=pl.Int64)
-        names = pl.DataFrame({"name": numbers if self.id is None else rows[self.id], _ROW: numbers}).drop_nulls()
-        if pairs.is_empty() or names.is_empty():
-            return _as_arrays(pairs.clear().cast(pl.Int64))
+        names = _names(rows, self.id)
+        found = _read_pairs(self.not_duplicates, names, names, self.id)
+        return _as_arrays(_either_way(found).filter(pl.col("left") < pl.col("right")))
+
+
+def _names(rows: pl.DataFrame, id_column: str | None) -> pl.DataFrame:
+    """Return the names of rows that have one, and the rows."""
+    numbers = pl.int_range(rows.height, eager=True, dtype=pl.Int64)
+    return pl.DataFrame({"name": numbers if id_column is None else rows[id_column], _ROW: numbers}).drop_nulls("name")
+
+
+def _read_pairs(given: pl.LazyFrame, lefts: pl.DataFrame, rights: pl.DataFrame, id_column: str | None) -> pl.DataFrame:
+    """Return the pairs of rows that a frame of pairs names: columns left and right."""
+    pairs = given.select(LEFT_ID, RIGHT_ID).collect().drop_nulls()
+    for column, names in ((LEFT_ID, lefts), (RIGHT_ID, rights)):
+        dtype = names.schema["name"]
         try:
-            pairs = pairs.cast(names.schema["name"])
+            pairs = pairs.with_columns(pl.col(column).cast(dtype))
         except pl.exceptions.PolarsError as error:
             raise ColumnError(
-                f"not_duplicates names rows by {pairs.schema[LEFT_ID]}, the "
-                f"{'row numbers' if self.id is None else f'values of {self.id!r}'} are {names.schema['name']}\n"
+                f"not_duplicates names rows by {pairs.schema[column]}, the "
+                f"{'row numbers' if id_column is None else f'values of {id_column!r}'} are {dtype}\n"
                 "Hint: id= names the column with the same values."
             ) from error
-        found = (
-            pairs.join(names.rename({_ROW: "left"}), left_on=LEFT_ID, right_on="name")
-            .join(names.rename({_ROW: "right"}), left_on=RIGHT_ID, right_on="name")
-            .select(pl.min_horizontal("left", "right").alias("left"), pl.max_horizontal("left", "right").alias("right"))
-            .filter(pl.col("left") != pl.col("right"))
-            .unique()
-            .sort("left", "right")
-        )
-        return _as_arrays(found)
+    return (
+        pairs.join(lefts.rename({_ROW: "left"}), left_on=LEFT_ID, right_on="name")
+        .join(rights.rename({_ROW: "right"}), left_on=RIGHT_ID, right_on="name")
+        .select("left", "right")
+    )
+
+
+def _either_way(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Return pairs of rows in both orders, each once, sorted."""
+    other_way = pairs.select(pl.col("right").alias("left"), pl.col("left").alias("right"))
+    return pl.concat([pairs, other_way]).unique().sort("left", "right")
 
 
 def _keep_keys(
@@ -347,11 +423,18 @@ def _check_pairs(pairs: object, schema: Mapping[str, Any], id_column: str | None
 
 
 def codes(values: pl.Series, *, nulls_equal: bool = True) -> "U32":
-    """Return a code for each value, the same for equal values: the first row that has it."""
-    row = pl.col(_ROW)
-    first = row.first().over("value")
-    code = first if nulls_equal else pl.when(pl.col("value").is_null()).then(row).otherwise(first)
-    return pl.DataFrame({"value": values}).with_row_index(_ROW).select(code.cast(ROW_DTYPE)).to_series().to_numpy()
+    """Return a code for each value, the same for equal values: the first row that has it.
+
+    Without `nulls_equal`, a null has a code of its own, and so has a struct with a null field.
+    """
+    row, value = pl.col(_ROW), pl.col("value")
+    code = row.first().over("value")
+    if not nulls_equal:
+        dtype = values.dtype
+        parts = [value.struct.field(one.name) for one in dtype.fields] if isinstance(dtype, pl.Struct) else []
+        code = pl.when(pl.any_horizontal(part.is_null() for part in [value, *parts])).then(row).otherwise(code)
+    frame = pl.DataFrame({"value": values}).with_row_index(_ROW)
+    return frame.select(code.cast(ROW_DTYPE)).to_series().to_numpy()
 
 
 def _as_arrays(pairs: pl.DataFrame) -> "tuple[NDArray[Any], NDArray[Any]]":

@@ -416,17 +416,14 @@ def _spread(
     work = np.cumsum(sizes * sizes)
     n_tasks = 1 if not n or work[-1] < _STEPS_PER_CALL // 10 else 8 * n_threads()
     cuts = np.unique(np.searchsorted(work, np.linspace(0, work[-1] if n else 0, n_tasks + 1)[1:-1]))
-    cuts = [0, *(cut for cut in cuts.tolist() if 0 < cut < len(sizes)), len(sizes)]
+    spans = pairwise([0, *(cut for cut in cuts.tolist() if 0 < cut < len(sizes)), len(sizes)])
     tasks = [
         _Search(starts[a : b + 1], versions, radius, chains, across, *excluded, roots, joined, nearest, stamp)
-        for a, b in pairwise(cuts)
+        for a, b in spans
         if b > a
     ]
     finish_tasks(tasks, None)
-    found: tuple[U32, U16, U16] = np.empty_like(roots), np.empty_like(joined), np.empty_like(nearest)
-    for column, values in zip(found, (members[roots], joined, nearest), strict=True):
-        column[members] = values
-    return found
+    return members[roots][place], joined[place], nearest[place]
 
 
 def _neighbours(n: int, pairs: tuple[U32, U32] | None) -> tuple[I64, U32]:
@@ -440,9 +437,11 @@ def _neighbours(n: int, pairs: tuple[U32, U32] | None) -> tuple[I64, U32]:
 
 def _joint(values: npt.NDArray[Any], others: npt.NDArray[Any]) -> I64:
     """Return a number for each row, the same where both values are equal, ascending with them."""
-    return np.unique(values.astype(np.int64) << 32 | others.astype(np.int64), return_inverse=True)[1]
+    number: I64 = np.unique(values.astype(np.int64) << 32 | others.astype(np.int64), return_inverse=True)[1]
+    return number
 
 
 def _keys(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> I64:
     """Return a number for each pair of rows, whatever their order."""
-    return np.minimum(left, right).astype(np.int64) << 32 | np.maximum(left, right).astype(np.int64)
+    keys: I64 = np.minimum(left, right).astype(np.int64) << 32 | np.maximum(left, right).astype(np.int64)
+    return keys

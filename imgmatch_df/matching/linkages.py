@@ -28,7 +28,7 @@ class Linkage:
         Whether near-duplicates of near-duplicates are in one cluster.
     find_representatives
         Called with ``(hashes, radius, components, order, bits)``: hashes (n, n_words) uint64; the maximum distance in
-        bits; components (n,) uint32, from `join.connect`; order (n,) uint32, from `clusters.preference`; bits, what
+        bits; components (n,) uint32, from `join.connect`; order (n,) uint32, the best row first; bits, what
         turns do to the hashes, None to compare them unturned. Returns the row that represents each row's cluster,
         (n,) uint32. Rows with equal hashes must be in one cluster.
     of_pairs

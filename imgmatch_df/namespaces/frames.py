@@ -11,7 +11,6 @@ from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
-from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report import making
@@ -75,6 +74,9 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         *,
         min_votes: int | None = None,
         id: str | None = None,
+        across: Column | None = None,
+        within: Column | None = None,
+        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
         column: str | None = None,
         source: str | None = None,
         flat: Flat = "identical",
@@ -89,6 +91,9 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             hash_type,
             min_votes=min_votes,
             id=id,
+            across=across,
+            within=within,
+            not_duplicates=not_duplicates,
             column=column,
             source=source,
             flat=flat,
@@ -107,6 +112,9 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         min_votes: int | None = None,
         id: str | None = None,
         reference_id: str | None = None,
+        across: Column | None = None,
+        within: Column | None = None,
+        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
         reference_column: str | None = None,
         column: str | None = None,
         source: str | None = None,
@@ -124,6 +132,9 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             min_votes=min_votes,
             id=id,
             reference_id=reference_id,
+            across=across,
+            within=within,
+            not_duplicates=not_duplicates,
             reference_column=reference_column,
             column=column,
             source=source,
@@ -141,6 +152,9 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         id: str | None = None,
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
         reference_id: str | None = None,
+        across: Column | None = None,
+        within: Column | None = None,
+        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
         source: str | None = None,
         flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
@@ -154,6 +168,9 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             id=id,
             reference=reference,
             reference_id=reference_id,
+            across=across,
+            within=within,
+            not_duplicates=not_duplicates,
             source=source,
             flat=flat,
             max_pairs=max_pairs,
@@ -168,7 +185,11 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         *,
         min_votes: int | None = None,
         linkage: str | None = None,
-        keep: Keep = "first",
+        keep: KeepBy = "first",
+        protect: Column | None = None,
+        across: Column | None = None,
+        within: Column | None = None,
+        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
         id: str | None = None,
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
         reference_id: str | None = None,
@@ -190,6 +211,10 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             min_votes=min_votes,
             linkage=linkage,
             keep=keep,
+            protect=protect,
+            across=across,
+            within=within,
+            not_duplicates=not_duplicates,
             id=id,
             reference=reference,
             reference_id=reference_id,
@@ -212,7 +237,12 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         *,
         min_votes: int | None = None,
         linkage: str | None = None,
-        keep: Keep = "first",
+        keep: KeepBy = "first",
+        protect: Column | None = None,
+        across: Column | None = None,
+        within: Column | None = None,
+        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
+        id: str | None = None,
         reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
         reference_column: str | None = None,
         column: str | None = None,
@@ -231,6 +261,11 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             min_votes=min_votes,
             linkage=linkage,
             keep=keep,
+            protect=protect,
+            across=across,
+            within=within,
+            not_duplicates=not_duplicates,
+            id=id,
             reference=reference,
             reference_column=reference_column,
             column=column,
@@ -323,31 +358,6 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             **options,
         )
 
-    def suggest_min_votes(
-        self,
-        hash_type: str = "local",
-        *,
-        max_share: float = MAX_SHARE,
-        min_votes: int | None = None,
-        column: str | None = None,
-        source: str | None = None,
-        flat: Flat = "identical",
-        max_pairs: int = pairs.MAX_PAIRS,
-        **options: Unpack[SourceOptions],
-    ) -> VotesSuggestion:
-        """See `imgmatch_df.suggest_min_votes`."""
-        return advice.suggest_min_votes(
-            self._frame,
-            hash_type,
-            max_share=max_share,
-            min_votes=min_votes,
-            column=column,
-            source=source,
-            flat=flat,
-            max_pairs=max_pairs,
-            **options,
-        )
-
     def report(
         self,
         radius: int | None = None,
@@ -396,6 +406,31 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             max_radius=max_radius,
             max_pictures=max_pictures,
             title=title,
+            **options,
+        )
+
+    def suggest_min_votes(
+        self,
+        hash_type: str = "local",
+        *,
+        max_share: float = MAX_SHARE,
+        min_votes: int | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> VotesSuggestion:
+        """See `imgmatch_df.suggest_min_votes`."""
+        return advice.suggest_min_votes(
+            self._frame,
+            hash_type,
+            max_share=max_share,
+            min_votes=min_votes,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
             **options,
         )
 

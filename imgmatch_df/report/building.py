@@ -5,14 +5,24 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
-from imgmatch_df.columns import DISTANCE, EXACT, N_PAIRS, N_UNRELATED, RADIUS_BITS, SIZE, UNRELATED_SHARE, VOTES
+from imgmatch_df.columns import (
+    DISTANCE,
+    EXACT,
+    FEWEST_VOTES,
+    N_PAIRS,
+    N_UNRELATED,
+    RADIUS_BITS,
+    SIZE,
+    UNRELATED_SHARE,
+    VOTES,
+)
 from imgmatch_df.errors import ArgumentError, without_warnings
-from imgmatch_df.frames import advice, clustering, suggestions
+from imgmatch_df.frames import advice, clustering
 from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.keeping import RuledRows
 from imgmatch_df.frames.pairs import MAX_PAIRS
 from imgmatch_df.frames.reference import find_nearest
-from imgmatch_df.frames.suggestions import RadiusSuggestion
+from imgmatch_df.frames.suggestions import MAX_SHARE, MOST_VOTES, RadiusSuggestion, VotesSuggestion, radius_of, votes_of
 from imgmatch_df.frames.votes import MIN_VOTES
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.matching.linkages import LINKAGES
@@ -29,9 +39,9 @@ from imgmatch_df.report.graph import (
     too_many,
     whole_graph,
 )
-from imgmatch_df.report.inputs import Inputs, Request, read_inputs
+from imgmatch_df.report.inputs import Inputs, ReportRequest, read_inputs
 from imgmatch_df.report.nodes import Names
-from imgmatch_df.report.payload import Nodes
+from imgmatch_df.report.payload import PageNodes
 from imgmatch_df.report.places import choose_places
 from imgmatch_df.report.result import Counts, Report
 from imgmatch_df.report.thumbnails import make_thumbnails
@@ -43,7 +53,6 @@ if TYPE_CHECKING:
 
 _MAX_RADIUS: Final = {BMH1.name: 96}  # of other kinds that up to which the verbs do not warn
 _LEAST_VOTES: Final = 6  # that the slider shows
-_MOST_VOTES: Final = 64
 
 
 class Scale(NamedTuple):
@@ -58,16 +67,16 @@ class Scale(NamedTuple):
     suggestion
         Where the call names no radius.
     profile
-        Counts at each radius, for all pairs and connected clusters; None for votes.
+        Counts at each value, smallest first, for all pairs; None where they were not needed.
     """
 
     chosen: int
     limit: int
-    suggestion: RadiusSuggestion | None
+    suggestion: RadiusSuggestion | VotesSuggestion | None
     profile: pl.DataFrame | None
 
 
-def make_report(frame: Frame, request: Request, options: SourceOptions) -> Report:
+def make_report(frame: Frame, request: ReportRequest, options: SourceOptions) -> Report:
     """Return the report of a call of `report`, or of a command."""
     inputs = read_inputs(frame, request, options)
     scale = _choose_scale(inputs)
@@ -80,8 +89,7 @@ def _choose_scale(inputs: Inputs) -> Scale:
     """Return the radius or the votes of a page, and how far its slider goes."""
     request, kind = inputs.request, inputs.kind
     if kind.by_votes:
-        chosen = MIN_VOTES if request.min_votes is None else request.min_votes
-        return Scale(chosen, min(_LEAST_VOTES, chosen), None, None)
+        return _choose_votes(inputs)
     largest = request.max_radius
     if largest is None:
         largest = _MAX_RADIUS.get(kind.name, kind.max_honest_radius or min(kind.n_bits, 2 * kind.near_radius))
@@ -90,11 +98,30 @@ def _choose_scale(inputs: Inputs) -> Scale:
     suggestion = None
     chosen = request.radius
     if chosen is None:
-        suggestion = suggestions.radius_of(profile, kind, suggestions.MAX_SHARE)
+        suggestion = radius_of(profile, kind, MAX_SHARE)
         chosen = suggestion.radius or min(kind.near_radius, largest)
     if chosen > limit:
         profile, limit = _profile(inputs, chosen, MAX_PAIRS), chosen
     return Scale(chosen, limit, suggestion, profile.filter(pl.col(RADIUS_BITS) <= limit))
+
+
+def _choose_votes(inputs: Inputs) -> Scale:
+    chosen = inputs.request.min_votes
+    if chosen is not None:
+        return Scale(chosen, min(_LEAST_VOTES, chosen), None, None)
+    with without_warnings():
+        profile = advice.profile_radii(
+            inputs.rows,
+            inputs.kind.name,
+            min_votes=_LEAST_VOTES,
+            column=inputs.hash,
+            flat=inputs.request.flat,
+            progress=inputs.options.progress,
+        )
+    suggestion = votes_of(profile, MAX_SHARE)
+    is_seen = suggestion.copies_seen and suggestion.min_votes < MOST_VOTES
+    chosen = suggestion.min_votes if is_seen else MIN_VOTES
+    return Scale(chosen, min(_LEAST_VOTES, chosen), suggestion, profile.sort(FEWEST_VOTES))
 
 
 def _profile(inputs: Inputs, max_radius: int, max_pairs: int) -> pl.DataFrame:
@@ -110,7 +137,7 @@ def _profile(inputs: Inputs, max_radius: int, max_pairs: int) -> pl.DataFrame:
         )
 
 
-def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[Nodes, Scale]:
+def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[PageNodes, Scale]:
     """Return the nodes of a page, and the scale, whose limit is nearer where a page would have too many pairs."""
     import numpy as np
 
@@ -145,7 +172,7 @@ def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[Nodes, Scale]:
         reference,
     )
     ids = None if nearest is None else dict(zip(number[nearest.rows].tolist(), nearest.ids, strict=True))
-    return Nodes(rows, clusters, ids, measures), scale
+    return PageNodes(rows, clusters, ids, measures), scale
 
 
 def _find_graph(inputs: Inputs, scale: Scale) -> "tuple[Graph, Array | None, int]":
@@ -194,7 +221,7 @@ def _is_allowed(graph: Graph, ruled: RuledRows) -> "Array":
     return allowed
 
 
-def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
+def _assemble(inputs: Inputs, scale: Scale, found: PageNodes) -> Report:
     """Return the report of the nodes."""
     import numpy as np
 
@@ -255,14 +282,15 @@ def _assemble(inputs: Inputs, scale: Scale, found: Nodes) -> Report:
     )
 
 
-def _profile_of(inputs: Inputs, scale: Scale, found: Nodes) -> pl.DataFrame:
+def _profile_of(inputs: Inputs, scale: Scale, found: PageNodes) -> pl.DataFrame:
     """Return the counts at each value of the slider, of the clusters that the page shows."""
     if inputs.is_plain and scale.profile is not None:
         return scale.profile
-    values = range(scale.limit, _MOST_VOTES + 1) if inputs.kind.by_votes else range(scale.limit + 1)
+    values = range(scale.limit, MOST_VOTES + 1) if inputs.kind.by_votes else range(scale.limit + 1)
     counted = found.clusters.profile(values, found.measures)
     if scale.profile is None or inputs.request.turns or inputs.rule.has_conditions:
         return counted
-    estimate = scale.profile.head(counted.height)
+    first = counted.columns[0]
+    estimate = counted.select(first).join(scale.profile, on=first, how="left", maintain_order="left")
     share = estimate[N_UNRELATED] / counted[N_PAIRS].clip(1)
     return counted.with_columns(estimate[N_UNRELATED], share.alias(UNRELATED_SHARE))

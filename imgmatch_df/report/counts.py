@@ -1,11 +1,12 @@
 """Clusters of a report at each value of its slider, and their counts."""
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
 from imgmatch_df.columns import (
     EXACT,
+    FEWEST_VOTES,
     N_CLUSTERS,
     N_LARGEST,
     N_PAIRS,
@@ -17,6 +18,7 @@ from imgmatch_df.columns import (
     VOTES,
 )
 from imgmatch_df.frames.advice import PROFILE_FIELDS
+from imgmatch_df.frames.vote_advice import VOTE_FIELDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from imgmatch_df.report.graph import Graph
 
     Array = NDArray[Any]
-
-MIN_VOTES: Final = "min_votes"  # the column of a profile
 
 
 class NodeClusters(NamedTuple):
@@ -113,8 +113,8 @@ class NodeClusters(NamedTuple):
             removed = self.removed(representative, value)
             n_pairs = int(self.is_within(self.graph.measure if measures is None else measures, value).sum())
             rows.append((value, n_pairs, int((sizes > 1).sum()), int(removed.sum()), max(1, int(sizes.max(initial=1)))))
-        first = MIN_VOTES if self.has_votes else RADIUS_BITS
+        first = FEWEST_VOTES if self.has_votes else RADIUS_BITS
         counted = pl.DataFrame(rows, schema=[first, N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST], orient="row")
         unknown = {name: pl.lit(None) for name in (N_UNRELATED, UNRELATED_SHARE, RECALL)}
-        dtypes = {first if name == RADIUS_BITS else name: dtype for name, dtype in PROFILE_FIELDS.items()}
-        return counted.with_columns(**unknown, **{EXACT: pl.lit(value=True)}).cast(dtypes)
+        fields = VOTE_FIELDS if self.has_votes else PROFILE_FIELDS
+        return counted.with_columns(**unknown, **{EXACT: pl.lit(value=True)}).select(list(fields)).cast(fields)

@@ -28,7 +28,7 @@ MAX_PICTURES: Final = 5_000
 
 
 @dataclass(frozen=True)
-class Request:
+class ReportRequest:
     """The arguments of `report`, and what only a command knows.
 
     Parameters
@@ -112,7 +112,7 @@ class Inputs:
         How the hashes were made, None if it is not known.
     """
 
-    request: Request
+    request: ReportRequest
     options: Options
     kind: HashKind
     linkage: str
@@ -149,7 +149,7 @@ class Inputs:
         return no_pairs and LINKAGES[self.linkage].chains and self.reference is None and not self.rule.has_conditions
 
 
-def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Inputs:
+def read_inputs(frame: Frame, request: ReportRequest, options: SourceOptions) -> Inputs:
     """Return the checked arguments and the hashed rows.
 
     Raises
@@ -187,7 +187,7 @@ def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Input
     images: Frame | None = request.images if request.images is not None else frame
     if source is None:
         images = None
-    elif isinstance(frame, pl.LazyFrame) and source in schema and nodes.holds_images(schema[source]):
+    elif isinstance(frame, pl.LazyFrame) and source in schema and nodes.has_image_bytes(schema[source]):
         # Read again for the thumbnails, so that not all images are in memory.
         used = {name for expr in rule.expressions for name in expr.meta.root_names()} | {request.id}
         if source not in used:
@@ -216,7 +216,7 @@ def read_inputs(frame: Frame, request: Request, options: SourceOptions) -> Input
 
 
 def _hashed(
-    frame: Frame, request: Request, kind: HashKind, checked: Options, options: SourceOptions
+    frame: Frame, request: ReportRequest, kind: HashKind, checked: Options, options: SourceOptions
 ) -> tuple[VerbCall[Any], Frame]:
     """Return the checked call, and the frame with its hashes."""
     progress: SourceOptions = {"progress": checked.progress}
@@ -243,7 +243,7 @@ def _hashed(
     return call, hashed.drop(image) if is_struct else hashed
 
 
-def _check_request(request: Request, kind: HashKind) -> None:
+def _check_request(request: ReportRequest, kind: HashKind) -> None:
     """Refuse what the verbs have no check for."""
     number = whole_number(request.max_radius)
     if request.max_radius is not None and kind.by_votes:

@@ -8,7 +8,7 @@ from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report.building import make_report
-from imgmatch_df.report.inputs import MAX_PICTURES, Request
+from imgmatch_df.report.inputs import MAX_PICTURES, ReportRequest
 from imgmatch_df.report.result import Report
 from imgmatch_df.store.base import Target
 
@@ -53,7 +53,8 @@ def report(
     hash_type
         Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
     min_votes
-        For ``"local"``, in the place of a radius: the votes that the page begins with. None is 8.
+        For ``"local"``, in the place of a radius: the votes that the page begins with. None: what `suggest_min_votes`
+        suggests, else 8.
     linkage, keep, protect, across, within, not_duplicates
         As `cluster`.
     reference, reference_id, reference_column, column, flat, turns
@@ -104,7 +105,7 @@ def report(
     >>> imgmatch_df.report(frame, 1, "phash").counts.clusters
     1
     """
-    request = Request(
+    request = ReportRequest(
         radius=radius,
         hash_type=hash_type,
         min_votes=min_votes,

@@ -47,7 +47,7 @@ def image_of(source: str, dtype: Any) -> pl.Expr:
     return pl.when(image.is_not_null()).then(pl.lit("data:;base64,") + image.bin.encode("base64")).otherwise(path)
 
 
-def holds_images(dtype: Any) -> bool:
+def has_image_bytes(dtype: Any) -> bool:
     """Return whether a column of a dtype holds encoded images, and not only their paths."""
     return dtype == pl.Binary or is_image_struct(dtype)
 

@@ -21,7 +21,7 @@ _SCRIPTS: Final = ("vendor/uPlot.iife.min.js", "report.js")
 _ESCAPES: Final = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
-def to_json(value: Any) -> str:
+def page_json(value: Any) -> str:
     """Return compact JSON of ASCII characters that cannot end an element of a page."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
 
@@ -55,7 +55,7 @@ def write_page(title: str, about: Any, packed: dict[str, str], thumbnails: Itera
         styles=[Markup(style) for style in styles],  # noqa: S704  # files of this package
         scripts=[Markup(script) for script in scripts],  # noqa: S704  # files of this package
         run=about,
-        about=Markup(to_json(about)),  # noqa: S704  # escaped for an element of JSON
+        about=Markup(page_json(about)),  # noqa: S704  # escaped for an element of JSON
         packed=packed,
         pages=(Markup(page) for page in _pages(thumbnails)),  # noqa: S704  # base64
     )
@@ -81,10 +81,10 @@ def _pages(thumbnails: Iterable[bytes]) -> Iterator[str]:
     for data in thumbnails:
         page.append(base64.b64encode(data).decode("ascii"))
         if len(page) == PAGE_SIZE:
-            yield to_json(page)
+            yield page_json(page)
             page = []
     if page:
-        yield to_json(page)
+        yield page_json(page)
 
 
 @cache

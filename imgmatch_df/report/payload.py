@@ -13,12 +13,12 @@ from imgmatch_df.frames.keeping import KeepRule
 from imgmatch_df.hashes.kinds import SHA256
 from imgmatch_df.report import nodes
 from imgmatch_df.report.nodes import Names, path_and_link
-from imgmatch_df.report.page import PAGE_SIZE, pack, to_json
+from imgmatch_df.report.page import PAGE_SIZE, pack, page_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from imgmatch_df.frames.suggestions import RadiusSuggestion
+    from imgmatch_df.frames.suggestions import RadiusSuggestion, VotesSuggestion
     from imgmatch_df.report.counts import NodeClusters
     from imgmatch_df.report.inputs import Inputs
     from imgmatch_df.report.places import Places
@@ -33,7 +33,7 @@ _PROTECTED: Final = "protected"
 _COUNTS: Final = (N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST)
 
 
-class Nodes(NamedTuple):
+class PageNodes(NamedTuple):
     """The nodes of a page: the rows that are in a pair, or match a reference row.
 
     Parameters
@@ -54,7 +54,7 @@ class Nodes(NamedTuple):
     measures: "Array | None"
 
 
-def columns_of(inputs: "Inputs", found: Nodes, names: Names, places: "Places") -> dict[str, Any]:
+def columns_of(inputs: "Inputs", found: PageNodes, names: Names, places: "Places") -> dict[str, Any]:
     """Return the columns of the nodes."""
     import numpy as np
 
@@ -87,7 +87,7 @@ def _reasons(rule: KeepRule, is_protected: "Array") -> list[str]:
     return [_PROTECTED if one else plain for one in is_protected.tolist()]
 
 
-def _references(inputs: "Inputs", found: Nodes, places: "Places") -> list[dict[str, Any] | None] | None:
+def _references(inputs: "Inputs", found: PageNodes, places: "Places") -> list[dict[str, Any] | None] | None:
     """Return the nearest reference row of each node, None for a node that has none."""
     if found.reference_ids is None or found.clusters.reference is None:
         return None
@@ -109,7 +109,7 @@ def _identical(inputs: "Inputs", rows: "Array") -> list[list[int]] | None:
     return [list(pair) for pair in first.filter(pl.col("first") != pl.col("node")).select("first", "node").rows()]
 
 
-def pack_all(inputs: "Inputs", found: Nodes, columns: dict[str, Any]) -> dict[str, str]:
+def pack_all(inputs: "Inputs", found: PageNodes, columns: dict[str, Any]) -> dict[str, str]:
     """Return the packed elements of a page."""
     graph = found.clusters.graph
     placement = {
@@ -118,8 +118,8 @@ def pack_all(inputs: "Inputs", found: Nodes, columns: dict[str, Any]) -> dict[st
     }
     pairs = {"a": graph.left.tolist(), "b": graph.right.tolist(), "measure": graph.measure.tolist(), **placement}
     return {
-        "rows": pack(to_json(columns).encode("ascii")),
-        "pairs": pack(to_json(pairs).encode("ascii")),
+        "rows": pack(page_json(columns).encode("ascii")),
+        "pairs": pack(page_json(pairs).encode("ascii")),
         "hashes": base64.b64encode(_hashes(inputs, found.rows)).decode("ascii"),
     }
 
@@ -136,13 +136,13 @@ def _hashes(inputs: "Inputs", rows: "Array") -> bytes:
 
 def about_of(
     inputs: "Inputs",
-    found: Nodes,
+    found: PageNodes,
     names: Names,
     counts: "Counts",
     profile: pl.DataFrame,
     chosen: int,
     limit: int,
-    suggestion: "RadiusSuggestion | None",
+    suggestion: "RadiusSuggestion | VotesSuggestion | None",
 ) -> dict[str, Any]:
     """Return what a page says about itself, without its digest and its time."""
     import numpy as np
@@ -189,7 +189,7 @@ def _valid(text: str) -> str:
 def finished(about: dict[str, Any], packed: dict[str, str], n_thumbnails: int, created: datetime) -> dict[str, Any]:
     """Return `about` with the digest of what the page shows, the time, and the number of thumbnails."""
     options = {name: value for name, value in about.items() if name not in ("title", "program", "command")}
-    text = "\n".join([to_json(options), *packed.values()])
+    text = "\n".join([page_json(options), *packed.values()])
     return {
         **about,
         "digest": hashlib.sha256(text.encode("ascii")).hexdigest(),

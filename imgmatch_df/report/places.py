@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from imgmatch_df.report.inputs import Inputs
-    from imgmatch_df.report.payload import Nodes
+    from imgmatch_df.report.payload import PageNodes
 
     Array = NDArray[Any]
 
@@ -33,7 +33,7 @@ class Places(NamedTuple):
     of_references: dict[str, int]
 
 
-def choose_places(inputs: "Inputs", found: "Nodes", representative: "Array") -> Places:
+def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array") -> Places:
     """Return the images to show: the kept row of each cluster, reference rows, the farthest rows, then all others.
 
     Those of one cluster stand beside each other, the largest clusters first, because a browser reads some hundred
@@ -84,7 +84,7 @@ def choose_places(inputs: "Inputs", found: "Nodes", representative: "Array") -> 
     )
 
 
-def best_measures(found: "Nodes") -> "Array":
+def best_measures(found: "PageNodes") -> "Array":
     """Return how near the nearest other row of each node is, (n,) int64: smaller is nearer."""
     import numpy as np
 
@@ -97,7 +97,7 @@ def best_measures(found: "Nodes") -> "Array":
     return out
 
 
-def distances_to(inputs: "Inputs", found: "Nodes", representative: "Array") -> "Array":
+def distances_to(inputs: "Inputs", found: "PageNodes", representative: "Array") -> "Array":
     """Return how far each node is from its representative, (n,) int64; where that is not known, `best_measures`."""
     import numpy as np
 

@@ -13,7 +13,7 @@ import polars as pl
 
 from imgmatch_df.atomic import real_path, written_file
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames.suggestions import RadiusSuggestion
+from imgmatch_df.frames.suggestions import RadiusSuggestion, VotesSuggestion
 from imgmatch_df.options import shown
 from imgmatch_df.report.page import write_page
 
@@ -77,7 +77,7 @@ class Report:
     hash_type: str
     radius: int | None
     min_votes: int | None
-    suggestion: RadiusSuggestion | None
+    suggestion: RadiusSuggestion | VotesSuggestion | None
     profile: pl.DataFrame
     counts: Counts
     _about: dict[str, Any] = field(repr=False)

@@ -7,10 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 import reference
+from drawing import draw, jpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+import imgmatch_df
 from imgmatch_df.columns import REASONS
 
 ENGINES = ["eager", "in-memory", "streaming"]
@@ -251,3 +253,171 @@ def test_a_large_cluster_joins_at_the_same_radii(monkeypatch):
     monkeypatch.setattr(conditions, "_MAX_SEARCHED", 20)
     assert_frame_equal(frame.imgmatch.cluster(5, "phash", keep="last"), expected)
     assert expected["joined_at"].n_unique() > 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(ROWS, ROWS, st.booleans(), st.booleans(), st.none() | PAIRS, st.sampled_from(ENGINES))
+def test_law_pairs_that_count(rows, others, has_across, has_within, pairs, engine):
+    left, right = make(rows), make(others)
+    across, within = pl.col("folder"), pl.col("product")
+    rule = {
+        "across": across if has_across else None,
+        "within": within if has_within else None,
+        "not_duplicates": None if pairs is None else not_duplicates(pairs),
+    }
+
+    def counts(i, j, pair):
+        return (
+            (not has_across or i["folder"] != j["folder"])
+            and (not has_within or (i["product"] is not None and i["product"] == j["product"]))
+            and (pairs is None or pair not in pairs)
+        )
+
+    def ask(verb):
+        return verb(left) if engine == "eager" else verb(left.lazy()).collect(engine=engine)
+
+    near = left.imgmatch.near_duplicates(5, "phash")
+    a, b = left.rows(named=True), right.rows(named=True)
+    expected = [
+        (i, j, distance)
+        for i, j, distance in near.rows()
+        if counts(a[i], a[j], (i, j)) and (pairs is None or (j, i) not in pairs)
+    ]
+    assert ask(lambda data: data.imgmatch.near_duplicates(5, "phash", **rule)).rows() == expected
+    near = left.imgmatch.match(right, 5, "phash")
+    expected = [(i, j, distance) for i, j, distance in near.rows() if counts(a[i], b[j], (i, j))]
+    assert ask(lambda data: data.imgmatch.match(right, 5, "phash", **rule)).rows() == expected
+
+
+def test_pairs_of_copies_that_count():
+    hashes = [bytes(31) + b"a", bytes(32), bytes(31) + b"c"]
+    frame = pl.DataFrame({"local": [bytes(715)] * 3, "pdq": hashes, "folder": ["a", "a", "b"], "name": ["x", "y", "z"]})
+    options = {"flat": "match", "id": "name"}
+    names = imgmatch_df.find_copies(frame, **options).select("left_id", "right_id").rows()
+    assert names == [("x", "y"), ("x", "z"), ("y", "z")]
+    for data in (frame, frame.lazy()):
+        for rule, expected in (
+            ({"across": "folder"}, [("x", "z"), ("y", "z")]),
+            ({"within": "folder"}, [("x", "y")]),
+            ({"not_duplicates": pl.DataFrame({"left_id": ["z"], "right_id": ["x"]})}, [("x", "y"), ("y", "z")]),
+        ):
+            found = imgmatch_df.find_copies(data, **options, **rule).lazy().collect()
+            assert found.select("left_id", "right_id").rows() == expected
+            found = imgmatch_df.find_copies(data, reference=frame, reference_id="name", **options, **rule)
+            named = found.lazy().collect().select("query_id", "reference_id").rows()
+            both_ways = set(expected) | {pair[::-1] for pair in expected}
+            if "within" in rule:
+                both_ways |= {(name, name) for name in "xyz"}
+            if "not_duplicates" in rule:  # these are pairs of a query and a reference row, in this order
+                both_ways |= {("x", "z"), *((name, name) for name in "xyz")}
+            assert set(named) == both_ways
+
+
+FRAME = pl.DataFrame({"phash": [8, 9, 11, 255], "name": ["a", "b", "c", "d"]}, schema_overrides={"phash": pl.UInt64})
+
+
+def test_a_protected_row_that_matches_the_reference_is_kept():
+    reference_rows = pl.DataFrame({"phash": [8]}, schema={"phash": pl.UInt64})
+    rule = {"reference": reference_rows, "protect": pl.col("name").is_in(["b"])}
+    found = FRAME.imgmatch.cluster(1, "phash", **rule)
+    assert found.select("cluster_id", "kept", "reason", "distance", "joined_at", "reference_id").rows() == [
+        (None, False, "in_reference", 0, None, 0),
+        (None, True, "protected", 1, None, 0),
+        (0, True, "single", 0, 0, None),
+        (1, True, "single", 0, 0, None),
+    ]
+    kept = FRAME.lazy().imgmatch.remove_duplicates(1, "phash", **rule).collect()
+    assert kept["name"].to_list() == ["b", "c", "d"]
+    assert kept["removed_records"].list.len().to_list() == [0, 0, 0]
+
+
+def test_rules_hold_among_the_rows_that_no_reference_row_matches():
+    reference_rows = pl.DataFrame({"phash": [255]}, schema={"phash": pl.UInt64})
+    rows = FRAME.reverse()
+    pairs = pl.DataFrame({"left_id": ["b"], "right_id": ["a"]})
+    for rule in (
+        {"keep": "last", "across": pl.col("name") == "b"},
+        {"keep": pl.col("name"), "within": pl.col("name") != "c"},
+        {"not_duplicates": pairs, "protect": pl.col("name") == "a"},
+    ):
+        found = rows.imgmatch.cluster(1, "phash", reference=reference_rows, id="name", **rule)
+        alone = rows.filter(pl.col("name") != "d").imgmatch.cluster(1, "phash", id="name", **rule)
+        assert_frame_equal(found.filter(pl.col("name") != "d").drop("reference_id"), alone)
+
+
+def test_the_rule_sees_what_hashing_adds():
+    images = pl.DataFrame({"image": [jpeg(draw(1, 160, 120)[::2, ::2]), jpeg(draw(1, 160, 120)), b"broken"]})
+    for data in (images, images.lazy()):
+        rule = {"keep": -pl.col("our_width").cast(pl.Int64), "protect": pl.col("our_status") != "ok", "prefix": "our_"}
+        found = data.imgmatch.cluster(30, source="image", **rule).lazy().collect()
+        assert found["our_kept"].to_list() == [False, True, True]
+        assert found["our_reason"].to_list() == ["copy", "kept_by_rule", "no_hash"]
+
+
+def test_names_of_pairs_need_not_be_unique_nor_there():
+    frame = pl.DataFrame({"phash": [1, 1, 1, 1], "n": ["a", "a", None, "b"]}, schema_overrides={"phash": pl.UInt64})
+    pairs = pl.LazyFrame({"left_id": ["b", None, "zz"], "right_id": ["a", "a", "b"], "note": ["x", "y", "z"]})
+    found = frame.imgmatch.near_duplicates(0, "phash", not_duplicates=pairs, id="n").drop("distance").rows()
+    assert found == [("a", "a"), ("a", None), ("a", None), (None, "b")]
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "message"),
+    [
+        ({"keep": "best"}, imgmatch_df.ArgumentError, "keep must be one of 'first', .*, or expressions, got 'best'"),
+        ({"keep": 3}, imgmatch_df.ArgumentError, "keep must be one of .* got 3\nHint: "),
+        ({"keep": []}, imgmatch_df.ArgumentError, "keep must be one of"),
+        ({"keep": [3]}, imgmatch_df.ArgumentError, "keep must be one of"),
+        ({"keep": "smallest"}, imgmatch_df.ColumnError, "keep='smallest' needs a numeric column 'width'"),
+        ({"keep": "newest"}, imgmatch_df.ColumnError, "keep='newest' needs a column 'modified' of times"),
+        ({"keep": pl.col("nothing")}, imgmatch_df.ColumnError, "keep cannot be read from the frame, .*nothing"),
+        ({"protect": "nothing"}, imgmatch_df.ColumnError, "protect cannot be read from the frame"),
+        ({"protect": "name"}, imgmatch_df.ColumnError, "protect must be Boolean, got String\nHint: "),
+        ({"across": 3}, imgmatch_df.ArgumentError, "across must be a column or an expression, got 3"),
+        ({"within": pl.col("a", "b")}, imgmatch_df.ColumnError, "within cannot be read from the frame"),
+        ({"not_duplicates": "pairs.csv"}, imgmatch_df.ArgumentError, "not_duplicates must be a frame"),
+        ({"not_duplicates": pl.DataFrame({"left_id": [0]})}, imgmatch_df.ColumnError, "needs columns 'left_id' and"),
+        (
+            {"not_duplicates": pl.DataFrame({"left_id": ["a"], "right_id": ["b"]})},
+            imgmatch_df.ColumnError,
+            "has dtype String, row numbers are integers\nHint: id= names",
+        ),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_hashed(rule, error, message):
+    images = FRAME.rename({"phash": "number"}).with_columns(image=pl.lit("no such file.jpg"))
+    for data in (FRAME, FRAME.lazy()):
+        for verb in (imgmatch_df.cluster, imgmatch_df.remove_duplicates):
+            with pytest.raises(error, match=message):
+                verb(data, 1, "phash", **rule)
+    if "'smallest'" not in message:  # hashing makes width and height
+        with pytest.raises(error, match=message):
+            imgmatch_df.cluster(images, 1, source="image", **rule)
+
+
+def test_names_of_another_dtype_are_an_error():
+    frame = FRAME.with_columns(n=pl.int_range(4))
+    pairs = pl.DataFrame({"left_id": ["a"], "right_id": ["b"]})
+    with pytest.raises(imgmatch_df.ColumnError, match="names rows by String, the values of 'n' are Int64"):
+        frame.imgmatch.cluster(1, "phash", not_duplicates=pairs, id="n")
+
+
+def test_match_needs_the_columns_on_both_sides():
+    with pytest.raises(imgmatch_df.ColumnError, match=r"read from both sides, .*'phash'"):
+        FRAME.imgmatch.match(FRAME.select("phash"), 1, "phash", across="name")
+
+
+def test_a_linkage_of_a_plugin_takes_no_conditions(monkeypatch):
+    from imgmatch_df.matching.linkages import LINKAGES, Linkage
+
+    monkeypatch.setitem(LINKAGES, "none", Linkage("joins none", False, lambda *arguments: arguments[3]))
+    with pytest.raises(imgmatch_df.ArgumentError, match="linkage='none' takes no across, within and not_duplicates"):
+        FRAME.imgmatch.cluster(1, "phash", linkage="none", across="name")
+
+
+def test_equal_hashes_of_many_values_are_searched_once():
+    n = 50_000
+    frame = pl.DataFrame({"phash": [7] * n, "user": range(n)}, schema_overrides={"phash": pl.UInt64})
+    found = frame.imgmatch.cluster(0, "phash", across="user")
+    assert found["kept"].sum() == 1
+    assert frame.imgmatch.cluster(0, "phash", within="user")["kept"].all()

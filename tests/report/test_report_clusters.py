@@ -211,7 +211,7 @@ def copies() -> pl.DataFrame:
 
 @pytest.mark.parametrize("linkage", [None, "connected", "star"])
 def test_votes(copies, linkage):
-    report = imgmatch_df.report(copies, None, "local", id="name", linkage=linkage, source="image")
+    report = imgmatch_df.report(copies, None, "local", min_votes=8, id="name", linkage=linkage, source="image")
     page = Page(to_bytes(report))
     assert (report.radius, report.min_votes, page.about["limit"], page.hashes) == (None, 8, 6, [])
     for value in (6, 8, 11, 20, 64):
@@ -223,6 +223,14 @@ def test_votes(copies, linkage):
         assert page.about["profile"]["n_removed"][at] == len(removed)
     assert page.clusters(8)
     assert page.pairs["measure"] == sorted(page.pairs["measure"], reverse=True)
+
+
+def test_votes_are_suggested(copies):
+    report = imgmatch_df.report(copies, hash_type="local")
+    suggested = imgmatch_df.suggest_min_votes(copies, min_votes=6)
+    assert (report.min_votes, report.suggestion) == (suggested.min_votes, suggested)
+    unrelated = imgmatch_df.profile_radii(copies, "local", min_votes=6).sort("min_votes")["n_unrelated"]
+    assert report.profile["n_unrelated"].equals(unrelated)
 
 
 def test_votes_have_the_placements_of_the_pairs(copies):
