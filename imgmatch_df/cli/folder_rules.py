@@ -7,7 +7,7 @@ difference, and ``Orig`` does not contain the files of ``Originals``.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import polars as pl
 
@@ -17,6 +17,7 @@ from imgmatch_df.cli.table_files import scan_table
 from imgmatch_df.columns import LEFT_ID, MODIFIED, RIGHT_ID, ROW_DTYPE, SIZE
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.keeping import KeepBy
+from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.naming import ROW
 
 _PAIR_SUFFIXES: Final = (".csv", ".json", ".ndjson", ".jsonl", ".parquet")
@@ -33,7 +34,7 @@ class FolderRules(NamedTuple):
     protect
         Folders whose images are not removed.
     depth
-        Number of folders below a SOURCE that tell images apart; None for all pairs.
+        Level below a SOURCE of the folders between which images are compared; None for all pairs.
     """
 
     prefer: Sequence[str] = ()
@@ -71,7 +72,7 @@ class FolderRules(NamedTuple):
                 "--prefer, --protect and --across-folders need a column of paths, the sources are none\n"
                 "Hint: --source names one."
             )
-        folders = set(folders_of(sources.unique(), base_dir).drop_nulls())
+        folders = set(real_folders(sources.unique(), base_dir).drop_nulls())
         named = {
             option: [_real(folder) for folder in given]
             for option, given in (("--prefer", self.prefer), ("--protect", self.protect))
@@ -110,10 +111,10 @@ class _Places(NamedTuple):
     starts: list[str]
     base_dir: str | None
 
-    def keep(self, keep: Any, source: str | None, schema: pl.Schema) -> KeepBy:
+    def keep(self, keep: str, source: str | None, schema: pl.Schema) -> KeepBy:
         """Return the argument `keep` of the verbs: images of preferred folders first, then by the name `keep`."""
         if not self.prefer or source is None:
-            return keep
+            return cast("Keep", keep)  # checked by the verbs
         rank = self._by_folder(source, self._rank, pl.UInt32())
         return [rank, *_sort_keys(keep, schema)]
 
@@ -131,7 +132,7 @@ class _Places(NamedTuple):
 
     def _by_folder(self, source: str, value: Callable[[str], object], dtype: pl.DataType) -> pl.Expr:
         def read(sources: pl.Series) -> pl.Series:
-            folders = folders_of(sources, self.base_dir)
+            folders = real_folders(sources, self.base_dir)
             values = {folder: value(folder) for folder in folders.unique().drop_nulls()}
             found = [None if folder is None else values[folder] for folder in folders]
             return pl.Series(sources.name, found, dtype)
@@ -148,7 +149,7 @@ class _Places(NamedTuple):
         return str(Path(start, *Path(folder).relative_to(start).parts[: self.depth]))
 
 
-def folders_of(sources: pl.Series, base_dir: str | None) -> pl.Series:
+def real_folders(sources: pl.Series, base_dir: str | None) -> pl.Series:
     """Return the real path of the folder of each file, null for sources that are not files.
 
     Links to folders are followed. A link to a file is in the folder of the link.
@@ -234,7 +235,7 @@ def declared_pairs(
 
 def _file_names(names: pl.Series, base_dir: str | None) -> pl.Series:
     """Return the real folder and the name of each file, other sources unchanged."""
-    folders = folders_of(names, base_dir)
+    folders = real_folders(names, base_dir)
     full = [
         name if folder is None else f"{folder}{os.sep}{os.path.basename(path_of(name, base_dir) or '')}"  # noqa: PTH119
         for name, folder in zip(names, folders, strict=True)

@@ -216,8 +216,8 @@ def read_inputs(frame: Frame, request: ReportRequest, options: SourceOptions) ->
 
 
 def _hashed(
-    frame: Frame, request: ReportRequest, kind: HashKind, checked: Options, options: SourceOptions
-) -> tuple[VerbCall[Any], Frame]:
+    frame: Any, request: ReportRequest, kind: HashKind, checked: Options, options: SourceOptions
+) -> tuple[VerbCall[Any], Any]:
     """Return the checked call, and the frame with its hashes."""
     progress: SourceOptions = {"progress": checked.progress}
     needs_images = request.source is not None and request.images is None

@@ -60,7 +60,7 @@ def find_label(schema: pl.Schema, source: str | None) -> str | None:
     return source
 
 
-def sources_of(images: Frame | None, source: str | None, chosen: "Array") -> list[Any]:
+def images_of(images: Frame | None, source: str | None, chosen: "Array") -> list[Any]:
     """Return the images of some rows, to be read: text, bytes or None. A `LazyFrame` is read for these rows only."""
     if source is None or images is None:
         return [None] * len(chosen)

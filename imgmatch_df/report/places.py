@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.report.nodes import sources_of
+from imgmatch_df.report.nodes import images_of
 from imgmatch_df.sources import parse_source
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Places(NamedTuple):
+class ThumbnailPlaces(NamedTuple):
     """The thumbnails of a page.
 
     Parameters
@@ -33,7 +33,7 @@ class Places(NamedTuple):
     of_references: dict[str, int]
 
 
-def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array") -> Places:
+def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array") -> ThumbnailPlaces:
     """Return the images to show: the kept row of each cluster, reference rows, the farthest rows, then all others.
 
     Those of one cluster stand beside each other, the largest clusters first, because a browser reads some hundred
@@ -77,8 +77,8 @@ def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array")
     of_nodes = np.full(n, -1, np.int64)
     of_nodes[chosen] = np.arange(len(chosen))
     shown = references[:n_references]
-    return Places(
-        [*sources_of(inputs.images, inputs.source, found.rows[chosen]), *shown],
+    return ThumbnailPlaces(
+        [*images_of(inputs.images, inputs.source, found.rows[chosen]), *shown],
         of_nodes,
         {one: len(chosen) + place for place, one in enumerate(shown)},
     )

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import imgmatch_df
 from imgmatch_df.cli.app import app
-from imgmatch_df.cli.folder_rules import folders_of
+from imgmatch_df.cli.folder_rules import real_folders
 
 FILES = ["Orig/a.jpg", "Originals/a.jpg", "Originals/deep/a.jpg", "phone/a.jpg", "phone/x/a.jpg", "phone/y/a.jpg"]
 
@@ -91,7 +91,7 @@ def test_links_to_folders_are_followed_and_links_to_files_are_where_they_are(her
     assert kept("--protect", "link") == ["phone/a.jpg", "phone/x/a.jpg", "phone/y/a.jpg"]
     assert kept("--prefer", "photos/phone", sources=["photos/Orig", "link"]) == ["phone/a.jpg"]
     (here / "photos" / "Orig" / "link.jpg").symlink_to(here / "photos" / "phone" / "other.jpg")
-    found = folders_of(pl.Series(["photos/Orig/link.jpg", "https://host/a.jpg", None, "a.jpg"]), None).to_list()
+    found = real_folders(pl.Series(["photos/Orig/link.jpg", "https://host/a.jpg", None, "a.jpg"]), None).to_list()
     assert found == [os.path.realpath("photos/Orig"), None, None, os.path.realpath(".")]
 
 
