@@ -123,7 +123,7 @@ globalThis.imgmatchReport = Object.freeze({
     ?? Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
   const unpack = (id) => new Response(new Blob([fromBase64($(id).textContent)]).stream()
     .pipeThrough(new DecompressionStream("gzip"))).json();
-  const [{ rank, identical_files: identical, ...columns }, { measure: measures, ...pairs }] =
+  const [{ rank, identical_files: identical, apart, ...columns }, { measure: measures, ...pairs }] =
     await Promise.all(["rows", "pairs"].map(unpack));
   const n = rank.length;
   const byRow = Int32Array.from(rank); // the nodes in the order of the frame, and of the page
@@ -133,6 +133,7 @@ globalThis.imgmatchReport = Object.freeze({
   const rows = Object.fromEntries(Object.entries(columns).map(inOrder));
   const [pairA, pairB] = [pairs.a, pairs.b].map((nodes) => Int32Array.from(nodes, (place) => rank[place]));
   const firstOf = new Map((identical ?? []).map(([first, other]) => [rank[other], rank[first]]));
+  const excluded = new Set((apart ?? []).map(([a, b]) => [rank[a], rank[b]].sort((x, y) => x - y).join(" ")));
   const fileOf = (node) => firstOf.get(node) ?? node; // equal for identical files
   const valueOf = (name, node) => rows[name]?.[node] ?? null;
   const nameOf = (node) => valueOf("path", node) ?? rows.id[node];
@@ -161,14 +162,13 @@ globalThis.imgmatchReport = Object.freeze({
 
   // What a person chose: nodes that are kept or removed, reviewed nodes, and pairs "3 5" that are no duplicates.
   const choices = { kept: new Map(), reviewed: new Map(), apart: new Map() };
-  const changes = [];
-  const kept = new Uint8Array(n);
+  const [changes, kept] = [[], new Uint8Array(n)];
   let [radius, found, clusters, shown, page] = [about.chosen, null, [], [], 0];
   let [current, compared, chart] = [null, null, null]; // the card of the keys, two nodes, and the plot
   const storage = (() => { try { return localStorage; } catch { return null; } })(); // a sandboxed frame has none
   const store = () => {
     const entries = Object.entries(choices).flatMap(([what, map]) => [...map].map((entry) => [what, ...entry]));
-    storage?.setItem(about.digest, JSON.stringify({ radius, entries }));
+    try { storage?.setItem(about.digest, JSON.stringify({ radius, entries })); } catch { /* it is full */ }
   };
   const choose = (entries) => {
     for (const [what, key, value] of entries) choices[what].set(key, value);
@@ -198,7 +198,7 @@ globalThis.imgmatchReport = Object.freeze({
     const farthest = (nodes) => measures[nodes.reduce((last, node) => Math.max(last, found.via[node]), -1)];
     clusters = pure.gatherClusters(found.root).map((nodes) => ({ nodes, farthest: farthest(nodes) }));
   };
-  const isKeptByRule = (node, first) => node === first || rows.protected[node] === 1
+  const isKeptByRule = (node, first) => node === first || rows.protected[node] === 1 || excluded.has(`${first} ${node}`)
     || (rows.group !== null && rows.group[node] === rows.group[first]);
   const tally = () => {
     kept.fill(1);
@@ -220,7 +220,8 @@ globalThis.imgmatchReport = Object.freeze({
     if (choices.apart.get(`${first} ${node}`)) return "no duplicate of the kept image";
     if (isChosen(node)) return `${kept[node] ? "kept" : "removed"} by you`;
     if (node === first || rows.protected[node]) return valueOf("reason_kept", node) ?? about.keep;
-    return kept[node] ? "same group as the representative" : `copy of ${fileName(first)}`;
+    if (!kept[node]) return `copy of ${fileName(first)}`;
+    return excluded.has(`${first} ${node}`) ? "no duplicate of the kept image" : "same group as the representative";
   };
 
   // Clusters as cards.
@@ -241,13 +242,10 @@ globalThis.imgmatchReport = Object.freeze({
     const text = fileOf(node) === fileOf(first) ? "identical file" : measure === null ? "indirect" : inUnits(measure);
     return found.root[node] !== first || measure === joined ? text : `${text}, joined at ${joined}`;
   };
-  const makeCard = (node, group) => {
-    const [first, second] = group.nodes;
-    return fill(clone("card-template", { node, group }), {
-      ".thumb": imageOf(node), ".measure": node === first ? "" : measureText(node, first),
-      ".path": pathOf(node, node === first ? second : first), ".facts": describe(node),
-    });
-  };
+  const makeCard = (node, group, [first, second] = group.nodes) => fill(clone("card-template", { node, group }), {
+    ".thumb": imageOf(node), ".measure": node === first ? "" : measureText(node, first),
+    ".path": pathOf(node, node === first ? second : first), ".facts": describe(node),
+  });
   const makeCluster = (group) => {
     const element = clone("cluster-template", { group, ariaLabel: `Cluster of ${fileName(group.nodes[0])}` });
     element.style.setProperty("--n", group.nodes.length);
@@ -292,8 +290,7 @@ globalThis.imgmatchReport = Object.freeze({
     const values = new FormData($("filters"));
     const given = Object.keys(filters).filter((name) => values.get(name));
     shown = clusters.filter((group) => given.every((name) => filters[name](group, values.get(name).toLowerCase())));
-    const order = orders[values.get("sort")];
-    shown.sort((a, b) => order(a, b) || a.nodes[0] - b.nodes[0]);
+    shown.sort((a, b) => orders[values.get("sort")](a, b) || a.nodes[0] - b.nodes[0]);
     drawList(0);
   };
   const drawList = (wanted) => {
@@ -407,6 +404,7 @@ globalThis.imgmatchReport = Object.freeze({
     if (!nodes && current.node === current.group.nodes[0]) mark(current.nextElementSibling);
     drawCompare();
     $("compare").showModal();
+    $("compare-title").focus();
   };
   const comparedNodes = () => compared ?? [current.group.nodes[0], current.node];
   const drawCompare = () => {
@@ -466,7 +464,7 @@ globalThis.imgmatchReport = Object.freeze({
   };
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
-    const isPress = [" ", "Enter"].includes(key) && !target.closest(".thumb");
+    const isPress = [" ", "Enter"].includes(key) && !target.closest("#list .thumb");
     const native = `input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`;
     const isTaken = event.ctrlKey || event.metaKey || event.altKey || $("help").open || target.closest(native);
     if (isTaken || !keys[key]) return;
@@ -490,9 +488,9 @@ globalThis.imgmatchReport = Object.freeze({
   on("filters", "input", filterClusters);
   on("import", "change", ({ target }) => importFile(target.files[0]));
   on("compare", "close", () => { compared = null; select(current); });
-  const stored = JSON.parse(storage?.getItem(about.digest) ?? "{}");
-  choose(stored.entries ?? []);
-  setRadius(stored.radius ?? radius);
+  const stored = { radius, entries: [], ...JSON.parse(storage?.getItem(about.digest) ?? "{}") };
+  choose(stored.entries);
+  setRadius(stored.radius);
   drawChart();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawChart);
   addEventListener("resize", () => chart.setSize({ width: $("chart").clientWidth, height: 230 }));
