@@ -53,6 +53,7 @@ CLUSTER_COLUMNS: Final = (
 
 # Columns of radius advice.
 RADIUS_BITS: Final = "radius"
+FEWEST_VOTES: Final = "min_votes"
 N_PAIRS: Final = "n_pairs"
 N_CLUSTERS: Final = "n_clusters"
 N_REMOVED: Final = "n_removed"

@@ -19,6 +19,7 @@ from imgmatch_df.cli import (
     outputs,
     remove_duplicates,
     removed,
+    report,
     serve,
     storing,
 )
@@ -347,4 +348,5 @@ def _store(
 app.command("find-copies", cls=OptionalDepth)(with_source_options(find_copies.find_copies))
 app.command("apply")(reported(kept=removed.INTERRUPTED)(apply.apply_decisions))
 app.command()(with_source_options(advise.advise))
+app.command(cls=OptionalDepth)(with_source_options(report.report))
 app.command()(reported()(serve.serve))

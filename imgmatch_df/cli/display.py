@@ -10,6 +10,7 @@ from imgmatch_df.columns import (
     DETAIL,
     DISTANCE,
     EXACT,
+    FEWEST_VOTES,
     HEIGHT,
     KEPT,
     LEFT_ID,
@@ -19,7 +20,6 @@ from imgmatch_df.columns import (
     N_REMOVED,
     N_UNRELATED,
     OK,
-    RADIUS_BITS,
     RANK,
     RECALL,
     REPRESENTATIVE_ID,
@@ -183,28 +183,35 @@ def show_copies(pairs: pl.DataFrame, names: pl.Series) -> None:
 
 
 def show_profile(profile: pl.DataFrame, suggested: int) -> None:
-    """Print some rows of a result of `profile_radii`, and an arrow at the suggested radius."""
+    """Print some rows of a result of `profile_radii`, and an arrow at the suggested radius or number of votes."""
     from rich.table import Column
 
     names = [N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST]
+    of = profile.columns[0]
+    if of == FEWEST_VOTES:  # none has more votes
+        profile = profile.filter((pl.col(N_PAIRS) > 0) | (pl.col(of) == suggested))
+    profile = profile.with_columns(pl.lit(None).alias(name) for name in (RECALL, EXACT) if name not in profile.columns)
     has_recall = profile[RECALL].count() > 0
-    titles = [RADIUS_BITS, *(name.removeprefix("n_") for name in names), "of unrelated images", "share"]
+    titles = [of.replace("_", " "), *(name.removeprefix("n_") for name in names), "of unrelated images", "share"]
     right: Literal["right"] = "right"
     grid = _grid(
         Column("", no_wrap=True), *(Column(title, justify=right) for title in [*titles, *["recall"] * has_recall])
     )
     step = max(1, profile.height // _RADII_SHOWN)
     for row in profile.iter_rows(named=True):
-        if row[RADIUS_BITS] % step and row[RADIUS_BITS] != suggested:
+        if row[of] % step and row[of] != suggested:
             continue
-        about = "" if row[EXACT] else "about "
+        about = "about " if row[EXACT] is False else ""
         counts = ["" if row[name] is None else f"{about}{row[name]:,}" for name in names]
         shares = ["" if row[name] is None else f"{100 * row[name]:.1f} %" for name in (UNRELATED_SHARE, RECALL)]
         unrelated = "" if row[N_UNRELATED] is None else f"{row[N_UNRELATED]:,.1f}"
-        arrow = "→" if row[RADIUS_BITS] == suggested else ""
-        grid.add_row(arrow, f"{row[RADIUS_BITS]:,}", *counts, unrelated, shares[0], *shares[1:] * has_recall)
+        arrow = "→" if row[of] == suggested else ""
+        grid.add_row(arrow, f"{row[of]:,}", *counts, unrelated, shares[0], *shares[1:] * has_recall)
     _print(
-        grid, None if profile[EXACT].all() else "radii without clusters have too many pairs; their pairs are estimated"
+        grid,
+        None
+        if profile[EXACT].cast(pl.Boolean).all()
+        else "radii without clusters have too many pairs; their pairs are estimated",
     )
 
 

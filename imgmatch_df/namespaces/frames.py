@@ -9,9 +9,13 @@ from imgmatch_df.frames import advice, clustering, copies, deprecated, expressio
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.keeping import Column, KeepBy
+from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
+from imgmatch_df.report import making
+from imgmatch_df.report.inputs import MAX_PICTURES
+from imgmatch_df.report.result import Report
 from imgmatch_df.store.base import Target
 
 
@@ -310,6 +314,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         hash_type: str = "bmh1",
         *,
         max_radius: int | None = None,
+        min_votes: int | None = None,
         column: str | None = None,
         source: str | None = None,
         flat: Flat = "identical",
@@ -321,6 +326,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             self._frame,
             hash_type,
             max_radius=max_radius,
+            min_votes=min_votes,
             column=column,
             source=source,
             flat=flat,
@@ -332,20 +338,96 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         self,
         hash_type: str = "bmh1",
         *,
-        max_share: float = advice.MAX_SHARE,
+        max_share: float = MAX_SHARE,
         max_radius: int | None = None,
         column: str | None = None,
         source: str | None = None,
         flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
         **options: Unpack[SourceOptions],
-    ) -> advice.RadiusSuggestion:
+    ) -> RadiusSuggestion:
         """See `imgmatch_df.suggest_radius`."""
         return advice.suggest_radius(
             self._frame,
             hash_type,
             max_share=max_share,
             max_radius=max_radius,
+            column=column,
+            source=source,
+            flat=flat,
+            max_pairs=max_pairs,
+            **options,
+        )
+
+    def report(
+        self,
+        radius: int | None = None,
+        hash_type: str = "bmh1",
+        *,
+        min_votes: int | None = None,
+        linkage: str | None = None,
+        keep: KeepBy = "first",
+        protect: Column | None = None,
+        across: Column | None = None,
+        within: Column | None = None,
+        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
+        id: str | None = None,
+        reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
+        reference_id: str | None = None,
+        reference_column: str | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        turns: bool | None = None,
+        max_radius: int | None = None,
+        max_pictures: int = MAX_PICTURES,
+        title: str | None = None,
+        **options: Unpack[SourceOptions],
+    ) -> Report:
+        """See `imgmatch_df.report`."""
+        return making.report(
+            self._frame,
+            radius,
+            hash_type,
+            min_votes=min_votes,
+            linkage=linkage,
+            keep=keep,
+            protect=protect,
+            across=across,
+            within=within,
+            not_duplicates=not_duplicates,
+            id=id,
+            reference=reference,
+            reference_id=reference_id,
+            reference_column=reference_column,
+            column=column,
+            source=source,
+            flat=flat,
+            turns=turns,
+            max_radius=max_radius,
+            max_pictures=max_pictures,
+            title=title,
+            **options,
+        )
+
+    def suggest_min_votes(
+        self,
+        hash_type: str = "local",
+        *,
+        max_share: float = MAX_SHARE,
+        min_votes: int | None = None,
+        column: str | None = None,
+        source: str | None = None,
+        flat: Flat = "identical",
+        max_pairs: int = pairs.MAX_PAIRS,
+        **options: Unpack[SourceOptions],
+    ) -> VotesSuggestion:
+        """See `imgmatch_df.suggest_min_votes`."""
+        return advice.suggest_min_votes(
+            self._frame,
+            hash_type,
+            max_share=max_share,
+            min_votes=min_votes,
             column=column,
             source=source,
             flat=flat,
