@@ -102,6 +102,7 @@ def verify_pairs(
                 turn[at : at + _PAIRS_PER_CALL],
                 left_points,
                 right_points,
+                min_votes,
                 votes[at : at + _PAIRS_PER_CALL],
                 placements[at : at + _PAIRS_PER_CALL],
                 coverage[at : at + _PAIRS_PER_CALL],

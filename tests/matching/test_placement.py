@@ -64,11 +64,11 @@ def assert_same(points, expected):
         np.testing.assert_array_equal(array, other)
 
 
-def place(left, right, turn=0):
+def place(left, right, turn=0, min_votes=1):
     """Return votes, placement and coverage of image 0 of both sides."""
     votes, placements, coverage = np.empty(1, np.uint8), np.empty((1, 4)), np.empty(1)
     first = np.zeros(1, np.int64)
-    place_pairs(first, first, np.array([turn], np.uint8), left, right, votes, placements, coverage)
+    place_pairs(first, first, np.array([turn], np.uint8), left, right, min_votes, votes, placements, coverage)
     return int(votes[0]), placements[0], float(coverage[0])
 
 

@@ -28,6 +28,8 @@ MAX_POINTS: Final = STRETCH
 """Maximum number of points of an image."""
 MATCH_RADIUS: Final = 12  # bits
 _MAX_MATCHES: Final = 200
+_LANES: Final = 16  # matches that are compared at once
+_MATCH_WORDS: Final = -(-_MAX_MATCHES // 64)
 _MAX_SEEDS: Final = 40  # matches whose pairs give placements, the nearest first
 # If so many matches agree, two of them give no other placement. A whole copy takes 15 us, and would take 570.
 _MANY: Final = 12
@@ -76,6 +78,7 @@ def place_pairs(
     turn: U8,
     left_points: "Points",
     right_points: "Points",
+    min_votes: int,
     votes: U8,
     placements: "F64",
     coverage: "F64",
@@ -83,14 +86,19 @@ def place_pairs(
     """Write the votes of pairs of images, the placement of the turned left one in the right one, and the coverage.
 
     left, right (n,) int64: images; turn (n,) uint8: of the left one. votes (n,) uint8; placements (n, 4) float64:
-    scale x, scale y, shift x, shift y in base pixels; coverage (n,) float64. Pairs with 0 votes have zeros.
+    scale x, scale y, shift x, shift y in base pixels; coverage (n,) float64. Pairs with fewer than `min_votes` votes, at
+    least 1, have zeros.
     """
+    fewest = 2  # matches that can have so many votes
+    while fewest < MAX_POINTS and _weigh(fewest, 0) < min_votes:
+        fewest += 1
     words = np.zeros((2, MAX_POINTS + LANES), np.uint64)
     places = np.empty((2, MAX_POINTS, 3), np.int64)
     found = np.empty((MAX_POINTS * MAX_POINTS, 3), np.uint8)
     starts = np.empty(MATCH_RADIUS + 2, np.int64)
-    matches = np.empty((_MAX_MATCHES, 4), np.float64)
-    levels = np.empty(_MAX_MATCHES, np.int64)
+    matches = np.zeros((5, 64 * _MATCH_WORDS), np.float64)
+    possible = np.empty((_MAX_SEEDS, _MATCH_WORDS), np.uint64)
+    near = np.empty(_MATCH_WORDS, np.uint64)
     numbers = np.empty((_MAX_MATCHES, 2), np.uint64)
     agreeing = np.empty(MAX_POINTS, np.int64)
     best = np.empty(MAX_POINTS, np.int64)
@@ -122,23 +130,31 @@ def place_pairs(
         # The order of equally near matches is that of the image that comes first, so that it is the same for the
         # swapped pair.
         first = int64(_is_after(left_points, left[pair], right_points, right[pair]))
-        n_matches = _find_matches(words, places, n_left, n_right, first, found, starts, matches, levels, numbers)
-        n_agreeing, is_stretched = _find_placement(matches, levels, numbers, n_matches, form, agreeing, best)
+        n_matches = _find_matches(words, places, n_left, n_right, first, found, starts, matches, numbers)
         votes[pair] = 0
         placements[pair] = 0.0
         coverage[pair] = 0.0
-        if n_agreeing < 2:
+        n_agreeing, is_stretched = _find_placement(
+            matches, numbers, n_matches, fewest, form, possible, near, agreeing, best
+        )
+        if n_agreeing < fewest:
+            continue
+        n_places = _count_places(matches, best, n_agreeing)
+        if _weigh(n_places, 0) < min_votes:
             continue
         sides[0, 0], sides[0, 1] = width, height
         sides[1, 0], sides[1, 1] = right_points.boxes[right[pair], 4], right_points.boxes[right[pair], 5]
         _fit(matches, best, n_agreeing, is_stretched, fit, sizes, placements[pair])
-        n_places = _count_places(matches, best, n_agreeing)
         shift = _level_shift(sizes[0], sizes[1])
         n_expected = min(
             _count_expected(places, n_left, 0, n_agreeing, fit, sizes, is_stretched, shift, sides, expected),
             _count_expected(places, n_right, 1, n_agreeing, fit, sizes, is_stretched, -shift, sides, expected),
         )
-        votes[pair] = _weigh(n_places, n_expected)
+        n_votes = _weigh(n_places, n_expected)
+        if n_votes < min_votes:
+            placements[pair] = 0.0
+            continue
+        votes[pair] = n_votes
         coverage[pair] = min(
             _span(places, numbers, best, n_agreeing, 0, sides), _span(places, numbers, best, n_agreeing, 1, sides)
         )
@@ -154,14 +170,13 @@ def _find_matches(
     found: U8,
     starts: I64,
     matches: "F64",
-    levels: I64,
     numbers: U64,
 ) -> int:
     """Write the nearest matches of two images, and return their number.
 
-    In the order of their distance, then of the point of side `first`, then of the other. matches (200, 4) float64:
-    x, y on the left, x, y on the right; levels (200,) int64: of the right point less that of the left; numbers
-    (200, 2) uint64: of the points.
+    In the order of their distance, then of the point of side `first`, then of the other. matches (5, 256) float64:
+    x, y on the left, x, y on the right, level of the right point less that of the left; numbers (200, 2) uint64: of the
+    points.
     """
     n = (n_left, n_right)
     second = 1 - first
@@ -188,32 +203,55 @@ def _find_matches(
             continue
         points = (int64(found[k, 0]), int64(found[k, 1]))
         i, j = points[first], points[second]
-        matches[at, 0], matches[at, 1] = places[0, i, 0], places[0, i, 1]
-        matches[at, 2], matches[at, 3] = places[1, j, 0], places[1, j, 1]
-        levels[at] = places[1, j, 2] - places[0, i, 2]
+        matches[0, at], matches[1, at] = places[0, i, 0], places[0, i, 1]
+        matches[2, at], matches[3, at] = places[1, j, 0], places[1, j, 1]
+        matches[4, at] = places[1, j, 2] - places[0, i, 2]
         numbers[at, 0], numbers[at, 1] = uint64(i), uint64(j)
     return min(n_found, _MAX_MATCHES)
 
 
 @kernel
 def _find_placement(
-    matches: "F64", levels: I64, numbers: U64, n: int, form: "F64", agreeing: I64, best: I64
+    matches: "F64",
+    numbers: U64,
+    n: int,
+    fewest: int,
+    form: "F64",
+    possible: U64,
+    near: U64,
+    agreeing: I64,
+    best: I64,
 ) -> tuple[int, bool]:
     """Write the matches that agree with the best placement, and return their number and whether it has two scales.
 
     The best placement is that with which most matches agree, the first of several. Two matches that agree with a
-    placement of `_MANY` matches are not tried. best (64,) int64. form (11,)
-    float64 and agreeing (64,) int64 are work buffers.
+    placement of `_MANY` matches are not tried. If fewer than `fewest` matches agree with each placement, the number is
+    less than that, and not exact. best (64,) int64. form (11,) float64, possible (40, 4) and near (4,) uint64, and
+    agreeing (64,) int64 are work buffers.
     """
     one = uint64(1)
+    n_most = _count_distinct(numbers, n)
+    if n_most < fewest:
+        return 0, False
+    # Placements with fewer matches are of no use, unless they decide which placements are not tried.
+    n_least = min(fewest, _MANY) - 1
     n_best, is_stretched, in_best = 0, False, uint64(0)
-    for a in range(1, min(n, _MAX_SEEDS)):
-        for b in range(a):
+    for a in range(min(n, _MAX_SEEDS)):
+        _find_possible(matches, n, a, possible[a])
+        seconds = possible[a, 0] & ((one << uint64(a)) - one)
+        while seconds:
+            b = int64(popcount((seconds & (~seconds + one)) - one))
+            seconds &= seconds - one
             if n_best >= _MANY and in_best >> uint64(a) & in_best >> uint64(b) & one:
                 continue
+            n_possible = 0
+            for word in range(_MATCH_WORDS):
+                n_possible += int64(popcount(possible[a, word] & possible[b, word]))
+            if n_possible <= max(n_best, n_least):
+                continue
             for has_two_scales in (False, True):
-                ax, ay = matches[b, 0] - matches[a, 0], matches[b, 1] - matches[a, 1]
-                bx, by = matches[b, 2] - matches[a, 2], matches[b, 3] - matches[a, 3]
+                ax, ay = matches[0, b] - matches[0, a], matches[1, b] - matches[1, a]
+                bx, by = matches[2, b] - matches[2, a], matches[3, b] - matches[3, a]
                 if has_two_scales:
                     if not _set_scales(ax, ay, bx, by, form):
                         continue
@@ -222,9 +260,11 @@ def _find_placement(
                     if not _set_similarity(ax, ay, bx, by, form):
                         continue
                     low, high = _allowed_levels(ax * ax + ay * ay, bx * bx + by * by)
-                if not low <= min(levels[a], levels[b]) <= max(levels[a], levels[b]) <= high:
+                if not low <= min(matches[4, a], matches[4, b]) <= max(matches[4, a], matches[4, b]) <= high:
                     continue
-                n_agreeing = _find_agreeing(matches, levels, numbers, n, a, form, low, high, agreeing)
+                if _find_near(matches, n, a, form, low, high, near) <= max(n_best, n_least):
+                    continue
+                n_agreeing = _find_agreeing(near, numbers, agreeing)
                 if n_agreeing > n_best:
                     n_best, is_stretched = n_agreeing, has_two_scales
                     in_best = uint64(0)
@@ -232,7 +272,63 @@ def _find_placement(
                         best[k] = agreeing[k]
                         if agreeing[k] < _MAX_SEEDS:
                             in_best |= one << uint64(agreeing[k])
+                    if n_best == n_most:
+                        return n_best, is_stretched
     return n_best, is_stretched
+
+
+@kernel(inline="always")
+def _count_distinct(numbers: U64, n: int) -> int:
+    """Return the maximum number of matches of which no two have a point in common, or more."""
+    lefts = rights = uint64(0)
+    for k in range(n):
+        lefts |= uint64(1) << numbers[k, 0]
+        rights |= uint64(1) << numbers[k, 1]
+    return min(int64(popcount(lefts)), int64(popcount(rights)))
+
+
+@kernel
+def _find_possible(matches: "F64", n: int, a: int, possible: U64) -> None:
+    """Write the matches that may agree with some placement with which match `a` agrees: bits of possible (4,) uint64.
+
+    Two matches that agree with a placement, whose points differ by u on the left and by v on the right, are at most
+    2 levels apart. The placement changes lengths by at most 3.06, angles by at most 13.8 degrees (two scales; a
+    similarity less), and what remains is at most 3 pixels where the copy is larger, for two scales along each axis. So
+    ``|v| <= 3.06 * (|u| + 3)``, the same for u, and ``|u x v| <= 0.2381 * |u| * |v| + 4.25 * max(|u|, |v|)`` unless one
+    of them is shorter than 4.5. Here, squares are compared, with ``(p + q)**2 <= 1.5 * p**2 + 3 * q**2``.
+    """
+    x, y, z, w, level = matches[0, a], matches[1, a], matches[2, a], matches[3, a], matches[4, a]
+    possible[:] = 0
+    for block in range((n + _LANES - 1) // _LANES):
+        at = uint64(block * _LANES)
+        bits = uint64(0)
+        for lane in range(_LANES):
+            k = at + uint64(lane)
+            ux, uy, vx, vy = matches[0, k] - x, matches[1, k] - y, matches[2, k] - z, matches[3, k] - w
+            left_size, right_size = ux * ux + uy * uy, vx * vx + vy * vy
+            across = ux * vy - uy * vx
+            limit = 0.086 * left_size * right_size + 54.2 * max(left_size, right_size)
+            is_along = (across * across <= limit) & (ux * vx + uy * vy >= 0)
+            is_possible = (
+                (abs(matches[4, k] - level) <= 2)
+                & (right_size <= 14.1 * left_size + 253.0)
+                & (left_size <= 14.1 * right_size + 253.0)
+                & (is_along | (min(left_size, right_size) < 20.25))
+            )
+            bits |= uint64(is_possible) << uint64(lane)
+        possible[at >> uint64(6)] |= bits << (at & uint64(63))
+    _keep_first(possible, n)
+
+
+@kernel(inline="always")
+def _keep_first(bits: U64, n: int) -> int:
+    """Clear the bits of the words from bit n on, and return the number of those that are left."""
+    n_bits = 0
+    for word in range(bits.size):
+        size = min(max(n - 64 * word, 0), 64)
+        bits[word] &= uint64(0xFFFFFFFFFFFFFFFF) >> uint64(64 - size) if size else uint64(0)
+        n_bits += int64(popcount(bits[word]))
+    return n_bits
 
 
 @kernel(inline="always")
@@ -277,31 +373,49 @@ def _set_scales(ax: float, ay: float, bx: float, by: float, form: "F64") -> bool
 
 
 @kernel
-def _find_agreeing(
-    matches: "F64", levels: I64, numbers: U64, n: int, seed: int, form: "F64", low: int, high: int, agreeing: I64
-) -> int:
-    """Write the matches that agree with a placement, and return their number.
+def _find_near(matches: "F64", n: int, seed: int, form: "F64", low: float, high: float, near: U64) -> int:
+    """Write the matches that lie near a placement and whose levels fit, bits of near (4,) uint64; return their number.
 
-    Of the matches of one point, the first agrees. form (11,) float64: two linear forms of how a match differs from the
-    seed in x and y on the left, x and y on the right; the weights of their squares; the limit of the weighted sum.
+    form (11,) float64: two linear forms of how a match differs from the seed in x and y on the left, x and y on the
+    right; the weights of their squares; the limit of the weighted sum.
     """
+    ax, ay, bx, by = form[0], form[1], form[2], form[3]
+    cx, cy, dx, dy = form[4], form[5], form[6], form[7]
+    x_weight, y_weight, limit = form[8], form[9], form[10]
+    x, y, z, w = matches[0, seed], matches[1, seed], matches[2, seed], matches[3, seed]
+    near[:] = 0
+    for block in range((n + _LANES - 1) // _LANES):
+        at = uint64(block * _LANES)
+        bits = uint64(0)
+        for lane in range(_LANES):
+            k = at + uint64(lane)
+            ux, uy, vx, vy = matches[0, k] - x, matches[1, k] - y, matches[2, k] - z, matches[3, k] - w
+            off_x = (ax * ux + ay * uy) + (bx * vx + by * vy)
+            off_y = (cx * ux + cy * uy) + (dx * vx + dy * vy)
+            is_near = off_x * off_x * x_weight + off_y * off_y * y_weight <= limit
+            bits |= uint64(is_near & (matches[4, k] >= low) & (matches[4, k] <= high)) << uint64(lane)
+        near[at >> uint64(6)] |= bits << (at & uint64(63))
+    return _keep_first(near, n)
+
+
+@kernel(inline="always")
+def _find_agreeing(near: U64, numbers: U64, agreeing: I64) -> int:
+    """Write the matches that agree, the first one of each point, and return their number."""
     one = uint64(1)
     used_left = used_right = uint64(0)
     n_agreeing = 0
-    for k in range(n):
-        ux, uy = matches[k, 0] - matches[seed, 0], matches[k, 1] - matches[seed, 1]
-        vx, vy = matches[k, 2] - matches[seed, 2], matches[k, 3] - matches[seed, 3]
-        x = (form[0] * ux + form[1] * uy) + (form[2] * vx + form[3] * vy)
-        y = (form[4] * ux + form[5] * uy) + (form[6] * vx + form[7] * vy)
-        if x * x * form[8] + y * y * form[9] > form[10] or not low <= levels[k] <= high:
-            continue
-        in_left, in_right = one << numbers[k, 0], one << numbers[k, 1]
-        if used_left & in_left or used_right & in_right:
-            continue
-        used_left |= in_left
-        used_right |= in_right
-        agreeing[n_agreeing] = k
-        n_agreeing += 1
+    for word in range(near.size):
+        bits = near[word]
+        while bits:
+            k = 64 * word + int64(popcount((bits & (~bits + one)) - one))
+            bits &= bits - one
+            in_left, in_right = one << numbers[k, 0], one << numbers[k, 1]
+            if used_left & in_left or used_right & in_right:
+                continue
+            used_left |= in_left
+            used_right |= in_right
+            agreeing[n_agreeing] = k
+            n_agreeing += 1
     return n_agreeing
 
 
@@ -339,11 +453,11 @@ def _fit(matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", size
     for axis in range(4):
         fit[axis] = 0.0
         for k in range(n):
-            fit[axis] += matches[best[k], axis]
+            fit[axis] += matches[axis, best[k]]
     xx_left = yy_left = xx_right = yy_right = along = across = 0.0
     for k in range(n):
-        ax, ay = n * matches[best[k], 0] - fit[0], n * matches[best[k], 1] - fit[1]
-        bx, by = n * matches[best[k], 2] - fit[2], n * matches[best[k], 3] - fit[3]
+        ax, ay = n * matches[0, best[k]] - fit[0], n * matches[1, best[k]] - fit[1]
+        bx, by = n * matches[2, best[k]] - fit[2], n * matches[3, best[k]] - fit[3]
         xx_left += ax * ax
         yy_left += ay * ay
         xx_right += bx * bx
@@ -383,10 +497,10 @@ def _count_places(matches: "F64", best: I64, n: int) -> int:
     for k in range(n):
         is_new = True
         for earlier in range(k):
-            ax = matches[best[k], 0] - matches[best[earlier], 0]
-            ay = matches[best[k], 1] - matches[best[earlier], 1]
-            bx = matches[best[k], 2] - matches[best[earlier], 2]
-            by = matches[best[k], 3] - matches[best[earlier], 3]
+            ax = matches[0, best[k]] - matches[0, best[earlier]]
+            ay = matches[1, best[k]] - matches[1, best[earlier]]
+            bx = matches[2, best[k]] - matches[2, best[earlier]]
+            by = matches[3, best[k]] - matches[3, best[earlier]]
             if ax * ax + ay * ay < _SAME_PLACE and bx * bx + by * by < _SAME_PLACE:
                 is_new = False
                 break
