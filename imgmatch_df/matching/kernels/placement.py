@@ -50,6 +50,7 @@ _SAME_PLACE: Final = 64.0  # pixels, squared: matches that lie nearer in both im
 # Points are found where their patch fits into the image, in whole pixels of their level.
 _HALF_PATCHES: Final = np.array([round(16 * 20 * 2 ** (level / 4)) / 16 for level in range(_MAX_LEVELS + 1)])
 _SLACK: Final = 0.75
+_FAR: Final = 1 << 14  # pixels, from any place
 _USUAL_PLACES: Final = 40
 _FEWEST_PLACES: Final = 6
 
@@ -93,7 +94,7 @@ def place_pairs(
     while fewest < MAX_POINTS and _weigh(fewest, 0) < min_votes:
         fewest += 1
     words = np.zeros((2, MAX_POINTS + LANES), np.uint64)
-    places = np.empty((2, MAX_POINTS, 3), np.int64)
+    places = np.zeros((2, 3, MAX_POINTS), np.float64)
     found = np.empty((MAX_POINTS * MAX_POINTS, 3), np.uint8)
     starts = np.empty(MATCH_RADIUS + 2, np.int64)
     matches = np.zeros((5, 64 * _MATCH_WORDS), np.float64)
@@ -105,7 +106,7 @@ def place_pairs(
     form = np.empty(11, np.float64)
     fit = np.empty(8, np.float64)
     sizes = np.empty(2, np.float64)
-    expected = np.empty((MAX_POINTS, 2), np.float64)
+    expected = np.empty((2, MAX_POINTS), np.float32)
     sides = np.empty((2, 2), np.int64)
     for pair in range(left.size):
         swaps, reverses_rows, reverses_columns = TURN_STEPS[turn[pair]]
@@ -120,13 +121,13 @@ def place_pairs(
             x, y = int64(left_points.places[start + point, 0]), int64(left_points.places[start + point, 1])
             if swaps:
                 x, y = y, x
-            places[0, point, 0] = width - x if reverses_columns else x
-            places[0, point, 1] = height - y if reverses_rows else y
-            places[0, point, 2] = left_points.places[start + point, 2]
+            places[0, 0, point] = width - x if reverses_columns else x
+            places[0, 1, point] = height - y if reverses_rows else y
+            places[0, 2, point] = left_points.places[start + point, 2]
         for point in range(n_right):
             words[1, point] = right_points.hashes[other + point]
             for k in range(3):
-                places[1, point, k] = right_points.places[other + point, k]
+                places[1, k, point] = right_points.places[other + point, k]
         # The order of equally near matches is that of the image that comes first, so that it is the same for the
         # swapped pair.
         first = int64(_is_after(left_points, left[pair], right_points, right[pair]))
@@ -163,7 +164,7 @@ def place_pairs(
 @kernel
 def _find_matches(
     words: U64,
-    places: I64,
+    places: "F64",
     n_left: int,
     n_right: int,
     first: int,
@@ -203,9 +204,9 @@ def _find_matches(
             continue
         points = (int64(found[k, 0]), int64(found[k, 1]))
         i, j = points[first], points[second]
-        matches[0, at], matches[1, at] = places[0, i, 0], places[0, i, 1]
-        matches[2, at], matches[3, at] = places[1, j, 0], places[1, j, 1]
-        matches[4, at] = places[1, j, 2] - places[0, i, 2]
+        matches[0, at], matches[1, at] = places[0, 0, i], places[0, 1, i]
+        matches[2, at], matches[3, at] = places[1, 0, j], places[1, 1, j]
+        matches[4, at] = places[1, 2, j] - places[0, 2, i]
         numbers[at, 0], numbers[at, 1] = uint64(i), uint64(j)
     return min(n_found, _MAX_MATCHES)
 
@@ -510,7 +511,7 @@ def _count_places(matches: "F64", best: I64, n: int) -> int:
 
 @kernel
 def _count_expected(
-    places: I64,
+    places: "F64",
     n_points: int,
     side: int,
     n: int,
@@ -524,32 +525,46 @@ def _count_expected(
     """Return how many places with points of one side lie where the other image could have points.
 
     shift: levels by which points are higher on the other side; sides (2, 2) int64: widths and heights of both bases;
-    expected (64, 2) float64: a work buffer. Comparisons are with exact numbers, so that a turn of both images and the
+    expected (2, 64) float32: a work buffer. Comparisons are with exact numbers, so that a turn of both images and the
     swapped pair have the same result.
     """
     other = 1 - side
-    near = _SAME_PLACE * sizes[side] / max(sizes[0], sizes[1])
+    first, second = fit[4 + 2 * side], fit[5 + 2 * side]
+    xx, xy, yx, yy = (first, 0.0, 0.0, second) if is_stretched else (first, -second, second, first)
+    centre_x, centre_y, to_x, to_y = fit[2 * side], fit[2 * side + 1], fit[2 * other], fit[2 * other + 1]
+    width, height = float(n * sides[other, 0]), float(n * sides[other, 1])
+    inside = uint64(0)
+    for block in range((n_points + _LANES - 1) // _LANES):
+        at = uint64(block * _LANES)
+        bits = uint64(0)
+        for lane in range(_LANES):
+            point = at + uint64(lane)
+            level = places[side, 2, point] + shift
+            margin = n * (_HALF_PATCHES[uint64(min(max(level, 0.0), float(_MAX_LEVELS)))] - _SLACK)
+            from_x, from_y = n * places[side, 0, point] - centre_x, n * places[side, 1, point] - centre_y
+            x, y = xx * from_x + xy * from_y, yx * from_x + yy * from_y
+            is_inside = (margin - to_x <= x) & (x <= width - margin - to_x)
+            is_inside &= (margin - to_y <= y) & (y <= height - margin - to_y)
+            bits |= uint64(is_inside & (level >= 0) & (level <= _MAX_LEVELS)) << uint64(lane)
+        inside |= bits << at
+    if n_points < MAX_POINTS:
+        inside &= (uint64(1) << uint64(n_points)) - uint64(1)
+    # Squared distances are whole numbers.
+    near = np.float32(math.ceil(_SAME_PLACE * sizes[side] / max(sizes[0], sizes[1])))
+    expected[:] = np.float32(_FAR)
     n_found = n_places = 0
-    for point in range(n_points):
-        level = places[side, point, 2] + shift
-        if not 0 <= level <= _MAX_LEVELS:
-            continue
-        px, py = float(places[side, point, 0]), float(places[side, point, 1])
-        x, y = _moved(n * px - fit[2 * side], n * py - fit[2 * side + 1], fit, side, is_stretched)
-        margin = n * (_HALF_PATCHES[level] - _SLACK)
-        if not (
-            margin - fit[2 * other] <= x <= n * sides[other, 0] - margin - fit[2 * other]
-            and margin - fit[2 * other + 1] <= y <= n * sides[other, 1] - margin - fit[2 * other + 1]
-        ):
-            continue
-        is_new = True
-        for k in range(n_found):
-            dx, dy = px - expected[k, 0], py - expected[k, 1]
-            if dx * dx + dy * dy < near:
-                is_new = False
-                break
-        n_places += is_new
-        expected[n_found, 0], expected[n_found, 1] = px, py
+    while inside:
+        bit = int64(popcount((inside & (~inside + uint64(1))) - uint64(1)))
+        inside &= inside - uint64(1)
+        x, y = np.float32(places[side, 0, bit]), np.float32(places[side, 1, bit])
+        is_near = False
+        for block in range((n_found + _LANES - 1) // _LANES):
+            at = uint64(block * _LANES)
+            for lane in range(_LANES):
+                dx, dy = x - expected[0, at + uint64(lane)], y - expected[1, at + uint64(lane)]
+                is_near |= dx * dx + dy * dy < near
+        n_places += not is_near
+        expected[0, n_found], expected[1, n_found] = x, y
         n_found += 1
     return n_places
 
@@ -569,7 +584,7 @@ def _weigh(n_places: int, n_expected: int) -> int:
 
 
 @kernel
-def _span(places: I64, numbers: U64, best: I64, n: int, side: int, sides: I64) -> float:
+def _span(places: "F64", numbers: U64, best: I64, n: int, side: int, sides: I64) -> float:
     """Return the share of a base image that the box around the patches of the agreeing points takes."""
     share = 1.0
     for axis in range(2):
@@ -577,8 +592,8 @@ def _span(places: I64, numbers: U64, best: I64, n: int, side: int, sides: I64) -
         low, high = whole, 0.0
         for k in range(n):
             point = numbers[best[k], side]
-            half = _HALF_PATCHES[min(places[side, point, 2], _MAX_LEVELS)]
-            low = min(low, places[side, point, axis] - half)
-            high = max(high, places[side, point, axis] + half)
+            half = _HALF_PATCHES[min(int64(places[side, 2, point]), _MAX_LEVELS)]
+            low = min(low, places[side, axis, point] - half)
+            high = max(high, places[side, axis, point] + half)
         share *= (min(high, whole) - max(low, 0.0)) / whole
     return share
