@@ -14,7 +14,7 @@ import numpy as np
 
 from imgmatch_df._kernels.arrays import I64, U8, U64
 from imgmatch_df._kernels.compiled import kernel
-from imgmatch_df._kernels.popcount import LANES, STRETCH, int64, near_stretch, popcount, uint64
+from imgmatch_df._kernels.popcount import LANES, STRETCH, close_places, int64, near_stretch, popcount, uint64
 from imgmatch_df.matching.kernels.turned_points import TURN_STEPS, turn_hash
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ _SAME_PLACE: Final = 64.0  # pixels, squared: matches that lie nearer in both im
 # Points are found where their patch fits into the image, in whole pixels of their level.
 _HALF_PATCHES: Final = np.array([round(16 * 20 * 2 ** (level / 4)) / 16 for level in range(_MAX_LEVELS + 1)])
 _SLACK: Final = 0.75
-_FAR: Final = 1 << 14  # pixels, from any place
 _USUAL_PLACES: Final = 40
 _FEWEST_PLACES: Final = 6
 
@@ -106,7 +105,7 @@ def place_pairs(
     form = np.empty(11, np.float64)
     fit = np.empty(8, np.float64)
     sizes = np.empty(2, np.float64)
-    expected = np.empty((2, MAX_POINTS), np.float32)
+    spots = np.zeros((4, MAX_POINTS), np.uint8)
     sides = np.empty((2, 2), np.int64)
     for pair in range(left.size):
         swaps, reverses_rows, reverses_columns = TURN_STEPS[turn[pair]]
@@ -124,10 +123,14 @@ def place_pairs(
             places[0, 0, point] = width - x if reverses_columns else x
             places[0, 1, point] = height - y if reverses_rows else y
             places[0, 2, point] = left_points.places[start + point, 2]
+            for k in range(2):
+                spots[k, point] = left_points.places[start + point, k]  # a turn keeps distances
         for point in range(n_right):
             words[1, point] = right_points.hashes[other + point]
             for k in range(3):
                 places[1, k, point] = right_points.places[other + point, k]
+            for k in range(2):
+                spots[2 + k, point] = right_points.places[other + point, k]
         # The order of equally near matches is that of the image that comes first, so that it is the same for the
         # swapped pair.
         first = int64(_is_after(left_points, left[pair], right_points, right[pair]))
@@ -148,8 +151,8 @@ def place_pairs(
         _fit(matches, best, n_agreeing, is_stretched, fit, sizes, placements[pair])
         shift = _level_shift(sizes[0], sizes[1])
         n_expected = min(
-            _count_expected(places, n_left, 0, n_agreeing, fit, sizes, is_stretched, shift, sides, expected),
-            _count_expected(places, n_right, 1, n_agreeing, fit, sizes, is_stretched, -shift, sides, expected),
+            _count_expected(places, spots, n_left, 0, n_agreeing, fit, sizes, is_stretched, shift, sides),
+            _count_expected(places, spots, n_right, 1, n_agreeing, fit, sizes, is_stretched, -shift, sides),
         )
         n_votes = _weigh(n_places, n_expected)
         if n_votes < min_votes:
@@ -512,6 +515,7 @@ def _count_places(matches: "F64", best: I64, n: int) -> int:
 @kernel
 def _count_expected(
     places: "F64",
+    spots: U8,
     n_points: int,
     side: int,
     n: int,
@@ -520,13 +524,12 @@ def _count_expected(
     is_stretched: bool,
     shift: int,
     sides: I64,
-    expected: "F64",
 ) -> int:
     """Return how many places with points of one side lie where the other image could have points.
 
-    shift: levels by which points are higher on the other side; sides (2, 2) int64: widths and heights of both bases;
-    expected (2, 64) float32: a work buffer. Comparisons are with exact numbers, so that a turn of both images and the
-    swapped pair have the same result.
+    spots (4, 64) uint8: x and y of the points of both sides, not turned; shift: levels by which points are higher on
+    the other side; sides (2, 2) int64: widths and heights of both bases. Comparisons are with exact numbers, so that a
+    turn of both images and the swapped pair have the same result.
     """
     other = 1 - side
     first, second = fit[4 + 2 * side], fit[5 + 2 * side]
@@ -550,22 +553,16 @@ def _count_expected(
     if n_points < MAX_POINTS:
         inside &= (uint64(1) << uint64(n_points)) - uint64(1)
     # Squared distances are whole numbers.
-    near = np.float32(math.ceil(_SAME_PLACE * sizes[side] / max(sizes[0], sizes[1])))
-    expected[:] = np.float32(_FAR)
-    n_found = n_places = 0
+    limit = np.uint8(math.ceil(_SAME_PLACE * sizes[side] / max(sizes[0], sizes[1])) - 1)
+    n_places = 0
+    earlier = uint64(0)
     while inside:
-        bit = int64(popcount((inside & (~inside + uint64(1))) - uint64(1)))
-        inside &= inside - uint64(1)
-        x, y = np.float32(places[side, 0, bit]), np.float32(places[side, 1, bit])
-        is_near = False
-        for block in range((n_found + _LANES - 1) // _LANES):
-            at = uint64(block * _LANES)
-            for lane in range(_LANES):
-                dx, dy = x - expected[0, at + uint64(lane)], y - expected[1, at + uint64(lane)]
-                is_near |= dx * dx + dy * dy < near
-        n_places += not is_near
-        expected[0, n_found], expected[1, n_found] = x, y
-        n_found += 1
+        bit = inside & (~inside + uint64(1))
+        inside ^= bit
+        point = int64(popcount(bit - uint64(1)))
+        close = close_places(spots, 2 * side, spots[2 * side, point], spots[2 * side + 1, point], limit)
+        n_places += (close & earlier) == uint64(0)
+        earlier |= bit
     return n_places
 
 
