@@ -19,7 +19,7 @@ from imgmatch_df.errors import (
     SourceError,
     StoreError,
 )
-from imgmatch_df.frames.advice import RadiusSuggestion, profile_radii, suggest_radius
+from imgmatch_df.frames.advice import profile_radii, suggest_min_votes, suggest_radius
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
 from imgmatch_df.frames.copies import find_copies
 from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
@@ -27,9 +27,12 @@ from imgmatch_df.frames.hash_text import from_bits, from_hex, to_bits, to_hex
 from imgmatch_df.frames.local_hashes import local, to_points
 from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
 from imgmatch_df.frames.ranking import rank_images
+from imgmatch_df.frames.suggestions import RadiusSuggestion, VotesSuggestion
 from imgmatch_df.frames.writing import WriteSummary, sink_hashes, write_hashes
 from imgmatch_df.hashes.kinds import HashKind, register_hash_kind
 from imgmatch_df.images.scan import count_left_out, scan_images
+from imgmatch_df.report.making import report
+from imgmatch_df.report.result import Report
 from imgmatch_df.store.open import read_hashes, scan_hashes
 
 if _typing.TYPE_CHECKING:
@@ -47,9 +50,11 @@ __all__ = [
     "ImgMatchWarning",
     "MissingExtraError",
     "RadiusSuggestion",
+    "Report",
     "RowError",
     "SourceError",
     "StoreError",
+    "VotesSuggestion",
     "WriteSummary",
     "bmh1",
     "cluster",
@@ -71,9 +76,11 @@ __all__ = [
     "read_hashes",
     "register_hash_kind",
     "remove_duplicates",
+    "report",
     "scan_hashes",
     "scan_images",
     "sink_hashes",
+    "suggest_min_votes",
     "suggest_radius",
     "to_bits",
     "to_hex",

@@ -34,6 +34,7 @@ DISTANCE: Final = "distance"
 CLUSTER_ID: Final = "cluster_id"
 REPRESENTATIVE_ID: Final = "representative_id"
 KEPT: Final = "kept"
+JOINED_AT: Final = "joined_at"
 DECISION: Final = "decision"
 DIAMETER: Final = "diameter"
 REMOVED_RECORDS: Final = "removed_records"
@@ -45,10 +46,14 @@ SHIFT_X: Final = "shift_x"
 SHIFT_Y: Final = "shift_y"
 COVERAGE: Final = "coverage"
 EVIDENCE: Final = "evidence"
-CLUSTER_COLUMNS: Final = (CLUSTER_ID, KEPT, DISTANCE, VOTES, DIAMETER, REPRESENTATIVE_ID, REFERENCE_ID)
+CLUSTER_COLUMNS: Final = (
+    *(CLUSTER_ID, KEPT, REASON, DISTANCE, VOTES, JOINED_AT, DIAMETER),
+    *(REPRESENTATIVE_ID, REFERENCE_ID),
+)
 
 # Columns of radius advice.
 RADIUS_BITS: Final = "radius"
+FEWEST_VOTES: Final = "min_votes"
 N_PAIRS: Final = "n_pairs"
 N_CLUSTERS: Final = "n_clusters"
 N_REMOVED: Final = "n_removed"
@@ -88,6 +93,14 @@ POINTS_DTYPE: Final = pl.List(pl.Struct({"hash": pl.UInt64, "x": pl.UInt8, "y": 
 MODIFIED_DTYPE: Final = pl.Datetime("us", "UTC")
 DISTANCE_DTYPE: Final = pl.UInt16()
 VOTES_DTYPE: Final = pl.UInt8()
+# Why a row is kept or removed: it is alone in its cluster; it is the representative; it is kept beside it; removed.
+REASONS: Final = (
+    *("single", "no_hash"),
+    *("kept_first", "kept_last", "kept_largest", "kept_smallest", "kept_newest", "kept_oldest", "kept_by_rule"),
+    *("protected", "same_value", "not_duplicate"),
+    *("copy", "in_reference"),
+)
+REASON_DTYPE: Final = pl.Enum(REASONS)
 # What shows that two images are copies.
 EVIDENCES: Final = ("local", "pdq", "both")
 EVIDENCE_DTYPE: Final = pl.Enum(EVIDENCES)

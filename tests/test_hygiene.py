@@ -31,6 +31,8 @@ HEAVY = [
     "fsspec",
     "pybase64",
     "filelock",
+    "jinja2",
+    "markupsafe",
 ]
 FACES = [
     namespaces.ImgMatchExpr,

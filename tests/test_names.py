@@ -8,6 +8,7 @@ PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 # Names that several modules define on purpose.
 ALLOWED = {
+    "report": "the verb, and the command of that name",
     "Array": "an alias for annotations, of NumPy arrays",
     "Data": "an alias for annotations, of encoded bytes",
     "Pixels": "an alias for annotations, of decoded images",

@@ -86,7 +86,14 @@ def hash_sources(
     options, hash_types
         As for `hash_batch`.
     """
-    rows = HashedRows(len(sources), image_columns(hash_types))
+    return read_images(sources, options, image_columns(hash_types))
+
+
+def read_images(
+    sources: Sequence[Any], options: Options, kinds: Sequence[ImageColumn], hash_one: HashOne | None = None
+) -> "HashedRows":
+    """Return what `kinds` compute of each image, as `hash_sources`; `hash_one` replaces the function that does it."""
+    rows = HashedRows(len(sources), kinds, hash_one)
     if sources:
         with METER.batch(len(sources)) if options.progress else nullcontext():
             _Run(sources, rows, options).run()

@@ -10,31 +10,36 @@ import polars as pl
 import typer
 
 from imgmatch_df._kernels import before_compiling
-from imgmatch_df.cli import advise, apply, display, find_copies, inputs, outputs, removed, serve
+from imgmatch_df.cli import (
+    advise,
+    apply,
+    display,
+    find_copies,
+    inputs,
+    outputs,
+    remove_duplicates,
+    removed,
+    report,
+    serve,
+    storing,
+)
 from imgmatch_df.cli.arguments import (
-    Against,
     FlatOption,
     HashColumn,
     HashTypeOption,
     HashTypesOption,
     K,
-    KeepName,
     Key,
-    LinkageName,
-    ListRemoved,
     MinVotes,
-    MoveRemoved,
     NegativeQuery,
+    OptionalDepth,
     OptionalSources,
     Out,
     Prefix,
     PruneAll,
     PruneOption,
     Query,
-    Radius,
     RankArguments,
-    ReferenceId,
-    ReferenceSource,
     RetryFailed,
     SourceOption,
     Sources,
@@ -42,7 +47,6 @@ from imgmatch_df.cli.arguments import (
     StoreOut,
     Suffix,
     Turns,
-    VerbArguments,
     Version,
     source_options,
     split_names,
@@ -61,26 +65,16 @@ from imgmatch_df.cli.exit_codes import (
 )
 from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
-from imgmatch_df.cli.reference_rows import open_reference
 from imgmatch_df.cli.tables import SourceTable, query_kind
 from imgmatch_df.columns import (
-    CLUSTER_ID,
-    DISTANCE,
-    KEPT,
-    PATH,
     RANK,
-    REFERENCE_ID,
-    REMOVED_RECORDS,
-    REPRESENTATIVE_ID,
-    VOTES,
 )
 from imgmatch_df.documented import export as exporting
 from imgmatch_df.documented import responses
 from imgmatch_df.documented.values import to_json
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import clustering, ranking, writing
+from imgmatch_df.frames import ranking, writing
 from imgmatch_df.hashes.kinds import BMH1
-from imgmatch_df.moving.planning import check_folder
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.base import is_store
@@ -138,10 +132,14 @@ def visual_hash(
     Exit code 0: all hashed; 1: some failed, with the reason in the output; 2: wrong call.
     """
     stores = out is not None and is_store(out)
-    with reported(kept=f"the hashes so far are in {out}" if stores else "nothing was written"):
+    store = given["store"]
+    with reported(kept=storing.kept_text(out if stores else store)):
+        if stores and store is not None:
+            raise ArgumentError(f"-o {out} and --store are both stores\nHint: leave --store out.")
+        store = storing.check_names(store, out=out)
         started, form = monotonic(), outputs.open_target(out, stores=True)
         options = source_options(given)
-        table = inputs.open_table(sources, source, given["base_dir"], "visual_hash")
+        table = inputs.open_table(sources, source, given["base_dir"], "visual_hash", store=store)
         inputs.say_blocked(table, options)
         inputs.check_documented(table, form)
         if out is not None and stores:
@@ -181,149 +179,7 @@ def visual_hash(
         tally.finish(is_whole=not table.unlisted)
 
 
-@app.command("remove-duplicates")
-@with_source_options
-def remove_duplicates(
-    sources: Sources,
-    out: Out = None,
-    radius: Radius = None,
-    hash_type: HashTypeOption = None,
-    column: HashColumn = None,
-    min_votes: MinVotes = None,
-    linkage: LinkageName = None,
-    keep: KeepName = "first",
-    flat: FlatOption = None,
-    reference: ReferenceSource = None,
-    reference_id: ReferenceId = None,
-    turns: Turns = None,
-    against: Against = None,
-    list_removed: ListRemoved = False,
-    move_removed: MoveRemoved = None,
-    source: SourceOption = None,
-    prefix: Prefix = "",
-    suffix: Suffix = "",
-    **given: Any,
-) -> None:
-    """Keep one of each group of near-duplicates. No file is deleted.
-
-    Example: imgmatch remove-duplicates photos --radius 24 -o kept.parquet
-
-    A table that has hashes is not hashed again. Exit code 0: all compared; 1: some failed and are kept, or were not
-    moved; 2: wrong call.
-    """
-    with reported():
-        started, form = monotonic(), None if list_removed or move_removed is not None else outputs.open_target(out)
-        options = source_options(given)
-        if list_removed and out is not None:
-            raise ArgumentError("--list-removed prints and -o writes\nHint: run the command once for each.")
-        if move_removed is not None:
-            if list_removed or out is not None:
-                raise ArgumentError(
-                    "--move-removed moves files, --list-removed prints and -o writes\n"
-                    "Hint: run the command once for each, with --move-removed last."
-                )
-            check_folder("--move-removed", move_removed, sources)
-        reference = inputs.renamed_option("--reference", reference, "--against", against)
-        if reference_id is not None and reference is None:
-            raise ArgumentError("--reference-id has no effect without --reference\nHint: name the reference rows.")
-        if reference is not None and form is outputs.DOCUMENTED:
-            raise ArgumentError(
-                "the documented .json cannot hold rows that match a reference row\nHint: -o writes a .parquet."
-            )
-        table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", hash_type, column=column)
-        inputs.say_blocked(table, options)
-        inputs.check_documented(table, form, turns=turns)
-        kind = table.kind(hash_type)
-        outputs.check_kinds((kind.name,), form)
-        call = VerbArguments(
-            radius=table.radius(kind) if radius is None and not kind.by_votes else radius,
-            hash_type=kind.name,
-            min_votes=min_votes,
-            linkage=linkage,
-            keep=keep,  # type: ignore[typeddict-item]
-            flat=inputs.flat_rule(flat, table, form),
-            turns=turns,
-        )
-        nests = reference is None and form is not None and form.nests
-        measure = VOTES if kind.by_votes else DISTANCE
-        added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, measure, REPRESENTATIVE_ID]
-        added += [] if reference is None else [REFERENCE_ID]
-        kinds = inputs.compared_kinds(table, kind)
-        table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
-        listed_by = (
-            removed.check_source(table.frame.collect_schema(), table.source) if list_removed or move_removed else None
-        )
-        hashed = inputs.fitting(inputs.hash_table(table, kinds, options), table, form)
-        if nests and form is not outputs.DOCUMENTED:
-            inputs.say_not_nested(hashed)
-        # First without rows, so that errors of the call are raised before hours of hashing.
-        no_rows = hashed.collect_schema().to_frame()
-        (clustering.remove_duplicates if nests else clustering.cluster)(no_rows, **call)
-        references = None
-        if reference is not None:
-            references = open_reference(reference, reference_id, column, kind, call["flat"], table, options)
-        reference_side, reference_files, reference_is_whole = references or (None, None, True)
-        with outputs.written_whole(out, sys.stdout.buffer) as target:
-            rows = inputs.collect(hashed, table, kind, shown=options["progress"])
-            if nests:
-                result = interruptible(
-                    lambda: clustering.nest_duplicates(
-                        rows,
-                        **call,
-                        options={"progress": options["progress"]},
-                        with_bytes=form is outputs.DOCUMENTED,
-                    )
-                )
-            else:
-                # The screen finds rows by their number.
-                id_column = inputs.naming_column(rows, table) if form else None
-                if form and (id_column is None or (reference_side is not None and reference_side.id is None)):
-                    say("rows without a name are identified by their number, from 0")
-                result = interruptible(
-                    lambda: clustering.cluster(
-                        rows,
-                        **call,
-                        id=id_column,
-                        reference=reference_side,  # type: ignore[arg-type]  # public callers have no such object
-                        progress=options["progress"],
-                    )
-                )
-            if form is outputs.DOCUMENTED:
-                response = responses.remove_duplicates_response(
-                    result,
-                    seconds=monotonic() - started,
-                    hash_type=kind.name,
-                    source=table.carrier,
-                    attempts=options["attempts"],
-                )
-                outputs.write_response(response, target)
-            elif form:
-                outputs.write_table(result.lazy(), target, form, naming)
-        tally = Tally.of(rows, kind, table.label)
-        if list_removed and listed_by is not None:
-            files = removed.removed_files(result, listed_by, reference_files, base_dir=given["base_dir"])
-            # As bytes, because a name need not be UTF-8.
-            sys.stdout.buffer.write(b"".join(os.fsencode(path) + b"\n" for path in removed.listed_paths(files.paths)))
-            sys.stdout.buffer.flush()
-            removed.say_left_out(files, "listed")
-        elif out is not None or not form:
-            n_kept = result.height if nests else int(result[KEPT].sum())
-            n_matched = None if references is None else result[REFERENCE_ID].count()
-            say(display.counts_text(rows.height, n_kept, n_matched, n_failed=tally.n_failed), err=False)
-        if not form and not list_removed:
-            clustered = result.with_columns(source_text(result.schema, table.label))
-            display.show_clusters(clustered, call["radius"])
-            display.show_next(sources, kinds, is_folder=table.source == PATH and not table.stored)
-        n_removed = rows.height - result.height if nests else int((~result[KEPT]).sum())
-        if call["radius"] == 0 < kind.near_radius and n_removed == 0 and rows.height - tally.n_failed > 1:
-            say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
-        all_moved = True
-        if move_removed is not None and listed_by is not None:
-            files = removed.removed_files(result, listed_by, reference_files, base_dir=given["base_dir"])
-            all_moved = removed.move_files(
-                result, listed_by, files, move_removed, base_dir=given["base_dir"], shown=options["progress"]
-            )
-        tally.finish(is_whole=reference_is_whole and not table.unlisted and all_moved)
+app.command("remove-duplicates", cls=OptionalDepth)(with_source_options(remove_duplicates.remove_duplicates))
 
 
 @app.command("rank-images", cls=NegativeQuery)
@@ -351,17 +207,19 @@ def rank_images(
     also a negative one. Exit code 0: all ranked; 1: some failed and come last; 2: wrong call, or the query cannot be
     hashed.
     """
-    with reported():
+    store = given["store"]
+    with reported(kept=storing.kept_text(store)):
+        store = storing.check_names(store, out=out)
         started, form = monotonic(), outputs.open_target(out)
         options = source_options(given)
         query = os.path.expanduser(query)  # noqa: PTH111  # it need not be a path
         if sources:
             base_dir = given["base_dir"]
             table = inputs.open_table(
-                sources, source, base_dir, "remove_duplicates", hash_type, query=query, column=column
+                sources, source, base_dir, "remove_duplicates", hash_type, query=query, column=column, store=store
             )
         else:
-            table = inputs.open_ranking(query, source, given["base_dir"], hash_type, column)
+            table = inputs.open_ranking(query, source, given["base_dir"], hash_type, column, store)
         inputs.say_blocked(table, options)
         inputs.check_documented(table, form, turns=turns)
         kind = table.kind(hash_type or query_kind(query, table.stored))
@@ -397,7 +255,7 @@ def rank_images(
                 outputs.write_table(ranked.lazy(), target, form, naming)
         if not form:
             display.show_ranking(ranked)
-            display.show_next(sources or [], kinds, is_folder=table.source == PATH and not table.stored)
+            inputs.say_store(table, kinds, rows.height)
         tally.finish(is_whole=not table.unlisted)
 
 
@@ -490,4 +348,5 @@ def _store(
 app.command("find-copies")(with_source_options(find_copies.find_copies))
 app.command("apply")(reported(kept=removed.INTERRUPTED)(apply.apply_decisions))
 app.command()(with_source_options(advise.advise))
+app.command(cls=OptionalDepth)(with_source_options(report.report))
 app.command()(reported()(serve.serve))

@@ -9,17 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, TypedDict, get_args
 
+import polars as pl
 import typer
 from typer.core import TyperCommand
 
 from imgmatch_df.cli.outputs import suffixes_text
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.flat import Flat
+from imgmatch_df.frames.keeping import KeepBy
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, KINDS
 from imgmatch_df.matching.linkages import LINKAGES, Keep
 from imgmatch_df.options import FORMATS, Options, SourceOptions, make_options
 from imgmatch_df.store.base import store_suffixes
 
+ACROSS_FOLDERS: Final = "--across-folders"
 _HIDDEN: Final = "\0"  # cannot occur in an argument of a program
 
 
@@ -131,6 +134,47 @@ LinkageName = Annotated[
     ),
 ]
 KeepName = Annotated[str, typer.Option(metavar="|".join(get_args(Keep)), help="Which image of a cluster is kept.")]
+PreferFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prefer",
+        metavar="DIR",
+        show_default=False,
+        help="Keep images of this folder, if a cluster has any; repeat it, the most wanted folder first.",
+    ),
+]
+ProtectFolders = Annotated[
+    list[str] | None,
+    typer.Option("--protect", metavar="DIR", show_default=False, help="Remove no image of this folder; repeatable."),
+]
+AcrossFolders = Annotated[
+    int | None,
+    typer.Option(
+        ACROSS_FOLDERS,
+        metavar="[=DEPTH]",
+        min=0,
+        show_default=False,
+        help="Compare only images of different folders: those DEPTH levels below SOURCE, 1 by default.",
+    ),
+]
+WithinColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--within",
+        metavar="COLUMN",
+        show_default=False,
+        help="Compare only rows of a table with equal values in this column.",
+    ),
+]
+NotDuplicates = Annotated[
+    str | None,
+    typer.Option(
+        "--not-duplicates",
+        metavar="FILE",
+        show_default=False,
+        help="Pairs that are no duplicates: a .csv, .json or .parquet with left_id and right_id.",
+    ),
+]
 FlatOption = Annotated[
     str | None,
     typer.Option(
@@ -190,6 +234,15 @@ K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", he
 
 # The options in ``**given`` of a command, in the order of its help.
 _SOURCE_OPTIONS: Final[dict[str, Any]] = {
+    "store": Annotated[
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="FILE",
+            show_default=False,
+            help="Keep the hashes in this .duckdb, .parquet or folder, where the next command finds them.",
+        ),
+    ],
     "decode": Annotated[
         str, typer.Option("--decode", metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
     ],
@@ -279,7 +332,7 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
 def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
     """Replace ``**given`` of a command by the options about images and downloads."""
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "given"]
-    defaults = {**Options.defaults(), "storage_options": None, "progress": None}
+    defaults = {**Options.defaults(), "storage_options": None, "progress": None, "store": None}
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
         for name, annotation in _SOURCE_OPTIONS.items()
@@ -301,6 +354,16 @@ class NegativeQuery(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+class OptionalDepth(TyperCommand):
+    """A command whose option --across-folders has a value only after an equals sign."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, with the default depth where there is none; words behind ``--`` are no options."""
+        end = args.index("--") if "--" in args else len(args)
+        options = [f"{word}=1" if word == ACROSS_FOLDERS else word for word in args[:end]]
+        return super().parse_args(ctx, [*options, *args[end:]])
+
+
 class VerbArguments(TypedDict):
     """Arguments of both `cluster` and `remove_duplicates`, which check them."""
 
@@ -309,7 +372,11 @@ class VerbArguments(TypedDict):
     min_votes: int | None
     linkage: str | None
     turns: bool | None
-    keep: Keep
+    keep: KeepBy
+    protect: pl.Expr | None
+    across: pl.Expr | None
+    within: str | None
+    not_duplicates: pl.DataFrame | None
     flat: Flat
 
 
@@ -324,8 +391,9 @@ class RankArguments(TypedDict):
 
 
 def source_options(given: dict[str, Any]) -> SourceOptions:
-    """Return the checked options; by default, a progress bar is shown on a terminal."""
+    """Return the checked options that say how sources are read; by default, a progress bar is shown on a terminal."""
     options: SourceOptions = {**given}  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
+    options.pop("store", None)  # type: ignore[typeddict-item]
     options["storage_options"] = _parse_storage_options(given["storage_options"])
     for name in ("schemes", "formats"):
         options[name] = None if given[name] is None else split_names([given[name]])

@@ -1,7 +1,6 @@
 """Tables and summaries on a terminal: hashes, clusters, and the nearest images."""
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 import polars as pl
@@ -11,23 +10,20 @@ from imgmatch_df.columns import (
     DETAIL,
     DISTANCE,
     EXACT,
+    FEWEST_VOTES,
     HEIGHT,
     KEPT,
     LEFT_ID,
-    MODIFIED,
-    MODIFIED_DTYPE,
     N_CLUSTERS,
     N_LARGEST,
     N_PAIRS,
     N_REMOVED,
     N_UNRELATED,
     OK,
-    RADIUS_BITS,
     RANK,
     RECALL,
     REPRESENTATIVE_ID,
     RIGHT_ID,
-    SIZE,
     SOURCE,
     STATUS,
     TURN,
@@ -36,7 +32,7 @@ from imgmatch_df.columns import (
     WIDTH,
 )
 from imgmatch_df.frames.writing import WriteSummary
-from imgmatch_df.hashes.kinds import PHASH, STORED_HASH_TYPES
+from imgmatch_df.hashes.kinds import PHASH
 from imgmatch_df.naming import ROW, row_name
 from imgmatch_df.sources import describe
 
@@ -46,6 +42,7 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN: Final = 20
 _CLUSTERS_SHOWN: Final = 10
+CHAIN_ROWS: Final = 200  # whose 19,900 pairs take some milliseconds
 _RADII_SHOWN: Final = 8
 _MAX_CHARS: Final = 200
 
@@ -78,7 +75,9 @@ def show_hashes(rows: pl.DataFrame, kinds: tuple[str, ...]) -> None:
     _print(grid, f"{n_hidden:,} more rows; -o hashes.duckdb keeps them all" if n_hidden > 1 else None)
 
 
-def show_clusters(clustered: pl.DataFrame, radius: int | None) -> None:
+def show_clusters(
+    clustered: pl.DataFrame, radius: int | None, is_chained: Callable[[pl.DataFrame], bool] | None = None
+) -> None:
     """Print the largest clusters of two rows or more: the kept row, how many rows, the farthest copy and how far it is.
 
     For copies by votes it is the copy with the fewest.
@@ -86,9 +85,12 @@ def show_clusters(clustered: pl.DataFrame, radius: int | None) -> None:
     Parameters
     ----------
     clustered
-        `source`, and the columns of `cluster` with row numbers for representatives; of files, `size` and `modified`.
+        `source`, and the columns of `cluster` with row numbers for representatives.
     radius
         Maximum distance of neighbours in a cluster, in bits; None for copies by votes.
+    is_chained
+        Returns whether two of the rows of a cluster are farther apart than the radius. It is called for the printed
+        clusters of up to `CHAIN_ROWS` rows; of others, and without it, only the distance to the kept row counts.
     """
     from rich.table import Column
 
@@ -100,10 +102,11 @@ def show_clusters(clustered: pl.DataFrame, radius: int | None) -> None:
         .filter(pl.col(REPRESENTATIVE_ID).is_not_null())
         .group_by(REPRESENTATIVE_ID, maintain_order=True)
         .agg(
-            pl.len().alias("n_rows"),
+            pl.col(ROW).alias("rows"),
             pl.col(ROW).sort_by(pl.col(KEPT), distance, descending=[False, True], maintain_order=True).first(),
             pl.col(measure).min() if by_votes else pl.col(measure).max(),
         )
+        .with_columns(pl.col("rows").list.len().alias("n_rows"))
         .filter(pl.col("n_rows") > 1)
         .sort("n_rows", descending=True, maintain_order=True)
     )
@@ -115,16 +118,19 @@ def show_clusters(clustered: pl.DataFrame, radius: int | None) -> None:
         Column("farthest copy", overflow="fold"),
         Column(measure, justify="right", overflow="fold"),
     )
-    for kept, n_rows, copy, measured in clusters.head(_CLUSTERS_SHOWN).iter_rows():
+    for kept, rows, copy, measured, n_rows in clusters.head(_CLUSTERS_SHOWN).iter_rows():
         names = (_name(clustered[SOURCE][row], row) for row in (kept, copy))
-        # Copies of copies may be farther than the radius.
-        chained = " (chained)" * (radius is not None and measured > radius)
-        grid.add_row(next(names), f"{n_rows:,}", next(names), _measure(measure, measured) + chained)
+        chained = radius is not None and measured > radius
+        if not chained and is_chained is not None and 2 < n_rows <= CHAIN_ROWS:
+            chained = is_chained(clustered[rows])
+        grid.add_row(next(names), f"{n_rows:,}", next(names), _measure(measure, measured) + " (chained)" * chained)
     n_hidden = clusters.height - _CLUSTERS_SHOWN
     _print(grid, f"{n_hidden:,} more clusters; -o kept.parquet keeps them all" if n_hidden > 0 else None)
-    if clustered.schema.get(SIZE) == pl.UInt64 and clustered.schema.get(MODIFIED) == MODIFIED_DTYPE:
-        n_bytes = int(clustered.filter(~pl.col(KEPT))[SIZE].sum())
-        _print(f"the files of the removed rows hold {bytes_text(n_bytes)}")
+
+
+def show_freed(n_bytes: int) -> None:
+    """Print the size of the removed files."""
+    _print(f"moving the removed files away frees {bytes_text(n_bytes)}")
 
 
 def show_ranking(ranked: pl.DataFrame) -> None:
@@ -177,38 +183,36 @@ def show_copies(pairs: pl.DataFrame, names: pl.Series) -> None:
 
 
 def show_profile(profile: pl.DataFrame, suggested: int) -> None:
-    """Print some rows of a result of `profile_radii`, and an arrow at the suggested radius."""
+    """Print some rows of a result of `profile_radii`, and an arrow at the suggested radius or number of votes."""
     from rich.table import Column
 
     names = [N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST]
+    of = profile.columns[0]
+    if of == FEWEST_VOTES:  # none has more votes
+        profile = profile.filter((pl.col(N_PAIRS) > 0) | (pl.col(of) == suggested))
+    profile = profile.with_columns(pl.lit(None).alias(name) for name in (RECALL, EXACT) if name not in profile.columns)
     has_recall = profile[RECALL].count() > 0
-    titles = [RADIUS_BITS, *(name.removeprefix("n_") for name in names), "of unrelated images", "share"]
+    titles = [of.replace("_", " "), *(name.removeprefix("n_") for name in names), "of unrelated images", "share"]
     right: Literal["right"] = "right"
     grid = _grid(
         Column("", no_wrap=True), *(Column(title, justify=right) for title in [*titles, *["recall"] * has_recall])
     )
     step = max(1, profile.height // _RADII_SHOWN)
     for row in profile.iter_rows(named=True):
-        if row[RADIUS_BITS] % step and row[RADIUS_BITS] != suggested:
+        if row[of] % step and row[of] != suggested:
             continue
-        about = "" if row[EXACT] else "about "
+        about = "about " if row[EXACT] is False else ""
         counts = ["" if row[name] is None else f"{about}{row[name]:,}" for name in names]
         shares = ["" if row[name] is None else f"{100 * row[name]:.1f} %" for name in (UNRELATED_SHARE, RECALL)]
         unrelated = "" if row[N_UNRELATED] is None else f"{row[N_UNRELATED]:,.1f}"
-        arrow = "→" if row[RADIUS_BITS] == suggested else ""
-        grid.add_row(arrow, f"{row[RADIUS_BITS]:,}", *counts, unrelated, shares[0], *shares[1:] * has_recall)
+        arrow = "→" if row[of] == suggested else ""
+        grid.add_row(arrow, f"{row[of]:,}", *counts, unrelated, shares[0], *shares[1:] * has_recall)
     _print(
-        grid, None if profile[EXACT].all() else "radii without clusters have too many pairs; their pairs are estimated"
+        grid,
+        None
+        if profile[EXACT].cast(pl.Boolean).all()
+        else "radii without clusters have too many pairs; their pairs are estimated",
     )
-
-
-def show_next(sources: Sequence[str], hash_types: Sequence[str], *, is_folder: bool) -> None:
-    """Print how to store the hashes of a folder, of these kinds, for the next command."""
-    if not is_folder:
-        return
-    others = "" if set(hash_types) <= set(STORED_HASH_TYPES) else f" --hash-types {','.join(hash_types)}"
-    shown = shlex.quote(describe(sources[0], _MAX_CHARS)) if len(sources) == 1 else "SOURCE…"
-    _print(f"to hash only once: imgmatch visual-hash {shown}{others} -o hashes.duckdb")
 
 
 def counts_text(n_rows: int, n_kept: int, n_matched: int | None, *, n_failed: int) -> str:

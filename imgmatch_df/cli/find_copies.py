@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from imgmatch_df.cli import display, inputs, outputs
+from imgmatch_df.cli import display, inputs, outputs, storing
 from imgmatch_df.cli.arguments import (
     CopiesRadius,
     FlatOption,
@@ -18,7 +18,7 @@ from imgmatch_df.cli.arguments import (
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.outputs import interruptible
-from imgmatch_df.columns import DETAIL, PATH, QUALITY, STATUS
+from imgmatch_df.columns import DETAIL, QUALITY, STATUS
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import copies
 from imgmatch_df.frames.pairs import MAX_PAIRS
@@ -43,12 +43,14 @@ def find_copies(
     A table that has local and pdq hashes is not hashed again. Exit code 0: all compared; 1: some failed and match
     nothing; 2: wrong call.
     """
-    with reported():
+    store = given["store"]
+    with reported(kept=storing.kept_text(store)):
+        store = storing.check_names(store, out=out)
         form = outputs.open_target(out)
         options = source_options(given)
         if form is outputs.DOCUMENTED:
             raise ArgumentError("the documented .json has no pairs of copies\nHint: -o writes a .parquet.")
-        table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", LOCAL.name)
+        table = inputs.open_table(sources, source, given["base_dir"], "remove_duplicates", LOCAL.name, store=store)
         inputs.say_blocked(table, options)
         rule = inputs.flat_rule(flat, table, form)
         kinds = (LOCAL.name, *inputs.compared_kinds(table, PDQ))
@@ -87,5 +89,5 @@ def find_copies(
             say(f"{pairs.height:,} pairs of copies among {rows.height:,} rows; failed {tally.n_failed:,}", err=False)
         if not form:
             display.show_copies(pairs, rows.select(source_text(rows.schema, table.label)).to_series())
-            display.show_next(sources, kinds, is_folder=table.source == PATH and not table.stored)
+            inputs.say_store(table, kinds, rows.height)
         tally.finish(is_whole=not table.unlisted)

@@ -9,9 +9,10 @@ from typing import Final
 
 import polars as pl
 
-from imgmatch_df.cli import tables
+from imgmatch_df.cli import storing, tables
 from imgmatch_df.cli.exit_codes import say
 from imgmatch_df.cli.formats import Format, byte_columns, byte_parts, fit_columns, float_leaves
+from imgmatch_df.cli.interrupts import keeping
 from imgmatch_df.cli.outputs import DOCUMENTED, interruptible, suffixes_text
 from imgmatch_df.cli.renaming import Naming, own_name
 from imgmatch_df.cli.tables import SourceTable
@@ -52,6 +53,7 @@ from imgmatch_df.schemes import public_schemes
 from imgmatch_df.sources import is_path, path_as_text
 
 _FOLDERS_SHOWN: Final = 10
+_MANY_ROWS: Final = 100  # which take about a second to hash
 
 
 def open_table(
@@ -65,6 +67,7 @@ def open_table(
     column: str | None = None,
     needs_column: bool = True,
     of: str = "",
+    store: str | None = None,
 ) -> SourceTable:
     """Return the sources in the arguments of a command, see `tables.open_sources`; print which are left out."""
     table = interruptible(
@@ -85,11 +88,16 @@ def open_table(
         say(f"cannot list {len(table.unlisted) - _FOLDERS_SHOWN:,} more folders")
     if text := left_out_text(table.left_out):
         say(f"left out{of}: {text}")
-    return table
+    return replace(table, store=store)
 
 
 def open_ranking(
-    query: str, source: str | None, base_dir: str | None, hash_type: str | None, column: str | None
+    query: str,
+    source: str | None,
+    base_dir: str | None,
+    hash_type: str | None,
+    column: str | None,
+    store: str | None,
 ) -> SourceTable:
     """Return the sources of the request QUERY, where there is no SOURCE."""
     if not query.lower().endswith(".json"):
@@ -97,7 +105,7 @@ def open_ranking(
             "there is nothing to rank: SOURCE is missing\n"
             "Hint: imgmatch rank-images QUERY SOURCE; only a documented request .json holds both."
         )
-    return open_table([query], source, base_dir, "rank_images", hash_type, column=column)
+    return open_table([query], source, base_dir, "rank_images", hash_type, column=column, store=store)
 
 
 def open_hashed(path: str) -> SourceTable:
@@ -225,6 +233,13 @@ def naming_column(rows: pl.DataFrame, table: SourceTable) -> str | None:
     return name
 
 
+def sources_of(table: SourceTable, *, wanted: bool) -> pl.Series | None:
+    """Return the column that names the images of a table, None if it has none, or it is not `wanted`."""
+    if not wanted or table.label is None or table.label not in table.frame.collect_schema():
+        return None
+    return run_query(table.frame.select(table.label)).to_series()
+
+
 def default_kinds(table: SourceTable, output: Format | None) -> tuple[str, ...]:
     """Return the hash kinds that are computed of a table where the command names none."""
     if table.request is not None:
@@ -272,13 +287,25 @@ def flat_rule(flat: str | None, table: SourceTable, output: Format | None) -> Fl
 def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOptions) -> pl.LazyFrame:
     """Return a query for the rows with hashes: those of the table, or new ones."""
     if not needs_hashing(table, kinds):
+        if table.store is not None:
+            say(f"nothing is added to {table.store}, since SOURCE has hashes")
         return table.frame
     if table.source is None:
         raise ColumnError(
             f"the table has {' and '.join(table.stored)}, but no {kinds[0]}, and its column of images is not clear\n"
             f"Hint: --hash-type {table.stored[0]} uses its hashes, --source names its column of images."
         )
+    if table.store is not None:
+        storing.check_keeps(table.store, table, kinds, options)
+        return storing.hash_through(table, table.store, kinds, options)
     return expressions.visual_hash(table.frame, table.source, hash_types=kinds, **allowed_options(table, options))
+
+
+def say_store(table: SourceTable, kinds: tuple[str, ...], n_rows: int) -> None:
+    """Print that --store keeps hashes, if many images were hashed without it."""
+    is_kept = table.store is not None or table.request is not None or not needs_hashing(table, kinds)
+    if not is_kept and not table.made and n_rows >= _MANY_ROWS:
+        say("Hint: --store hashes.duckdb keeps the hashes", err=False)
 
 
 def allowed_options(table: SourceTable, options: SourceOptions) -> SourceOptions:
@@ -422,7 +449,10 @@ def _say_not_finite(table: SourceTable, columns: Container[str], output: Format)
 
 def collect(hashed: pl.LazyFrame, table: SourceTable, kind: HashKind, *, shown: bool) -> pl.DataFrame:
     """Return the rows, and hash them in small batches if they have no hashes."""
-    with hashing(table, shown=shown and kind.name not in table.stored):
+    if kind.name in table.stored:
+        with pl.Config(streaming_chunk_size=table.batch_rows):
+            return run_query(hashed)
+    with hashing(table, shown=shown):
         return run_query(hashed)
 
 
@@ -433,7 +463,12 @@ def run_query(frame: pl.LazyFrame) -> pl.DataFrame:
 
 @contextmanager
 def hashing(table: SourceTable, *, shown: bool) -> Iterator[None]:
-    """Hash in small batches within the block, with a progress bar."""
-    bar = METER.run(run_query(table.frame.select(pl.len())).item()) if shown else nullcontext()
-    with bar, pl.Config(streaming_chunk_size=table.batch_rows):
+    """Hash in small batches within the block, with a progress bar; one of --store shows its own."""
+    shows = shown and table.store is None
+    bar = METER.run(run_query(table.frame.select(pl.len())).item()) if shows else nullcontext()
+    with (
+        keeping(storing.kept_text(table.store, is_hashing=True)),
+        bar,
+        pl.Config(streaming_chunk_size=table.batch_rows),
+    ):
         yield

@@ -32,6 +32,7 @@ _IMAGES_PER_ROW_GROUP: Final = 256
 _ROWS_PER_ROW_GROUP: Final = 65_536
 # How soon Ctrl-C is noticed where the system cannot interrupt a lock (Windows).
 _POLL_S: Final = 0.2
+_PAGES: Final = (".html", ".htm")
 
 
 def _write_parquet(frame: pl.LazyFrame, target: Path | IO[bytes], has_images: bool) -> None:
@@ -84,17 +85,7 @@ def check_target(target: str | None, *, stores: bool = False) -> Format | None:
     if target is None or (stores and is_store(target)):
         return None
     path = Path(target)
-    try:
-        path.exists()
-    except OSError as error:  # the name is too long, or the folder may not be read
-        raise ArgumentError(
-            f"cannot write {target!r:.300}: {error.strerror}\nHint: choose another name or folder for the output."
-        ) from error
-    if path.is_file() and is_store(path):
-        raise ArgumentError(
-            f"{target!r} is a store of hashes, which this command would replace\nHint: choose another name for the "
-            "output."
-        )
+    _check_name(path)
     output = OUTPUT_FORMATS.get(path.suffix.lower())
     if output is None:
         known = (*(store_suffixes() if stores else ()), *OUTPUT_FORMATS)
@@ -102,12 +93,50 @@ def check_target(target: str | None, *, stores: bool = False) -> Format | None:
             f"unknown output ending {path.suffix!r} of {path.name!r}, known are {', '.join(known)}\n"
             f"Hint: {'.duckdb is continued by the next run' if stores else '.parquet keeps everything'}."
         )
+    _check_place(path)
+    return output
+
+
+def check_page(target: str) -> None:
+    """Refuse a target that could not be written as HTML, before hours are spent on hashing.
+
+    Raises
+    ------
+    ArgumentError
+        As `check_target`.
+    """
+    path = Path(target)
+    _check_name(path)
+    if path.suffix.lower() not in _PAGES:
+        raise ArgumentError(
+            f"unknown output ending {path.suffix!r} of {path.name!r}, known are {', '.join(_PAGES)}\n"
+            "Hint: -o report.html."
+        )
+    _check_place(path)
+    if path.is_file():
+        say(f"{target} exists: it is replaced if this run succeeds")
+
+
+def _check_name(path: Path) -> None:
+    try:
+        path.exists()
+    except OSError as error:  # the name is too long, or the folder may not be read
+        raise ArgumentError(
+            f"cannot write {str(path)!r:.300}: {error.strerror}\nHint: choose another name or folder for the output."
+        ) from error
+    if path.is_file() and is_store(path):
+        raise ArgumentError(
+            f"{str(path)!r} is a store of hashes, which this command would replace\nHint: choose another name for the "
+            "output."
+        )
+
+
+def _check_place(path: Path) -> None:
     folder = _final(path).parent
     if not folder.is_dir():
         raise ArgumentError(f"no such folder: {str(folder)!r}\nHint: make it first.")
     if path.is_dir():
-        raise ArgumentError(f"{target!r} is a folder\nHint: name a file in it.")
-    return output
+        raise ArgumentError(f"{str(path)!r} is a folder\nHint: name a file in it.")
 
 
 def open_target(target: str | None, *, stores: bool = False) -> Format | None:

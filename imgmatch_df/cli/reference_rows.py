@@ -1,12 +1,22 @@
 """The rows of --reference, of which copies are removed too."""
 
+from dataclasses import replace
 from shlex import quote
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
 from imgmatch_df.cli.exit_codes import say
-from imgmatch_df.cli.inputs import collect, compared_kinds, fitting, hash_table, naming_column, open_table, say_blocked
+from imgmatch_df.cli.inputs import (
+    collect,
+    compared_kinds,
+    fitting,
+    hash_table,
+    naming_column,
+    needs_hashing,
+    open_table,
+    say_blocked,
+)
 from imgmatch_df.cli.tables import SourceTable
 from imgmatch_df.columns import MODIFIED, REFERENCE_ID, ROW_DTYPE, SIZE
 from imgmatch_df.errors import ColumnError
@@ -59,7 +69,10 @@ def open_reference(
         base_dir = None if table.request is None else options["base_dir"]
         options = {**options, "base_dir": base_dir}
         say_blocked(table, options)
-        hashed = hash_table(table, compared_kinds(table, kind), options)
+        kinds = compared_kinds(table, kind)
+        if needs_hashing(table, kinds):
+            table = replace(table, store=others.store)
+        hashed = hash_table(table, kinds, options)
     except ColumnError as error:
         what = str(error).split("\nHint: ", 1)[0]
         raise ColumnError(

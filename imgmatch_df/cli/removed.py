@@ -100,10 +100,37 @@ def removed_files(
         pl.Series([_file_id(value, base_dir) not in wanted for value in rows[source]], dtype=pl.Boolean)
     )
     sure = unwanted.filter(~pl.col("is_unsure"))
-    paths = [value if (path := _path_of(value, base_dir)) is None else path for value in sure[source]]
+    paths = [value if (path := path_of(value, base_dir)) is None else path for value in sure[source]]
     return RemovedFiles(
         list(dict.fromkeys(paths)), sure[source].to_list(), rows.height - unwanted.height, unwanted.height - sure.height
     )
+
+
+def freed_bytes(clustered: pl.DataFrame, source: str | None, *, base_dir: str | None = None) -> int | None:
+    """Return the size of the files of the rows that are not kept, each file once; None where sizes are unknown.
+
+    A file that is also the file of a kept row, by whatever name, does not count.
+
+    Parameters
+    ----------
+    clustered, base_dir
+        As of `removed_files`, with the columns ``size`` and ``modified`` of `scan_images`.
+    source
+        The column of sources, or None.
+    """
+    schema = clustered.schema
+    is_listed = schema.get(SIZE) == pl.UInt64 and schema.get(MODIFIED) == MODIFIED_DTYPE
+    if source is None or schema.get(source) != pl.String or not is_listed:
+        return None
+    rows = clustered.select(pl.col(source).alias("file"), KEPT, SIZE, MODIFIED).drop_nulls()
+    # Names of one file have one size and one time: only such rows are looked up.
+    is_unique = rows.select(pl.struct(SIZE, MODIFIED).is_unique()).to_series()
+    others = rows.filter(~is_unique)
+    known = others.with_columns(
+        pl.Series("file", [str(_file_id(path, base_dir)) for path in others["file"]], pl.String)
+    )
+    files = known.group_by("file").agg(pl.col(KEPT).any(), pl.col(SIZE).first())
+    return int(sum(part.filter(~pl.col(KEPT))[SIZE].sum() for part in (rows.filter(is_unique), files)))
 
 
 def listed_paths(paths: Iterable[str]) -> list[str]:
@@ -167,7 +194,7 @@ def say_moved(done: Done, where: str) -> None:
         say(f"{done.n_bytes / 1e6:,.1f} MB; imgmatch apply {quote(str(done.journal))} --undo moves them back")
 
 
-def _path_of(value: str, base_dir: str | None = None) -> str | None:
+def path_of(value: str, base_dir: str | None = None) -> str | None:
     """Return the path of a source from the working directory, None for a source that is not a path."""
     found = parse_source(value)
     if isinstance(found, Failure) or found.kind != "path" or not isinstance(found.value, str):
@@ -177,7 +204,7 @@ def _path_of(value: str, base_dir: str | None = None) -> str | None:
 
 def _file_id(value: str, base_dir: str | None) -> tuple[int, int] | str:
     """Return the device and inode of a file; the path where there is no file, and the source where it is not a path."""
-    path = _path_of(value, base_dir)
+    path = path_of(value, base_dir)
     if path is None:
         return value
     facts = _stat(path)
@@ -195,7 +222,7 @@ def _lost_ids(stored: pl.DataFrame) -> pl.Series:
 
 
 def _is_lost(value: str | None, size: int | None, modified: int | None) -> bool:
-    path = None if value is None else _path_of(value)
+    path = None if value is None else path_of(value)
     if path is None or os.path.isabs(path):  # noqa: PTH117
         return False
     facts = _stat(path)

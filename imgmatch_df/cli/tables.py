@@ -81,6 +81,8 @@ class SourceTable:
     given
         Columns of `frame` with hashes in the foreign form of the input, and the names of the hash columns that were
         read from them.
+    store
+        Store of --store, which keeps the hashes of the rows, or None.
     """
 
     frame: pl.LazyFrame
@@ -95,6 +97,7 @@ class SourceTable:
     name: str | None = None
     read_as: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
+    store: str | None = None
 
     @property
     def columns(self) -> list[str]:

@@ -1,11 +1,10 @@
-"""Advice on the radius of a frame: what each radius finds, how much of that is wrong, and the radius to take.
+"""Advice on the radius or the votes of a frame: what each finds, how much of that is wrong, and the one to take.
 
 Counts are exact, from one join. How many of the pairs are of unrelated images is an estimate, from the distances of the
 frame's own hashes, see `matching.unrelated`.
 """
 
-from dataclasses import dataclass
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
 import polars as pl
 
@@ -24,12 +23,19 @@ from imgmatch_df.columns import (
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import expressions
 from imgmatch_df.frames.checks import FrameT, JoinSide, VerbCall, apply, needed_columns
+from imgmatch_df.frames.criteria import check_min_votes, refuse_radius, refuse_votes
 from imgmatch_df.frames.flat import Flat, FlatRows, Guard, guard_columns
 from imgmatch_df.frames.pairs import MAX_PAIRS
+from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion, radius_of, votes_of
+from imgmatch_df.frames.vote_advice import LEAST_SHOWN, VOTE_FIELDS, profile_votes
 from imgmatch_df.hashes import forms
-from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
+from imgmatch_df.hashes.kinds import BMH1, KINDS, LOCAL, HashKind, hash_kind
 from imgmatch_df.options import Options, SourceOptions, check_positive, make_options, shown, whole_number
 from imgmatch_df.progress import steps
+
+if TYPE_CHECKING:
+    from imgmatch_df.matching.kernels.hamming import Pairs
+    from imgmatch_df.matching.profile import DistinctHashes
 
 PROFILE_FIELDS: Final[dict[str, Any]] = {
     RADIUS_BITS: pl.UInt16(),
@@ -42,27 +48,7 @@ PROFILE_FIELDS: Final[dict[str, Any]] = {
     RECALL: pl.Float64(),
     EXACT: pl.Boolean(),
 }
-MAX_SHARE: Final = 0.01
 _MAX_EDITED: Final = 100  # images
-
-
-@dataclass(frozen=True, slots=True)
-class RadiusSuggestion:
-    """A radius for a frame, from `suggest_radius`.
-
-    Parameters
-    ----------
-    radius
-        In bits. 0 where no copies are seen, or no radius keeps unrelated images to the share that is allowed.
-    reason
-        Why, in one sentence.
-    copies_seen
-        Whether there are more near pairs than unrelated images give.
-    """
-
-    radius: int
-    reason: str
-    copies_seen: bool
 
 
 def profile_radii(
@@ -70,6 +56,7 @@ def profile_radii(
     hash_type: str = BMH1.name,
     *,
     max_radius: int | None = None,
+    min_votes: int | None = None,
     column: str | None = None,
     source: str | None = None,
     flat: Flat = "identical",
@@ -78,27 +65,31 @@ def profile_radii(
 ) -> FrameT:
     """Return what each radius finds: pairs, clusters, removed rows, and how many pairs are of unrelated images.
 
-    Use it to choose a radius; `suggest_radius` reads one from it. Look at some clusters before you trust either.
+    Use it to choose a radius, or for ``"local"`` a minimum number of votes; `suggest_radius` and `suggest_min_votes`
+    read one from it. Look at some clusters before you trust either.
 
     Parameters
     ----------
     frame
         Has a column named `hash_type`, or `column`, or `source`.
     hash_type
-        A kind whose hashes have a distance, such as ``"bmh1"`` or ``"phash"``.
+        A kind whose hashes have a distance, such as ``"bmh1"`` or ``"phash"``, or ``"local"``.
     max_radius
         Largest radius, in bits; inclusive. None takes the radius above which the verbs warn: 128 for bmh1, 16 for
-        phash.
+        phash. Not for ``"local"``.
+    min_votes
+        For ``"local"``, in the place of `max_radius`: the smallest number of votes, from 2 to 64. None takes 5.
     column
         Column of hashes, also in other forms, see `near_duplicates`; None for the one with the name of the kind.
     source
         Column of images: up to 100 of them are edited in memory, and the copies hashed, for the column ``recall``. The
-        images are hashed first where the frame has no hashes.
+        images are hashed first where the frame has no hashes. For ``"local"`` they are only hashed.
     flat
         ``"identical"`` or ``"match"``, as `near_duplicates`.
     max_pairs
         Maximum number of pairs of different hashes to make. The radii that make more are not joined, and no radius
-        whose join is expected to take more than four minutes of one thread.
+        whose join is expected to take more than four minutes of one thread. For ``"local"``, more pairs with
+        `min_votes`, or 4, are an error.
     **options
         See `Options`. Only ``progress`` has an effect without `source`.
 
@@ -111,7 +102,8 @@ def profile_radii(
         unrelated images, and ``unrelated_share: Float64``, their share of all pairs, both null where there are too few
         hashes; ``recall: Float64``, the share of edited copies within the radius, null without `source`; ``exact:
         Boolean``. Where it is false the radius was not joined: ``n_pairs`` is an estimate from a sample, and the
-        numbers of clusters are null.
+        numbers of clusters are null. For ``"local"``: one row for each number of votes from 64 down to `min_votes`,
+        ``min_votes: UInt8`` in the place of the radius, and no ``recall`` and ``exact``.
 
     Raises
     ------
@@ -126,6 +118,10 @@ def profile_radii(
     estimated; see the guide "Choose a radius". Series of photos of one scene, or of one product, are neither copies nor
     unrelated: they count as copies where they are nearer than the curve expects.
 
+    For ``"local"``, clusters are those of ``linkage="star"`` in the order of the rows, as `cluster` makes them; all
+    else is equal for any order. Pairs of unrelated images are estimated from those with 4 to 7 votes: each further vote
+    leaves a fixed share of them, taken to be between 0.4 and 0.7.
+
     Examples
     --------
     >>> import imgmatch_df, polars as pl
@@ -134,8 +130,13 @@ def profile_radii(
     [(0, 0, 0), (1, 1, 1), (2, 2, 2)]
     """
     kind = _comparable(hash_type)
-    largest = _check_max_radius(max_radius, kind)
     max_pairs = check_positive("max_pairs", max_pairs)
+    if kind.by_votes:
+        refuse_radius(kind, max_radius)
+        least = LEAST_SHOWN if min_votes is None else check_min_votes(min_votes)
+        return _votes_profile(VerbCall.check(frame, kind, source, options, column=column, flat=flat), least, max_pairs)
+    refuse_votes(kind, min_votes)
+    largest = _check_max_radius(max_radius, kind)
     edits, call = _check_call(frame, kind, column, source, flat, options)
     # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
     hash_name, progress = call.hash, call.progress
@@ -146,7 +147,7 @@ def profile_radii(
         side = JoinSide(part, kind, hash_name, None, guard)
         side.flat.warn_of_unknown()
         with steps("joining", shown=progress) as step:
-            found = _profile(side, kind, largest, max_pairs, step)
+            found = profile_side(side, kind, largest, max_pairs, step).table
         if edits is None or source is None:
             return found
         return found.with_columns(_recall(part, kind, hash_name, source, edits, largest))
@@ -196,6 +197,12 @@ def suggest_radius(
     4
     """
     check_max_share(max_share)
+    kind = hash_kind(hash_type)
+    if kind.by_votes:
+        raise ArgumentError(
+            f"hash_type {kind.name!r} is compared by votes and has no radius\n"
+            "Hint: suggest_min_votes suggests a minimum number of votes."
+        )
     profile = profile_radii(
         frame,
         hash_type,
@@ -206,52 +213,59 @@ def suggest_radius(
         max_pairs=max_pairs,
         **options,
     )
-    return suggestion_of(profile.lazy().collect(), hash_kind(hash_type), max_share)
+    return radius_of(profile.lazy().collect(), kind, max_share)
 
 
-def suggestion_of(profile: pl.DataFrame, kind: HashKind, max_share: float = MAX_SHARE) -> RadiusSuggestion:
-    """Return the suggestion that a result of `profile_radii` gives."""
-    joined = profile.filter(EXACT)
-    last = joined.row(-1, named=True)
-    stop = (
-        ""
-        if joined.height == profile.height
-        else f"; radii above {_bits(last[RADIUS_BITS])} have too many pairs to join"
+def suggest_min_votes(
+    frame: FrameT,
+    hash_type: str = LOCAL.name,
+    *,
+    max_share: float = MAX_SHARE,
+    min_votes: int | None = None,
+    column: str | None = None,
+    source: str | None = None,
+    flat: Flat = "identical",
+    max_pairs: int = MAX_PAIRS,
+    **options: Unpack[SourceOptions],
+) -> VotesSuggestion:
+    """Return the smallest number of votes with which few pairs are of unrelated images, and the reason.
+
+    As `suggest_radius`, for local hashes, which are compared by votes.
+
+    Parameters
+    ----------
+    frame, hash_type, min_votes, column, source, flat, max_pairs, **options
+        As `profile_radii`. A `LazyFrame` is collected.
+    max_share
+        Maximum share of the pairs that may be of unrelated images, as estimated: above 0, below 1.
+
+    Returns
+    -------
+    VotesSuggestion
+        The ``min_votes``, the ``reason``, and whether ``copies_seen``. Where no copies are seen, `min_votes` is 64.
+
+    Raises
+    ------
+    ArgumentError, ColumnError
+        As `profile_radii`.
+
+    Examples
+    --------
+    >>> import imgmatch_df, polars as pl
+    >>> frame = pl.DataFrame({"local": [None]}, schema={"local": pl.Binary})
+    >>> imgmatch_df.suggest_min_votes(frame).copies_seen
+    False
+    """
+    check_max_share(max_share)
+    kind = hash_kind(hash_type)
+    if not kind.by_votes:
+        raise ArgumentError(
+            f"hash_type {kind.name!r} is not compared by votes\nHint: suggest_radius suggests a radius for it."
+        )
+    profile = profile_radii(
+        frame, hash_type, min_votes=min_votes, column=column, source=source, flat=flat, max_pairs=max_pairs, **options
     )
-    if joined[N_UNRELATED].null_count() and last[N_PAIRS] == 0:
-        return RadiusSuggestion(0, f"no copies seen: no two images are within {_bits(last[RADIUS_BITS])}{stop}", False)
-    if joined[N_UNRELATED].null_count():
-        radius = min(kind.near_radius, last[RADIUS_BITS])
-        n_pairs = joined[N_PAIRS][radius]
-        reason = (
-            f"too few different hashes for an estimate: {_bits(radius)} is the advised radius of {kind.name}, and "
-            f"finds {_counted(n_pairs, 'pair')}{stop}"
-        )
-        return RadiusSuggestion(radius, reason, n_pairs > 0)
-    fitting = joined.filter(pl.col(N_PAIRS) > 0, pl.col(N_UNRELATED) <= max_share * pl.col(N_PAIRS))
-    if fitting.height:
-        found = fitting.row(-1, named=True)
-        reason = (
-            f"a radius of {_bits(found[RADIUS_BITS])} joins {_counted(found[N_CLUSTERS], 'cluster')}; about "
-            f"{_percent(found[UNRELATED_SHARE])} of its {_counted(found[N_PAIRS], 'pair')} are of unrelated images"
-            f"{stop}"
-        )
-        return RadiusSuggestion(found[RADIUS_BITS], reason, True)
-    # Three times as many pairs as expected, and three more, are no chance.
-    beyond = joined.filter(pl.col(N_PAIRS) >= 3 * pl.col(N_UNRELATED) + 3)
-    if beyond.height:
-        found = beyond.sort(UNRELATED_SHARE, RADIUS_BITS).row(0, named=True)
-        reason = (
-            f"copies are seen, but no radius keeps pairs of unrelated images to {_percent(max_share)}: the least is "
-            f"about {_percent(found[UNRELATED_SHARE])} of {_counted(found[N_PAIRS], 'pair')}, within "
-            f"{_bits(found[RADIUS_BITS])}{stop}"
-        )
-        return RadiusSuggestion(0, reason, True)
-    reason = (
-        f"no copies seen: {_counted(last[N_PAIRS], 'pair')} within {_bits(last[RADIUS_BITS])}, and unrelated images "
-        f"alone would give about as many{stop}"
-    )
-    return RadiusSuggestion(0, reason, False)
+    return votes_of(profile.lazy().collect(), max_share)
 
 
 def check_max_share(max_share: object) -> None:
@@ -261,6 +275,18 @@ def check_max_share(max_share: object) -> None:
             f"max_share must be a number above 0 and below 1, got {shown(max_share)}\n"
             "Hint: 0.01 allows one pair of unrelated images in a hundred."
         )
+
+
+def _votes_profile(call: VerbCall[FrameT], least: int, max_pairs: int) -> FrameT:
+    """Return the profile of a kind that is compared by votes."""
+    kind, hash_name, progress, guard = call.kind, call.hash, call.progress, call.guard
+
+    def find(part: pl.DataFrame) -> pl.DataFrame:
+        side = JoinSide(part, kind, hash_name, None, guard)
+        with steps("joining", shown=progress) as step:
+            return profile_votes(side, kind, least, max_pairs, step)
+
+    return apply(call.hashed(), needed_columns(hash_name, None, guard_columns(guard)), find, VOTE_FIELDS)
 
 
 def _check_call(
@@ -283,13 +309,14 @@ def _check_call(
 
 
 def _comparable(hash_type: str) -> HashKind:
-    """Return the hash kind, if it has radii in bits."""
+    """Return the hash kind, if its hashes are more than equal or not."""
     kind = hash_kind(hash_type)
-    if kind.is_perceptual:
+    if kind.is_perceptual or kind.by_votes:
         return kind
-    what = "compared by votes, which have no radius yet" if kind.by_votes else "equal or not, and has no radius"
-    known = ", ".join(repr(one.name) for one in KINDS.values() if one.is_perceptual)
-    raise ArgumentError(f"hash_type {kind.name!r} is {what}\nHint: one of {known} has a distance in bits.")
+    known = ", ".join(repr(one.name) for one in KINDS.values() if one.is_perceptual or one.by_votes)
+    raise ArgumentError(
+        f"hash_type {kind.name!r} is equal or not, and has no radius\nHint: one of {known} has a distance or votes."
+    )
 
 
 def _check_max_radius(max_radius: object, kind: HashKind) -> int:
@@ -304,7 +331,35 @@ def _check_max_radius(max_radius: object, kind: HashKind) -> int:
     return n_bits
 
 
-def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, step: Any) -> pl.DataFrame:
+class SideProfile(NamedTuple):
+    """What each radius finds among rows.
+
+    Parameters
+    ----------
+    table
+        As `profile_radii` returns it.
+    distinct
+        The different hashes.
+    links
+        Their minimum spanning forest, up to the last radius that is exact.
+    """
+
+    table: pl.DataFrame
+    distinct: "DistinctHashes"
+    links: "Pairs"
+
+    @property
+    def last_radius(self) -> int:
+        """The largest radius that is exact."""
+        return int(self.table[EXACT].sum()) - 1
+
+
+def profile_side(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int | None, step: Any) -> SideProfile:
+    """Return what each radius finds.
+
+    Parameters as of `profile_radii`, and a callback for progress. Without `max_pairs`, all radii are joined, whatever
+    time that takes.
+    """
     import numpy as np
 
     from imgmatch_df.matching import profile as profiles
@@ -312,7 +367,9 @@ def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, st
 
     distinct = profiles.DistinctHashes.of(side.words)
     sampled, share = profiles.sample_distances(distinct, kind.n_bits)
-    radius = profiles.largest_radius(distinct, sampled, share, max_radius, kind.n_bits, max_pairs)
+    radius = max_radius
+    if max_pairs is not None:
+        radius = profiles.largest_radius(distinct, sampled, share, max_radius, kind.n_bits, max_pairs)
     found = profiles.profile(distinct, radius, kind.n_bits, max_pairs, step)
     while found is None:  # more copies than the sample has shown
         radius //= 2
@@ -345,7 +402,7 @@ def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, st
         RECALL: None,
         EXACT: is_exact,
     }
-    return pl.DataFrame(columns, schema=PROFILE_FIELDS)
+    return SideProfile(pl.DataFrame(columns, schema=PROFILE_FIELDS), distinct, found.links)
 
 
 def _identical_groups(flat: FlatRows) -> list[int]:
@@ -378,15 +435,3 @@ def _recall(
     n_copies = int(counts.sum())
     shares = np.cumsum(counts)[: max_radius + 1] / max(1, n_copies)
     return pl.Series(RECALL, shares if n_copies else [None] * (max_radius + 1), dtype=pl.Float64)
-
-
-def _bits(radius: int) -> str:
-    return f"{radius:,} bit{'s' * (radius != 1)}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.0005 else "0 %"

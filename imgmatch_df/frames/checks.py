@@ -212,6 +212,15 @@ class VerbCall(Generic[FrameT]):
         """Whether to show a bar."""
         return self.options.get("progress", False)
 
+    @property
+    def hashed_schema(self) -> pl.Schema:
+        """Schema of the frame with its hashes, before anything is hashed."""
+        if self.source is None:
+            return self.schema
+        lazy: VerbCall[Any] = replace(self, frame=self.frame.lazy())  # type: ignore[arg-type]
+        schema: pl.Schema = lazy.hashed().collect_schema()
+        return schema
+
     def hashed(self) -> FrameT:
         """Return the frame with its hashes."""
         if self.source is None:

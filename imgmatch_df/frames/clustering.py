@@ -4,8 +4,7 @@ Each takes a frame that has a hash column, or hashes its ``source=`` column firs
 once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks, the number of threads and the engine.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Unpack, get_args
+from typing import Any, Unpack
 
 import polars as pl
 
@@ -16,41 +15,28 @@ from imgmatch_df.columns import (
     DISTANCE,
     DISTANCE_DTYPE,
     HEIGHT,
+    JOINED_AT,
     KEPT,
+    REASON,
+    REASON_DTYPE,
     REFERENCE_ID,
     REMOVED_RECORDS,
     REPRESENTATIVE_ID,
     ROW_DTYPE,
-    SIZE,
     VOTES,
     WIDTH,
 )
-from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import deprecated
-from imgmatch_df.frames.checks import (
-    Frame,
-    FrameT,
-    JoinSide,
-    VerbCall,
-    apply,
-    needed_columns,
-    shown_names,
-)
-from imgmatch_df.frames.comparison import Clusters, Comparison
+from imgmatch_df.frames.checks import Frame, FrameT, VerbCall, apply
 from imgmatch_df.frames.criteria import check_comparison
-from imgmatch_df.frames.flat import Flat, guard_columns
+from imgmatch_df.frames.flat import Flat
+from imgmatch_df.frames.grouping import Grouping
+from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
-from imgmatch_df.frames.reference import Reference, find_nearest
-from imgmatch_df.hashes import forms
+from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import BMH1
-from imgmatch_df.matching.linkages import LINKAGES, Keep
-from imgmatch_df.options import SourceOptions, check_choice, check_flag
-from imgmatch_df.progress import steps
+from imgmatch_df.options import SourceOptions, check_flag
 from imgmatch_df.store.base import Target
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)
@@ -61,7 +47,11 @@ def cluster(
     *,
     min_votes: int | None = None,
     linkage: str | None = None,
-    keep: Keep = "first",
+    keep: KeepBy = "first",
+    protect: Column | None = None,
+    across: Column | None = None,
+    within: Column | None = None,
+    not_duplicates: Frame | None = None,
     id: str | None = None,
     reference: Frame | Target | None = None,
     reference_id: str | None = None,
@@ -95,11 +85,25 @@ def cluster(
         ``"star"`` for ``"local"``, else ``"connected"``: a collage is a copy of each image in it, and ``"connected"``
         would put all of them into one cluster.
     keep
-        Which row of a cluster is its representative: the ``"first"``, the ``"last"``, or the ``"largest"``: most
-        pixels (columns ``width`` and ``height``), then most bytes (column ``size``, where there is one), then first.
-        With ``"star"``, the order in which rows become representatives.
+        Which row of a cluster is its representative: the ``"first"`` or ``"last"``; the ``"largest"`` or
+        ``"smallest"``, by pixels (columns ``width`` and ``height``), then bytes (column ``size``, where there is one);
+        the ``"newest"`` or ``"oldest"``, by the column ``modified``; or expressions: the row that
+        ``frame.sort(keep, nulls_last=True)`` puts first, so that False is better than True, and small better than
+        large. An unknown value is the worst, and ties go to the first row. With ``"star"``, the order in which rows
+        become representatives.
+    protect
+        Boolean column or expression: rows that are never removed. They are representatives before all others; of
+        several in one cluster all are kept. Null does not protect.
+    across
+        Column or expression: only pairs whose values differ count, such as those between folders. A row is removed only
+        if its representative has another value. Null is a value like others.
+    within
+        Column or expression: only pairs whose values are equal count. A null equals nothing.
+    not_duplicates
+        Frame with the columns ``left_id`` and ``right_id``: values of `id`, or row numbers without `id`. These pairs do
+        not count, and no row of such a pair is removed if the other one is its representative.
     id
-        Column whose values name the representatives; None names them by row number.
+        Column whose values name the representatives, and rows in `not_duplicates`; None names them by row number.
     reference
         Rows to compare with first: the path of a store, of which only hashes and keys are read; or a frame that has a
         column named `hash_type`. A row within the radius of a reference row is not kept and is in no cluster; the other
@@ -129,14 +133,19 @@ def cluster(
     -------
     DataFrame or LazyFrame
         All rows, in order. New columns come first: ``cluster_id: UInt32`` (clusters are numbered from 0 by their first
-        row), ``kept: Boolean`` (is the representative), ``distance: UInt16`` to the representative, with `diameter`
-        ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes, and the columns
-        of the frame; hashes come last. ``"local"`` has ``votes: UInt8`` in the place of `distance`, for the placement
-        in the representative, null for a representative. A row without a hash is a cluster of its own, kept, with null
-        distance. With `reference` also ``reference_id``, which names the nearest reference row (the first of several)
-        of a row that matches one: then ``distance`` or ``votes`` are those to it, ``kept`` is false, and the other new
-        columns are null.
-        It is null in all other rows.
+        row), ``kept: Boolean``, ``reason: Enum``, ``distance: UInt16`` to the representative, ``joined_at: UInt16``,
+        with `diameter` ``diameter: UInt16``, and ``representative_id``; then what `visual_hash` adds, where it hashes,
+        and the columns of the frame; hashes come last. ``"local"`` has ``votes: UInt8`` in the place of `distance`, for
+        the placement in the representative, null for a representative. A row without a hash is a cluster of its own,
+        kept, with null distance.
+        ``reason`` is why the row is kept or not: ``"single"`` (alone in its cluster), ``"no_hash"``, ``"kept_first"``
+        and so on for each `keep` (``"kept_by_rule"`` for expressions), ``"protected"``, ``"same_value"`` (of `across`
+        as the representative), ``"not_duplicate"`` (of the representative); removed: ``"copy"``, ``"in_reference"``.
+        ``joined_at`` is the smallest radius at which the row is in one cluster with its representative, for
+        ``"local"`` the largest number of votes; with ``"star"`` it is the distance or the votes.
+        With `reference` also ``reference_id``, which names the nearest reference row (the first of several) of a row
+        that matches one: then ``distance`` or ``votes`` are those to it, ``kept`` is false but for protected rows, and
+        ``cluster_id``, ``joined_at``, ``diameter`` and ``representative_id`` are null. It is null in all other rows.
 
     Raises
     ------
@@ -159,8 +168,9 @@ def cluster(
     Two rows of the frame that are both in the store are compared with each other, and not with their rows in the
     store, so that the first copy is kept.
 
-    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. `diameter` is the
-    slowest part: at worst quadratic in the number of different hashes of a cluster.
+    Exact. Memory grows with rows, not with pairs: equal hashes count once, and pairs are never kept. (``"local"`` keeps
+    pairs.) `diameter`, `across`, `within` and `not_duplicates` are at worst quadratic in the number of different hashes
+    of a cluster.
 
     Examples
     --------
@@ -183,14 +193,27 @@ def cluster(
     call: VerbCall[FrameT] = VerbCall.check(
         frame, comparison.kind, source, options, column=column, id=id, adds=new, affixes=affixes, flat=flat
     )
-    grouping = _Grouping(call, comparison, linkage, keep, diameter=diameter)
+    rule = KeepRule.check(
+        call.hashed_schema,
+        keep,
+        protect=protect,
+        across=across,
+        within=within,
+        not_duplicates=not_duplicates,
+        id=id,
+        width=call.column(WIDTH),
+        height=call.column(HEIGHT),
+    )
+    grouping = Grouping(call, comparison, linkage, rule, diameter=diameter, with_joined=True)
     other = grouping.reference(reference, reference_id, reference_column, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
     dtypes: dict[str, Any] = {
         CLUSTER_ID: ROW_DTYPE,
         KEPT: pl.Boolean(),
+        REASON: REASON_DTYPE,
         measure: comparison.measure_dtype,
+        JOINED_AT: DISTANCE_DTYPE,
         DIAMETER: DISTANCE_DTYPE,
         REPRESENTATIVE_ID: ROW_DTYPE if id is None else schema[id],
         REFERENCE_ID: None if other is None else other.id_dtype,
@@ -206,14 +229,17 @@ def cluster(
                 CLUSTER_ID: pl.Series(found.cluster, dtype=ROW_DTYPE),
                 REPRESENTATIVE_ID: ids,
                 measure: pl.Series(found.measure, dtype=comparison.measure_dtype),
+                JOINED_AT: pl.Series(found.joined, dtype=DISTANCE_DTYPE),
                 DIAMETER: pl.Series(found.diameter, dtype=DISTANCE_DTYPE),
-                KEPT: found.kept,
+                KEPT: pl.Series(found.kept),
+                REASON: found.reasons,
                 **({} if found.reference is None else {REFERENCE_ID: found.reference}),
             }
         )
         has_measure, is_new = pl.when(pl.Series(found.has_measure)), pl.when(pl.Series(found.is_new))
         described = numbers.with_columns(
             has_measure.then(measure),
+            pl.when(pl.Series(found.has_measure & found.is_new)).then(JOINED_AT),
             pl.when(pl.Series(found.has_hash & found.is_new)).then(DIAMETER),
             is_new.then(CLUSTER_ID),
             is_new.then(REPRESENTATIVE_ID),
@@ -235,7 +261,12 @@ def remove_duplicates(
     *,
     min_votes: int | None = None,
     linkage: str | None = None,
-    keep: Keep = "first",
+    keep: KeepBy = "first",
+    protect: Column | None = None,
+    across: Column | None = None,
+    within: Column | None = None,
+    not_duplicates: Frame | None = None,
+    id: str | None = None,
     reference: Frame | Target | None = None,
     reference_column: str | None = None,
     column: str | None = None,
@@ -250,7 +281,11 @@ def remove_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, min_votes, linkage, keep, reference, reference_column, column, source, flat, turns
+    frame, radius, hash_type, min_votes, linkage, keep, protect, across, within, not_duplicates
+        As `cluster`.
+    id
+        Column whose values name rows in `not_duplicates`; None names them by row number.
+    reference, reference_column, column, source, flat, turns
         As `cluster`. With `reference`, the result has no rows that match a reference row, also not as removed records.
     prefix, suffix, **options
         As `cluster`.
@@ -296,6 +331,11 @@ def remove_duplicates(
         flat=flat,
         min_votes=min_votes,
         turns=turns,
+        protect=protect,
+        across=across,
+        within=within,
+        not_duplicates=not_duplicates,
+        id=id,
     )
 
 
@@ -304,7 +344,7 @@ def nest_duplicates(
     radius: int | None,
     hash_type: str,
     linkage: str | None = None,
-    keep: Keep = "first",
+    keep: KeepBy = "first",
     reference: Frame | Target | Reference | None = None,
     source: str | None = None,
     affixes: Affixes = NO_AFFIXES,
@@ -315,14 +355,38 @@ def nest_duplicates(
     flat: str = "identical",
     min_votes: int | None = None,
     turns: bool | None = None,
+    protect: Column | None = None,
+    across: Column | None = None,
+    within: Column | None = None,
+    not_duplicates: Frame | None = None,
+    id: str | None = None,
     with_bytes: bool = False,
 ) -> FrameT:
     """Return what `remove_duplicates` does, on demand `with_bytes`: the documented JSON has images in its records."""
     comparison = check_comparison(hash_type, radius, min_votes, turns, default_radius=0)
     call: VerbCall[FrameT] = VerbCall.check(
-        frame, comparison.kind, source, options or {}, column=column, adds=[REMOVED_RECORDS], affixes=affixes, flat=flat
+        frame,
+        comparison.kind,
+        source,
+        options or {},
+        column=column,
+        id=id,
+        adds=[REMOVED_RECORDS],
+        affixes=affixes,
+        flat=flat,
     )
-    grouping = _Grouping(call, comparison, linkage, keep, diameter=False)
+    rule = KeepRule.check(
+        call.hashed_schema,
+        keep,
+        protect=protect,
+        across=across,
+        within=within,
+        not_duplicates=not_duplicates,
+        id=id,
+        width=call.column(WIDTH),
+        height=call.column(HEIGHT),
+    )
+    grouping = Grouping(call, comparison, linkage, rule, diameter=False, with_joined=False)
     other = grouping.reference(reference, None, reference_column, call)
     hashed = call.hashed()
     schema = hashed.collect_schema()
@@ -342,9 +406,9 @@ def nest_duplicates(
 
     def remove(rows: pl.DataFrame) -> pl.DataFrame:
         found = grouping.find(rows.select(columns), other)
-        kept = found.kept
-        numbered = rows.with_columns(pl.Series(label, found.representative))
-        removed = numbered.filter(~kept & pl.Series(found.is_new))
+        kept = pl.Series(found.kept)
+        numbered = rows.with_row_index(label)
+        removed = rows.with_columns(pl.Series(label, found.representative)).filter(~kept & pl.Series(found.is_new))
         if removed.is_empty():  # Polars 1.40 panics on a conditional struct of no rows
             return numbered.filter(kept).with_columns(pl.lit([], dtype=removed_dtype).alias(removed_name)).select(order)
         removed = removed.select(label, removed_record).group_by(label, maintain_order=True).agg(removed_name)
@@ -356,131 +420,3 @@ def nest_duplicates(
         )
 
     return apply(hashed, list(schema), remove, {name: schema.get(name, removed_dtype) for name in order})
-
-
-class _Grouping:
-    """How rows are put into clusters: the arguments of `cluster`, checked."""
-
-    def __init__(
-        self, call: VerbCall[FrameT], comparison: Comparison, linkage: str | None, keep: Keep, *, diameter: bool
-    ) -> None:
-        linkage = comparison.default_linkage if linkage is None else linkage
-        what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
-        check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
-        comparison.check_linkage(linkage)
-        check_choice("keep", keep, get_args(Keep), "'largest' needs the columns width and height.")
-        # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
-        self.kind, self.hash, self.progress, self.guard = call.kind, call.hash, call.progress, call.guard
-        self.width, self.height = call.column(WIDTH), call.column(HEIGHT)
-        self.comparison, self.linkage, self.keep, self.diameter = comparison, linkage, keep, diameter
-        if diameter and not comparison.has_diameters:
-            raise ArgumentError(
-                f"diameter=True needs distances, and {call.kind.name} is compared by votes\nHint: leave diameter out."
-            )
-        # A column of the user's may be called size and hold "XL".
-        self.has_bytes = SIZE in call.schema and call.schema[SIZE].is_numeric()
-        if keep == "largest" and call.source is None:
-            self._check_sizes(call.schema)
-
-    def needs(self, id_column: str | None, reference: Reference | None) -> list[str]:
-        """Return the columns that clustering reads."""
-        others = [] if reference is None else reference.own
-        if self.keep == "largest":
-            others = [self.width, self.height, *([SIZE] if self.has_bytes else []), *others]
-        return needed_columns(self.hash, id_column, [*others, *guard_columns(self.guard)])
-
-    def reference(
-        self,
-        reference: Frame | Target | Reference | None,
-        id_column: str | None,
-        hash_column: str | None,
-        call: VerbCall[FrameT],
-    ) -> Reference | None:
-        """Return the checked reference side of a call, None if it has none."""
-        if reference is None:
-            for name, value in (("reference_id", id_column), ("reference_column", hash_column)):
-                if value is not None:
-                    raise ArgumentError(f"{name} has no effect without reference=\nHint: pass the reference rows.")
-            return None
-        return Reference.of(reference, call, id_column, hash_column)
-
-    def find(self, rows: pl.DataFrame, reference: Reference | None) -> Clusters:
-        """Return the clusters of `rows`, which have the columns that `needs` names."""
-        import numpy as np
-
-        if rows.schema[self.hash] != self.kind.dtype:  # read once: a part of a column may have another form
-            rows = rows.with_columns(forms.read_column(rows[self.hash], self.kind))
-        if reference is None:
-            return self._cluster(rows)
-        nearest = find_nearest(rows, self.hash, reference, self.comparison, guard=self.guard, progress=self.progress)
-        is_new = np.ones(rows.height, np.bool_)
-        is_new[nearest.rows] = False
-        new = np.flatnonzero(is_new)
-        among = self._cluster(rows.filter(pl.Series(is_new)))
-        places = np.zeros(rows.height, np.uint32)
-        places[nearest.rows] = np.arange(1, len(nearest.rows) + 1)
-        whole = Clusters(
-            np.zeros(rows.height, np.uint32),
-            np.zeros(rows.height, np.uint32),
-            np.zeros(rows.height, np.uint16),
-            np.zeros(rows.height, np.uint16),
-            has_hash=np.ones(rows.height, np.bool_),
-            has_measure=np.ones(rows.height, np.bool_),
-            is_new=is_new,
-            reference=pl.Series([None], dtype=reference.id_dtype).extend(nearest.ids).gather(places),
-        )
-        whole.cluster[new], whole.representative[new] = among.cluster, new[among.representative]
-        for column, part in zip(whole[2:6], among[2:6], strict=True):
-            column[new] = part
-        whole.measure[nearest.rows] = nearest.measure
-        return whole
-
-    def _cluster(self, rows: pl.DataFrame) -> Clusters:
-        """Return the clusters of rows among themselves."""
-        import numpy as np
-
-        from imgmatch_df.matching import clusters
-
-        side = JoinSide(rows, self.kind, self.hash, guard=self.guard)
-        order = clusters.preference(len(side.rows), self.keep, self._sizes(rows, side.rows))
-        with steps("clustering", shown=self.progress) as step:
-            linked = self.comparison.link(side.words, self.linkage, order, step)
-        labels = linked.representative
-        # From positions among the rows that have a hash to rows; a row without one is its own cluster.
-        representative = np.arange(side.n_rows, dtype=np.uint32)
-        representative[side.rows] = side.rows[labels]
-        flat = side.flat
-        if flat.rows.size:
-            flat.warn_of_unknown()
-            best_first = clusters.preference(len(flat.rows), self.keep, self._sizes(rows, flat.rows))
-            representative[flat.rows] = flat.representatives(best_first)
-        _, cluster = np.unique(clusters.first_rows(representative), return_inverse=True)
-        measure = np.zeros(side.n_rows, np.uint16)
-        measure[side.rows] = linked.measure
-        self.comparison.warn_of_large(linked, self.linkage)
-        diameter = np.zeros(side.n_rows, np.uint16)
-        if self.diameter:
-            diameter[side.rows] = self.comparison.diameters(side.words, labels)
-        has_hash = np.zeros(side.n_rows, np.bool_)
-        has_hash[side.rows] = has_hash[flat.rows] = True
-        every = np.ones(side.n_rows, np.bool_)
-        is_joined = representative != np.arange(side.n_rows)
-        has_measure = has_hash if self.comparison.measures_itself else is_joined
-        return Clusters(cluster.astype(np.uint32), representative, measure, diameter, has_hash, has_measure, every)
-
-    def _check_sizes(self, schema: Mapping[str, Any]) -> None:
-        for name in (self.width, self.height):
-            # Null: every row failed, and the file that says so has no types.
-            if name not in schema or not (schema[name].is_numeric() or schema[name] == pl.Null):
-                raise ColumnError(
-                    f"keep='largest' needs a numeric column {name!r}, the frame has {shown_names(schema)}\n"
-                    "Hint: visual_hash makes width and height."
-                )
-
-    def _sizes(self, rows: pl.DataFrame, numbers: "NDArray[np.int64]") -> "list[NDArray[np.float64]]":
-        if self.keep != "largest":
-            return []
-        columns = [rows[self.width].cast(pl.Float64) * rows[self.height].cast(pl.Float64)]
-        if self.has_bytes:
-            columns.append(rows[SIZE].cast(pl.Float64))
-        return [column.to_numpy()[numbers] for column in columns]

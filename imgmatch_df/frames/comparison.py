@@ -9,22 +9,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from imgmatch_df.columns import ROW_DTYPE
 from imgmatch_df.hashes.kinds import HashKind
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from imgmatch_df._kernels.arrays import I64, U16, U32, U64
+    from imgmatch_df.matching.conditions import Conditions
     from imgmatch_df.matching.join import Progress
 
 
 class Linked(NamedTuple):
-    """The representative of each hash, and what is measured between the two: (n,) uint32 and uint16."""
+    """The representative of each hash, and what is measured between the two.
+
+    Parameters
+    ----------
+    representative
+        (n,) uint32.
+    measure
+        (n,) uint16.
+    joined
+        (n,) uint16: the smallest radius, or the largest number of votes, at which both are in one cluster. None where
+        it is not needed.
+    """
 
     representative: "U32"
     measure: "U16"
+    joined: "U16 | None"
 
 
 class Comparison(ABC):
@@ -78,7 +87,16 @@ class Comparison(ABC):
         """Return the nearest reference of each query, -1 if there is none, and the measure; ties go to the first."""
 
     @abstractmethod
-    def link(self, words: "U64", linkage: str, order: "U32", progress: "Progress | None") -> Linked:
+    def link(
+        self,
+        words: "U64",
+        linkage: str,
+        order: "U32",
+        conditions: "Conditions | None",
+        progress: "Progress | None",
+        *,
+        with_joined: bool,
+    ) -> Linked:
         """Return the representative of each hash, its own position if it is one.
 
         Parameters
@@ -88,9 +106,13 @@ class Comparison(ABC):
         linkage
             Name of a linkage.
         order
-            The positions in the order of preference as representatives, from `clusters.preference`.
+            The positions in the order of preference as representatives.
+        conditions
+            Which near-duplicates count as pairs, by positions; None for all.
         progress
             Called with (done, total).
+        with_joined
+            Whether to return `Linked.joined`.
         """
 
     @abstractmethod
@@ -111,37 +133,16 @@ class Comparison(ABC):
     def explain(self, words: "U64") -> str:
         """Return a text about how the pairs of a frame are found."""
 
-    def check_linkage(self, linkage: str) -> object:  # noqa: ARG002  # some comparisons allow all
+    def check_linkage(self, linkage: str) -> None:  # noqa: B027  # some comparisons allow all
         """Raise `ArgumentError` where the linkage does not apply."""
-        return None
 
     @abstractmethod
     def warn_of_large(self, linked: Linked, linkage: str) -> None:
         """Warn where one cluster is so large that it is probably a mistake."""
 
-    def diameters(self, words: "U64", representative: "U32") -> "U16":
-        """Return the largest distance in the cluster of each hash, in bits, where the comparison `has_diameters`."""
+    def diameters(self, words: "U64", representative: "U32", *, equal_together: bool) -> "U16":
+        """Return the largest distance in the cluster of each hash, in bits, where the comparison `has_diameters`.
+
+        `equal_together`: whether equal hashes are in one cluster.
+        """
         raise NotImplementedError(self.kind.name)
-
-
-class Clusters(NamedTuple):
-    """Clusters as arrays, one value a row: uint32 numbers and rows, uint16 measures, and whether there are such.
-
-    A row that matches a reference row is not new: `reference` names that row, `measure` is that to it, and the other
-    values have no meaning.
-    """
-
-    cluster: "NDArray[np.uint32]"
-    representative: "NDArray[np.uint32]"
-    measure: "NDArray[np.uint16]"
-    diameter: "NDArray[np.uint16]"
-    has_hash: "NDArray[np.bool_]"
-    has_measure: "NDArray[np.bool_]"
-    is_new: "NDArray[np.bool_]"
-    reference: pl.Series | None = None
-
-    @property
-    def kept(self) -> pl.Series:
-        """Whether the row is the representative of its cluster."""
-        rows = pl.Series(self.representative)
-        return (rows == pl.int_range(len(rows), dtype=ROW_DTYPE, eager=True)) & pl.Series(self.is_new)

@@ -33,6 +33,7 @@ from imgmatch_df.frames.checks import (
 )
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, Guard, guard_columns
+from imgmatch_df.frames.keeping import Column, KeepRule
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.pairs import MAX_PAIRS, pairs_of_rows
 from imgmatch_df.frames.reference import Reference
@@ -55,6 +56,9 @@ def find_copies(
     id: str | None = None,
     reference: Frame | Target | None = None,
     reference_id: str | None = None,
+    across: Column | None = None,
+    within: Column | None = None,
+    not_duplicates: Frame | None = None,
     source: str | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
@@ -80,6 +84,8 @@ def find_copies(
         that has both. A row never matches itself in a store that already contains it, see `cluster`.
     reference_id
         Column whose values name the reference rows; None names them by row number, the rows of a store by its key.
+    across, within, not_duplicates
+        Which pairs count: as `near_duplicates`, and with `reference` as `match`.
     source
         Column of images, to make the columns ``local`` and ``pdq`` that `frame` does not have.
     flat
@@ -132,12 +138,14 @@ def find_copies(
     call: VerbCall[FrameT] = VerbCall.check(frame, PDQ, source, options, id=id, flat=flat)
     if source is None:
         check_hash_columns(frame, LOCAL, LOCAL.name)
+    rule: KeepRule = KeepRule.of_pairs(call.schema, across, within, not_duplicates, id)
     hashed, hashes = _hash_missing(call)
+    hashed = rule.add_to(hashed)
     other: Reference | None = None
     other_hashes = hashes
     if reference is not None:
-        other, other_hashes = _open_reference(reference, reference_id, call, hashes)
-    progress, columns = call.progress, hashes.columns(id, [] if other is None else other.own)
+        other, other_hashes = _open_reference(reference, reference_id, call, hashes, rule)
+    progress, columns = call.progress, hashes.columns(id, [*([] if other is None else other.own), *rule.columns])
     id_dtype = ROW_DTYPE if id is None else call.schema[id]
     if other is None:
         id_dtypes = {LEFT_ID: id_dtype, RIGHT_ID: id_dtype}
@@ -157,6 +165,7 @@ def find_copies(
         with steps("joining", shown=progress) as step:
             for comparison, left, right in zip((votes, near), lefts, others, strict=True):
                 pairs = pairs_of_rows(comparison, left, right, max_pairs, step)
+                pairs = rule.filter_pairs(pairs, part, references, None if other is None else other.id)
                 rows = {_LEFT: pl.Series(pairs.left, dtype=ROW_DTYPE), _RIGHT: pl.Series(pairs.right, dtype=ROW_DTYPE)}
                 found.append(pl.DataFrame({**rows, **comparison.measures(pairs)}))
         both = _merged(*found)
@@ -211,15 +220,15 @@ def _hash_missing(call: VerbCall[FrameT]) -> tuple[FrameT, _Hashes]:
 
 
 def _open_reference(
-    reference: Frame | Target, id_column: str | None, call: VerbCall[FrameT], hashes: _Hashes
+    reference: Frame | Target, id_column: str | None, call: VerbCall[FrameT], hashes: _Hashes, rule: KeepRule
 ) -> tuple[Reference, _Hashes]:
     """Return the reference side, of which the frame has both kinds of hashes."""
     local = Reference.of(reference, replace(call, kind=LOCAL, hash=hashes.local, guard=None), id_column)
-    pdq = Reference.of(reference, replace(call, hash=hashes.pdq, guard=hashes.guard), id_column)
+    pdq = Reference.of(reference, replace(call, hash=hashes.pdq, guard=hashes.guard), id_column, None, rule.expressions)
     rows = reference.lazy() if isinstance(reference, pl.DataFrame | pl.LazyFrame) else scan_hashes(reference)
     found = _Hashes(local.hash, pdq.hash, pdq.guard)
     columns = found.columns(pdq.id, [name for name, _ in pdq.same])
-    return pdq._replace(frame=rows.select(columns)), found
+    return pdq._replace(frame=rows.select(*columns, *rule.expressions)), found
 
 
 def _merged(voted: pl.DataFrame, near: pl.DataFrame) -> pl.DataFrame:

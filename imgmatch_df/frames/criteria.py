@@ -31,13 +31,9 @@ def check_comparison(
     """
     kind = hash_kind(hash_type)
     if kind.by_votes:
-        if radius is not None:
-            raise ArgumentError(
-                f"{kind.name} is compared by votes and has no radius, got {shown(radius)}\n"
-                f"Hint: min_votes={MIN_VOTES} in its place."
-            )
+        refuse_radius(kind, radius)
         return check_ranking(kind, min_votes, turns)
-    _refuse_votes(kind, min_votes)
+    refuse_votes(kind, min_votes)
     radius = default_radius if radius is None else radius
     if radius is None:
         raise ArgumentError(
@@ -52,7 +48,7 @@ def check_ranking(kind: HashKind, min_votes: object, turns: object) -> Compariso
     """Return the comparison of a ranking, which has no radius; parameters and errors as of `check_comparison`."""
     if kind.by_votes:
         return ByVotes(kind, check_min_votes(min_votes), turns=check_turns(turns, kind))
-    _refuse_votes(kind, min_votes)
+    refuse_votes(kind, min_votes)
     return ByDistance(kind, kind.n_bits, turns=check_turns(turns, kind))
 
 
@@ -69,7 +65,17 @@ def check_min_votes(min_votes: object) -> int:
     return number
 
 
-def _refuse_votes(kind: HashKind, min_votes: object) -> None:
+def refuse_radius(kind: HashKind, radius: object) -> None:
+    """Refuse a radius for a kind that is compared by votes."""
+    if radius is not None:
+        raise ArgumentError(
+            f"{kind.name} is compared by votes and has no radius, got {shown(radius)}\n"
+            f"Hint: min_votes={MIN_VOTES} in its place."
+        )
+
+
+def refuse_votes(kind: HashKind, min_votes: object) -> None:
+    """Refuse a number of votes for a kind that is compared by its distance."""
     if min_votes is not None:
         by_votes = " or ".join(repr(other.name) for other in KINDS.values() if other.by_votes)
         raise ArgumentError(

@@ -15,6 +15,7 @@ from imgmatch_df.matching.linkages import LINKAGES
 
 if TYPE_CHECKING:
     from imgmatch_df._kernels.arrays import I64, U8, U16, U32, U64
+    from imgmatch_df.matching.conditions import Conditions
     from imgmatch_df.matching.join import Progress
 
 
@@ -96,18 +97,44 @@ class ByDistance(Comparison):
             return join.nearest(queries, references, self.radius, self.kind.n_bits, progress=progress)
         return turned.turned_nearest(queries, references, self.radius, self.bits, progress=progress)
 
-    def link(self, words: "U64", linkage: str, order: "U32", progress: "Progress | None") -> Linked:
-        """Return the representatives, and the distances to them."""
+    def link(
+        self,
+        words: "U64",
+        linkage: str,
+        order: "U32",
+        conditions: "Conditions | None",
+        progress: "Progress | None",
+        *,
+        with_joined: bool,
+    ) -> Linked:
+        """Return the representatives, the distances to them, and the radii at which they are joined."""
         from imgmatch_df.matching import clusters, join, turned
+        from imgmatch_df.matching import conditions as matching_conditions
 
+        grows = LINKAGES[linkage].grows
         if self.bits is None:
             components = join.connect(words, self.radius, self.kind.n_bits, progress=progress)
         else:
             components = turned.turned_connect(words, self.radius, self.bits, progress=progress)
-        found = LINKAGES[linkage].find_representatives(words, self.radius, components, order, self.bits)
+        joined = None
+        if conditions is None:
+            found = LINKAGES[linkage].find_representatives(words, self.radius, components, order, self.bits)
+        else:
+            equal, chains = join.first_equal(words), grows == "chains"
+            found, joined = matching_conditions.link_rows(
+                words, components, equal, order, self.radius, conditions, chains=chains, bits=self.bits
+            )
         if self.bits is None:
-            return Linked(found, clusters.representative_distances(words, found))
-        return Linked(found, turned.turned_representative_distances(words, found, self.bits))
+            measure = clusters.representative_distances(words, found)
+        else:
+            measure = turned.turned_representative_distances(words, found, self.bits)
+        if joined is None and with_joined:
+            joined = measure
+            if grows == "chains":
+                joined = matching_conditions.chained_radii(
+                    words, found, measure, self.radius, self.kind.n_bits, self.bits
+                )
+        return Linked(found, measure, joined)
 
     def explain(self, words: "U64") -> str:
         """Return the plan of the join."""
@@ -119,10 +146,10 @@ class ByDistance(Comparison):
         """Warn of a large cluster, with its largest distance."""
         warn_of_near(linked.representative, linked.measure, self.radius, self.kind, linkage)
 
-    def diameters(self, words: "U64", representative: "U32") -> "U16":
+    def diameters(self, words: "U64", representative: "U32", *, equal_together: bool) -> "U16":
         """Return the largest distance in the cluster of each hash, in bits."""
         from imgmatch_df.matching import clusters, join, turned
 
         if self.bits is None:
-            return clusters.diameters(words, representative, join.first_equal(words))
+            return clusters.diameters(words, representative, join.first_equal(words) if equal_together else None)
         return turned.turned_diameters(words, representative, self.bits)

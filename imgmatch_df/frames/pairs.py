@@ -27,7 +27,8 @@ from imgmatch_df.frames.checks import (
 )
 from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.criteria import check_comparison
-from imgmatch_df.frames.flat import Flat, guard_columns, with_identical
+from imgmatch_df.frames.flat import Flat, Guard, guard_columns, with_identical
+from imgmatch_df.frames.keeping import Column, KeepRule
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_positive
@@ -104,6 +105,9 @@ def near_duplicates(
     *,
     min_votes: int | None = None,
     id: str | None = None,
+    across: Column | None = None,
+    within: Column | None = None,
+    not_duplicates: Frame | None = None,
     column: str | None = None,
     source: str | None = None,
     flat: Flat = "identical",
@@ -130,6 +134,15 @@ def near_duplicates(
         in the other, from 2 to 64. 8 by default; 11 is strict.
     id
         Column whose values name the rows in the result, of any dtype; None names them by row number.
+    across
+        Column, or expression of the frame. Only pairs whose values differ count: copies between folders, or between
+        splits. Null is a value like others.
+    within
+        Column, or expression of the frame. Only pairs whose values are equal count: copies of one product. A null
+        equals nothing.
+    not_duplicates
+        Frame with columns ``left_id`` and ``right_id``: values of `id`, or row numbers without `id`. These pairs do not
+        count.
     column
         Column of hashes of the kind `hash_type`; None for the one with its name. Beside the dtype of the kind, it may
         have text in hexadecimal digits, of 0 and 1 or decimal, or lists of bits or bytes: one form in all rows.
@@ -140,7 +153,7 @@ def near_duplicates(
         below 50, as `visual_hash` makes it, or where there is none with a hash that only blank images have; and files
         are identical where the column ``sha256`` is equal. ``"match"`` compares them as others.
     max_pairs
-        Maximum number of pairs to make.
+        Maximum number of pairs to make, before `across`, `within` and `not_duplicates` drop some.
     turns
         Whether to compare the left row in all eight turns: mirrored, flipped and by quarter turns. From the bits of the
         hashes, for kinds whose bits allow it: bmh1, pdq, imagehash_ahash, imagehash_phash, imagehash_phash16 and local.
@@ -190,14 +203,16 @@ def near_duplicates(
     comparison = check_comparison(hash_type, radius, min_votes, turns)
     kind, max_pairs = comparison.kind, check_positive("max_pairs", max_pairs)
     call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
-    hash_name, progress, guard = call.hash, call.progress, call.guard
-    columns = needed_columns(hash_name, id, guard_columns(guard))
-    hashed = call.hashed()
+    rule: KeepRule = KeepRule.of_pairs(call.hashed_schema, across, within, not_duplicates, id)
+    hash_name, progress = call.hash, call.progress
+    guard: Guard | None = call.guard
+    columns = needed_columns(hash_name, id, [*guard_columns(guard), *rule.columns])
+    hashed = rule.add_to(call.hashed())
 
     def find(part: pl.DataFrame) -> pl.DataFrame:
         side = JoinSide(part, kind, hash_name, id, guard)
         with steps("joining", shown=progress) as step:
-            pairs = pairs_of_rows(comparison, side, None, max_pairs, step)
+            pairs = rule.filter_pairs(pairs_of_rows(comparison, side, None, max_pairs, step), part)
         ids = {LEFT_ID: side.ids(pairs.left), RIGHT_ID: side.ids(pairs.right)}
         return pl.DataFrame({**ids, **comparison.measures(pairs)})
 
@@ -215,6 +230,9 @@ def match(
     min_votes: int | None = None,
     id: str | None = None,
     reference_id: str | None = None,
+    across: Column | None = None,
+    within: Column | None = None,
+    not_duplicates: Frame | None = None,
     reference_column: str | None = None,
     column: str | None = None,
     source: str | None = None,
@@ -246,6 +264,11 @@ def match(
     id, reference_id
         Columns whose values name the rows of `frame` and of `reference`; None names them by row number, the rows of a
         store by its key.
+    across, within
+        Columns or expressions of both frames, see `near_duplicates`.
+    not_duplicates
+        Frame with columns ``left_id`` and ``right_id``: values of `id` and of `reference_id`, as the result has them.
+        These pairs do not count.
     column, reference_column
         Columns of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`. None takes the one with
         the name of the kind; in `reference` that with the name of `column`, if it has one.
@@ -289,9 +312,11 @@ def match(
     comparison = check_comparison(hash_type, radius, min_votes, turns)
     kind, max_pairs = comparison.kind, check_positive("max_pairs", max_pairs)
     call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
-    other = Reference.of(reference, call, reference_id, reference_column)
-    hash_name, progress, guard = call.hash, call.progress, call.guard
-    columns = needed_columns(hash_name, id, other.own + guard_columns(guard))
+    rule: KeepRule = KeepRule.of_pairs(call.hashed_schema, across, within, not_duplicates, id)
+    other: Reference = Reference.of(reference, call, reference_id, reference_column, rule.expressions)
+    hash_name, progress = call.hash, call.progress
+    guard: Guard | None = call.guard
+    columns = needed_columns(hash_name, id, [*other.own, *guard_columns(guard), *rule.columns])
 
     def find(part: pl.DataFrame, references_part: pl.DataFrame) -> pl.DataFrame:
         queries = JoinSide(part, kind, hash_name, id, guard)
@@ -299,6 +324,7 @@ def match(
         own = other.find_own(part, references_part)
         with steps("matching", shown=progress) as step:
             pairs = pairs_of_rows(comparison, queries, references, max_pairs, step)
+        pairs = rule.filter_pairs(pairs, part, references_part, other.id)
         found = pl.DataFrame(
             {QUERY_ID: queries.ids(pairs.left), REFERENCE_ID: references.ids(pairs.right), **comparison.measures(pairs)}
         )
@@ -309,7 +335,7 @@ def match(
         REFERENCE_ID: other.id_dtype,
         **comparison.dtypes,
     }
-    return apply_to_both(call.hashed(), columns, other.frame, find, schema)
+    return apply_to_both(rule.add_to(call.hashed()), columns, other.frame, find, schema)
 
 
 def pairs_of_rows(

@@ -1,13 +1,14 @@
 """The reference side of a comparison, and the nearest reference row of each row."""
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
 from imgmatch_df.columns import PATH, ROW_DTYPE, SOURCE
-from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames.checks import Frame, JoinSide, VerbCall, check_hash_columns, needed_columns
+from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.frames.checks import Frame, JoinSide, VerbCall, check_hash_columns, needed_columns, shown_names
 from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.flat import Guard, RowPairs, guard_columns, with_identical
 from imgmatch_df.options import check_name
@@ -60,6 +61,7 @@ class Reference(NamedTuple):
         call: VerbCall[pl.DataFrame] | VerbCall[pl.LazyFrame],
         id_column: str | None,
         hash_column: str | None = None,
+        expressions: Sequence[pl.Expr] = (),
     ) -> "Reference":
         """Return the checked reference side for a frame or the path of a store.
 
@@ -73,6 +75,8 @@ class Reference(NamedTuple):
             The column that names the reference rows; None takes the key of a store.
         hash_column
             The column of hashes; None takes that with the name of the other side's, else that of the kind.
+        expressions
+            Further columns that the frame needs.
 
         Raises
         ------
@@ -113,7 +117,16 @@ class Reference(NamedTuple):
         guard = None if call.guard is None else Guard.of(schema)
         columns = needed_columns(hash_column, id_column, [*(name for name, _ in same), *guard_columns(guard)])
         id_dtype = ROW_DTYPE if id_column is None else schema[id_column]
-        return cls(reference.lazy().select(columns), id_column, id_dtype, hash_column, same, guard)
+        rows = reference.lazy().select(*columns, *expressions)
+        if expressions:
+            try:
+                rows.collect_schema()
+            except pl.exceptions.PolarsError as error:
+                raise ColumnError(
+                    f"across and within are read from both sides, and not from a reference that has "
+                    f"{shown_names(schema)}: {str(error).splitlines()[0]}\nHint: add the columns to the reference."
+                ) from error
+        return cls(rows, id_column, id_dtype, hash_column, same, guard)
 
     @property
     def own(self) -> list[str]:

@@ -14,9 +14,8 @@ from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.matching.linkages import LINKAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from imgmatch_df._kernels.arrays import I64, U16, U32, U64
+    from imgmatch_df.matching.conditions import Conditions
     from imgmatch_df.matching.join import Progress
     from imgmatch_df.matching.placement import Copies
     from imgmatch_df.matching.points import Points
@@ -115,8 +114,17 @@ class ByVotes(Comparison):
         rows[found.left[best]], votes[found.left[best]] = found.right[best], found.votes[best]
         return rows, votes
 
-    def link(self, words: "U64", linkage: str, order: "U32", progress: "Progress | None") -> Linked:
-        """Return the representatives, and the votes for the placement in them."""
+    def link(
+        self,
+        words: "U64",
+        linkage: str,
+        order: "U32",
+        conditions: "Conditions | None",
+        progress: "Progress | None",
+        *,
+        with_joined: bool,  # noqa: ARG002  # costs nothing
+    ) -> Linked:
+        """Return the representatives, the votes for the placement in them, and those with which they are joined."""
         from imgmatch_df.matching import copy_clusters, join
 
         return Linked(
@@ -124,22 +132,21 @@ class ByVotes(Comparison):
                 self._points(words),
                 join.first_equal(words),
                 self.min_votes,
-                self.check_linkage(linkage),
+                LINKAGES[linkage],
                 order,
                 turns=self.turns,
+                conditions=copy_clusters.NO_CONDITIONS if conditions is None else conditions,
                 progress=progress,
             )
         )
 
-    def check_linkage(self, linkage: str) -> "Callable[[int, U32, U32, U32], U32]":
-        """Return what the linkage makes of pairs; raise where it needs distances."""
-        of_pairs = LINKAGES[linkage].of_pairs
-        if of_pairs is None:
+    def check_linkage(self, linkage: str) -> None:
+        """Raise `ArgumentError` where the linkage needs distances."""
+        if LINKAGES[linkage].of_pairs is None:
             raise ArgumentError(
                 f"linkage={linkage!r} needs distances, and {self.kind.name} is compared by votes\n"
                 f"Hint: linkage={self.default_linkage!r}."
             )
-        return of_pairs
 
     def _points(self, words: "U64") -> "Points":
         from imgmatch_df.hashes.local import unpack

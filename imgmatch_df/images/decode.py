@@ -58,6 +58,20 @@ def decode_image(data: Data, options: Options) -> DecodedImage | Failure:
     return Failure("decode_failed", foreign.describe_unsupported(data))
 
 
+def decode_preview(data: Data, options: Options, side: int) -> DecodedImage | Failure:
+    """Return the image in `data` as `decode_image`; a JPEG in fewer pixels, at least `side` wide and high if it was.
+
+    For images that are shown small: a large JPEG takes a third of the time.
+    """
+    if bytes(data[:3]) == b"\xff\xd8\xff":
+        segments = jpeg.read_segments(data)
+        if (refused := _refused("JPEG", jpeg_budget(data, segments), options)) is not None:
+            return refused
+        if (small := _decode_jpeg(data, options, segments.orientation, preview_side=side)) is not None:
+            return small
+    return decode_image(data, options)
+
+
 def _refused(name: str, budget: str | None, options: Options) -> Failure | None:
     """Return why an image of a format is not decoded, None if it is."""
     if options.formats is not None and {"PPM": "pnm"}.get(name, name.lower()) not in options.formats:
@@ -75,9 +89,12 @@ def _named(result: DecodedImage | Failure, data: Data) -> DecodedImage | Failure
 
 
 def _decode_jpeg(
-    data: Data, options: Options, orientation: int, *, damaged: bool = False
+    data: Data, options: Options, orientation: int, *, damaged: bool = False, preview_side: int = 0
 ) -> DecodedImage | Failure | None:
-    """Return the image of a valid JPEG; with `damaged`, of any JPEG whose rows are all decoded; else None."""
+    """Return the image of a valid JPEG; with `damaged`, of any JPEG whose rows are all decoded; else None.
+
+    With `preview_side` in colour, of at least that width and height, if the image has as much.
+    """
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=not damaged)
         if (refused := admit("JPEG", data, width, height, options)) is not None:
@@ -85,9 +102,9 @@ def _decode_jpeg(
         if colours not in ("YCbCr", "RGB", "Gray", "CMYK", "YCCK"):
             return None
         ink = colours in ("CMYK", "YCCK")
-        scaled = options.decode == "scaled" and not ink
+        scaled = options.decode == "scaled" and not ink and not preview_side
         grey = scaled or colours == "Gray"
-        side = _SCALED_SIDE if scaled else 0
+        side = preview_side or (_SCALED_SIDE if scaled else 0)
         buffer = SCRATCH.take(width * height * (1 if grey else 4))
         if damaged:
             buffer[...] = NOT_DECODED

@@ -3,23 +3,21 @@
 A clustering is one label per row. All rows must have a hash; the caller adds rows without one as clusters of one row.
 """
 
-from collections.abc import Sequence
-from typing import Final, get_args
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from imgmatch_df._kernels.arrays import I64, U16, U32, U64
 from imgmatch_df._kernels.popcount import LANES
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.matching.join import stable_order
 from imgmatch_df.matching.kernels import forest, hamming, stars
-from imgmatch_df.matching.linkages import Keep
 
 __all__ = [
     "connected",
     "diameters",
     "first_rows",
-    "preference",
+    "members_of",
     "representative_distances",
     "representatives",
     "star",
@@ -64,7 +62,7 @@ def star(hashes: U64, radius: int, components: U32, order: U32 | None = None) ->
     components
         (n,) uint32: labels that are equal for rows within the radius of each other; those of `connected` are fastest.
     order
-        (n,) uint32: the rows in the order in which they are assigned, from `preference`; row order by default.
+        (n,) uint32: the rows in the order in which they are assigned; row order by default.
 
     Notes
     -----
@@ -74,7 +72,7 @@ def star(hashes: U64, radius: int, components: U32, order: U32 | None = None) ->
     hashes = _two_dimensional(hashes)
     n, n_words = hashes.shape
     center = np.full(n, n, np.uint32)
-    members, starts = _members(components, order)
+    members, starts = members_of(components, order)
     longest = int(np.diff(starts).max(initial=0))
     buffers = np.empty(longest, np.uint32), np.zeros((min(3, n_words), longest + LANES), np.uint64)
     cursor = np.array([0, -1, 0, 0], np.int64)
@@ -112,42 +110,8 @@ def star_of_pairs(n_rows: int, left: U32, right: U32, order: U32) -> U32:
     return center
 
 
-def preference(n_rows: int, keep: Keep = "first", sizes: Sequence[npt.NDArray[np.generic]] = ()) -> U32:
-    """Return the rows in the order of preference as representative of a cluster, the best first.
-
-    Parameters
-    ----------
-    n_rows
-        Number of rows.
-    keep
-        ``"first"`` or ``"last"`` in row order, or ``"largest"`` by `sizes`, ties in row order.
-    sizes
-        For ``"largest"``: (n_rows,) numbers each, such as pixels and bytes, the most important first. NaN (unknown) is
-        smaller than every number.
-
-    Raises
-    ------
-    ArgumentError
-        If `keep` is not one of these, or is ``"largest"`` without sizes.
-    """
-    if keep not in get_args(Keep):
-        raise ArgumentError(
-            f"keep must be one of {', '.join(map(repr, get_args(Keep)))}, got {keep!r}\n"
-            "Hint: 'largest' keeps the image with the most pixels."
-        )
-    if keep == "largest":
-        if not sizes:
-            raise ArgumentError(
-                "keep='largest' needs the sizes of the rows, got none\nHint: keep width and height columns."
-            )
-        ascending = [-np.asarray(size, np.float64) for size in sizes]
-        return np.lexsort([np.nan_to_num(size, nan=np.inf) for size in reversed(ascending)]).astype(np.uint32)
-    rows = np.arange(n_rows, dtype=np.uint32)
-    return rows if keep == "first" else rows[::-1].copy()
-
-
 def representatives(labels: U32, order: U32) -> U32:
-    """Return the representative of each row's cluster, (n,) uint32: its first row in `order`, from `preference`."""
+    """Return the representative of each row's cluster, (n,) uint32: its first row in `order`."""
     chosen = np.empty(len(labels), np.uint32)
     chosen[labels[order[::-1]]] = order[::-1]
     return chosen[labels]
@@ -155,7 +119,7 @@ def representatives(labels: U32, order: U32) -> U32:
 
 def first_rows(labels: U32) -> U32:
     """Return the first row of each row's cluster, (n,) uint32."""
-    return representatives(labels, preference(len(labels)))
+    return representatives(labels, np.arange(len(labels), dtype=np.uint32))
 
 
 def representative_distances(hashes: U64, representative: U32) -> U16:
@@ -192,7 +156,7 @@ def diameters(hashes: U64, labels: U32, equal: U32 | None = None) -> U16:
         if len(rows) < len(hashes):
             return diameters(hashes[rows], number[labels[rows]].astype(np.uint32))[number]
     distance = representative_distances(hashes, labels)
-    members, starts = _members(labels, np.argsort(distance, kind="stable")[::-1].astype(np.uint32))
+    members, starts = members_of(labels, np.argsort(distance, kind="stable")[::-1].astype(np.uint32))
     widest = np.zeros(len(starts) - 1, np.uint16)
     cursor = np.zeros(2, np.int64)
     while cursor[0] < len(widest):
@@ -202,10 +166,10 @@ def diameters(hashes: U64, labels: U32, equal: U32 | None = None) -> U16:
     return out
 
 
-def _members(labels: U32, order: U32 | None) -> tuple[U32, I64]:
+def members_of(labels: npt.NDArray[Any], order: U32 | None) -> tuple[U32, I64]:
     """Return the rows cluster by cluster, in `order` within each, and where each cluster begins."""
     rows = np.arange(len(labels), dtype=np.uint32) if order is None else order
-    members = rows[np.argsort(labels[rows], kind="stable")]
+    members = stable_order(np.ascontiguousarray(labels, np.uint32), rows, int(labels.max(initial=0)) + 1)
     edges = np.flatnonzero(np.diff(labels[members])) + 1
     return members, np.concatenate([[0], edges, [len(labels)]] if len(labels) else [[0]]).astype(np.int64)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from imgmatch_df._kernels.arrays import U32, U64
     from imgmatch_df.turns import TurnedBits
 
-Keep = Literal["first", "last", "largest"]
+Keep = Literal["first", "last", "largest", "smallest", "newest", "oldest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +28,22 @@ class Linkage:
         Whether near-duplicates of near-duplicates are in one cluster.
     find_representatives
         Called with ``(hashes, radius, components, order, bits)``: hashes (n, n_words) uint64; the maximum distance in
-        bits; components (n,) uint32, from `join.connect`; order (n,) uint32, from `clusters.preference`; bits, what
+        bits; components (n,) uint32, from `join.connect`; order (n,) uint32, the best row first; bits, what
         turns do to the hashes, None to compare them unturned. Returns the row that represents each row's cluster,
         (n,) uint32. Rows with equal hashes must be in one cluster.
     of_pairs
         The same for kinds that are compared by votes, called with ``(n_rows, left, right, order)``: left and right,
         the pairs that are copies, each once, (m,) uint32. None if the linkage does not apply to them.
+    grows
+        How `conditions.link_rows` makes its clusters where some pairs do not count: ``"chains"`` or ``"stars"``. None
+        if all pairs must count.
     """
 
     summary: str
     chains: bool
     find_representatives: "Callable[[U64, int, U32, U32, TurnedBits | None], U32]"
     of_pairs: "Callable[[int, U32, U32, U32], U32] | None" = None
+    grows: Literal["chains", "stars"] | None = None
 
 
 def _connected(
@@ -75,6 +79,6 @@ def _star_of_pairs(n_rows: int, left: "U32", right: "U32", order: "U32") -> "U32
 
 
 LINKAGES: Final[dict[str, Linkage]] = {
-    "connected": Linkage("chains near-duplicates", True, _connected, _connected_of_pairs),
-    "star": Linkage("does not chain them", False, _star, _star_of_pairs),
+    "connected": Linkage("chains near-duplicates", True, _connected, _connected_of_pairs, "chains"),
+    "star": Linkage("does not chain them", False, _star, _star_of_pairs, "stars"),
 }

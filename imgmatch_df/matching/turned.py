@@ -68,6 +68,11 @@ def turn_words(hashes: U64, bits: TurnedBits, turn: int, *, n_threads: int | Non
     return np.ascontiguousarray(columns.T)
 
 
+def every_turn(hashes: U64, bits: TurnedBits) -> U64:
+    """Return hashes (n, n_words) uint64 in each of the eight turns, one after the other: (8 * n, n_words)."""
+    return _versions(hashes, bits, _EVERY, None)
+
+
 def turned_self_join(
     hashes: U64,
     radius: int,

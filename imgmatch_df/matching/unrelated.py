@@ -3,11 +3,13 @@
 Copies are near each other, unrelated images far: the counts of pairs by distance have a valley between them. Above the
 valley nearly all pairs are unrelated. Two curves are fitted to the counts there, and continued below it:
 
-- a normal curve, exp(a + b d + c d^2): right where the bits of a hash are nearly independent, too high otherwise;
+- a normal curve, exp(a + b d - c d^2): right where the bits of a hash are nearly independent, too high otherwise;
 - a gamma curve, exp(a + b d + c log d): right where bits are strongly correlated, too low otherwise.
 
-The estimate is their geometric mean with weights of 2 and 1. Over sets with known truth, the pairs of unrelated images
-at the suggested radius were 0.2 to 2.4 times as many as estimated (docs/guide/choosing-a-radius.md).
+Both have c >= 0: a tail that falls ever more slowly is one of copies. Where many distances are fitted, copies with
+large edits are a flat part below the curves, whose height is fitted too. The estimate is the geometric mean of the
+curves with weights of 2 and 1, and 0.7 standard errors more, so that it is rather too high than too low, above all in
+small sets. Its accuracy is measured by benchmarks/advice.py.
 """
 
 from collections.abc import Callable
@@ -26,6 +28,11 @@ _MIN_FITTED: Final = 2_000
 _MIN_DEVIATIONS: Final = 3.0
 _MAX_SHARE: Final = 0.005
 _WEIGHTS: Final = (2 / 3, 1 / 3)  # of the normal and of the gamma curve
+_ERRORS: Final = 0.7  # standard errors that are added
+_MAX_ERROR: Final = 5.0  # of the logarithm
+# A flat part is fitted where there are so many distances: fewer do not tell it from the tail.
+_MIN_FOR_FLAT: Final = 40
+_FLAT_STEPS: Final = 12  # of expectation maximization
 _STEPS: Final = 100
 
 
@@ -46,34 +53,46 @@ def expected_unrelated(counts: _F64, exposure: _F64, max_radius: int) -> _F64 | 
     numpy.ndarray or None
         None where there are too few pairs for an estimate.
     """
-    n_bits = len(counts) - 1
     if counts.sum() < _MIN_PAIRS:
         return None
-    rate = counts / exposure
+    expected = np.zeros(len(counts))
+    # Hashes with as many ones as zeros, such as PDQ's, have even distances only.
+    step = 1 if counts[1::2].any() else 2
+    expected[::step] = _expected(counts[::step], exposure[::step], step, len(counts) - 1)
+    return expected[: max_radius + 1]
+
+
+def _expected(counts: _F64, exposure: _F64, step: int, n_bits: int) -> _F64:
+    """Return the expected pairs at every distance that is a multiple of `step` bits."""
+    rate, last = counts / exposure, len(counts) - 1
     # Half a pair more, so that no pair of few that were counted is not taken for no pair of all. Different hashes are
     # at least one bit apart.
-    smooth = _smoothed(np.log((counts[1:] + 0.5) / exposure[1:]), max(1, n_bits // 128))
-    mode = n_bits // 8 + int(np.argmax(smooth[n_bits // 8 :]))
+    smooth = _smoothed(np.log((counts[1:] + 0.5) / exposure[1:]), max(1, last // 128))
+    mode = last // 8 + int(np.argmax(smooth[last // 8 :]))
     valley = 1 + int(np.argmin(smooth[: mode + 1]))
     top = max(
-        valley + ceil(_MIN_DEVIATIONS * sqrt(n_bits) / 2),
+        valley + ceil(_MIN_DEVIATIONS * sqrt(n_bits) / 2 / step),
         valley + int(np.searchsorted(np.cumsum(counts[valley:]), _MIN_FITTED)),
     )
     shares = np.cumsum(rate[valley:]) / rate[valley:].sum()
     enough = max(_MAX_SHARE, min(0.5, 100 / rate[valley:].sum()))
     top = min(top, valley + int(np.searchsorted(shares, enough)))
-    top = min(n_bits, max(top, valley + 4))
-    start = valley + (top - valley) // 4
+    top = min(last, max(top, valley + 4))
+    has_flat = top - valley >= _MIN_FOR_FLAT
+    start = valley + (top - valley) // (10 if has_flat else 4)
     fitted = slice(start, top + 1)
-    distances = np.arange(max_radius + 1, dtype=np.float64)
-    logs = np.zeros(max_radius + 1)
+    at = np.arange(last + 1, dtype=np.float64)
+    logs, variance = np.zeros(last + 1), np.zeros(last + 1)
     for weight, terms in zip(_WEIGHTS, (_normal_terms, _gamma_terms), strict=True):
-        scaled = _scaled(terms, float(top), float(top - start))
-        of_fit = scaled(np.arange(start, top + 1, dtype=np.float64))
-        logs += weight * (scaled(distances) @ _fit_poisson(of_fit, counts[fitted], exposure[fitted]))
+        columns = _columns(terms, at * step, float(start * step), float(top * step))
+        found, covariance = _fit_tail(columns[fitted], counts[fitted], exposure[fitted], has_flat=has_flat)
+        used = columns[:, : len(found)]
+        logs += weight * (used @ found)
+        variance += weight * np.einsum("ij,jk,ik->i", used, covariance, used)
+    logs += _ERRORS * np.minimum(np.sqrt(variance), _MAX_ERROR)
     expected: _F64 = np.exp(np.clip(logs, -700.0, 700.0))
     # Above the tail that was fitted the curve says nothing, and all pairs count as unrelated.
-    expected[top + 1 :] = rate[top + 1 : max_radius + 1]
+    expected[top + 1 :] = rate[top + 1 :]
     return expected
 
 
@@ -87,33 +106,49 @@ _Terms = Callable[[_F64, float], _F64]
 
 
 def _normal_terms(distance: _F64, top: float) -> _F64:
-    return (distance - top) ** 2
+    return -((distance - top) ** 2)
 
 
 def _gamma_terms(distance: _F64, top: float) -> _F64:
     return np.log((distance + 0.5) / (top + 0.5))
 
 
-def _scaled(terms: _Terms, top: float, width: float) -> Callable[[_F64], _F64]:
-    """Return a function that gives the columns 1, the distance, and `terms` of some distances, near 1 in size."""
-
-    def columns(distance: _F64) -> _F64:
-        scale = np.abs(terms(np.array([top - width]), top))[0]
-        return np.stack([np.ones_like(distance), (distance - top) / width, terms(distance, top) / scale], axis=1)
-
-    return columns
+def _columns(terms: _Terms, distance: _F64, start: float, top: float) -> _F64:
+    """Return the columns 1, the distance, and `terms` of the distances, near 1 in size from `start` to `top`."""
+    scale = np.abs(terms(np.array([start]), top))[0]
+    return np.stack([np.ones_like(distance), (distance - top) / (top - start), terms(distance, top) / scale], axis=1)
 
 
-def _fit_poisson(columns: _F64, counts: _F64, exposure: _F64) -> _F64:
-    """Return the coefficients of the logarithm of the expected counts, by Poisson regression (Newton's method)."""
+def _fit_tail(columns: _F64, counts: _F64, exposure: _F64, *, has_flat: bool) -> tuple[_F64, _F64]:
+    """Return the coefficients of the columns and their covariance; the last one is left out where it is negative."""
+    below = max(1, len(counts) // 4)
+    flat = 0.5 * counts[:below].sum() / exposure[:below].sum() if has_flat else 0.0
+    counted = counts
+    for _ in range(_FLAT_STEPS + 1 if has_flat else 1):
+        used = columns
+        found, covariance = _fit_poisson(used, counted, exposure)
+        if found[-1] < 0:
+            used = columns[:, :-1]
+            found, covariance = _fit_poisson(used, counted, exposure)
+        expected = exposure * np.exp(np.clip(used @ found, -700.0, 100.0))
+        share = expected / np.maximum(expected + flat * exposure, 1e-300)
+        counted = counts * share
+        flat = (counts - counted).sum() / exposure.sum()
+    return found, covariance
+
+
+def _fit_poisson(columns: _F64, counts: _F64, exposure: _F64) -> tuple[_F64, _F64]:
+    """Return the coefficients of the logarithm of the expected counts and their covariance, by Poisson regression."""
     weight = np.sqrt(counts + 0.5)[:, None]
     start = np.log((counts + 0.5) / exposure)[:, None] * weight
     found: _F64 = np.linalg.lstsq(columns * weight, start, rcond=None)[0][:, 0]
-    for _ in range(_STEPS):
+    curvature = np.eye(columns.shape[1])
+    for _ in range(_STEPS):  # of Newton's method
         expected = exposure * np.exp(np.clip(columns @ found, -700.0, 100.0))
-        curvature = (columns * expected[:, None]).T @ columns + 1e-6 * np.eye(3)
+        curvature = (columns * expected[:, None]).T @ columns + 1e-6 * np.eye(columns.shape[1])
         step = np.clip(np.linalg.solve(curvature, columns.T @ (counts - expected)), -1.0, 1.0)
         found = found + step
         if np.abs(step).max() < 1e-9:
             break
-    return found
+    covariance: _F64 = np.linalg.inv(curvature)
+    return found, covariance

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from imgmatch_df.frames import advice, clustering, copies, expressions, hash_text, local_hashes, pairs, ranking, writing
 from imgmatch_df.options import SourceOptions
+from imgmatch_df.report import making
 
 T = TypeVar("T")
 
@@ -36,7 +37,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             clustering.cluster,
             clustering.remove_duplicates,
         ),
-        *(advice.profile_radii, advice.suggest_radius),
+        *(advice.profile_radii, advice.suggest_radius, advice.suggest_min_votes, making.report),
         *(writing.write_hashes, writing.sink_hashes),
     )
 }

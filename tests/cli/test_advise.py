@@ -64,6 +64,23 @@ def test_the_screen_marks_the_suggestion(photos, monkeypatch):
     assert "recall" not in run("photos").stdout
 
 
+def test_votes(photos, monkeypatch):
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8))
+    noise = noise.resize((320, 240), Image.Resampling.BICUBIC)
+    noise.save(photos / "noise.png")
+    noise.crop((20, 10, 300, 230)).save(photos / "cropped.png")
+    done = run("photos", "--hash-type", "local", "--min-votes", 6)
+    assert done.exit_code == 0
+    found = pl.read_csv(io.StringIO(done.stdout))
+    assert found["min_votes"].to_list() == list(range(64, 5, -1))
+    assert found["n_pairs"][-1] == 2
+    assert "local: a minimum of 8 votes joins 2 pairs" in " ".join(done.stderr.split())
+    monkeypatch.setattr("imgmatch_df.cli.advise.is_screen", lambda: True)
+    lines = run("photos", "--hash-type", "local").stdout.splitlines()
+    assert [line.split()[1] for line in lines if "→" in line] == ["8"]
+    assert "min votes" in " ".join(lines)
+
+
 def test_failed_rows(photos):
     (photos / "cut.jpg").write_bytes((photos / "copy.jpg").read_bytes()[:300])
     done = run("photos")
@@ -76,7 +93,9 @@ def test_failed_rows(photos):
     [
         (["--max-radius", 2000], "max_radius must be"),
         (["--max-share", 2], "max_share must be"),
-        (["--hash-type", "local"], "local"),
+        (["--hash-type", "local", "--max-radius", 3], "has no radius"),
+        (["--hash-type", "local", "--edits"], "--edits counts distances"),
+        (["--min-votes", 8], "has no min_votes"),
         (["-o", "x.json"], "has no radii"),
         (["--flat", "no"], "flat must be"),
     ],

@@ -587,7 +587,10 @@ def test_an_interrupted_run_ends_soon_and_leaves_nothing(tmp_path, empty, number
         started = time.monotonic()
         assert program.wait(60) == 128 + number
         assert time.monotonic() - started < 2
-        assert program.stderr.read() == b"interrupted, nothing was written\n"
+        said = program.stderr.read().decode()
+        assert said == (
+            "interrupted, nothing was written; --store hashes.duckdb keeps the hashes of an interrupted run\n"
+        )
     assert names(empty) == []
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 from polars.testing import assert_frame_equal
 
 import imgmatch_df
-from imgmatch_df.frames.advice import PROFILE_FIELDS, suggestion_of
+from imgmatch_df.frames.advice import PROFILE_FIELDS
+from imgmatch_df.frames.suggestions import suggestion_of
 from imgmatch_df.hashes.kinds import KINDS
 
 pytestmark = pytest.mark.long
@@ -258,7 +259,7 @@ def test_too_many_copies_for_the_sample(monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hash_type": "local"}, "compared by votes"),
+        ({"hash_type": "local"}, "compared by votes and has no radius"),
         ({"hash_type": "sha256"}, "equal or not"),
         ({"hash_type": "phash", "max_radius": 65}, "max_radius must be"),
         ({"hash_type": "phash", "max_radius": True}, "max_radius must be"),

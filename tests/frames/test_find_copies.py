@@ -220,7 +220,7 @@ def test_other_commands_compare_by_votes(folder, hashed):
     run_command(f"imgmatch remove-duplicates '{source}' --hash-type local --min-votes 64 --no-turns -o '{out}'")
     assert len(pl.read_parquet(out)) == len(PICTURES)
     clusters = pl.read_csv(run_command(f"imgmatch remove-duplicates '{source}' --hash-type local").encode())
-    assert clusters.columns[:4] == ["cluster_id", "kept", "votes", "representative_id"]
+    assert clusters.columns[:6] == ["cluster_id", "kept", "reason", "votes", "joined_at", "representative_id"]
     ranked = pl.read_csv(
         run_command(f"imgmatch rank-images '{source}/a first.png' '{source}' --hash-type local").encode()
     )

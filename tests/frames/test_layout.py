@@ -10,13 +10,13 @@ import imgmatch_df
 ENGINES = ["eager", "in-memory", "streaming"]
 MADE = ["width", "height", "status", "detail", "quality"]
 
-CLUSTER = ["cluster_id", "kept", "distance", "representative_id"]
+CLUSTER = ["cluster_id", "kept", "reason", "distance", "joined_at", "representative_id"]
 # What each verb adds to a frame that has hashes.
 VERBS = {
     "cluster": (lambda data, **kw: data.imgmatch.cluster(3, "phash", **kw), CLUSTER),
     "cluster, diameter": (
         lambda data, **kw: data.imgmatch.cluster(3, "phash", diameter=True, **kw),
-        [*CLUSTER[:3], "diameter", "representative_id"],
+        [*CLUSTER[:5], "diameter", "representative_id"],
     ),
     "cluster, against": (
         lambda data, **kw: data.imgmatch.cluster(3, "phash", reference=STORED, reference_id="name", **kw),

@@ -224,7 +224,7 @@ ADDED = {
     "remove-duplicates": ["width", "height", "bmh1", "status", "detail", "quality"],
     "rank-images": ["width", "height", "bmh1", "status", "detail", "quality", "distance", "rank"],
 }
-CLUSTERED = ["cluster_id", "representative_id", "distance", "kept"]
+CLUSTERED = ["cluster_id", "representative_id", "distance", "kept", "reason", "joined_at"]
 
 
 @pytest.mark.parametrize("form", TABLES)

@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import polars as pl
 import pytest
+import reference
 from PIL import Image
 from polars.testing import assert_frame_equal
 
@@ -215,6 +216,46 @@ def test_clusters_are_those_of_the_pairs(hashed, engine, linkage, keep):
     )
     assert kept["name"].to_list() == rows["name"].filter(clusters["kept"]).to_list()
     assert kept["removed_records"].list.len().sum() == len(rows) - len(kept)
+
+
+@pytest.mark.parametrize("linkage", ["star", "connected"])
+@pytest.mark.parametrize("seed", range(6))
+def test_rules_of_pairs_hold_for_votes(hashed, linkage, seed):
+    rng = np.random.default_rng(seed)
+    rows = pl.concat([hashed, hashed.head(5), hashed.head(3)])
+    n = len(rows)
+    order = rng.permutation(n).tolist()
+    across = rng.integers(0, 3, n).tolist() if seed % 2 else None
+    within = [None if value == 2 else int(value) for value in rng.integers(0, 3, n)] if seed in (2, 3) else None
+    excluded = rng.integers(0, n, (2 * n, 2)).tolist() if seed > 2 else []
+    near = rows.imgmatch.near_duplicates(hash_type="local")
+    costs = {(left, right): -votes for left, right, votes in near.select(near.columns[:3]).rows()}
+    best, joined = reference.ruled_clusters(costs, order, linkage == "connected", across, within, excluded)
+    rule = {
+        "keep": pl.lit(pl.Series(np.argsort(order))),
+        "across": None if across is None else pl.lit(pl.Series(across)),
+        "within": None if within is None else pl.lit(pl.Series(within)),
+        "not_duplicates": pl.DataFrame(excluded, schema=["left_id", "right_id"], orient="row") if excluded else None,
+    }
+    found = rows.imgmatch.cluster(hash_type="local", linkage=linkage, **rule)
+    assert found["representative_id"].to_list() == best
+    assert found["joined_at"].to_list() == [
+        None if one == row else -cost for row, (one, cost) in enumerate(zip(best, joined, strict=True))
+    ]
+    assert found["kept"].to_list() == reference.kept_rows(best, [False] * n, across, excluded)
+    conditions = {name: rule[name] for name in ("across", "within", "not_duplicates")}
+    some = rows.imgmatch.near_duplicates(hash_type="local", **conditions)
+    counted = [
+        near.row(i)
+        for i, (left, right) in enumerate(near.select("left_id", "right_id").rows())
+        if (across is None or across[left] != across[right])
+        and (within is None or (within[left] is not None and within[left] == within[right]))
+        and [left, right] not in excluded
+        and [right, left] not in excluded
+    ]
+    assert some.rows() == counted
+    assert some.height > 0
+    assert (some.height < near.height) == (seed > 0)
 
 
 def test_connected_joins_what_a_collage_shows_and_star_does_not(hashed):

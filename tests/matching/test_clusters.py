@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_join import KINDS, PLANS, make
 
-from imgmatch_df.errors import ArgumentError
 from imgmatch_df.matching import clusters, join
 
 pytestmark = pytest.mark.long
@@ -37,11 +36,10 @@ few_hashes = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 255) | st.just(
 
 
 @settings(max_examples=60, deadline=None)
-@given(few_hashes, st.integers(0, 40), st.sampled_from(["first", "last", "largest"]))
-def test_law_stars_equal_the_plain_pass(values, radius, keep):
+@given(few_hashes, st.integers(0, 40), st.sampled_from([1, -1, 7]))
+def test_law_stars_equal_the_plain_pass(values, radius, turn):
     hashes = np.array(values, np.uint64)
-    n = len(hashes)
-    order = clusters.preference(n, keep, [hashes % 7])
+    order = np.argsort(turn * np.arange(len(hashes)) % 11, kind="stable").astype(np.uint32)
     labels = join.connect(hashes, radius, 64)
     assert clusters.star(hashes, radius, labels, order).tolist() == reference.stars(
         hashes[:, None], radius, order.tolist()
@@ -68,22 +66,13 @@ def test_law_diameters_equal_the_double_loop(values, radius):
     assert equal.tolist() == [values.index(value) for value in values]
     assert clusters.diameters(hashes, labels, equal).tolist() == expected
     # A label is any row of the cluster, so also one that is not the first with its hash.
-    last = clusters.representatives(labels, clusters.preference(len(hashes), "last"))
+    last = clusters.representatives(labels, np.arange(len(hashes), dtype=np.uint32)[::-1])
     assert clusters.diameters(hashes, last, equal).tolist() == expected
 
 
 def test_representatives_follow_the_preference():
     labels = np.array([0, 1, 0, 0, 1, 5], np.uint32)
-    pixels = np.array([10, np.nan, 30, 30, 1, np.nan])
-    n_bytes = np.array([1, 2, 3, 4, 5, 6])
-    for keep, expected in (
-        ("first", [0, 1, 0, 0, 1, 5]),
-        ("last", [3, 4, 3, 3, 4, 5]),
-        ("largest", [2, 4, 2, 2, 4, 5]),
-    ):
-        order = clusters.preference(6, keep, [pixels])
-        assert clusters.representatives(labels, order).tolist() == expected
-    order = clusters.preference(6, "largest", [pixels, n_bytes])
+    order = np.array([5, 3, 0, 4, 1, 2], np.uint32)
     assert clusters.representatives(labels, order).tolist() == [3, 4, 3, 3, 4, 5]
     assert clusters.first_rows(np.array([5, 3, 5, 3], np.uint32)[[0, 1, 2, 3]] % 4).tolist() == [0, 1, 0, 1]
 
@@ -94,11 +83,4 @@ def test_no_rows():
     assert clusters.connected(0, none, none).tolist() == []
     assert clusters.star(hashes, 3, none).tolist() == []
     assert clusters.diameters(hashes, none).tolist() == []
-    assert clusters.representatives(none, clusters.preference(0)).tolist() == []
-
-
-def test_the_callers_mistakes():
-    with pytest.raises(ArgumentError, match="keep must be one of 'first', 'last', 'largest', got 'best'"):
-        clusters.preference(3, "best")
-    with pytest.raises(ArgumentError, match="needs the sizes of the rows"):
-        clusters.preference(3, "largest")
+    assert clusters.representatives(none, none).tolist() == []

@@ -69,6 +69,54 @@ def diameters(hashes, labels):
     ]
 
 
+def ruled_clusters(costs, order, chains, across=None, within=None, excluded=()):
+    """Return the representative of each row, and the smallest cost at which the row is in its cluster.
+
+    costs: what each near pair (left, right) of rows costs. order: the best row first. across, within: the values of
+    the rows. excluded: pairs that do not count.
+    """
+    n = len(order)
+    excluded = {frozenset(pair) for pair in excluded}
+    counted = {
+        (i, j): cost
+        for (i, j), cost in costs.items()
+        if (across is None or across[i] != across[j])
+        and (within is None or (within[i] is not None and within[i] == within[j]))
+        and frozenset((i, j)) not in excluded
+    }
+    joined = [0] * n
+    if chains:
+        label = components(n, counted)
+        representative = [next(row for row in order if label[row] == label[i]) for i in range(n)]
+        for cost in sorted(set(counted.values()), reverse=True):
+            label = components(n, [pair for pair in counted if counted[pair] <= cost])
+            for i in range(n):
+                if i != representative[i] and label[i] == label[representative[i]]:
+                    joined[i] = cost
+        return representative, joined
+    representative = [None] * n
+    for center in order:
+        if representative[center] is None:
+            representative[center] = center
+            for i in range(n):
+                pair = (min(i, center), max(i, center))
+                if representative[i] is None and pair in counted:
+                    representative[i], joined[i] = center, counted[pair]
+    return representative, joined
+
+
+def kept_rows(representative, protected, across=None, excluded=()):
+    """Return which rows are kept."""
+    excluded = {frozenset(pair) for pair in excluded}
+    return [
+        i == best
+        or protected[i]
+        or (across is not None and across[i] == across[best])
+        or frozenset((i, best)) in excluded
+        for i, best in enumerate(representative)
+    ]
+
+
 def turned_distances(turned, right):
     """Return the smallest distance and its first turn, (n, m) each: turned has the left hashes in each turn."""
     every = np.stack([distance_matrix(left, right) for left in turned])
