@@ -30,7 +30,6 @@ from imgmatch_df.progress import steps
 from imgmatch_df.report import payload
 from imgmatch_df.report.counts import NodeClusters
 from imgmatch_df.report.graph import (
-    PAIRS_PER_ROW,
     Graph,
     most_pairs,
     spanning_graph,
@@ -95,7 +94,7 @@ def _choose_scale(inputs: Inputs) -> Scale:
     largest = request.max_radius
     if largest is None:
         largest = _MAX_RADIUS.get(kind.name, kind.max_honest_radius or min(kind.n_bits, 2 * kind.near_radius))
-    joined = _join(inputs, largest, PAIRS_PER_ROW * max(1, inputs.rows.height))
+    joined = _join(inputs, largest, most_pairs(inputs.rows.height) if request.max_radius is None else None)
     limit, suggestion, chosen = joined.last_radius, None, request.radius
     if chosen is None:
         suggestion = radius_of(joined.table, kind, MAX_SHARE)

@@ -66,8 +66,8 @@ def report(
         no hashes, and shown as thumbnails. None takes a column of text named ``source``, ``path`` or ``url``, if there
         is one.
     max_radius
-        Largest radius of the slider, in bits. None: 96 for bmh1, 16 for phash, less where that has more pairs than 20 a
-        row.
+        Largest radius of the slider, in bits. None: 96 for bmh1, 16 for phash, less where that has more than a million
+        pairs and 20 pairs a row.
     max_pictures
         Maximum number of thumbnails. Those of the kept rows come first, then the farthest row of each cluster.
     title

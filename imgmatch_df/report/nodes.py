@@ -108,10 +108,14 @@ class Names:
         ]
 
     def labels(self, chosen: "Array") -> list[str]:
-        """Return one line for each of some rows: its id, else its path or URL, else its number."""
+        """Return the id of some rows, else the path or URL, else a line with the number."""
         if self._ids is not None:
             return self.ids(chosen)
-        return [row_name(text, row) for row, text in zip(chosen.tolist(), self._texts.gather(chosen), strict=True)]
+        texts = self._texts.gather(chosen)
+        return [
+            path_and_link(text, self._base_dir)[0] or row_name(text, row)
+            for row, text in zip(chosen.tolist(), texts, strict=True)
+        ]
 
     def paths(self, chosen: "Array") -> tuple[list[str | None], list[str | None]]:
         """Return the paths or URLs of some rows as text, and what a page links to; None where a row has neither."""
@@ -140,12 +144,12 @@ def path_and_link(text: str | None, base_dir: str | None = None) -> tuple[str | 
     return shown, uri
 
 
-def facts_of(rows: pl.DataFrame, chosen: "Array") -> dict[str, list[int | None]]:
-    """Return width, height, bytes and time of some rows; None for what is not known."""
+def facts_of(rows: pl.DataFrame, chosen: "Array") -> dict[str, list[Any]]:
+    """Return width, height, bytes and time in seconds since 1970 of some rows; None for what is not known."""
     some = rows[chosen]
-    times: list[int | None] = [None] * len(chosen)
+    times: list[float | None] = [None] * len(chosen)
     if isinstance(some.schema.get(MODIFIED), pl.Datetime):
-        times = some[MODIFIED].dt.epoch("s").to_list()
+        times = (some[MODIFIED].dt.epoch("us") / 1_000_000).to_list()
     numbers = {name: _whole(some, name) for name in (WIDTH, HEIGHT, SIZE)}
     return {**numbers, MODIFIED: times}
 

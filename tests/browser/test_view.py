@@ -94,7 +94,7 @@ def test_a_report_is_used_by_keyboard_alone(report, show):
         "not_duplicates.csv",
         "only-reviewed",
         "import",
-        "?",
+        "Keys ?",
         "thumb",
         "state",
     }
