@@ -418,3 +418,39 @@ def test_equal_hashes_of_many_values_are_searched_once():
     found = frame.imgmatch.cluster(0, "phash", across="user")
     assert found["kept"].sum() == 1
     assert frame.imgmatch.cluster(0, "phash", within="user")["kept"].all()
+
+
+@pytest.mark.parametrize("pair", [(0, 2), (2, 0)])
+@pytest.mark.parametrize("keep", ["first", "last"])
+def test_a_row_that_meets_a_row_of_which_it_is_no_duplicate(pair, keep):
+    frame = FRAME.head(3)
+    found = frame.imgmatch.cluster(2, "phash", keep=keep, not_duplicates=not_duplicates([pair]))
+    best, other = (0, 2) if keep == "first" else (2, 0)
+    assert found["representative_id"].to_list() == [best] * 3
+    assert found["reason"][other] == "not_duplicate"
+    assert found["kept"].to_list() == [True, False, True]
+
+
+def test_equal_hashes_of_a_pair_that_does_not_count_meet_through_a_third():
+    frame = pl.DataFrame({"phash": [9, 9, 9]}, schema={"phash": pl.UInt64})
+    rule = {"not_duplicates": not_duplicates([(0, 1)])}
+    found = frame.imgmatch.cluster(0, "phash", **rule)
+    assert found["reason"].to_list() == ["kept_first", "not_duplicate", "copy"]
+    assert frame.head(2).imgmatch.cluster(0, "phash", **rule)["reason"].to_list() == ["single"] * 2
+    found = frame.imgmatch.cluster(0, "phash", linkage="star", **rule)
+    assert found["reason"].to_list() == ["kept_first", "single", "copy"]
+
+
+@pytest.mark.parametrize("hashes", ["phash", "flat"])
+def test_equal_rows_of_one_folder_meet_through_another(hashes):
+    frame = pl.DataFrame({"phash": [9, 9, 9], "folder": ["a", "a", "b"]}, schema_overrides={"phash": pl.UInt64})
+    if hashes == "flat":
+        frame = frame.with_columns(quality=pl.lit(3, pl.UInt8), sha256=pl.lit(b"one file"))
+    for linkage, reasons in (
+        ("connected", ["kept_first", "same_value", "copy"]),
+        ("star", ["kept_first", "single", "copy"]),
+    ):
+        found = frame.imgmatch.cluster(0, "phash", across="folder", linkage=linkage)
+        assert found["reason"].to_list() == reasons
+        alone = frame.head(2).imgmatch.cluster(0, "phash", across="folder", linkage=linkage)
+        assert alone["reason"].to_list() == ["single"] * 2
