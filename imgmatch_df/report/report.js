@@ -2,7 +2,6 @@
  * Nodes are rows that have a partner, numbered by rank: the representative of a cluster is its smallest node. Pairs are
  * sorted, nearest first: those within a radius are the first ones. */
 "use strict";
-
 // Functions without state, which tests call.
 globalThis.imgmatchReport = Object.freeze({
   /** Return how many of the sorted pairs hold: within a distance, or with at least so many votes. */
@@ -153,11 +152,10 @@ globalThis.imgmatchReport = Object.freeze({
   const nBits = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll("0", "").length);
   const bitsBetween = (a, b, other = hashOf(b)) => sum(hashOf(a).map((byte, i) => nBits[byte ^ other[i]]));
   const findPair = (x, y) => pairA.findIndex((a, i) => (a === x && pairB[i] === y) || (a === y && pairB[i] === x));
-  /** Return the distance or votes of a node and its representative, null where the page does not have the votes. */
+  /** Return the distance or votes of a node and its representative; null where the page does not have the votes. */
   const measureOf = (node, first) => {
     const via = found.via[node];
-    const isDirect = [pairA[via], pairB[via]].includes(node) && [pairA[via], pairB[via]].includes(first);
-    if (isDirect) return measures[via]; // in the nearest turn, where turns are compared
+    if (pairA[via] + pairB[via] === node + first && [pairA[via], pairB[via]].includes(node)) return measures[via];
     return isVotes ? measures[findPair(node, first)] ?? null : bitsBetween(node, first);
   };
 
@@ -168,10 +166,9 @@ globalThis.imgmatchReport = Object.freeze({
   let [radius, found, clusters, shown, page] = [about.chosen, null, [], [], 0];
   let [current, compared, chart] = [null, null, null]; // the card of the keys, two nodes, and the plot
   const storage = (() => { try { return localStorage; } catch { return null; } })(); // a sandboxed frame has none
-  const storageKey = `imgmatch-report:${about.digest}`;
   const store = () => {
     const entries = Object.entries(choices).flatMap(([what, map]) => [...map].map((entry) => [what, ...entry]));
-    storage?.setItem(storageKey, JSON.stringify({ radius, entries }));
+    storage?.setItem(about.digest, JSON.stringify({ radius, entries }));
   };
   const choose = (entries) => {
     for (const [what, key, value] of entries) choices[what].set(key, value);
@@ -197,8 +194,7 @@ globalThis.imgmatchReport = Object.freeze({
     const isWithin = (match) => match && (isVotes ? match.measure >= radius : match.measure <= radius);
     const skipped = Uint8Array.from(rows.reference ?? [], (match) => (isWithin(match) ? 1 : 0));
     const count = pure.countPairs(measures, radius, isVotes);
-    const join = about.linkage === "star" ? pure.starClusters : pure.connectedClusters;
-    found = { count, skipped, ...join(n, pairA, pairB, count, skipped) };
+    found = { count, skipped, ...pure[`${about.linkage}Clusters`](n, pairA, pairB, count, skipped) };
     const farthest = (nodes) => measures[nodes.reduce((last, node) => Math.max(last, found.via[node]), -1)];
     clusters = pure.gatherClusters(found.root).map((nodes) => ({ nodes, farthest: farthest(nodes) }));
   };
@@ -215,7 +211,7 @@ globalThis.imgmatchReport = Object.freeze({
     }
     const [nClusters, nRemoved] = [clusters.length, sum(clusters.map(({ removed }) => removed.length))].map(decimal);
     fill(document, { "#n-clusters": nClusters, "#n-removed": nRemoved, "#radius-value": inUnits(radius),
-      "#bytes-freed": inBytes(sum(clusters.map(({ freed }) => freed))),
+      "#notice": "", "#bytes-freed": inBytes(sum(clusters.map(({ freed }) => freed))),
       "#status": `${inUnits(radius)}: ${nClusters} clusters, ${nRemoved} images would be removed` });
   };
   const stateOf = (node) => (kept[node] ? "✓ kept" : "✕ removed");
@@ -396,10 +392,12 @@ globalThis.imgmatchReport = Object.freeze({
       }) });
   };
   const setRadius = (value) => {
+    const start = performance.now();
     $("radius").value = value;
     radius = Number($("radius").value);
     for (const row of $("profile").rows) row.ariaCurrent = Number(row.dataset.radius) === radius ? "true" : null;
     for (const step of [findClusters, tally, filterClusters, drawLinks, store]) step();
+    document.body.dataset.milliseconds = performance.now() - start;
     requestAnimationFrame(() => chart?.redraw(false, false)); // before its first frame, redraw() loses the scale of x
   };
 
@@ -462,9 +460,9 @@ globalThis.imgmatchReport = Object.freeze({
     d: () => (compared ?? current) && setApart(...comparedNodes()), Enter: onCard(() => $("compare").open || compare()),
     b: () => { $("blink").ariaPressed = $("stage").classList.toggle("blink"); },
     n: turnPage(1), p: turnPage(-1), "/": () => $("text").focus(), "?": () => $("help").showModal(),
-    csv: () => save("decisions.csv", pure.toCsv(columnsOut, decisions())),
-    json: () => save("decisions.json", `${JSON.stringify(decisions(), null, 1)}\n`),
-    apart: () => save("not_duplicates.csv", pure.toCsv(["left_id", "right_id"], apartPairs())),
+    "decisions.csv": () => save("decisions.csv", pure.toCsv(columnsOut, decisions())),
+    "decisions.json": () => save("decisions.json", `${JSON.stringify(decisions(), null, 1)}\n`),
+    "not_duplicates.csv": () => save("not_duplicates.csv", pure.toCsv(["left_id", "right_id"], apartPairs())),
   };
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
@@ -475,7 +473,10 @@ globalThis.imgmatchReport = Object.freeze({
     event.preventDefault();
     keys[key]();
   });
-  document.addEventListener("click", ({ target }) => keys[target.closest("[data-key]")?.dataset.key]?.());
+  document.addEventListener("click", ({ target }) => {
+    const { key, save: name } = target.closest("[data-key], [data-save]")?.dataset ?? {};
+    keys[key ?? name]?.();
+  });
   on("profile", "click", ({ target }) => setRadius(target.closest("tr").dataset.radius));
   on("list", "click", ({ target }) => {
     mark(target.closest(".card") ?? current);
@@ -489,12 +490,11 @@ globalThis.imgmatchReport = Object.freeze({
   on("filters", "input", filterClusters);
   on("import", "change", ({ target }) => importFile(target.files[0]));
   on("compare", "close", () => { compared = null; select(current); });
-  const stored = JSON.parse(storage?.getItem(storageKey) ?? "{}");
+  const stored = JSON.parse(storage?.getItem(about.digest) ?? "{}");
   choose(stored.entries ?? []);
   setRadius(stored.radius ?? radius);
   drawChart();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawChart);
   addEventListener("resize", () => chart.setSize({ width: $("chart").clientWidth, height: 230 }));
-  fill(document, { "#notice": "" });
   document.body.dataset.ready = "true";
 })();
