@@ -123,7 +123,7 @@ globalThis.imgmatchReport = Object.freeze({
     ?? Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
   const unpack = (id) => new Response(new Blob([fromBase64($(id).textContent)]).stream()
     .pipeThrough(new DecompressionStream("gzip"))).json();
-  const [{ rank, identical_files: identical, ...columns }, { measure: measures, ...pairs }] =
+  const [{ rank, identical_files: identical, apart, ...columns }, { measure: measures, ...pairs }] =
     await Promise.all(["rows", "pairs"].map(unpack));
   const n = rank.length;
   const byRow = Int32Array.from(rank); // the nodes in the order of the frame, and of the page
@@ -156,11 +156,14 @@ globalThis.imgmatchReport = Object.freeze({
   const measureOf = (node, first) => {
     const via = found.via[node];
     if (pairA[via] + pairB[via] === node + first && [pairA[via], pairB[via]].includes(node)) return measures[via];
-    return isVotes ? measures[findPair(node, first)] ?? null : bitsBetween(node, first);
+    return hashes.length ? bitsBetween(node, first) : measures[findPair(node, first)] ?? null;
   };
 
-  // What a person chose: nodes that are kept or removed, reviewed nodes, and pairs "3 5" that are no duplicates.
+  // What a person chose: nodes that are kept or removed, reviewed nodes, and pairs of nodes that are no duplicates.
   const choices = { kept: new Map(), reviewed: new Map(), apart: new Map() };
+  const keyOf = (a, b) => `${Math.min(a, b)} ${Math.max(a, b)}`;
+  const idsOf = (a, b) => ({ left_id: rows.id[a], right_id: rows.id[b] });
+  for (const [a, b] of apart ?? []) choices.apart.set(keyOf(rank[a], rank[b]), idsOf(rank[a], rank[b])); // given ones
   const changes = [];
   const kept = new Uint8Array(n);
   let [radius, found, clusters, shown, page] = [about.chosen, null, [], [], 0];
@@ -168,7 +171,7 @@ globalThis.imgmatchReport = Object.freeze({
   const storage = (() => { try { return localStorage; } catch { return null; } })(); // a sandboxed frame has none
   const store = () => {
     const entries = Object.entries(choices).flatMap(([what, map]) => [...map].map((entry) => [what, ...entry]));
-    storage?.setItem(about.digest, JSON.stringify({ radius, entries }));
+    try { storage?.setItem(about.digest, JSON.stringify({ radius, entries })); } catch { /* it is full */ }
   };
   const choose = (entries) => {
     for (const [what, key, value] of entries) choices[what].set(key, value);
@@ -179,13 +182,14 @@ globalThis.imgmatchReport = Object.freeze({
     choose(entries);
   };
   const changeAll = (what, { nodes }, choice) => change(nodes.map((node) => [what, node, choice(node)]));
+  const isApart = (a, b) => Boolean(choices.apart.get(keyOf(a, b)));
   const isChosen = (node) => (choices.kept.get(node) ?? null) !== null;
   const isReviewed = ({ nodes }) => nodes.every((node) => choices.reviewed.get(node));
   const toggle = ({ node, group }) => change([["kept", node, group.isEmpty || !kept[node]]]);
   const review = ({ group }, value = !isReviewed(group)) => changeAll("reviewed", group, () => value);
-  const setApart = (first, node) => {
-    const ids = choices.apart.get(`${first} ${node}`) ? null : { left_id: rows.id[first], right_id: rows.id[node] };
-    const entries = [["apart", `${first} ${node}`, ids], ["kept", node, ids ? true : null]];
+  const setApart = (a, b) => {
+    const [first, node, ids] = [Math.min(a, b), Math.max(a, b), isApart(a, b) ? null : idsOf(a, b)];
+    const entries = [["apart", keyOf(a, b), ids], ["kept", node, ids ? true : null]];
     if (first !== node) change(found.root[node] === first ? entries : entries.slice(0, 1));
   };
 
@@ -198,7 +202,7 @@ globalThis.imgmatchReport = Object.freeze({
     const farthest = (nodes) => measures[nodes.reduce((last, node) => Math.max(last, found.via[node]), -1)];
     clusters = pure.gatherClusters(found.root).map((nodes) => ({ nodes, farthest: farthest(nodes) }));
   };
-  const isKeptByRule = (node, first) => node === first || rows.protected[node] === 1
+  const isKeptByRule = (node, first) => node === first || rows.protected[node] === 1 || isApart(first, node)
     || (rows.group !== null && rows.group[node] === rows.group[first]);
   const tally = () => {
     kept.fill(1);
@@ -217,7 +221,7 @@ globalThis.imgmatchReport = Object.freeze({
   const stateOf = (node) => (kept[node] ? "✓ kept" : "✕ removed");
   const reasonOf = (node, { nodes: [first], isEmpty }) => {
     if (isEmpty) return "kept, because every image was removed";
-    if (choices.apart.get(`${first} ${node}`)) return "no duplicate of the kept image";
+    if (isApart(first, node)) return "no duplicate of the kept image";
     if (isChosen(node)) return `${kept[node] ? "kept" : "removed"} by you`;
     if (node === first || rows.protected[node]) return valueOf("reason_kept", node) ?? about.keep;
     return kept[node] ? "same group as the representative" : `copy of ${fileName(first)}`;
@@ -309,10 +313,9 @@ globalThis.imgmatchReport = Object.freeze({
   const mark = (card) => {
     for (const each of [current, card]) each?.classList.toggle("current", each === card);
     current = card;
-    if ($("compare").open) drawCompare();
   };
   const select = (card) => {
-    if (card && $("compare").open) mark(card);
+    if (card && $("compare").open) drawCompare(mark(card));
     else card?.querySelector(".thumb").focus({ preventScroll: true }); // marks it
     card?.scrollIntoView({ block: "nearest" });
   };
@@ -353,8 +356,7 @@ globalThis.imgmatchReport = Object.freeze({
     const names = ["removed", "clusters", "largest", "unrelated"];
     const { radius: radii, min_votes: votes, ...counts } = about.profile;
     const data = [radii ?? votes, ...names.map((name) => counts[`n_${name}`])];
-    const dash = { unrelated: [4, 4] };
-    const line = (label) => ({ label, stroke: color(label), dash: dash[label], points: { show: false } });
+    const line = (label, i) => ({ label, stroke: color(label), dash: i < 3 ? [] : [4, 4], points: { show: false } });
     const axis = { stroke: color("muted"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
     const draw = ({ ctx, bbox, valToPos }) => {
       ctx.fillStyle = color("accent");
@@ -376,13 +378,10 @@ globalThis.imgmatchReport = Object.freeze({
   };
   const drawLinks = () => {
     const inside = Array.from(found.links.filter((pair) => pair >= 0).sort().slice(-N_LINKS)).reverse();
-    const outside = [];
-    for (let pair = found.count; pair < measures.length && outside.length < N_LINKS; pair++) {
-      const [a, b] = [pairA[pair], pairB[pair]];
-      if (found.root[a] !== found.root[b] && !found.skipped[a] && !found.skipped[b]) outside.push(pair);
-    }
+    const isOutside = (a, b) => found.root[a] !== found.root[b] && !found.skipped[a] && !found.skipped[b];
+    const outside = [...measures.keys()].filter((pair) => pair >= found.count && isOutside(pairA[pair], pairB[pair]));
     const link = ([a, b, measure]) => makeLink(measure, [imageOf(a), imageOf(b)], [pathOf(a, b), pathOf(b, a)], [a, b]);
-    const links = (list) => list.map((pair) => link([pairA[pair], pairB[pair], measures[pair]]));
+    const links = (list) => list.slice(0, N_LINKS).map((pair) => link([pairA[pair], pairB[pair], measures[pair]]));
     const known = byRow.filter((node) => found.skipped[node]);
     [$("reference").hidden, $("n-reference").parentElement.hidden] = [!known.length, !rows.reference];
     fill(document, { "#inside": links(inside), "#outside": links(outside), "#n-reference": decimal(known.length),
@@ -397,7 +396,7 @@ globalThis.imgmatchReport = Object.freeze({
     radius = Number($("radius").value);
     for (const row of $("profile").rows) row.ariaCurrent = Number(row.dataset.radius) === radius ? "true" : null;
     for (const step of [findClusters, tally, filterClusters, drawLinks, store]) step();
-    document.body.dataset.milliseconds = performance.now() - start;
+    Object.assign(document.body.dataset, { ready: "true", milliseconds: performance.now() - start });
     requestAnimationFrame(() => chart?.redraw(false, false)); // before its first frame, redraw() loses the scale of x
   };
 
@@ -407,6 +406,7 @@ globalThis.imgmatchReport = Object.freeze({
     if (!nodes && current.node === current.group.nodes[0]) mark(current.nextElementSibling);
     drawCompare();
     $("compare").showModal();
+    $("compare-title").focus();
   };
   const comparedNodes = () => compared ?? [current.group.nodes[0], current.node];
   const drawCompare = () => {
@@ -418,10 +418,10 @@ globalThis.imgmatchReport = Object.freeze({
       const ratio = valueOf("width", node) / valueOf("height", node) || 4 / 3;
       fill($("stage").children[i], parts).style.setProperty("--ratio", ratio);
     });
-    if (about.hash_bits) drawBits(left, right);
+    if (hashes.length) drawBits(left, right);
     fill(document, { "#compare-note": measureText(right, left), "#compare-toggle": stateOf(right) });
     $("compare-toggle").hidden = compared !== null;
-    $("compare-apart").ariaPressed = Boolean(choices.apart.get(`${left} ${right}`));
+    $("compare-apart").ariaPressed = isApart(left, right);
   };
   /** Return a frame where the left image of a pair, turned, lies in the right one. */
   const placement = (pair) => {
@@ -466,7 +466,7 @@ globalThis.imgmatchReport = Object.freeze({
   };
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
-    const isPress = [" ", "Enter"].includes(key) && !target.closest(".thumb");
+    const isPress = [" ", "Enter"].includes(key) && !target.closest("#list .thumb");
     const native = `input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`;
     const isTaken = event.ctrlKey || event.metaKey || event.altKey || $("help").open || target.closest(native);
     if (isTaken || !keys[key]) return;
@@ -496,5 +496,4 @@ globalThis.imgmatchReport = Object.freeze({
   drawChart();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawChart);
   addEventListener("resize", () => chart.setSize({ width: $("chart").clientWidth, height: 230 }));
-  document.body.dataset.ready = "true";
 })();
