@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.report.nodes import images_of
 from imgmatch_df.sources import parse_source
 
 if TYPE_CHECKING:
@@ -20,17 +19,25 @@ class ThumbnailPlaces(NamedTuple):
 
     Parameters
     ----------
-    sources
-        What they are made of, in their order.
+    rows
+        (m,) int64: the rows of the frame whose images come first, in their order.
+    references
+        The images of reference rows, which come after them.
     of_nodes
         (n,) int64: the position of the thumbnail of each node, -1 where it has none.
     of_references
         The positions of the thumbnails of reference rows, by their names.
     """
 
-    sources: list[Any]
+    rows: "Array"
+    references: list[str]
     of_nodes: "Array"
     of_references: dict[str, int]
+
+    @property
+    def n_thumbnails(self) -> int:
+        """Number of thumbnails."""
+        return len(self.rows) + len(self.references)
 
 
 def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array") -> ThumbnailPlaces:
@@ -78,7 +85,8 @@ def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array")
     of_nodes[chosen] = np.arange(len(chosen))
     shown = references[:n_references]
     return ThumbnailPlaces(
-        [*images_of(inputs.images, inputs.source, found.rows[chosen]), *shown],
+        found.rows[chosen],
+        shown,
         of_nodes,
         {one: len(chosen) + place for place, one in enumerate(shown)},
     )
