@@ -7,7 +7,7 @@ difference, and ``Orig`` does not contain the files of ``Originals``.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import polars as pl
 
@@ -19,8 +19,12 @@ from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.keeping import KeepBy
 from imgmatch_df.naming import ROW
 
+if TYPE_CHECKING:
+    from imgmatch_df.matching.linkages import Keep
+
 _PAIR_SUFFIXES: Final = (".csv", ".json", ".ndjson", ".jsonl", ".parquet")
 _NAME: Final = "name"
+_COLUMNS_SHOWN: Final = 20
 
 
 class FolderRules(NamedTuple):
@@ -33,7 +37,7 @@ class FolderRules(NamedTuple):
     protect
         Folders whose images are not removed.
     depth
-        Number of folders below a SOURCE that tell images apart; None for all pairs.
+        Level below a SOURCE of the folders between which images are compared; None for all pairs.
     """
 
     prefer: Sequence[str] = ()
@@ -71,7 +75,7 @@ class FolderRules(NamedTuple):
                 "--prefer, --protect and --across-folders need a column of paths, the sources are none\n"
                 "Hint: --source names one."
             )
-        folders = set(folders_of(sources.unique(), base_dir).drop_nulls())
+        folders = set(real_folders(sources.unique(), base_dir).drop_nulls())
         named = {
             option: [_real(folder) for folder in given]
             for option, given in (("--prefer", self.prefer), ("--protect", self.protect))
@@ -110,10 +114,10 @@ class _Places(NamedTuple):
     starts: list[str]
     base_dir: str | None
 
-    def keep(self, keep: Any, source: str | None, schema: pl.Schema) -> KeepBy:
+    def keep(self, keep: str, source: str | None, schema: pl.Schema) -> KeepBy:
         """Return the argument `keep` of the verbs: images of preferred folders first, then by the name `keep`."""
         if not self.prefer or source is None:
-            return keep
+            return cast("Keep", keep)  # checked by the verbs
         rank = self._by_folder(source, self._rank, pl.UInt32())
         return [rank, *_sort_keys(keep, schema)]
 
@@ -131,7 +135,7 @@ class _Places(NamedTuple):
 
     def _by_folder(self, source: str, value: Callable[[str], object], dtype: pl.DataType) -> pl.Expr:
         def read(sources: pl.Series) -> pl.Series:
-            folders = folders_of(sources, self.base_dir)
+            folders = real_folders(sources, self.base_dir)
             values = {folder: value(folder) for folder in folders.unique().drop_nulls()}
             found = [None if folder is None else values[folder] for folder in folders]
             return pl.Series(sources.name, found, dtype)
@@ -148,7 +152,7 @@ class _Places(NamedTuple):
         return str(Path(start, *Path(folder).relative_to(start).parts[: self.depth]))
 
 
-def folders_of(sources: pl.Series, base_dir: str | None) -> pl.Series:
+def real_folders(sources: pl.Series, base_dir: str | None) -> pl.Series:
     """Return the real path of the folder of each file, null for sources that are not files.
 
     Links to folders are followed. A link to a file is in the folder of the link.
@@ -165,6 +169,21 @@ def folders_of(sources: pl.Series, base_dir: str | None) -> pl.Series:
         return real[parent]
 
     return pl.Series(sources.name, [folder(value) for value in sources], pl.String)
+
+
+def check_within(within: str | None, columns: Sequence[str]) -> None:
+    """Refuse a column of --within that a table with these columns does not have.
+
+    Raises
+    ------
+    ColumnError
+        If it is absent.
+    """
+    if within is not None and within not in columns:
+        raise ColumnError(
+            f"no column {within!r}, the table has {', '.join(columns[:_COLUMNS_SHOWN])}\n"
+            "Hint: --within names one of these."
+        )
 
 
 def read_pairs(path: str) -> pl.DataFrame:
@@ -234,7 +253,7 @@ def declared_pairs(
 
 def _file_names(names: pl.Series, base_dir: str | None) -> pl.Series:
     """Return the real folder and the name of each file, other sources unchanged."""
-    folders = folders_of(names, base_dir)
+    folders = real_folders(names, base_dir)
     full = [
         name if folder is None else f"{folder}{os.sep}{os.path.basename(path_of(name, base_dir) or '')}"  # noqa: PTH119
         for name, folder in zip(names, folders, strict=True)

@@ -101,16 +101,15 @@ def report(
         inputs.say_blocked(table, options)
         declared = None if not_duplicates is None else read_pairs(not_duplicates)
         rules = FolderRules(prefer or (), protect or (), across_folders)
-        places = rules.check(inputs.sources_of(table, wanted=rules.are_given), sources, options["base_dir"])
+        places = rules.check(inputs.sources_of(table, wanted=rules.are_given), sources, given["base_dir"])
         if within is not None and within not in table.columns:
-            raise ColumnError(
-                f"no column {within!r}, the table has {shown_names(table.columns)}\nHint: --within names one of these."
-            )
+            shown = shown_names(dict.fromkeys(table.columns))
+            raise ColumnError(f"no column {within!r}, the table has {shown}\nHint: --within names one of these.")
         kind = table.kind(hash_type)
         kinds = inputs.compared_kinds(table, kind)
         table, naming = inputs.name_compared(table, kinds, [], "", "", None)
         recipe = table.recipe(kind, make_options(**options).recipe)
-        chosen = {
+        chosen: dict[str, object] = {
             "--radius": radius,
             "--hash-type": hash_type,
             "--column": column,
@@ -168,7 +167,7 @@ def report(
             names = inputs.naming_column(rows, table)
             request = replace(request, id=names)
             if declared is not None:
-                pairs = declared_pairs(declared, rows, names, names, options["base_dir"])
+                pairs = declared_pairs(declared, rows, names, names, given["base_dir"])
                 request = replace(request, not_duplicates=pairs)
             page = interruptible(lambda: make_report(rows, request, read_options))
             with Path(str(target)).open("wb") as file:

@@ -4,7 +4,7 @@ Counts are exact, from one join. How many of the pairs are of unrelated images i
 frame's own hashes, see `matching.unrelated`.
 """
 
-from typing import Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Unpack
 
 import polars as pl
 
@@ -32,6 +32,10 @@ from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, LOCAL, HashKind, hash_kind
 from imgmatch_df.options import Options, SourceOptions, check_positive, make_options, shown, whole_number
 from imgmatch_df.progress import steps
+
+if TYPE_CHECKING:
+    from imgmatch_df.matching.kernels.hamming import Pairs
+    from imgmatch_df.matching.profile import DistinctHashes
 
 PROFILE_FIELDS: Final[dict[str, Any]] = {
     RADIUS_BITS: pl.UInt16(),
@@ -143,7 +147,7 @@ def profile_radii(
         side = JoinSide(part, kind, hash_name, None, guard)
         side.flat.warn_of_unknown()
         with steps("joining", shown=progress) as step:
-            found = _profile(side, kind, largest, max_pairs, step)
+            found = profile_side(side, kind, largest, max_pairs, step).table
         if edits is None or source is None:
             return found
         return found.with_columns(_recall(part, kind, hash_name, source, edits, largest))
@@ -327,7 +331,35 @@ def _check_max_radius(max_radius: object, kind: HashKind) -> int:
     return n_bits
 
 
-def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, step: Any) -> pl.DataFrame:
+class SideProfile(NamedTuple):
+    """What each radius finds among rows.
+
+    Parameters
+    ----------
+    table
+        As `profile_radii` returns it.
+    distinct
+        The different hashes.
+    links
+        Their minimum spanning forest, up to the last radius that is exact.
+    """
+
+    table: pl.DataFrame
+    distinct: "DistinctHashes"
+    links: "Pairs"
+
+    @property
+    def last_radius(self) -> int:
+        """The largest radius that is exact."""
+        return int(self.table[EXACT].sum()) - 1
+
+
+def profile_side(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int | None, step: Any) -> SideProfile:
+    """Return what each radius finds.
+
+    Parameters as of `profile_radii`, and a callback for progress. Without `max_pairs`, all radii are joined, whatever
+    time that takes.
+    """
     import numpy as np
 
     from imgmatch_df.matching import profile as profiles
@@ -335,7 +367,9 @@ def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, st
 
     distinct = profiles.DistinctHashes.of(side.words)
     sampled, share = profiles.sample_distances(distinct, kind.n_bits)
-    radius = profiles.largest_radius(distinct, sampled, share, max_radius, kind.n_bits, max_pairs)
+    radius = max_radius
+    if max_pairs is not None:
+        radius = profiles.largest_radius(distinct, sampled, share, max_radius, kind.n_bits, max_pairs)
     found = profiles.profile(distinct, radius, kind.n_bits, max_pairs, step)
     while found is None:  # more copies than the sample has shown
         radius //= 2
@@ -368,7 +402,7 @@ def _profile(side: JoinSide, kind: HashKind, max_radius: int, max_pairs: int, st
         RECALL: None,
         EXACT: is_exact,
     }
-    return pl.DataFrame(columns, schema=PROFILE_FIELDS)
+    return SideProfile(pl.DataFrame(columns, schema=PROFILE_FIELDS), distinct, found.links)
 
 
 def _identical_groups(flat: FlatRows) -> list[int]:

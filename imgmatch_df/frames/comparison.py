@@ -28,7 +28,7 @@ class Linked(NamedTuple):
         (n,) uint16.
     joined
         (n,) uint16: the smallest radius, or the largest number of votes, at which both are in one cluster. None where
-        it was not asked for.
+        it is not needed.
     """
 
     representative: "U32"

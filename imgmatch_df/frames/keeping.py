@@ -5,13 +5,14 @@ what they mean for the rows of a frame with `KeepRule.of_rows`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 import polars as pl
 
 from imgmatch_df.columns import HEIGHT, LEFT_ID, MODIFIED, RIGHT_ID, ROW_DTYPE, SIZE, WIDTH
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.checks import Frame, FrameT, check_id, shown_names
+from imgmatch_df.frames.flat import PairsT
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.options import shown
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from imgmatch_df._kernels.arrays import BOOL, U32
     from imgmatch_df.matching.conditions import Conditions
 
-PairsT = TypeVar("PairsT", bound="tuple[Any, ...]")
-KeepBy = Keep | pl.Expr | Sequence[pl.Expr | str]
+# Not Sequence[str], which any text is.
+KeepBy = Keep | pl.Expr | Sequence[pl.Expr] | list[str] | list[pl.Expr | str]
 Column = str | pl.Expr
 
 _ROW: Final = "row"

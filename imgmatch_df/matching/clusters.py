@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from imgmatch_df._kernels.arrays import I64, U16, U32, U64
 from imgmatch_df._kernels.popcount import LANES
+from imgmatch_df.matching.join import stable_order
 from imgmatch_df.matching.kernels import forest, hamming, stars
 
 __all__ = [
@@ -168,7 +169,7 @@ def diameters(hashes: U64, labels: U32, equal: U32 | None = None) -> U16:
 def members_of(labels: npt.NDArray[Any], order: U32 | None) -> tuple[U32, I64]:
     """Return the rows cluster by cluster, in `order` within each, and where each cluster begins."""
     rows = np.arange(len(labels), dtype=np.uint32) if order is None else order
-    members = rows[np.argsort(labels[rows], kind="stable")]
+    members = stable_order(np.ascontiguousarray(labels, np.uint32), rows, int(labels.max(initial=0)) + 1)
     edges = np.flatnonzero(np.diff(labels[members])) + 1
     return members, np.concatenate([[0], edges, [len(labels)]] if len(labels) else [[0]]).astype(np.int64)
 

@@ -366,7 +366,7 @@ def _nothing_joined(n: int) -> tuple[U32, U16, U16]:
     return np.zeros(n, np.uint32), np.zeros(n, np.uint16), np.full(n, FAR, np.uint16)
 
 
-class _Search:
+class _ComponentSearch:
     """The task that searches some components; each call takes some milliseconds."""
 
     def __init__(self, starts: I64, *arguments: Any) -> None:
@@ -418,7 +418,7 @@ def _spread(
     cuts = np.unique(np.searchsorted(work, np.linspace(0, work[-1] if n else 0, n_tasks + 1)[1:-1]))
     spans = pairwise([0, *(cut for cut in cuts.tolist() if 0 < cut < len(sizes)), len(sizes)])
     tasks = [
-        _Search(starts[a : b + 1], versions, radius, chains, across, *excluded, roots, joined, nearest, stamp)
+        _ComponentSearch(starts[a : b + 1], versions, radius, chains, across, *excluded, roots, joined, nearest, stamp)
         for a, b in spans
         if b > a
     ]

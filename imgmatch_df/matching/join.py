@@ -26,7 +26,7 @@ from imgmatch_df.threads import Once, Task, finish_tasks, run_tasks
 
 __all__ = [
     *("Pairs", "Plan", "connect", "cross_join", "explain", "first_equal", "near_blocks", "nearest", "self_join"),
-    "too_many_pairs",
+    *("stable_order", "too_many_pairs"),
 ]
 
 Progress = Callable[[int, int], None]
@@ -381,12 +381,13 @@ def _assemble(found: Iterable[Pairs], left: _Side, right: _Side, limit: _Limit) 
     if 8 * n_pairs < left.n_rows + right.n_rows:
         order = np.lexsort((pairs.right, pairs.left)).astype(np.uint32)
     else:  # two counting passes take 15 ns per pair each, a comparison sort 100
-        order = _stable_order(pairs.right, np.arange(n_pairs, dtype=np.uint32), right.n_rows)
-        order = _stable_order(pairs.left, order, left.n_rows)
+        order = stable_order(pairs.right, np.arange(n_pairs, dtype=np.uint32), right.n_rows)
+        order = stable_order(pairs.left, order, left.n_rows)
     return Pairs(pairs.left[order], pairs.right[order], pairs.distance[order])
 
 
-def _stable_order(key: U32, order: U32, n_keys: int) -> U32:
+def stable_order(key: U32, order: U32, n_keys: int) -> U32:
+    """Return rows, given in an order, sorted by their keys below `n_keys`; rows with equal keys keep that order."""
     starts, sorted_order = np.zeros(n_keys, np.int64), np.empty(len(order), np.uint32)
     hamming.count_keys(key, starts)
     for at in range(0, len(order), _PAIRS_SORTED):

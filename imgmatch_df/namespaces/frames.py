@@ -14,6 +14,7 @@ from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report import making
+from imgmatch_df.report.inputs import MAX_PICTURES
 from imgmatch_df.report.result import Report
 from imgmatch_df.store.base import Target
 
@@ -379,7 +380,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         flat: Flat = "identical",
         turns: bool | None = None,
         max_radius: int | None = None,
-        max_pictures: int = making.MAX_PICTURES,
+        max_pictures: int = MAX_PICTURES,
         title: str | None = None,
         **options: Unpack[SourceOptions],
     ) -> Report:

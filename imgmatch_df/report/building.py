@@ -1,13 +1,13 @@
 """Making of a report: its radius, the pairs, the order of preference, the thumbnails, and the data of the page."""
 
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
 from imgmatch_df.columns import (
     DISTANCE,
-    EXACT,
     FEWEST_VOTES,
     N_PAIRS,
     N_UNRELATED,
@@ -18,9 +18,9 @@ from imgmatch_df.columns import (
 )
 from imgmatch_df.errors import ArgumentError, without_warnings
 from imgmatch_df.frames import advice, clustering
+from imgmatch_df.frames.advice import SideProfile
 from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.keeping import RuledRows
-from imgmatch_df.frames.pairs import MAX_PAIRS
 from imgmatch_df.frames.reference import find_nearest
 from imgmatch_df.frames.suggestions import MAX_SHARE, MOST_VOTES, RadiusSuggestion, VotesSuggestion, radius_of, votes_of
 from imgmatch_df.frames.votes import MIN_VOTES
@@ -28,7 +28,7 @@ from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.matching.linkages import LINKAGES
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import steps
-from imgmatch_df.report import payload
+from imgmatch_df.report import nodes, payload
 from imgmatch_df.report.counts import NodeClusters
 from imgmatch_df.report.graph import (
     PAIRS_PER_ROW,
@@ -68,12 +68,15 @@ class Scale(NamedTuple):
         Where the call names no radius.
     profile
         Counts at each value, smallest first, for all pairs; None where they were not needed.
+    joined
+        The join that the profile is of; None for votes.
     """
 
     chosen: int
     limit: int
     suggestion: RadiusSuggestion | VotesSuggestion | None
     profile: pl.DataFrame | None
+    joined: SideProfile | None = None
 
 
 def make_report(frame: Frame, request: ReportRequest, options: SourceOptions) -> Report:
@@ -93,16 +96,14 @@ def _choose_scale(inputs: Inputs) -> Scale:
     largest = request.max_radius
     if largest is None:
         largest = _MAX_RADIUS.get(kind.name, kind.max_honest_radius or min(kind.n_bits, 2 * kind.near_radius))
-    profile = _profile(inputs, largest, PAIRS_PER_ROW * max(1, inputs.rows.height))
-    limit = profile.filter(EXACT)[RADIUS_BITS].max()
-    suggestion = None
-    chosen = request.radius
+    joined = _join(inputs, largest, PAIRS_PER_ROW * max(1, inputs.rows.height))
+    limit, suggestion, chosen = joined.last_radius, None, request.radius
     if chosen is None:
-        suggestion = radius_of(profile, kind, MAX_SHARE)
+        suggestion = radius_of(joined.table, kind, MAX_SHARE)
         chosen = suggestion.radius or min(kind.near_radius, largest)
     if chosen > limit:
-        profile, limit = _profile(inputs, chosen, MAX_PAIRS), chosen
-    return Scale(chosen, limit, suggestion, profile.filter(pl.col(RADIUS_BITS) <= limit))
+        joined, limit = _join(inputs, chosen, None), chosen
+    return Scale(chosen, limit, suggestion, joined.table.filter(pl.col(RADIUS_BITS) <= limit), joined)
 
 
 def _choose_votes(inputs: Inputs) -> Scale:
@@ -124,17 +125,10 @@ def _choose_votes(inputs: Inputs) -> Scale:
     return Scale(chosen, min(_LEAST_VOTES, chosen), suggestion, profile.sort(FEWEST_VOTES))
 
 
-def _profile(inputs: Inputs, max_radius: int, max_pairs: int) -> pl.DataFrame:
-    with without_warnings():
-        return advice.profile_radii(
-            inputs.rows,
-            inputs.kind.name,
-            max_radius=max_radius,
-            column=inputs.hash,
-            flat=inputs.request.flat,
-            max_pairs=max_pairs,
-            progress=inputs.options.progress,
-        )
+def _join(inputs: Inputs, max_radius: int, max_pairs: int | None) -> SideProfile:
+    """Return what each radius finds; without `max_pairs`, the largest radius is joined whatever it takes."""
+    with steps("joining", shown=inputs.options.progress) as step:
+        return advice.profile_side(inputs.side, inputs.kind, max_radius, max_pairs, step)
 
 
 def _pick_nodes(inputs: Inputs, scale: Scale) -> tuple[PageNodes, Scale]:
@@ -182,16 +176,16 @@ def _find_graph(inputs: Inputs, scale: Scale) -> "tuple[Graph, Array | None, int
     kept.
     """
     max_pairs, limit = most_pairs(inputs.rows.height), scale.limit
+    if inputs.is_plain and scale.joined is not None:
+        return spanning_graph(inputs.side, scale.joined), None, limit
     with without_warnings(), steps("joining", shown=inputs.options.progress) as step:
-        if inputs.is_plain:
-            return spanning_graph(inputs.comparison(limit), inputs.side, step), None, limit
         while True:
             comparison = inputs.comparison(limit)
             try:
                 graph = whole_graph(comparison, inputs.side, max_pairs, step)
             except ArgumentError as error:
                 if limit == scale.chosen:
-                    raise too_many(comparison, max_pairs) from error
+                    raise too_many(comparison, limit, max_pairs) from error
                 limit = scale.chosen + (limit - scale.chosen) // 2 if limit > scale.chosen else scale.chosen
             else:
                 break
@@ -232,7 +226,9 @@ def _assemble(inputs: Inputs, scale: Scale, found: PageNodes) -> Report:
     names = Names(inputs.rows, inputs.label, request.id, inputs.options.base_dir)
     places = choose_places(inputs, found, representative)
     with steps("thumbnails", shown=inputs.options.progress) as step:
-        thumbnails = list(make_thumbnails(places.sources, inputs.options, step))
+        batches = nodes.images_of(inputs.images, inputs.source, places.rows)
+        after = np.arange(len(places.rows), places.n_thumbnails), places.references
+        thumbnails = make_thumbnails(chain(batches, [after]), places.n_thumbnails, inputs.options, step)
     columns = payload.columns_of(inputs, found, names, places)
     sizes = np.array([size or 0 for size in columns[SIZE]], np.int64)
     counts = Counts(

@@ -77,11 +77,11 @@ class NodeClusters(NamedTuple):
 
         graph, known = self.graph, self.known(value)
         is_pair = self.is_within(graph.measure, value) & ~known[graph.left] & ~known[graph.right]
-        ends = (column[is_pair].astype("u4") for column in (graph.left, graph.right))
+        left, right = (column[is_pair].astype("u4") for column in (graph.left, graph.right))
         of_pairs = LINKAGES[self.linkage].of_pairs
         if of_pairs is None:
             raise TypeError(f"linkage {self.linkage} is not of pairs")
-        found: Array = of_pairs(len(self.ruled.order), *ends, self.ruled.order)
+        found: Array = of_pairs(len(self.ruled.order), left, right, self.ruled.order)
         return found
 
     def removed(self, representative: "Array", value: int) -> "Array":
@@ -117,4 +117,6 @@ class NodeClusters(NamedTuple):
         counted = pl.DataFrame(rows, schema=[first, N_PAIRS, N_CLUSTERS, N_REMOVED, N_LARGEST], orient="row")
         unknown = {name: pl.lit(None) for name in (N_UNRELATED, UNRELATED_SHARE, RECALL)}
         fields = VOTE_FIELDS if self.has_votes else PROFILE_FIELDS
-        return counted.with_columns(**unknown, **{EXACT: pl.lit(value=True)}).select(list(fields)).cast(fields)
+        return (
+            counted.with_columns(**unknown, **{EXACT: pl.lit(value=True)}).select(list(fields)).cast(pl.Schema(fields))
+        )

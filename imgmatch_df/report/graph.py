@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from imgmatch_df.columns import TURNS
 from imgmatch_df.errors import ArgumentError
+from imgmatch_df.frames.advice import SideProfile
 from imgmatch_df.frames.checks import JoinSide
 from imgmatch_df.frames.comparison import Comparison
-from imgmatch_df.frames.distances import ByDistance
 from imgmatch_df.frames.pairs import pairs_of_rows
 from imgmatch_df.frames.votes import ByVotes
 
@@ -47,39 +47,30 @@ class Graph(NamedTuple):
         return Graph(self.left[chosen], self.right[chosen], self.measure[chosen], columns)
 
 
-def spanning_graph(comparison: Comparison, side: JoinSide, progress: "Progress | None") -> Graph:
+def spanning_graph(side: JoinSide, found: SideProfile) -> Graph:
     """Return the pairs that connect what all pairs connect at each radius, at most one less than rows.
 
     Parameters
     ----------
-    comparison
-        By distances without turns: pairs are never kept, whatever their number.
     side
         The rows.
-    progress
-        Called with (done, total).
+    found
+        Their profile, which has joined them: pairs were never kept, whatever their number.
     """
     import numpy as np
 
     from imgmatch_df.matching import join
-    from imgmatch_df.matching.profile import DistinctHashes, spanning_forest
 
-    if not isinstance(comparison, ByDistance) or comparison.bits is not None:
-        raise TypeError(f"{comparison.kind.name} in turns or by votes has no blocks of pairs")
-    distinct = DistinctHashes.of(side.words)
-    blocks = join.near_blocks(distinct.words, comparison.radius, comparison.kind.n_bits, progress=progress)
-    links = spanning_forest(len(distinct.words), blocks)
+    links, flat = found.links, side.flat
+    rows = found.distinct.rows
     first = join.first_equal(side.words).astype(np.int64)
     copies = np.flatnonzero(first != np.arange(len(first)))
-    flat = side.flat.representatives(np.arange(len(side.flat.rows), dtype=np.uint32)) if side.flat.rows.size else None
-    others = np.zeros(0, np.int64) if flat is None else np.flatnonzero(flat != side.flat.rows)
-    ends = (
-        (distinct.rows[links.left], distinct.rows[links.right]),
-        (first[copies], copies),
-    )
+    ends = (rows[links.left], rows[links.right]), (first[copies], copies)
     left, right = (side.rows_of(np.concatenate(column)).astype(np.int64) for column in zip(*ends, strict=True))
-    if flat is not None:
-        left, right = np.concatenate([left, flat[others]]), np.concatenate([right, side.flat.rows[others]])
+    if flat.rows.size:
+        firsts = flat.representatives(np.arange(len(flat.rows), dtype=np.uint32))
+        others = np.flatnonzero(firsts != flat.rows)
+        left, right = np.concatenate([left, firsts[others]]), np.concatenate([right, flat.rows[others]])
     measure = np.zeros(len(left), np.uint16)
     measure[: len(links.distance)] = links.distance
     return _sorted(left, right, measure, {}, descending=False)
@@ -115,11 +106,10 @@ def most_pairs(n_rows: int) -> int:
     return max(PAIRS_PER_ROW * n_rows, MIN_PAIRS)
 
 
-def too_many(comparison: Comparison, max_pairs: int) -> ArgumentError:
+def too_many(comparison: Comparison, value: int, max_pairs: int) -> ArgumentError:
     """Return the error of a graph that has more pairs at the value that was chosen than a page holds."""
-    what = "min_votes" if isinstance(comparison, ByVotes) else "radius"
-    value = comparison.min_votes if isinstance(comparison, ByVotes) else comparison.radius  # type: ignore[attr-defined]  # the other kind
-    change = "raise" if what == "min_votes" else "lower"
+    by_votes = isinstance(comparison, ByVotes)
+    what, change = ("min_votes", "raise") if by_votes else ("radius", "lower")
     return ArgumentError(
         f"more than {max_pairs:,} pairs at {what}={value}, which is the maximum of a report\n"
         f"Hint: {change} {what}; linkage='connected' without a reference and without turns needs fewer pairs."

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from imgmatch_df.frames.suggestions import RadiusSuggestion, VotesSuggestion
     from imgmatch_df.report.counts import NodeClusters
     from imgmatch_df.report.inputs import Inputs
-    from imgmatch_df.report.places import Places
+    from imgmatch_df.report.places import ThumbnailPlaces
     from imgmatch_df.report.result import Counts
 
     Array = NDArray[Any]
@@ -54,7 +54,7 @@ class PageNodes(NamedTuple):
     measures: "Array | None"
 
 
-def columns_of(inputs: "Inputs", found: PageNodes, names: Names, places: "Places") -> dict[str, Any]:
+def columns_of(inputs: "Inputs", found: PageNodes, names: Names, places: "ThumbnailPlaces") -> dict[str, Any]:
     """Return the columns of the nodes."""
     import numpy as np
 
@@ -87,7 +87,7 @@ def _reasons(rule: KeepRule, is_protected: "Array") -> list[str]:
     return [_PROTECTED if one else plain for one in is_protected.tolist()]
 
 
-def _references(inputs: "Inputs", found: PageNodes, places: "Places") -> list[dict[str, Any] | None] | None:
+def _references(inputs: "Inputs", found: PageNodes, places: "ThumbnailPlaces") -> list[dict[str, Any] | None] | None:
     """Return the nearest reference row of each node, None for a node that has none."""
     if found.reference_ids is None or found.clusters.reference is None:
         return None

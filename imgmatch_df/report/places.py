@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.report.nodes import sources_of
 from imgmatch_df.sources import parse_source
 
 if TYPE_CHECKING:
@@ -15,25 +14,33 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
-class Places(NamedTuple):
+class ThumbnailPlaces(NamedTuple):
     """The thumbnails of a page.
 
     Parameters
     ----------
-    sources
-        What they are made of, in their order.
+    rows
+        (m,) int64: the rows of the frame whose images come first, in their order.
+    references
+        The images of reference rows, which come after them.
     of_nodes
         (n,) int64: the position of the thumbnail of each node, -1 where it has none.
     of_references
         The positions of the thumbnails of reference rows, by their names.
     """
 
-    sources: list[Any]
+    rows: "Array"
+    references: list[str]
     of_nodes: "Array"
     of_references: dict[str, int]
 
+    @property
+    def n_thumbnails(self) -> int:
+        """Number of thumbnails."""
+        return len(self.rows) + len(self.references)
 
-def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array") -> Places:
+
+def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array") -> ThumbnailPlaces:
     """Return the images to show: the kept row of each cluster, reference rows, the farthest rows, then all others.
 
     Those of one cluster stand beside each other, the largest clusters first, because a browser reads some hundred
@@ -77,8 +84,9 @@ def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array")
     of_nodes = np.full(n, -1, np.int64)
     of_nodes[chosen] = np.arange(len(chosen))
     shown = references[:n_references]
-    return Places(
-        [*sources_of(inputs.images, inputs.source, found.rows[chosen]), *shown],
+    return ThumbnailPlaces(
+        found.rows[chosen],
+        shown,
         of_nodes,
         {one: len(chosen) + place for place, one in enumerate(shown)},
     )

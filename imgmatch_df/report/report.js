@@ -1,11 +1,7 @@
 /* The report page: clusters at every radius, a person's choices, and files of decisions. It requests nothing.
- *
- * Nodes are rows that have a partner, numbered by rank: node 0 is kept before all others, and the representative of a
- * cluster is its smallest node. Pairs are sorted, nearest first, so that those within a radius are the first ones.
- */
-/* global uPlot */
+ * Nodes are rows that have a partner, numbered by rank: the representative of a cluster is its smallest node. Pairs are
+ * sorted, nearest first: those within a radius are the first ones. */
 "use strict";
-
 // Functions without state, which tests call.
 globalThis.imgmatchReport = Object.freeze({
   /** Return how many of the sorted pairs hold: within a distance, or with at least so many votes. */
@@ -13,7 +9,7 @@ globalThis.imgmatchReport = Object.freeze({
     const end = measures.findIndex((measure) => (isVotes ? measure < value : measure > value));
     return end < 0 ? measures.length : end;
   },
-  /** Return the representative of each node, the pair by which it joined that one, and the pairs that joined clusters. */
+  /** Return the representative of each node, the pair by which it joined that, and the pairs that joined clusters. */
   connectedClusters(n, a, b, count, skipped) {
     const root = new Int32Array(n).map((_, node) => node);
     const [above, links, via] = [0, 1, 2].map(() => new Int32Array(n).fill(-1));
@@ -24,11 +20,9 @@ globalThis.imgmatchReport = Object.freeze({
       const high = Math.max(left, right);
       if (left !== right) [root[high], above[high], links[high]] = [left + right - high, left + right - high, pair];
     }
-    for (let node = 0; node < n; node++) {
-      if (above[node] < 0) continue;
-      root[node] = root[above[node]];
-      via[node] = above[above[node]] < 0 ? links[node] : via[above[node]];
-    }
+    above.forEach((up, node) => {
+      if (up >= 0) [root[node], via[node]] = [root[up], above[up] < 0 ? links[node] : via[up]];
+    });
     return { root, via, links };
   },
   /** Return the same for stars: a node in no cluster founds one, and takes its partners that are in none. */
@@ -73,8 +67,8 @@ globalThis.imgmatchReport = Object.freeze({
   /** Return objects as CSV (RFC 4180) with these columns; null is an empty field. */
   toCsv(names, rows) {
     const field = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
-    const lines = [names, ...rows.map((row) => names.map((name) => String(row[name] ?? "")))];
-    return lines.map((fields) => `${fields.map(field).join(",")}\n`).join("");
+    const values = rows.map((row) => names.map((name) => String(row[name] ?? "")));
+    return [names, ...values].map((fields) => `${fields.map(field).join(",")}\n`).join("");
   },
   /** Return the rows of a CSV text (RFC 4180) as objects of texts. */
   parseCsv(text) {
@@ -92,8 +86,8 @@ globalThis.imgmatchReport = Object.freeze({
   timeText(seconds) {
     const microseconds = Math.round(seconds * 1e6);
     const fraction = ((microseconds % 1e6) + 1e6) % 1e6;
-    const time = new Date((microseconds - fraction) / 1000).toISOString();
-    return `${time.slice(0, 19)}.${String(fraction).padStart(6, "0")}+0000`;
+    const whole = new Date((microseconds - fraction) / 1000).toISOString().slice(0, 19);
+    return `${whole}.${String(fraction).padStart(6, "0")}+0000`;
   },
 });
 
@@ -113,7 +107,7 @@ globalThis.imgmatchReport = Object.freeze({
     Object.entries(parts).forEach(([part, of]) => element.querySelector(part).replaceChildren(...[of].flat()));
     return element;
   };
-  addEventListener("unhandledrejection", ({ reason }) => fill(document, { "#notice": reason.message }));
+  addEventListener("unhandledrejection", ({ reason }) => fill(document, { "#notice": String(reason) }));
   if (!globalThis.DecompressionStream) return; // the page says so, until the notice is removed
   const about = JSON.parse($("about").textContent);
   const isVotes = about.measure === "votes";
@@ -129,7 +123,7 @@ globalThis.imgmatchReport = Object.freeze({
     ?? Uint8Array.from(atob(text), (byte) => byte.charCodeAt(0));
   const unpack = (id) => new Response(new Blob([fromBase64($(id).textContent)]).stream()
     .pipeThrough(new DecompressionStream("gzip"))).json();
-  const [{ rank, identical_files: identical, ...columns }, { measure: measures, ...pairs }] =
+  const [{ rank, identical_files: identical, apart, ...columns }, { measure: measures, ...pairs }] =
     await Promise.all(["rows", "pairs"].map(unpack));
   const n = rank.length;
   const byRow = Int32Array.from(rank); // the nodes in the order of the frame, and of the page
@@ -138,13 +132,12 @@ globalThis.imgmatchReport = Object.freeze({
   const inOrder = ([name, values]) => [name, values && Array.from(places, (place) => values[place])];
   const rows = Object.fromEntries(Object.entries(columns).map(inOrder));
   const [pairA, pairB] = [pairs.a, pairs.b].map((nodes) => Int32Array.from(nodes, (place) => rank[place]));
-  const [sameA, sameB] = [0, 1].map((side) => (identical ?? []).map((pair) => rank[pair[side]]));
-  const files = pure.connectedClusters(n, sameA, sameB, sameA.length, []).root; // equal for identical files
+  const firstOf = new Map((identical ?? []).map(([first, other]) => [rank[other], rank[first]]));
+  const fileOf = (node) => firstOf.get(node) ?? node; // equal for identical files
   const valueOf = (name, node) => rows[name]?.[node] ?? null;
   const nameOf = (node) => valueOf("path", node) ?? rows.id[node];
   const fileName = (node) => nameOf(node).split(/[\\/]/).at(-1);
   const folderOf = (node) => nameOf(node).split(/[\\/]/).slice(0, -1).join("/");
-
   const thumbnails = new Map(); // lists of base64, parsed when they are needed
   const image = (place, name) => {
     const [list, i] = [Math.floor(place / about.thumbnails.page_size), place % about.thumbnails.page_size];
@@ -157,27 +150,28 @@ globalThis.imgmatchReport = Object.freeze({
   const hashes = fromBase64($("hashes").textContent);
   const hashOf = (node) => hashes.subarray(...[0, 1].map((end) => ((places[node] + end) * hashes.length) / n));
   const nBits = Uint8Array.from({ length: 256 }, (_, byte) => byte.toString(2).replaceAll("0", "").length);
-  const bitsBetween = (left, right, other = hashOf(right)) => sum(hashOf(left).map((byte, i) => nBits[byte ^ other[i]]));
+  const bitsBetween = (a, b, other = hashOf(b)) => sum(hashOf(a).map((byte, i) => nBits[byte ^ other[i]]));
   const findPair = (x, y) => pairA.findIndex((a, i) => (a === x && pairB[i] === y) || (a === y && pairB[i] === x));
-  /** Return the distance or votes of a node and its representative, null where the page does not have the votes. */
+  /** Return the distance or votes of a node and its representative; null where the page does not have the votes. */
   const measureOf = (node, first) => {
     const via = found.via[node];
-    const isDirect = [pairA[via], pairB[via]].includes(node) && [pairA[via], pairB[via]].includes(first);
-    if (isDirect) return measures[via]; // in the nearest turn, where turns are compared
-    return isVotes ? measures[findPair(node, first)] ?? null : bitsBetween(node, first);
+    if (pairA[via] + pairB[via] === node + first && [pairA[via], pairB[via]].includes(node)) return measures[via];
+    return hashes.length ? bitsBetween(node, first) : measures[findPair(node, first)] ?? null;
   };
 
-  // What a person chose: nodes that are kept or removed, reviewed nodes, and pairs "3 5" that are no duplicates.
+  // What a person chose: nodes that are kept or removed, reviewed nodes, and pairs of nodes that are no duplicates.
   const choices = { kept: new Map(), reviewed: new Map(), apart: new Map() };
+  const keyOf = (a, b) => `${Math.min(a, b)} ${Math.max(a, b)}`;
+  const idsOf = (a, b) => ({ left_id: rows.id[a], right_id: rows.id[b] });
+  for (const [a, b] of apart ?? []) choices.apart.set(keyOf(rank[a], rank[b]), idsOf(rank[a], rank[b])); // given ones
   const changes = [];
   const kept = new Uint8Array(n);
-  let [radius, found, clusters, shown, page, current, compared, chart] = [about.chosen, null, [], [], 0, null, null, null];
-  let storage = null;
-  try { storage = localStorage; } catch { /* a sandboxed frame has none: choices last as long as the page */ }
-  const storageKey = `imgmatch-report:${about.digest}`;
+  let [radius, found, clusters, shown, page] = [about.chosen, null, [], [], 0];
+  let [current, compared, chart] = [null, null, null]; // the card of the keys, two nodes, and the plot
+  const storage = (() => { try { return localStorage; } catch { return null; } })(); // a sandboxed frame has none
   const store = () => {
     const entries = Object.entries(choices).flatMap(([what, map]) => [...map].map((entry) => [what, ...entry]));
-    storage?.setItem(storageKey, JSON.stringify({ radius, entries }));
+    try { storage?.setItem(about.digest, JSON.stringify({ radius, entries })); } catch { /* it is full */ }
   };
   const choose = (entries) => {
     for (const [what, key, value] of entries) choices[what].set(key, value);
@@ -187,14 +181,15 @@ globalThis.imgmatchReport = Object.freeze({
     changes.push(entries.map(([what, key]) => [what, key, choices[what].get(key)]));
     choose(entries);
   };
-  const changeAll = (what, { nodes }, valueOf) => change(nodes.map((node) => [what, node, valueOf(node)]));
+  const changeAll = (what, { nodes }, choice) => change(nodes.map((node) => [what, node, choice(node)]));
+  const isApart = (a, b) => Boolean(choices.apart.get(keyOf(a, b)));
   const isChosen = (node) => (choices.kept.get(node) ?? null) !== null;
   const isReviewed = ({ nodes }) => nodes.every((node) => choices.reviewed.get(node));
   const toggle = ({ node, group }) => change([["kept", node, group.isEmpty || !kept[node]]]);
   const review = ({ group }, value = !isReviewed(group)) => changeAll("reviewed", group, () => value);
-  const setApart = (first, node) => {
-    const ids = choices.apart.get(`${first} ${node}`) ? null : { left_id: rows.id[first], right_id: rows.id[node] };
-    const entries = [["apart", `${first} ${node}`, ids], ["kept", node, ids ? true : null]];
+  const setApart = (a, b) => {
+    const [first, node, ids] = [Math.min(a, b), Math.max(a, b), isApart(a, b) ? null : idsOf(a, b)];
+    const entries = [["apart", keyOf(a, b), ids], ["kept", node, ids ? true : null]];
     if (first !== node) change(found.root[node] === first ? entries : entries.slice(0, 1));
   };
 
@@ -203,12 +198,11 @@ globalThis.imgmatchReport = Object.freeze({
     const isWithin = (match) => match && (isVotes ? match.measure >= radius : match.measure <= radius);
     const skipped = Uint8Array.from(rows.reference ?? [], (match) => (isWithin(match) ? 1 : 0));
     const count = pure.countPairs(measures, radius, isVotes);
-    const join = about.linkage === "star" ? pure.starClusters : pure.connectedClusters;
-    found = { count, skipped, ...join(n, pairA, pairB, count, skipped) };
+    found = { count, skipped, ...pure[`${about.linkage}Clusters`](n, pairA, pairB, count, skipped) };
     const farthest = (nodes) => measures[nodes.reduce((last, node) => Math.max(last, found.via[node]), -1)];
     clusters = pure.gatherClusters(found.root).map((nodes) => ({ nodes, farthest: farthest(nodes) }));
   };
-  const isKeptByRule = (node, first) => node === first || rows.protected[node] === 1
+  const isKeptByRule = (node, first) => node === first || rows.protected[node] === 1 || isApart(first, node)
     || (rows.group !== null && rows.group[node] === rows.group[first]);
   const tally = () => {
     kept.fill(1);
@@ -220,14 +214,14 @@ globalThis.imgmatchReport = Object.freeze({
       for (const node of group.removed) kept[node] = 0;
     }
     const [nClusters, nRemoved] = [clusters.length, sum(clusters.map(({ removed }) => removed.length))].map(decimal);
-    const freed = inBytes(sum(clusters.map((group) => group.freed)));
-    fill(document, { "#n-clusters": nClusters, "#n-removed": nRemoved, "#bytes-freed": freed, "#radius-value": inUnits(radius),
-      "#status": `${inUnits(radius)}: ${nClusters} clusters, ${nRemoved} images would be removed, ${freed} freed` });
+    fill(document, { "#n-clusters": nClusters, "#n-removed": nRemoved, "#radius-value": inUnits(radius),
+      "#notice": "", "#bytes-freed": inBytes(sum(clusters.map(({ freed }) => freed))),
+      "#status": `${inUnits(radius)}: ${nClusters} clusters, ${nRemoved} images would be removed` });
   };
   const stateOf = (node) => (kept[node] ? "✓ kept" : "✕ removed");
   const reasonOf = (node, { nodes: [first], isEmpty }) => {
     if (isEmpty) return "kept, because every image was removed";
-    if (choices.apart.get(`${first} ${node}`)) return "no duplicate of the kept image";
+    if (isApart(first, node)) return "no duplicate of the kept image";
     if (isChosen(node)) return `${kept[node] ? "kept" : "removed"} by you`;
     if (node === first || rows.protected[node]) return valueOf("reason_kept", node) ?? about.keep;
     return kept[node] ? "same group as the representative" : `copy of ${fileName(first)}`;
@@ -248,7 +242,7 @@ globalThis.imgmatchReport = Object.freeze({
   };
   const measureText = (node, first) => {
     const [measure, joined] = [measureOf(node, first), measures[found.via[node]]];
-    const text = files[node] === files[first] ? "identical file" : measure === null ? "indirect" : inUnits(measure);
+    const text = fileOf(node) === fileOf(first) ? "identical file" : measure === null ? "indirect" : inUnits(measure);
     return found.root[node] !== first || measure === joined ? text : `${text}, joined at ${joined}`;
   };
   const makeCard = (node, group) => {
@@ -319,12 +313,11 @@ globalThis.imgmatchReport = Object.freeze({
   const mark = (card) => {
     for (const each of [current, card]) each?.classList.toggle("current", each === card);
     current = card;
-    if ($("compare").open) drawCompare();
   };
   const select = (card) => {
-    if (!card) return;
-    if ($("compare").open) mark(card); else card.querySelector(".thumb").focus({ preventScroll: true }); // marks it
-    card.scrollIntoView({ block: "nearest" });
+    if (card && $("compare").open) drawCompare(mark(card));
+    else card?.querySelector(".thumb").focus({ preventScroll: true }); // marks it
+    card?.scrollIntoView({ block: "nearest" });
   };
 
   // Decisions, out and in.
@@ -342,16 +335,8 @@ globalThis.imgmatchReport = Object.freeze({
       return Object.fromEntries(columnsOut.map((name, i) => [name, values[i]]));
     })).sort((a, b) => a.cluster_id - b.cluster_id);
   };
-  const texts = {
-    "decisions.csv": () => pure.toCsv(columnsOut, decisions()),
-    "decisions.json": () => `${JSON.stringify(decisions(), null, 1)}\n`,
-    "not_duplicates.csv": () => pure.toCsv(["left_id", "right_id"], [...choices.apart.values()].filter(Boolean)),
-  };
-  const save = (download) => {
-    const href = URL.createObjectURL(new Blob([texts[download]()]));
-    make("a", { href, download }).click();
-    setTimeout(() => URL.revokeObjectURL(href), 60_000);
-  };
+  const save = (download, text) => make("a", { href: URL.createObjectURL(new Blob([text])), download }).click();
+  const apartPairs = () => [...choices.apart.values()].filter(Boolean);
   /** Take over what a person decided in a file of decisions; without `decided_by`, every row. */
   const importFile = async (file) => {
     const text = await file.text();
@@ -371,14 +356,13 @@ globalThis.imgmatchReport = Object.freeze({
     const names = ["removed", "clusters", "largest", "unrelated"];
     const { radius: radii, min_votes: votes, ...counts } = about.profile;
     const data = [radii ?? votes, ...names.map((name) => counts[`n_${name}`])];
-    const dash = { unrelated: [4, 4] };
-    const line = (label) => ({ label, stroke: color(label), points: { show: false }, dash: dash[label] });
+    const line = (label, i) => ({ label, stroke: color(label), dash: i < 3 ? [] : [4, 4], points: { show: false } });
     const axis = { stroke: color("muted"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
     const draw = ({ ctx, bbox, valToPos }) => {
       ctx.fillStyle = color("accent");
       ctx.fillRect(valToPos(radius, "x", true) - 1, bbox.top, 2, bbox.height);
     };
-    chart = new uPlot({
+    chart = new globalThis.uPlot({
       width: $("chart").clientWidth, height: 230, cursor: { y: false, drag: { x: false } }, hooks: { draw: [draw] },
       scales: { x: { time: false }, y: { range: [0, 1.05 * Math.max(1, ...data[1], ...data[2])] } },
       axes: [{ ...axis, size: 28 }, { ...axis, size: 56 }],
@@ -389,18 +373,15 @@ globalThis.imgmatchReport = Object.freeze({
   const makeLink = (measure, images, [first, second], nodes) => {
     const parts = { ".thumb": images, ".measure": inUnits(measure), ".path": first, ".path + .path": second };
     const element = fill(clone("link-template"), parts);
-    element.querySelector(".thumb").onclick = nodes && (() => compare(nodes));
+    if (nodes) element.querySelector(".thumb").addEventListener("click", () => compare(nodes));
     return element;
   };
   const drawLinks = () => {
-    const inside = [...found.links.filter((pair) => pair >= 0).sort().slice(-N_LINKS)].reverse();
-    const outside = [];
-    for (let pair = found.count; pair < measures.length && outside.length < N_LINKS; pair++) {
-      const [a, b] = [pairA[pair], pairB[pair]];
-      if (found.root[a] !== found.root[b] && !found.skipped[a] && !found.skipped[b]) outside.push(pair);
-    }
+    const inside = Array.from(found.links.filter((pair) => pair >= 0).sort().slice(-N_LINKS)).reverse();
+    const isOutside = (a, b) => found.root[a] !== found.root[b] && !found.skipped[a] && !found.skipped[b];
+    const outside = [...measures.keys()].filter((pair) => pair >= found.count && isOutside(pairA[pair], pairB[pair]));
     const link = ([a, b, measure]) => makeLink(measure, [imageOf(a), imageOf(b)], [pathOf(a, b), pathOf(b, a)], [a, b]);
-    const links = (list) => list.map((pair) => link([pairA[pair], pairB[pair], measures[pair]]));
+    const links = (list) => list.slice(0, N_LINKS).map((pair) => link([pairA[pair], pairB[pair], measures[pair]]));
     const known = byRow.filter((node) => found.skipped[node]);
     [$("reference").hidden, $("n-reference").parentElement.hidden] = [!known.length, !rows.reference];
     fill(document, { "#inside": links(inside), "#outside": links(outside), "#n-reference": decimal(known.length),
@@ -410,36 +391,37 @@ globalThis.imgmatchReport = Object.freeze({
       }) });
   };
   const setRadius = (value) => {
+    const start = performance.now();
     $("radius").value = value;
     radius = Number($("radius").value);
     for (const row of $("profile").rows) row.ariaCurrent = Number(row.dataset.radius) === radius ? "true" : null;
     for (const step of [findClusters, tally, filterClusters, drawLinks, store]) step();
+    Object.assign(document.body.dataset, { ready: "true", milliseconds: performance.now() - start });
     requestAnimationFrame(() => chart?.redraw(false, false)); // before its first frame, redraw() loses the scale of x
   };
 
   // Two images side by side.
   const compare = (nodes) => {
-    if (!nodes && !current) return;
     compared = nodes ?? null;
     if (!nodes && current.node === current.group.nodes[0]) mark(current.nextElementSibling);
     drawCompare();
     $("compare").showModal();
+    $("compare-title").focus();
   };
   const comparedNodes = () => compared ?? [current.group.nodes[0], current.node];
   const drawCompare = () => {
     const nodes = comparedNodes();
     const [[left, right], pair] = [nodes, findPair(...nodes)];
     nodes.forEach((node, i) => {
-      const box = isVotes && pairB[pair] === node ? [placement(pair)] : [];
-      const path = pathOf(node, nodes[1 - i]);
-      const parts = { ".frame": [imageOf(node), ...box], ".path": path, ".facts": describe(node) };
-      const ratio = (valueOf("width", node) ?? 4) / (valueOf("height", node) ?? 3);
+      const box = isVotes && pairB[pair] === node ? placement(pair) : "";
+      const parts = { ".frame": [imageOf(node), box], ".path": pathOf(node, nodes[1 - i]), ".facts": describe(node) };
+      const ratio = valueOf("width", node) / valueOf("height", node) || 4 / 3;
       fill($("stage").children[i], parts).style.setProperty("--ratio", ratio);
     });
-    if (about.hash_bits) drawBits(left, right);
+    if (hashes.length) drawBits(left, right);
     fill(document, { "#compare-note": measureText(right, left), "#compare-toggle": stateOf(right) });
     $("compare-toggle").hidden = compared !== null;
-    $("compare-apart").ariaPressed = Boolean(choices.apart.get(`${left} ${right}`));
+    $("compare-apart").ariaPressed = isApart(left, right);
   };
   /** Return a frame where the left image of a pair, turned, lies in the right one. */
   const placement = (pair) => {
@@ -464,7 +446,7 @@ globalThis.imgmatchReport = Object.freeze({
     fill(document, { "#bits-text": `${bitsBetween(left, right)} of ${about.hash_bits} bits differ` });
   };
 
-  // Keys and buttons. A button with `data-key` does what its key does.
+  // Keys and buttons: a button with `data-key` does what its key does.
   const onCard = (action) => () => current && !compared && action(current);
   const turnPage = (step) => () => { drawList(page + step); select(current); };
   const keys = {
@@ -472,45 +454,46 @@ globalThis.imgmatchReport = Object.freeze({
     k: onCard((card) => select(card.closest(".cluster").previousElementSibling?.querySelector(".card"))),
     ArrowRight: onCard((card) => select(card.nextElementSibling)),
     ArrowLeft: onCard((card) => select(card.previousElementSibling)),
-    " ": onCard(toggle), r: onCard((card) => review(card)), u: () => changes.length && choose(changes.pop()),
+    " ": onCard(toggle), r: onCard(review), u: () => changes.length && choose(changes.pop()),
     K: onCard(({ node, group }) => changeAll("kept", group, (other) => other === node)),
     A: onCard(({ group }) => changeAll("kept", group, () => true)),
-    d: () => (compared ?? current) && setApart(...comparedNodes()),
-    Enter: () => $("compare").open || compare(),
+    d: () => (compared ?? current) && setApart(...comparedNodes()), Enter: onCard(() => $("compare").open || compare()),
     b: () => { $("blink").ariaPressed = $("stage").classList.toggle("blink"); },
     n: turnPage(1), p: turnPage(-1), "/": () => $("text").focus(), "?": () => $("help").showModal(),
+    "decisions.csv": () => save("decisions.csv", pure.toCsv(columnsOut, decisions())),
+    "decisions.json": () => save("decisions.json", `${JSON.stringify(decisions(), null, 1)}\n`),
+    "not_duplicates.csv": () => save("not_duplicates.csv", pure.toCsv(["left_id", "right_id"], apartPairs())),
   };
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
-    const isPress = [" ", "Enter"].includes(key) && !target.closest(".thumb");
+    const isPress = [" ", "Enter"].includes(key) && !target.closest("#list .thumb");
     const native = `input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`;
-    if (!keys[key] || event.ctrlKey || event.metaKey || event.altKey || target.closest(native) || $("help").open) return;
+    const isTaken = event.ctrlKey || event.metaKey || event.altKey || $("help").open || target.closest(native);
+    if (isTaken || !keys[key]) return;
     event.preventDefault();
     keys[key]();
   });
   document.addEventListener("click", ({ target }) => {
-    const { key, save: name, radius: value } = target.closest("[data-key], [data-save], [data-radius]")?.dataset ?? {};
-    const card = target.closest(".card");
-    if (key) keys[key]();
-    if (name) save(name);
-    if (value) setRadius(value);
-    if (card) mark(card);
-    if (card && target.closest(".thumb")) compare();
-    else if (card && target.closest(".state")) toggle(card);
+    const { key, save: name } = target.closest("[data-key], [data-save]")?.dataset ?? {};
+    keys[key ?? name]?.();
+  });
+  on("profile", "click", ({ target }) => setRadius(target.closest("tr").dataset.radius));
+  on("list", "click", ({ target }) => {
+    mark(target.closest(".card") ?? current);
+    if (target.closest(".thumb")) compare();
+    if (target.closest(".state")) toggle(current);
     if (target.closest(".more")) drawChoices(grow(target.closest(".cluster"), 1000));
   });
   on("list", "change", ({ target }) => review(target.closest(".cluster")));
-  on("list", "focusin", ({ target }) => target.closest(".card") && mark(target.closest(".card")));
+  on("list", "focusin", ({ target }) => mark(target.closest(".card") ?? current));
   on("radius", "input", ({ target }) => setRadius(target.value));
   on("filters", "input", filterClusters);
   on("import", "change", ({ target }) => importFile(target.files[0]));
   on("compare", "close", () => { compared = null; select(current); });
-  const stored = JSON.parse(storage?.getItem(storageKey) ?? "{}");
+  const stored = JSON.parse(storage?.getItem(about.digest) ?? "{}");
   choose(stored.entries ?? []);
   setRadius(stored.radius ?? radius);
   drawChart();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawChart);
   addEventListener("resize", () => chart.setSize({ width: $("chart").clientWidth, height: 230 }));
-  fill(document, { "#notice": "" });
-  document.body.dataset.ready = "true";
 })();

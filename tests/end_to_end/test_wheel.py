@@ -141,6 +141,9 @@ def test_commands_hash_compare_and_export(installed):
     installed.imgmatch("remove-duplicates", "again", "--reference", "hashes.duckdb", "-o", "new.parquet")
     assert not pl.read_parquet(folder / "new.parquet")["kept"].any()
 
+    installed.imgmatch("report", "hashes.duckdb", "-o", "report.html")
+    assert b'id="thumbnails-0"' in (folder / "report.html").read_bytes()
+
     query = min((folder / "photos").glob("*.jpg"))
     installed.imgmatch("rank-images", query, "hashes.duckdb", "-k", "3", "-o", "ranked.parquet")
     ranked = pl.read_parquet(folder / "ranked.parquet")

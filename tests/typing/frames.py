@@ -33,6 +33,7 @@ def verbs_of_a_lazy_frame(frame: pl.LazyFrame, stored: pl.DataFrame) -> None:
     assert_type(imgmatch_df.match(frame, stored, 24), pl.LazyFrame)
     assert_type(imgmatch_df.match(frame, "hashes.duckdb", 24), pl.LazyFrame)
     assert_type(imgmatch_df.cluster(frame, 24, diameter=True), pl.LazyFrame)
+    assert_type(imgmatch_df.cluster(frame, 24, keep=[-pl.col("size")], across="folder"), pl.LazyFrame)
     assert_type(imgmatch_df.remove_duplicates(frame), pl.LazyFrame)
     assert_type(imgmatch_df.rank_images(frame, 17, "phash"), pl.LazyFrame)
 
@@ -91,7 +92,7 @@ def wrong_calls(frame: pl.DataFrame, lazy: pl.LazyFrame) -> None:
     imgmatch_df.near_duplicates(frame, "24")  # type: ignore[arg-type]
     imgmatch_df.cluster("photos/")  # type: ignore[type-var]
     imgmatch_df.cluster(frame, radius=2.5)  # type: ignore[arg-type]
-    imgmatch_df.remove_duplicates(frame, keep="smallest")  # type: ignore[arg-type]
+    imgmatch_df.remove_duplicates(frame, keep="best")  # type: ignore[arg-type]
     imgmatch_df.remove_duplicates(frame, 24, "bmh1", "star")  # type: ignore[call-arg, arg-type]
     imgmatch_df.cluster(frame, decode="half")  # type: ignore[arg-type]
     imgmatch_df.cluster(frame, time_out=5)  # type: ignore[call-arg]
