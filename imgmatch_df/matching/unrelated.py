@@ -150,5 +150,5 @@ def _fit_poisson(columns: _F64, counts: _F64, exposure: _F64) -> tuple[_F64, _F6
         found = found + step
         if np.abs(step).max() < 1e-9:
             break
-    covariance: _F64 = np.linalg.inv(curvature)
+    covariance = np.linalg.inv(curvature).astype(np.float64)
     return found, covariance

@@ -134,8 +134,8 @@ class Report:
         known = f", {counts.in_reference:,} in the reference" if counts.in_reference else ""
         failed = f", {counts.failed:,} failed" if counts.failed else ""
         return (
-            f"{counts.images:,} images, {counts.clusters:,} {clusters} {within}, {counts.copies:,} {copies}{freed}{known}"
-            f"{failed}; {counts.thumbnails:,} thumbnails"
+            f"{counts.images:,} images, {counts.clusters:,} {clusters} {within}, {counts.copies:,} {copies}{freed}"
+            f"{known}{failed}; {counts.thumbnails:,} thumbnails"
         )
 
     def _repr_html_(self) -> str:
