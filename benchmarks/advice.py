@@ -244,6 +244,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, action="append", default=[], help="images; several times")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the frame that is timed; 0 for none")
     parser.add_argument("--largest", type=int, default=100_000, help="rows of the largest drawn set")
+    parser.add_argument("--only-speed", action="store_true", help="leave the table of truth as it is")
     parser.add_argument("--update-docs", action="store_true", help="write the tables into the documentation")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", imgmatch_df.ImgMatchWarning)
@@ -267,9 +268,11 @@ def main() -> None:
                 sets.append(("photos", kind, n, choose, n_sets))
         folders = ", ".join(f"`{folder.name}`" for folder in arguments.folder)
         note = f" Photos: {originals.height:,} images of {folders}, without copies of each other."
+    if arguments.only_speed:
+        sets = []
     truth = truth_table(sets) + f"\n\nRows are counted without the copies.{note}"
     print(truth)
-    if arguments.update_docs:
+    if arguments.update_docs and sets:
         replace_between(ROOT / "docs" / "guide" / "choosing-a-radius.md", "advice", truth)
     if arguments.rows:
         speed = f"{speed_table(arguments.rows)}\n\n{describe_machine(os.cpu_count() or 1, PACKAGES)}"

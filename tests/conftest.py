@@ -3,8 +3,6 @@
 import base64
 import functools
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import polars as pl
@@ -12,17 +10,12 @@ import pytest
 import typer.testing
 from drawing import draw, jpeg
 from hypothesis import settings
+from warm_up import warm_up
 
 import imgmatch_df  # noqa: F401  # registers the namespaces
 
 settings.register_profile("untimed", deadline=None)  # a loaded machine takes longer than 200 ms at times
 settings.load_profile("untimed")
-
-_WARM_UP = """
-from imgmatch_df.options import Options
-from imgmatch_df.server.handlers import warm_up
-warm_up(Options())
-"""
 
 # A program builds its command once. So do the tests, which call it a thousand times: 12 ms less for each call.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
@@ -31,7 +24,7 @@ typer.testing._get_command = functools.cache(typer.testing._get_command)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Compile the kernels that most tests need, before workers start: the first tests neither wait nor see it said."""
     if not hasattr(session.config, "workerinput"):
-        subprocess.run([sys.executable, "-c", _WARM_UP], check=True)
+        warm_up()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -158,6 +158,43 @@ def near_stretch(typingctx: Any, columns: Any, at: Any, queries: Any, query: Any
 
 
 @_intrinsic
+def close_places(typingctx: Any, places: Any, at: Any, x: Any, y: Any, limit: Any) -> Any:
+    """Return which of 64 places have a squared distance of at most `limit`, up to 63, from x, y: bit i for place i.
+
+    places (>= at + 2, 64) uint8, C-contiguous: the rows `at` and ``at + 1`` have x and y; x, y, limit uint8 -> uint64.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.IntType(8)
+        block = ir.VectorType(byte, 64)
+        empty = ir.Constant(block, ir.Undefined)
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), 64), None)
+        kind = ir.FunctionType(block, [block, block])
+        umin, umax = (
+            _cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v64i8") for name in ("umin", "umax")
+        )
+
+        def splat(value: Any) -> Any:
+            return builder.shuffle_vector(
+                builder.insert_element(empty, value, ir.Constant(ir.IntType(32), 0)), empty, lanes
+            )
+
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        total = None
+        for axis, value in enumerate(args[2:4]):
+            row = builder.mul(builder.add(args[1], ir.Constant(_WORD, axis)), ir.Constant(_WORD, 64))
+            there = builder.load(builder.bitcast(builder.gep(data, [row]), block.as_pointer()), align=1)
+            here = splat(value)
+            off = builder.sub(builder.call(umax, [here, there]), builder.call(umin, [here, there]))
+            off = builder.call(umin, [off, splat(ir.Constant(byte, 8))])  # two squares fit a byte
+            square = builder.mul(off, off)
+            total = square if total is None else builder.add(total, square)
+        return builder.bitcast(builder.icmp_unsigned("<=", total, splat(args[4])), _WORD)
+
+    return types.uint64(places, types.intp, types.uint8, types.uint8, types.uint8), codegen
+
+
+@_intrinsic
 def next_near(
     typingctx: Any, columns: Any, at: Any, queries: Any, query: Any, n_words: Any, radius: Any, stop: Any
 ) -> Any:

@@ -345,7 +345,7 @@ def _store(
         raise typer.Exit(SOME_FAILED)
 
 
-app.command("find-copies")(with_source_options(find_copies.find_copies))
+app.command("find-copies", cls=OptionalDepth)(with_source_options(find_copies.find_copies))
 app.command("apply")(reported(kept=removed.INTERRUPTED)(apply.apply_decisions))
 app.command()(with_source_options(advise.advise))
 app.command(cls=OptionalDepth)(with_source_options(report.report))

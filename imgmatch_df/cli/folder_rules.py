@@ -7,7 +7,7 @@ difference, and ``Orig`` does not contain the files of ``Originals``.
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import polars as pl
 
@@ -17,11 +17,14 @@ from imgmatch_df.cli.table_files import scan_table
 from imgmatch_df.columns import LEFT_ID, MODIFIED, RIGHT_ID, ROW_DTYPE, SIZE
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.keeping import KeepBy
-from imgmatch_df.matching.linkages import Keep
 from imgmatch_df.naming import ROW
+
+if TYPE_CHECKING:
+    from imgmatch_df.matching.linkages import Keep
 
 _PAIR_SUFFIXES: Final = (".csv", ".json", ".ndjson", ".jsonl", ".parquet")
 _NAME: Final = "name"
+_COLUMNS_SHOWN: Final = 20
 
 
 class FolderRules(NamedTuple):
@@ -166,6 +169,21 @@ def real_folders(sources: pl.Series, base_dir: str | None) -> pl.Series:
         return real[parent]
 
     return pl.Series(sources.name, [folder(value) for value in sources], pl.String)
+
+
+def check_within(within: str | None, columns: Sequence[str]) -> None:
+    """Refuse a column of --within that a table with these columns does not have.
+
+    Raises
+    ------
+    ColumnError
+        If it is absent.
+    """
+    if within is not None and within not in columns:
+        raise ColumnError(
+            f"no column {within!r}, the table has {', '.join(columns[:_COLUMNS_SHOWN])}\n"
+            "Hint: --within names one of these."
+        )
 
 
 def read_pairs(path: str) -> pl.DataFrame:

@@ -4,7 +4,7 @@ import os
 import sys
 from functools import partial
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 import polars as pl
 
@@ -37,7 +37,7 @@ from imgmatch_df.cli.arguments import (
     source_options,
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
-from imgmatch_df.cli.folder_rules import FolderRules, declared_pairs, read_pairs
+from imgmatch_df.cli.folder_rules import FolderRules, check_within, declared_pairs, read_pairs
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
 from imgmatch_df.columns import (
@@ -52,13 +52,11 @@ from imgmatch_df.columns import (
     VOTES,
 )
 from imgmatch_df.documented import responses
-from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import clustering
 from imgmatch_df.frames.pairs import near_duplicates
 from imgmatch_df.moving.planning import check_folder
 from imgmatch_df.naming import source_text
-
-_COLUMNS_SHOWN: Final = 20
 
 
 def remove_duplicates(
@@ -123,9 +121,7 @@ def remove_duplicates(
         declared = None if not_duplicates is None else read_pairs(not_duplicates)
         rules = FolderRules(prefer or (), protect or (), across_folders)
         places = rules.check(inputs.sources_of(table, wanted=rules.are_given), sources, given["base_dir"])
-        if within is not None and within not in table.columns:
-            columns = ", ".join(table.columns[:_COLUMNS_SHOWN])
-            raise ColumnError(f"no column {within!r}, the table has {columns}\nHint: --within names one of these.")
+        check_within(within, table.columns)
         kind = table.kind(hash_type)
         outputs.check_kinds((kind.name,), form)
         call = VerbArguments(

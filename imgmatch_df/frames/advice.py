@@ -114,9 +114,9 @@ def profile_radii(
     -----
     The counts are exact, and equal for any order of the rows; so is the estimate. It takes the distances above the
     valley between copies and unrelated images, of all pairs or of those of 20,000 hashes, and continues their curve
-    below it. Over sets with known truth, the suggested radii gave 0.2 to 2.4 times as many pairs of unrelated images as
-    estimated; see the guide "Choose a radius". Series of photos of one scene, or of one product, are neither copies nor
-    unrelated: they count as copies where they are nearer than the curve expects.
+    below it. It is meant to be too high rather than too low; the guide "Choose a radius" compares it with known truth.
+    Series of photos of one scene, or of one product, are neither copies nor unrelated: they count as copies where they
+    are nearer than the curve expects.
 
     For ``"local"``, clusters are those of ``linkage="star"`` in the order of the rows, as `cluster` makes them; all
     else is equal for any order. Pairs of unrelated images are estimated from those with 4 to 7 votes: each further vote

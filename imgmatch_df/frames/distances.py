@@ -138,9 +138,11 @@ class ByDistance(Comparison):
 
     def explain(self, words: "U64") -> str:
         """Return the plan of the join."""
-        from imgmatch_df.matching import join
+        from imgmatch_df.matching import join, turned
 
-        return str(join.explain(words, self.radius, self.kind.n_bits))
+        if self.bits is None:
+            return str(join.explain(words, self.radius, self.kind.n_bits))
+        return turned.explain_turned(words, self.radius, self.bits)
 
     def warn_of_large(self, linked: Linked, linkage: str) -> None:
         """Warn of a large cluster, with its largest distance."""

@@ -53,6 +53,7 @@ def explain_near_duplicates(
     source: str | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
+    turns: bool | None = None,
     **options: Unpack[SourceOptions],
 ) -> str:
     """Return a text about the plan that `near_duplicates` takes for the same arguments.
@@ -62,15 +63,15 @@ def explain_near_duplicates(
 
     Parameters
     ----------
-    frame, radius, hash_type, min_votes, id, column, source, flat, max_pairs, **options
+    frame, radius, hash_type, min_votes, id, column, source, flat, max_pairs, turns, **options
         As `near_duplicates`. `id` and `max_pairs` are checked; the plan does not depend on them.
 
     Returns
     -------
     str
-        The plan, and the number of pairs of hashes that it expects to compare; for ``"local"`` the numbers of images,
-        of points, of points that are set aside because very many images share them, and of candidates. The wording may
-        change.
+        The plan, and the number of pairs of hashes that it expects to compare, with `turns` after the number of turns
+        in which each hash is compared with all others; for ``"local"`` the numbers of images, of points, of points that
+        are set aside because very many images share them, and of candidates. The wording may change.
 
     Raises
     ------
@@ -89,7 +90,7 @@ def explain_near_duplicates(
     >>> imgmatch_df.explain_near_duplicates(frame, 2, "phash").split("; ")[:2]
     ['scan', 'radius 2']
     """
-    comparison = check_comparison(hash_type, radius, min_votes, None)
+    comparison = check_comparison(hash_type, radius, min_votes, turns)
     check_positive("max_pairs", max_pairs)
     call: VerbCall[FrameT] = VerbCall.check(frame, comparison.kind, source, options, column=column, id=id, flat=flat)
     columns = needed_columns(call.hash, None, guard_columns(call.guard))

@@ -83,11 +83,11 @@ def verify_pairs(
     turn
         Turn of the left image of each candidate. A pair may be a candidate in several turns.
     min_votes
-        Minimum number of votes, at least 1.
+        Minimum number of votes, at least 1. A larger number takes less time.
 
     Notes
     -----
-    The pair with left and right swapped has the same votes and coverage. A candidate takes 2 to 90 us.
+    The pair with left and right swapped has the same votes and coverage. A candidate takes 1 to 60 us.
     docs/how-it-works/local-matching.md has the definition.
     """
     left, right = left.astype(np.int64, copy=False), right.astype(np.int64, copy=False)
@@ -102,6 +102,7 @@ def verify_pairs(
                 turn[at : at + _PAIRS_PER_CALL],
                 left_points,
                 right_points,
+                min_votes,
                 votes[at : at + _PAIRS_PER_CALL],
                 placements[at : at + _PAIRS_PER_CALL],
                 coverage[at : at + _PAIRS_PER_CALL],

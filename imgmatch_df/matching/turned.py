@@ -99,6 +99,12 @@ def turned_self_join(
     return _nearest_turns(left, right, found.distance, turn, left != right, max_pairs)
 
 
+def explain_turned(hashes: U64, radius: int, bits: TurnedBits) -> str:
+    """Return the turns and the plan of `turned_self_join`, as text."""
+    plan = join.explain(_versions(hashes, bits, _AMONG, None), radius, bits.n_bits)
+    return f"{len(_AMONG)} turns of each hash, which make all {len(_EVERY)} between two; {plan}"
+
+
 def turned_cross_join(
     queries: U64,
     references: U64,

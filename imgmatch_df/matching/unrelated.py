@@ -30,7 +30,7 @@ _MAX_SHARE: Final = 0.005
 _WEIGHTS: Final = (2 / 3, 1 / 3)  # of the normal and of the gamma curve
 _ERRORS: Final = 0.7  # standard errors that are added
 _MAX_ERROR: Final = 5.0  # of the logarithm
-# A flat part is fitted where there are so many distances: fewer do not tell it from the tail.
+# A flat part is fitted where there are so many distances: with fewer it looks like the tail.
 _MIN_FOR_FLAT: Final = 40
 _FLAT_STEPS: Final = 12  # of expectation maximization
 _STEPS: Final = 100
@@ -150,5 +150,5 @@ def _fit_poisson(columns: _F64, counts: _F64, exposure: _F64) -> tuple[_F64, _F6
         found = found + step
         if np.abs(step).max() < 1e-9:
             break
-    covariance: _F64 = np.linalg.inv(curvature)
+    covariance = np.linalg.inv(curvature).astype(np.float64)
     return found, covariance

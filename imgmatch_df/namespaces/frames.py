@@ -51,6 +51,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         source: str | None = None,
         flat: Flat = "identical",
         max_pairs: int = pairs.MAX_PAIRS,
+        turns: bool | None = None,
         **options: Unpack[SourceOptions],
     ) -> str:
         """See `imgmatch_df.explain_near_duplicates`."""
@@ -64,6 +65,7 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
             source=source,
             flat=flat,
             max_pairs=max_pairs,
+            turns=turns,
             **options,
         )
 

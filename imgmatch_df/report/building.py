@@ -1,6 +1,7 @@
 """Making of a report: its radius, the pairs, the order of preference, the thumbnails, and the data of the page."""
 
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
@@ -27,7 +28,7 @@ from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.matching.linkages import LINKAGES
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import steps
-from imgmatch_df.report import payload
+from imgmatch_df.report import nodes, payload
 from imgmatch_df.report.counts import NodeClusters
 from imgmatch_df.report.graph import (
     Graph,
@@ -224,7 +225,9 @@ def _assemble(inputs: Inputs, scale: Scale, found: PageNodes) -> Report:
     names = Names(inputs.rows, inputs.label, request.id, inputs.options.base_dir)
     places = choose_places(inputs, found, representative)
     with steps("thumbnails", shown=inputs.options.progress) as step:
-        thumbnails = list(make_thumbnails(places.sources, inputs.options, step))
+        batches = nodes.images_of(inputs.images, inputs.source, places.rows)
+        after = np.arange(len(places.rows), places.n_thumbnails), places.references
+        thumbnails = make_thumbnails(chain(batches, [after]), places.n_thumbnails, inputs.options, step)
     columns = payload.columns_of(inputs, found, names, places)
     sizes = np.array([size or 0 for size in columns[SIZE]], np.int64)
     counts = Counts(

@@ -184,16 +184,16 @@ def read_inputs(frame: Frame, request: ReportRequest, options: SourceOptions) ->
         id=request.id,
     )
     source = nodes.find_source(schema) if request.source is None else request.source
-    images: Frame | None = request.images if request.images is not None else frame
-    if source is None:
-        images = None
-    elif isinstance(frame, pl.LazyFrame) and source in schema and nodes.has_image_bytes(schema[source]):
+    images: Frame | None = frame if request.images is None else request.images
+    if source is not None and isinstance(frame, pl.LazyFrame) and nodes.has_image_bytes(schema.get(source)):
         # Read again for the thumbnails, so that not all images are in memory.
         used = {name for expr in rule.expressions for name in expr.meta.root_names()} | {request.id}
         if source not in used:
             left = without_bytes(pl.col(source), schema[source])
             hashed = hashed.drop(source) if left is None else hashed.with_columns(left[0].alias(source))
     rows = hashed.lazy().collect(engine="streaming") if isinstance(hashed, pl.LazyFrame) else hashed
+    if source is None or rows.schema.get(source) == schema.get(source) is not None:
+        images = rows
     is_made = call.source is not None
     hash_name = kind.name if is_made else call.hash
     if rows.schema[hash_name] != kind.dtype:

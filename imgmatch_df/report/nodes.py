@@ -1,6 +1,7 @@
 """The columns that a report has of its rows: names, links, facts of the files, and thumbnails."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -15,7 +16,7 @@ from imgmatch_df.naming import row_name, source_text
 from imgmatch_df.sources import Source, parse_source, path_from_text, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -25,6 +26,8 @@ _BYTES_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes 
 _PATH_FIELD: Final = "path"
 _FOUND: Final = (SOURCE, PATH, "url")  # columns that name images
 _LINKED: Final = ("http", "https")
+_IMAGES_AT_A_TIME: Final = 64  # copies of encoded images in memory
+_NAMES_AT_A_TIME: Final = 512
 MAX_LISTED: Final = 10_000  # failed or flat rows
 
 
@@ -60,21 +63,42 @@ def find_label(schema: pl.Schema, source: str | None) -> str | None:
     return source
 
 
-def images_of(images: Frame | None, source: str | None, chosen: "Array") -> list[Any]:
-    """Return the images of some rows, to be read: text, bytes or None. A `LazyFrame` is read for these rows only."""
+def images_of(images: Frame | None, source: str | None, chosen: "Array") -> "Iterator[tuple[Array, Sequence[Any]]]":
+    """Yield the images of some rows, few at a time: their positions among `chosen`, and text, bytes or None.
+
+    Parameters
+    ----------
+    images
+        Has the column `source`. A `LazyFrame` is read once, and never held.
+    source
+        Column of images; None if there is none.
+    chosen
+        Row numbers, each once.
+    """
+    import numpy as np
+
     if source is None or images is None:
-        return [None] * len(chosen)
-    if isinstance(images, pl.LazyFrame):
-        number = free_name({source: None})
-        wanted = pl.DataFrame({number: pl.Series(chosen, dtype=ROW_DTYPE)})
-        numbered = images.select(source).with_row_index(number).filter(pl.col(number).is_in(wanted[number].implode()))
-        found = numbered.collect(engine="streaming")
-        values = wanted.join(found, on=number, how="left", maintain_order="left")[source]
-    else:
-        values = images[source].gather(chosen)
-    if not is_image_struct(values.dtype):
-        return values.to_list() if values.dtype == pl.Binary else values.cast(pl.String).to_list()
-    return [None if one is None else (one[_BYTES_FIELD] or one.get(_PATH_FIELD)) for one in values]
+        return
+    if isinstance(images, pl.DataFrame):
+        column = images[source]
+        at_a_time = _IMAGES_AT_A_TIME if has_image_bytes(column.dtype) else _NAMES_AT_A_TIME
+        for start in range(0, len(chosen), at_a_time):
+            positions = np.arange(start, min(start + at_a_time, len(chosen)))
+            yield positions, _to_read(column.gather(chosen[positions]))
+        return
+    number = free_name({source: None})
+    wanted = pl.Series(np.sort(chosen), dtype=ROW_DTYPE)
+    position_of = np.argsort(chosen)
+    numbered = images.select(source).with_row_index(number).filter(pl.col(number).is_in(wanted.implode()))
+    for batch in numbered.collect_batches(chunk_size=_IMAGES_AT_A_TIME, maintain_order=True):
+        for part in batch.iter_slices(_IMAGES_AT_A_TIME):
+            yield position_of[wanted.search_sorted(part[number]).to_numpy()], _to_read(part[source])
+
+
+def _to_read(values: pl.Series) -> Sequence[Any]:
+    if is_image_struct(values.dtype):
+        return [None if one is None else (one[_BYTES_FIELD] or one.get(_PATH_FIELD)) for one in values]
+    return values.to_list() if values.dtype == pl.Binary else values.cast(pl.String).to_list()
 
 
 class Names:

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.report.nodes import images_of
 from imgmatch_df.sources import parse_source
 
 if TYPE_CHECKING:
@@ -20,24 +19,33 @@ class ThumbnailPlaces(NamedTuple):
 
     Parameters
     ----------
-    sources
-        What they are made of, in their order.
+    rows
+        (m,) int64: the rows of the frame whose images come first, in their order.
+    references
+        The images of reference rows, which come after them.
     of_nodes
         (n,) int64: the position of the thumbnail of each node, -1 where it has none.
     of_references
         The positions of the thumbnails of reference rows, by their names.
     """
 
-    sources: list[Any]
+    rows: "Array"
+    references: list[str]
     of_nodes: "Array"
     of_references: dict[str, int]
 
+    @property
+    def n_thumbnails(self) -> int:
+        """Number of thumbnails."""
+        return len(self.rows) + len(self.references)
+
 
 def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array") -> ThumbnailPlaces:
-    """Return the images to show: the kept row of each cluster, reference rows, the farthest rows, then all others.
+    """Return the images to show: the kept and the farthest row of each cluster, reference rows, then all others.
 
-    Those of one cluster stand beside each other, the largest clusters first, because a browser reads some hundred
-    thumbnails at a time.
+    The largest clusters come first, as the page lists them: where there are more clusters than thumbnails, the first
+    ones have both, and can be judged. Those of one cluster stand beside each other, because a browser reads some
+    hundred thumbnails at a time.
 
     Parameters
     ----------
@@ -69,7 +77,7 @@ def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array")
         priority[known] = 0
     ids = [] if found.reference_ids is None else list(dict.fromkeys(found.reference_ids.values()))
     references = [one for one in ids if _is_image(one)]
-    order = np.lexsort((rank, np.where(is_alone, first, representative), -sizes, priority))
+    order = np.lexsort((rank, np.where(is_alone, first, representative), -sizes, np.maximum(priority, 1)))
     most = inputs.request.max_pictures
     n_references = min(len(references), most // 2)
     chosen = order[: most - n_references]
@@ -78,7 +86,8 @@ def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array")
     of_nodes[chosen] = np.arange(len(chosen))
     shown = references[:n_references]
     return ThumbnailPlaces(
-        [*images_of(inputs.images, inputs.source, found.rows[chosen]), *shown],
+        found.rows[chosen],
+        shown,
         of_nodes,
         {one: len(chosen) + place for place, one in enumerate(shown)},
     )

@@ -133,7 +133,6 @@ globalThis.imgmatchReport = Object.freeze({
   const rows = Object.fromEntries(Object.entries(columns).map(inOrder));
   const [pairA, pairB] = [pairs.a, pairs.b].map((nodes) => Int32Array.from(nodes, (place) => rank[place]));
   const firstOf = new Map((identical ?? []).map(([first, other]) => [rank[other], rank[first]]));
-  const excluded = new Set((apart ?? []).map(([a, b]) => [rank[a], rank[b]].sort((x, y) => x - y).join(" ")));
   const fileOf = (node) => firstOf.get(node) ?? node; // equal for identical files
   const valueOf = (name, node) => rows[name]?.[node] ?? null;
   const nameOf = (node) => valueOf("path", node) ?? rows.id[node];
@@ -157,12 +156,16 @@ globalThis.imgmatchReport = Object.freeze({
   const measureOf = (node, first) => {
     const via = found.via[node];
     if (pairA[via] + pairB[via] === node + first && [pairA[via], pairB[via]].includes(node)) return measures[via];
-    return isVotes ? measures[findPair(node, first)] ?? null : bitsBetween(node, first);
+    return hashes.length ? bitsBetween(node, first) : measures[findPair(node, first)] ?? null;
   };
 
-  // What a person chose: nodes that are kept or removed, reviewed nodes, and pairs "3 5" that are no duplicates.
+  // What a person chose: nodes that are kept or removed, reviewed nodes, and pairs of nodes that are no duplicates.
   const choices = { kept: new Map(), reviewed: new Map(), apart: new Map() };
-  const [changes, kept] = [[], new Uint8Array(n)];
+  const keyOf = (a, b) => `${Math.min(a, b)} ${Math.max(a, b)}`;
+  const idsOf = (a, b) => ({ left_id: rows.id[a], right_id: rows.id[b] });
+  for (const [a, b] of apart ?? []) choices.apart.set(keyOf(rank[a], rank[b]), idsOf(rank[a], rank[b])); // given ones
+  const changes = [];
+  const kept = new Uint8Array(n);
   let [radius, found, clusters, shown, page] = [about.chosen, null, [], [], 0];
   let [current, compared, chart] = [null, null, null]; // the card of the keys, two nodes, and the plot
   const storage = (() => { try { return localStorage; } catch { return null; } })(); // a sandboxed frame has none
@@ -179,13 +182,14 @@ globalThis.imgmatchReport = Object.freeze({
     choose(entries);
   };
   const changeAll = (what, { nodes }, choice) => change(nodes.map((node) => [what, node, choice(node)]));
+  const isApart = (a, b) => Boolean(choices.apart.get(keyOf(a, b)));
   const isChosen = (node) => (choices.kept.get(node) ?? null) !== null;
   const isReviewed = ({ nodes }) => nodes.every((node) => choices.reviewed.get(node));
   const toggle = ({ node, group }) => change([["kept", node, group.isEmpty || !kept[node]]]);
   const review = ({ group }, value = !isReviewed(group)) => changeAll("reviewed", group, () => value);
-  const setApart = (first, node) => {
-    const ids = choices.apart.get(`${first} ${node}`) ? null : { left_id: rows.id[first], right_id: rows.id[node] };
-    const entries = [["apart", `${first} ${node}`, ids], ["kept", node, ids ? true : null]];
+  const setApart = (a, b) => {
+    const [first, node, ids] = [Math.min(a, b), Math.max(a, b), isApart(a, b) ? null : idsOf(a, b)];
+    const entries = [["apart", keyOf(a, b), ids], ["kept", node, ids ? true : null]];
     if (first !== node) change(found.root[node] === first ? entries : entries.slice(0, 1));
   };
 
@@ -198,7 +202,7 @@ globalThis.imgmatchReport = Object.freeze({
     const farthest = (nodes) => measures[nodes.reduce((last, node) => Math.max(last, found.via[node]), -1)];
     clusters = pure.gatherClusters(found.root).map((nodes) => ({ nodes, farthest: farthest(nodes) }));
   };
-  const isKeptByRule = (node, first) => node === first || rows.protected[node] === 1 || excluded.has(`${first} ${node}`)
+  const isKeptByRule = (node, first) => node === first || rows.protected[node] === 1 || isApart(first, node)
     || (rows.group !== null && rows.group[node] === rows.group[first]);
   const tally = () => {
     kept.fill(1);
@@ -217,11 +221,10 @@ globalThis.imgmatchReport = Object.freeze({
   const stateOf = (node) => (kept[node] ? "✓ kept" : "✕ removed");
   const reasonOf = (node, { nodes: [first], isEmpty }) => {
     if (isEmpty) return "kept, because every image was removed";
-    if (choices.apart.get(`${first} ${node}`)) return "no duplicate of the kept image";
+    if (isApart(first, node)) return "no duplicate of the kept image";
     if (isChosen(node)) return `${kept[node] ? "kept" : "removed"} by you`;
     if (node === first || rows.protected[node]) return valueOf("reason_kept", node) ?? about.keep;
-    if (!kept[node]) return `copy of ${fileName(first)}`;
-    return excluded.has(`${first} ${node}`) ? "no duplicate of the kept image" : "same group as the representative";
+    return kept[node] ? "same group as the representative" : `copy of ${fileName(first)}`;
   };
 
   // Clusters as cards.
@@ -242,10 +245,13 @@ globalThis.imgmatchReport = Object.freeze({
     const text = fileOf(node) === fileOf(first) ? "identical file" : measure === null ? "indirect" : inUnits(measure);
     return found.root[node] !== first || measure === joined ? text : `${text}, joined at ${joined}`;
   };
-  const makeCard = (node, group, [first, second] = group.nodes) => fill(clone("card-template", { node, group }), {
-    ".thumb": imageOf(node), ".measure": node === first ? "" : measureText(node, first),
-    ".path": pathOf(node, node === first ? second : first), ".facts": describe(node),
-  });
+  const makeCard = (node, group) => {
+    const [first, second] = group.nodes;
+    return fill(clone("card-template", { node, group }), {
+      ".thumb": imageOf(node), ".measure": node === first ? "" : measureText(node, first),
+      ".path": pathOf(node, node === first ? second : first), ".facts": describe(node),
+    });
+  };
   const makeCluster = (group) => {
     const element = clone("cluster-template", { group, ariaLabel: `Cluster of ${fileName(group.nodes[0])}` });
     element.style.setProperty("--n", group.nodes.length);
@@ -290,7 +296,8 @@ globalThis.imgmatchReport = Object.freeze({
     const values = new FormData($("filters"));
     const given = Object.keys(filters).filter((name) => values.get(name));
     shown = clusters.filter((group) => given.every((name) => filters[name](group, values.get(name).toLowerCase())));
-    shown.sort((a, b) => orders[values.get("sort")](a, b) || a.nodes[0] - b.nodes[0]);
+    const order = orders[values.get("sort")];
+    shown.sort((a, b) => order(a, b) || a.nodes[0] - b.nodes[0]);
     drawList(0);
   };
   const drawList = (wanted) => {
@@ -306,10 +313,9 @@ globalThis.imgmatchReport = Object.freeze({
   const mark = (card) => {
     for (const each of [current, card]) each?.classList.toggle("current", each === card);
     current = card;
-    if ($("compare").open) drawCompare();
   };
   const select = (card) => {
-    if (card && $("compare").open) mark(card);
+    if (card && $("compare").open) drawCompare(mark(card));
     else card?.querySelector(".thumb").focus({ preventScroll: true }); // marks it
     card?.scrollIntoView({ block: "nearest" });
   };
@@ -350,8 +356,7 @@ globalThis.imgmatchReport = Object.freeze({
     const names = ["removed", "clusters", "largest", "unrelated"];
     const { radius: radii, min_votes: votes, ...counts } = about.profile;
     const data = [radii ?? votes, ...names.map((name) => counts[`n_${name}`])];
-    const dash = { unrelated: [4, 4] };
-    const line = (label) => ({ label, stroke: color(label), dash: dash[label], points: { show: false } });
+    const line = (label, i) => ({ label, stroke: color(label), dash: i < 3 ? [] : [4, 4], points: { show: false } });
     const axis = { stroke: color("muted"), grid: { stroke: color("line"), width: 1 }, ticks: { show: false } };
     const draw = ({ ctx, bbox, valToPos }) => {
       ctx.fillStyle = color("accent");
@@ -373,13 +378,10 @@ globalThis.imgmatchReport = Object.freeze({
   };
   const drawLinks = () => {
     const inside = Array.from(found.links.filter((pair) => pair >= 0).sort().slice(-N_LINKS)).reverse();
-    const outside = [];
-    for (let pair = found.count; pair < measures.length && outside.length < N_LINKS; pair++) {
-      const [a, b] = [pairA[pair], pairB[pair]];
-      if (found.root[a] !== found.root[b] && !found.skipped[a] && !found.skipped[b]) outside.push(pair);
-    }
+    const isOutside = (a, b) => found.root[a] !== found.root[b] && !found.skipped[a] && !found.skipped[b];
+    const outside = [...measures.keys()].filter((pair) => pair >= found.count && isOutside(pairA[pair], pairB[pair]));
     const link = ([a, b, measure]) => makeLink(measure, [imageOf(a), imageOf(b)], [pathOf(a, b), pathOf(b, a)], [a, b]);
-    const links = (list) => list.map((pair) => link([pairA[pair], pairB[pair], measures[pair]]));
+    const links = (list) => list.slice(0, N_LINKS).map((pair) => link([pairA[pair], pairB[pair], measures[pair]]));
     const known = byRow.filter((node) => found.skipped[node]);
     [$("reference").hidden, $("n-reference").parentElement.hidden] = [!known.length, !rows.reference];
     fill(document, { "#inside": links(inside), "#outside": links(outside), "#n-reference": decimal(known.length),
@@ -394,7 +396,7 @@ globalThis.imgmatchReport = Object.freeze({
     radius = Number($("radius").value);
     for (const row of $("profile").rows) row.ariaCurrent = Number(row.dataset.radius) === radius ? "true" : null;
     for (const step of [findClusters, tally, filterClusters, drawLinks, store]) step();
-    document.body.dataset.milliseconds = performance.now() - start;
+    Object.assign(document.body.dataset, { ready: "true", milliseconds: performance.now() - start });
     requestAnimationFrame(() => chart?.redraw(false, false)); // before its first frame, redraw() loses the scale of x
   };
 
@@ -416,10 +418,10 @@ globalThis.imgmatchReport = Object.freeze({
       const ratio = valueOf("width", node) / valueOf("height", node) || 4 / 3;
       fill($("stage").children[i], parts).style.setProperty("--ratio", ratio);
     });
-    if (about.hash_bits) drawBits(left, right);
+    if (hashes.length) drawBits(left, right);
     fill(document, { "#compare-note": measureText(right, left), "#compare-toggle": stateOf(right) });
     $("compare-toggle").hidden = compared !== null;
-    $("compare-apart").ariaPressed = Boolean(choices.apart.get(`${left} ${right}`));
+    $("compare-apart").ariaPressed = isApart(left, right);
   };
   /** Return a frame where the left image of a pair, turned, lies in the right one. */
   const placement = (pair) => {
@@ -465,7 +467,8 @@ globalThis.imgmatchReport = Object.freeze({
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     const isPress = [" ", "Enter"].includes(key) && !target.closest("#list .thumb");
-    const native = `input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`;
+    const onSlider = key.startsWith("Arrow") && target.id === "radius";
+    const native = `input:not(#radius, [type=checkbox]), select${isPress || onSlider ? ", button, a, input, summary" : ""}`;
     const isTaken = event.ctrlKey || event.metaKey || event.altKey || $("help").open || target.closest(native);
     if (isTaken || !keys[key]) return;
     event.preventDefault();
@@ -488,11 +491,10 @@ globalThis.imgmatchReport = Object.freeze({
   on("filters", "input", filterClusters);
   on("import", "change", ({ target }) => importFile(target.files[0]));
   on("compare", "close", () => { compared = null; select(current); });
-  const stored = { radius, entries: [], ...JSON.parse(storage?.getItem(about.digest) ?? "{}") };
-  choose(stored.entries);
-  setRadius(stored.radius);
+  const stored = JSON.parse(storage?.getItem(about.digest) ?? "{}");
+  choose(stored.entries ?? []);
+  setRadius(stored.radius ?? radius);
   drawChart();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawChart);
   addEventListener("resize", () => chart.setSize({ width: $("chart").clientWidth, height: 230 }));
-  document.body.dataset.ready = "true";
 })();

@@ -129,12 +129,13 @@ class Report:
         """Return the numbers of the report in one line."""
         counts = self.counts
         within = f"within {self.radius} bits" if self.radius is not None else f"at {self.min_votes} votes"
+        clusters, copies = "cluster" + "s" * (counts.clusters != 1), "copy" if counts.copies == 1 else "copies"
         freed = f" ({counts.n_bytes / 1e6:,.1f} MB)" if counts.n_bytes else ""
         known = f", {counts.in_reference:,} in the reference" if counts.in_reference else ""
         failed = f", {counts.failed:,} failed" if counts.failed else ""
         return (
-            f"{counts.images:,} images, {counts.clusters:,} clusters {within}, {counts.copies:,} copies{freed}{known}"
-            f"{failed}; {counts.thumbnails:,} thumbnails"
+            f"{counts.images:,} images, {counts.clusters:,} {clusters} {within}, {counts.copies:,} {copies}{freed}"
+            f"{known}{failed}; {counts.thumbnails:,} thumbnails"
         )
 
     def _repr_html_(self) -> str:

@@ -1,7 +1,8 @@
 """Thumbnails of the images of a report: small WebP files, read with the safety and the limits of hashing."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
@@ -20,7 +21,6 @@ SIDE: Final = 160  # pixels
 _QUALITIES: Final = (50, 20, 1)  # the first is 2.4 kB for a photo; the others are for noise that does not fit
 _LENGTH_BYTES: Final = 4
 _MAX_BYTES: Final = 16_384  # of a thumbnail with its length
-_AT_A_TIME: Final = 512  # thumbnails whose buffers are held: 8 MB
 # Not registered: no verb, store or command knows it. The decoder processes of ``isolate=True`` do.
 _THUMBNAIL: Final = HashKind(
     "thumbnail",
@@ -35,32 +35,37 @@ _THUMBNAIL: Final = HashKind(
 
 
 def make_thumbnails(
-    sources: Sequence[Any], options: Options, progress: Callable[[int, int], None] | None = None
-) -> Iterator[bytes]:
-    """Yield a WebP of at most 160 x 160 pixels for each source, empty where the image cannot be read now.
+    batches: "Iterable[tuple[NDArray[Any], Sequence[Any]]]",
+    count: int,
+    options: Options,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[bytes]:
+    """Return a WebP of at most 160 x 160 pixels for each image, empty where it cannot be read now.
 
     Parameters
     ----------
-    sources
-        Text, bytes or None, mixed.
+    batches
+        Images, some at a time: their positions in the result, and text, bytes or None.
+    count
+        Length of the result.
     options
         How to read and decode.
     progress
         Called with (done, total).
     """
-    from dataclasses import replace
-
     from imgmatch_df.batch.run import read_images
 
+    made, done = [b""] * count, 0
     options = replace(options, on_error="null", progress=False)
     make = None if options.isolate else _read_preview
-    for start in range(0, len(sources), _AT_A_TIME):
-        part = sources[start : start + _AT_A_TIME]
-        rows = read_images(part, options, (_THUMBNAIL,), make)
-        for row, is_made in zip(rows.hashes[_THUMBNAIL], rows.valid.tolist(), strict=True):
-            yield _read(row) if is_made else b""
+    for positions, sources in batches:
+        rows = read_images(sources, options, (_THUMBNAIL,), make)
+        for position, row, is_made in zip(positions, rows.hashes[_THUMBNAIL], rows.valid.tolist(), strict=True):
+            made[position] = _read(row) if is_made else b""
+        done += len(sources)
         if progress is not None:
-            progress(start + len(part), len(sources))
+            progress(done, count)
+    return made
 
 
 def write_thumbnail(image: "HashInput", row: "NDArray[Any]") -> None:

@@ -88,9 +88,24 @@ def test_a_report_is_used_by_keyboard_alone(report, show):
             assert page.locator("#radius-value").inner_text().startswith("25 ")
             opened.press("ArrowLeft")
     wanted = {"radius", "sort", "text", "folder", "from", "to", "across", "mixed", "undecided"}
-    wanted |= {"Save decisions.csv", "decisions.json", "not_duplicates.csv", "only-reviewed", "import", "Keys ?"}
-    wanted |= {"thumb", "state"}
+    wanted |= {
+        "decisions.csv",
+        "decisions.json",
+        "not_duplicates.csv",
+        "only-reviewed",
+        "import",
+        "Keys ?",
+        "thumb",
+        "state",
+    }
     assert wanted - reached == set()
+
+
+def test_keys_work_after_the_slider_was_moved(report, show):
+    opened = show(report)
+    opened.move_slider(20)
+    opened.press("j", "ArrowRight", " ")
+    assert opened.current().locator(".reason").inner_text() == "kept by you"
 
 
 def test_focus_is_visible(report, show):

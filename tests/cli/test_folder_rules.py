@@ -228,3 +228,23 @@ def test_every_output_has_the_rows_of_the_verb(here):
     wanted = frame.imgmatch.remove_duplicates(60, keep=[rank, -pl.int_range(pl.len())])
     assert_frame_equal(pl.read_parquet("o.parquet").select("path"), wanted.select("path"))
     assert pl.read_parquet("o.parquet")["path"].to_list() == ["photos/phone/other.jpg", "photos/phone/y/a.jpg"]
+
+
+def test_the_pairs_of_find_copies_have_conditions(here):
+    call("find-copies", "photos", "-o", "all.csv", "--store", "all.duckdb")
+    every = pl.read_csv("all.csv").select("left_id", "right_id")
+    assert every.height >= 15
+    call("find-copies", "all.duckdb", "--across-folders", "-o", "across.csv")
+    tops = [[Path(path).parts[1] for path in every[side]] for side in ("left_id", "right_id")]
+    wanted = every.filter(pl.Series([left != right for left, right in zip(*tops, strict=True)]))
+    assert 0 < wanted.height < every.height
+    assert_frame_equal(pl.read_csv("across.csv").select("left_id", "right_id"), wanted)
+    every.head(4).write_parquet("pairs.parquet")
+    call("find-copies", "all.duckdb", "--not-duplicates", "pairs.parquet", "-o", "others.csv")
+    assert_frame_equal(pl.read_csv("others.csv").select("left_id", "right_id"), every.slice(4))
+    table = imgmatch_df.read_hashes("all.duckdb").with_columns(group=pl.col("source").str.contains("phone"))
+    table.write_parquet("table.parquet")
+    call("find-copies", "table.parquet", "--within", "group", "-o", "within.csv")
+    is_same = pl.col("left_id").str.contains("phone") == pl.col("right_id").str.contains("phone")
+    assert_frame_equal(pl.read_csv("within.csv").select("left_id", "right_id"), every.filter(is_same))
+    assert "no column 'x'" in call("find-copies", "table.parquet", "--within", "x", code=2).stderr

@@ -92,11 +92,12 @@ def test_numba_is_imported_without_scipy(place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [["visual-hash", "photos"], ["remove-duplicates", "photos", "--radius", "24"]])
-def test_the_first_command_says_that_it_compiles_and_later_ones_import_no_compiler(place, words):
-    cold = start(place, PROGRAM, *words)
-    assert cold.stderr == COMPILING
-    warm = start(place, PROGRAM, *words)
-    assert (warm.stdout, warm.stderr) == (cold.stdout, "")
-    assert (place / "modules.txt").read_text() == "[]"
+def test_the_first_command_says_that_it_compiles_and_later_ones_import_no_compiler(place):
+    hashing, joining = ["visual-hash", "photos"], ["remove-duplicates", "photos", "--radius", "24"]
+    for words in (hashing, joining):  # the second one compiles the joins
+        cold = start(place, PROGRAM, *words)
+        assert cold.stderr == COMPILING
+        warm = start(place, PROGRAM, *words)
+        assert (warm.stdout, warm.stderr) == (cold.stdout, "")
+        assert (place / "modules.txt").read_text() == "[]"
     assert not list((place / "site" / "scipy").glob("*.imported"))

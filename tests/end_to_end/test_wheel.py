@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -16,11 +15,13 @@ import polars as pl
 import pytest
 from service import Service
 from typer.main import get_command
+from uv import find_uv_bin
 
 import imgmatch_df
 from imgmatch_df.cli.app import app
 
 ROOT = Path(__file__).parents[2]
+UV = find_uv_bin()  # pip takes ten times the time
 LEFT_BEHIND = {"__pycache__", ".ipynb_checkpoints"}
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,8 @@ def files_below(*folders: str) -> set[str]:
 def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source archive, and with the wheel that is built from the source archive."""
     folder = tmp_path_factory.mktemp("archives")
-    subprocess.run([sys.executable, "-m", "build", "--outdir", folder, ROOT], check=True, capture_output=True)
+    command = [sys.executable, "-m", "build", "--installer", "uv", "--outdir", folder, ROOT]
+    subprocess.run(command, check=True, capture_output=True)
     return folder
 
 
@@ -53,13 +55,14 @@ class Installed:
         self.folder = folder / "work"
         self.folder.mkdir()
         self.wheel = wheel
-        venv.create(folder / "venv", with_pip=True)
+        subprocess.run([UV, "venv", "--quiet", "--python", sys.executable, folder / "venv"], check=True)
         self.scripts = folder / "venv" / ("Scripts" if os.name == "nt" else "bin")
         self.install()
 
     def install(self, extra: str = "") -> None:
-        self.run("python", "-m", "pip", "install", "--quiet", f"{self.wheel}{extra}")
-        self.run("python", "-m", "pip", "check")
+        python = self.scripts / "python"
+        subprocess.run([UV, "pip", "install", "--quiet", "--python", python, f"{self.wheel}{extra}"], check=True)
+        subprocess.run([UV, "pip", "check", "--quiet", "--python", python], check=True)
 
     def run(self, program: str, *words: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
         hidden = ("PYTHONPATH", "IMGMATCH_TOKEN")
@@ -140,6 +143,9 @@ def test_commands_hash_compare_and_export(installed):
     shutil.copytree(folder / "photos", folder / "again")
     installed.imgmatch("remove-duplicates", "again", "--reference", "hashes.duckdb", "-o", "new.parquet")
     assert not pl.read_parquet(folder / "new.parquet")["kept"].any()
+
+    installed.imgmatch("report", "hashes.duckdb", "-o", "report.html")
+    assert b'id="thumbnails-0"' in (folder / "report.html").read_bytes()
 
     query = min((folder / "photos").glob("*.jpg"))
     installed.imgmatch("rank-images", query, "hashes.duckdb", "-k", "3", "-o", "ranked.parquet")

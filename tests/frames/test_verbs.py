@@ -397,6 +397,19 @@ def test_explain_names_the_plan():
     assert text.startswith(("scan", "bands", "1 band", "2", "3"))
 
 
+def test_explain_names_the_plan_of_turned_hashes():
+    frame = make(200)
+    once = frame.imgmatch.explain_near_duplicates(24)
+    turned = frame.imgmatch.explain_near_duplicates(24, turns=True)
+    assert frame.imgmatch.explain_near_duplicates(24, turns=False) == once
+    about, plan = turned.split("; ", 1)
+    assert about == "4 turns of each hash, which make all 8 between two"
+    n_rows = [int(text.split("; ")[2].split(" x ")[0].replace(",", "")) for text in (once, plan)]
+    assert n_rows[1] == 4 * n_rows[0]
+    with pytest.raises(imgmatch_df.ArgumentError, match="turns"):
+        frame.imgmatch.explain_near_duplicates(4, "phash", turns=True)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

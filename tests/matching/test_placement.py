@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 from PIL import Image, ImageDraw
 
+from imgmatch_df._kernels.popcount import close_places
 from imgmatch_df.hashes.local import N_BYTES, hash_image, unpack
 from imgmatch_df.hashes.squares import HashInput
+from imgmatch_df.matching.kernels import agreement
 from imgmatch_df.matching.kernels.placement import place_pairs
 from imgmatch_df.matching.placement import turned_points, verify_pairs
 from imgmatch_df.matching.points import Points
@@ -64,11 +67,11 @@ def assert_same(points, expected):
         np.testing.assert_array_equal(array, other)
 
 
-def place(left, right, turn=0):
+def place(left, right, turn=0, min_votes=1):
     """Return votes, placement and coverage of image 0 of both sides."""
     votes, placements, coverage = np.empty(1, np.uint8), np.empty((1, 4)), np.empty(1)
     first = np.zeros(1, np.int64)
-    place_pairs(first, first, np.array([turn], np.uint8), left, right, votes, placements, coverage)
+    place_pairs(first, first, np.array([turn], np.uint8), left, right, min_votes, votes, placements, coverage)
     return int(votes[0]), placements[0], float(coverage[0])
 
 
@@ -222,6 +225,89 @@ def test_the_votes_equal_a_slow_count(seed):
     left, right = random_pair(seed)
     votes, _, _ = place(left, right)
     assert votes == slow_votes(left, right)
+
+
+@pytest.mark.parametrize("min_votes", [2, 5, 8, 11, 14, 20, 30, 64])
+def test_pairs_with_fewer_votes_have_none_and_others_the_same(min_votes):
+    for seed in range(200):
+        left, right = random_pair(seed)
+        votes, placement, coverage = place(left, right)
+        found = place(left, right, min_votes=min_votes)
+        if votes < min_votes:
+            assert found == (0, pytest.approx([0, 0, 0, 0], abs=0), 0)
+        else:
+            assert found == (votes, pytest.approx(placement, rel=0), coverage)
+
+
+def extreme_matches(rng):
+    """Return 48 matches, (5, 256), about one seed: of placements at the limits, and off by up to 3 pixels."""
+    scale = rng.choice([1 / 2.39, 1 / 1.6, 1, 1.6, 2.39])
+    if rng.random() < 0.5:
+        matrix = scale * np.exp(1j * rng.choice([-0.198, 0, 0.198])) * np.array([1, 1j])
+    else:
+        aspect = rng.choice([1 / 1.62, 1, 1.62]) ** 0.5
+        matrix = scale * np.array([aspect, 1j / aspect])
+    reach = 127 / max(2 * scale, 1) if rng.random() < 0.5 else 20
+    left = rng.integers(-reach, reach + 1, (48, 2))
+    off = 3 * max(1, scale) * rng.random(48) * np.exp(2j * np.pi * rng.random(48))
+    there = left @ matrix + off
+    matches = np.zeros((5, 256))
+    matches[:2, :48] = left.T
+    matches[2, :48], matches[3, :48] = np.round(there.real), np.round(there.imag)
+    matches[:, 0] = 0
+    matches[4, :48] = np.round(4 * np.log2(scale)) + rng.integers(-1, 2, 48)
+    return matches
+
+
+def test_matches_that_agree_with_a_placement_are_possible_with_both_that_make_it():
+    rng = np.random.default_rng(0)
+    possible, near = np.zeros((48, 4), np.uint64), np.zeros(4, np.uint64)
+    form = np.zeros(11)
+    n_placements = n_pairs = 0
+    for _ in range(40):
+        matches = extreme_matches(rng)
+        for a in range(48):
+            agreement._find_possible(matches, 48, a, possible[a])
+        for a in range(48):
+            for b in range(a):
+                step = matches[:, b] - matches[:, a]
+                for set_form in (_try_similarity, _try_scales):
+                    if not set_form(*step[:4], form):
+                        continue
+                    agreement._find_near(matches, 48, a, form, matches[4].min(), matches[4].min() + 2, near)
+                    if not int(near[0]) >> b & 1 or not int(near[0]) >> a & 1:
+                        continue
+                    n_placements += 1
+                    n_pairs += int(near[0]).bit_count()
+                    assert int(near[0]) & ~int(possible[a, 0] & possible[b, 0]) == 0
+    assert n_placements > 2_000
+    assert n_pairs > 10 * n_placements
+
+
+@njit
+def _try_similarity(ax, ay, bx, by, form):
+    return agreement._set_similarity(ax, ay, bx, by, form)
+
+
+@njit
+def _try_scales(ax, ay, bx, by, form):
+    return agreement._set_scales(ax, ay, bx, by, form)
+
+
+@njit
+def _close(places, x, y, limit):
+    return close_places(places, 0, np.uint8(x), np.uint8(y), np.uint8(limit))
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), limit=st.integers(0, 63))
+def test_close_places_equal_squared_distances(seed, limit):
+    rng = np.random.default_rng(seed)
+    x, y = rng.choice([0, 3, 128, 250, 255], 2)
+    places = np.clip(rng.integers(-9, 10, (2, 64)) + np.array([[x], [y]]), 0, 255).astype(np.uint8)
+    places[:, ::9] = rng.integers(0, 256, places[:, ::9].shape)
+    expected = (places[0].astype(int) - x) ** 2 + (places[1].astype(int) - y) ** 2 <= limit
+    assert int(_close(places, x, y, limit)) == sum(1 << place for place in np.flatnonzero(expected).tolist())
 
 
 @settings(max_examples=60, deadline=None)

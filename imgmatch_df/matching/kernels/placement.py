@@ -1,10 +1,7 @@
 """Verification of pairs of images: votes of points of both for one placement of one image in the other.
 
-A placement is a similarity (scale, shift, a small rotation), or a scale for each axis and a shift. It comes from two
-matches, whose points differ by a on the left and by b on the right: as complex numbers, a point that lies u from the
-first one should lie b / a * u from it on the right, and v agrees if ``|b * u - a * v|`` is small. Places are whole
-numbers, so that this is exact in float64. Votes are the same on every processor, and for the swapped pair.
-docs/how-it-works/local-matching.md has the definition, and what its constants were compared with.
+Votes are the same on every processor, and for the swapped pair. docs/how-it-works/local-matching.md has the definition,
+and what its constants were compared with.
 """
 
 import math
@@ -14,7 +11,15 @@ import numpy as np
 
 from imgmatch_df._kernels.arrays import I64, U8, U64
 from imgmatch_df._kernels.compiled import kernel
-from imgmatch_df._kernels.popcount import LANES, STRETCH, int64, near_stretch, popcount, uint64
+from imgmatch_df._kernels.popcount import LANES, STRETCH, close_places, int64, near_stretch, popcount, uint64
+from imgmatch_df.matching.kernels.agreement import (
+    MATCH_LANES,
+    MATCH_WORDS,
+    MAX_LEVELS,
+    MAX_MATCHES,
+    MAX_SEEDS,
+    find_placement,
+)
 from imgmatch_df.matching.kernels.turned_points import TURN_STEPS, turn_hash
 
 if TYPE_CHECKING:
@@ -27,26 +32,11 @@ if TYPE_CHECKING:
 MAX_POINTS: Final = STRETCH
 """Maximum number of points of an image."""
 MATCH_RADIUS: Final = 12  # bits
-_MAX_MATCHES: Final = 200
-_MAX_SEEDS: Final = 40  # matches whose pairs give placements, the nearest first
-# If so many matches agree, two of them give no other placement. A whole copy takes 15 us, and would take 570.
-_MANY: Final = 12
-_MIN_SPREAD: Final = 144.0  # between the two points of a placement, pixels, squared
-_MIN_STEP: Final = 8.0  # between them along each axis, for a scale of its own
-_TOLERANCE: Final = 9.0  # pixels of the image in which the copy is larger, squared
-_MIN_COSINE: Final = 0.9609375  # of the rotation, squared: 11.4 degrees
-_MAX_ASPECT: Final = 1.625  # between the scales of both axes
-_MAX_RATIO: Final = 5.75  # of the scale, squared: 2.4
-_MAX_LEVELS: Final = 6
-# MAX_RATIOS[d + 6] bounds the squared scale for matches whose right point is d levels above the left one: a level is a
-# factor of 2 ** (1 / 4), and levels differ from the scale by at most 1. Multiples of 1 / 1024, so that products with
-# squared lengths are exact.
-_MAX_RATIOS: Final = np.array([round(1024 * 2 ** ((d + 1) / 2)) / 1024 for d in range(-_MAX_LEVELS, _MAX_LEVELS + 1)])
 # The squared scale from which on points are expected 1, 2, ... levels higher.
-_LEVEL_RATIOS: Final = np.array([round(1024 * 2 ** ((d - 0.5) / 2)) / 1024 for d in range(1, _MAX_LEVELS + 2)])
+_LEVEL_RATIOS: Final = np.array([round(1024 * 2 ** ((d - 0.5) / 2)) / 1024 for d in range(1, MAX_LEVELS + 2)])
 _SAME_PLACE: Final = 64.0  # pixels, squared: matches that lie nearer in both images are one
 # Points are found where their patch fits into the image, in whole pixels of their level.
-_HALF_PATCHES: Final = np.array([round(16 * 20 * 2 ** (level / 4)) / 16 for level in range(_MAX_LEVELS + 1)])
+_HALF_PATCHES: Final = np.array([round(16 * 20 * 2 ** (level / 4)) / 16 for level in range(MAX_LEVELS + 1)])
 _SLACK: Final = 0.75
 _USUAL_PLACES: Final = 40
 _FEWEST_PLACES: Final = 6
@@ -76,6 +66,7 @@ def place_pairs(
     turn: U8,
     left_points: "Points",
     right_points: "Points",
+    min_votes: int,
     votes: U8,
     placements: "F64",
     coverage: "F64",
@@ -83,21 +74,26 @@ def place_pairs(
     """Write the votes of pairs of images, the placement of the turned left one in the right one, and the coverage.
 
     left, right (n,) int64: images; turn (n,) uint8: of the left one. votes (n,) uint8; placements (n, 4) float64:
-    scale x, scale y, shift x, shift y in base pixels; coverage (n,) float64. Pairs with 0 votes have zeros.
+    scale x, scale y, shift x, shift y in base pixels; coverage (n,) float64. Pairs with fewer than `min_votes` votes,
+    at least 1, have zeros.
     """
+    fewest = 2  # matches that can have so many votes
+    while fewest < MAX_POINTS and _weigh(fewest, 0) < min_votes:
+        fewest += 1
     words = np.zeros((2, MAX_POINTS + LANES), np.uint64)
-    places = np.empty((2, MAX_POINTS, 3), np.int64)
+    places = np.zeros((2, 3, MAX_POINTS), np.float64)
     found = np.empty((MAX_POINTS * MAX_POINTS, 3), np.uint8)
     starts = np.empty(MATCH_RADIUS + 2, np.int64)
-    matches = np.empty((_MAX_MATCHES, 4), np.float64)
-    levels = np.empty(_MAX_MATCHES, np.int64)
-    numbers = np.empty((_MAX_MATCHES, 2), np.uint64)
+    matches = np.zeros((5, 64 * MATCH_WORDS), np.float64)
+    possible = np.empty((MAX_SEEDS, MATCH_WORDS), np.uint64)
+    near = np.empty(MATCH_WORDS, np.uint64)
+    numbers = np.empty((MAX_MATCHES, 2), np.uint64)
     agreeing = np.empty(MAX_POINTS, np.int64)
     best = np.empty(MAX_POINTS, np.int64)
     form = np.empty(11, np.float64)
     fit = np.empty(8, np.float64)
     sizes = np.empty(2, np.float64)
-    expected = np.empty((MAX_POINTS, 2), np.float64)
+    spots = np.zeros((4, MAX_POINTS), np.uint8)
     sides = np.empty((2, 2), np.int64)
     for pair in range(left.size):
         swaps, reverses_rows, reverses_columns = TURN_STEPS[turn[pair]]
@@ -112,33 +108,45 @@ def place_pairs(
             x, y = int64(left_points.places[start + point, 0]), int64(left_points.places[start + point, 1])
             if swaps:
                 x, y = y, x
-            places[0, point, 0] = width - x if reverses_columns else x
-            places[0, point, 1] = height - y if reverses_rows else y
-            places[0, point, 2] = left_points.places[start + point, 2]
+            places[0, 0, point] = width - x if reverses_columns else x
+            places[0, 1, point] = height - y if reverses_rows else y
+            places[0, 2, point] = left_points.places[start + point, 2]
+            for k in range(2):
+                spots[k, point] = left_points.places[start + point, k]  # a turn keeps distances
         for point in range(n_right):
             words[1, point] = right_points.hashes[other + point]
             for k in range(3):
-                places[1, point, k] = right_points.places[other + point, k]
+                places[1, k, point] = right_points.places[other + point, k]
+            for k in range(2):
+                spots[2 + k, point] = right_points.places[other + point, k]
         # The order of equally near matches is that of the image that comes first, so that it is the same for the
         # swapped pair.
         first = int64(_is_after(left_points, left[pair], right_points, right[pair]))
-        n_matches = _find_matches(words, places, n_left, n_right, first, found, starts, matches, levels, numbers)
-        n_agreeing, is_stretched = _find_placement(matches, levels, numbers, n_matches, form, agreeing, best)
+        n_matches = _find_matches(words, places, n_left, n_right, first, found, starts, matches, numbers)
         votes[pair] = 0
         placements[pair] = 0.0
         coverage[pair] = 0.0
-        if n_agreeing < 2:
+        n_agreeing, is_stretched = find_placement(
+            matches, numbers, n_matches, fewest, form, possible, near, agreeing, best
+        )
+        if n_agreeing < fewest:
+            continue
+        n_places = _count_places(matches, best, n_agreeing)
+        if _weigh(n_places, 0) < min_votes:
             continue
         sides[0, 0], sides[0, 1] = width, height
         sides[1, 0], sides[1, 1] = right_points.boxes[right[pair], 4], right_points.boxes[right[pair], 5]
         _fit(matches, best, n_agreeing, is_stretched, fit, sizes, placements[pair])
-        n_places = _count_places(matches, best, n_agreeing)
         shift = _level_shift(sizes[0], sizes[1])
         n_expected = min(
-            _count_expected(places, n_left, 0, n_agreeing, fit, sizes, is_stretched, shift, sides, expected),
-            _count_expected(places, n_right, 1, n_agreeing, fit, sizes, is_stretched, -shift, sides, expected),
+            _count_expected(places, spots, n_left, 0, n_agreeing, fit, sizes, is_stretched, shift, sides),
+            _count_expected(places, spots, n_right, 1, n_agreeing, fit, sizes, is_stretched, -shift, sides),
         )
-        votes[pair] = _weigh(n_places, n_expected)
+        n_votes = _weigh(n_places, n_expected)
+        if n_votes < min_votes:
+            placements[pair] = 0.0
+            continue
+        votes[pair] = n_votes
         coverage[pair] = min(
             _span(places, numbers, best, n_agreeing, 0, sides), _span(places, numbers, best, n_agreeing, 1, sides)
         )
@@ -147,21 +155,20 @@ def place_pairs(
 @kernel
 def _find_matches(
     words: U64,
-    places: I64,
+    places: "F64",
     n_left: int,
     n_right: int,
     first: int,
     found: U8,
     starts: I64,
     matches: "F64",
-    levels: I64,
     numbers: U64,
 ) -> int:
     """Write the nearest matches of two images, and return their number.
 
-    In the order of their distance, then of the point of side `first`, then of the other. matches (200, 4) float64:
-    x, y on the left, x, y on the right; levels (200,) int64: of the right point less that of the left; numbers
-    (200, 2) uint64: of the points.
+    In the order of their distance, then of the point of side `first`, then of the other. matches (5, 256) float64:
+    x, y on the left, x, y on the right, level of the right point less that of the left; numbers (200, 2) uint64: of the
+    points.
     """
     n = (n_left, n_right)
     second = 1 - first
@@ -184,137 +191,15 @@ def _find_matches(
         distance = found[k, 2]
         at = starts[distance]
         starts[distance] += 1
-        if at >= _MAX_MATCHES:
+        if at >= MAX_MATCHES:
             continue
         points = (int64(found[k, 0]), int64(found[k, 1]))
         i, j = points[first], points[second]
-        matches[at, 0], matches[at, 1] = places[0, i, 0], places[0, i, 1]
-        matches[at, 2], matches[at, 3] = places[1, j, 0], places[1, j, 1]
-        levels[at] = places[1, j, 2] - places[0, i, 2]
+        matches[0, at], matches[1, at] = places[0, 0, i], places[0, 1, i]
+        matches[2, at], matches[3, at] = places[1, 0, j], places[1, 1, j]
+        matches[4, at] = places[1, 2, j] - places[0, 2, i]
         numbers[at, 0], numbers[at, 1] = uint64(i), uint64(j)
-    return min(n_found, _MAX_MATCHES)
-
-
-@kernel
-def _find_placement(
-    matches: "F64", levels: I64, numbers: U64, n: int, form: "F64", agreeing: I64, best: I64
-) -> tuple[int, bool]:
-    """Write the matches that agree with the best placement, and return their number and whether it has two scales.
-
-    The best placement is that with which most matches agree, the first of several. Two matches that agree with a
-    placement of `_MANY` matches are not tried. best (64,) int64. form (11,)
-    float64 and agreeing (64,) int64 are work buffers.
-    """
-    one = uint64(1)
-    n_best, is_stretched, in_best = 0, False, uint64(0)
-    for a in range(1, min(n, _MAX_SEEDS)):
-        for b in range(a):
-            if n_best >= _MANY and in_best >> uint64(a) & in_best >> uint64(b) & one:
-                continue
-            for has_two_scales in (False, True):
-                ax, ay = matches[b, 0] - matches[a, 0], matches[b, 1] - matches[a, 1]
-                bx, by = matches[b, 2] - matches[a, 2], matches[b, 3] - matches[a, 3]
-                if has_two_scales:
-                    if not _set_scales(ax, ay, bx, by, form):
-                        continue
-                    low, high = _allowed_levels(abs(ax * ay), abs(bx * by))
-                else:
-                    if not _set_similarity(ax, ay, bx, by, form):
-                        continue
-                    low, high = _allowed_levels(ax * ax + ay * ay, bx * bx + by * by)
-                if not low <= min(levels[a], levels[b]) <= max(levels[a], levels[b]) <= high:
-                    continue
-                n_agreeing = _find_agreeing(matches, levels, numbers, n, a, form, low, high, agreeing)
-                if n_agreeing > n_best:
-                    n_best, is_stretched = n_agreeing, has_two_scales
-                    in_best = uint64(0)
-                    for k in range(n_best):
-                        best[k] = agreeing[k]
-                        if agreeing[k] < _MAX_SEEDS:
-                            in_best |= one << uint64(agreeing[k])
-    return n_best, is_stretched
-
-
-@kernel(inline="always")
-def _set_similarity(ax: float, ay: float, bx: float, by: float, form: "F64") -> bool:
-    """Write how far a match is off a similarity, as `_find_agreeing` reads it; return whether it is allowed."""
-    left_size, right_size = ax * ax + ay * ay, bx * bx + by * by
-    along = ax * bx + ay * by
-    if (
-        min(left_size, right_size) < _MIN_SPREAD
-        or right_size > _MAX_RATIO * left_size
-        or left_size > _MAX_RATIO * right_size
-        or along <= 0
-        or along * along < _MIN_COSINE * (left_size * right_size)
-    ):
-        return False
-    form[0], form[1], form[2], form[3] = bx, -by, -ax, ay
-    form[4], form[5], form[6], form[7] = by, bx, -ay, -ax
-    form[8] = form[9] = 1.0
-    form[10] = _TOLERANCE * max(left_size, right_size)
-    return True
-
-
-@kernel(inline="always")
-def _set_scales(ax: float, ay: float, bx: float, by: float, form: "F64") -> bool:
-    """Write how far a match is off a scale for each axis; return whether these are allowed."""
-    left_size, right_size = abs(ax * ay), abs(bx * by)
-    if (
-        ax * bx <= 0
-        or ay * by <= 0
-        or min(abs(ax), abs(ay), abs(bx), abs(by)) < _MIN_STEP
-        or right_size > _MAX_RATIO * left_size
-        or left_size > _MAX_RATIO * right_size
-        or abs(bx * ay) > _MAX_ASPECT * abs(by * ax)
-        or abs(by * ax) > _MAX_ASPECT * abs(bx * ay)
-    ):
-        return False
-    form[0], form[1], form[2], form[3] = bx, 0.0, -ax, 0.0
-    form[4], form[5], form[6], form[7] = 0.0, by, 0.0, -ay
-    form[8], form[9] = max(ay * ay, by * by), max(ax * ax, bx * bx)
-    form[10] = _TOLERANCE * (form[8] * form[9])
-    return True
-
-
-@kernel
-def _find_agreeing(
-    matches: "F64", levels: I64, numbers: U64, n: int, seed: int, form: "F64", low: int, high: int, agreeing: I64
-) -> int:
-    """Write the matches that agree with a placement, and return their number.
-
-    Of the matches of one point, the first agrees. form (11,) float64: two linear forms of how a match differs from the
-    seed in x and y on the left, x and y on the right; the weights of their squares; the limit of the weighted sum.
-    """
-    one = uint64(1)
-    used_left = used_right = uint64(0)
-    n_agreeing = 0
-    for k in range(n):
-        ux, uy = matches[k, 0] - matches[seed, 0], matches[k, 1] - matches[seed, 1]
-        vx, vy = matches[k, 2] - matches[seed, 2], matches[k, 3] - matches[seed, 3]
-        x = (form[0] * ux + form[1] * uy) + (form[2] * vx + form[3] * vy)
-        y = (form[4] * ux + form[5] * uy) + (form[6] * vx + form[7] * vy)
-        if x * x * form[8] + y * y * form[9] > form[10] or not low <= levels[k] <= high:
-            continue
-        in_left, in_right = one << numbers[k, 0], one << numbers[k, 1]
-        if used_left & in_left or used_right & in_right:
-            continue
-        used_left |= in_left
-        used_right |= in_right
-        agreeing[n_agreeing] = k
-        n_agreeing += 1
-    return n_agreeing
-
-
-@kernel(inline="always")
-def _allowed_levels(left_size: float, right_size: float) -> tuple[int, int]:
-    """Return the least and the largest difference of levels that fit a scale, given as two squared lengths."""
-    low = -_MAX_LEVELS
-    while low < _MAX_LEVELS and right_size > _MAX_RATIOS[low + _MAX_LEVELS] * left_size:
-        low += 1
-    high = _MAX_LEVELS
-    while high > -_MAX_LEVELS and left_size > _MAX_RATIOS[_MAX_LEVELS - high] * right_size:
-        high -= 1
-    return low, high
+    return min(n_found, MAX_MATCHES)
 
 
 @kernel
@@ -339,11 +224,11 @@ def _fit(matches: "F64", best: I64, n: int, is_stretched: bool, fit: "F64", size
     for axis in range(4):
         fit[axis] = 0.0
         for k in range(n):
-            fit[axis] += matches[best[k], axis]
+            fit[axis] += matches[axis, best[k]]
     xx_left = yy_left = xx_right = yy_right = along = across = 0.0
     for k in range(n):
-        ax, ay = n * matches[best[k], 0] - fit[0], n * matches[best[k], 1] - fit[1]
-        bx, by = n * matches[best[k], 2] - fit[2], n * matches[best[k], 3] - fit[3]
+        ax, ay = n * matches[0, best[k]] - fit[0], n * matches[1, best[k]] - fit[1]
+        bx, by = n * matches[2, best[k]] - fit[2], n * matches[3, best[k]] - fit[3]
         xx_left += ax * ax
         yy_left += ay * ay
         xx_right += bx * bx
@@ -383,10 +268,10 @@ def _count_places(matches: "F64", best: I64, n: int) -> int:
     for k in range(n):
         is_new = True
         for earlier in range(k):
-            ax = matches[best[k], 0] - matches[best[earlier], 0]
-            ay = matches[best[k], 1] - matches[best[earlier], 1]
-            bx = matches[best[k], 2] - matches[best[earlier], 2]
-            by = matches[best[k], 3] - matches[best[earlier], 3]
+            ax = matches[0, best[k]] - matches[0, best[earlier]]
+            ay = matches[1, best[k]] - matches[1, best[earlier]]
+            bx = matches[2, best[k]] - matches[2, best[earlier]]
+            by = matches[3, best[k]] - matches[3, best[earlier]]
             if ax * ax + ay * ay < _SAME_PLACE and bx * bx + by * by < _SAME_PLACE:
                 is_new = False
                 break
@@ -396,7 +281,8 @@ def _count_places(matches: "F64", best: I64, n: int) -> int:
 
 @kernel
 def _count_expected(
-    places: I64,
+    places: "F64",
+    spots: U8,
     n_points: int,
     side: int,
     n: int,
@@ -405,38 +291,45 @@ def _count_expected(
     is_stretched: bool,
     shift: int,
     sides: I64,
-    expected: "F64",
 ) -> int:
     """Return how many places with points of one side lie where the other image could have points.
 
-    shift: levels by which points are higher on the other side; sides (2, 2) int64: widths and heights of both bases;
-    expected (64, 2) float64: a work buffer. Comparisons are with exact numbers, so that a turn of both images and the
-    swapped pair have the same result.
+    spots (4, 64) uint8: x and y of the points of both sides, not turned; shift: levels by which points are higher on
+    the other side; sides (2, 2) int64: widths and heights of both bases. Comparisons are with exact numbers, so that a
+    turn of both images and the swapped pair have the same result.
     """
     other = 1 - side
-    near = _SAME_PLACE * sizes[side] / max(sizes[0], sizes[1])
-    n_found = n_places = 0
-    for point in range(n_points):
-        level = places[side, point, 2] + shift
-        if not 0 <= level <= _MAX_LEVELS:
-            continue
-        px, py = float(places[side, point, 0]), float(places[side, point, 1])
-        x, y = _moved(n * px - fit[2 * side], n * py - fit[2 * side + 1], fit, side, is_stretched)
-        margin = n * (_HALF_PATCHES[level] - _SLACK)
-        if not (
-            margin - fit[2 * other] <= x <= n * sides[other, 0] - margin - fit[2 * other]
-            and margin - fit[2 * other + 1] <= y <= n * sides[other, 1] - margin - fit[2 * other + 1]
-        ):
-            continue
-        is_new = True
-        for k in range(n_found):
-            dx, dy = px - expected[k, 0], py - expected[k, 1]
-            if dx * dx + dy * dy < near:
-                is_new = False
-                break
-        n_places += is_new
-        expected[n_found, 0], expected[n_found, 1] = px, py
-        n_found += 1
+    first, second = fit[4 + 2 * side], fit[5 + 2 * side]
+    xx, xy, yx, yy = (first, 0.0, 0.0, second) if is_stretched else (first, -second, second, first)
+    centre_x, centre_y, to_x, to_y = fit[2 * side], fit[2 * side + 1], fit[2 * other], fit[2 * other + 1]
+    width, height = float(n * sides[other, 0]), float(n * sides[other, 1])
+    inside = uint64(0)
+    for block in range((n_points + MATCH_LANES - 1) // MATCH_LANES):
+        at = uint64(block * MATCH_LANES)
+        bits = uint64(0)
+        for lane in range(MATCH_LANES):
+            point = at + uint64(lane)
+            level = places[side, 2, point] + shift
+            margin = n * (_HALF_PATCHES[uint64(min(max(level, 0.0), float(MAX_LEVELS)))] - _SLACK)
+            from_x, from_y = n * places[side, 0, point] - centre_x, n * places[side, 1, point] - centre_y
+            x, y = xx * from_x + xy * from_y, yx * from_x + yy * from_y
+            is_inside = (margin - to_x <= x) & (x <= width - margin - to_x)
+            is_inside &= (margin - to_y <= y) & (y <= height - margin - to_y)
+            bits |= uint64(is_inside & (level >= 0) & (level <= MAX_LEVELS)) << uint64(lane)
+        inside |= bits << at
+    if n_points < MAX_POINTS:
+        inside &= (uint64(1) << uint64(n_points)) - uint64(1)
+    # Squared distances are whole numbers.
+    limit = np.uint8(math.ceil(_SAME_PLACE * sizes[side] / max(sizes[0], sizes[1])) - 1)
+    n_places = 0
+    earlier = uint64(0)
+    while inside:
+        bit = inside & (~inside + uint64(1))
+        inside ^= bit
+        point = int64(popcount(bit - uint64(1)))
+        close = close_places(spots, 2 * side, spots[2 * side, point], spots[2 * side + 1, point], limit)
+        n_places += (close & earlier) == uint64(0)
+        earlier |= bit
     return n_places
 
 
@@ -455,7 +348,7 @@ def _weigh(n_places: int, n_expected: int) -> int:
 
 
 @kernel
-def _span(places: I64, numbers: U64, best: I64, n: int, side: int, sides: I64) -> float:
+def _span(places: "F64", numbers: U64, best: I64, n: int, side: int, sides: I64) -> float:
     """Return the share of a base image that the box around the patches of the agreeing points takes."""
     share = 1.0
     for axis in range(2):
@@ -463,8 +356,8 @@ def _span(places: I64, numbers: U64, best: I64, n: int, side: int, sides: I64) -
         low, high = whole, 0.0
         for k in range(n):
             point = numbers[best[k], side]
-            half = _HALF_PATCHES[min(places[side, point, 2], _MAX_LEVELS)]
-            low = min(low, places[side, point, axis] - half)
-            high = max(high, places[side, point, axis] + half)
+            half = _HALF_PATCHES[min(int64(places[side, 2, point]), MAX_LEVELS)]
+            low = min(low, places[side, axis, point] - half)
+            high = max(high, places[side, axis, point] + half)
         share *= (min(high, whole) - max(low, 0.0)) / whole
     return share
