@@ -169,7 +169,7 @@ def test_thumbnails_of_files(images, isolate):
     assert {name.rsplit(".")[0]: size for name, size in sizes_of(page).items()} == expected
     assert page.rows["width"] == imgmatch_df.visual_hash(frame, "path").collect()["width"].to_list()
     assert page.rows["size"] == frame.collect()["size"].to_list()
-    assert page.rows["modified"] == frame.collect()["modified"].dt.epoch("us").truediv(1e6).to_list()
+    assert page.rows["modified"] == (frame.collect()["modified"].dt.epoch("us") / 1e6).to_list()
     assert len(page.rows["identical_files"]) == 6
     at = page.rows["path"].index(str(images / "turned.jpg"))
     with Image.open(images / "turned.jpg") as image:
