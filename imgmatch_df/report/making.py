@@ -69,7 +69,8 @@ def report(
         Largest radius of the slider, in bits. None: 96 for bmh1, 16 for phash, less where that has more than a million
         pairs and 20 pairs a row.
     max_pictures
-        Maximum number of thumbnails. Those of the kept rows come first, then the farthest row of each cluster.
+        Maximum number of thumbnails. Those of the kept and the farthest row of each cluster come first, the largest
+        clusters before the others.
     title
         Title of the page.
     **options

@@ -41,10 +41,11 @@ class ThumbnailPlaces(NamedTuple):
 
 
 def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array") -> ThumbnailPlaces:
-    """Return the images to show: the kept row of each cluster, reference rows, the farthest rows, then all others.
+    """Return the images to show: the kept and the farthest row of each cluster, reference rows, then all others.
 
-    Those of one cluster stand beside each other, the largest clusters first, because a browser reads some hundred
-    thumbnails at a time.
+    The largest clusters come first, as the page lists them: where there are more clusters than thumbnails, the first
+    ones have both, and can be judged. Those of one cluster stand beside each other, because a browser reads some
+    hundred thumbnails at a time.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def choose_places(inputs: "Inputs", found: "PageNodes", representative: "Array")
         priority[known] = 0
     ids = [] if found.reference_ids is None else list(dict.fromkeys(found.reference_ids.values()))
     references = [one for one in ids if _is_image(one)]
-    order = np.lexsort((rank, np.where(is_alone, first, representative), -sizes, priority))
+    order = np.lexsort((rank, np.where(is_alone, first, representative), -sizes, np.maximum(priority, 1)))
     most = inputs.request.max_pictures
     n_references = min(len(references), most // 2)
     chosen = order[: most - n_references]

@@ -467,7 +467,8 @@ globalThis.imgmatchReport = Object.freeze({
   document.addEventListener("keydown", (event) => {
     const { key, target } = event;
     const isPress = [" ", "Enter"].includes(key) && !target.closest("#list .thumb");
-    const native = `input:not([type=checkbox]), select${isPress ? ", button, a, input, summary" : ""}`;
+    const others = isPress ? ", button, a, input, summary" : key.startsWith("Arrow") ? ", #radius" : "";
+    const native = `input:not(#radius, [type=checkbox]), select${others}`;
     const isTaken = event.ctrlKey || event.metaKey || event.altKey || $("help").open || target.closest(native);
     if (isTaken || !keys[key]) return;
     event.preventDefault();

@@ -101,6 +101,13 @@ def test_a_report_is_used_by_keyboard_alone(report, show):
     assert wanted - reached == set()
 
 
+def test_keys_work_after_the_slider_was_moved(report, show):
+    opened = show(report)
+    opened.move_slider(20)
+    opened.press("j", "ArrowRight", " ")
+    assert opened.current().locator(".reason").inner_text() == "kept by you"
+
+
 def test_focus_is_visible(report, show):
     opened = show(report)
     opened.press("j")

@@ -169,7 +169,7 @@ def test_thumbnails_of_files(images, isolate):
     assert {name.rsplit(".")[0]: size for name, size in sizes_of(page).items()} == expected
     assert page.rows["width"] == imgmatch_df.visual_hash(frame, "path").collect()["width"].to_list()
     assert page.rows["size"] == frame.collect()["size"].to_list()
-    assert page.rows["modified"] == frame.collect()["modified"].dt.epoch("s").to_list()
+    assert page.rows["modified"] == (frame.collect()["modified"].dt.epoch("us") / 1e6).to_list()
     assert len(page.rows["identical_files"]) == 6
     at = page.rows["path"].index(str(images / "turned.jpg"))
     with Image.open(images / "turned.jpg") as image:
@@ -289,6 +289,11 @@ def test_the_kept_and_the_farthest_are_shown_first():
     page = page_of(frame, 4, "phash", max_pictures=80)
     shown = [row % 4 for row, place in zip(page.rows["row"], page.rows["place"], strict=True) if place >= 0]
     assert shown == [0, 2] * 40
+    fewer = page_of(frame, 4, "phash", max_pictures=30)
+    assert [row % 4 for row, place in zip(fewer.rows["row"], fewer.rows["place"], strict=True) if place >= 0] == [
+        0,
+        2,
+    ] * 15
     assert sorted(place for place in page.rows["place"] if place >= 0) == list(range(80))
     assert page.about["thumbnails"] == {"count": 80, "page_size": 500}
     assert [len(one) for one in page.pages] == [80]
