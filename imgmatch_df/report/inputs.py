@@ -1,7 +1,7 @@
 """The arguments of a report, checked, and the hashed rows that it is about."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -164,7 +164,7 @@ def read_inputs(frame: Frame, request: ReportRequest, options: SourceOptions) ->
     what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
     check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
     comparison.check_linkage(linkage)
-    _check_request(request, kind)
+    request = _check_request(request, kind)
     call, hashed = _hashed(frame, request, kind, checked, options)
     schema = hashed.collect_schema()
     reference = None
@@ -243,8 +243,8 @@ def _hashed(
     return call, hashed.drop(image) if is_struct else hashed
 
 
-def _check_request(request: ReportRequest, kind: HashKind) -> None:
-    """Refuse what the verbs have no check for."""
+def _check_request(request: ReportRequest, kind: HashKind) -> ReportRequest:
+    """Refuse what the verbs have no check for; return the request with its numbers as ints of Python."""
     number = whole_number(request.max_radius)
     if request.max_radius is not None and kind.by_votes:
         raise ArgumentError(
@@ -264,3 +264,10 @@ def _check_request(request: ReportRequest, kind: HashKind) -> None:
         )
     if request.title is not None and not isinstance(request.title, str):
         raise ArgumentError(f"title must be a str, got {shown(request.title)}\nHint: leave it out for a plain one.")
+    return replace(
+        request,
+        radius=whole_number(request.radius),
+        min_votes=whole_number(request.min_votes),
+        max_radius=number,
+        max_pictures=most,
+    )

@@ -103,6 +103,7 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "profile_radii": {"frame": frame},
         "suggest_radius": {"frame": frame},
         "suggest_min_votes": {"frame": frame},
+        "report": {"frame": frame},
         "rank_images": {"frame": frame, "query": bytes(121)},
         "read_hashes": {"target": str(folder / "store.parquet")},
         "scan_hashes": {"target": str(folder / "store.parquet")},

@@ -25,7 +25,7 @@ MAX_MATCHES: Final = 200
 MATCH_LANES: Final = 16  # matches that are compared at once
 MATCH_WORDS: Final = -(-MAX_MATCHES // 64)
 MAX_SEEDS: Final = 40  # matches whose pairs give placements, the nearest first
-# If so many matches agree, two of them give no other placement. A whole copy takes 15 us, and would take 570.
+# If so many matches agree, two of them give no other placement.
 _MANY: Final = 12
 _MIN_SPREAD: Final = 144.0  # between the two points of a placement, pixels, squared
 _MIN_STEP: Final = 8.0  # between them along each axis, for a scale of its own
