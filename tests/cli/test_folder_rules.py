@@ -14,6 +14,7 @@ import imgmatch_df
 from imgmatch_df.cli.app import app
 from imgmatch_df.cli.folder_rules import real_folders
 
+pytestmark = pytest.mark.long
 FILES = ["Orig/a.jpg", "Originals/a.jpg", "Originals/deep/a.jpg", "phone/a.jpg", "phone/x/a.jpg", "phone/y/a.jpg"]
 
 

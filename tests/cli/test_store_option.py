@@ -19,6 +19,7 @@ import imgmatch_df
 from imgmatch_df.batch import run as batches
 from imgmatch_df.cli.app import app
 
+pytestmark = pytest.mark.long
 N_IMAGES = 7  # and one that is cut off
 N_MANY = 160
 

@@ -17,6 +17,7 @@ from imgmatch_df.hashes.turns import turned_bits
 from imgmatch_df.matching.turned import turn_words
 from imgmatch_df.report.result import to_bytes
 
+pytestmark = pytest.mark.long
 VALUES = {"bmh1": (0, 8, 24, 48, 96), "phash": (0, 2, 4, 9, 16), "pdq": (0, 8, 31, 40)}
 
 

@@ -21,7 +21,7 @@ from imgmatch_df.hashes.kinds import KINDS
 from imgmatch_df.store import macros
 
 # Radii that join unrelated images warn; the answers are compared all the same.
-pytestmark = pytest.mark.filterwarnings("ignore::imgmatch_df.ImgMatchWarning")
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore::imgmatch_df.ImgMatchWarning")]
 RADII = {"phash": (0, 1, 2, 4, 8, 9, 15, 16, 64), "bmh1": (0, 1, 5, 16, 30, 96, 97)}
 
 
