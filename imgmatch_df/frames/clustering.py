@@ -30,7 +30,7 @@ from imgmatch_df.frames import deprecated
 from imgmatch_df.frames.checks import Frame, FrameT, VerbCall, apply
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat
-from imgmatch_df.frames.grouping import Grouping
+from imgmatch_df.frames.grouping import Grouping, check_reference
 from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
 from imgmatch_df.frames.reference import Reference
@@ -205,7 +205,7 @@ def cluster(
         height=call.column(HEIGHT),
     )
     grouping = Grouping(call, comparison, linkage, rule, diameter=diameter, with_joined=True)
-    other = grouping.reference(reference, reference_id, reference_column, call)
+    other = check_reference(reference, call, reference_id, reference_column)
     hashed = call.hashed()
     schema = hashed.collect_schema()
     dtypes: dict[str, Any] = {
@@ -387,7 +387,7 @@ def nest_duplicates(
         height=call.column(HEIGHT),
     )
     grouping = Grouping(call, comparison, linkage, rule, diameter=False, with_joined=False)
-    other = grouping.reference(reference, None, reference_column, call)
+    other = check_reference(reference, call, None, reference_column)
     hashed = call.hashed()
     schema = hashed.collect_schema()
     columns, removed_name = grouping.needs(None, other), call.names[REMOVED_RECORDS]

@@ -21,6 +21,30 @@ if TYPE_CHECKING:
     from imgmatch_df._kernels.arrays import BOOL, U8, U16, U32
 
 
+def check_linkage(linkage: str | None, comparison: Comparison) -> str:
+    """Return the name of a linkage that the comparison has; None is its default."""
+    linkage = comparison.default_linkage if linkage is None else linkage
+    what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
+    check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
+    comparison.check_linkage(linkage)
+    return linkage
+
+
+def check_reference(
+    reference: Frame | Target | Reference | None,
+    call: VerbCall[pl.DataFrame] | VerbCall[pl.LazyFrame],
+    id_column: str | None,
+    hash_column: str | None,
+) -> Reference | None:
+    """Return the checked reference side of a call, None if it has none."""
+    if reference is not None:
+        return Reference.of(reference, call, id_column, hash_column)
+    for name, value in (("reference_id", id_column), ("reference_column", hash_column)):
+        if value is not None:
+            raise ArgumentError(f"{name} has no effect without reference=\nHint: pass the reference rows.")
+    return None
+
+
 class Clusters(NamedTuple):
     """Clusters as arrays, one value a row: uint32 numbers and rows, uint16 measures, and whether there are such.
 
@@ -75,10 +99,7 @@ class Grouping:
         diameter: bool,
         with_joined: bool,
     ) -> None:
-        linkage = comparison.default_linkage if linkage is None else linkage
-        what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
-        check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
-        comparison.check_linkage(linkage)
+        linkage = check_linkage(linkage, comparison)
         if rule.has_conditions and LINKAGES[linkage].grows is None:
             raise ArgumentError(
                 f"linkage={linkage!r} takes no across, within and not_duplicates\nHint: linkage='connected' does."
@@ -101,21 +122,6 @@ class Grouping:
             *needed_columns(self.hash, id_column, [*others, *guard_columns(self.guard)]),
             *self.rule.expressions,
         ]
-
-    def reference(
-        self,
-        reference: Frame | Target | Reference | None,
-        id_column: str | None,
-        hash_column: str | None,
-        call: VerbCall[FrameT],
-    ) -> Reference | None:
-        """Return the checked reference side of a call, None if it has none."""
-        if reference is None:
-            for name, value in (("reference_id", id_column), ("reference_column", hash_column)):
-                if value is not None:
-                    raise ArgumentError(f"{name} has no effect without reference=\nHint: pass the reference rows.")
-            return None
-        return Reference.of(reference, call, id_column, hash_column)
 
     def find(self, rows: pl.DataFrame, reference: Reference | None) -> Clusters:
         """Return the clusters of `rows`, which have what `needs` names."""

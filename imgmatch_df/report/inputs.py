@@ -14,13 +14,14 @@ from imgmatch_df.frames.checks import Frame, JoinSide, VerbCall
 from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, Guard
+from imgmatch_df.frames.grouping import check_linkage, check_reference
 from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule, RuledRows
 from imgmatch_df.frames.layout import free_name, without_bytes
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, SHA256, HashKind, hash_kind
 from imgmatch_df.matching.linkages import LINKAGES
-from imgmatch_df.options import Options, SourceOptions, check_choice, check_name, make_options, shown, whole_number
+from imgmatch_df.options import Options, SourceOptions, check_name, make_options, shown, whole_number
 from imgmatch_df.report import nodes
 from imgmatch_df.store.base import Target
 
@@ -160,20 +161,11 @@ def read_inputs(frame: Frame, request: ReportRequest, options: SourceOptions) ->
     checked = make_options(**options)
     kind = hash_kind(request.hash_type)
     comparison = check_comparison(kind.name, request.radius, request.min_votes, request.turns, default_radius=0)
-    linkage = comparison.default_linkage if request.linkage is None else request.linkage
-    what_each_does = ", ".join(f"{name!r} {each.summary}" for name, each in LINKAGES.items())
-    check_choice("linkage", linkage, tuple(LINKAGES), f"{what_each_does}.")
-    comparison.check_linkage(linkage)
+    linkage = check_linkage(request.linkage, comparison)
     request = _check_request(request, kind)
     call, hashed = _hashed(frame, request, kind, checked, options)
     schema = hashed.collect_schema()
-    reference = None
-    if request.reference is not None:
-        reference = Reference.of(request.reference, call, request.reference_id, request.reference_column)
-    else:
-        for name in ("reference_id", "reference_column"):
-            if getattr(request, name) is not None:
-                raise ArgumentError(f"{name} has no effect without reference=\nHint: pass the reference rows.")
+    reference = check_reference(request.reference, call, request.reference_id, request.reference_column)
     rule = KeepRule.check(
         schema,
         request.keep,
