@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -16,13 +16,31 @@ _NOTEBOOK_REFRESH_S = 0.5
 _NOTEBOOK_WIDTH = 100  # characters
 
 
+class Counts(NamedTuple):
+    """What a process has read since it started."""
+
+    n_rows: int  # whose total was known or whose batch has started
+    n_done: int
+    n_failed: int
+    n_fetched: int
+    n_bytes_fetched: int
+
+
 class Meter:
     """Counter of rows, shown as a bar while a batch is in flight. Thread-safe.
 
     The bar is shown if standard error is a terminal, and in the cell of a notebook.
+
+    Attributes
+    ----------
+    shows_bar
+        Whether there are bars; rows are counted all the same.
     """
 
     def __init__(self) -> None:
+        self.shows_bar = True
+        self._counts = Counts(0, 0, 0, 0, 0)
+        self._n_announced = 0  # rows of `run` whose batch has not started
         self._lock = threading.RLock()
         self._bar: Progress | None = None
         self._n_open = 0
@@ -33,6 +51,16 @@ class Meter:
         self._known_total: int | None = None
         self._generation = 0
         self._cell: object = None
+
+    def counts(self) -> Counts:
+        """Return what was read so far by batches that count."""
+        with self._lock:
+            return self._counts
+
+    def _count(self, **added: int) -> None:
+        self._counts = self._counts._replace(
+            **{name: getattr(self._counts, name) + number for name, number in added.items()}
+        )
 
     @contextmanager
     def batch(self, n_rows: int) -> Iterator[None]:
@@ -48,7 +76,8 @@ class Meter:
         """Set the total to `n_rows`, so that the remaining time is known; the bar ends with the context."""
         self._open(0)
         with self._lock:
-            self._known_total = n_rows
+            self._known_total = self._n_announced = n_rows
+            self._count(n_rows=n_rows)
             if self._bar is not None:
                 self._bar.update(self._bar.task_ids[0], total=n_rows)
         try:
@@ -57,6 +86,7 @@ class Meter:
             # Also if a batch is still in flight after an error or Ctrl-C: a bar that was not stopped hides the cursor.
             with self._lock:
                 self._n_open -= 1
+                self._n_announced = 0
                 self._generation += 1
                 self._clear()
 
@@ -64,6 +94,7 @@ class Meter:
         """Count one finished row."""
         with self._lock:
             self._n_failed += failed
+            self._count(n_done=1, n_failed=failed)
             if self._bar is not None:
                 total = self._known_total or self._n_total
                 self._bar.update(self._bar.task_ids[0], advance=1, total=total, failed=f"{self._n_failed} failed")
@@ -73,6 +104,7 @@ class Meter:
         with self._lock:
             self._n_fetched += 1
             self._n_bytes += n_bytes
+            self._count(n_fetched=1, n_bytes_fetched=n_bytes)
             if self._bar is not None:
                 elapsed_s = max(self._bar.tasks[0].elapsed or 0.0, 0.1)
                 speed = f"{self._n_fetched:,} fetched, {self._n_bytes / elapsed_s / 1e6:,.1f} MB/s"
@@ -85,7 +117,10 @@ class Meter:
                 self._cell = cell
             self._n_open += 1
             self._n_total += n_rows
-            if self._bar is None:
+            n_announced = min(n_rows, self._n_announced)
+            self._n_announced -= n_announced
+            self._count(n_rows=n_rows - n_announced)
+            if self._bar is None and self.shows_bar:
                 self._bar = _bar("hashing")
                 self._bar.start()
 
@@ -213,7 +248,7 @@ if hasattr(os, "register_at_fork"):
 @contextmanager
 def steps(label: str, *, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
     """Yield a callback (done, total) that updates a bar named `label`; None if no bar is shown."""
-    bar = _bar(label) if shown else None
+    bar = _bar(label) if shown and METER.shows_bar else None
     if bar is None or bar.disable:
         yield None
         return

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from imgmatch_df.cli import (
     remove_duplicates,
     removed,
     report,
+    runs,
     serve,
     storing,
 )
@@ -54,10 +56,10 @@ from imgmatch_df.cli.arguments import (
 )
 from imgmatch_df.cli.compiling import compile_kernels
 from imgmatch_df.cli.exit_codes import (
-    SOME_FAILED,
     CommandGroup,
     Tally,
     check_streams,
+    end_with,
     failed_in_store,
     reported,
     say,
@@ -336,13 +338,24 @@ def _store(
             **inputs.allowed_options(table, options),
         )
     )
+    run = runs.current()
+    run.add_output(out)
+    run.statuses = Counter(done.status)
+    run.counts = {name: value for name, value in done.to_dict().items() if isinstance(value, int)}
     say(display.stored_text(out, done), err=False)
     if done.n_failed:
         say_failed(failed_in_store(out, table.frame, table.source), done.n_failed)
     if done.n_failed and not retry_failed:
-        say("--retry-failed tries them again")
-    if done.n_failed or table.unlisted:
-        raise typer.Exit(SOME_FAILED)
+        say(_unchanged_text(done))
+    n_failed = done.n_failed if run.strict else done.n_failed - done.n_failed_before
+    end_with(n_failed, done.n_rows, is_whole=not table.unlisted)
+
+
+def _unchanged_text(done: writing.WriteSummary) -> str:
+    again = "--retry-failed tries them again"
+    if done.n_failed_before and not runs.current().strict:
+        return f"{done.n_failed_before:,} failed in an earlier run, which --strict would count; {again}"
+    return again
 
 
 app.command("find-copies", cls=OptionalDepth)(with_source_options(find_copies.find_copies))

@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Final, TypedDict, get_args
@@ -13,7 +14,9 @@ import polars as pl
 import typer
 from typer.core import TyperCommand
 
+from imgmatch_df.cli.exit_codes import reported
 from imgmatch_df.cli.outputs import suffixes_text
+from imgmatch_df.cli.runs import LOG_FORMATS, Run, current, running
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.keeping import KeepBy
@@ -329,18 +332,56 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
 }
 
 
+# The options for the program that runs a command, in the order of its help.
+_RUN_OPTIONS: Final[dict[str, Any]] = {
+    "max_failed": Annotated[
+        str,
+        typer.Option("--max-failed", metavar="N|P%", help="Number or percentage of failed rows that is no failure."),
+    ],
+    "strict": Annotated[
+        bool,
+        typer.Option("--strict", help="Count also rows as failed that failed in an earlier run and have not changed."),
+    ],
+    "summary_json": Annotated[
+        str | None,
+        typer.Option("--summary-json", metavar="FILE|-", show_default=False, help="Write what was done as JSON."),
+    ],
+    "log_format": Annotated[
+        str | None,
+        typer.Option(
+            "--log-format",
+            metavar="|".join(LOG_FORMATS),
+            show_default="a bar on a terminal",
+            help="Write messages, and the progress every ten seconds, as lines with time and level.",
+        ),
+    ],
+}
+_RUN_DEFAULTS: Final = {"max_failed": "0", "strict": False, "summary_json": None, "log_format": None}
+
+
 def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``**given`` of a command by the options about images and downloads."""
+    """Replace ``**given`` of a command by the options about images and downloads, and about its run."""
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "given"]
-    defaults = {**Options.defaults(), "storage_options": None, "progress": None, "store": None}
+    defaults = {**Options.defaults(), "storage_options": None, "progress": None, "store": None, **_RUN_DEFAULTS}
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
-        for name, annotation in _SOURCE_OPTIONS.items()
+        for name, annotation in {**_SOURCE_OPTIONS, **_RUN_OPTIONS}.items()
     ]
 
-    command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
-    return command
+    @wraps(command)
+    def run(
+        *, max_failed: str, strict: bool, summary_json: str | None, log_format: str | None, **given: Any
+    ) -> None:
+        with reported():
+            name = command.__name__.replace("_", "-")
+            asked = Run(name, max_failed=max_failed, strict=strict, summary=summary_json, log_format=log_format)
+            asked.prepare(given.get("out"), given["store"])
+            with running(asked):
+                command(**given)
+
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
+    return run
 
 
 class NegativeQuery(TyperCommand):
@@ -398,7 +439,7 @@ def source_options(given: dict[str, Any]) -> SourceOptions:
     for name in ("schemes", "formats"):
         options[name] = None if given[name] is None else split_names([given[name]])
     if given["progress"] is None:
-        options["progress"] = sys.stderr.isatty()
+        options["progress"] = sys.stderr.isatty() or current().log is not None
     make_options(**options)
     return options
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import polars as pl
 
+from imgmatch_df.cli import runs
 from imgmatch_df.columns import (
     COVERAGE,
     DETAIL,
@@ -265,7 +266,7 @@ def _grid(*columns: "Column") -> "Table":
 def _print(shown: "Table | str", note: str | None = None) -> None:
     from rich.console import Console
 
-    console = Console()
+    console = Console(stderr=runs.current().summary == runs.STDOUT)
     for part in (shown, note):
         if part is not None:
             console.print(part, style="dim" if isinstance(part, str) else "", highlight=False, markup=False)

@@ -17,6 +17,7 @@ import polars as pl
 import typer
 from typer.core import TyperGroup
 
+from imgmatch_df.cli import runs
 from imgmatch_df.cli.interrupts import keeping
 from imgmatch_df.columns import DETAIL, OK, SOURCE, STATUS, STATUS_DTYPE, STATUSES
 from imgmatch_df.errors import ArgumentError, ImgMatchError, ImgMatchWarning, RowError
@@ -56,6 +57,7 @@ class Tally:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._n_rows: Counter[str] = Counter()
+        runs.current().statuses = self._n_rows
         self._failed: list[FailedRow] = []
 
     @classmethod
@@ -98,7 +100,7 @@ class Tally:
         return self._n_rows.total() - self._n_rows[OK]
 
     def finish(self, *, is_whole: bool) -> None:
-        """Print the number of failed rows by status and the first of them, and exit with 1 if there are any.
+        """Print the number of failed rows by status and the first of them; exit with 1 above the limit of --max-failed.
 
         Parameters
         ----------
@@ -110,12 +112,21 @@ class Tally:
             reasons = ", ".join(f"{status} {-n_rows:,}" for n_rows, status in failed)
             say(f"{self.n_failed:,} of {self._n_rows.total():,} failed: {reasons}")
             say_failed(self._failed, self.n_failed)
-        if self.n_failed or not is_whole:
-            raise typer.Exit(SOME_FAILED)
+        end_with(self.n_failed, self._n_rows.total(), is_whole=is_whole)
 
 
-def say(text: str, *, err: bool = True, indent: int = 0) -> None:
-    """Print one line of text, which on a terminal is wrapped between words.
+def end_with(n_failed: int, n_rows: int, *, is_whole: bool) -> None:
+    """Exit with 1 if more rows failed than --max-failed allows, or there are not rows for all sources."""
+    run = runs.current()
+    is_within = run.is_within_limit(n_failed, n_rows)
+    if n_failed and is_within:
+        say(f"these are within --max-failed {run.limit.text}")
+    if not is_within or not is_whole:
+        raise typer.Exit(SOME_FAILED)
+
+
+def say(text: str, *, err: bool = True, indent: int = 0, level: str = "info") -> None:
+    """Print one line of text, which on a terminal is wrapped between words; to the log, where there is one.
 
     Parameters
     ----------
@@ -125,7 +136,14 @@ def say(text: str, *, err: bool = True, indent: int = 0) -> None:
         Whether to print it on standard error.
     indent
         Number of spaces before each line.
+    level
+        Level in the log.
     """
+    run = runs.current()
+    err = err or run.summary == runs.STDOUT
+    if err and run.log is not None:
+        run.log.message(level, text)
+        return
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
     lines = [text]
     if (sys.stderr if err else sys.stdout).isatty():
@@ -167,8 +185,12 @@ def failed_in_store(target: Target, frame: pl.LazyFrame, source: str | None) -> 
 def say_failed(failed: Iterable[FailedRow], n_failed: int) -> None:
     """Print the first rows that failed, one per line, and the number of the others."""
     shown = list(failed)[:_NAMES_SHOWN]
+    log = runs.current().log
     for row in shown:
-        say(str(row), indent=2)
+        if log is None:
+            say(str(row), indent=2)
+        else:
+            log.emit("warning", "row_failed", str(row), **row._asdict())
     if n_failed > len(shown):
         say(f"and {n_failed - len(shown):,} more", indent=2)
 
@@ -198,6 +220,9 @@ def _warnings_said() -> Iterator[None]:
             before(message, category, filename, lineno, file, line)
         elif str(message) not in seen:
             seen.add(str(message))
+            if (log := runs.current().log) is not None:
+                log.message("warning", str(message))
+                return
             for part in f"warning: {message}".split("\n"):
                 say(part)
 
@@ -242,8 +267,13 @@ def _fail(error: BaseException, code: int) -> NoReturn:
     message = str(error).split("\n\nThis error occurred", 1)[0]
     if "Hint:" not in message:
         message += f"\nHint: {_hint(error, message)}"
-    for line in f"imgmatch: {message}".split("\n"):
-        say(line)
+    run = runs.current()
+    run.error = message
+    if run.log is not None:
+        run.log.message("error", message)
+    else:
+        for line in f"imgmatch: {message}".split("\n"):
+            say(line)
     _drop_unwritable()
     raise typer.Exit(code) from None
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from imgmatch_df.cli import display, inputs, outputs, storing
+from imgmatch_df.cli import display, inputs, outputs, runs, storing
 from imgmatch_df.cli.arguments import (
     AcrossFolders,
     CopiesRadius,
@@ -104,6 +104,7 @@ def find_copies(
             if form:
                 outputs.write_table(pairs.lazy(), target, form)
         tally = Tally.of(rows, LOCAL, table.label)
+        runs.current().counts = {"n_pairs": pairs.height}
         if out is not None or not form:
             say(f"{pairs.height:,} pairs of copies among {rows.height:,} rows; failed {tally.n_failed:,}", err=False)
         if not form:

@@ -12,6 +12,7 @@ from typing import IO, Final, TypeVar
 import polars as pl
 
 from imgmatch_df.atomic import NO_ROOM, real_path, written_file
+from imgmatch_df.cli import runs
 from imgmatch_df.cli.exit_codes import say
 from imgmatch_df.cli.formats import OUTPUT_FORMATS, Format, byte_columns, register_format
 from imgmatch_df.cli.interrupts import half_written
@@ -146,7 +147,13 @@ def open_target(target: str | None, *, stores: bool = False) -> Format | None:
     """
     form = check_target(target, stores=stores)
     if target is None:
-        return None if sys.stdout.isatty() else CSV
+        if sys.stdout.isatty():
+            return None
+        if runs.current().summary == runs.STDOUT:
+            raise ArgumentError(
+                "the result and --summary-json - are both for standard output\nHint: -o writes the result to a file."
+            )
+        return CSV
     if form is not None and Path(target).is_file():
         say(f"{target} exists: it is replaced if this run succeeds")
     return form
@@ -188,6 +195,7 @@ def written_whole(target: str | None, otherwise: IO[bytes]) -> Iterator[Path | I
                 "Hint: choose another folder for the output."
             ) from error
         yield temporary
+    runs.current().add_output(str(target))
 
 
 def _final(path: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from imgmatch_df.cli import display, inputs, outputs, removed, storing
+from imgmatch_df.cli import display, inputs, outputs, removed, runs, storing
 from imgmatch_df.cli.arguments import (
     AcrossFolders,
     Against,
@@ -219,6 +219,7 @@ def remove_duplicates(
                 display.show_freed(n_bytes)
             inputs.say_store(table, kinds, rows.height)
         n_removed = rows.height - result.height if nests else int((~result[KEPT]).sum())
+        runs.current().counts = {"n_kept": rows.height - n_removed, "n_removed": n_removed}
         if call["radius"] == 0 < kind.near_radius and n_removed == 0 and rows.height - tally.n_failed > 1:
             say(f"equal hashes only; --radius {kind.near_radius} finds edited copies")
         all_moved = True

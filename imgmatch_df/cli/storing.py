@@ -5,6 +5,7 @@ from typing import Final
 
 import polars as pl
 
+from imgmatch_df.cli import runs
 from imgmatch_df.cli.display import stored_text
 from imgmatch_df.cli.exit_codes import say
 from imgmatch_df.cli.tables import SourceTable
@@ -152,6 +153,7 @@ def _look_up(sources: pl.Series, store: str, kinds: tuple[str, ...], options: So
         **options,
     )
     say(stored_text(store, done))
+    runs.current().add_output(store)
     with open_store(store) as opened:
         stored = opened.stored(there[SOURCE], [SOURCE, *fields])
     quiet: SourceOptions = {**options, "progress": False}

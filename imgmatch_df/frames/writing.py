@@ -1,8 +1,9 @@
 """Frames into stores: new and changed rows are hashed and stored in batches, and nothing is hashed twice."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Final, Literal, NamedTuple, Unpack
 
 import polars as pl
@@ -70,6 +71,11 @@ class WriteSummary:
         Stored rows that were dropped, because their key is not in the frame.
     n_failed
         Rows of the frame that have no hash now: of the new, changed, retried and skipped ones.
+    n_failed_before
+        Those of the skipped ones, which failed in an earlier call.
+    status
+        Number of rows of the frame by the status of their hash, without duplicates; ``"no_hash"`` for given rows
+        without one.
     """
 
     n_new: int = 0
@@ -79,6 +85,18 @@ class WriteSummary:
     n_duplicates: int = 0
     n_pruned: int = 0
     n_failed: int = 0
+    n_failed_before: int = 0
+    status: Mapping[str, int] = field(default_factory=Counter, compare=False)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the frame, without duplicates."""
+        return self.n_new + self.n_changed + self.n_retried + self.n_skipped
+
+    def to_dict(self) -> dict[str, int | dict[str, int]]:
+        """Return the counts as a dict that JSON can hold."""
+        counts = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "status"}
+        return {"n_rows": self.n_rows, **counts, "status": dict(sorted(self.status.items()))}
 
     def __add__(self, other: "WriteSummary") -> "WriteSummary":
         return WriteSummary(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
@@ -308,7 +326,8 @@ class _WriteRun:
             rows = self._with_fingerprints(rows)
         states = self._states(rows)
         counts = dict(states[_STATE].value_counts().iter_rows())
-        n_lost = states.filter(pl.col(_STATE) == "skipped", pl.col(f"{_THEN}{STATUS}").ne_missing(OK)).height
+        skipped = states.filter(pl.col(_STATE) == "skipped")[f"{_THEN}{STATUS}"]
+        n_lost = int(skipped.ne_missing(pl.Series([OK])).sum())
         self._summary += WriteSummary(
             n_new=counts.get("new", 0),
             n_changed=counts.get("changed", 0),
@@ -316,13 +335,16 @@ class _WriteRun:
             n_skipped=counts.get("skipped", 0),
             n_duplicates=chunk.height - rows.height,
             n_failed=n_lost,
+            n_failed_before=n_lost,
+            status=_count_statuses(skipped),
         )
         is_open = pl.Series(states[_STATE] != "skipped")
         to_do = rows.filter(is_open).with_columns(states[_STATE].filter(is_open))
         for batch in self._hashed(to_do):
             is_new = batch[_STATE] == "new"
             stored = batch.select(list(self._store.manifest.columns))
-            self._summary += WriteSummary(n_failed=int((stored[STATUS].ne_missing(pl.Series([OK]))).sum()))
+            n_failed = int((stored[STATUS].ne_missing(pl.Series([OK]))).sum())
+            self._summary += WriteSummary(n_failed=n_failed, status=_count_statuses(stored[STATUS]))
             self._store.commit(stored.filter(is_new), stored.filter(~is_new))
 
     def finish(self) -> WriteSummary:
@@ -410,3 +432,7 @@ class _WriteRun:
     def _batch_rows(self, sources: pl.Series) -> int:
         has_urls = sources.dtype == pl.String and any(url_of(value) for value in sources.head(64))
         return _BATCH_ROWS_OF_URLS if has_urls else _BATCH_ROWS
+
+
+def _count_statuses(statuses: pl.Series) -> Counter[str]:
+    return Counter({status or "no_hash": n_rows for status, n_rows in statuses.value_counts().iter_rows()})
