@@ -369,9 +369,7 @@ def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
 
     @wraps(command)
-    def run(
-        *, max_failed: str, strict: bool, summary_json: str | None, log_format: str | None, **given: Any
-    ) -> None:
+    def run(*, max_failed: str, strict: bool, summary_json: str | None, log_format: str | None, **given: Any) -> None:
         with reported():
             name = command.__name__.replace("_", "-")
             asked = Run(name, max_failed=max_failed, strict=strict, summary=summary_json, log_format=log_format)

@@ -127,13 +127,17 @@ def test_ten_failed_rows_are_named_in_order(here):
         ):
             assert call(*words, "-o", out, code=1).stderr == said
     again = "--retry-failed tries them again\n"
-    for _ in range(2):  # what is stored and unchanged is named again
-        assert call("visual-hash", "photos", "-o", "s.duckdb", code=1).stderr == f"{named}  and 110 more\n{again}"
+    store = ["visual-hash", "photos", "-o", "s.duckdb"]
+    assert call(*store, code=1).stderr == f"{named}  and 110 more\n{again}"
+    # Rows that are stored and unchanged are named again.
+    before = "120 failed in an earlier run, which --strict would count; "
+    assert call(*store).stderr == f"{named}  and 110 more\n{before}{again}"
+    assert call(*store, "--strict", code=1).stderr == f"{named}  and 110 more\n{again}"
     call("visual-hash", "photos", "-o", "o.parquet", code=1)
     for words in (["remove-duplicates", "s.duckdb", "--radius", 1], ["rank-images", "far/c.jpg", "o.parquet"]):
         assert call(*words, "-o", "o2.csv", code=1).stderr == said
     # Only rows of this run, not others of the store.
-    assert call("visual-hash", "photos/00*.jpg", "-o", "s.duckdb", code=1).stderr == (
+    assert call("visual-hash", "photos/00*.jpg", "-o", "s.duckdb", "--strict", code=1).stderr == (
         "".join(named.splitlines(keepends=True)[:2]) + again
     )
 

@@ -123,12 +123,14 @@ def test_failed_rows_are_tried_again_when_asked(folder, store):
     gone = str(folder / "later.jpg")
     rows = pl.DataFrame({"url": [str(folder / "cut.jpg"), gone, str(folder / "picture00.jpg")]})
     assert imgmatch_df.write_hashes(rows, store, source="url") == summary(new=3, failed=2)
-    assert imgmatch_df.write_hashes(rows, store, source="url") == summary(skipped=3, failed=2)
+    assert imgmatch_df.write_hashes(rows, store, source="url") == summary(skipped=3, failed=2, failed_before=2)
     again = imgmatch_df.write_hashes(rows, store, source="url", retry_failed=True)
     assert again == summary(retried=2, skipped=1, failed=2)
     # A file that was not there and is now has changed, without being asked.
     Path(gone).write_bytes(jpeg(draw(5)))
-    assert imgmatch_df.write_hashes(rows, store, source="url") == summary(changed=1, skipped=2, failed=1)
+    assert imgmatch_df.write_hashes(rows, store, source="url") == summary(
+        changed=1, skipped=2, failed=1, failed_before=1
+    )
     assert imgmatch_df.read_hashes(store)["status"].cast(str).to_list() == ["decode_failed", "ok", "ok"]
 
 
@@ -240,7 +242,9 @@ def test_hashes_that_are_there(store):
     assert_frame_equal(stored.select(phash.columns), phash)
     assert stored["status"].cast(str).to_list() == [None if row % 7 == 0 else "ok" for row in range(50)]
     # The kinds of the store are taken where none are named.
-    assert imgmatch_df.write_hashes(random_hashes(9, start=45), store) == summary(new=4, skipped=5, failed=1)
+    assert imgmatch_df.write_hashes(random_hashes(9, start=45), store) == summary(
+        new=4, skipped=5, failed=1, failed_before=1
+    )
     assert imgmatch_df.write_hashes(phash, store, retry_failed=True) == summary(retried=8, skipped=42, failed=8)
 
 
@@ -401,7 +405,9 @@ def test_addresses_are_asked_once(encoded, store):
         assert stored["etag"].to_list() == ['"v1"', "Sun, 22 Nov 2026 00:00:00 GMT", None, None]
         assert stored["size"].null_count() == 4
         n_requests = len(server.headers)
-        assert rows.imgmatch.write_hashes(store, **options) == summary(skipped=4, duplicates=1, failed=1)
+        assert rows.imgmatch.write_hashes(store, **options) == summary(
+            skipped=4, duplicates=1, failed=1, failed_before=1
+        )
         assert len(server.headers) == n_requests
         again = rows.imgmatch.write_hashes(store, **options, retry_failed=True)
         assert again == summary(retried=1, skipped=3, duplicates=1, failed=1)

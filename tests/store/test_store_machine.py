@@ -75,7 +75,7 @@ class Model:
                 elif retry_failed and not known[2]:
                     done += WriteSummary(n_retried=1)
                 else:
-                    done += WriteSummary(n_skipped=1, n_failed=not known[2])
+                    done += WriteSummary(n_skipped=1, n_failed=not known[2], n_failed_before=not known[2])
                     continue
                 commit[key] = (key, day, has_hash)
                 done += WriteSummary(n_failed=not has_hash)
@@ -149,7 +149,8 @@ class Machine(RuleBasedStateMachine):
     def again(self):
         rows = list(self.model.rows.values())
         done = imgmatch_df.write_hashes(frame_of(rows), self.target, prune=True)
-        assert done == WriteSummary(n_skipped=len(rows), n_failed=sum(not row[2] for row in rows))
+        n_failed = sum(not row[2] for row in rows)
+        assert done == WriteSummary(n_skipped=len(rows), n_failed=n_failed, n_failed_before=n_failed)
 
     @invariant()
     def is_read(self):

@@ -48,11 +48,11 @@ def test_it_is_read_and_compared(store):
 def test_it_is_continued_and_pruned(store):
     old, new = stamped(random_hashes(300), 1), stamped(random_hashes(400, seed=1), 2)
     write_store(old, store)
-    assert imgmatch_df.write_hashes(old, store) == summary(skipped=300, failed=1)
+    assert imgmatch_df.write_hashes(old, store) == summary(skipped=300, failed=1, failed_before=1)
     assert_frame_equal(imgmatch_df.read_hashes(store), old.select(COLUMNS))
     mixed = pl.concat([old[:100], new[100:200], new[350:]])
     assert imgmatch_df.write_hashes(mixed, store, prune=True) == summary(
-        new=50, changed=100, skipped=100, failed=1, pruned=100
+        new=50, changed=100, skipped=100, failed=1, failed_before=1, pruned=100
     )
     assert_frame_equal(imgmatch_df.read_hashes(store), mixed.select(COLUMNS))
     again = imgmatch_df.write_hashes(mixed, store, prune=True, retry_failed=True)
@@ -67,7 +67,7 @@ def test_what_its_killed_writer_committed_is_there(tmp_path):
     write_store(rows[:300], store)
     kill_writer(rows[300:], store)
     assert_frame_equal(imgmatch_df.read_hashes(store), rows.select(COLUMNS))
-    assert imgmatch_df.write_hashes(rows, store) == summary(skipped=400, failed=1)
+    assert imgmatch_df.write_hashes(rows, store) == summary(skipped=400, failed=1, failed_before=1)
     assert_frame_equal(imgmatch_df.read_hashes(store), rows.select(COLUMNS))
     assert [path.name for path in tmp_path.iterdir()] == ["some.duckdb"]
 
