@@ -16,7 +16,7 @@ _NOTEBOOK_REFRESH_S = 0.5
 _NOTEBOOK_WIDTH = 100  # characters
 
 
-class Counts(NamedTuple):
+class RowCounts(NamedTuple):
     """What a process has read since it started."""
 
     n_rows: int  # whose total was known or whose batch has started
@@ -39,7 +39,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.shows_bar = True
-        self._counts = Counts(0, 0, 0, 0, 0)
+        self._counts = RowCounts(0, 0, 0, 0, 0)
         self._n_announced = 0  # rows of `run` whose batch has not started
         self._lock = threading.RLock()
         self._bar: Progress | None = None
@@ -52,7 +52,7 @@ class Meter:
         self._generation = 0
         self._cell: object = None
 
-    def counts(self) -> Counts:
+    def counts(self) -> RowCounts:
         """Return what was read so far by batches that count."""
         with self._lock:
             return self._counts

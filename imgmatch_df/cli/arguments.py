@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from imgmatch_df.cli.exit_codes import reported
 from imgmatch_df.cli.outputs import suffixes_text
-from imgmatch_df.cli.runs import LOG_FORMATS, Run, current, running
+from imgmatch_df.cli.runs import LOG_FORMATS, CommandRun, current, running
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.keeping import KeepBy
@@ -372,9 +372,11 @@ def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
     def run(*, max_failed: str, strict: bool, summary_json: str | None, log_format: str | None, **given: Any) -> None:
         with reported():
             name = command.__name__.replace("_", "-")
-            asked = Run(name, max_failed=max_failed, strict=strict, summary=summary_json, log_format=log_format)
-            asked.prepare(given.get("out"), given["store"])
-            with running(asked):
+            command_run = CommandRun(
+                name, max_failed=max_failed, strict=strict, summary=summary_json, log_format=log_format
+            )
+            command_run.prepare(given.get("out"), given["store"])
+            with running(command_run):
                 command(**given)
 
     run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]

@@ -123,8 +123,8 @@ class Log:
             )
 
 
-class Run:
-    """What a run of a command was asked to leave for other programs, and what it has counted so far.
+class CommandRun:
+    """What a run of a command must leave for other programs, and what it has counted so far.
 
     Parameters
     ----------
@@ -261,16 +261,16 @@ def _is_summary(path: Path) -> bool:
     return isinstance(found, dict) and (not found or found.keys() >= _OWN_KEYS)
 
 
-_run = Run()
+_run = CommandRun()
 
 
-def current() -> Run:
+def current() -> CommandRun:
     """Return the run of the command that this process executes."""
     return _run
 
 
 @contextmanager
-def running(run: Run) -> Iterator[None]:
+def running(run: CommandRun) -> Iterator[None]:
     """Execute the block as `run`, and write its summary and log at the end."""
     global _run
     before, _run = _run, run

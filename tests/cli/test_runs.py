@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import datetime
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -41,8 +42,7 @@ def here(tmp_path, monkeypatch):
 
 
 def summary(path="summary.json"):
-    with open(path) as file:
-        return json.load(file)
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 COMMANDS = {
