@@ -23,6 +23,7 @@ from imgmatch_df.frames.advice import profile_radii, suggest_min_votes, suggest_
 from imgmatch_df.frames.clustering import cluster, remove_duplicates
 from imgmatch_df.frames.copies import find_copies
 from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
+from imgmatch_df.frames.hash_numbers import from_int64, to_int64
 from imgmatch_df.frames.hash_text import from_bits, from_hex, to_bits, to_hex
 from imgmatch_df.frames.local_hashes import local, to_points
 from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
@@ -64,6 +65,7 @@ __all__ = [
     "find_copies",
     "from_bits",
     "from_hex",
+    "from_int64",
     "hamming",
     "local",
     "match",
@@ -84,6 +86,7 @@ __all__ = [
     "suggest_radius",
     "to_bits",
     "to_hex",
+    "to_int64",
     "to_points",
     "visual_hash",
     "write_hashes",

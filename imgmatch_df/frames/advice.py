@@ -25,6 +25,7 @@ from imgmatch_df.frames import expressions
 from imgmatch_df.frames.checks import FrameT, JoinSide, VerbCall, apply, needed_columns
 from imgmatch_df.frames.criteria import check_min_votes, refuse_radius, refuse_votes
 from imgmatch_df.frames.flat import Flat, FlatRows, Guard, guard_columns
+from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.pairs import MAX_PAIRS
 from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion, radius_of, votes_of
 from imgmatch_df.frames.vote_advice import LEAST_SHOWN, VOTE_FIELDS, profile_votes
@@ -51,6 +52,7 @@ PROFILE_FIELDS: Final[dict[str, Any]] = {
 _MAX_EDITED: Final = 100  # images
 
 
+@takes_tables
 def profile_radii(
     frame: FrameT,
     hash_type: str = BMH1.name,
@@ -155,6 +157,7 @@ def profile_radii(
     return apply(call.hashed(), columns, find, PROFILE_FIELDS)
 
 
+@takes_tables
 def suggest_radius(
     frame: FrameT,
     hash_type: str = BMH1.name,
@@ -216,6 +219,7 @@ def suggest_radius(
     return radius_of(profile.lazy().collect(), kind, max_share)
 
 
+@takes_tables
 def suggest_min_votes(
     frame: FrameT,
     hash_type: str = LOCAL.name,

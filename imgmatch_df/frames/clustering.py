@@ -31,6 +31,7 @@ from imgmatch_df.frames.checks import Frame, FrameT, VerbCall, apply
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.grouping import Grouping, check_reference
+from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
 from imgmatch_df.frames.reference import Reference
@@ -40,6 +41,7 @@ from imgmatch_df.store.base import Target
 
 
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)
+@takes_tables
 def cluster(
     frame: FrameT,
     radius: int | None = None,
@@ -254,6 +256,7 @@ def cluster(
 
 
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_REMOVE)
+@takes_tables
 def remove_duplicates(
     frame: FrameT,
     radius: int | None = None,

@@ -33,6 +33,7 @@ from imgmatch_df.frames.checks import (
 )
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, Guard, guard_columns
+from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.keeping import Column, KeepRule
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.pairs import MAX_PAIRS, pairs_of_rows
@@ -48,6 +49,7 @@ _RIGHT: Final = "right row"
 _BY_LOCAL, _BY_PDQ, _BY_BOTH = (pl.lit(evidence, EVIDENCE_DTYPE) for evidence in EVIDENCES)
 
 
+@takes_tables
 def find_copies(
     frame: FrameT,
     *,

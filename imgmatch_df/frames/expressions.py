@@ -17,6 +17,7 @@ from imgmatch_df.batch import run
 from imgmatch_df.batch.sharing import Field, SharedBatches, Whole, shared_batches
 from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
 from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
 from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import (
@@ -226,6 +227,7 @@ def visual_hash(
 ) -> pl.Expr: ...
 
 
+@takes_tables
 def visual_hash(
     data: pl.DataFrame | pl.LazyFrame | pl.Expr | str,
     source: str = "url",

@@ -28,6 +28,7 @@ from imgmatch_df.frames.checks import (
 from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, Guard, guard_columns, with_identical
+from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.keeping import Column, KeepRule
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import BMH1
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 MAX_PAIRS: Final = 100_000_000
 
 
+@takes_tables
 def explain_near_duplicates(
     frame: FrameT,
     radius: int | None = None,
@@ -99,6 +101,7 @@ def explain_near_duplicates(
 
 
 @deprecated.flag_of_other_function("explain", explain_near_duplicates)
+@takes_tables
 def near_duplicates(
     frame: FrameT,
     radius: int | None = None,
@@ -222,6 +225,7 @@ def near_duplicates(
 
 
 @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
+@takes_tables
 def match(
     frame: FrameT,
     reference: Frame | Target,

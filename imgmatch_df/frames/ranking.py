@@ -17,6 +17,7 @@ from imgmatch_df.errors import ArgumentError, Failure, row_error
 from imgmatch_df.frames.checks import FrameT, VerbCall, apply
 from imgmatch_df.frames.criteria import check_ranking
 from imgmatch_df.frames.flat import Flat
+from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.layout import Affixes
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from imgmatch_df.frames.comparison import Comparison
 
 
+@takes_tables
 def rank_images(
     frame: FrameT,
     query: int | bytes | str | PathLike[str],

@@ -21,6 +21,7 @@ from imgmatch_df.errors import ArgumentError, ColumnError, StoreError
 from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.chunks import CHUNK_ROWS_OF_HASHES, chunks_of
 from imgmatch_df.frames.expressions import HashTypes, check_source_column
+from imgmatch_df.frames.interchange import as_stream
 from imgmatch_df.frames.seen import SeenKeys
 from imgmatch_df.frames.stored_columns import (
     IMAGE,
@@ -86,7 +87,7 @@ class WriteSummary:
     n_pruned: int = 0
     n_failed: int = 0
     n_failed_before: int = 0
-    status: Mapping[str, int] = field(default_factory=Counter, compare=False)
+    status: Mapping[str, int] = field(default_factory=Counter, compare=False, repr=False)
 
     @property
     def n_rows(self) -> int:
@@ -172,6 +173,7 @@ def write_hashes(
     >>> imgmatch_df.write_hashes(photos, "hashes.duckdb", source="path").n_new
     0
     """
+    frame = as_stream(frame)  # type: ignore[assignment]  # what is no frame is refused
     call = _WriteCall.make(frame, target, source, key, hash_types, make_options(**options))
     check_flag("retry_failed", retry_failed, "True hashes again what failed.")
     if not (isinstance(prune, str) and prune == "all"):

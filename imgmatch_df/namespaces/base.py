@@ -5,7 +5,18 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeVar
 
-from imgmatch_df.frames import advice, clustering, copies, expressions, hash_text, local_hashes, pairs, ranking, writing
+from imgmatch_df.frames import (
+    advice,
+    clustering,
+    copies,
+    expressions,
+    hash_numbers,
+    hash_text,
+    local_hashes,
+    pairs,
+    ranking,
+    writing,
+)
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report import making
 
@@ -26,6 +37,8 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             hash_text.from_bits,
             hash_text.to_hex,
             hash_text.from_hex,
+            hash_numbers.to_int64,
+            hash_numbers.from_int64,
             local_hashes.to_points,
         ),
         *(

@@ -5,7 +5,7 @@ from typing import Unpack
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import expressions, hash_text, local_hashes
+from imgmatch_df.frames import expressions, hash_numbers, hash_text, local_hashes
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
@@ -71,6 +71,14 @@ class ImgMatchExpr(Namespace):
     def from_hex(self, hash_type: str) -> pl.Expr:
         """See `imgmatch_df.from_hex`."""
         return hash_text.from_hex(self._expr, hash_type)
+
+    def to_int64(self) -> pl.Expr:
+        """See `imgmatch_df.to_int64`."""
+        return hash_numbers.to_int64(self._expr)
+
+    def from_int64(self) -> pl.Expr:
+        """See `imgmatch_df.from_int64`."""
+        return hash_numbers.from_int64(self._expr)
 
     def to_points(self) -> pl.Expr:
         """See `imgmatch_df.to_points`."""
@@ -144,6 +152,14 @@ class ImgMatchSeries(Namespace):
     def from_hex(self, hash_type: str) -> pl.Series:
         """See `imgmatch_df.from_hex`."""
         return self._select(hash_text.from_hex(pl.first(), hash_type))
+
+    def to_int64(self) -> pl.Series:
+        """See `imgmatch_df.to_int64`."""
+        return self._select(hash_numbers.to_int64(pl.first()))
+
+    def from_int64(self) -> pl.Series:
+        """See `imgmatch_df.from_int64`."""
+        return self._select(hash_numbers.from_int64(pl.first()))
 
     def to_points(self) -> pl.Series:
         """See `imgmatch_df.to_points`."""

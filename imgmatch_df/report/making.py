@@ -4,6 +4,7 @@ from typing import Unpack
 
 from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.flat import Flat
+from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions
@@ -13,6 +14,7 @@ from imgmatch_df.report.result import Report
 from imgmatch_df.store.base import Target
 
 
+@takes_tables
 def report(
     frame: Frame,
     radius: int | None = None,

@@ -23,7 +23,7 @@ from documents import HOW_TO, PAGES, ROOT, RUN, blocks_of, draw_desk, run_page, 
 
 pytestmark = pytest.mark.long
 
-MAX_NOT_RUN = 4
+MAX_NOT_RUN = 5
 # Words of rule 1 of "Plain English" in CONTRIBUTING.md, as far as they have one meaning.
 BANNED = re.compile(
     r"\b(pictures?|strangers?|nobody|under way|answer(s|ed)?|land(s|ed)?|lean(s|ed)? on|told|asked|gone)\b",
@@ -54,7 +54,9 @@ def test_few_blocks_are_not_run_and_each_says_why():
 def test_every_block_is_code_that_runs_or_what_it_prints(page):
     blocks = blocks_of(page)
     if page.parent != HOW_TO:
-        assert page.read_text(encoding="utf-8").count("```") == 2 * len(blocks)
+        text = page.read_text(encoding="utf-8")
+        n_files = len(re.findall('^```[a-z]+ title="', text, re.MULTILINE))  # which tests/orchestrators run
+        assert text.count("```") == 2 * (len(blocks) + n_files)
     for before, block in zip([None, *blocks], blocks, strict=False):
         assert block.language in RUN or (block.language == "text" and before and before.is_run), block
 

@@ -93,6 +93,8 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "to_bits": {"hashes": "phash"},
         "from_bits": {"bits": "bits", "hash_type": "phash"},
         "to_hex": {"hashes": "phash"},
+        "to_int64": {"hashes": "phash"},
+        "from_int64": {"numbers": "phash"},
         "from_hex": {"digits": pl.lit("0" * 16), "hash_type": "phash"},
         "near_duplicates": {"frame": frame, "radius": 3},
         "explain_near_duplicates": {"frame": frame, "radius": 3},
