@@ -16,7 +16,7 @@ _SUPPORTED = range(11, 15)
 
 @impl
 def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:  # noqa: ARG001
-    """Add the interpreters of pyenv to `PATH`, name the newest and the oldest, leave out that of `newest`."""
+    """Add the interpreters of pyenv to `PATH`, name the newest and the oldest, leave out their environments."""
     pyenv = shutil.which("pyenv")
     if pyenv:
         root = subprocess.run([pyenv, "root"], check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603
@@ -28,4 +28,5 @@ def tox_add_core_config(core_conf: ConfigSet, state: State) -> None:  # noqa: AR
     os.environ["TOX_NEWEST_PYTHON"], os.environ["TOX_OLDEST_PYTHON"] = f"py3{minors[-1]}", f"py3{minors[0]}"
     chosen = getattr(state.conf.options, "env", None)
     if (chosen is None or chosen.is_default_list) and not getattr(state.conf.options, "skip_env", ""):
-        state.conf.options.skip_env = f"^py3{minors[-1]}$"
+        # `newest` and `oldest` run all tests with these Pythons.
+        state.conf.options.skip_env = f"^py3({minors[0]}|{minors[-1]})$"
