@@ -15,7 +15,7 @@ from polars.io.plugins import register_io_source
 from imgmatch_df.archives.paths import COMPRESSED_HINT, is_archive, is_compressed, split_path
 from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SAMPLE_KEY, SIZE, SUFFIX, N
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning
-from imgmatch_df.images.folders import IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
+from imgmatch_df.images.folders import ARCHIVE, IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
 from imgmatch_df.images.members import list_members
 from imgmatch_df.incomplete import note_unlisted
 from imgmatch_df.options import check_flag, shown
@@ -279,10 +279,15 @@ def _no_images(folder: str) -> ArgumentError:
     finder.add(folder)
     if finder.unlisted:
         return ArgumentError(f"{_cannot_list(finder)}\nHint: get permission to read the folder.")
-    text = left_out_text(finder.left_out())
+    left_out = finder.left_out()
+    text = left_out_text(left_out)
+    what = f"no images in {path_as_text(folder)!r}{', left out: ' * bool(text)}{text}"
+    suffixes = [suffix for reason, suffix in left_out if reason == ARCHIVE]
+    if suffixes:
+        pattern = os.path.join(path_as_text(folder), "**", f"*{min(map(str, suffixes))}")  # noqa: PTH118
+        return ArgumentError(f"{what}\nHint: name the archives: {pattern!r} lists the images in them.")
     return ArgumentError(
-        f"no images in {path_as_text(folder)!r}{', left out: ' * bool(text)}{text}\n"
-        f"Hint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}; a glob takes files of any suffix."
+        f"{what}\nHint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}; a glob takes files of any suffix."
     )
 
 
