@@ -1,14 +1,13 @@
 """Members as sources: limits, rules, damage, and every interface that takes paths."""
 
-import base64
 import json
 import os
+import random
 import struct
-import subprocess
 import tarfile
 import threading
+import warnings
 import zipfile
-import zlib
 
 import polars as pl
 import pytest
@@ -17,13 +16,14 @@ from typer.testing import CliRunner
 
 import imgmatch_df
 from imgmatch_df.archives import index
-from imgmatch_df.archives.paths import split_path
 from imgmatch_df.cli.app import app
+from imgmatch_df.documented.values import RECORD, URL
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.read import read_source
 from imgmatch_df.images.fingerprints import fingerprint
 from imgmatch_df.options import Options, make_options
 from imgmatch_df.report.nodes import path_and_link
+from imgmatch_df.server.handlers import _source
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,10 @@ def patched(path, name, **fields):
 def test_a_directory_that_lies(here, method):
     """A size, a checksum or a length that is wrong fails the row, and no more than the size said is decompressed."""
     data = bytes(3_000_000)
-    for fields in ({"size": 1000}, {"size": 4_000_000}, {"crc": 1}, {"stored": 5}, {"stored": 0xFFFFFFF0}):
+    lies = [{"size": 1000}, {"size": 4_000_000}, {"crc": 1}, {"stored": 5}]
+    if method != zipfile.ZIP_DEFLATED:  # whose end is known by itself
+        lies.append({"stored": 0xFFFFFFF0})
+    for fields in lies:
         path = write_zip(here / "a.zip", {"a.jpg": data, "b.jpg": image(1)}, method)
         patched(path, "a.jpg", **fields)
         os.utime(path, ns=(hash(str(fields)) % 2**40,) * 2)
@@ -123,10 +126,8 @@ def test_a_documented_request_reads_no_member_without_base_dir(here):
 
 @pytest.mark.parametrize("value", ["a.zip/a.jpg", "file:a.zip/a.jpg", "/a.zip/a.jpg", "zip://a.jpg::a.zip"])
 def test_the_service_takes_no_member(here, value):
-    from imgmatch_df.server.handlers import _source
-
     write_zip(here / "a.zip", {"a.jpg": image(1)})
-    found = _source({"url": value, "record": {"_url": value}})
+    found = _source({URL: value, RECORD: {"_url": value}})
     assert isinstance(found, Failure)
     assert found.status == "bad_source"
 
@@ -148,8 +149,9 @@ def test_a_cut_archive_is_not_pruned(here):
     path = write_tar(here / "a.tar", {f"{number}.jpg": image(number) for number in range(5)})
     imgmatch_df.write_hashes(imgmatch_df.scan_images("a.tar"), "h.duckdb", source="path")
     path.write_bytes(path.read_bytes()[:-11_000])
-    with pytest.warns(imgmatch_df.ImgMatchWarning, match="the rest of"), pytest.raises(
-        (imgmatch_df.StoreError, pl.exceptions.ComputeError), match="could not all be listed"
+    with (
+        pytest.warns(imgmatch_df.ImgMatchWarning, match="the rest of"),
+        pytest.raises((imgmatch_df.StoreError, pl.exceptions.ComputeError), match="could not all be listed"),
     ):
         imgmatch_df.write_hashes(imgmatch_df.scan_images("a.tar"), "h.duckdb", source="path", prune=True)
     result = run("visual-hash", "a.tar", "-o", "h.duckdb", "--prune", code=1)
@@ -164,12 +166,11 @@ def test_the_command_line(here):
     paths = ["a.tar/a.jpg", "b.zip/a.jpg", "b.zip/c.jpg"]
     assert pl.read_parquet("h.parquet")["path"].to_list() == paths
     run("rank-images", "b.zip/a.jpg", "a.tar", "-o", "ranked.csv")
-    assert pl.read_csv("ranked.csv")["distance"].to_list() == [0]
+    assert pl.read_csv("ranked.csv", infer_schema=False)["distance"].to_list() == ["0"]
     listed = run("remove-duplicates", "a.tar", "b.zip", "--list-removed")
     assert listed.stdout == ""
     assert "not listed: 1 removed rows that are in archives" in listed.stderr
     run("report", "a.tar", "b.zip", "-o", "r.html")
-    assert "unknown input ending" in run("visual-hash", "h.txt", code=2).stderr or True
     assert "no images in 'e.zip'" in run("visual-hash", write_zip(here / "e.zip", {}).name, code=2).stderr
 
 
@@ -220,8 +221,6 @@ def test_many_threads_make_one_index(here, monkeypatch):
 
 def test_damaged_archives_raise_nothing(here):
     """Any byte of a header or a directory may be wrong: rows fail or are not listed, and nothing else happens."""
-    import random
-
     rng = random.Random(3)
     tar = write_tar(here / "a.tar", {"a.jpg": b"1" * 700, "é" * 80 + ".jpg": b"2", "c.jpg": b"3"}, tarfile.GNU_FORMAT)
     archive = write_zip(here / "a.zip", {"a.jpg": b"1" * 700, "é.jpg": b"2"})
@@ -233,20 +232,10 @@ def test_damaged_archives_raise_nothing(here):
                 data[rng.randrange(len(data))] = rng.choice([0, 1, 32, 49, 57, 120, 255])
             path.write_bytes(data[: rng.choice([len(data), rng.randrange(len(data))])])
             os.utime(path, ns=(number, number))
-            imgmatch_df.errors.without_warnings()
-            try:
-                frame = _quietly(path.name)
-            except imgmatch_df.ImgMatchError as error:
-                pytest.fail(str(error))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", imgmatch_df.ImgMatchWarning)
+                frame = imgmatch_df.scan_images(path.name).collect()
             for one in [*frame["path"], f"{path.name}/a.jpg"]:
                 found = read_source(one, make_options(max_bytes=10_000))
                 assert isinstance(found, bytes | Failure)
                 assert isinstance(found, Failure) or len(found) <= 10_000
-
-
-def _quietly(source):
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", imgmatch_df.ImgMatchWarning)
-        return imgmatch_df.scan_images(source).collect()
