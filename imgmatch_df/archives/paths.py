@@ -22,7 +22,7 @@ _ARCHIVE: Final = re.compile(
 )
 _UP: Final = r"\x2e\x2e"
 # The key of a sample of webdataset: the name up to the first dot after the last slash.
-_SAMPLE: Final = re.compile(r"((?:.*/|)[^.]+)[.][^/]*", re.DOTALL)
+_SAMPLE: Final = re.compile(r"((?:.*/|)[^.]+)[.][^/]*")
 
 COMPRESSED_HINT: Final = "decompress it: the members of a .tar or .zip are read where they are."
 
