@@ -4,6 +4,7 @@ import io
 import os
 import posixpath
 from array import array
+from bisect import bisect_left
 from typing import Final
 
 from imgmatch_df.archives.paths import member_text
@@ -18,6 +19,7 @@ ZIPPED: Final = 16
 
 _MAX_LINKS: Final = 40  # of Linux
 _CUT_CHARS: Final = 80
+_LARGEST: Final = 1 << 62
 
 
 class UnreadableError(Exception):
@@ -49,7 +51,7 @@ class Contents:
         self.size = array("q")
         self.stored = array("q")
         self.crc = array("Q")
-        self.kind = array("H")
+        self.kind = array("l")
         self.n_others = 0
         self.note: str | None = None
         # The target of each link, and whether it is a hard link, which leads to a member before it.
@@ -60,9 +62,10 @@ class Contents:
     ) -> None:
         """Add a file."""
         self.names.append(name)
-        self.offset.append(offset)
-        self.size.append(size)
-        self.stored.append(size if stored is None else stored)
+        # A damaged header may have larger numbers than a file; they fit into 64 bits with a sign here.
+        self.offset.append(max(-_LARGEST, min(offset, _LARGEST)))
+        self.size.append(min(size, _LARGEST))
+        self.stored.append(min(size if stored is None else stored, _LARGEST))
         self.crc.append(crc)
         self.kind.append(kind)
 
@@ -106,8 +109,9 @@ class Contents:
                 if at is None or at not in self._links:
                     break
                 target, is_hard = self._links[at]
-                found = [place for place in places.get(member_text(target), ()) if not is_hard or place < at]
-                at = found[-1] if found else None
+                found = places.get(member_text(target), [])
+                n_found = bisect_left(found, at) if is_hard else len(found)
+                at = found[n_found - 1] if n_found else None
             if at is not None and at not in self._links:
                 for column in (self.offset, self.size, self.stored, self.crc, self.kind):
                     column[link] = column[at]

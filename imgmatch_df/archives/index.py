@@ -75,9 +75,7 @@ def list_contents(archive: str, file: int, facts: os.stat_result) -> Contents:
     UnreadableError
         If it cannot be listed.
     """
-    contents = list_tar(file, facts.st_size) if archive.lower().endswith((".tar", ".cbt")) else list_zip(file)
-    _keep(_identity(facts), Index(contents))
-    return contents
+    return _list(archive, file, facts)[0]
 
 
 def index_of(archive: str, file: int, facts: os.stat_result) -> Index:
@@ -94,13 +92,18 @@ def index_of(archive: str, file: int, facts: os.stat_result) -> Index:
             found = _kept.get(identity)
         if found is None:
             try:
-                list_contents(archive, file, facts)
+                found = _list(archive, file, facts)[1]
             finally:
                 with _lock:
                     _gates.pop(identity, None)
-            with _lock:
-                found = _kept[identity]
     return found
+
+
+def _list(archive: str, file: int, facts: os.stat_result) -> tuple[Contents, Index]:
+    contents = list_tar(file, facts.st_size) if archive.lower().endswith((".tar", ".cbt")) else list_zip(file)
+    index = Index(contents)
+    _keep(_identity(facts), index)
+    return contents, index
 
 
 def _identity(facts: os.stat_result) -> _Identity:

@@ -17,7 +17,7 @@ from imgmatch_df.archives.contents import (
 )
 from imgmatch_df.archives.index import Place, index_of, list_contents
 from imgmatch_df.archives.paths import MemberPath, join_member
-from imgmatch_df.archives.tar import read_sparse
+from imgmatch_df.archives.tar import TAR_ERRORS, read_sparse
 from imgmatch_df.archives.zips import read_zipped
 from imgmatch_df.errors import Failure
 from imgmatch_df.local_files import open_file
@@ -71,13 +71,11 @@ def read_member(path: MemberPath, base_dir: str | None, max_bytes: int) -> bytes
     OSError
         If the archive cannot be opened or read.
     """
-    if path.is_compressed:
-        return Failure(
-            "bad_source",
-            f"a compressed tar: {describe(path.archive)}; decompress it, since members are read where they are",
-        )
     file = open_file(path.archive, base_dir)
     try:
+        if path.is_compressed:
+            hint = "decompress it, since members are read where they are"
+            return Failure("bad_source", f"a compressed tar: {describe(path.archive)}; {hint}")
         found = _find(path, file)
         if isinstance(found, Failure):
             return found
@@ -129,7 +127,10 @@ def _read(place: Place, file: int, path: MemberPath, max_bytes: int) -> bytes | 
         return too_many_bytes(f"{size:,} bytes", max_bytes)
     if kind >= ZIPPED:
         return read_zipped(file, offset, size, kind, stored=stored, crc=crc, max_bytes=max_bytes)
-    data = read_sparse(file, offset, size) if kind == SPARSE else read_at(file, size, offset)
+    try:
+        data = read_sparse(file, offset, size) if kind == SPARSE else read_at(file, size, offset)
+    except TAR_ERRORS as error:
+        return Failure("fetch_failed", f"damaged tar archive: {error}")
     if len(data) < size:
         return Failure("fetch_failed", f"the archive has changed: it has {len(data):,} of {size:,} bytes of the member")
     return data

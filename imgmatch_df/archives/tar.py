@@ -22,8 +22,10 @@ _OCTAL: Final = re.compile(rb"[ \0]*([0-7]*)[ \0]*")
 _IGNORED: Final = re.compile(rb"[acm]time|comment|[ug]id|[ug]name|charset|(?:SCHILY|LIBARCHIVE|MSWINDOWS)\..*")
 _TRAILING: Final = 1 << 16
 
+# First bytes of compressed files.
+_COMPRESSED: Final = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18")
 # What `tarfile` raises for a header that is damaged.
-_ERRORS: Final = (tarfile.TarError, EOFError, OverflowError, RecursionError, struct.error, ValueError)
+TAR_ERRORS: Final = (tarfile.TarError, EOFError, OverflowError, RecursionError, struct.error, ValueError)
 
 
 def list_tar(file: int, n_bytes: int) -> Contents:
@@ -65,9 +67,11 @@ def list_tar(file: int, n_bytes: int) -> Contents:
         else:
             try:
                 after = at + _add_unusual(contents, file, at, n_bytes)
-            except _ERRORS as error:
+            except TAR_ERRORS as error:
                 if not at:
-                    raise UnreadableError("not a tar archive") from error
+                    is_compressed = data.startswith(_COMPRESSED)
+                    what = "a compressed tar, decompress it" if is_compressed else "not a tar archive"
+                    raise UnreadableError(what) from error
                 contents.note = f"it is cut or damaged at byte {at:,}, after {len(contents.names):,} files"
                 break
         if after > n_bytes:
@@ -80,7 +84,13 @@ def list_tar(file: int, n_bytes: int) -> Contents:
 
 
 def read_sparse(file: int, offset: int, n_bytes: int) -> bytes:
-    """Return up to `n_bytes` of the sparse file whose header is at `offset`."""
+    """Return up to `n_bytes` of the sparse file whose header is at `offset`.
+
+    Raises
+    ------
+    TAR_ERRORS
+        If the archive is damaged.
+    """
     with _open_part(Part(file, offset, 1 << 62)) as archive:
         member = archive.next()
         opened = None if member is None else archive.extractfile(member)
@@ -151,6 +161,8 @@ def _add_unusual(contents: Contents, file: int, at: int, n_bytes: int) -> int:
         if member is None:
             raise tarfile.ReadError("no header")
         after: int = archive.offset
+    if member.size < 0 or after < _BLOCK:
+        raise tarfile.ReadError("a negative size")
     if member.issym() or member.islnk():
         contents.add_link(member.name, member.linkname, is_hard=member.islnk())
     elif member.isreg():

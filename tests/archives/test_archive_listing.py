@@ -216,7 +216,7 @@ def collect(source):
     [
         ("a.tar", b"", "zero bytes"),
         ("a.tar", b"no tar" * 500, "not a tar archive"),
-        ("a.cbt", b"\x1f\x8b" + bytes(600), "not a tar archive"),
+        ("a.cbt", b"\x1f\x8b" + bytes(600), "a compressed tar, decompress it"),
         ("a.zip", b"", "not a whole zip archive"),
         ("a.cbz", b"PK\3\4" + bytes(600), "not a whole zip archive"),
     ],
@@ -322,3 +322,34 @@ def test_a_changed_archive_is_listed_again(here):
     assert read(paths[1]).status == "not_found"
     with pytest.raises(imgmatch_df.ArgumentError):
         lazy.collect()
+
+
+@pytest.mark.parametrize("size", ["-512", "-1", "99999999999999999999", "9" * 400, str(2**62), "1e3", ""])
+def test_sizes_that_no_file_has(here, size):
+    with tarfile.open("a.tar", "w") as archive:
+        add(archive, "a.jpg", image(1))
+        add(archive, "b.jpg", image(2), pax_headers={"size": size})
+        add(archive, "c.jpg", image(3))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frame = collect("a.tar")
+    assert frame["path"][0] == "a.tar/a.jpg"
+    assert read("a.tar/a.jpg") == image(1)
+    for path in frame["path"][1:]:
+        found = read(path)
+        assert found in (image(2), image(3)) or found.status in ("fetch_failed", "missing")
+    assert len(caught) <= 1
+
+
+def test_binary_numbers(here):
+    """A negative size in base 256, which sends a reader back, and one of 2**90."""
+    whole = write_tar(here / "a.tar", {"a.jpg": image(1), "b.jpg": image(2)}, tarfile.GNU_FORMAT).read_bytes()
+    at = contents_of(here / "a.tar").offset[1] - 512
+    for field in ((2**96 - 4096).to_bytes(12, "big"), b"\x80" + (2**80).to_bytes(11, "big")):
+        header = bytearray(whole[at : at + 512])
+        header[124:136] = field
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        (here / "a.tar").write_bytes(whole[:at] + bytes(header) + whole[at + 512 :])
+        with pytest.warns(imgmatch_df.ImgMatchWarning, match="cannot list the rest of"):
+            assert collect("a.tar")["path"][0] == "a.tar/a.jpg"

@@ -108,8 +108,16 @@ def test_base_dir_and_schemes_hold_for_members(here):
     write_tar(here / "base" / "in.tar", {"a.jpg": image(1)})
     write_tar(here / "out.tar", {"a.jpg": image(2)})
     (here / "base" / "link.tar").symlink_to(here / "out.tar")
+    (here / "out.tar.gz").write_bytes(b"")
     assert read_source("in.tar/a.jpg", make_options(base_dir="base")) == image(1)
-    for path in ("../out.tar/a.jpg", f"{here}/out.tar/a.jpg", "link.tar/a.jpg", "../no.tar/a.jpg"):
+    for path in (
+        "../out.tar/a.jpg",
+        f"{here}/out.tar/a.jpg",
+        "link.tar/a.jpg",
+        "../no.tar/a.jpg",
+        "../out.tar.gz/a.jpg",
+        "../no.tar.gz/a.jpg",
+    ):
         fails(path, "fetch_blocked", "outside of base_dir", base_dir="base")
     fails("base/in.tar/a.jpg", "fetch_blocked", "a path", schemes=["http", "data"])
     stamps = fingerprint(pl.Series(["in.tar/a.jpg", "link.tar/a.jpg", "in.tar/b.jpg"]), "base")
