@@ -14,6 +14,9 @@ from imgmatch_df.errors import Failure
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # signature, length of the name, length of the extra field
 _SIGNATURE: Final = b"PK\x03\x04"
 _IS_ENCRYPTED: Final = 0x41  # of the member, or of the directory
+_IS_UTF8: Final = 0x800
+_EXTRA: Final = struct.Struct("<HH")
+_UNICODE_PATH: Final = 0x7075
 _UNIX: Final = 3
 _MAX_TARGET: Final = 4096
 _PIECE: Final = 1 << 20
@@ -38,19 +41,45 @@ def list_zip(file: int) -> Contents:
             members = archive.infolist()
     except _ERRORS as error:
         raise UnreadableError(f"not a whole zip archive: {error or type(error).__name__}") from error
+    if any(member.volume for member in members):
+        raise UnreadableError("a part of a split zip archive, join the parts: zip -s 0 parts.zip --out whole.zip")
     for member in members:
         if member.is_dir():
             continue
+        name = _name_of(member)
         kind = ENCRYPTED if member.flag_bits & _IS_ENCRYPTED else ZIPPED + member.compress_type
         facts = (member.header_offset, member.file_size, kind)
         if member.create_system == _UNIX and stat.S_ISLNK(member.external_attr >> 16) and kind != ENCRYPTED:
             target = read_zipped(file, *facts, stored=member.compress_size, crc=member.CRC, max_bytes=_MAX_TARGET)
             if not isinstance(target, Failure):
-                contents.add_link(member.filename, os.fsdecode(target), is_hard=False)
+                contents.add_link(name, os.fsdecode(target), is_hard=False)
                 continue
-        contents.add(member.filename, *facts, stored=member.compress_size, crc=member.CRC)
+        contents.add(name, *facts, stored=member.compress_size, crc=member.CRC)
     contents.finish()
     return contents
+
+
+def _name_of(member: zipfile.ZipInfo) -> str:
+    """Return the name of a member, the same with every version of Python.
+
+    A name without the flag of UTF-8 is code page 437 by the standard. Info-ZIP adds a UTF-8 name, which `zipfile` reads
+    since Python 3.12 or so, and other programs write UTF-8 without the flag.
+    """
+    name = member.orig_filename.partition("\0")[0]
+    if name.isascii() or member.flag_bits & _IS_UTF8:
+        return name
+    raw = name.encode("cp437")
+    extra = member.extra
+    while len(extra) >= _EXTRA.size:
+        kind, n_bytes = _EXTRA.unpack_from(extra)
+        field, extra = extra[_EXTRA.size : _EXTRA.size + n_bytes], extra[_EXTRA.size + n_bytes :]
+        if kind == _UNICODE_PATH and field[1:5] == zlib.crc32(raw).to_bytes(4, "little"):
+            raw = field[5:]
+            break
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return name
 
 
 def read_zipped(

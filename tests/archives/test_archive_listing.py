@@ -3,9 +3,11 @@
 import io
 import os
 import random
+import struct
 import tarfile
 import warnings
 import zipfile
+import zlib
 
 import polars as pl
 import pytest
@@ -68,6 +70,36 @@ def test_a_zip(here, method):
     assert frame["path"].to_list() == ["a.zip/ä/1.jpg", "a.zip/2.png"]
     assert frame["size"].to_list() == list(map(len, images.values()))
     assert [read(path) for path in frame["path"]] == list(images.values())
+
+
+def test_names_in_a_zip_do_not_depend_on_the_version_of_python(here):
+    """UTF-8 with its flag, without it, in the field of Info-ZIP, and code page 437."""
+
+    class Raw(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self):  # of zipfile
+            return self.filename.encode("latin-1"), self.flag_bits & ~0x800
+
+    expected = ["flag é.jpg", "no flag é.jpg", "field é.jpg", "437 é.jpg", "lie Θ.jpg"]
+    raw = [None, "no flag é.jpg".encode(), b"field \x82.jpg", b"437 \x82.jpg", b"lie \xe9.jpg"]
+    with zipfile.ZipFile("a.zip", "w") as archive:
+        for number, (name, data) in enumerate(zip(expected, raw, strict=True)):
+            info = zipfile.ZipInfo(name) if data is None else Raw(data.decode("latin-1"))
+            if name.startswith(("field", "lie")):
+                crc = zlib.crc32(data) ^ name.startswith("lie")
+                field = b"\1" + crc.to_bytes(4, "little") + name.encode()
+                info.extra = struct.pack("<HH", 0x7075, len(field)) + field
+            archive.writestr(info, image(number))
+    assert listed("a.zip")["path"].to_list() == [f"a.zip/{name}" for name in expected]
+    assert [read(f"a.zip/{name}") for name in expected] == list(map(image, range(5)))
+
+
+def test_a_part_of_a_split_zip(here):
+    path = write_zip(here / "a.zip", {"a.jpg": image(1)})
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\1\2") + 34] = 1
+    path.write_bytes(data)
+    with pytest.warns(imgmatch_df.ImgMatchWarning, match="a part of a split zip archive"):
+        assert collect("a.zip").is_empty()
 
 
 def test_a_zip_after_other_bytes_and_with_large_offsets(here):
