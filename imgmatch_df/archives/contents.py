@@ -12,7 +12,7 @@ from imgmatch_df.archives.paths import member_text
 # How the bytes of a member are read. Others are `ZIPPED` plus the number of the compression in zip files.
 PLAIN: Final = 0  # as they are, at the offset
 SPARSE: Final = 1  # by tarfile, from the header at the offset
-BROKEN_LINK: Final = 2
+LOST_LINK: Final = 2
 CUT: Final = 3  # the archive ends within them
 ENCRYPTED: Final = 4
 ZIPPED: Final = 16
@@ -74,7 +74,7 @@ class Contents:
         if not is_hard:
             target = posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
         self._links[len(self.names)] = (target, is_hard)
-        self.add(name, 0, 0, BROKEN_LINK)
+        self.add(name, 0, 0, LOST_LINK)
 
     def finish(self) -> None:
         """Follow the links, and give members of one name different texts.
@@ -135,7 +135,7 @@ def _read_once(file: int, n_bytes: int, offset: int) -> bytes:
     return os.pread(file, n_bytes, offset) if hasattr(os, "pread") else os.read(file, n_bytes)
 
 
-class Part(io.RawIOBase):
+class FilePart(io.RawIOBase):
     """A part of an open file as a file, so that a library reads no more than it."""
 
     def __init__(self, file: int, start: int, end: int) -> None:

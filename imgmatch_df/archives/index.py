@@ -32,7 +32,7 @@ class Place(NamedTuple):
     kind: int
 
 
-class Index:
+class MemberIndex:
     """The places of the members of one archive, by a digest of their texts: two of 2**64 members would share one."""
 
     def __init__(self, contents: Contents) -> None:
@@ -78,7 +78,7 @@ def list_contents(archive: str, file: int, facts: os.stat_result) -> Contents:
     return _list(archive, file, facts)[0]
 
 
-def index_of(archive: str, file: int, facts: os.stat_result) -> Index:
+def index_of(archive: str, file: int, facts: os.stat_result) -> MemberIndex:
     """Return the index of an archive; see `list_contents`. Threads that need the same index at once make one."""
     identity = _identity(facts)
     with _lock:
@@ -99,9 +99,9 @@ def index_of(archive: str, file: int, facts: os.stat_result) -> Index:
     return found
 
 
-def _list(archive: str, file: int, facts: os.stat_result) -> tuple[Contents, Index]:
+def _list(archive: str, file: int, facts: os.stat_result) -> tuple[Contents, MemberIndex]:
     contents = list_tar(file, facts.st_size) if archive.lower().endswith((".tar", ".cbt")) else list_zip(file)
-    index = Index(contents)
+    index = MemberIndex(contents)
     _keep(_identity(facts), index)
     return contents, index
 
@@ -110,7 +110,7 @@ def _identity(facts: os.stat_result) -> _Identity:
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
-def _keep(identity: _Identity, index: Index) -> None:
+def _keep(identity: _Identity, index: MemberIndex) -> None:
     with _lock:
         _kept[identity] = index
         _kept.move_to_end(identity)
@@ -131,7 +131,7 @@ def _forget_locks_of_parent() -> None:
 
 
 _lock = threading.Lock()
-_kept: OrderedDict[_Identity, Index] = OrderedDict()
+_kept: OrderedDict[_Identity, MemberIndex] = OrderedDict()
 _gates: dict[_Identity, threading.Lock] = {}
 
 if hasattr(os, "register_at_fork"):

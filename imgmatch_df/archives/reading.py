@@ -6,9 +6,9 @@ from stat import S_ISREG
 from typing import Final, NamedTuple
 
 from imgmatch_df.archives.contents import (
-    BROKEN_LINK,
     CUT,
     ENCRYPTED,
+    LOST_LINK,
     SPARSE,
     ZIPPED,
     Contents,
@@ -95,7 +95,7 @@ def stat_member(path: MemberPath, base_dir: str | None) -> tuple[int, int] | Non
         return None
     try:
         found = _find(path, file)
-        if isinstance(found, Failure) or found.kind == BROKEN_LINK:
+        if isinstance(found, Failure) or found.kind == LOST_LINK:
             return None
         return found.size, os.fstat(file).st_mtime_ns // _NS_PER_US
     except OSError:
@@ -117,7 +117,7 @@ def _find(path: MemberPath, file: int) -> Place | Failure:
 
 def _read(place: Place, file: int, path: MemberPath, max_bytes: int) -> bytes | Failure:
     offset, size, stored, crc, kind = place
-    if kind == BROKEN_LINK:
+    if kind == LOST_LINK:
         return Failure("not_found", f"a link to no file of the archive: {describe(_shown(path))}")
     if kind == CUT:
         return Failure("fetch_failed", f"the archive is cut: it has {stored:,} of {size:,} bytes of the member")

@@ -11,7 +11,7 @@ import tarfile
 import zlib
 from typing import Final
 
-from imgmatch_df.archives.contents import CUT, PLAIN, SPARSE, Contents, Part, UnreadableError, read_at, shown_name
+from imgmatch_df.archives.contents import CUT, PLAIN, SPARSE, Contents, FilePart, UnreadableError, read_at, shown_name
 
 _BLOCK: Final = 512
 _ZEROS: Final = bytes(_BLOCK)
@@ -91,7 +91,7 @@ def read_sparse(file: int, offset: int, n_bytes: int) -> bytes:
     TAR_ERRORS
         If the archive is damaged.
     """
-    with _open_part(Part(file, offset, 1 << 62)) as archive:
+    with _open_part(FilePart(file, offset, 1 << 62)) as archive:
         member = archive.next()
         opened = None if member is None else archive.extractfile(member)
         return b"" if opened is None else opened.read(n_bytes)
@@ -156,7 +156,7 @@ def _name(header: bytes) -> str:
 
 def _add_unusual(contents: Contents, file: int, at: int, n_bytes: int) -> int:
     """Add the member whose header is at `at`, as `tarfile` reads it; return how many bytes after `at` the next is."""
-    with _open_part(Part(file, at, min(n_bytes, at + _MAX_HEADERS))) as archive:
+    with _open_part(FilePart(file, at, min(n_bytes, at + _MAX_HEADERS))) as archive:
         member = archive.next()
         if member is None:
             raise tarfile.ReadError("no header")
@@ -178,7 +178,7 @@ def _add_unusual(contents: Contents, file: int, at: int, n_bytes: int) -> int:
     return after
 
 
-def _open_part(part: Part) -> tarfile.TarFile:
+def _open_part(part: FilePart) -> tarfile.TarFile:
     return tarfile.open(fileobj=part, mode="r:", encoding="utf-8", errors="surrogateescape")
 
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
-from imgmatch_df.archives.contents import BROKEN_LINK, UnreadableError
+from imgmatch_df.archives.contents import LOST_LINK, UnreadableError
 from imgmatch_df.archives.paths import join_member, sample_key
 from imgmatch_df.archives.reading import open_contents
 from imgmatch_df.columns import MODIFIED, PATH, SAMPLE_KEY, SIZE
@@ -65,7 +65,7 @@ def list_members(archive: str, n_rows: int, *, has_keys: bool) -> Members:
     def frames() -> Iterator[pl.DataFrame]:
         for start in range(0, len(chosen), n_rows):
             part = chosen[start : start + n_rows]
-            sizes = [None if contents.kind[at] == BROKEN_LINK else contents.size[at] for at in part]
+            sizes = [None if contents.kind[at] == LOST_LINK else contents.size[at] for at in part]
             keys = [sample_key(contents.names[at]) for at in part] if has_keys else [None] * len(part)
             columns = {
                 PATH: [join_member(shown, contents.texts[at]) for at in part],
