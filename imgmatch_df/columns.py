@@ -14,6 +14,7 @@ QUALITY: Final = "quality"
 # Columns of a scanned folder.
 PATH: Final = "path"
 SIZE: Final = "size"
+SAMPLE_KEY: Final = "key"  # of webdataset
 MODIFIED: Final = "modified"
 
 # Columns of the files that a scan skips.

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "imgmatch_df"
 
 ROWS = [
     [
+        "archives",
         "atomic",
         "errors",
         "incomplete",

@@ -37,6 +37,7 @@ ALLOWED = {
         r"_addresses?\b": "of buffers in memory, and of networks",
         r"\b(IPv4|IPv6)Address\b": "the classes of the standard library",
     },
+    "archives/contents.py": {r"\btell\(": "the method of files"},
     "_kernels": {r"\b_?address\b|\bAddresses\b": "of values in memory"},
     "batch/sharing.py": {r"\bbuffer\.address\b": "the attribute of Arrow's buffers"},
     "server": {

@@ -323,7 +323,7 @@ def _store(
     """Store new and changed rows, and print their numbers."""
     if prune and table.unlisted:
         # The rows of the folder would be deleted, and hashed again when it can be listed.
-        say("nothing is pruned, since folders could not be listed")
+        say("nothing is pruned, since folders or archives could not be listed")
         prune = False
     hash_types = kinds or (table.request.hash_types if table.request else None)
     done = interruptible(

@@ -85,7 +85,7 @@ def open_table(
     for folder in table.unlisted[:_FOLDERS_SHOWN]:
         say(f"cannot list {folder}, its images are left out")
     if len(table.unlisted) > _FOLDERS_SHOWN:
-        say(f"cannot list {len(table.unlisted) - _FOLDERS_SHOWN:,} more folders")
+        say(f"cannot list {len(table.unlisted) - _FOLDERS_SHOWN:,} more folders and archives")
     if text := left_out_text(table.left_out):
         say(f"left out{of}: {text}")
     return replace(table, store=store)

@@ -10,6 +10,7 @@ from typing import Final
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from imgmatch_df.archives.paths import is_archive, is_compressed
 from imgmatch_df.cli.table_files import check_encoding, count_nulls, is_list, scan_table
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, PATH, QUALITY, SIZE, SOURCE, STATUS, WIDTH
 from imgmatch_df.documented import requests, values
@@ -277,7 +278,12 @@ def _expand(given: str) -> tuple[str, list[str]]:
         if not paths:
             raise _nothing_found(given)
         return suffix, paths
-    if path.is_file() and suffix and suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+    if (
+        path.is_file()
+        and suffix
+        and suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES
+        and not (is_archive(given) or is_compressed(given))
+    ):
         raise _unknown_ending(path)
     return "images", [given]
 
@@ -458,6 +464,6 @@ def _nothing_found(source: str) -> ArgumentError:
 def _unknown_ending(path: Path) -> ArgumentError:
     return ArgumentError(
         f"unknown input ending {path.suffix!r} of {path.name!r}, known are "
-        f"{', '.join((*store_suffixes(), *_TABLE_SUFFIXES))}, folders, globs and images\n"
+        f"{', '.join((*store_suffixes(), *_TABLE_SUFFIXES))}, folders, globs, images and archives of them\n"
         "Hint: a glob matches images of any ending."
     )

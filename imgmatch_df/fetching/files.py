@@ -1,10 +1,12 @@
-"""Reader of local files: regular files only, within `base_dir` and `max_bytes`."""
+"""Reader of local files and members of archives: regular files only, within `base_dir` and `max_bytes`."""
 
 import errno
 import os
 import stat
 from typing import Final
 
+from imgmatch_df.archives.paths import split_path
+from imgmatch_df.archives.reading import read_member
 from imgmatch_df.errors import Failure
 from imgmatch_df.local_files import OutsideError, join_base, open_file
 from imgmatch_df.options import Options
@@ -23,7 +25,7 @@ _STATUS_OF_ERRNO: Final = {
 
 
 def read_file(path: str, options: Options) -> bytes | Failure:
-    """Return the content of a file, or why it cannot be read.
+    """Return the content of a file or of a member of an archive, or why it cannot be read.
 
     Only regular files are read, and at most the size that the file had when it was opened, so that a device, a FIFO or
     a growing file neither blocks nor fills the memory.
@@ -37,6 +39,8 @@ def read_file(path: str, options: Options) -> bytes | Failure:
     """
     path = join_base(path, options.base_dir)
     try:
+        if (member := split_path(path)) is not None:
+            return read_member(member, options.base_dir, options.max_bytes)
         with os.fdopen(open_file(path, options.base_dir), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
@@ -56,7 +60,11 @@ def read_file(path: str, options: Options) -> bytes | Failure:
 def _explain_error(error: OSError, path: str) -> Failure:
     if os.name == "nt" and os.path.isdir(path):  # noqa: PTH112  # Windows reports "permission denied"
         error = IsADirectoryError(errno.EISDIR, "")
-    if error.errno == errno.ENOENT and "\\x" in path and os.path.lexists(path_from_text(path)):
+    if error.errno == errno.ENOENT and "\\x" in path and _exists(os.fsdecode(path_from_text(path))):
         return Failure("bad_source", f"the file name is not UTF-8, rename the file: {describe(path)}")
     status, reason = _STATUS_OF_ERRNO.get(error.errno or 0, ("fetch_failed", error.strerror or "cannot be read"))
     return Failure(status, f"{reason}: {describe(path)}")
+
+
+def _exists(path: str) -> bool:
+    return os.path.lexists(path) or split_path(path) is not None

@@ -364,7 +364,8 @@ class _WriteRun:
         shown, hint = self._shown, f"prune='all' drops them all the same; {outcome}."
         if self._n_unlisted != n_unlisted():
             raise StoreError(
-                f"prune=True drops nothing of {shown}, since the frame is of folders that could not all be listed\n"
+                f"prune=True drops nothing of {shown}, since the frame is of folders or archives that could "
+                f"not all be listed\n"
                 f"Hint: may they be read? {hint}"
             )
         n_dropped = self._store.count() - self._store.stored(keys, [self._key]).height

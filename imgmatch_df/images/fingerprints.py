@@ -6,8 +6,10 @@ from typing import Final
 
 import polars as pl
 
+from imgmatch_df.archives.paths import split_path
+from imgmatch_df.archives.reading import stat_member
 from imgmatch_df.columns import ETAG, MODIFIED, MODIFIED_DTYPE, SIZE
-from imgmatch_df.local_files import stat_file
+from imgmatch_df.local_files import join_base, stat_file
 from imgmatch_df.sources import FILE_PATTERN, URL_PATTERN, Source, parse_source
 
 _SCHEMA: Final = pl.Schema({SIZE: pl.UInt64(), MODIFIED: MODIFIED_DTYPE, ETAG: pl.String()})
@@ -27,8 +29,9 @@ def fingerprint(sources: pl.Series, base_dir: str | None) -> pl.DataFrame:
     Returns
     -------
     DataFrame
-        Files have `size` and `modified`; images as bytes or base64 have `size` and a digest as `etag`. All three are
-        null for URLs, which would need a request, and for files that do not exist.
+        Files have `size` and `modified`; members of archives have their size and the time of the archive; images as
+        bytes or base64 have `size` and a digest as `etag`. All three are null for URLs, which would need a request, and
+        for files that do not exist.
     """
     if sources.dtype == pl.Binary:
         return _digests(sources.to_list())
@@ -79,6 +82,9 @@ def _stamp(value: str | None, base_dir: str | None) -> tuple[int | None, int | N
         text = str(source.value).encode()
         return len(text), None, _digest(text)
     if source.kind == "path":
+        member = split_path(join_base(str(source.value), base_dir))
+        if member is not None:
+            return (*(stat_member(member, base_dir) or (None, None)), None)
         found = stat_file(str(source.value), base_dir)
         return (None, None, None) if found is None else (found.st_size, found.st_mtime_ns // 1000, None)
     return None, None, None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from imgmatch_df.archives.paths import ARCHIVE_SUFFIXES
 from imgmatch_df.sources import describe, path_as_text
 
 # Suffixes of the files that are listed in a folder, in any case.
@@ -35,6 +36,7 @@ UNREAD_SUFFIXES: Final = frozenset(
 
 # Reasons why a file or a folder is left out.
 UNREAD_FORMAT: Final = "unread_format"
+ARCHIVE: Final = "archive"
 OTHER_FILE: Final = "other_file"
 BROKEN_LINK: Final = "broken_link"
 LINKED_FOLDER: Final = "linked_folder"
@@ -95,11 +97,15 @@ class Finder:
             counts[UNLISTED_FOLDER, None] = len(self.unlisted)
         return counts
 
+    def unlisted_texts(self) -> tuple[str, ...]:
+        """Return the folders that cannot be listed, each with the reason, for messages."""
+        return tuple(f"{path_as_text(folder)!r} ({reason})" for folder, reason in self.unlisted.items())
+
     def match(self, pattern: str) -> Iterator[str]:
         """Yield the files that match a glob, as `glob.iglob` does with ``recursive=True``, in any order.
 
-        Two differences: an image suffix matches in any case, and ``**`` does not follow a link to a folder that
-        contains the link. A pattern without wildcards has no matches.
+        Two differences: the suffix of an image or an archive matches in any case, and ``**`` does not follow a link to
+        a folder that contains the link. A pattern without wildcards has no matches.
         """
         if not glob.has_magic(pattern):
             return
@@ -221,13 +227,13 @@ def left_out_text(left_out: Mapping[LeftOut, int], *, only_warned: bool = False)
     left_out
         Result of `Finder.left_out`.
     only_warned
-        Whether to name only what `scan_images` warns of: images of unsupported formats, and linked folders.
+        Whether to name only what `scan_images` warns of: images of unsupported formats, archives, and linked folders.
     """
     of_reason: dict[str, Counter[str]] = {}
     for (reason, suffix), n in left_out.items():
         of_reason.setdefault(reason, Counter())[suffix or ""] += n
     parts = [_suffixes_text(of_reason.get(UNREAD_FORMAT, Counter()))]
-    names = {LINKED_FOLDER: "linked folder"}
+    names = {ARCHIVE: "archive", LINKED_FOLDER: "linked folder"}
     if not only_warned:
         others = of_reason.get(OTHER_FILE, Counter())
         if others:
@@ -254,6 +260,8 @@ def _count(n: int, name: str) -> str:
 def _reason(entry: "os.DirEntry[str]", path: str, suffix: str) -> str:
     if suffix in UNREAD_SUFFIXES:
         return UNREAD_FORMAT
+    if suffix in ARCHIVE_SUFFIXES and os.path.isfile(path):  # noqa: PTH113
+        return ARCHIVE
     # A folder on a disk that is not mounted is a broken link.
     return BROKEN_LINK if entry.is_symlink() and not os.path.exists(path) else OTHER_FILE  # noqa: PTH110
 
@@ -262,7 +270,7 @@ def _matcher(pattern: str) -> Callable[[str], bool] | None:
     """Return a function that matches file names with the last component of a glob; None if that is a plain name."""
     stem, suffix = os.path.splitext(pattern)  # noqa: PTH122
     suffix = suffix.lower()
-    if suffix in IMAGE_SUFFIXES or suffix in UNREAD_SUFFIXES:
+    if suffix in IMAGE_SUFFIXES or suffix in UNREAD_SUFFIXES or suffix in ARCHIVE_SUFFIXES:
         n = len(suffix)
         return lambda name: name[-n:].lower() == suffix and fnmatch.fnmatch(name[:-n], stem)
     if not glob.has_magic(pattern):

@@ -1,25 +1,29 @@
-"""Listing of the images of folders and globs as a lazy frame of path, size and modification time."""
+"""Listing of the images of folders, globs and archives as a lazy frame of path, size and modification time."""
 
 import glob
+import itertools
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SIZE, SUFFIX, N
+from imgmatch_df.archives.paths import COMPRESSED_HINT, is_archive, is_compressed, split_path
+from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SAMPLE_KEY, SIZE, SUFFIX, N
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning
-from imgmatch_df.images.folders import IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
+from imgmatch_df.images.folders import ARCHIVE, IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
+from imgmatch_df.images.members import list_members
 from imgmatch_df.incomplete import note_unlisted
 from imgmatch_df.options import check_flag, shown
 from imgmatch_df.sources import path_as_text
 
 _SCHEMA = pl.Schema({PATH: pl.String(), SIZE: pl.UInt64(), MODIFIED: MODIFIED_DTYPE})
-_RAW = {**_SCHEMA, MODIFIED: pl.Int64()}
+_SCHEMA_WITH_KEYS = pl.Schema({**_SCHEMA, SAMPLE_KEY: pl.String()})
+_RAW = {**_SCHEMA_WITH_KEYS, MODIFIED: pl.Int64()}
 _BATCH_ROWS = 10_000
 
 ImageSource = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
@@ -33,7 +37,7 @@ class Listing(NamedTuple):
     frame
         Result of `scan_images`, collected.
     unlisted
-        Folders that cannot be listed, each with its reason.
+        Folders and archives that cannot be listed, or not all of them, each with its reason.
     left_out
         Number of files and folders that are left out, by reason and suffix.
     """
@@ -43,8 +47,8 @@ class Listing(NamedTuple):
     left_out: Counter[LeftOut]
 
 
-def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
-    """List the images of folders and globs, lazily.
+def scan_images(source: ImageSource, *, recursive: bool = True, sample_keys: bool = False) -> pl.LazyFrame:
+    """List the images of folders, globs and archives, lazily.
 
     Use it as the start of a query; nothing is listed before the query runs, and a query for paths only does not read
     the sizes. Files are not opened: a file that is not an image fails when it is hashed.
@@ -53,16 +57,23 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     ----------
     source
         A folder (its files with an image suffix, in any case), one file, or a glob such as ``"photos/**/*.jpg"``; or
-        several of these. Relative paths start from the working directory, ``~`` is the home directory.
+        several of these. Relative paths start from the working directory, ``~`` is the home directory. Of an archive
+        (``.tar``, ``.zip``, ``.cbt``, ``.cbz``) that is named or matched, the files with an image suffix are listed;
+        nothing is extracted.
     recursive
         Whether a folder is listed with its subfolders.
+    sample_keys
+        Whether to add the column ``key: String``: the key that webdataset gives the sample of a file in an archive,
+        which is its name up to the first dot. Null for other files.
 
     Returns
     -------
     LazyFrame
         ``path: String``, ``size: UInt64`` (bytes), ``modified: Datetime("us", "UTC")``; the files of each source
         sorted by path, each path once. A file that is deleted after the listing has null size and time. A name
-        that is not UTF-8 is shown with its invalid bytes escaped; such a file fails when it is hashed.
+        that is not UTF-8 is shown with its invalid bytes escaped; such a file fails when it is hashed. The path of a
+        file in an archive is that of the archive, a slash, and its name: ``"shards/0.tar/a.jpg"``; such files have the
+        order and the ``modified`` of the archive.
 
     Raises
     ------
@@ -73,8 +84,9 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     Warns
     -----
     ImgMatchWarning
-        When the query runs: if images of unsupported formats are left out (``.heic``, ``.cr2`` …), if links
-        to folders are left out, and for each folder that cannot be listed. Do not `prune` a store with such a listing.
+        When the query runs: if images of unsupported formats are left out (``.heic``, ``.cr2`` …), if archives in a
+        folder or links to folders are left out, and for each folder and archive that cannot be listed, or is cut. Do
+        not `prune` a store with such a listing.
 
     Notes
     -----
@@ -90,19 +102,26 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     ['path', 'size', 'modified']
     """
     patterns = _check_sources(source, recursive=recursive)
+    check_flag("sample_keys", sample_keys, "True adds the column 'key' of webdataset.")
+    schema = _SCHEMA_WITH_KEYS if sample_keys else _SCHEMA
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
-        names = _SCHEMA.names() if with_columns is None else with_columns
+        names = schema.names() if with_columns is None else with_columns
         finder = _find(patterns, recursive=recursive)
-        _warn(finder)
-        paths = list(finder.paths)[:n_rows]
-        for start in range(0, len(paths), _BATCH_ROWS):
-            frame = _describe_files(paths[start : start + _BATCH_ROWS], names)
-            yield frame if predicate is None else frame.filter(predicate)
+        _warn(finder.unlisted_texts(), finder.left_out())
+        n_left = n_rows
+        paths: Iterable[str] = finder.paths
+        if n_rows is not None and not any(map(is_archive, paths)):
+            paths = itertools.islice(paths, n_rows)
+        for frame in _describe(paths, names, _warn):
+            rows = frame if n_left is None else frame.head(n_left)
+            yield rows if predicate is None else rows.filter(predicate)
+            if n_left is not None and (n_left := n_left - rows.height) <= 0:
+                return
 
-    return register_io_source(batches, schema=_SCHEMA, is_pure=False)
+    return register_io_source(batches, schema=schema, is_pure=False)
 
 
 def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFrame:
@@ -120,13 +139,14 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
         ``n: UInt32``; the largest count first, then by reason and suffix. Reasons:
 
         - ``"unread_format"``: an image of an unsupported format, such as ``.heic``.
+        - ``"archive"``: an archive in a folder; name it, or a glob that matches it, to list its images.
         - ``"other_file"``: any other file without an image suffix.
         - ``"broken_link"``: a broken link without an image suffix, perhaps to a folder on a disk that is not mounted.
         - ``"linked_folder"``: a link to a folder.
         - ``"unlisted_folder"``: a folder that cannot be listed, for lack of permission or another reason.
         - ``"hidden_folder"``, ``"hidden_file"``: hidden ones that ``*`` and ``**`` of a glob do not match.
 
-        Files that do not match a glob are not counted.
+        Files that do not match a glob are not counted, other files in an archive are.
 
     Raises
     ------
@@ -139,7 +159,10 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
     >>> imgmatch_df.count_left_out("photos").columns
     ['reason', 'suffix', 'n']
     """
-    counts = _find(_check_sources(source, recursive=recursive), recursive=recursive).left_out()
+    finder = _find(_check_sources(source, recursive=recursive), recursive=recursive)
+    counts = finder.left_out()
+    for archive in filter(is_archive, finder.paths):
+        counts.update(list_members(archive, _BATCH_ROWS, has_keys=False).left_out)
     rows = [(reason, suffix, n) for (reason, suffix), n in counts.items()]
     schema = {REASON: pl.String(), SUFFIX: pl.String(), N: pl.UInt32()}
     return pl.DataFrame(rows, schema, orient="row").sort(
@@ -148,21 +171,32 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
 
 
 def list_images(sources: Sequence[str]) -> Listing:
-    """List the images of folders and globs at once, and what is left out.
+    """List the images of folders, globs and archives at once, and what is left out.
 
     Raises
     ------
     ArgumentError
-        As `scan_images`; also if a folder has no images.
+        As `scan_images`; also if a folder has no images, or the archives that a source names have none.
     """
     finder = Finder()
+    unlisted: list[str] = []
+    left_out: Counter[LeftOut] = Counter()
+    parts = [_describe_files([], _SCHEMA.names())]
+
+    def note(texts: Iterable[str], counts: Counter[LeftOut]) -> None:
+        unlisted.extend(texts)
+        left_out.update(counts)
+
     for source in _check_sources(sources, recursive=True):
+        n_before, n_noted = len(finder.paths), len(unlisted)
         if not _add(finder, source, recursive=True):
             raise _no_images(source)
-    paths = list(finder.paths)
-    starts = range(0, max(1, len(paths)), _BATCH_ROWS)
-    parts = [_describe_files(paths[start : start + _BATCH_ROWS], _SCHEMA.names()) for start in starts]
-    return Listing(pl.concat(parts), _unlisted_texts(finder), finder.left_out())
+        paths = list(finder.paths)[n_before:]
+        found = list(_describe(paths, _SCHEMA.names(), note))
+        if paths and not sum(frame.height for frame in found):
+            raise _no_members(source, unlisted[n_noted:], left_out)
+        parts += found
+    return Listing(pl.concat(parts), (*finder.unlisted_texts(), *unlisted), finder.left_out() + left_out)
 
 
 def holds_images(folder: str) -> bool:
@@ -183,6 +217,8 @@ def _check_sources(source: ImageSource, *, recursive: bool) -> list[str]:
         )
     patterns = [os.path.expanduser(pattern) for pattern in patterns]  # noqa: PTH111  # a Path drops a leading "./"
     for pattern in patterns:
+        if is_compressed(pattern) and not os.path.isdir(pattern):  # noqa: PTH112
+            raise ArgumentError(f"{path_as_text(pattern)!r} is a compressed tar\nHint: {COMPRESSED_HINT}")
         if not pattern:
             raise ArgumentError(
                 "source is empty; it must be a folder, a file or a glob\nHint: '.' is the working directory."
@@ -208,21 +244,17 @@ def _add(finder: Finder, pattern: str, *, recursive: bool) -> bool:
     return is_found
 
 
-def _warn(finder: Finder) -> None:
-    for folder in _unlisted_texts(finder):
+def _warn(unlisted: Iterable[str], left_out: Counter[LeftOut]) -> None:
+    for what in unlisted:
         note_unlisted()
-        warnings.warn(f"cannot list {folder}, its images are missing", ImgMatchWarning, stacklevel=2)
-    if text := left_out_text(finder.left_out(), only_warned=True):
+        warnings.warn(f"cannot list {what}, its images are missing", ImgMatchWarning, stacklevel=2)
+    if text := left_out_text(left_out, only_warned=True):
         warnings.warn(
             f"scan_images left out {text}\n"
-            "Hint: count_left_out counts everything; convert such images, and name linked folders as sources.",
+            "Hint: count_left_out counts everything; convert such images, name linked folders and archives as sources.",
             ImgMatchWarning,
             stacklevel=2,
         )
-
-
-def _unlisted_texts(finder: Finder) -> tuple[str, ...]:
-    return tuple(f"{path_as_text(folder)!r} ({reason})" for folder, reason in finder.unlisted.items())
 
 
 def _nothing_found(pattern: str) -> ArgumentError:
@@ -233,7 +265,9 @@ def _nothing_found(pattern: str) -> ArgumentError:
     if finder.unlisted:
         return ArgumentError(f"{what}; {_cannot_list(finder)}\nHint: get permission to read the folder.")
     hint = f"the working directory is {str(Path.cwd())!r}."
-    if "{" in pattern and "}" in pattern:
+    if (member := split_path(pattern)) is not None:
+        hint = f"{path_as_text(member.archive)!r} lists all images of the archive; filter its paths."
+    elif "{" in pattern and "}" in pattern:
         hint = "braces are not expanded; pass several globs, such as ['*.jpg', '*.png']."
     elif is_glob and any(map(os.path.isdir, glob.iglob(pattern, recursive=True))):  # noqa: PTH207
         hint = f"it matches folders only; end it with '{os.sep}**{os.sep}*.jpg' for the files in them."
@@ -245,15 +279,56 @@ def _no_images(folder: str) -> ArgumentError:
     finder.add(folder)
     if finder.unlisted:
         return ArgumentError(f"{_cannot_list(finder)}\nHint: get permission to read the folder.")
-    text = left_out_text(finder.left_out())
+    left_out = finder.left_out()
+    text = left_out_text(left_out)
+    what = f"no images in {path_as_text(folder)!r}{', left out: ' * bool(text)}{text}"
+    suffixes = [suffix for reason, suffix in left_out if reason == ARCHIVE]
+    if suffixes:
+        pattern = os.path.join(path_as_text(folder), "**", f"*{min(map(str, suffixes))}")  # noqa: PTH118
+        return ArgumentError(f"{what}\nHint: name the archives: {pattern!r} lists the images in them.")
     return ArgumentError(
-        f"no images in {path_as_text(folder)!r}{', left out: ' * bool(text)}{text}\n"
-        f"Hint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}; a glob takes files of any suffix."
+        f"{what}\nHint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}; a glob takes files of any suffix."
     )
 
 
 def _cannot_list(finder: Finder) -> str:
-    return f"cannot list {_unlisted_texts(finder)[0]}"
+    return f"cannot list {finder.unlisted_texts()[0]}"
+
+
+def _no_members(source: str, unlisted: Sequence[str], left_out: Counter[LeftOut]) -> ArgumentError:
+    if unlisted:
+        return ArgumentError(f"cannot list {unlisted[0]}\nHint: is it whole, and may it be read?")
+    text = left_out_text(left_out)
+    return ArgumentError(
+        f"no images in {path_as_text(source)!r}{', left out: ' * bool(text)}{text}\n"
+        f"Hint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}."
+    )
+
+
+def _describe(
+    paths: Iterable[str], names: list[str], note: Callable[[Iterable[str], Counter[LeftOut]], None]
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of files and of the members of archives; `note` gets what an archive does not list."""
+    files: list[str] = []
+    left_out: Counter[LeftOut] = Counter()
+    for path in paths:
+        if is_archive(path):
+            if files:
+                yield _describe_files(files, names)
+                files = []
+            members = list_members(path, _BATCH_ROWS, has_keys=SAMPLE_KEY in names)
+            left_out.update(members.left_out)
+            note(() if members.unlisted is None else (members.unlisted,), Counter())
+            for frame in members.frames:
+                yield frame.select(names).cast({name: _SCHEMA_WITH_KEYS[name] for name in names})
+            continue
+        files.append(path)
+        if len(files) == _BATCH_ROWS:
+            yield _describe_files(files, names)
+            files = []
+    if files:
+        yield _describe_files(files, names)
+    note((), left_out)
 
 
 def _describe_files(paths: list[str], names: list[str]) -> pl.DataFrame:
@@ -263,8 +338,10 @@ def _describe_files(paths: list[str], names: list[str]) -> pl.DataFrame:
         columns[SIZE] = [None if stat is None else stat.st_size for stat in stats]
         # Whole nanoseconds: seconds as a float are wrong by a microsecond for some files.
         columns[MODIFIED] = [None if stat is None else stat.st_mtime_ns // 1000 for stat in stats]
+    if SAMPLE_KEY in names:
+        columns[SAMPLE_KEY] = [None] * len(paths)
     return pl.DataFrame({name: pl.Series(columns[name], dtype=_RAW[name]) for name in names}).cast(
-        {name: _SCHEMA[name] for name in names}
+        {name: _SCHEMA_WITH_KEYS[name] for name in names}
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import polars as pl
 
+from imgmatch_df.archives.paths import split_path
 from imgmatch_df.columns import CLUSTER_ID, KEPT, MODIFIED, PATH, SIZE
 from imgmatch_df.errors import ArgumentError, Failure
 from imgmatch_df.hashes.kinds import SHA256
@@ -149,6 +150,7 @@ class _Planner:
         self._kept_ids: set[tuple[int, int]] = set()
         self._kept_paths: set[str] = set()
         self._kept_of: dict[str | None, str] = {}  # the first kept file of each cluster
+        self._kept_in_archives: set[str | None] = set()
         removed_from = {row.cluster for row in rows if not row.is_kept}
         for row in rows:
             if not row.is_kept or row.path is None:
@@ -156,6 +158,8 @@ class _Planner:
             self._kept_paths.add(os.path.abspath(row.path))
             found = _status(row.path, follow=True)
             if found is None:
+                if split_path(row.path) is not None:
+                    self._kept_in_archives.add(row.cluster)
                 continue
             self._kept_ids.add((found.st_dev, found.st_ino))
             is_wanted = row.cluster is not None and row.cluster in removed_from and row.cluster not in self._kept_of
@@ -172,7 +176,8 @@ class _Planner:
         """
         found = None if row.path is None else _status(row.path, follow=False)
         if row.path is None or found is None:
-            raise _UnmovableError("is not a file here")
+            in_archive = row.path is not None and split_path(row.path) is not None
+            raise _UnmovableError("is in an archive, which is not changed" if in_archive else "is not a file here")
         if S_ISLNK(found.st_mode):
             raise _UnmovableError("is a symbolic link")
         whole = os.path.abspath(row.path)  # without "..", and links as they are
@@ -182,6 +187,8 @@ class _Planner:
             raise _UnmovableError(objection)
         kept = self._kept_of.get(row.cluster)
         if kept is None and (self._link is not None or row.cluster not in self._kept_elsewhere):
+            if row.cluster in self._kept_in_archives:
+                raise _UnmovableError("the kept image of its cluster is in an archive, not a file here")
             raise _UnmovableError("no kept file of its cluster is here, as it was hashed")
         if kept is not None and self._link == "hard" and os.stat(kept).st_dev != found.st_dev:
             raise _UnmovableError(f"a hard link cannot lead to {kept}, which is in another file system")

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import polars as pl
 
+from imgmatch_df.archives.paths import split_path
 from imgmatch_df.columns import DETAIL, HEIGHT, MODIFIED, OK, PATH, ROW_DTYPE, SIZE, SOURCE, STATUS, WIDTH
 from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.layout import free_name
@@ -163,6 +164,8 @@ def path_and_link(text: str | None, base_dir: str | None = None) -> tuple[str | 
     shown, value = redact(str(text)), str(found.value)
     if found.kind == "url":
         return shown, value if found.scheme in _LINKED and redact(value) == value else None
+    if split_path(join_base(value, base_dir)) is not None:
+        return shown, None  # a browser does not open members of archives
     path = Path(os.fsdecode(path_from_text(os.path.abspath(join_base(value, base_dir)))))  # noqa: PTH100  # of text
     uri = path.as_uri() if os.name == "nt" else f"file://{quote(os.fsencode(path))}"
     return shown, uri

@@ -79,7 +79,7 @@ def test_a_folder_that_cannot_be_listed_is_said_and_not_pruned(folder, store, lo
     for source in (folder, folder / "**" / "*.jpg"):
         result = call("visual-hash", source, "-o", store, "--prune", code=1)
         assert result.stdout == f"{store}: 0 new, 9 unchanged\n"
-        assert result.stderr == said + "nothing is pruned, since folders could not be listed\n"
+        assert result.stderr == said + "nothing is pruned, since folders or archives could not be listed\n"
         assert imgmatch_df.read_hashes(store).height == 40
         out = store.with_name("out.csv")
         for words in (
