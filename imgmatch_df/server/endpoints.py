@@ -99,7 +99,8 @@ ENDPOINTS: Final[dict[str, Endpoint]] = {
         Endpoint(
             "rank_images",
             "Rank images",
-            f"Returns the records, nearest to query_record first. {DISTANCE_UNIT}",
+            "Returns the records, nearest to query_record first. An extension of this service, if it has a store: "
+            f"without records, returns the stored images nearest to query_record, at most k. {DISTANCE_UNIT}",
             handlers.handle_rank_images,
             {
                 "query_records": _records("The query record."),

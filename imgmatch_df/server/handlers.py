@@ -24,7 +24,10 @@ from imgmatch_df.hashes.kinds import documented_kinds, empty_row, hash_kind, has
 from imgmatch_df.options import Options
 from imgmatch_df.schemes import public_schemes
 from imgmatch_df.server.hash_queue import Hasher, Row
+from imgmatch_df.server.models import STORED_K
+from imgmatch_df.server.responses import overloaded
 from imgmatch_df.server.settings import Settings
+from imgmatch_df.server.store_lookup import StoredRows
 from imgmatch_df.sources import Source, describe, parse_source
 
 _ROW: Final = "row"
@@ -46,6 +49,8 @@ class Call:
         When the body was complete, by `time.monotonic`.
     statuses
         The handler adds the status of each image, for the log and the metrics.
+    stored
+        The stored images; None without a store.
     """
 
     body: Json
@@ -54,6 +59,7 @@ class Call:
     request_id: str = field(default_factory=lambda: str(uuid4()))
     started: float = field(default_factory=monotonic)
     statuses: list[str] = field(default_factory=list)
+    stored: StoredRows | None = None
 
 
 async def handle_ping(_call: Call) -> Json:
@@ -77,16 +83,35 @@ async def handle_remove_duplicates(call: Call) -> Json:
 
 
 async def handle_rank_images(call: Call) -> Json:
-    """Return the records, nearest to the query record first.
+    """Return the records, nearest to the query record first; without records, the nearest stored images.
 
     Raises
     ------
     ArgumentError
         If the query record has no hash.
+    Refusal
+        With code 503 if the store could not be loaded yet.
     """
+    if call.body.get("records") is None and call.stored is not None:
+        return await _rank_stored(call, call.stored)
     request = read_rows(call.body, "rank_images")
     query, *rows = await _hash_records(call, request, [request.query, *request.rows])
     ranked = await asyncio.to_thread(_rank, query, rows, request.hash_type)
+    if call.stored is not None and call.body.get("k") is not None:
+        found = [row for row in ranked if row[DISTANCE] is not None]
+        ranked = found[: call.body["k"]] + [row for row in ranked if row[DISTANCE] is None]
+    return responses.rank_images_response([query], ranked, hash_type=request.hash_type, **_common(call))
+
+
+async def _rank_stored(call: Call, stored: StoredRows) -> Json:
+    request = read_rows({**call.body, "records": []}, "rank_images")
+    (query,) = await _hash_records(call, request, [request.query])
+    k = call.body.get("k") or min(STORED_K, call.settings.max_records)
+    ranked: list[Json] | None = []
+    if query[STATUS] == OK:  # otherwise `rank_images_response` raises, with the reason
+        ranked = await asyncio.to_thread(stored.rank, query[request.hash_type], request.hash_type, k)
+    if ranked is None:
+        raise overloaded("the store is not loaded")
     return responses.rank_images_response([query], ranked, hash_type=request.hash_type, **_common(call))
 
 
