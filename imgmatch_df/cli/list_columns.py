@@ -156,14 +156,16 @@ def _kind_in(name: str) -> str | None:
 
 
 def _fits(values: Iterable[str | None], kind: HashKind, *, is_named: bool = True) -> bool:
-    """Return whether at least half of the values are hashes of a kind.
+    """Return whether values are hashes of a kind: one of them where the column `is_named`, else at least half.
 
     Whole numbers are only hashes where the column `is_named`: an id is a whole number, too.
     """
     present = [value.strip() for value in values if value is not None and value.strip()]
     forms: list[TextForm | None] = [form_of(value, kind) for value in present]
-    if not is_named:
-        has_letters = any(_LETTERS.search(value) for value in present)
-        forms = [None if form == "decimal" or (kind.is_number and not has_letters) else form for form in forms]
+    if is_named:
+        return any(forms)
+    has_letters = any(_LETTERS.search(value) for value in present)
+    if kind.is_number:
+        forms = [form if form == "bits" or (form == "hex" and has_letters) else None for form in forms]
     n_fitting = sum(form is not None for form in forms)
     return n_fitting > 0 and 2 * n_fitting >= len(forms)
