@@ -189,7 +189,9 @@ def _open(path: str, kind: HashKind, *, shown: bool = True) -> _FileRows:
         text = ListText(path, kind)
         if shown and text.is_taken_for_header:
             say(f"the first line of {path} is read as names of columns: {', '.join(text.columns)}")
-        return _FileRows(path, dict.fromkeys(text.columns, pl.String()), lambda: _text_batches(text), has_lines=True)
+        return _FileRows(
+            path, dict.fromkeys(text.columns, pl.String()), lambda: text.batches(_ROWS_PER_BATCH, _LINE), has_lines=True
+        )
     if suffix != ".parquet":
         check_encoding(path, suffix)
     try:
@@ -245,16 +247,6 @@ def _line_of_object(path: str, number: int) -> int:
     with Path(path).open("rb") as file:
         lines = (line for line, text in enumerate(file, 1) if text.strip())
         return next(islice(lines, number - 1, None), number)
-
-
-def _text_batches(text: ListText) -> Iterator[pl.DataFrame]:
-    rows = text.rows()
-    schema = dict.fromkeys(text.columns, pl.String())
-    while part := list(islice(rows, _ROWS_PER_BATCH)):
-        columns: list[Any] = list(zip(*(row.fields for row in part), strict=True))
-        lines = pl.Series(_LINE, [row.line for row in part], dtype=pl.Int64)
-        frame = pl.DataFrame(dict(zip(text.columns, columns, strict=True)), schema=schema)
-        yield frame.with_columns(lines)
 
 
 def _different(found: _FileRows, name: str) -> list[str | None]:

@@ -4,14 +4,18 @@ The programs of ThreatExchange write ``hash,quality,filename`` without quotes, `
 and ``pdq hash``. Blank lines, and lines that begin with ``#``, are no rows.
 """
 
+import codecs
 import csv
 import gzip
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import IO, Final, Literal, NamedTuple
+from typing import IO, Any, Final, Literal
+
+import polars as pl
 
 from imgmatch_df.cli.list_columns import is_known_name, names_any_kind
 from imgmatch_df.cli.table_files import check_encoding
@@ -25,14 +29,11 @@ _DELIMITERS: Final = (",", "\t", ";", "|")
 _HASH_LIKE: Final = re.compile(r"(0[xX])?[0-9a-fA-F]{16,}|[+-]?[0-9]+")
 _KIND_FIRST: Final = re.compile(r"(\S+)[ \t]+(\S+)(?:[ \t]+(.*))?")
 _SAMPLED_ROWS: Final = 50
+_CHUNK_BYTES: Final = 1 << 20
+_NO_DELIMITER: Final = "\x1f"
+# Quotes, the delimiter of no list, and how blank lines and comments begin.
+_NOT_PLAIN: Final = (b'"', _NO_DELIMITER.encode(), b"\n\n", b"\n\r", b"\n#", b"\n ", b"\n\t")
 _MAX_FIELD: Final = 1 << 27  # characters, such as an image in base64
-
-
-class ListRow(NamedTuple):
-    """One row: the number of its first line, from 1, and its fields, None where a line has too few."""
-
-    line: int
-    fields: list[str | None]
 
 
 class ListText:
@@ -71,14 +72,72 @@ class ListText:
         """Whether the first line is read as names of columns, and none of them is known."""
         return self.has_header and not any(map(is_known_name, self.columns))
 
-    def rows(self) -> Iterator[ListRow]:
-        """Yield the rows. A field that would be too many is part of the last one."""
+    def rows(self) -> Iterator[tuple[int, list[str | None]]]:
+        """Yield the number of the first line of each row, from 1, and its fields, None where there are too few.
+
+        A field that would be too many is part of the last one.
+        """
         n_columns = len(self.columns)
         rows = self._csv_rows() if self.layout == "csv" else self._line_rows()
         for line, fields in islice(rows, 1 if self.has_header else 0, None):
-            if len(fields) > n_columns:
-                fields = [*fields[: n_columns - 1], self._delimiter.join(fields[n_columns - 1 :])]
-            yield ListRow(line, [*fields, *[None] * (n_columns - len(fields))])
+            whole: list[str | None] = [*fields]
+            if len(fields) != n_columns:
+                if len(fields) > n_columns:
+                    whole = [*fields[: n_columns - 1], self._delimiter.join(fields[n_columns - 1 :])]
+                whole += [None] * (n_columns - len(fields))
+            yield line, whole
+
+    def batches(self, n_rows: int, line: str) -> Iterator[pl.DataFrame]:
+        """Yield the rows in frames of text, with the column `line` of the numbers of their first lines."""
+        if self._is_plain:
+            yield from self._plain_batches(n_rows, line)
+            return
+        rows = self.rows()
+        schema = dict.fromkeys(self.columns, pl.String())
+        while part := list(islice(rows, n_rows)):
+            numbers, fields = zip(*part, strict=True)
+            columns: list[Any] = list(zip(*fields, strict=True))
+            frame = pl.DataFrame(dict(zip(self.columns, columns, strict=True)), schema=schema)
+            yield frame.with_columns(pl.Series(line, numbers, dtype=pl.Int64))
+
+    @cached_property
+    def _is_plain(self) -> bool:
+        """Whether each line is one row, which Polars can divide: without quotes, comments and blank lines."""
+        if self.layout not in ("csv", "hash first") or self._path.lower().endswith(".gz"):
+            return False
+        decode = codecs.getincrementaldecoder("utf-8")().decode
+        with Path(self._path).open("rb") as file:
+            end = b"\n"
+            while part := file.read(_CHUNK_BYTES):
+                seen = end + part.removeprefix(codecs.BOM_UTF8)
+                end = seen[-1:] if seen[-1:] in (b"\r", b"\n") else b""
+                n_returns = seen.count(b"\r") - (end == b"\r")
+                if n_returns != seen.count(b"\r\n") or any(mark in seen for mark in _NOT_PLAIN):
+                    return False
+                try:
+                    decode(part)
+                except UnicodeDecodeError:  # `rows` says where
+                    return False
+        return True
+
+    def _plain_batches(self, n_rows: int, line: str) -> Iterator[pl.DataFrame]:
+        lines = pl.scan_csv(
+            self._path, has_header=False, separator=_NO_DELIMITER, quote_char=None, infer_schema=False, glob=False
+        )
+        text = pl.first().str.strip_prefix("\ufeff").str.strip_suffix("\r")
+        if self.layout == "hash first":
+            text = text.str.strip_chars()
+        fields = text.str.splitn(self._delimiter, len(self.columns)).alias("fields")
+        number = 1
+        for part in lines.collect_batches(chunk_size=n_rows, maintain_order=True):
+            rows = part.select(fields).unnest("fields")
+            rows.columns = self.columns
+            rows = rows.with_columns(pl.int_range(number, number + part.height, dtype=pl.Int64, eager=True).alias(line))
+            if self.layout == "csv":  # a line of delimiters is blank
+                is_row = part.select(text.str.replace_all(self._delimiter, "", literal=True).str.strip_chars() != "")
+                rows = rows.filter(is_row.to_series())
+            yield rows[1:] if number == 1 and self.has_header else rows
+            number += part.height
 
     def _open(self) -> IO[str]:
         if self._path.lower().endswith(".gz"):
@@ -125,10 +184,14 @@ class ListText:
         line = 1
         try:
             for fields in reader:
-                if fields and "".join(fields).strip() and not fields[0].lstrip().startswith("#"):
-                    self._check_quotes(line, fields)
+                number = reader.line_num
+                first = fields[0][:1] if fields else ""
+                # Few rows begin so, and are looked at as a whole.
+                if (first and first not in "# \t\r\n") or _is_row(fields):
+                    if number > line:
+                        self._check_quotes(line, fields)
                     yield line, fields
-                line = reader.line_num + 1
+                line = number + 1
         except csv.Error as error:
             raise ArgumentError(
                 f"line {line:,} of {self._path!r} cannot be read: {error}\nHint: check the quotes of that line."
@@ -196,6 +259,11 @@ class ListText:
         elif hashes == [2] and len(fields) == 4 and is_quality[1]:  # vPDQ
             names = ["frame_number", "quality", "hash", "timestamp"]
         return names
+
+
+def _is_row(fields: Sequence[str]) -> bool:
+    """Return whether a line is neither blank nor a comment."""
+    return any(map(str.strip, fields)) and not fields[0].lstrip().startswith("#")
 
 
 def _split(line: str, delimiter: str) -> list[str]:

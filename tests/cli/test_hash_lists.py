@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imgmatch_df.cli import list_text
 from imgmatch_df.cli.hash_lists import open_hash_list
 from imgmatch_df.errors import ArgumentError, ColumnError, SourceError
 from imgmatch_df.hashes.kinds import KINDS
@@ -336,3 +337,22 @@ def test_values_come_back_for_any_rows(tmp_path_factory, notes, wanted):
         wanted = [place for place in wanted if place < len(rows)]
         assert found.rows["pdq"].to_list() == [bytes.fromhex(one) for one, _ in rows]
         assert found.take(pl.Series(wanted, dtype=pl.Int64)).rows() == [rows[place] for place in wanted]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.sampled_from([*HEX, "", "#x", " ", "\t", "zz", "a,b", "ü", "\r", '"', ",", "0,1,2,3,4"]), max_size=12)
+)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("start", [f"{HEX[0]},100,a.jpg", "hash,quality,name", HEX[0]])
+def test_the_fast_and_the_slow_reader_agree(tmp_path_factory, start, end, parts):
+    """Of files that Polars may divide, both give the same rows, in whatever chunks the file is looked at."""
+    path = tmp_path_factory.mktemp("lists") / "list.csv"
+    path.write_bytes("".join(f"{part}{end}" for part in (start, *(f"{part},{part}" for part in parts))).encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(list_text, "_CHUNK_BYTES", 3)
+        text = list_text.ListText(str(path), PDQ)
+        frames = list(text.batches(4, "line"))
+    slow = list(text.rows())
+    found = [(row["line"], [row[name] for name in text.columns]) for frame in frames for row in frame.rows(named=True)]
+    assert found == slow
