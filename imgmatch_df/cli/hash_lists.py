@@ -17,7 +17,7 @@ import polars as pl
 from imgmatch_df.cli import list_columns
 from imgmatch_df.cli.exit_codes import say
 from imgmatch_df.cli.list_text import ListText
-from imgmatch_df.cli.table_files import check_encoding, is_list, scan_table
+from imgmatch_df.cli.table_files import check_encoding, is_list, is_utf8_text, scan_table
 from imgmatch_df.columns import HEIGHT, QUALITY, SOURCE, STATUS, WIDTH
 from imgmatch_df.errors import ArgumentError, ColumnError, SourceError
 from imgmatch_df.frames.checks import shown_names
@@ -30,6 +30,7 @@ from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES
 from imgmatch_df.store.base import is_store
 
 _TABLES: Final = (".parquet", ".ndjson", ".jsonl", ".json")
+_TEXTS: Final = (".csv", ".tsv", ".txt")
 _ROWS_PER_BATCH: Final = 50_000
 _SAMPLED_ROWS: Final = 1_000
 _ROWS_SHOWN: Final = 10
@@ -176,7 +177,12 @@ def _may_be_list(path: str) -> bool:
     if is_store(path) or not Path(path).is_file():
         return False
     suffix = _suffix(path)
-    return suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES and (suffix != ".json" or is_list(path))
+    if suffix in _TABLES:
+        return suffix != ".json" or is_list(path)
+    if suffix in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+        return False
+    # Any other file may be text; an image may have no suffix.
+    return suffix in _TEXTS or path.lower().endswith(".gz") or is_utf8_text(path)
 
 
 def _suffix(path: str) -> str:

@@ -1,7 +1,8 @@
 """Text files of hashes as rows of fields with line numbers: CSV with or without a header, and the lines of PDQ's tools.
 
 The programs of ThreatExchange write ``hash,quality,filename`` without quotes, ``hash=…,norm=…,quality=…,filename=…``,
-and ``pdq hash``. Blank lines, and lines that begin with ``#``, are no rows.
+and ``pdq hash``; sha256sum and others write ``hash  filename``. Blank lines, and lines that begin with ``#``, are no
+rows.
 """
 
 import codecs
@@ -23,11 +24,12 @@ from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.hashes.forms import form_of
 from imgmatch_df.hashes.kinds import HashKind
 
-LineLayout = Literal["csv", "hash first", "fields", "kind first"]
+LineLayout = Literal["csv", "hash first", "fields", "kind first", "hash and name"]
 
 _DELIMITERS: Final = (",", "\t", ";", "|")
 _HASH_LIKE: Final = re.compile(r"(0[xX])?[0-9a-fA-F]{16,}|[+-]?[0-9]+")
 _KIND_FIRST: Final = re.compile(r"(\S+)[ \t]+(\S+)(?:[ \t]+(.*))?")
+_HASH_AND_NAME: Final = re.compile(r"(\S+)(?:[ \t]+\*?(.*))?")
 _SAMPLED_ROWS: Final = 50
 _CHUNK_BYTES: Final = 1 << 20
 _NO_DELIMITER: Final = "\x1f"
@@ -168,8 +170,8 @@ class ListText:
 
     def _line_rows(self) -> Iterator[tuple[int, list[str]]]:
         for number, text in self._data_lines():
-            if self.layout == "kind first":
-                found = _KIND_FIRST.fullmatch(text)
+            if self.layout in ("kind first", "hash and name"):
+                found = (_KIND_FIRST if self.layout == "kind first" else _HASH_AND_NAME).fullmatch(text)
                 yield number, [text] if found is None else [part for part in found.groups() if part is not None]
             elif self.layout == "fields":
                 parts = _named_fields(text)
@@ -214,6 +216,9 @@ class ListText:
         if words is not None and names_any_kind(words[1]) and not any(one in words[2] for one in _DELIMITERS):
             self._delimiter = " "
             return "kind first"
+        start, space, rest = first.partition(" ")
+        if space and self._is_value(start) and rest.lstrip()[:1] not in _DELIMITERS:
+            return "hash and name"
         fields = _split(first, self._delimiter)
         self.has_header = not any(self._is_value(field) for field in fields) and not (
             len(fields) > 1 and names_any_kind(fields[0]) and not any(map(is_known_name, fields[1:]))
@@ -233,6 +238,8 @@ class ListText:
                 sum(part is not None for part in found.groups()) for found in map(_KIND_FIRST.fullmatch, start) if found
             ]
             return ["signal_type", "signal_str", "details"][: max(widths)]
+        if self.layout == "hash and name":
+            return ["hash", "filename"]
         if not self.has_header:
             return self._positional_names(_split(first, self._delimiter), start)
         names = [name.strip() or f"column_{place}" for place, name in enumerate(_split(first, self._delimiter), 1)]

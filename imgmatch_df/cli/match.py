@@ -71,8 +71,12 @@ def match(
     store = given["store"]
     with reported(kept=storing.kept_text(store)):
         store = storing.check_names(store, out=out, reference=reference)
-        form = outputs.open_target(out)
         options = source_options(given)
+        if out is not None and storing.is_same_file(out, reference):
+            raise ArgumentError(
+                f"-o {out} is REFERENCE, which the hits would replace\nHint: choose another name for the output."
+            )
+        form = outputs.open_target(out)
         if form is outputs.DOCUMENTED:
             raise ArgumentError("the documented .json has no matches\nHint: -o writes a .csv or a .parquet.")
         named = hash_type or find_kind(reference, ())

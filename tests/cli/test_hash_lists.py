@@ -70,6 +70,10 @@ FORMS = {
         lines("signal_type,signal_str,collab,category,tags", *(f"pdq,{one},C,POSITIVE_CLASS,a b" for one in HEX)),
         {"signal_str": HEX, "tags": ["a b"] * 6},
     ),
+    "hash  name": (
+        lines(*(f"{one}  {'*' * (place % 2)}{place}, x.jpg" for place, one in enumerate(HEX))),
+        {"hash": HEX, "filename": [f"{place}, x.jpg" for place in range(6)]},
+    ),
     "te": (lines(*(f"{one},2036544803097374,1600000000,a b" for one in HEX)), {"hash": HEX, "column_4": ["a b"] * 6}),
     "vpdq": (
         lines(*(f"{place},{q},{one},0.{place}" for place, (one, q) in enumerate(zip(HEX, QUALITY, strict=True)))),
