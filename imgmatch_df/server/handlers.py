@@ -17,7 +17,7 @@ from imgmatch_df.batch.image_hashes import hash_image, sample_images
 from imgmatch_df.columns import DETAIL, DISTANCE, OK, REMOVED_RECORDS, STATUS
 from imgmatch_df.documented import responses
 from imgmatch_df.documented.requests import Request, read_rows
-from imgmatch_df.documented.values import RECORD, URL, Json
+from imgmatch_df.documented.values import ID, RECORD, URL, Json, percent_from_bits
 from imgmatch_df.errors import Failure, without_warnings
 from imgmatch_df.frames import clustering, ranking
 from imgmatch_df.hashes.kinds import documented_kinds, empty_row, hash_kind, hash_kinds
@@ -75,11 +75,49 @@ async def handle_visual_hash(call: Call) -> Json:
 
 
 async def handle_remove_duplicates(call: Call) -> Json:
-    """Return one record of each group of duplicates."""
+    """Return one record of each group of duplicates; with `against_store`, those of stored images separately.
+
+    Raises
+    ------
+    Refusal
+        With code 503 if the store could not be loaded yet.
+    """
     request = read_rows(call.body, "remove_duplicates")
     rows = await _hash_records(call, request, request.rows)
-    kept = await asyncio.to_thread(_remove_duplicates, rows, request)
-    return responses.remove_duplicates_response(kept, hash_type=request.hash_type, **_common(call))
+    known: dict[int, Json] = {}
+    is_against = call.stored is not None and bool(call.body.get("against_store"))
+    if call.stored is not None and is_against:
+        known = await _find_stored(call.stored, rows, request)
+    others = [row for place, row in enumerate(rows) if place not in known]
+    kept = await asyncio.to_thread(_remove_duplicates, others, request)
+    common = _common(call)
+    response = responses.remove_duplicates_response(kept, hash_type=request.hash_type, **common)
+    if is_against:
+        writing = {"hash_types": (request.hash_type,), "request_id": call.request_id, "attempts": common["attempts"]}
+        records = responses.iter_records([rows[place] for place in known], "remove_duplicates", **writing)
+        stored = responses.iter_records(list(known.values()), "rank_images", **writing)
+        distances = [percent_from_bits(row[DISTANCE], request.hash_type) for row in known.values()]
+        response["known_records"] = [
+            {**record, "_stored_record": other, "_stored_distance": distance}
+            for record, other, distance in zip(records, stored, distances, strict=True)
+        ]
+    return response
+
+
+async def _find_stored(stored: StoredRows, rows: Sequence[Row], request: Request) -> dict[int, Json]:
+    """Return the nearest stored row of each row that has one within the range, other than the row itself."""
+    known = {}
+    for place, row in enumerate(rows):
+        if row[STATUS] != OK:
+            continue
+        # One at a time, so that a client that disconnects, or the deadline, ends the search.
+        nearest = await asyncio.to_thread(stored.rank, row[request.hash_type], request.hash_type, 2)
+        if nearest is None:
+            raise overloaded("the store is not loaded")
+        found = next((one for one in nearest if one[ID] != row[URL]), None)
+        if found is not None and found[DISTANCE] <= request.radius:
+            known[place] = found
+    return known
 
 
 async def handle_rank_images(call: Call) -> Json:

@@ -68,14 +68,19 @@ def visual_hash_model(settings: Settings) -> type[BaseModel]:
 
 
 def remove_duplicates_model(settings: Settings) -> type[BaseModel]:
-    """Return the model of a `remove_duplicates` request."""
+    """Return the model of a `remove_duplicates` request; with a store, it has one more field than that of the API."""
     rule = f"Largest distance of duplicates; default 0, equal hashes only. {RANGE_RULE}"
+    fields: dict[str, Any] = {}
+    if settings.store is not None:
+        about = "An extension: whether records within the range of an image of the store are known_records."
+        fields["against_store"] = (bool | None, Field(None, description=about))
     return create_model(
         "RemoveDuplicatesRequest",
         __base__=Body,
         records=(_records(settings.max_records), ...),
         hash_type=_COMPARED_BY,
         range=(_Percent | None, Field(None, description=rule)),
+        **fields,
     )
 
 

@@ -150,6 +150,29 @@ def test_wrong_requests_are_refused(running, body, text):
     assert (response.code, response.text[: len(text)]) == (422, text)
 
 
+@pytest.mark.parametrize("hash_type", ["bmh1", "phash"])
+def test_records_that_match_a_stored_image(running, hashed, hash_type):
+    """Those within the range of another stored image are known; copies among the others are merged as before."""
+    records = [record(1), record(100), record(100), {"_url": "http://a.invalid/4.jpg", "mine": 4}, {"_base64": "AAAA"}]
+    body = {"records": records, "range": 6.2, "hash_type": hash_type}
+    plain = running.ask("remove_duplicates", body).json
+    assert "known_records" not in plain
+    unused = running.ask("remove_duplicates", {**body, "against_store": False}).json
+    assert [one.get("mine") for one in unused["records"]] == [one.get("mine") for one in plain["records"]]
+    assert "known_records" not in unused
+    found = running.ask("remove_duplicates", {**body, "against_store": True}).json
+    (known,) = found["known_records"]
+    image = pl.DataFrame({"i": [base64.b64decode(record(1)["_base64"])]}).imgmatch.visual_hash("i")
+    ((key, bits),) = slow_rank(hashed.rows(named=True), hash_type, image[hash_type][0], 1)
+    assert (known["mine"], known["_stored_record"]["_url"]) == (1, key)
+    assert known["_stored_distance"] == percent_from_bits(bits, hash_type) <= 6.2
+    assert known["_status"]["code"] == 200
+    # A stored URL is not a copy of itself, and a record that failed is kept.
+    assert [one.get("mine") for one in found["records"]] == [100, 4, None]
+    assert len(found["records"][0]["removed_records"]) == 1
+    assert found["status"]["code"] == 300
+
+
 def test_the_description_has_the_extension(running):
     schema = running.get("/openapi.json").json["components"]["schemas"]["RankImagesRequest"]
     assert schema["required"] == ["query_record"]
@@ -184,4 +207,6 @@ def test_without_a_store_records_are_needed():
         schema = service.get("/openapi.json").json["components"]["schemas"]["RankImagesRequest"]
         assert sorted(schema["required"]) == ["query_record", "records"]
         assert "k" not in schema["properties"]
+        unused = service.ask("remove_duplicates", {"records": [record(1)], "against_store": "any"})
+        assert (unused.code, "known_records" in unused.json) == (200, False)
         assert service.ask("rank_images", {"query_record": record(1), "records": [record(2)], "k": "any"}).code == 200
