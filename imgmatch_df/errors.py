@@ -40,6 +40,10 @@ class ArgumentError(ImgMatchError, ValueError):
     """An argument has a value that is not allowed. Raised while the expression is built."""
 
 
+class TooManyPairsError(ArgumentError):
+    """There are more pairs than the argument `max_pairs` allows. Raised when the query runs."""
+
+
 class ColumnError(ImgMatchError, TypeError):
     """A column is absent or has a dtype that is not allowed."""
 

@@ -17,6 +17,7 @@ ALLOWED = {
     "find_copies": "the verb, and the command of that name",
     "from_bits": "the expression, and the function of a Series that it maps",
     "from_hex": "the expression, and the function of a Series that it maps",
+    "match": "the verb, and the command of that name",
     "rank_images": "the verb, and the command of that name",
     "read_header": "one decoder each",
     "read_pixels": "one decoder each",

@@ -204,6 +204,40 @@ ReferenceId = Annotated[
         help="Column of --reference that names its rows.",
     ),
 ]
+MatchReference = Annotated[
+    str,
+    typer.Argument(
+        metavar="REFERENCE", show_default=False, help="List of hashes, table, store or folder to compare with."
+    ),
+]
+ReferenceColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-column",
+        metavar="COLUMN",
+        show_default="by name, or by values",
+        help="Column of REFERENCE that holds hashes of --hash-type.",
+    ),
+]
+MatchId = Annotated[
+    str | None,
+    typer.Option(
+        "--reference-id",
+        metavar="COLUMN",
+        show_default="an id or a file name",
+        help="Column of REFERENCE that names its rows.",
+    ),
+]
+MatchRadius = Annotated[
+    int | None,
+    typer.Option(
+        "--radius", metavar="BITS", show_default=_NEAR_RADII, help="Maximum distance of a match; 0 for equal hashes."
+    ),
+]
+MatchK = Annotated[
+    int | None,
+    typer.Option("-k", metavar="N", show_default="all", help="Maximum number of matches of each image, the nearest."),
+]
 Against = Annotated[str | None, typer.Option("--against", hidden=True)]  # the old name of --reference
 Turns = Annotated[
     bool | None,

@@ -21,8 +21,10 @@ from imgmatch_df.columns import (
     N_REMOVED,
     N_UNRELATED,
     OK,
+    QUERY_ID,
     RANK,
     RECALL,
+    REFERENCE_ID,
     REPRESENTATIVE_ID,
     RIGHT_ID,
     SOURCE,
@@ -46,6 +48,8 @@ _CLUSTERS_SHOWN: Final = 10
 CHAIN_ROWS: Final = 200  # whose 19,900 pairs take some milliseconds
 _RADII_SHOWN: Final = 8
 _MAX_CHARS: Final = 200
+_COLUMNS_SHOWN: Final = 3  # of a list, beside the matches
+_LONGEST_SHOWN: Final = 60
 
 
 def show_hashes(rows: pl.DataFrame, kinds: tuple[str, ...]) -> None:
@@ -181,6 +185,53 @@ def show_copies(pairs: pl.DataFrame, names: pl.Series) -> None:
     n_hidden = pairs.height - _ROWS_SHOWN
     if pairs.height:
         _print(grid, f"{n_hidden:,} more pairs; -o copies.csv keeps them all" if n_hidden > 0 else None)
+
+
+def show_matches(found: pl.DataFrame, names: pl.Series, take: Callable[[pl.Series], pl.DataFrame]) -> None:
+    """Print the first pairs of a query row, by its number, and a reference row, with some columns of the latter.
+
+    Parameters
+    ----------
+    found
+        Pairs as of `match`, and the column ``imgmatch row`` with the numbers of the reference rows.
+    names
+        The sources of the query rows.
+    take
+        Returns the columns of reference rows, given by their numbers.
+    """
+    from rich.table import Column
+    from rich.text import Text
+
+    if found.is_empty():
+        return
+    measure = VOTES if VOTES in found.columns else DISTANCE
+    shown = found.head(_ROWS_SHOWN)
+    further = take(shown[ROW])
+    further = further.select([name for name, dtype in further.schema.items() if not dtype.is_nested()])
+    texts = {name: further[name].cast(pl.String).fill_null("") for name in further.columns}
+    # Hashes are long, and the id is shown already.
+    ids = shown[REFERENCE_ID].cast(pl.String)
+    texts = {
+        name: text
+        for name, text in texts.items()
+        if not text.eq(ids).all() and not (text.str.len_chars() > _LONGEST_SHOWN).any()
+    }
+    own = list(texts)[:_COLUMNS_SHOWN]
+    grid = _grid(
+        Column("image", overflow="fold"),
+        Column("matches", overflow="fold"),
+        Column(measure, justify="right", no_wrap=True),
+        *([Column(TURN)] if TURN in shown.columns else []),
+        *(Column(Text(name), overflow="fold") for name in own),
+    )
+    for place, values in enumerate(shown.iter_rows(named=True)):
+        turn = [values[TURN]] if TURN in values else []
+        reference = Text(describe(str(values[REFERENCE_ID]), _MAX_CHARS))
+        others = (Text(describe(texts[name][place], _MAX_CHARS)) for name in own)
+        name = _name(names[values[QUERY_ID]], values[QUERY_ID])
+        grid.add_row(name, reference, _measure(measure, values[measure]), *turn, *others)
+    n_hidden = found.height - _ROWS_SHOWN
+    _print(grid, f"{n_hidden:,} more matches; -o hits.csv keeps them all" if n_hidden > 0 else None)
 
 
 def show_profile(profile: pl.DataFrame, suggested: int) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 
 from imgmatch_df.cli.exit_codes import say
+from imgmatch_df.cli.hash_lists import list_columns_of, open_hash_list
 from imgmatch_df.cli.inputs import (
     collect,
     compared_kinds,
@@ -43,11 +44,14 @@ class ReferenceRows(NamedTuple):
         Their sources, ``reference_id``, and where they are known ``size`` and ``modified``; None without sources.
     is_whole
         Whether all folders could be listed.
+    table
+        The table of the rows; None for a list of hashes that another program wrote.
     """
 
     side: Reference
     files: pl.DataFrame | None
     is_whole: bool
+    table: SourceTable | None = None
 
 
 def open_reference(
@@ -58,8 +62,21 @@ def open_reference(
     flat: Flat,
     others: SourceTable,
     options: SourceOptions,
+    *,
+    may_be_list: bool = True,
 ) -> ReferenceRows:
-    """Return the rows of --reference, with hashes made where they are missing; those of `column`, if it is there."""
+    """Return the rows of --reference, with hashes made where they are missing; those of `column`, if it is there.
+
+    With `may_be_list`, a file without the columns of this package may be a list of hashes, see `open_hash_list`.
+    """
+    if may_be_list and not {kind.name, column} & set(list_columns_of(reference)):
+        listed = open_hash_list(reference, kind, column=None, id_column=id_column, on_error=options["on_error"])
+        if listed is not None:
+            guard = Guard.of(listed.rows.schema) if flat == "identical" and kind.is_perceptual else None
+            dtype = ROW_DTYPE if listed.id is None else listed.rows.schema[listed.id]
+            return ReferenceRows(
+                Reference(listed.rows.lazy(), listed.id, dtype, kind.name, (), guard), None, is_whole=True
+            )
     purpose: Method = "remove_duplicates"
     try:
         table = open_table(
@@ -107,4 +124,4 @@ def open_reference(
     side = Reference(rows.lazy(), id_column, id_dtype, kind.name, same, guard)
     ids = pl.int_range(pl.len(), dtype=ROW_DTYPE) if id_column is None else pl.col(id_column)
     files = rows.select(*about, ids.alias(REFERENCE_ID)) if about else None
-    return ReferenceRows(side, files, not table.unlisted)
+    return ReferenceRows(side, files, not table.unlisted, table)

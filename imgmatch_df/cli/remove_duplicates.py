@@ -158,7 +158,7 @@ def remove_duplicates(
         references = None
         if reference is not None:
             references = open_reference(reference, reference_id, column, kind, call["flat"], table, options)
-        reference_side, reference_files, reference_is_whole = references or (None, None, True)
+        reference_side, reference_files, reference_is_whole = references[:3] if references else (None, None, True)
         with outputs.written_whole(out, sys.stdout.buffer) as target:
             rows = inputs.collect(hashed, table, kind, shown=options["progress"])
             if declared is not None:

@@ -61,7 +61,7 @@ def check_names(store: str | None, **others: str | None) -> str | None:
     except ArgumentError as error:
         raise ArgumentError(str(error).replace("target", "--store", 1)) from error
     for name, other in others.items():
-        if other is not None and _is_same(store, other):
+        if other is not None and is_same_file(store, other):
             raise ArgumentError(
                 f"--store and --{name} name one file, {store!r}\nHint: choose another name for the store."
             )
@@ -169,7 +169,8 @@ def _kinds_of(store: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*kinds, *STORED_HASH_TYPES))) if manifest is None else manifest.hash_types
 
 
-def _is_same(store: str, other: str) -> bool:
+def is_same_file(store: str, other: str) -> bool:
+    """Return whether two names are those of one file or URI."""
     if is_uri(store) or is_uri(other):
         return store == other
     return os.path.realpath(store) == os.path.realpath(os.path.expanduser(other))  # noqa: PTH111

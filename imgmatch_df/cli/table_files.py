@@ -118,6 +118,13 @@ def is_list(path: str) -> bool:
         return False
 
 
+def is_utf8_text(path: str) -> bool:
+    """Return whether the start of a file is text in UTF-8."""
+    with Path(path).open("rb") as file:
+        start = file.read(_SAMPLED_BYTES)
+    return b"\0" not in start and _is_utf8(start)
+
+
 def count_nulls(paths: Sequence[str], column: str) -> int | None:
     """Return the number of nulls in a column of Parquet files; None where they have no statistics.
 

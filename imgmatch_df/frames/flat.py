@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_
 import polars as pl
 
 from imgmatch_df.columns import QUALITY
-from imgmatch_df.errors import ArgumentError, warn
+from imgmatch_df.errors import TooManyPairsError, warn
 from imgmatch_df.hashes.kinds import MEASURES, SHA256, HashKind
 from imgmatch_df.options import check_choice
 
@@ -157,7 +157,7 @@ def check_flat(flat: object) -> bool:
 
 def _check_n_pairs(n_pairs: int, max_pairs: int) -> None:
     if n_pairs > max_pairs:
-        raise ArgumentError(
+        raise TooManyPairsError(
             f"more than max_pairs={max_pairs:,} pairs: {n_pairs:,} are of identical images with little to see\n"
             "Hint: cluster() groups them without making pairs; or raise max_pairs."
         )

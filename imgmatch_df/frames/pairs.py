@@ -4,6 +4,7 @@ Each takes a frame that has a hash column, or hashes its ``source=`` column firs
 once, a `LazyFrame` a `LazyFrame`; both have the same rows, whatever the chunks, the number of threads and the engine.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, Unpack
 
 import polars as pl
@@ -15,6 +16,7 @@ from imgmatch_df.columns import (
     RIGHT_ID,
     ROW_DTYPE,
 )
+from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import deprecated
 from imgmatch_df.frames.checks import (
     Frame,
@@ -30,9 +32,11 @@ from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, Guard, guard_columns, with_identical
 from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.keeping import Column, KeepRule
+from imgmatch_df.frames.layout import NO_AFFIXES
+from imgmatch_df.frames.nearest import nearest_pairs
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import BMH1
-from imgmatch_df.options import SourceOptions, check_positive
+from imgmatch_df.options import SourceOptions, check_name, check_positive, shown
 from imgmatch_df.progress import steps
 from imgmatch_df.store.base import Target
 
@@ -232,6 +236,8 @@ def match(
     radius: int | None = None,
     hash_type: str = BMH1.name,
     *,
+    k: int | None = None,
+    columns: Sequence[str] | None = None,
     min_votes: int | None = None,
     id: str | None = None,
     reference_id: str | None = None,
@@ -248,8 +254,8 @@ def match(
 ) -> FrameT:
     """Return every pair of a row of `frame` and one of `reference` within `radius` bits or with `min_votes` votes.
 
-    Use it to compare new images with the ones you have. ``cluster(reference=)`` finds only the nearest reference row of
-    each row.
+    Use it to compare new images with the ones you have, or with a list of hashes. ``k=1`` keeps only the nearest
+    reference row of each row, ``columns=["category"]`` shows its values.
 
     Parameters
     ----------
@@ -257,12 +263,18 @@ def match(
         The query rows: has a column named `hash_type`, or `column`, or `source`.
     reference
         The rows to compare with: a frame that has a column named `hash_type`; or the path of a store, of which only
-        that column and the key are read. A row never matches itself in a store that already contains it, see `cluster`.
+        that column, the key and `columns` are read. A row never matches itself in a store that already contains it, see
+        `cluster`.
     radius
         Maximum Hamming distance, in bits. Inclusive. 0 finds equal hashes only; 24 of bmh1 or 4 of phash finds
         edited copies. Not for ``"local"``.
     hash_type
         Kind of the hashes, such as ``"bmh1"``, ``"phash"``, or ``"local"``, which finds crops, frames and captions.
+    k
+        Maximum number of reference rows for each row: the nearest ones, the first of those that are equally near. With
+        ``"local"`` those with the most votes. None keeps all.
+    columns
+        Names of columns of `reference` whose values come along, in this order.
     min_votes
         For ``"local"``, in the place of a radius: the minimum number of points that agree on one placement of one image
         in the other, from 2 to 64. 8 by default; 11 is strict.
@@ -282,7 +294,7 @@ def match(
     flat
         As `near_duplicates`.
     max_pairs
-        Maximum number of pairs to make.
+        Maximum number of pairs to make; with `k`, of those that are held at once.
     turns
         Whether to compare the query row in all eight turns, see `near_duplicates`. None: only with ``"local"``.
     **options
@@ -293,11 +305,13 @@ def match(
     DataFrame or LazyFrame
         ``query_id, reference_id, distance: UInt16``, sorted by the row numbers of query, then reference. With `turns`
         also ``turn``, what is done to the query image, see `near_duplicates`; there also the columns of ``"local"``.
+        Last come `columns`. With `k` the rows are sorted by the row number of the query, then by the distance (or the
+        votes, most first), then by the row number of the reference.
 
     Raises
     ------
     ArgumentError, ColumnError
-        As `near_duplicates`.
+        As `near_duplicates`; and if one of `columns` is absent, or has the name of a column of the result.
     StoreError
         If a store cannot be read, or its hashes were made with other options than those of `source`.
 
@@ -313,34 +327,71 @@ def match(
     >>> old = pl.DataFrame({"phash": [6, 9], "name": ["a", "b"]}, schema={"phash": pl.UInt64, "name": pl.String})
     >>> imgmatch_df.match(new, old, 1, "phash", reference_id="name").rows()
     [(0, 'b', 1)]
+    >>> imgmatch_df.match(new, old, 4, "phash", k=1, columns=["name"]).rows()
+    [(0, 1, 1, 'b')]
     """
     comparison = check_comparison(hash_type, radius, min_votes, turns)
     kind, max_pairs = comparison.kind, check_positive("max_pairs", max_pairs)
+    k = None if k is None else check_positive("k", k)
+    brought = _check_names(columns)
     call: VerbCall[FrameT] = VerbCall.check(frame, kind, source, options, column=column, id=id, flat=flat)
     rule: KeepRule = KeepRule.of_pairs(call.hashed_schema, across, within, not_duplicates, id)
-    other: Reference = Reference.of(reference, call, reference_id, reference_column, rule.expressions)
-    hash_name, progress = call.hash, call.progress
-    guard: Guard | None = call.guard
-    columns = needed_columns(hash_name, id, [*other.own, *guard_columns(guard), *rule.columns])
-
-    def find(part: pl.DataFrame, references_part: pl.DataFrame) -> pl.DataFrame:
-        queries = JoinSide(part, kind, hash_name, id, guard)
-        references = JoinSide(references_part, kind, other.hash, other.id, other.guard)
-        own = other.find_own(part, references_part)
-        with steps("matching", shown=progress) as step:
-            pairs = pairs_of_rows(comparison, queries, references, max_pairs, step)
-        pairs = rule.filter_pairs(pairs, part, references_part, other.id)
-        found = pl.DataFrame(
-            {QUERY_ID: queries.ids(pairs.left), REFERENCE_ID: references.ids(pairs.right), **comparison.measures(pairs)}
-        )
-        return found if own is None else found.filter(pl.Series(own[pairs.left] != pairs.right))
-
+    other: Reference = Reference.of(reference, call, reference_id, reference_column, rule.expressions, brought)
     schema = {
         QUERY_ID: ROW_DTYPE if id is None else call.schema[id],
         REFERENCE_ID: other.id_dtype,
         **comparison.dtypes,
     }
-    return apply_to_both(rule.add_to(call.hashed()), columns, other.frame, find, schema)
+    added = NO_AFFIXES.add(brought, schema, "rename the column of the reference.") if brought else {}
+    reference_schema = other.frame.collect_schema()
+    schema.update((name, reference_schema[name]) for name in added)
+    hash_name, progress = call.hash, call.progress
+    guard: Guard | None = call.guard
+    needed = needed_columns(hash_name, id, [*other.own, *guard_columns(guard), *rule.columns])
+
+    def find(part: pl.DataFrame, references_part: pl.DataFrame) -> pl.DataFrame:
+        queries = JoinSide(part, kind, hash_name, id, guard)
+        references = JoinSide(references_part, kind, other.hash, other.id, other.guard)
+        own = other.find_own(part, references_part)
+
+        def counted(pairs: Any) -> Any:
+            pairs = rule.filter_pairs(pairs, part, references_part, other.id)
+            if own is None:
+                return pairs
+            is_other = own[pairs.left] != pairs.right
+            return type(pairs)(*(column[is_other] for column in pairs))
+
+        with steps("matching", shown=progress) as step:
+            if k is None:
+                pairs = counted(pairs_of_rows(comparison, queries, references, max_pairs, step))
+            else:
+                pairs = nearest_pairs(comparison, queries, references, k, max_pairs, step, counted)
+        return pl.DataFrame(
+            {
+                QUERY_ID: queries.ids(pairs.left),
+                REFERENCE_ID: references.ids(pairs.right),
+                **comparison.measures(pairs),
+                **{name: references_part[name].gather(pairs.right) for name in brought},
+            }
+        )
+
+    return apply_to_both(rule.add_to(call.hashed()), needed, other.frame, find, schema)
+
+
+def _check_names(columns: object) -> list[str]:
+    """Return the names of columns that a call names."""
+    if columns is None:
+        return []
+    if isinstance(columns, str) or not isinstance(columns, Sequence):
+        raise ArgumentError(
+            f"columns must be a list of names, got {shown(columns)}\nHint: such as columns=['category']."
+        )
+    for name in columns:
+        check_name("columns", name)
+    twice = [name for name in columns if list(columns).count(name) > 1]
+    if twice:
+        raise ArgumentError(f"columns names {twice[0]!r} more than once\nHint: name each column once.")
+    return list(columns)
 
 
 def pairs_of_rows(

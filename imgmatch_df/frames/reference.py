@@ -1,8 +1,8 @@
 """The reference side of a comparison, and the nearest reference row of each row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
@@ -62,6 +62,7 @@ class Reference(NamedTuple):
         id_column: str | None,
         hash_column: str | None = None,
         expressions: Sequence[pl.Expr] = (),
+        others: Sequence[str] = (),
     ) -> "Reference":
         """Return the checked reference side for a frame or the path of a store.
 
@@ -77,6 +78,8 @@ class Reference(NamedTuple):
             The column of hashes; None takes that with the name of the other side's, else that of the kind.
         expressions
             Further columns that the frame needs.
+        others
+            Names of columns of the reference that are kept.
 
         Raises
         ------
@@ -115,7 +118,8 @@ class Reference(NamedTuple):
         hash_column = call.kind.name if hash_column is None else hash_column
         schema = check_hash_columns(reference, call.kind, hash_column, id_column)
         guard = None if call.guard is None else Guard.of(schema)
-        columns = needed_columns(hash_column, id_column, [*(name for name, _ in same), *guard_columns(guard)])
+        check_columns(others, schema)
+        columns = needed_columns(hash_column, id_column, [*(name for name, _ in same), *guard_columns(guard), *others])
         id_dtype = ROW_DTYPE if id_column is None else schema[id_column]
         rows = reference.lazy().select(*columns, *expressions)
         if expressions:
@@ -158,6 +162,22 @@ class Reference(NamedTuple):
             is_same = pl.col("source").eq_missing(pl.col("reference source"))
             found = found.with_columns(pl.when(is_same).then("own"))
         return found["own"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+
+def check_columns(names: Sequence[str], schema: Mapping[str, Any]) -> None:
+    """Refuse columns of the reference that are absent, or that Polars cannot gather."""
+    for name in names:
+        check_name("columns", name)
+        if name not in schema:
+            raise ColumnError(
+                f"no column {name!r} in the reference, it has {shown_names(schema)}\n"
+                "Hint: columns= names columns of the reference."
+            )
+        if schema[name] == pl.Object:
+            raise ColumnError(
+                f"column {name!r} of the reference has dtype Object, which Polars cannot gather\n"
+                "Hint: cast it, or leave it out of columns=."
+            )
 
 
 class Nearest(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 
 from imgmatch_df._kernels.arrays import I64, U8
 from imgmatch_df.columns import TURNS
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import ArgumentError, TooManyPairsError
 from imgmatch_df.matching.candidates import (
     DistinctImages,
     Steps,
@@ -246,8 +246,8 @@ class _Verified:
         )
 
 
-def _too_many_pairs(max_pairs: int) -> ArgumentError:
-    return ArgumentError(
+def _too_many_pairs(max_pairs: int) -> TooManyPairsError:
+    return TooManyPairsError(
         f"more than max_pairs={max_pairs:,} pairs have enough votes\n"
         "Hint: cluster() groups them without making pairs; or raise min_votes or max_pairs."
     )

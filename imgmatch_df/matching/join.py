@@ -15,7 +15,7 @@ import numpy as np
 
 from imgmatch_df import threads
 from imgmatch_df._kernels.arrays import I64, U16, U32, U64
-from imgmatch_df.errors import ArgumentError
+from imgmatch_df.errors import ArgumentError, TooManyPairsError
 from imgmatch_df.matching import plan as plans
 from imgmatch_df.matching.kernels import forest, hamming
 from imgmatch_df.matching.kernels.forest import Links
@@ -320,9 +320,9 @@ def _check_radius(radius: int) -> None:
         )
 
 
-def too_many_pairs(max_pairs: int, detail: str = "") -> ArgumentError:
+def too_many_pairs(max_pairs: int, detail: str = "") -> TooManyPairsError:
     """Return the error of a join with too many pairs."""
-    return ArgumentError(
+    return TooManyPairsError(
         f"more than max_pairs={max_pairs:,} pairs are within the radius{detail}\n"
         "Hint: cluster() groups them without making pairs; or lower the radius, or raise max_pairs."
     )

@@ -1,17 +1,18 @@
 """The namespaces of frames."""
 
 from os import PathLike
-from typing import Generic, Unpack
+from typing import Unpack
 
 import polars as pl
 
-from imgmatch_df.frames import advice, clustering, copies, deprecated, expressions, pairs, ranking, writing
+from imgmatch_df.frames import advice, clustering, deprecated, expressions, pairs, ranking, writing
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
-from imgmatch_df.namespaces.base import Namespace, with_docstrings
+from imgmatch_df.namespaces.base import with_docstrings
+from imgmatch_df.namespaces.pairs import PairVerbs
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report import making
 from imgmatch_df.report.inputs import MAX_PICTURES
@@ -20,11 +21,8 @@ from imgmatch_df.store.base import Target
 
 
 @with_docstrings
-class _FrameVerbs(Namespace, Generic[FrameT]):
+class _FrameVerbs(PairVerbs[FrameT]):
     """The frame verbs. A DataFrame returns a DataFrame, computed at once; a LazyFrame returns a LazyFrame."""
-
-    def __init__(self, frame: FrameT) -> None:
-        self._frame: FrameT = frame
 
     def visual_hash(
         self,
@@ -38,146 +36,6 @@ class _FrameVerbs(Namespace, Generic[FrameT]):
         """See `imgmatch_df.visual_hash`."""
         return expressions.visual_hash(
             self._frame, source, hash_types=hash_types, prefix=prefix, suffix=suffix, **options
-        )
-
-    def explain_near_duplicates(
-        self,
-        radius: int | None = None,
-        hash_type: str = "bmh1",
-        *,
-        min_votes: int | None = None,
-        id: str | None = None,
-        column: str | None = None,
-        source: str | None = None,
-        flat: Flat = "identical",
-        max_pairs: int = pairs.MAX_PAIRS,
-        turns: bool | None = None,
-        **options: Unpack[SourceOptions],
-    ) -> str:
-        """See `imgmatch_df.explain_near_duplicates`."""
-        return pairs.explain_near_duplicates(
-            self._frame,
-            radius,
-            hash_type,
-            min_votes=min_votes,
-            id=id,
-            column=column,
-            source=source,
-            flat=flat,
-            max_pairs=max_pairs,
-            turns=turns,
-            **options,
-        )
-
-    @deprecated.flag_of_other_function("explain", explain_near_duplicates)
-    def near_duplicates(
-        self,
-        radius: int | None = None,
-        hash_type: str = "bmh1",
-        *,
-        min_votes: int | None = None,
-        id: str | None = None,
-        across: Column | None = None,
-        within: Column | None = None,
-        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
-        column: str | None = None,
-        source: str | None = None,
-        flat: Flat = "identical",
-        max_pairs: int = pairs.MAX_PAIRS,
-        turns: bool | None = None,
-        **options: Unpack[SourceOptions],
-    ) -> FrameT:
-        """See `imgmatch_df.near_duplicates`."""
-        return pairs.near_duplicates(
-            self._frame,
-            radius,
-            hash_type,
-            min_votes=min_votes,
-            id=id,
-            across=across,
-            within=within,
-            not_duplicates=not_duplicates,
-            column=column,
-            source=source,
-            flat=flat,
-            max_pairs=max_pairs,
-            turns=turns,
-            **options,
-        )
-
-    @deprecated.renamed_parameters(deprecated.REFERENCE_OF_MATCH)
-    def match(
-        self,
-        reference: pl.DataFrame | pl.LazyFrame | Target,
-        radius: int | None = None,
-        hash_type: str = "bmh1",
-        *,
-        min_votes: int | None = None,
-        id: str | None = None,
-        reference_id: str | None = None,
-        across: Column | None = None,
-        within: Column | None = None,
-        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
-        reference_column: str | None = None,
-        column: str | None = None,
-        source: str | None = None,
-        flat: Flat = "identical",
-        max_pairs: int = pairs.MAX_PAIRS,
-        turns: bool | None = None,
-        **options: Unpack[SourceOptions],
-    ) -> FrameT:
-        """See `imgmatch_df.match`."""
-        return pairs.match(
-            self._frame,
-            reference,
-            radius,
-            hash_type,
-            min_votes=min_votes,
-            id=id,
-            reference_id=reference_id,
-            across=across,
-            within=within,
-            not_duplicates=not_duplicates,
-            reference_column=reference_column,
-            column=column,
-            source=source,
-            flat=flat,
-            max_pairs=max_pairs,
-            turns=turns,
-            **options,
-        )
-
-    def find_copies(
-        self,
-        *,
-        min_votes: int | None = None,
-        radius: int = 31,
-        id: str | None = None,
-        reference: pl.DataFrame | pl.LazyFrame | Target | None = None,
-        reference_id: str | None = None,
-        across: Column | None = None,
-        within: Column | None = None,
-        not_duplicates: pl.DataFrame | pl.LazyFrame | None = None,
-        source: str | None = None,
-        flat: Flat = "identical",
-        max_pairs: int = pairs.MAX_PAIRS,
-        **options: Unpack[SourceOptions],
-    ) -> FrameT:
-        """See `imgmatch_df.find_copies`."""
-        return copies.find_copies(
-            self._frame,
-            min_votes=min_votes,
-            radius=radius,
-            id=id,
-            reference=reference,
-            reference_id=reference_id,
-            across=across,
-            within=within,
-            not_duplicates=not_duplicates,
-            source=source,
-            flat=flat,
-            max_pairs=max_pairs,
-            **options,
         )
 
     @deprecated.renamed_parameters(deprecated.REFERENCE_OF_CLUSTER)

@@ -32,6 +32,7 @@ from imgmatch_df.server.held import Held
 from imgmatch_df.server.models import check_body
 from imgmatch_df.server.responses import UNREADABLE, Headers, Refusal, overloaded, send_bytes, send_json, send_refusal
 from imgmatch_df.server.settings import Settings
+from imgmatch_df.server.store_lookup import StoredRows
 from imgmatch_df.server.telemetry import Metrics, log
 
 # Headers that are read here. If a request has one twice, a proxy may use the other value (RFC 9112, 3.2 and 11.2).
@@ -78,6 +79,7 @@ class Service:
         self.draining = False
         self.failed = False  # no image can be hashed: the process must end
         self._known = known
+        self._stored = known if isinstance(known, StoredRows) else None
         self._digests = [hashlib.sha256(token.encode()).digest() for token in settings.tokens]
         self._models = request_models(settings)
         self._labels = {endpoint.path: endpoint.name for endpoint in ENDPOINTS.values()}
@@ -275,7 +277,7 @@ class Service:
         return None
 
     def _call(self, request: HttpRequest, body: Json, arrived: float) -> Call:
-        return Call(body, self._hasher, self.settings, request.id, arrived, request.statuses)
+        return Call(body, self._hasher, self.settings, request.id, arrived, request.statuses, self._stored)
 
     def count_held(self) -> None:
         """Update the metric of the bytes held."""

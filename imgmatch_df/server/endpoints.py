@@ -87,7 +87,9 @@ ENDPOINTS: Final[dict[str, Endpoint]] = {
         Endpoint(
             "remove_duplicates",
             "Merge near-duplicates",
-            f"Records that match move into removed_records of the first of them. {DISTANCE_UNIT} {RANGE_RULE}",
+            "Records that match move into removed_records of the first of them. An extension of this service, if it "
+            "has a store: with against_store, records within the range of a stored image are in known_records instead, "
+            f"with the nearest one and its distance. {DISTANCE_UNIT} {RANGE_RULE}",
             handlers.handle_remove_duplicates,
             {
                 "records": _records("One record of each group of duplicates, the first; and those that failed."),
@@ -99,7 +101,8 @@ ENDPOINTS: Final[dict[str, Endpoint]] = {
         Endpoint(
             "rank_images",
             "Rank images",
-            f"Returns the records, nearest to query_record first. {DISTANCE_UNIT}",
+            "Returns the records, nearest to query_record first. An extension of this service, if it has a store: "
+            f"without records, returns the stored images nearest to query_record, at most k. {DISTANCE_UNIT}",
             handlers.handle_rank_images,
             {
                 "query_records": _records("The query record."),

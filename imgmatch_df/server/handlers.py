@@ -17,14 +17,17 @@ from imgmatch_df.batch.image_hashes import hash_image, sample_images
 from imgmatch_df.columns import DETAIL, DISTANCE, OK, REMOVED_RECORDS, STATUS
 from imgmatch_df.documented import responses
 from imgmatch_df.documented.requests import Request, read_rows
-from imgmatch_df.documented.values import RECORD, URL, Json
+from imgmatch_df.documented.values import ID, RECORD, URL, Json, percent_from_bits
 from imgmatch_df.errors import Failure, without_warnings
 from imgmatch_df.frames import clustering, ranking
 from imgmatch_df.hashes.kinds import documented_kinds, empty_row, hash_kind, hash_kinds
 from imgmatch_df.options import Options
 from imgmatch_df.schemes import public_schemes
 from imgmatch_df.server.hash_queue import Hasher, Row
+from imgmatch_df.server.models import STORED_K
+from imgmatch_df.server.responses import overloaded
 from imgmatch_df.server.settings import Settings
+from imgmatch_df.server.store_lookup import StoredRows
 from imgmatch_df.sources import Source, describe, parse_source
 
 _ROW: Final = "row"
@@ -46,6 +49,8 @@ class Call:
         When the body was complete, by `time.monotonic`.
     statuses
         The handler adds the status of each image, for the log and the metrics.
+    stored
+        The stored images; None without a store.
     """
 
     body: Json
@@ -54,6 +59,7 @@ class Call:
     request_id: str = field(default_factory=lambda: str(uuid4()))
     started: float = field(default_factory=monotonic)
     statuses: list[str] = field(default_factory=list)
+    stored: StoredRows | None = None
 
 
 async def handle_ping(_call: Call) -> Json:
@@ -69,24 +75,81 @@ async def handle_visual_hash(call: Call) -> Json:
 
 
 async def handle_remove_duplicates(call: Call) -> Json:
-    """Return one record of each group of duplicates."""
+    """Return one record of each group of duplicates; with `against_store`, those of stored images separately.
+
+    Raises
+    ------
+    Refusal
+        With code 503 if the store could not be loaded yet.
+    """
     request = read_rows(call.body, "remove_duplicates")
     rows = await _hash_records(call, request, request.rows)
-    kept = await asyncio.to_thread(_remove_duplicates, rows, request)
-    return responses.remove_duplicates_response(kept, hash_type=request.hash_type, **_common(call))
+    known: dict[int, Json] = {}
+    is_against = call.stored is not None and bool(call.body.get("against_store"))
+    if call.stored is not None and is_against:
+        known = await _find_stored(call.stored, rows, request)
+    others = [row for place, row in enumerate(rows) if place not in known]
+    kept = await asyncio.to_thread(_remove_duplicates, others, request)
+    common = _common(call)
+    response = responses.remove_duplicates_response(kept, hash_type=request.hash_type, **common)
+    if is_against:
+        writing = {"hash_types": (request.hash_type,), "request_id": call.request_id, "attempts": common["attempts"]}
+        records = responses.iter_records([rows[place] for place in known], "remove_duplicates", **writing)
+        stored = responses.iter_records(list(known.values()), "rank_images", **writing)
+        distances = [percent_from_bits(row[DISTANCE], request.hash_type) for row in known.values()]
+        response["known_records"] = [
+            {**record, "_stored_record": other, "_stored_distance": distance}
+            for record, other, distance in zip(records, stored, distances, strict=True)
+        ]
+    return response
+
+
+async def _find_stored(stored: StoredRows, rows: Sequence[Row], request: Request) -> dict[int, Json]:
+    """Return the nearest stored row of each row that has one within the range, other than the row itself."""
+    known = {}
+    for place, row in enumerate(rows):
+        if row[STATUS] != OK:
+            continue
+        # One at a time, so that a client that disconnects, or the deadline, ends the search.
+        nearest = await asyncio.to_thread(stored.rank, row[request.hash_type], request.hash_type, 2)
+        if nearest is None:
+            raise overloaded("the store is not loaded")
+        found = next((one for one in nearest if one[ID] != row[URL]), None)
+        if found is not None and found[DISTANCE] <= request.radius:
+            known[place] = found
+    return known
 
 
 async def handle_rank_images(call: Call) -> Json:
-    """Return the records, nearest to the query record first.
+    """Return the records, nearest to the query record first; without records, the nearest stored images.
 
     Raises
     ------
     ArgumentError
         If the query record has no hash.
+    Refusal
+        With code 503 if the store could not be loaded yet.
     """
+    if call.body.get("records") is None and call.stored is not None:
+        return await _rank_stored(call, call.stored)
     request = read_rows(call.body, "rank_images")
     query, *rows = await _hash_records(call, request, [request.query, *request.rows])
     ranked = await asyncio.to_thread(_rank, query, rows, request.hash_type)
+    if call.stored is not None and call.body.get("k") is not None:
+        found = [row for row in ranked if row[DISTANCE] is not None]
+        ranked = found[: call.body["k"]] + [row for row in ranked if row[DISTANCE] is None]
+    return responses.rank_images_response([query], ranked, hash_type=request.hash_type, **_common(call))
+
+
+async def _rank_stored(call: Call, stored: StoredRows) -> Json:
+    request = read_rows({**call.body, "records": []}, "rank_images")
+    (query,) = await _hash_records(call, request, [request.query])
+    k = call.body.get("k") or min(STORED_K, call.settings.max_records)
+    ranked: list[Json] | None = []
+    if query[STATUS] == OK:  # otherwise `rank_images_response` raises, with the reason
+        ranked = await asyncio.to_thread(stored.rank, query[request.hash_type], request.hash_type, k)
+    if ranked is None:
+        raise overloaded("the store is not loaded")
     return responses.rank_images_response([query], ranked, hash_type=request.hash_type, **_common(call))
 
 

@@ -21,6 +21,10 @@ RANGE_RULE: Final = (
 )
 
 
+# How many stored images `rank_images` returns by default.
+STORED_K: Final = 10
+
+
 class Record(BaseModel):
     """One image, and any fields of the client's own, which come back unchanged."""
 
@@ -64,30 +68,44 @@ def visual_hash_model(settings: Settings) -> type[BaseModel]:
 
 
 def remove_duplicates_model(settings: Settings) -> type[BaseModel]:
-    """Return the model of a `remove_duplicates` request."""
+    """Return the model of a `remove_duplicates` request; with a store, it has one more field than that of the API."""
     rule = f"Largest distance of duplicates; default 0, equal hashes only. {RANGE_RULE}"
+    fields: dict[str, Any] = {}
+    if settings.store is not None:
+        about = "An extension: whether records within the range of an image of the store are known_records."
+        fields["against_store"] = (bool | None, Field(None, description=about))
     return create_model(
         "RemoveDuplicatesRequest",
         __base__=Body,
         records=(_records(settings.max_records), ...),
         hash_type=_COMPARED_BY,
         range=(_Percent | None, Field(None, description=rule)),
+        **fields,
     )
 
 
 def rank_images_model(settings: Settings) -> type[BaseModel]:
-    """Return the model of a `rank_images` request."""
+    """Return the model of a `rank_images` request; with a store, it has two more rules than the documented API."""
+    records: Any = (_records(settings.max_records), ...)
+    fields: dict[str, Any] = {}
+    if settings.store is not None:
+        about = "The images. An extension of this service: without them, the images of its store are ranked."
+        records = (_records(settings.max_records, about) | None, None)
+        k = Annotated[int, Field(ge=1, le=settings.max_records)]
+        limit = f"An extension: maximum number of answer_records; {STORED_K} by default of stored images, else all."
+        fields["k"] = (k | None, Field(None, description=limit))
     return create_model(
         "RankImagesRequest",
         __base__=Body,
         query_record=(_QUERY, ...),
-        records=(_records(settings.max_records), ...),
+        records=records,
         hash_type=_COMPARED_BY,
+        **fields,
     )
 
 
-def _records(max_records: int) -> Any:
-    return Annotated[list[Record], Field(max_length=max_records, description="The images.")]
+def _records(max_records: int, description: str = "The images.") -> Any:
+    return Annotated[list[Record], Field(max_length=max_records, description=description)]
 
 
 def check_body(body: object, model: type[BaseModel]) -> Json:

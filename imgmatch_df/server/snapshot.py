@@ -1,4 +1,4 @@
-"""Hashes of a store in memory, found by key. They are packed, so that a row takes 153 bytes and its key."""
+"""Hashes of a store in memory, found by key or ranked. They are packed, so that a row takes 160 bytes and its key."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,8 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from imgmatch_df.columns import DETAIL, HEIGHT, OK, STATUS, WIDTH
-from imgmatch_df.hashes.kinds import documented_kinds, hash_kinds
+from imgmatch_df.columns import DETAIL, DISTANCE, HEIGHT, OK, SOURCE, STATUS, WIDTH
+from imgmatch_df.documented.values import ID, RECORD, Json
+from imgmatch_df.hashes import codec
+from imgmatch_df.hashes.kinds import HashKind, documented_kinds, hash_kind, hash_kinds
 from imgmatch_df.server.hash_queue import Row
 
 # Hash kinds and columns that are read from a store, beside its key.
@@ -22,7 +24,7 @@ class _Part(NamedTuple):
 
     keys: npt.NDArray[np.uint8]  # UTF-8, concatenated
     ends: npt.NDArray[np.uint32 | np.int64]  # end of each key, after a zero
-    hashes: tuple[npt.NDArray[Any], ...]  # of each documented kind, as from `HashKind.empty_rows`
+    hashes: tuple[npt.NDArray[np.uint64], ...]  # of each documented kind, as words for the kernels
     width: npt.NDArray[np.uint32]  # 0 means null
     height: npt.NDArray[np.uint32]
 
@@ -33,7 +35,7 @@ class _Part(NamedTuple):
         return {
             WIDTH: int(self.width[row]) or None,
             HEIGHT: int(self.height[row]) or None,
-            **{kind.name: kind.value(rows[row]) for kind, rows in zip(_KINDS, self.hashes, strict=True)},
+            **{kind.name: _value(kind, rows[row]) for kind, rows in zip(_KINDS, self.hashes, strict=True)},
             STATUS: OK,
             DETAIL: None,
         }
@@ -47,6 +49,7 @@ class Snapshot:
 
     def __init__(self, batches: Iterable[pl.DataFrame], key: str) -> None:
         """Pack `batches`, which have the String column `key` and `COLUMNS`."""
+        self._key = key
         self._parts: list[_Part] = []
         self._starts: list[int] = []
         self._n_rows = 0
@@ -93,6 +96,29 @@ class Snapshot:
                 found[key] = row
         return found
 
+    def rank(self, value: int | bytes, hash_type: str, k: int) -> list[Json]:
+        """Return the `k` rows nearest to a hash, nearest first, ties in the order of the store.
+
+        Each has `_id` and `_record`, as those of a request, the width and height, and `distance` in bits.
+        """
+        from imgmatch_df.matching import ranking
+
+        kind = hash_kind(hash_type)
+        number = _KINDS.index(kind)
+        query = _word_rows(pl.Series([value], dtype=kind.dtype), kind)[0]
+        measured = [ranking.measure(query, part.hashes[number]) for part in self._parts]
+        distances = np.concatenate([np.empty(0, np.uint16), *measured])
+        nearest, bits = ranking.rank_distances(distances, k, 64 * len(query))
+        return [self._ranked(int(row), int(distance)) for row, distance in zip(nearest, bits, strict=True)]
+
+    def _ranked(self, position: int, distance: int) -> Json:
+        number = bisect_right(self._starts, position) - 1
+        part, row = self._parts[number], position - self._starts[number]
+        key = part.key(row).decode()
+        record = {"_url": key} if self._key == SOURCE else {}
+        sides = {WIDTH: int(part.width[row]) or None, HEIGHT: int(part.height[row]) or None}
+        return {ID: key, RECORD: record, **sides, STATUS: OK, DISTANCE: distance}
+
     def _row(self, key: str, start: int, end: int) -> Row | None:
         wanted = key.encode()
         for place in range(end - 1, start - 1, -1):  # the last of equal keys, which only other programs write
@@ -110,14 +136,17 @@ def _digest(keys: pl.Series) -> npt.NDArray[np.uint64]:
 
 def _pack(hashed: pl.DataFrame, key: str) -> _Part:
     keys, ends = _flatten(hashed[key])
-    hashes = tuple(
-        hashed[kind.name].to_numpy().astype(np.uint64).reshape(-1, 1)
-        if kind.is_number
-        else _flatten(hashed[kind.name])[0].reshape(-1, kind.n_bytes)
-        for kind in _KINDS
-    )
+    hashes = tuple(_word_rows(hashed[kind.name], kind) for kind in _KINDS)
     width, height = (hashed[name].fill_null(0).to_numpy().astype(np.uint32) for name in (WIDTH, HEIGHT))
     return _Part(keys, ends, hashes, width, height)
+
+
+def _word_rows(hashes: pl.Series, kind: HashKind) -> npt.NDArray[np.uint64]:
+    return hashes.to_numpy().astype(np.uint64).reshape(-1, 1) if kind.is_number else codec.hash_words(hashes, kind)
+
+
+def _value(kind: HashKind, words: npt.NDArray[np.uint64]) -> int | bytes:
+    return int(words[0]) if kind.is_number else words.tobytes()[: kind.n_bytes]
 
 
 def _flatten(values: pl.Series) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint32 | np.int64]]:

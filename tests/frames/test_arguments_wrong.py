@@ -98,7 +98,7 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "from_hex": {"digits": pl.lit("0" * 16), "hash_type": "phash"},
         "near_duplicates": {"frame": frame, "radius": 3},
         "explain_near_duplicates": {"frame": frame, "radius": 3},
-        "match": {"frame": frame, "reference": frame, "radius": 3},
+        "match": {"frame": frame, "reference": frame, "radius": 3, "k": 2, "columns": ["id"]},
         "find_copies": {"frame": frame},
         "cluster": {"frame": frame},
         "remove_duplicates": {"frame": frame},

@@ -168,6 +168,19 @@ def test_match_compares_both_sides(hashed, pairs, engine, tmp_path):
     assert_frame_equal(stored.sort(order), everything.sort(order))
 
 
+def test_k_keeps_the_rows_with_the_most_votes(hashed):
+    """Also where an identical file with little to see has no votes, and is the nearest."""
+    twice = pl.concat([hashed, hashed])
+    every = hashed.imgmatch.match(twice, hash_type="local", max_pairs=10_000)
+    far = pl.when(pl.col("votes") == 0).then(0).otherwise(256 - pl.col("votes").cast(pl.Int64))
+    ranked = every.sort("query_id", far, "reference_id").group_by("query_id", maintain_order=True)
+    for k in (1, 3):
+        nearest = hashed.imgmatch.match(twice, hash_type="local", k=k)
+        assert_frame_equal(nearest, ranked.head(k))
+        parts = hashed.imgmatch.match(twice, hash_type="local", k=k, max_pairs=30)
+        assert_frame_equal(parts, nearest)
+
+
 def slow_clusters(n_rows, pairs, linkage, order):
     """Return the representative of each row."""
     near = {frozenset(pair) for pair in pairs}
