@@ -12,6 +12,7 @@ ROWS = [
     [
         "atomic",
         "errors",
+        "image_columns",
         "incomplete",
         "local_files",
         "naming",

@@ -34,6 +34,7 @@ from imgmatch_df.frames.grouping import Grouping, check_reference
 from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
 from imgmatch_df.frames.reference import Reference
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_flag
 from imgmatch_df.store.base import Target
@@ -57,7 +58,7 @@ def cluster(
     reference_id: str | None = None,
     reference_column: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     diameter: bool = False,
     prefix: str = "",
@@ -270,7 +271,7 @@ def remove_duplicates(
     reference: Frame | Target | None = None,
     reference_column: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
@@ -346,7 +347,7 @@ def nest_duplicates(
     linkage: str | None = None,
     keep: KeepBy = "first",
     reference: Frame | Target | Reference | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     affixes: Affixes = NO_AFFIXES,
     options: SourceOptions | None = None,
     *,
@@ -391,18 +392,18 @@ def nest_duplicates(
     hashed = call.hashed()
     schema = hashed.collect_schema()
     columns, removed_name = grouping.needs(None, other), call.names[REMOVED_RECORDS]
+    order = call.order([REMOVED_RECORDS], schema)
     record = {
         name: (pl.col(name), dtype)
         if with_bytes or name == call.hash or is_hash(name, dtype)
         else without_bytes(pl.col(name), dtype)
         for name, dtype in schema.items()
-        if name not in call.hidden
+        if name in order
     }
     fields = {name: found for name, found in record.items() if found is not None}
     removed_dtype = pl.List(pl.Struct({name: dtype for name, (_, dtype) in fields.items()}))
     removed_record = pl.struct(expr.alias(name) for name, (expr, _) in fields.items()).alias(removed_name)
     label = free_name({**schema, removed_name: None})
-    order = call.order([REMOVED_RECORDS], schema)
 
     def remove(rows: pl.DataFrame) -> pl.DataFrame:
         found = grouping.find(rows.select(columns), other)

@@ -30,6 +30,7 @@ from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.flat import Flat, Guard, guard_columns, with_identical
 from imgmatch_df.frames.keeping import Column, KeepRule
 from imgmatch_df.frames.reference import Reference
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_positive
 from imgmatch_df.progress import steps
@@ -50,7 +51,7 @@ def explain_near_duplicates(
     min_votes: int | None = None,
     id: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     turns: bool | None = None,
@@ -110,7 +111,7 @@ def near_duplicates(
     within: Column | None = None,
     not_duplicates: Frame | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     turns: bool | None = None,
@@ -236,7 +237,7 @@ def match(
     not_duplicates: Frame | None = None,
     reference_column: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     turns: bool | None = None,

@@ -18,6 +18,7 @@ from imgmatch_df.frames.checks import FrameT, VerbCall, apply
 from imgmatch_df.frames.criteria import check_ranking
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.layout import Affixes
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.options import SourceOptions, check_positive, make_options, shown
@@ -35,7 +36,7 @@ def rank_images(
     min_votes: int | None = None,
     k: int | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
