@@ -132,10 +132,9 @@ class _Structs(Sequence[Any]):
     def __init__(self, array: Any) -> None:
         fields = {field.name: array.field(place) for place, field in enumerate(array.type)}
         images, paths = fields.get(BYTES_FIELD), fields.get(PATH_FIELD)
-        is_binary = images is not None and str(images.type) == "binary_view"
-        self._images = Buffers(images) if is_binary else None
-        has_text = paths is not None and "string" in str(paths.type)
-        self._paths = paths.to_pylist() if paths is not None and has_text else None
+        self._images, self._paths = (
+            _sources_of_arrow(part) if part is not None and _is_plain(part) else None for part in (images, paths)
+        )
         self._valid = array.is_valid().to_pylist() if array.null_count else None
         self._n_rows = len(array)
 
@@ -191,12 +190,17 @@ def _sources_of_arrow(array: Any) -> Sequence[Any]:
     return values
 
 
+def _is_plain(array: Any) -> bool:
+    """Return whether an array has bytes or text."""
+    return str(array.type) == "binary_view" or "string" in str(array.type)
+
+
 def _image_fields(dtype: Any) -> dict[str, Any]:
-    """Return the fields of a struct that hold images: bytes, and text as their path."""
+    """Return the fields of a struct that hold images: bytes, also as base64, and text as their path."""
     if not isinstance(dtype, pl.Struct):
         return {}
     fields = dtype.to_schema()
     image, path = fields.get(BYTES_FIELD), fields.get(PATH_FIELD)
     found = {BYTES_FIELD: image, PATH_FIELD: path}
-    fits = {BYTES_FIELD: image in (pl.Binary, pl.Null), PATH_FIELD: is_text(path) or path == pl.Null}
+    fits = {BYTES_FIELD: is_text(image) or image in (pl.Binary, pl.Null), PATH_FIELD: is_text(path) or path == pl.Null}
     return {name: field for name, field in found.items() if field is not None and fits[name]}

@@ -170,7 +170,7 @@ def visual_hash(
                 )
                 outputs.write_response(response, target)
             elif form:
-                outputs.write_table(hashed, target, form, naming)
+                outputs.write_table(hashed, target, form, naming, table.features)
             else:
                 text = source_text(hashed.collect_schema(), table.label)
                 rows = inputs.run_query(hashed.select(text, *inputs.hashed_names(kinds)))
@@ -252,7 +252,7 @@ def rank_images(
                 )
                 outputs.write_response(response, target)
             elif form:
-                outputs.write_table(ranked.lazy(), target, form, naming)
+                outputs.write_table(ranked.lazy(), target, form, naming, table.features)
         if not form:
             display.show_ranking(ranked)
             inputs.say_store(table, kinds, rows.height)
@@ -338,7 +338,7 @@ def _store(
     )
     say(display.stored_text(out, done), err=False)
     if done.n_failed:
-        say_failed(failed_in_store(out, table.frame, table.source), done.n_failed)
+        say_failed(failed_in_store(out, table.frame, table.label), done.n_failed)
     if done.n_failed and not retry_failed:
         say("--retry-failed tries them again")
     if done.n_failed or table.unlisted:

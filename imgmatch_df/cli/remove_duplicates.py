@@ -21,6 +21,7 @@ from imgmatch_df.cli.arguments import (
     MinVotes,
     MoveRemoved,
     NotDuplicates,
+    OnlyInputColumns,
     Out,
     PreferFolders,
     Prefix,
@@ -81,6 +82,7 @@ def remove_duplicates(
     list_removed: ListRemoved = False,
     move_removed: MoveRemoved = None,
     source: SourceOption = None,
+    only_input_columns: OnlyInputColumns = False,
     prefix: Prefix = "",
     suffix: Suffix = "",
     **given: Any,
@@ -105,6 +107,10 @@ def remove_duplicates(
                     "Hint: run the command once for each, with --move-removed last."
                 )
             check_folder("--move-removed", move_removed, sources)
+        if only_input_columns and (form is None or not form.is_table):
+            raise ArgumentError(
+                "--only-input-columns is for a table of the kept rows\nHint: -o writes a .parquet, or leave it out."
+            )
         reference = inputs.renamed_option("--reference", reference, "--against", against)
         store = storing.check_names(store, out=out, reference=reference)
         if reference_id is not None and reference is None:
@@ -137,12 +143,12 @@ def remove_duplicates(
             flat=inputs.flat_rule(flat, table, form),
             turns=turns,
         )
-        nests = reference is None and form is not None and form.nests
+        nests = reference is None and form is not None and form.nests and not only_input_columns
         measure = VOTES if kind.by_votes else DISTANCE
         added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, REASON, measure, JOINED_AT, REPRESENTATIVE_ID]
         added += [] if reference is None else [REFERENCE_ID]
         kinds = inputs.compared_kinds(table, kind)
-        table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
+        table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form, only_input=only_input_columns)
         listed_by = (
             removed.check_source(table.frame.collect_schema(), table.source) if list_removed or move_removed else None
         )
@@ -198,7 +204,10 @@ def remove_duplicates(
                 )
                 outputs.write_response(response, target)
             elif form:
-                outputs.write_table(result.lazy(), target, form, naming)
+                written = (
+                    naming.only_input(result, table.frame.collect_schema().names()) if only_input_columns else result
+                )
+                outputs.write_table(written.lazy(), target, form, naming, table.features)
         tally = Tally.of(rows, kind, table.label)
         if list_removed and listed_by is not None:
             files = removed.removed_files(result, listed_by, reference_files, base_dir=given["base_dir"])

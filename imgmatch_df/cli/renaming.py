@@ -1,12 +1,12 @@
 """Column names while a command computes and in its output, so that no new column replaces one of the table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import polars as pl
 
-from imgmatch_df.columns import REMOVED_RECORDS
+from imgmatch_df.columns import KEPT, REMOVED_RECORDS
 from imgmatch_df.errors import ColumnError
 
 # Prefix of the columns of the table whose names new columns use meanwhile.
@@ -62,6 +62,20 @@ class Naming:
     def aside(self, name: str) -> str:
         """Return the temporary name of a column of the table, which differs if a new column has its name."""
         return f"{ASIDE}{name}" if name in self.added else name
+
+    def only_input(self, clustered: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
+        """Return the kept rows of a table without new columns.
+
+        Parameters
+        ----------
+        clustered
+            The rows with the columns that `cluster` adds.
+        order
+            Columns of the table, in order; other columns of `clustered` come after them.
+        """
+        own = [name for name in clustered.columns if name not in {*self.added, *self.dropped}]
+        place = {name: number for number, name in enumerate(order)}
+        return clustered.filter(KEPT).select(sorted(own, key=lambda name: place.get(name, len(place))))
 
     def restore(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Return a result with the names of the output, also in nested rows."""

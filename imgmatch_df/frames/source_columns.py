@@ -97,8 +97,9 @@ def _result(schema: pl.Schema, expr: pl.Expr, name: str) -> ImageSource:
             f"Hint: the frame has {columns}."
         ) from error
     if len(result) != 1:
+        names = ", ".join(map(repr, list(result)[:12])) or "none"
         raise ArgumentError(
-            f"{name} must be one column, got an expression for {len(result)}: {', '.join(map(repr, list(result)[:12])) or 'none'}\n"
+            f"{name} must be one column, got an expression for {len(result)}: {names}\n"
             "Hint: pl.concat_list makes one column of several, of which the first is hashed; pl.coalesce takes the "
             "first value that is not null."
         )

@@ -211,7 +211,7 @@ def read_inputs(frame: Frame, request: ReportRequest, options: SourceOptions) ->
         rule=rule,
         reference=reference,
         decode=checked.recipe.text if is_made else request.decode,
-        hidden=tuple({call.source_name, source}.intersection(rows.columns).difference(own)),
+        hidden=tuple({call.source_name or "", source or ""}.intersection(rows.columns).difference(own)),
     )
 
 
