@@ -401,7 +401,11 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, output: Format | None, *, s
         if fitted.lost:
             say(f"left out, because {output.suffix} cannot hold it: {_shown(fitted.lost)}; .parquet holds it")
         _say_not_finite(table, fitted.columns, output)
-    return frame.select(list(fitted.columns.values()))
+    named = []
+    if table.name is not None and not output.nests and f"{table.source}.path" not in fitted.columns:
+        # The names of images in a list, which this format cannot hold.
+        named = [pl.col(table.name).alias(f"{table.source}.path")]
+    return frame.select(*fitted.columns.values(), *named)
 
 
 def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:

@@ -183,7 +183,11 @@ def remove_duplicates(
             else:
                 # The screen finds rows by their number.
                 id_column = inputs.naming_column(rows, table) if form else None
-                if form and (id_column is None or (reference_side is not None and reference_side.id is None)):
+                if (
+                    form
+                    and not only_input_columns
+                    and (id_column is None or (reference_side is not None and reference_side.id is None))
+                ):
                     say("rows without a name are identified by their number, from 0")
                 result = interruptible(
                     lambda: clustering.cluster(

@@ -73,9 +73,15 @@ class Naming:
         order
             Columns of the table, in order; other columns of `clustered` come after them.
         """
-        own = [name for name in clustered.columns if name not in {*self.added, *self.dropped}]
         place = {name: number for number, name in enumerate(order)}
-        return clustered.filter(KEPT).select(sorted(own, key=lambda name: place.get(name, len(place))))
+
+        def number_of(name: str) -> int:
+            while name not in place and "." in name:  # a field of a struct
+                name = name.rpartition(".")[0]
+            return place.get(name, len(place))
+
+        own = [name for name in clustered.columns if name not in {*self.added, *self.dropped}]
+        return clustered.filter(KEPT).select(sorted(own, key=number_of))
 
     def restore(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Return a result with the names of the output, also in nested rows."""

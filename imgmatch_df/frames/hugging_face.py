@@ -108,8 +108,8 @@ def _info_of(path: str) -> dict[str, Any] | None:
     """Return the value of the key ``huggingface``, None where there is none that has features."""
     text = pl.read_parquet_metadata(path).get(_KEY)
     try:
-        info = None if text is None else json.loads(text)
+        found = None if text is None else json.loads(text)
     except ValueError:
         return None
-    has_features = isinstance(info, dict) and isinstance(info.get("info"), dict)
-    return info if has_features and isinstance(info["info"].get("features"), dict) else None
+    info = found.get("info") if isinstance(found, dict) else None
+    return found if isinstance(info, dict) and isinstance(info.get("features"), dict) else None
