@@ -18,7 +18,7 @@ PATH_FIELD: Final = "path"
 _TEXT: Final = (pl.String, pl.Categorical, pl.Enum)
 
 
-def is_text(dtype: Any) -> bool:
+def is_text_dtype(dtype: Any) -> bool:
     """Return whether values of a dtype are text."""
     return dtype in _TEXT
 
@@ -27,7 +27,7 @@ def holds_sources(dtype: Any) -> bool:
     """Return whether a column of a dtype can be hashed."""
     if isinstance(dtype, pl.List | pl.Array):
         return holds_sources(dtype.inner)
-    return is_text(dtype) or dtype in (pl.Binary, pl.Null) or is_image_struct(dtype)
+    return is_text_dtype(dtype) or dtype in (pl.Binary, pl.Null) or is_image_struct(dtype)
 
 
 def is_image_struct(dtype: Any) -> bool:
@@ -61,9 +61,9 @@ def text_of(images: pl.Expr, dtype: Any) -> pl.Expr | None:
         return text_of(images.list.get(0, null_on_oob=True), dtype.inner)
     if isinstance(dtype, pl.Array):
         return text_of(images.arr.get(0, null_on_oob=True), dtype.inner)
-    if is_text(dtype):
+    if is_text_dtype(dtype):
         return images.cast(pl.String)
-    if is_text(_image_fields(dtype).get(PATH_FIELD)):
+    if is_text_dtype(_image_fields(dtype).get(PATH_FIELD)):
         return images.struct.field(PATH_FIELD).cast(pl.String)
     return None
 
@@ -81,7 +81,7 @@ def dtype_text(dtype: Any) -> str:
     )
 
 
-def sources_of(images: pl.Series) -> Sequence[Any]:
+def image_sources(images: pl.Series) -> Sequence[Any]:
     """Return the sources of a column of images: text, memoryviews of encoded images, and None.
 
     A struct is its bytes, or its path where it has no bytes; a list is its first value.
@@ -92,7 +92,7 @@ def sources_of(images: pl.Series) -> Sequence[Any]:
         A column with a dtype of `holds_sources`.
     """
     # No Polars query is used, because it may need the threads of Polars, which may wait for the batch of this column.
-    if is_text(images.dtype) or images.dtype == pl.Null:
+    if is_text_dtype(images.dtype) or images.dtype == pl.Null:
         return images.cast(pl.String).to_list()
     return _sources_of_arrow(images.to_arrow(compat_level=pl.CompatLevel.newest()))
 
@@ -202,5 +202,8 @@ def _image_fields(dtype: Any) -> dict[str, Any]:
     fields = dtype.to_schema()
     image, path = fields.get(BYTES_FIELD), fields.get(PATH_FIELD)
     found = {BYTES_FIELD: image, PATH_FIELD: path}
-    fits = {BYTES_FIELD: is_text(image) or image in (pl.Binary, pl.Null), PATH_FIELD: is_text(path) or path == pl.Null}
+    fits = {
+        BYTES_FIELD: is_text_dtype(image) or image in (pl.Binary, pl.Null),
+        PATH_FIELD: is_text_dtype(path) or path == pl.Null,
+    }
     return {name: field for name, field in found.items() if field is not None and fits[name]}

@@ -13,7 +13,7 @@ from imgmatch_df.batch.isolation import decoders
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, OK, STATUS, STATUS_DTYPE, STATUSES, WIDTH
 from imgmatch_df.errors import ColumnError, Failure, row_error
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, ImageColumn, image_columns
-from imgmatch_df.image_columns import Buffers, dtype_text, holds_sources, sources_of
+from imgmatch_df.image_columns import Buffers, dtype_text, holds_sources, image_sources
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
 from imgmatch_df.sources import Fetched, url_of
@@ -60,7 +60,7 @@ def hash_batch(values: pl.Series, options: Options, hash_types: Sequence[str] = 
 
     if not holds_sources(values.dtype):
         raise ColumnError(f"column {values.name!r} {dtype_text(values.dtype)}")
-    rows = hash_sources(sources_of(values), options, hash_types)
+    rows = hash_sources(image_sources(values), options, hash_types)
     valid = rows.valid
     # No Polars query is used, because it may need the threads of Polars, which may wait for this batch.
     return pl.DataFrame(

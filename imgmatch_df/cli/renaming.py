@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from imgmatch_df.columns import KEPT, REMOVED_RECORDS
+from imgmatch_df.columns import REMOVED_RECORDS
 from imgmatch_df.errors import ColumnError
 
 # Prefix of the columns of the table whose names new columns use meanwhile.
@@ -63,15 +63,15 @@ class Naming:
         """Return the temporary name of a column of the table, which differs if a new column has its name."""
         return f"{ASIDE}{name}" if name in self.added else name
 
-    def only_input(self, clustered: pl.DataFrame, order: Sequence[str]) -> pl.DataFrame:
-        """Return the kept rows of a table without new columns.
+    def only_input(self, frame: pl.LazyFrame, order: Sequence[str]) -> pl.LazyFrame:
+        """Return the rows of a table without new columns.
 
         Parameters
         ----------
-        clustered
-            The rows with the columns that `cluster` adds.
+        frame
+            The rows with new columns.
         order
-            Columns of the table, in order; other columns of `clustered` come after them.
+            Columns of the table, in order; other columns of `frame` come after them.
         """
         place = {name: number for number, name in enumerate(order)}
 
@@ -80,8 +80,9 @@ class Naming:
                 name = name.rpartition(".")[0]
             return place.get(name, len(place))
 
-        own = [name for name in clustered.columns if name not in {*self.added, *self.dropped}]
-        return clustered.filter(KEPT).select(sorted(own, key=number_of))
+        own = [str(name) for name in frame.collect_schema() if name not in {*self.added, *self.dropped}]
+        own.sort(key=number_of)
+        return frame.select(own)
 
     def restore(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Return a result with the names of the output, also in nested rows."""

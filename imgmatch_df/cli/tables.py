@@ -19,7 +19,7 @@ from imgmatch_df.frames import ranking
 from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.frames.hugging_face import Features, read_features
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
-from imgmatch_df.image_columns import holds_bytes, holds_sources, is_image_struct, sources_of, text_of
+from imgmatch_df.image_columns import holds_bytes, holds_sources, image_sources, is_image_struct, text_of
 from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
 from imgmatch_df.images.scan import holds_images, list_images
 from imgmatch_df.options import Recipe
@@ -375,7 +375,7 @@ def _batch_rows(frame: pl.LazyFrame, source: str | None) -> int:
     if not holds_sources(dtype) or holds_bytes(dtype):
         return BATCH_ROWS
     first = frame.select(str(source)).head(_SAMPLED_ROWS).collect().to_series()
-    return _URL_BATCH_ROWS if any(url_of(value) for value in sources_of(first)) else BATCH_ROWS
+    return _URL_BATCH_ROWS if any(url_of(value) for value in image_sources(first)) else BATCH_ROWS
 
 
 def _in_batches(frame: pl.LazyFrame, batch_rows: int) -> pl.LazyFrame:

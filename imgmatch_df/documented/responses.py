@@ -395,9 +395,7 @@ def _written(writer: RecordWriter, hashed: Hashed) -> Iterator[Json]:
     carrier = RECORD if RECORD in hashed.columns else writer.source
     _check_columns(hashed, (carrier,), "source= names the column of image references.")
     if hashed.schema[carrier] not in (pl.String, pl.Binary) and not _is_nested_source(hashed.schema[carrier]):
-        message = (
-            f"column {carrier!r} must be String, Binary or a Struct of bytes and path, got {hashed.schema[carrier]}"
-        )
+        message = f"column {carrier!r} must be String or Binary, got {hashed.schema[carrier]}"
         raise ColumnError(f"{message}\nHint: source= names the column of image references.")
     wanted = (carrier, ID, WIDTH, HEIGHT, STATUS, DETAIL, *writer.hash_types)
     wanted += {"rank_images": (DISTANCE,), "remove_duplicates": (REMOVED_RECORDS,), "visual_hash": ()}[writer.method]

@@ -26,7 +26,7 @@ from imgmatch_df.frames.criteria import check_min_votes, refuse_radius, refuse_v
 from imgmatch_df.frames.flat import Flat, FlatRows, Guard, guard_columns
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.pairs import MAX_PAIRS
-from imgmatch_df.frames.source_columns import SourceColumn, check_source
+from imgmatch_df.frames.source_columns import SourceColumn, checked_source
 from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion, radius_of, votes_of
 from imgmatch_df.frames.vote_advice import LEAST_SHOWN, VOTE_FIELDS, profile_votes
 from imgmatch_df.hashes import forms
@@ -147,7 +147,7 @@ def profile_radii(
     images: str | None = None
     if edits is not None and source is not None:
         images = free_name(hashed.collect_schema())
-        hashed = hashed.with_columns(check_source(frame, source).expr.alias(images))
+        hashed = hashed.with_columns(checked_source(frame, source).expr.alias(images))
     columns = needed_columns(hash_name, None, [*guard_columns(guard), *([] if images is None else [images])])
 
     def find(part: pl.DataFrame) -> pl.DataFrame:
@@ -307,7 +307,7 @@ def _check_call(
     """Return how images are read to be edited, None without `source`, and the call that gives the hashes."""
     if source is None or not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
         return None, VerbCall.check(frame, kind, source, options, column=column, flat=flat)
-    check_source(frame, source)
+    checked_source(frame, source)
     edits = make_options(**options)
     if column is None and kind.name not in frame.collect_schema():
         return edits, VerbCall.check(frame, kind, source, options, flat=flat)

@@ -12,7 +12,7 @@ from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
 from imgmatch_df.frames.flat import Guard, check_flat, nothing_flat
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
-from imgmatch_df.frames.source_columns import ImageSource, SourceColumn, check_source
+from imgmatch_df.frames.source_columns import CheckedSource, SourceColumn, checked_source
 from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import (
     MEASURES,
@@ -116,7 +116,7 @@ class VerbCall(Generic[FrameT]):
     frame: FrameT
     schema: pl.Schema
     kind: HashKind
-    source: ImageSource | None
+    source: CheckedSource | None
     options: SourceOptions
     affixes: Affixes
     names: Mapping[str, str]
@@ -168,7 +168,7 @@ class VerbCall(Generic[FrameT]):
             raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of images.")
         if column is not None:
             check_name("column", column)
-        images = None if source is None else check_source(frame, source)
+        images = None if source is None else checked_source(frame, source)
         if source is not None and column is not None:
             raise ArgumentError(
                 "column has no effect with source=, whose images are hashed\n"

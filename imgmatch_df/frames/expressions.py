@@ -18,7 +18,7 @@ from imgmatch_df.batch.sharing import Field, SharedBatches, Whole, shared_batche
 from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
-from imgmatch_df.frames.source_columns import SourceColumn, check_source
+from imgmatch_df.frames.source_columns import SourceColumn, checked_source
 from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import (
     BMH1,
@@ -284,7 +284,7 @@ def visual_hash(
     fields = visual_hash_fields(computed)
     checked, affixes = make_options(**options), Affixes.make(prefix, suffix)
     if isinstance(data, (pl.DataFrame, pl.LazyFrame)):
-        images = check_source(data, source)
+        images = checked_source(data, source)
         schema = data.collect_schema()
         check_no_patterns(schema)
         names = affixes.add(fields, schema)

@@ -15,7 +15,7 @@ SourceColumn = str | pl.Expr
 """A column of images: a name, or any expression for one column."""
 
 
-class ImageSource(NamedTuple):
+class CheckedSource(NamedTuple):
     """A column of images, checked.
 
     Parameters
@@ -47,7 +47,7 @@ class ImageSource(NamedTuple):
         return None if is_nested or self.text is None else self.column
 
 
-def check_source(frame: pl.DataFrame | pl.LazyFrame, source: SourceColumn, name: str = "source") -> ImageSource:
+def checked_source(frame: pl.DataFrame | pl.LazyFrame, source: SourceColumn, name: str = "source") -> CheckedSource:
     """Return the column of images of a frame.
 
     Parameters
@@ -79,7 +79,7 @@ def check_source(frame: pl.DataFrame | pl.LazyFrame, source: SourceColumn, name:
             raise ColumnError(
                 f"no column {source!r} in the frame, it has {columns}\nHint: source='name of the column'."
             )
-        found = ImageSource(pl.col(source), source, schema[source], source)
+        found = CheckedSource(pl.col(source), source, schema[source], source)
     else:
         found = _result(schema, source, name)
     if not holds_sources(found.dtype):
@@ -87,7 +87,7 @@ def check_source(frame: pl.DataFrame | pl.LazyFrame, source: SourceColumn, name:
     return found
 
 
-def _result(schema: pl.Schema, expr: pl.Expr, name: str) -> ImageSource:
+def _result(schema: pl.Schema, expr: pl.Expr, name: str) -> CheckedSource:
     try:
         result = schema.to_frame(eager=False).select(expr).collect_schema()
     except pl.exceptions.PolarsError as error:
@@ -105,4 +105,4 @@ def _result(schema: pl.Schema, expr: pl.Expr, name: str) -> ImageSource:
         )
     ((column, dtype),) = result.items()
     is_column = expr.meta.is_column() and column in schema
-    return ImageSource(expr, column, dtype, column if is_column else None)
+    return CheckedSource(expr, column, dtype, column if is_column else None)

@@ -22,7 +22,7 @@ from imgmatch_df.frames.expressions import HashTypes, check_hash_types, hash_exp
 from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.frames.layout import is_hash
 from imgmatch_df.frames.reference import key_column
-from imgmatch_df.frames.source_columns import ImageSource
+from imgmatch_df.frames.source_columns import CheckedSource
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.codec import dtype_hint
 from imgmatch_df.hashes.kinds import (
@@ -35,14 +35,14 @@ from imgmatch_df.hashes.kinds import (
     hash_kind,
     with_measures,
 )
-from imgmatch_df.image_columns import holds_bytes, is_text
+from imgmatch_df.image_columns import holds_bytes, is_text_dtype
 from imgmatch_df.store.manifest import Manifest
 
 IMAGE: Final = "__imgmatch_image"  # the images to hash
 
 
 def kinds_to_store(
-    schema: pl.Schema, source: ImageSource | None, hash_types: HashTypes | None, stored: Manifest | None, key: str
+    schema: pl.Schema, source: CheckedSource | None, hash_types: HashTypes | None, stored: Manifest | None, key: str
 ) -> tuple[str, ...]:
     """Return the hash kinds to store, which the frame has where nothing is to be hashed."""
     if hash_types is not None:
@@ -111,7 +111,7 @@ def key_dtype(schema: pl.Schema, column: str, stored: Manifest | None) -> pl.Dat
 
 
 def measures_to_store(
-    schema: pl.Schema, kinds: tuple[str, ...], source: ImageSource | None, key: str
+    schema: pl.Schema, kinds: tuple[str, ...], source: CheckedSource | None, key: str
 ) -> tuple[str, ...]:
     """Return the measures to store with `kinds`, which the frame has where nothing is to be hashed."""
     return tuple(
@@ -122,13 +122,13 @@ def measures_to_store(
 
 
 def given_columns(
-    frame: Frame, schema: pl.Schema, kinds: tuple[str, ...], measures: tuple[str, ...], source: ImageSource | None
+    frame: Frame, schema: pl.Schema, kinds: tuple[str, ...], measures: tuple[str, ...], source: CheckedSource | None
 ) -> list[pl.Expr]:
     """Return the columns to store: images or hashes, and the fingerprint if `scan_images` made it."""
     stamped = schema.get(SIZE) == pl.UInt64 and schema.get(MODIFIED) == MODIFIED_DTYPE
     given = [pl.col(SIZE), pl.col(MODIFIED)] if stamped and (source is None or not holds_bytes(source.dtype)) else []
     if source is not None:
-        images = source.expr.cast(pl.String) if is_text(source.dtype) or source.dtype == pl.Null else source.expr
+        images = source.expr.cast(pl.String) if is_text_dtype(source.dtype) or source.dtype == pl.Null else source.expr
         return [images.alias(IMAGE), *given]
     rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
     for name in (STATUS, *rest):

@@ -22,7 +22,7 @@ from imgmatch_df.frames.chunks import CHUNK_ROWS_OF_HASHES, chunks_of
 from imgmatch_df.frames.expressions import HashTypes
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.seen import SeenKeys
-from imgmatch_df.frames.source_columns import SourceColumn, check_source
+from imgmatch_df.frames.source_columns import SourceColumn, checked_source
 from imgmatch_df.frames.stored_columns import (
     IMAGE,
     find_key_column,
@@ -31,7 +31,7 @@ from imgmatch_df.frames.stored_columns import (
     kinds_to_store,
     measures_to_store,
 )
-from imgmatch_df.image_columns import sources_of
+from imgmatch_df.image_columns import image_sources
 from imgmatch_df.images.fingerprints import fingerprint, has_changed
 from imgmatch_df.incomplete import n_unlisted
 from imgmatch_df.options import Options, Recipe, SourceOptions, check_flag, check_name, make_options
@@ -248,7 +248,7 @@ class _WriteCall(NamedTuple):
             if not key:
                 raise ArgumentError("key must be the name of a column, got ''\nHint: rename the column of keys.")
         schema = frame.collect_schema()
-        images = None if source is None else check_source(frame, source)
+        images = None if source is None else checked_source(frame, source)
         stored = manifest_of(target, write=True)
         name = key or (SOURCE if stored is None else stored.key)
         kinds = kinds_to_store(schema, images, hash_types, stored, name)
@@ -418,5 +418,5 @@ class _WriteRun:
                 yield batch.with_columns(*known, pl.coalesce(pl.col(ETAG), hashed.get_column(ETAG)))
 
     def _batch_rows(self, sources: pl.Series) -> int:
-        has_urls = any(url_of(value) for value in sources_of(sources.head(64)))
+        has_urls = any(url_of(value) for value in image_sources(sources.head(64)))
         return _BATCH_ROWS_OF_URLS if has_urls else _BATCH_ROWS

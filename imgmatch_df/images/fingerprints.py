@@ -7,7 +7,7 @@ from typing import Any, Final
 import polars as pl
 
 from imgmatch_df.columns import ETAG, MODIFIED, MODIFIED_DTYPE, SIZE
-from imgmatch_df.image_columns import sources_of
+from imgmatch_df.image_columns import image_sources
 from imgmatch_df.local_files import stat_file
 from imgmatch_df.sources import FILE_PATTERN, URL_PATTERN, Source, parse_source
 
@@ -34,7 +34,7 @@ def fingerprint(sources: pl.Series, base_dir: str | None) -> pl.DataFrame:
     if sources.dtype == pl.Binary:
         return _digests(sources.to_list())
     if sources.dtype.is_nested():
-        found = [_facts(value, base_dir) for value in sources_of(sources)]
+        found = [_facts(value, base_dir) for value in image_sources(sources)]
         return pl.DataFrame(found, schema=_schema_of_stamps(), orient="row").cast({MODIFIED: MODIFIED_DTYPE})
     frame = sources.alias(_SOURCE).to_frame().with_row_index("row")
     local = frame.filter(

@@ -18,7 +18,7 @@ from imgmatch_df.frames.grouping import check_linkage, check_reference
 from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule, RuledRows
 from imgmatch_df.frames.layout import free_name, without_bytes
 from imgmatch_df.frames.reference import Reference
-from imgmatch_df.frames.source_columns import check_source
+from imgmatch_df.frames.source_columns import checked_source
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, SHA256, HashKind, hash_kind
 from imgmatch_df.image_columns import holds_bytes
@@ -238,7 +238,7 @@ def _with_images(frame: Any, request: ReportRequest) -> tuple[Any, ReportRequest
     """Return the frame with its images as a column, and the request with the name of that column."""
     if request.source is None or request.images is not None or not isinstance(frame, pl.DataFrame | pl.LazyFrame):
         return frame, request
-    images, schema = check_source(frame, request.source), frame.collect_schema()
+    images, schema = checked_source(frame, request.source), frame.collect_schema()
     if images.column is not None:
         return frame, replace(request, source=images.column)
     name = images.name if images.name not in schema else free_name(schema)

@@ -10,7 +10,7 @@ import polars as pl
 from imgmatch_df.columns import DETAIL, HEIGHT, MODIFIED, OK, PATH, ROW_DTYPE, SIZE, SOURCE, STATUS, WIDTH
 from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.layout import free_name
-from imgmatch_df.image_columns import holds_bytes, sources_of, text_of
+from imgmatch_df.image_columns import holds_bytes, image_sources, text_of
 from imgmatch_df.local_files import join_base
 from imgmatch_df.naming import row_name, source_text
 from imgmatch_df.sources import Source, parse_source, path_from_text, redact
@@ -63,7 +63,7 @@ def images_of(images: Frame | None, source: str | None, chosen: "Array") -> "Ite
         at_a_time = _IMAGES_AT_A_TIME if holds_bytes(column.dtype) else _NAMES_AT_A_TIME
         for start in range(0, len(chosen), at_a_time):
             positions = np.arange(start, min(start + at_a_time, len(chosen)))
-            yield positions, sources_of(column.gather(chosen[positions]))
+            yield positions, image_sources(column.gather(chosen[positions]))
         return
     number = free_name({source: None})
     wanted = pl.Series(np.sort(chosen), dtype=ROW_DTYPE)
@@ -71,7 +71,7 @@ def images_of(images: Frame | None, source: str | None, chosen: "Array") -> "Ite
     numbered = images.select(source).with_row_index(number).filter(pl.col(number).is_in(wanted.implode()))
     for batch in numbered.collect_batches(chunk_size=_IMAGES_AT_A_TIME, maintain_order=True):
         for part in batch.iter_slices(_IMAGES_AT_A_TIME):
-            yield position_of[wanted.search_sorted(part[number]).to_numpy()], sources_of(part[source])
+            yield position_of[wanted.search_sorted(part[number]).to_numpy()], image_sources(part[source])
 
 
 class Names:
