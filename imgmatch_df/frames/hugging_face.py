@@ -43,14 +43,16 @@ class Features(NamedTuple):
         """
         import pyarrow as pa
 
-        known: Any = pl.from_arrow(self.schema.empty_table())
-        own = {name: self.schema.field(name) for name, dtype in known.schema.items() if frame.schema.get(name) == dtype}
+        fields = {field.name: _stored(field) for field in self.schema}
+        plain = [field.remove_metadata() for field in fields.values()]
+        known: Any = pl.from_arrow(pa.schema(plain).empty_table())
+        own = {name: fields[name] for name, dtype in known.schema.items() if frame.schema.get(name) == dtype}
         found = frame.head(0).to_arrow().schema
         features = self.info["info"]["features"]
         kept = {name: feature for name, feature in features.items() if name in own}
         info = {**self.info, "info": {**self.info["info"], "features": kept}}
-        fields = [own[field.name].with_nullable(True) if field.name in own else field for field in found]
-        return pa.schema(fields, metadata={_KEY: json.dumps(info)})
+        written = [own[field.name].with_nullable(True) if field.name in own else field for field in found]
+        return pa.schema(written, metadata={_KEY: json.dumps(info)})
 
 
 def read_features(paths: Sequence[str]) -> Features | None:
@@ -77,9 +79,12 @@ def sink_features(frame: pl.LazyFrame, target: str | Path, features: Features, *
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    batches = frame.collect_batches(chunk_size=row_group_size, maintain_order=True)
+    extensions = [name for name, dtype in frame.collect_schema().items() if isinstance(dtype, pl.BaseExtension)]
+    if extensions:  # to_arrow makes arrays of these with a wrong storage type, at which pyarrow crashes
+        frame = frame.with_columns(pl.col(extensions).ext.storage())
     empty = frame.collect_schema().to_frame()
     schema = features.schema_of(empty)
+    batches = frame.collect_batches(chunk_size=row_group_size, maintain_order=True)
     with ParquetWriter(target, schema, compression="zstd") as writer:
         for group in _row_groups(chain([empty], batches), row_group_size):
             try:
@@ -102,6 +107,15 @@ def _row_groups(batches: Any, n_rows: int) -> Any:
             waiting = waiting[n_rows:]
     if waiting is not None and not waiting.is_empty():
         yield waiting.rechunk()
+
+
+def _stored(field: Any) -> Any:
+    """Return a field whose extension type, such as that of an `Array2D`, is in its metadata, as in a file."""
+    if not hasattr(field.type, "storage_type"):
+        return field
+    about = {"ARROW:extension:name": field.type.extension_name}
+    about["ARROW:extension:metadata"] = field.type.__arrow_ext_serialize__()
+    return field.with_type(field.type.storage_type).with_metadata({**(field.metadata or {}), **about})
 
 
 def _info_of(path: str) -> dict[str, Any] | None:
