@@ -17,7 +17,7 @@ from imgmatch_df.documented.values import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import ranking
 from imgmatch_df.frames.given_hashes import read_given
-from imgmatch_df.frames.hugging_face import Features, read_features
+from imgmatch_df.frames.hugging_face import Features, read_features, without_extensions
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.image_columns import holds_bytes, holds_sources, image_sources, is_image_struct, text_of
 from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
@@ -294,6 +294,8 @@ def _open_table(
     hash_type: str | None,
     column: str | None,
 ) -> SourceTable:
+    features = read_features(paths) if suffix == ".parquet" else None
+    frame = frame if features is None else without_extensions(frame)
     schema = pl.Schema({name: dtype for name, dtype in frame.collect_schema().items() if name != column})
     name = _find_source(schema, source, needed=not stored)
     batch_rows = _batch_rows(frame, name)
@@ -301,9 +303,9 @@ def _open_table(
         frame = _in_batches(frame, batch_rows)
     frame, given = _with_hashes(frame, stored, hash_type, column)
     read_as = None if column is None or column in stored or stored[0] in schema else stored[0]
-    table = SourceTable(frame, name, stored=stored, batch_rows=batch_rows, read_as=read_as, given=given)
-    if suffix == ".parquet":
-        table = replace(table, features=read_features(paths))
+    table = SourceTable(
+        frame, name, stored=stored, batch_rows=batch_rows, read_as=read_as, given=given, features=features
+    )
     text = text_of(pl.col(name), schema[name]) if name is not None and schema[name].is_nested() else None
     return table if text is None else replace(table, frame=frame.with_columns(text.alias(_NAME)), name=_NAME)
 
@@ -422,6 +424,9 @@ def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str 
         for name, dtype in schema.items()
         if name not in (*KINDS, *_NOT_SOURCES) and (dtype in (pl.String, pl.Binary) or _is_of_images(dtype))
     ]
+    holding = [name for name in usable if _is_of_images(schema[name])]
+    if len(holding) == 1:  # other columns of text may describe these images
+        return holding[0]
     named = [name for name in _SOURCE_NAMES if name in usable]
     if named:
         return named[0]

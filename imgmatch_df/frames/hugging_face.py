@@ -79,9 +79,7 @@ def sink_features(frame: pl.LazyFrame, target: str | Path, features: Features, *
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
-    extensions = [name for name, dtype in frame.collect_schema().items() if isinstance(dtype, pl.BaseExtension)]
-    if extensions:  # to_arrow makes arrays of these with a wrong storage type, at which pyarrow crashes
-        frame = frame.with_columns(pl.col(extensions).ext.storage())
+    frame = without_extensions(frame)
     empty = frame.collect_schema().to_frame()
     schema = features.schema_of(empty)
     batches = frame.collect_batches(chunk_size=row_group_size, maintain_order=True)
@@ -95,6 +93,15 @@ def sink_features(frame: pl.LazyFrame, target: str | Path, features: Features, *
                     "Hint: write a .ndjson, or drop the column with the largest values."
                 ) from error
             writer.write_table(table, row_group_size=row_group_size)
+
+
+def without_extensions(frame: pl.LazyFrame) -> pl.LazyFrame:
+    """Return a frame with columns of extension types, such as that of an `Array2D`, as columns of their storage.
+
+    Polars converts them to Arrow arrays whose storage has another type than theirs: pyarrow crashes when it writes one.
+    """
+    names = [name for name, dtype in frame.collect_schema().items() if isinstance(dtype, pl.BaseExtension)]
+    return frame.with_columns(pl.col(names).ext.storage()) if names else frame
 
 
 def _row_groups(batches: Any, n_rows: int) -> Any:
