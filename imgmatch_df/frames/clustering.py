@@ -116,7 +116,7 @@ def cluster(
         Columns of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`. None takes the one with
         the name of the kind; in `reference` that with the name of `column`, if it has one.
     source
-        Column of images to hash first; None if the frame has the hashes.
+        Column of images to hash first, as for `visual_hash`; None if the frame has the hashes.
     flat
         ``"identical"`` or ``"match"``, as `near_duplicates`. A reference row with little to see matches identical files
         only, too.

@@ -88,7 +88,7 @@ def find_copies(
     across, within, not_duplicates
         Which pairs count: as `near_duplicates`, and with `reference` as `match`.
     source
-        Column of images, to make the columns ``local`` and ``pdq`` that `frame` does not have.
+        Column of images, as for `visual_hash`, to make the columns ``local`` and ``pdq`` that `frame` does not have.
     flat
         As `near_duplicates`, for PDQ: images with little to see have few points or none.
     max_pairs

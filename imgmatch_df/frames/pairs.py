@@ -149,7 +149,7 @@ def near_duplicates(
         Column of hashes of the kind `hash_type`; None for the one with its name. Beside the dtype of the kind, it may
         have text in hexadecimal digits, of 0 and 1 or decimal, or lists of bits or bytes: one form in all rows.
     source
-        Column of images to hash first; None if the frame has the hashes.
+        Column of images to hash first, as for `visual_hash`; None if the frame has the hashes.
     flat
         ``"identical"``: images with little to see match identical files only. These are rows with a ``quality: UInt8``
         below 50, as `visual_hash` makes it, or where there is none with a hash that only blank images have; and files
@@ -275,7 +275,7 @@ def match(
         Columns of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`. None takes the one with
         the name of the kind; in `reference` that with the name of `column`, if it has one.
     source
-        Column of `frame` with images to hash first; None if it has the hashes.
+        Column of images of `frame` to hash first, as for `visual_hash`; None if it has the hashes.
     flat
         As `near_duplicates`.
     max_pairs

@@ -64,7 +64,7 @@ def rank_images(
         Column of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`; None for the one with the
         name of the kind.
     source
-        Column of images to hash first; None if the frame has the hashes.
+        Column of images to hash first, as for `visual_hash`; None if the frame has the hashes.
     flat
         ``"identical"``: images with little to see have no rank, see `near_duplicates`. ``"match"`` ranks them as
         others.

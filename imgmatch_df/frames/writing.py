@@ -112,7 +112,8 @@ def write_hashes(
         The store: ``.duckdb`` for a DuckDB file, ``.parquet`` for a Parquet file, or a folder for Parquet files. It is
         made where there is none.
     source
-        Column of images to hash; None where the frame has the hashes.
+        Column of images to hash, as for `visual_hash`; None where the frame has the hashes. The path of a struct names
+        its image in the store.
     key
         Column whose values identify rows, text or whole numbers, and its name in the store. None takes that of the
         store; in a new one it is ``source``, which holds `source`, or else the column ``source``, ``path`` or ``url``.
