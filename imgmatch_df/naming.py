@@ -5,15 +5,14 @@ from typing import Final
 import polars as pl
 
 from imgmatch_df.columns import SOURCE
+from imgmatch_df.image_columns import text_of
 from imgmatch_df.sources import Source, describe, parse_source
 
 # The column of row numbers next to the names of rows; frames of users have no column of this name.
 ROW: Final = "imgmatch row"
 
-# Longer text is not a path, and this prefix is enough to detect base64.
 _MAX_TEXT: Final = 4200
 _MAX_CHARS: Final = 200
-_PATH_FIELD: Final = "path"  # of Struct{bytes, path}, as Hugging Face writes images
 
 
 def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
@@ -26,13 +25,13 @@ def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
     source
         The column of sources; None, or a column that is not in `schema`, if there is none.
     """
-    for name in () if source is None else (source, source.rpartition(".")[0]):
-        dtype = schema.get(name)
-        if isinstance(dtype, pl.Struct) and dtype.to_schema().get(_PATH_FIELD) == pl.String:
-            return _as_source(pl.col(name).struct.field(_PATH_FIELD))
-    if source is None or schema.get(source) in (None, pl.Binary) or schema[source].is_nested():
+    text = None if source is None or source not in schema else text_of(pl.col(source), schema[source])
+    if text is None and source is not None and source in schema and not schema[source].is_nested():
+        text = None if schema[source] in (pl.Binary, pl.Null) else pl.col(source).cast(pl.String)
+    if text is None:
         return pl.lit(None, pl.String).alias(SOURCE)
-    return _as_source(pl.col(source).cast(pl.String))
+    # Longer text is not a path, and this prefix is enough to detect base64.
+    return text.str.slice(0, _MAX_TEXT).alias(SOURCE)
 
 
 def row_name(text: str | None, row: int) -> str:
@@ -56,7 +55,3 @@ def row_name(text: str | None, row: int) -> str:
     if isinstance(found, Source) and found.kind == "base64":
         return f"row {row:,} (base64)"
     return describe(text, _MAX_CHARS)
-
-
-def _as_source(values: pl.Expr) -> pl.Expr:
-    return values.str.slice(0, _MAX_TEXT).alias(SOURCE)

@@ -13,6 +13,7 @@ ROWS = [
         "archives",
         "atomic",
         "errors",
+        "image_columns",
         "incomplete",
         "local_files",
         "naming",

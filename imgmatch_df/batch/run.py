@@ -4,7 +4,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from struct import Struct
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
@@ -14,6 +13,7 @@ from imgmatch_df.batch.isolation import decoders
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, OK, STATUS, STATUS_DTYPE, STATUSES, WIDTH
 from imgmatch_df.errors import ColumnError, Failure, row_error
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, ImageColumn, image_columns
+from imgmatch_df.image_columns import Buffers, dtype_text, holds_sources, image_sources
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
 from imgmatch_df.sources import Fetched, url_of
@@ -37,7 +37,8 @@ def hash_batch(values: pl.Series, options: Options, hash_types: Sequence[str] = 
     Parameters
     ----------
     values
-        `String` (paths, base64, data URIs, URLs, mixed), `Binary` (encoded images) or `Null`.
+        `String` (paths, base64, data URIs, URLs, mixed), `Binary` (encoded images), `Null`, or what `image_columns`
+        has besides.
     options
         How to read and decode.
     hash_types
@@ -57,7 +58,9 @@ def hash_batch(values: pl.Series, options: Options, hash_types: Sequence[str] = 
     """
     from imgmatch_df.hashes.codec import size_series, to_series
 
-    rows = hash_sources(_sources(values), options, hash_types)
+    if not holds_sources(values.dtype):
+        raise ColumnError(f"column {values.name!r} {dtype_text(values.dtype)}")
+    rows = hash_sources(image_sources(values), options, hash_types)
     valid = rows.valid
     # No Polars query is used, because it may need the threads of Polars, which may wait for this batch.
     return pl.DataFrame(
@@ -178,45 +181,6 @@ class HashedRows:
         }
 
 
-def _sources(values: pl.Series) -> Sequence[Any]:
-    if values.dtype == pl.Binary:
-        return _Buffers(values)
-    if values.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum):
-        return values.cast(pl.String).to_list()
-    raise ColumnError(
-        f"column {values.name!r} has dtype {values.dtype}, sources are String (paths, URLs, base64) or Binary "
-        "(images)\nHint: cast the column, or take the field of a struct that contains the source."
-    )
-
-
-class _Buffers(Sequence[Any]):
-    """A `Binary` column as a sequence of memoryviews and None, by the layout of Arrow's binary view.
-
-    It takes 0.4 microseconds per row of any length; a scalar of pyarrow takes 30 and copies each image with the GIL.
-    """
-
-    _VIEW = Struct("<i4xii")  # length; four bytes of the value; index of its buffer; offset in the buffer
-
-    def __init__(self, values: pl.Series) -> None:
-        array = values.to_arrow(compat_level=pl.CompatLevel.newest())
-        _, views, *data = array.buffers()
-        self._n_rows = len(array)
-        self._views = memoryview(views)[16 * array.offset :]
-        self._data = [memoryview(buffer) for buffer in data]
-        self._valid = array.is_valid().to_pylist() if values.null_count() else None
-
-    def __len__(self) -> int:
-        return self._n_rows
-
-    def __getitem__(self, row: Any) -> Any:
-        if self._valid is not None and not self._valid[row]:
-            return None
-        length, buffer, start = self._VIEW.unpack_from(self._views, 16 * row)
-        if length > 12:
-            return self._data[buffer][start : start + length]
-        return self._views[16 * row + 4 : 16 * row + 4 + length]  # a short value is stored in the view
-
-
 class _Run:
     """A batch that is being hashed.
 
@@ -232,7 +196,7 @@ class _Run:
         self._options = options
         local: Sequence[int] = range(len(sources))
         self._rows_of_url: dict[str, list[int]] = {}
-        if not isinstance(sources, _Buffers):
+        if not isinstance(sources, Buffers):
             local = []
             for row, value in enumerate(sources):
                 if (url := url_of(value)) is None:

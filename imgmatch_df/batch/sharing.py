@@ -160,11 +160,18 @@ _functions: WeakValueDictionary[tuple[Options, pl.Struct, bytes], SharedBatches]
 def _buffer_addresses(values: pl.Series) -> tuple[Any, ...]:
     """Return the memory addresses of the values; they are equal for two views of one column."""
     newest = pl.CompatLevel.newest()  # string and binary views, the layout of Polars, so nothing is copied
-    arrays = [chunk.to_arrow(compat_level=newest) for chunk in values.get_chunks()]
-    return tuple(
-        (array.offset, len(array), *(None if buffer is None else buffer.address for buffer in array.buffers()))
-        for array in arrays
-    )
+    return tuple(_array_addresses(chunk.to_arrow(compat_level=newest)) for chunk in values.get_chunks())
+
+
+def _array_addresses(array: Any) -> tuple[Any, ...]:
+    kind = str(array.type)
+    parts: list[Any] = []  # which have offsets of their own
+    if kind.startswith("struct"):
+        parts = [array.field(place) for place in range(array.type.num_fields)]
+    elif kind.startswith(("list", "large_list", "fixed_size_list")):
+        parts = [array.values]
+    buffers = [None if buffer is None else buffer.address for buffer in array.buffers()]
+    return array.offset, len(array), *buffers, *map(_array_addresses, parts)
 
 
 def _forget_threads_of_parent() -> None:

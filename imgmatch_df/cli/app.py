@@ -173,7 +173,7 @@ def visual_hash(
                 )
                 outputs.write_response(response, target)
             elif form:
-                outputs.write_table(hashed, target, form, naming)
+                outputs.write_table(hashed, target, form, naming, table.features)
             else:
                 text = source_text(hashed.collect_schema(), table.label)
                 rows = inputs.run_query(hashed.select(text, *inputs.hashed_names(kinds)))
@@ -255,7 +255,7 @@ def rank_images(
                 )
                 outputs.write_response(response, target)
             elif form:
-                outputs.write_table(ranked.lazy(), target, form, naming)
+                outputs.write_table(ranked.lazy(), target, form, naming, table.features)
         if not form:
             display.show_ranking(ranked)
             inputs.say_store(table, kinds, rows.height)
@@ -345,7 +345,7 @@ def _store(
     run.counts = {name: value for name, value in done.to_dict().items() if isinstance(value, int)}
     say(display.stored_text(out, done), err=False)
     if done.n_failed:
-        say_failed(failed_in_store(out, table.frame, table.source), done.n_failed)
+        say_failed(failed_in_store(out, table.frame, table.label), done.n_failed)
     if done.n_failed and not retry_failed:
         say(_unchanged_text(done))
     n_failed = done.n_failed if run.strict else done.n_failed - done.n_failed_before

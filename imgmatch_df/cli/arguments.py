@@ -84,6 +84,13 @@ SourceOption = Annotated[
     str | None,
     typer.Option("--source", metavar="COLUMN", show_default=False, help="Column of a table that holds the images."),
 ]
+OnlyInputColumns = Annotated[
+    bool,
+    typer.Option(
+        "--only-input-columns",
+        help="Write the kept rows with the columns of SOURCE only, in its schema.",
+    ),
+]
 Prefix = Annotated[
     str, typer.Option("--prefix", metavar="TEXT", show_default=False, help="Prefix of the name of each new column.")
 ]

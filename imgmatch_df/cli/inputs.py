@@ -46,6 +46,7 @@ from imgmatch_df.hashes.kinds import (
     visual_hash_fields,
     with_measures,
 )
+from imgmatch_df.image_columns import holds_sources
 from imgmatch_df.images.folders import left_out_text
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.progress import METER
@@ -207,7 +208,8 @@ def check_documented(table: SourceTable, form: Format | None = DOCUMENTED, *, tu
         raise ArgumentError("the documented .json has no turns\nHint: -o writes a .parquet, or leave --turns out.")
     schema = table.frame.collect_schema()
     source = values.RECORD if values.RECORD in schema else table.source
-    if source is None or schema[source] not in (pl.String, pl.Binary):
+    dtype = None if source is None else schema[source]
+    if source is None or dtype in (pl.Null, pl.Categorical) or not holds_sources(dtype):
         found = "the table has none" if source is None else f"column {source!r} has dtype {schema[source]}"
         raise ColumnError(
             f"the documented .json needs a column of paths, URLs or images, and {found}\n"
@@ -264,11 +266,26 @@ def hashed_names(kinds: tuple[str, ...]) -> list[str]:
 
 
 def name_compared(
-    table: SourceTable, kinds: tuple[str, ...], added: list[str], prefix: str, suffix: str, output: Format | None
+    table: SourceTable,
+    kinds: tuple[str, ...],
+    added: list[str],
+    prefix: str,
+    suffix: str,
+    output: Format | None,
+    *,
+    only_input: bool = False,
 ) -> tuple[SourceTable, Naming]:
-    """Return what `name_columns` does for a command that compares: the output has the first of the hash kinds only."""
-    made = hashed_names(kinds[:1]) if needs_hashing(table, kinds) else []
-    return name_columns(table, [*added, *made], prefix, suffix, output, dropped=kinds[1:])
+    """Return what `name_columns` does for a command that compares: the output has the first of the hash kinds only.
+
+    With `only_input` it has no hashes and no other new columns.
+    """
+    if not only_input:
+        made = hashed_names(kinds[:1]) if needs_hashing(table, kinds) else []
+        return name_columns(table, [*added, *made], prefix, suffix, output, dropped=kinds[1:])
+    if prefix or suffix:
+        raise ArgumentError("--only-input-columns writes no new columns\nHint: leave --prefix and --suffix out.")
+    made = hashed_names(kinds) if needs_hashing(table, kinds) else []
+    return name_columns(table, [*added, *made], "", "", None)
 
 
 def flat_rule(flat: str | None, table: SourceTable, output: Format | None) -> Flat:
@@ -304,7 +321,7 @@ def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOption
 def say_store(table: SourceTable, kinds: tuple[str, ...], n_rows: int) -> None:
     """Print that --store keeps hashes, if many images were hashed without it."""
     is_kept = table.store is not None or table.request is not None or not needs_hashing(table, kinds)
-    if not is_kept and not table.made and n_rows >= _MANY_ROWS:
+    if not is_kept and table.name is None and n_rows >= _MANY_ROWS:
         say("Hint: --store hashes.duckdb keeps the hashes", err=False)
 
 
@@ -372,10 +389,9 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, output: Format | None, *, s
         if shown:
             _say_not_in_json(table)
         return frame
-    kept = frame.drop(table.made)
+    schema = frame.collect_schema()
     if output is None:
-        return kept.drop(byte_columns(kept.collect_schema()))
-    schema = kept.collect_schema()
+        return frame.drop(byte_columns(schema))
     fitted = fit_columns(schema, output)
     own = set(table.columns)
     if shown:
@@ -385,7 +401,11 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, output: Format | None, *, s
         if fitted.lost:
             say(f"left out, because {output.suffix} cannot hold it: {_shown(fitted.lost)}; .parquet holds it")
         _say_not_finite(table, fitted.columns, output)
-    return kept.select(list(fitted.columns.values()))
+    named = []
+    if table.name is not None and not output.nests and f"{table.source}.path" not in fitted.columns:
+        # The names of images in a list, which this format cannot hold.
+        named = [pl.col(table.name).alias(f"{table.source}.path")]
+    return frame.select(*fitted.columns.values(), *named)
 
 
 def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
@@ -393,7 +413,6 @@ def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:
     if table.request is not None:
         return
     ours = {table.source, values.ID, values.RECORD, *KINDS, *MEASURES, WIDTH, HEIGHT, STATUS, DETAIL, ETAG}
-    ours |= {name.removesuffix(".bytes") for name in table.made}
     if {PATH, SIZE, MODIFIED} <= set(table.columns):  # of a folder
         ours |= {PATH, SIZE, MODIFIED}
     others = [own_name(name) for name in table.columns if name not in ours or name in unread]

@@ -21,6 +21,7 @@ from imgmatch_df.columns import REMOVED_RECORDS
 from imgmatch_df.documented.values import Json, to_json
 from imgmatch_df.errors import ArgumentError, ImgMatchError
 from imgmatch_df.frames.hash_text import to_bits, to_hex
+from imgmatch_df.frames.hugging_face import Features, sink_features
 from imgmatch_df.hashes.kinds import KINDS, HashKind, documented_kind
 from imgmatch_df.store.base import is_store, store_suffixes
 from imgmatch_df.store.locks import lock_path, sole_writer
@@ -37,7 +38,11 @@ _PAGES: Final = (".html", ".htm")
 
 
 def _write_parquet(frame: pl.LazyFrame, target: Path | IO[bytes], has_images: bool) -> None:
-    frame.sink_parquet(target, row_group_size=_IMAGES_PER_ROW_GROUP if has_images else _ROWS_PER_ROW_GROUP)
+    frame.sink_parquet(target, row_group_size=_row_group_size(has_images))
+
+
+def _row_group_size(has_images: bool) -> int:
+    return _IMAGES_PER_ROW_GROUP if has_images else _ROWS_PER_ROW_GROUP
 
 
 def _write_csv(frame: pl.LazyFrame, target: Path | IO[bytes], _has_images: bool) -> None:
@@ -219,7 +224,13 @@ def _room_explained(shown: str) -> Iterator[None]:
         ) from error
 
 
-def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], output: Format, naming: Naming = UNCHANGED) -> None:
+def write_table(
+    frame: pl.LazyFrame,
+    target: Path | IO[bytes],
+    output: Format,
+    naming: Naming = UNCHANGED,
+    features: Features | None = None,
+) -> None:
     """Write a frame as a table, streaming its rows.
 
     Parameters
@@ -232,12 +243,20 @@ def write_table(frame: pl.LazyFrame, target: Path | IO[bytes], output: Format, n
         A format of tables.
     naming
         Names of the columns in the output.
+    features
+        Hugging Face features of the input, which a Parquet file keeps; None if there are none.
     """
     write = output.write
     if write is None:
         raise ArgumentError(f"{output.suffix} is not a table\nHint: choose {PARQUET.suffix}.")
     has_images = bool(byte_columns(frame.collect_schema()))
     named = naming.restore(frame if output.holds_bytes else _hashes_as_text(frame))
+    if features is not None and output is PARQUET and isinstance(target, Path):
+        if features.others:
+            say(f"{features.others[0]} has other Hugging Face features than the first file, whose features are kept")
+        n_rows = _row_group_size(has_images)
+        interruptible(lambda: sink_features(named, target, features, row_group_size=n_rows))
+        return
     interruptible(lambda: write(named, target, has_images))
 
 

@@ -106,7 +106,7 @@ def open_reference(
     about = [] if source is None else [name for name in (source, SIZE, MODIFIED) if name in schema]
     ours = others.frame.collect_schema()
     manifest = table.manifest or (manifest_of(reference) if is_store(reference) else None)
-    same = () if manifest is None else same_columns(ours, others.source, manifest)
+    same = () if manifest is None else same_columns(ours, others.label, manifest, others.source)
     if id_column is not None and id_column not in schema:
         raise ColumnError(
             f"no column {id_column!r} in --reference {reference!r}, it has {shown_names(schema)}\n"

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -21,6 +22,7 @@ from imgmatch_df.cli.arguments import (
     MinVotes,
     MoveRemoved,
     NotDuplicates,
+    OnlyInputColumns,
     Out,
     PreferFolders,
     Prefix,
@@ -38,6 +40,7 @@ from imgmatch_df.cli.arguments import (
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.folder_rules import FolderRules, check_within, declared_pairs, read_pairs
+from imgmatch_df.cli.late_images import NUMBER, set_images_aside
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
 from imgmatch_df.columns import (
@@ -81,6 +84,7 @@ def remove_duplicates(
     list_removed: ListRemoved = False,
     move_removed: MoveRemoved = None,
     source: SourceOption = None,
+    only_input_columns: OnlyInputColumns = False,
     prefix: Prefix = "",
     suffix: Suffix = "",
     **given: Any,
@@ -105,6 +109,10 @@ def remove_duplicates(
                     "Hint: run the command once for each, with --move-removed last."
                 )
             check_folder("--move-removed", move_removed, sources)
+        if only_input_columns and (form is None or not form.is_table):
+            raise ArgumentError(
+                "--only-input-columns is for a table of the kept rows\nHint: -o writes a .parquet, or leave it out."
+            )
         reference = inputs.renamed_option("--reference", reference, "--against", against)
         store = storing.check_names(store, out=out, reference=reference)
         if reference_id is not None and reference is None:
@@ -137,18 +145,21 @@ def remove_duplicates(
             flat=inputs.flat_rule(flat, table, form),
             turns=turns,
         )
-        nests = reference is None and form is not None and form.nests
+        nests = reference is None and form is not None and form.nests and not only_input_columns
         measure = VOTES if kind.by_votes else DISTANCE
         added = [REMOVED_RECORDS] if nests else [CLUSTER_ID, KEPT, REASON, measure, JOINED_AT, REPRESENTATIVE_ID]
         added += [] if reference is None else [REFERENCE_ID]
         kinds = inputs.compared_kinds(table, kind)
-        table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form)
+        table, naming = inputs.name_compared(table, kinds, added, prefix, suffix, form, only_input=only_input_columns)
         listed_by = (
             removed.check_source(table.frame.collect_schema(), table.source) if list_removed or move_removed else None
         )
         hashed = inputs.fitting(inputs.hash_table(table, kinds, options), table, form)
         if nests and form is not outputs.DOCUMENTED:
             inputs.say_not_nested(hashed)
+        late = set_images_aside(hashed, table, form, None if within is None else naming.aside(within))
+        if late is not None:
+            hashed, naming = late.rows, replace(naming, dropped=(*naming.dropped, NUMBER))
         # First without rows, so that errors of the call are raised before hours of hashing.
         no_rows = hashed.collect_schema().to_frame()
         call["keep"] = places.keep(keep, table.label, no_rows.schema)
@@ -177,7 +188,8 @@ def remove_duplicates(
             else:
                 # The screen finds rows by their number.
                 id_column = inputs.naming_column(rows, table) if form else None
-                if form and (id_column is None or (reference_side is not None and reference_side.id is None)):
+                has_names = id_column is not None and (reference_side is None or reference_side.id is not None)
+                if form and not only_input_columns and not has_names:
                     say("rows without a name are identified by their number, from 0")
                 result = interruptible(
                     lambda: clustering.cluster(
@@ -198,7 +210,11 @@ def remove_duplicates(
                 )
                 outputs.write_response(response, target)
             elif form:
-                outputs.write_table(result.lazy(), target, form, naming)
+                result_rows = result.filter(KEPT) if only_input_columns else result
+                written = result_rows.lazy() if late is None else late.restore(result_rows)
+                if only_input_columns:
+                    written = naming.only_input(written, table.frame.collect_schema().names())
+                outputs.write_table(written, target, form, naming, table.features)
         tally = Tally.of(rows, kind, table.label)
         if list_removed and listed_by is not None:
             files = removed.removed_files(result, listed_by, reference_files, base_dir=given["base_dir"])

@@ -1,6 +1,6 @@
 """Column names while a command computes and in its output, so that no new column replaces one of the table."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -62,6 +62,27 @@ class Naming:
     def aside(self, name: str) -> str:
         """Return the temporary name of a column of the table, which differs if a new column has its name."""
         return f"{ASIDE}{name}" if name in self.added else name
+
+    def only_input(self, frame: pl.LazyFrame, order: Sequence[str]) -> pl.LazyFrame:
+        """Return the rows of a table without new columns.
+
+        Parameters
+        ----------
+        frame
+            The rows with new columns.
+        order
+            Columns of the table, in order; other columns of `frame` come after them.
+        """
+        place = {name: number for number, name in enumerate(order)}
+
+        def number_of(name: str) -> int:
+            while name not in place and "." in name:  # a field of a struct
+                name = name.rpartition(".")[0]
+            return place.get(name, len(place))
+
+        own = [str(name) for name in frame.collect_schema() if name not in {*self.added, *self.dropped}]
+        own.sort(key=number_of)
+        return frame.select(own)
 
     def restore(self, frame: pl.LazyFrame) -> pl.LazyFrame:
         """Return a result with the names of the output, also in nested rows."""

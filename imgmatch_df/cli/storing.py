@@ -14,6 +14,7 @@ from imgmatch_df.errors import ArgumentError, StoreError
 from imgmatch_df.frames import expressions, writing
 from imgmatch_df.frames.layout import arranged
 from imgmatch_df.hashes.kinds import PDQ, STORED_HASH_TYPES, hash_kind, visual_hash_fields, with_measures
+from imgmatch_df.image_columns import holds_bytes
 from imgmatch_df.images.fingerprints import fingerprint
 from imgmatch_df.options import Recipe, SourceOptions, make_options
 from imgmatch_df.sources import url_of
@@ -81,7 +82,7 @@ def check_keeps(store: str, table: SourceTable, kinds: tuple[str, ...], options:
             "--store is for images and tables, SOURCE is a documented request\nHint: leave --store out."
         )
     source = table.source
-    if source is None or table.made or table.frame.collect_schema()[source] == pl.Binary:
+    if source is None or table.label is None or holds_bytes(table.frame.collect_schema()[source]):
         raise ArgumentError(
             "--store needs paths or URLs of the images, and SOURCE holds the images themselves\n"
             f"Hint: imgmatch visual-hash SOURCE --key COLUMN -o {store} hashes them; COLUMN identifies the rows."
@@ -121,7 +122,7 @@ def hash_through(table: SourceTable, store: str, kinds: tuple[str, ...], options
 
     When the query runs, it adds the hashes of new and changed images to the store.
     """
-    source, fields = str(table.source), visual_hash_fields(with_measures(kinds))
+    source, fields = str(table.label), visual_hash_fields(with_measures(kinds))
     base = (
         pl.col(source)
         .map_batches(lambda sources: _look_up(sources, store, kinds, options), return_dtype=pl.Struct(fields))

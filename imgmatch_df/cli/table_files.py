@@ -125,31 +125,6 @@ def is_utf8_text(path: str) -> bool:
     return b"\0" not in start and _is_utf8(start)
 
 
-def count_nulls(paths: Sequence[str], column: str) -> int | None:
-    """Return the number of nulls in a column of Parquet files; None where they have no statistics.
-
-    Parameters
-    ----------
-    paths
-        Paths of the files, at least one.
-    column
-        Name of the column; a field of a struct is ``struct.field``.
-    """
-    from pyarrow.parquet import ParquetFile
-
-    n_nulls = 0
-    for path in paths:
-        with ParquetFile(path) as file:
-            about = file.metadata
-        places = [place for place in range(about.num_columns) if about.schema.column(place).path == column]
-        for group in range(about.num_row_groups) if places else ():
-            statistics = about.row_group(group).column(places[0]).statistics
-            if statistics is None or not statistics.has_null_count:
-                return None
-            n_nulls += statistics.null_count
-    return n_nulls
-
-
 def read_csv_header(path: str) -> list[str]:
     """Return the names of the columns of a CSV.
 

@@ -11,14 +11,16 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from imgmatch_df.archives.paths import is_archive, is_compressed
-from imgmatch_df.cli.table_files import check_encoding, count_nulls, is_list, scan_table
+from imgmatch_df.cli.table_files import check_encoding, is_list, scan_table
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, PATH, QUALITY, SIZE, SOURCE, STATUS, WIDTH
 from imgmatch_df.documented import requests, values
 from imgmatch_df.documented.values import Method, radius_from_range
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import ranking
 from imgmatch_df.frames.given_hashes import read_given
+from imgmatch_df.frames.hugging_face import Features, read_features, without_extensions
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
+from imgmatch_df.image_columns import holds_bytes, holds_sources, image_sources, is_image_struct, text_of
 from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
 from imgmatch_df.images.scan import holds_images, list_images
 from imgmatch_df.options import Recipe
@@ -37,9 +39,6 @@ _SOURCE_NAMES: Final = (
     *("image_path", "image_url", "img", "photo", "picture", "source", "src", "uri"),
 )
 _NOT_SOURCES: Final = (STATUS, DETAIL, ETAG, values.ID, values.RECORD)
-_IMAGE_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
-_DATA_URI: Final = pl.lit("data:;base64,")
-_NAME_FIELD: Final = "path"
 _NAME: Final = "__imgmatch_name"  # column of the names of these images
 _GIVEN: Final = "__imgmatch_given_"
 
@@ -61,8 +60,6 @@ class SourceTable:
         One row per source, with all columns of the input.
     source
         Name of the column of sources; None only for hashes without such a column.
-    made
-        Columns of `frame` that are not in the input, and are dropped before it is written.
     stored
         Hash kinds whose columns are in the input, if the command uses them.
     request
@@ -84,11 +81,12 @@ class SourceTable:
         read from them.
     store
         Store of --store, which keeps the hashes of the rows, or None.
+    features
+        Hugging Face features of the input, or None.
     """
 
     frame: pl.LazyFrame
     source: str | None
-    made: tuple[str, ...] = ()
     stored: tuple[str, ...] = ()
     request: requests.Request | None = None
     batch_rows: int = BATCH_ROWS
@@ -99,11 +97,12 @@ class SourceTable:
     read_as: str | None = None
     given: Mapping[str, str] = field(default_factory=dict)
     store: str | None = None
+    features: Features | None = None
 
     @property
     def columns(self) -> list[str]:
         """Columns of the input."""
-        hidden = {*self.made, *self.given, self.name, self.read_as}
+        hidden = {*self.given, self.name, self.read_as}
         return [name for name in self.frame.collect_schema() if name not in hidden]
 
     @property
@@ -121,7 +120,7 @@ class SourceTable:
         """Column that identifies rows; None where their numbers do."""
         if self.request is not None:
             return values.ID
-        if self.made or self.source is None:
+        if self.name is not None or self.source is None:
             return self.name
         return self.source if self.frame.collect_schema()[self.source] == pl.String else None
 
@@ -301,6 +300,8 @@ def _open_table(
     hash_type: str | None,
     column: str | None,
 ) -> SourceTable:
+    features = read_features(paths) if suffix == ".parquet" else None
+    frame = frame if features is None else without_extensions(frame)
     schema = pl.Schema({name: dtype for name, dtype in frame.collect_schema().items() if name != column})
     name = _find_source(schema, source, needed=not stored)
     batch_rows = _batch_rows(frame, name)
@@ -308,19 +309,11 @@ def _open_table(
         frame = _in_batches(frame, batch_rows)
     frame, given = _with_hashes(frame, stored, hash_type, column)
     read_as = None if column is None or column in stored or stored[0] in schema else stored[0]
-    table = SourceTable(frame, name, stored=stored, read_as=read_as, given=given)
-    if name is None or not _holds_images(schema[name]):
-        return replace(table, batch_rows=batch_rows)
-    made = f"{name}.{_IMAGE_FIELD}"
-    image = pl.col(name).struct.field(_IMAGE_FIELD)
-    table = replace(table, source=made, made=(made,))
-    if schema[name].to_schema().get(_NAME_FIELD) != pl.String:  # type: ignore[attr-defined]  # it is a Struct
-        return replace(table, frame=frame.with_columns(image.alias(made)))
-    path = pl.col(name).struct.field(_NAME_FIELD)
-    if suffix != ".parquet" or count_nulls(paths, made) != 0:
-        # Some images are not in the table, but in the file of their path: one column of text holds both.
-        image = pl.when(image.is_not_null()).then(_DATA_URI + image.bin.encode("base64")).otherwise(path)
-    return replace(table, frame=frame.with_columns(image.alias(made), path.alias(_NAME)), name=_NAME)
+    table = SourceTable(
+        frame, name, stored=stored, batch_rows=batch_rows, read_as=read_as, given=given, features=features
+    )
+    text = text_of(pl.col(name), schema[name]) if name is not None and schema[name].is_nested() else None
+    return table if text is None else replace(table, frame=frame.with_columns(text.alias(_NAME)), name=_NAME)
 
 
 def _open_stores(paths: list[str], source: str | None, *, takes_hashes: bool) -> SourceTable:
@@ -386,10 +379,11 @@ def _with_hashes(
 
 
 def _batch_rows(frame: pl.LazyFrame, source: str | None) -> int:
-    if source is None or frame.collect_schema()[source] != pl.String:
+    dtype = None if source is None else frame.collect_schema()[source]
+    if not holds_sources(dtype) or holds_bytes(dtype):
         return BATCH_ROWS
-    first = frame.select(source).head(_SAMPLED_ROWS).collect().to_series()
-    return _URL_BATCH_ROWS if any(url_of(value) for value in first) else BATCH_ROWS
+    first = frame.select(str(source)).head(_SAMPLED_ROWS).collect().to_series()
+    return _URL_BATCH_ROWS if any(url_of(value) for value in image_sources(first)) else BATCH_ROWS
 
 
 def _in_batches(frame: pl.LazyFrame, batch_rows: int) -> pl.LazyFrame:
@@ -434,8 +428,11 @@ def _find_source(schema: pl.Schema, source: str | None, *, needed: bool) -> str 
     usable = [
         name
         for name, dtype in schema.items()
-        if name not in (*KINDS, *_NOT_SOURCES) and (dtype in (pl.String, pl.Binary) or _holds_images(dtype))
+        if name not in (*KINDS, *_NOT_SOURCES) and (dtype in (pl.String, pl.Binary) or _is_of_images(dtype))
     ]
+    holding = [name for name in usable if _is_of_images(schema[name])]
+    if len(holding) == 1:  # other columns of text may describe these images
+        return holding[0]
     named = [name for name in _SOURCE_NAMES if name in usable]
     if named:
         return named[0]
@@ -453,8 +450,8 @@ def _shown(schema: pl.Schema, n_columns: int = 20) -> str:
     return ", ".join(shown) + ", …" * (len(schema) > n_columns) if shown else "no columns"
 
 
-def _holds_images(dtype: pl.DataType) -> bool:
-    return isinstance(dtype, pl.Struct) and dtype.to_schema().get(_IMAGE_FIELD) == pl.Binary
+def _is_of_images(dtype: pl.DataType) -> bool:
+    return is_image_struct(dtype) or (dtype.is_nested() and holds_bytes(dtype))
 
 
 def _nothing_found(source: str) -> ArgumentError:

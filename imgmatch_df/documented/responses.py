@@ -31,6 +31,7 @@ from imgmatch_df.documented.values import (
 )
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.hashes.kinds import BMH1, HashKind, documented_kind, documented_kinds, visual_hash_fields
+from imgmatch_df.image_columns import BYTES_FIELD, PATH_FIELD, holds_sources
 from imgmatch_df.options import ATTEMPTS
 from imgmatch_df.sources import redact
 
@@ -364,8 +365,9 @@ class RecordWriter:
 
     def _own_fields(self, row: Mapping[str, Any]) -> Json:
         if RECORD not in row:
-            value = row[self.source]
-            return {"_base64": b64encode(value).decode()} if isinstance(value, bytes) else {"_url": value}
+            value, path = _image_of(row[self.source])
+            named = {} if path is None else {"_id": path}
+            return named | ({"_base64": b64encode(value).decode()} if isinstance(value, bytes) else {"_url": value})
         replaced: Sequence[str] = {
             "visual_hash": self.hash_types,
             "remove_duplicates": ("removed_records",),
@@ -392,7 +394,7 @@ def _written(writer: RecordWriter, hashed: Hashed) -> Iterator[Json]:
         _check_hashes(hashed, documented_kind(name), needed=writer.method == "visual_hash")
     carrier = RECORD if RECORD in hashed.columns else writer.source
     _check_columns(hashed, (carrier,), "source= names the column of image references.")
-    if hashed.schema[carrier] not in (pl.String, pl.Binary):
+    if hashed.schema[carrier] not in (pl.String, pl.Binary) and not _is_nested_source(hashed.schema[carrier]):
         message = f"column {carrier!r} must be String or Binary, got {hashed.schema[carrier]}"
         raise ColumnError(f"{message}\nHint: source= names the column of image references.")
     wanted = (carrier, ID, WIDTH, HEIGHT, STATUS, DETAIL, *writer.hash_types)
@@ -400,6 +402,20 @@ def _written(writer: RecordWriter, hashed: Hashed) -> Iterator[Json]:
     # Only needed columns: the frame may contain the images.
     rows = hashed.select([name for name in wanted if name in hashed.columns])
     return map(writer.record, rows.iter_rows(named=True))
+
+
+def _image_of(value: Any) -> tuple[Any, str | None]:
+    """Return the image of a value of a column of images, and the path that names it, None where it is itself a name."""
+    while isinstance(value, list):
+        value = value[0] if value else None
+    if not isinstance(value, Mapping):
+        return value, None
+    image, path = value.get(BYTES_FIELD), value.get(PATH_FIELD)
+    return (image, path) if image or path is None else (path, None)
+
+
+def _is_nested_source(dtype: Any) -> bool:
+    return bool(dtype.is_nested()) and holds_sources(dtype)
 
 
 def _check_columns(frame: pl.DataFrame, names: Sequence[str], hint: str) -> None:

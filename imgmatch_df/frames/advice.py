@@ -21,16 +21,18 @@ from imgmatch_df.columns import (
     UNRELATED_SHARE,
 )
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import expressions
 from imgmatch_df.frames.checks import FrameT, JoinSide, VerbCall, apply, needed_columns
 from imgmatch_df.frames.criteria import check_min_votes, refuse_radius, refuse_votes
 from imgmatch_df.frames.flat import Flat, FlatRows, Guard, guard_columns
 from imgmatch_df.frames.interchange import takes_tables
+from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.pairs import MAX_PAIRS
+from imgmatch_df.frames.source_columns import SourceColumn, checked_source
 from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion, radius_of, votes_of
 from imgmatch_df.frames.vote_advice import LEAST_SHOWN, VOTE_FIELDS, profile_votes
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, LOCAL, HashKind, hash_kind
+from imgmatch_df.image_columns import text_of
 from imgmatch_df.options import Options, SourceOptions, check_positive, make_options, shown, whole_number
 from imgmatch_df.progress import steps
 
@@ -60,7 +62,7 @@ def profile_radii(
     max_radius: int | None = None,
     min_votes: int | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
@@ -143,18 +145,23 @@ def profile_radii(
     # Names, and not the call: what a lazy query keeps is pickled with it, and must not hold the frame.
     hash_name, progress = call.hash, call.progress
     guard: Guard | None = call.guard
-    columns = needed_columns(hash_name, None, [*guard_columns(guard), *([] if source is None else [source])])
+    hashed = call.hashed()
+    images: str | None = None
+    if edits is not None and source is not None:
+        images = free_name(hashed.collect_schema())
+        hashed = hashed.with_columns(checked_source(frame, source).expr.alias(images))
+    columns = needed_columns(hash_name, None, [*guard_columns(guard), *([] if images is None else [images])])
 
     def find(part: pl.DataFrame) -> pl.DataFrame:
         side = JoinSide(part, kind, hash_name, None, guard)
         side.flat.warn_of_unknown()
         with steps("joining", shown=progress) as step:
             found = profile_side(side, kind, largest, max_pairs, step).table
-        if edits is None or source is None:
+        if edits is None or images is None:
             return found
-        return found.with_columns(_recall(part, kind, hash_name, source, edits, largest))
+        return found.with_columns(_recall(part, kind, hash_name, images, edits, largest))
 
-    return apply(call.hashed(), columns, find, PROFILE_FIELDS)
+    return apply(hashed, columns, find, PROFILE_FIELDS)
 
 
 @takes_tables
@@ -165,7 +172,7 @@ def suggest_radius(
     max_share: float = MAX_SHARE,
     max_radius: int | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
@@ -227,7 +234,7 @@ def suggest_min_votes(
     max_share: float = MAX_SHARE,
     min_votes: int | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
@@ -297,14 +304,14 @@ def _check_call(
     frame: FrameT,
     kind: HashKind,
     column: str | None,
-    source: str | None,
+    source: SourceColumn | None,
     flat: Flat,
     options: SourceOptions,
 ) -> tuple[Options | None, VerbCall[FrameT]]:
     """Return how images are read to be edited, None without `source`, and the call that gives the hashes."""
     if source is None or not isinstance(frame, (pl.DataFrame, pl.LazyFrame)):
         return None, VerbCall.check(frame, kind, source, options, column=column, flat=flat)
-    expressions.check_source_column(frame, source)
+    checked_source(frame, source)
     edits = make_options(**options)
     if column is None and kind.name not in frame.collect_schema():
         return edits, VerbCall.check(frame, kind, source, options, flat=flat)
@@ -420,7 +427,7 @@ def _identical_groups(flat: FlatRows) -> list[int]:
 
 
 def _recall(
-    part: pl.DataFrame, kind: HashKind, hash_name: str, source: str, options: Options, max_radius: int
+    part: pl.DataFrame, kind: HashKind, hash_name: str, images: str, options: Options, max_radius: int
 ) -> pl.Series:
     """Return the share of edited copies of a sample of images within each radius; null where none could be read."""
     import numpy as np
@@ -429,13 +436,22 @@ def _recall(
     from imgmatch_df.hashes import codec
     from imgmatch_df.matching.profile import DistinctHashes
 
-    rows = part.select(forms.read_column(part[hash_name], kind).alias("hash"), pl.col(source).alias("source"))
+    rows = part.select(forms.read_column(part[hash_name], kind).alias("hash"), pl.col(images).alias("source"))
     rows = rows.drop_nulls()
     words = codec.hash_words(rows["hash"], kind)
     chosen = DistinctHashes.of(words).rows[:_MAX_EDITED]
     # Of several images with one hash the first one by its source, so that the order of the rows changes nothing.
-    firsts = rows.join(rows[chosen].select("hash"), on="hash").group_by("hash").agg(pl.col("source").min())
+    firsts = rows.join(rows[chosen].select("hash"), on="hash").group_by("hash").agg(_first_image(part.schema[images]))
     counts = edited_distances(firsts["source"], codec.hash_words(firsts["hash"], kind), kind, options)
     n_copies = int(counts.sum())
     shares = np.cumsum(counts)[: max_radius + 1] / max(1, n_copies)
     return pl.Series(RECALL, shares if n_copies else [None] * (max_radius + 1), dtype=pl.Float64)
+
+
+def _first_image(dtype: Any) -> pl.Expr:
+    """Return the first image of a group by its value; of structs and lists, by their text."""
+    images = pl.col("source")
+    text = text_of(images, dtype)
+    if text is None or dtype == pl.String:
+        return images.first() if dtype.is_nested() else images.min()
+    return images.sort_by(text, nulls_last=True, maintain_order=True).first()

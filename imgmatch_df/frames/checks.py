@@ -12,6 +12,7 @@ from imgmatch_df.errors import ArgumentError, ColumnError, warn
 from imgmatch_df.frames import expressions
 from imgmatch_df.frames.flat import Guard, check_flat, nothing_flat
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
+from imgmatch_df.frames.source_columns import CheckedSource, SourceColumn, checked_source
 from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import (
     MEASURES,
@@ -22,6 +23,7 @@ from imgmatch_df.hashes.kinds import (
     visual_hash_fields,
     with_measures,
 )
+from imgmatch_df.image_columns import holds_bytes
 from imgmatch_df.options import Recipe, SourceOptions, check_name, check_no_patterns, make_options, shown, whole_number
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ class VerbCall(Generic[FrameT]):
         What is compared.
     source
         Column of images to hash first, None where the frame has the hashes.
+    source_name
+        Column of the hashed frame that has the text of `source`, None where there is no text.
     options
         How to hash.
     affixes
@@ -112,20 +116,21 @@ class VerbCall(Generic[FrameT]):
     frame: FrameT
     schema: pl.Schema
     kind: HashKind
-    source: str | None
+    source: CheckedSource | None
     options: SourceOptions
     affixes: Affixes
     names: Mapping[str, str]
     hash: str
     guard: Guard | None = None
     hidden: tuple[str, ...] = ()
+    source_name: str | None = None
 
     @classmethod
     def check(
         cls,
         frame: FrameT,
         kind: HashKind,
-        source: str | None,
+        source: SourceColumn | None,
         options: SourceOptions,
         *,
         column: str | None = None,
@@ -163,8 +168,7 @@ class VerbCall(Generic[FrameT]):
             raise ArgumentError(f"{', '.join(idle)} has no effect without source=\nHint: name the column of images.")
         if column is not None:
             check_name("column", column)
-        if source is not None:
-            expressions.check_source_column(frame, source)
+        images = None if source is None else checked_source(frame, source)
         if source is not None and column is not None:
             raise ArgumentError(
                 "column has no effect with source=, whose images are hashed\n"
@@ -177,11 +181,13 @@ class VerbCall(Generic[FrameT]):
             check_no_patterns(schema)
         names = affixes.add(adds or (), schema)
         guard = Guard.of(schema) if check_flat(flat) and kind.is_perceptual else None
-        call = cls(frame, schema, kind, source, options, affixes, names, hash_name, guard)
-        if source is None:
+        call = cls(frame, schema, kind, images, options, affixes, names, hash_name, guard)
+        if images is None:
             return call
+        first = free_name(schema)
+        if images.text is not None:
+            call = replace(call, source_name=images.text_column or f"{first}_text")
         if adds is None:
-            first = free_name(schema)
             hidden = (first, f"{first}_{QUALITY}", f"{first}_{SHA256.name}") if guard else (first,)
             return replace(call, hash=first, guard=Guard(*hidden[1:]) if guard else None, hidden=hidden)
         hint = (
@@ -227,19 +233,43 @@ class VerbCall(Generic[FrameT]):
             return self.frame
         if self.hash in self.names.values():
             kinds = (self.kind.name, SHA256.name) if self.hidden else self.kind.name
-            return expressions.visual_hash(
-                self.frame, self.source, hash_types=kinds, **self.affixes._asdict(), **self.options
+            return self.named(
+                expressions.visual_hash(
+                    self.frame, self.source.expr, hash_types=kinds, **self.affixes._asdict(), **self.options
+                )
             )
         computed: tuple[ImageColumn, ...] = (self.kind, MEASURES[QUALITY], SHA256)
         options = make_options(**self.options)
-        return self.frame.with_columns(
-            expressions.hash_column(self.source, column, options).alias(name)
-            for column, name in zip(computed, self.hidden, strict=False)
+        return self.named(
+            self.frame.with_columns(
+                expressions.hash_column(self.source.expr, column, options).alias(name)
+                for column, name in zip(computed, self.hidden, strict=False)
+            )
         )
+
+    @property
+    def source_label(self) -> str | None:
+        """The column of the hashed frame that has the text of the images, else that of the images."""
+        return None if self.source is None else self.source_name or self.source.name
+
+    @property
+    def named_schema(self) -> pl.Schema:
+        """Schema of the frame with the column `source_label`."""
+        if self.source is None or self.source_label is None:
+            return self.schema
+        text = pl.String() if self.source_name not in (None, self.source.column) else self.source.dtype
+        return pl.Schema({**self.schema, self.source_label: text})
+
+    def named(self, frame: FrameT) -> FrameT:
+        """Return a frame with the columns of this call and the text of its images."""
+        if self.source is None or self.source.text is None or self.source_name in (None, self.source.column):
+            return frame
+        return frame.with_columns(self.source.text.alias(str(self.source_name)))
 
     def order(self, new: Sequence[str], schema: Mapping[str, Any]) -> list[str]:
         """Return the columns of the result, of which `new` are by their plain names, and `columns` has the others."""
-        shown = {name: dtype for name, dtype in schema.items() if name not in self.hidden}
+        hidden = {*self.hidden, *([] if self.source_name in self.schema else [self.source_name])}
+        shown = {name: dtype for name, dtype in schema.items() if name not in hidden}
         return arranged([self.names[name] for name in new], shown, (self.hash,))
 
 
@@ -285,6 +315,11 @@ def check_id(schema: pl.Schema, id_column: str | None) -> None:
     if id_column is not None and id_column not in schema:
         raise ColumnError(
             f"no column {id_column!r} in the frame, it has {shown_names(schema)}\nHint: id=None names rows by number."
+        )
+    if id_column is not None and schema[id_column].is_nested() and holds_bytes(schema[id_column]):
+        raise ColumnError(
+            f"column {id_column!r} holds images, which cannot name rows\nHint: with_columns(path=pl.col("
+            f"{id_column!r}).struct.field('path')) and id='path' name them by their paths; None by number."
         )
     if id_column is not None and schema[id_column] == pl.Object:
         raise ColumnError(

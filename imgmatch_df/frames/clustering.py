@@ -35,6 +35,7 @@ from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, free_name, is_hash, without_bytes
 from imgmatch_df.frames.reference import Reference
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_flag
 from imgmatch_df.store.base import Target
@@ -59,7 +60,7 @@ def cluster(
     reference_id: str | None = None,
     reference_column: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     diameter: bool = False,
     prefix: str = "",
@@ -117,7 +118,7 @@ def cluster(
         Columns of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`. None takes the one with
         the name of the kind; in `reference` that with the name of `column`, if it has one.
     source
-        Column of images to hash first; None if the frame has the hashes.
+        Column of images to hash first, as for `visual_hash`; None if the frame has the hashes.
     flat
         ``"identical"`` or ``"match"``, as `near_duplicates`. A reference row with little to see matches identical files
         only, too.
@@ -273,7 +274,7 @@ def remove_duplicates(
     reference: Frame | Target | None = None,
     reference_column: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
@@ -349,7 +350,7 @@ def nest_duplicates(
     linkage: str | None = None,
     keep: KeepBy = "first",
     reference: Frame | Target | Reference | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     affixes: Affixes = NO_AFFIXES,
     options: SourceOptions | None = None,
     *,
@@ -394,18 +395,18 @@ def nest_duplicates(
     hashed = call.hashed()
     schema = hashed.collect_schema()
     columns, removed_name = grouping.needs(None, other), call.names[REMOVED_RECORDS]
+    order = call.order([REMOVED_RECORDS], schema)
     record = {
         name: (pl.col(name), dtype)
         if with_bytes or name == call.hash or is_hash(name, dtype)
         else without_bytes(pl.col(name), dtype)
         for name, dtype in schema.items()
-        if name not in call.hidden
+        if name in order
     }
     fields = {name: found for name, found in record.items() if found is not None}
     removed_dtype = pl.List(pl.Struct({name: dtype for name, (_, dtype) in fields.items()}))
     removed_record = pl.struct(expr.alias(name) for name, (expr, _) in fields.items()).alias(removed_name)
     label = free_name({**schema, removed_name: None})
-    order = call.order([REMOVED_RECORDS], schema)
 
     def remove(rows: pl.DataFrame) -> pl.DataFrame:
         found = grouping.find(rows.select(columns), other)

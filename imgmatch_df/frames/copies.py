@@ -38,6 +38,7 @@ from imgmatch_df.frames.keeping import Column, KeepRule
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.pairs import MAX_PAIRS, pairs_of_rows
 from imgmatch_df.frames.reference import Reference
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.hashes.kinds import LOCAL, MEASURES, PDQ, SHA256, ImageColumn
 from imgmatch_df.options import SourceOptions, check_positive, make_options
 from imgmatch_df.progress import steps
@@ -61,7 +62,7 @@ def find_copies(
     across: Column | None = None,
     within: Column | None = None,
     not_duplicates: Frame | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     **options: Unpack[SourceOptions],
@@ -89,7 +90,7 @@ def find_copies(
     across, within, not_duplicates
         Which pairs count: as `near_duplicates`, and with `reference` as `match`.
     source
-        Column of images, to make the columns ``local`` and ``pdq`` that `frame` does not have.
+        Column of images, as for `visual_hash`, to make the columns ``local`` and ``pdq`` that `frame` does not have.
     flat
         As `near_duplicates`, for PDQ: images with little to see have few points or none.
     max_pairs
@@ -217,8 +218,8 @@ def _hash_missing(call: VerbCall[FrameT]) -> tuple[FrameT, _Hashes]:
         guard = Guard(f"{first}_{QUALITY}", f"{first}_{SHA256.name}")
         made |= {f"{first}_{QUALITY}": MEASURES[QUALITY], f"{first}_{SHA256.name}": SHA256}
     options = make_options(**call.options)
-    columns = [expressions.hash_column(source, column, options).alias(name) for name, column in made.items()]
-    return call.frame.with_columns(columns), _Hashes(names[0], names[1], guard)
+    columns = [expressions.hash_column(source.expr, column, options).alias(name) for name, column in made.items()]
+    return call.named(call.frame.with_columns(columns)), _Hashes(names[0], names[1], guard)
 
 
 def _open_reference(

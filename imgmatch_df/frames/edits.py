@@ -10,6 +10,7 @@ from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.read import read_source
 from imgmatch_df.hashes import codec
 from imgmatch_df.hashes.kinds import HashKind
+from imgmatch_df.image_columns import image_sources
 from imgmatch_df.options import Options
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def edited_distances(sources: pl.Series, words: "U64", kind: HashKind, options: 
     from imgmatch_df.matching.kernels import hamming
     from imgmatch_df.threads import Once, finish_tasks
 
-    tasks = [Once(_edited, source, options) for source in sources]
+    tasks = [Once(_edited, source, options) for source in image_sources(sources)]
     finish_tasks(tasks, None)
     copies = pl.Series([copy for task in tasks for copy in task.result], dtype=pl.Binary)
     originals = np.repeat(np.arange(len(tasks)), [len(task.result) for task in tasks])

@@ -16,9 +16,10 @@ import polars as pl
 from imgmatch_df.batch import run
 from imgmatch_df.batch.sharing import Field, SharedBatches, Whole, shared_batches
 from imgmatch_df.columns import DISTANCE, DISTANCE_DTYPE
-from imgmatch_df.errors import ArgumentError, ColumnError
+from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.layout import NO_AFFIXES, Affixes, arranged, free_name
+from imgmatch_df.frames.source_columns import SourceColumn, checked_source
 from imgmatch_df.hashes import codec, forms
 from imgmatch_df.hashes.kinds import (
     BMH1,
@@ -34,11 +35,9 @@ from imgmatch_df.hashes.kinds import (
     visual_hash_fields,
     with_measures,
 )
-from imgmatch_df.options import Options, SourceOptions, check_name, check_no_patterns, make_options, shown
+from imgmatch_df.options import Options, SourceOptions, check_no_patterns, make_options, shown
 
 HashTypes = str | Iterable[str]
-
-_SOURCE_DTYPES = (pl.String, pl.Binary, pl.Null, pl.Categorical, pl.Enum)
 
 # Polars merges equal subexpressions only when they carry the same function *object*, so expressions on the same source
 # and options share one base expression. Few are in use at once; an evicted one costs a second decode, nothing else.
@@ -56,7 +55,8 @@ def phash(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     Parameters
     ----------
     source
-        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
+        Column of images, by name or expression: paths, URLs, base64 or data URIs (`String`), encoded images
+        (`Binary`), structs of both as Hugging Face writes them, or lists of these, of which the first is hashed.
     **options
         See `Options`.
 
@@ -93,7 +93,8 @@ def pdq(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     Parameters
     ----------
     source
-        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
+        Column of images, by name or expression: paths, URLs, base64 or data URIs (`String`), encoded images
+        (`Binary`), structs of both as Hugging Face writes them, or lists of these, of which the first is hashed.
     **options
         See `Options`.
 
@@ -125,7 +126,8 @@ def bmh1(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     Parameters
     ----------
     source
-        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
+        Column of images, by name or expression: paths, URLs, base64 or data URIs (`String`), encoded images
+        (`Binary`), structs of both as Hugging Face writes them, or lists of these, of which the first is hashed.
     **options
         See `Options`.
 
@@ -162,7 +164,8 @@ def perceptual_hash(source: pl.Expr | str, hash_type: str, **options: Unpack[Sou
     Parameters
     ----------
     source
-        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
+        Column of images, by name or expression: paths, URLs, base64 or data URIs (`String`), encoded images
+        (`Binary`), structs of both as Hugging Face writes them, or lists of these, of which the first is hashed.
     hash_type
         Name of a hash kind: ``"bmh1"``, ``"phash"`` or a registered one.
     **options
@@ -195,7 +198,7 @@ def perceptual_hash(source: pl.Expr | str, hash_type: str, **options: Unpack[Sou
 @overload
 def visual_hash(
     data: pl.DataFrame,
-    source: str = "url",
+    source: SourceColumn = "url",
     *,
     hash_types: HashTypes = DEFAULT_HASH_TYPES,
     prefix: str = "",
@@ -207,7 +210,7 @@ def visual_hash(
 @overload
 def visual_hash(
     data: pl.LazyFrame,
-    source: str = "url",
+    source: SourceColumn = "url",
     *,
     hash_types: HashTypes = DEFAULT_HASH_TYPES,
     prefix: str = "",
@@ -230,7 +233,7 @@ def visual_hash(
 @takes_tables
 def visual_hash(
     data: pl.DataFrame | pl.LazyFrame | pl.Expr | str,
-    source: str = "url",
+    source: SourceColumn = "url",
     *,
     hash_types: HashTypes = DEFAULT_HASH_TYPES,
     prefix: str = "",
@@ -244,7 +247,8 @@ def visual_hash(
     data
         A frame that has a source column; or the source column itself, by name or expression.
     source
-        Name of the source column, when `data` is a frame.
+        The source column when `data` is a frame: its name, or any expression for one column, such as
+        ``pl.col("images").list.last()``. It has the dtypes of `phash`.
     hash_types
         Names of hash kinds, ``"bmh1"`` and ``"phash"`` unless given. No other kinds are computed.
     prefix, suffix
@@ -265,8 +269,8 @@ def visual_hash(
     ArgumentError
         If a hash type or an option is unknown or has a value that is not allowed.
     ColumnError
-        If the frame has no such column, its dtype is no source dtype, or the frame has a column already of a name that
-        a new one would have.
+        If the frame has no such column, its dtype is not a source dtype, or the frame already has a column with the
+        name of a new one.
 
     Examples
     --------
@@ -282,14 +286,14 @@ def visual_hash(
     fields = visual_hash_fields(computed)
     checked, affixes = make_options(**options), Affixes.make(prefix, suffix)
     if isinstance(data, (pl.DataFrame, pl.LazyFrame)):
-        check_source_column(data, source)
+        images = checked_source(data, source)
         schema = data.collect_schema()
         check_no_patterns(schema)
         names = affixes.add(fields, schema)
         # One expression hashes, so nothing is shared. `unnest` would hash even if no new column is selected.
         struct = free_name({**schema, **fields})
         hash_batch = partial(_hash_batch, options=checked, hash_types=computed)
-        base = map_column(pl.col(source), hash_batch, pl.Struct(batch_fields(computed))).alias(struct)
+        base = map_column(images.expr, hash_batch, pl.Struct(batch_fields(computed))).alias(struct)
         columns = [pl.col(struct).struct.field(name).alias(names[name]) for name in fields]
         new = [names[name] for name in fields if name not in hash_types]
         hashes = {names[name]: fields[name] for name in hash_types}
@@ -433,20 +437,6 @@ def check_hash_types(hash_types: HashTypes) -> tuple[str, ...]:
     if not names or len(set(names)) < len(names):
         raise ArgumentError(f"hash_types must name each kind once, got {names!r}\nHint: leave it out for both.")
     return names
-
-
-def check_source_column(frame: pl.DataFrame | pl.LazyFrame, source: str) -> None:
-    """Refuse a column that is absent, or has no dtype of sources."""
-    check_name("source", source)
-    schema = frame.collect_schema()
-    if source not in schema:
-        shown = ", ".join(map(repr, schema.names()[:12]))
-        raise ColumnError(f"no column {source!r} in the frame, it has {shown}\nHint: source='name of the column'.")
-    if schema[source] not in _SOURCE_DTYPES:
-        raise ColumnError(
-            f"column {source!r} has dtype {schema[source]}, sources are String (paths, URLs, base64) or Binary "
-            "(images)\nHint: cast the column, or name another with source=."
-        )
 
 
 def _forget_lock_of_parent() -> None:

@@ -19,7 +19,7 @@ def local(source: pl.Expr | str, **options: Unpack[SourceOptions]) -> pl.Expr:
     Parameters
     ----------
     source
-        Column of paths, base64 strings, data URIs or encoded images (`String` or `Binary`), by name or expression.
+        Column of images, by name or expression, see `phash`.
     **options
         See `Options`.
 

@@ -35,6 +35,7 @@ from imgmatch_df.frames.keeping import Column, KeepRule
 from imgmatch_df.frames.layout import NO_AFFIXES
 from imgmatch_df.frames.nearest import nearest_pairs
 from imgmatch_df.frames.reference import Reference
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_name, check_positive, shown
 from imgmatch_df.progress import steps
@@ -56,7 +57,7 @@ def explain_near_duplicates(
     min_votes: int | None = None,
     id: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     turns: bool | None = None,
@@ -117,7 +118,7 @@ def near_duplicates(
     within: Column | None = None,
     not_duplicates: Frame | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     turns: bool | None = None,
@@ -155,7 +156,7 @@ def near_duplicates(
         Column of hashes of the kind `hash_type`; None for the one with its name. Beside the dtype of the kind, it may
         have text in hexadecimal digits, of 0 and 1 or decimal, or lists of bits or bytes: one form in all rows.
     source
-        Column of images to hash first; None if the frame has the hashes.
+        Column of images to hash first, as for `visual_hash`; None if the frame has the hashes.
     flat
         ``"identical"``: images with little to see match identical files only. These are rows with a ``quality: UInt8``
         below 50, as `visual_hash` makes it, or where there is none with a hash that only blank images have; and files
@@ -246,7 +247,7 @@ def match(
     not_duplicates: Frame | None = None,
     reference_column: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     turns: bool | None = None,
@@ -290,7 +291,7 @@ def match(
         Columns of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`. None takes the one with
         the name of the kind; in `reference` that with the name of `column`, if it has one.
     source
-        Column of `frame` with images to hash first; None if it has the hashes.
+        Column of images of `frame` to hash first, as for `visual_hash`; None if it has the hashes.
     flat
         As `near_duplicates`.
     max_pairs

@@ -19,6 +19,7 @@ from imgmatch_df.frames.criteria import check_ranking
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.layout import Affixes
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.options import SourceOptions, check_positive, make_options, shown
@@ -37,7 +38,7 @@ def rank_images(
     min_votes: int | None = None,
     k: int | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     prefix: str = "",
     suffix: str = "",
@@ -65,7 +66,7 @@ def rank_images(
         Column of hashes of the kind `hash_type`, also in other forms, see `near_duplicates`; None for the one with the
         name of the kind.
     source
-        Column of images to hash first; None if the frame has the hashes.
+        Column of images to hash first, as for `visual_hash`; None if the frame has the hashes.
     flat
         ``"identical"``: images with little to see have no rank, see `near_duplicates`. ``"match"`` ranks them as
         others.

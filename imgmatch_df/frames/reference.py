@@ -106,7 +106,9 @@ class Reference(NamedTuple):
             with open_store(reference) as store:
                 store.manifest.check_comparable(call.kind, call.recipe, repr(str(reference)))
                 id_column = id_column or store.manifest.key
-                same = same_columns(call.schema, call.source, store.manifest)
+                same = same_columns(
+                    call.named_schema, call.source_label, store.manifest, call.source and call.source.name
+                )
             reference = scan_hashes(reference)
         elif not isinstance(reference, pl.DataFrame | pl.LazyFrame):
             raise ArgumentError(
@@ -265,7 +267,7 @@ def find_nearest(
     return Nearest(pairs.left, other.ids(pairs.right), pairs.distance)
 
 
-def key_column(schema: pl.Schema, source: str | None, name: str) -> str | None:
+def key_column(schema: pl.Schema, source: str | None, name: str, images: str | None = None) -> str | None:
     """Return the column of a frame that holds the key of a store, None if there is no such column.
 
     Parameters
@@ -276,7 +278,11 @@ def key_column(schema: pl.Schema, source: str | None, name: str) -> str | None:
         The column of images to hash, if there is one.
     name
         Name of the key in the store.
+    images
+        Name of the column of images, where `source` has only the text of them.
     """
+    if source is not None and name == images and not _can_be_key(schema.get(name)):
+        return source
     if name in schema and (name != SOURCE or source is None):
         return name
     if name != SOURCE:
@@ -284,9 +290,11 @@ def key_column(schema: pl.Schema, source: str | None, name: str) -> str | None:
     return source if source is not None else next((one for one in _KEYS if one in schema), None)
 
 
-def same_columns(schema: pl.Schema, source: str | None, manifest: Manifest) -> tuple[tuple[str, str], ...]:
+def same_columns(
+    schema: pl.Schema, source: str | None, manifest: Manifest, images: str | None = None
+) -> tuple[tuple[str, str], ...]:
     """Return the columns that identify a row of a store, each with the column of a frame that holds the same value."""
-    column = key_column(schema, source, manifest.key)
+    column = key_column(schema, source, manifest.key, images)
     if column is None:
         return ()
     if not (schema[column] in _TEXT if manifest.columns[manifest.key] == pl.String else schema[column].is_integer()):
@@ -294,3 +302,7 @@ def same_columns(schema: pl.Schema, source: str | None, manifest: Manifest) -> t
     text = SOURCE if source is None else source
     has_source = manifest.has_source and manifest.key != SOURCE and schema.get(text) in _TEXT
     return ((manifest.key, column), *([(SOURCE, text)] if has_source else []))
+
+
+def _can_be_key(dtype: pl.DataType | None) -> bool:
+    return dtype is not None and (dtype in _TEXT or dtype.is_integer())

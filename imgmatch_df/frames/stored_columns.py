@@ -22,6 +22,7 @@ from imgmatch_df.frames.expressions import HashTypes, check_hash_types, hash_exp
 from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.frames.layout import is_hash
 from imgmatch_df.frames.reference import key_column
+from imgmatch_df.frames.source_columns import CheckedSource
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.codec import dtype_hint
 from imgmatch_df.hashes.kinds import (
@@ -34,13 +35,14 @@ from imgmatch_df.hashes.kinds import (
     hash_kind,
     with_measures,
 )
+from imgmatch_df.image_columns import holds_bytes, is_text_dtype
 from imgmatch_df.store.manifest import Manifest
 
 IMAGE: Final = "__imgmatch_image"  # the images to hash
 
 
 def kinds_to_store(
-    schema: pl.Schema, source: str | None, hash_types: HashTypes | None, stored: Manifest | None, key: str
+    schema: pl.Schema, source: CheckedSource | None, hash_types: HashTypes | None, stored: Manifest | None, key: str
 ) -> tuple[str, ...]:
     """Return the hash kinds to store, which the frame has where nothing is to be hashed."""
     if hash_types is not None:
@@ -80,9 +82,9 @@ def _holds(dtype: pl.DataType, kind: HashKind) -> bool:
     return kind.holds(dtype)
 
 
-def find_key_column(schema: pl.Schema, source: str | None, name: str) -> str:
-    """Return the column of the frame that holds the key called `name`."""
-    found = key_column(schema, source, name)
+def find_key_column(schema: pl.Schema, source: str | None, name: str, images: str | None) -> str:
+    """Return the column of the frame that holds the key called `name`, as `reference.key_column` finds it."""
+    found = key_column(schema, source, name, images)
     if found is None:
         raise ColumnError(
             f"no column {name!r} in the frame, it has {shown_names(schema)}\n"
@@ -108,7 +110,9 @@ def key_dtype(schema: pl.Schema, column: str, stored: Manifest | None) -> pl.Dat
     )
 
 
-def measures_to_store(schema: pl.Schema, kinds: tuple[str, ...], source: str | None, key: str) -> tuple[str, ...]:
+def measures_to_store(
+    schema: pl.Schema, kinds: tuple[str, ...], source: CheckedSource | None, key: str
+) -> tuple[str, ...]:
     """Return the measures to store with `kinds`, which the frame has where nothing is to be hashed."""
     return tuple(
         name
@@ -118,14 +122,14 @@ def measures_to_store(schema: pl.Schema, kinds: tuple[str, ...], source: str | N
 
 
 def given_columns(
-    frame: Frame, schema: pl.Schema, kinds: tuple[str, ...], measures: tuple[str, ...], source: str | None
+    frame: Frame, schema: pl.Schema, kinds: tuple[str, ...], measures: tuple[str, ...], source: CheckedSource | None
 ) -> list[pl.Expr]:
     """Return the columns to store: images or hashes, and the fingerprint if `scan_images` made it."""
     stamped = schema.get(SIZE) == pl.UInt64 and schema.get(MODIFIED) == MODIFIED_DTYPE
-    given = [pl.col(SIZE), pl.col(MODIFIED)] if stamped and (source is None or schema[source] != pl.Binary) else []
+    given = [pl.col(SIZE), pl.col(MODIFIED)] if stamped and (source is None or not holds_bytes(source.dtype)) else []
     if source is not None:
-        dtype = pl.Binary if schema[source] == pl.Binary else pl.String
-        return [pl.col(source).cast(dtype).alias(IMAGE), *given]
+        images = source.expr.cast(pl.String) if is_text_dtype(source.dtype) or source.dtype == pl.Null else source.expr
+        return [images.alias(IMAGE), *given]
     rest = {WIDTH: pl.UInt32(), HEIGHT: pl.UInt32(), DETAIL: pl.String(), ETAG: pl.String()}
     for name in (STATUS, *rest):
         _check_given(name, schema.get(name, pl.Null()), is_number=name in (WIDTH, HEIGHT))

@@ -20,9 +20,11 @@ from imgmatch_df.columns import (
 from imgmatch_df.errors import ArgumentError, ColumnError, StoreError
 from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.chunks import CHUNK_ROWS_OF_HASHES, chunks_of
-from imgmatch_df.frames.expressions import HashTypes, check_source_column
+from imgmatch_df.frames.expressions import HashTypes
 from imgmatch_df.frames.interchange import as_stream
+from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.seen import SeenKeys
+from imgmatch_df.frames.source_columns import SourceColumn, checked_source
 from imgmatch_df.frames.stored_columns import (
     IMAGE,
     find_key_column,
@@ -31,6 +33,7 @@ from imgmatch_df.frames.stored_columns import (
     kinds_to_store,
     measures_to_store,
 )
+from imgmatch_df.image_columns import image_sources
 from imgmatch_df.images.fingerprints import fingerprint, has_changed
 from imgmatch_df.incomplete import n_unlisted
 from imgmatch_df.options import Options, Recipe, SourceOptions, check_flag, check_name, make_options
@@ -107,7 +110,7 @@ def write_hashes(
     frame: Frame,
     target: Target,
     *,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     key: str | None = None,
     hash_types: HashTypes | None = None,
     retry_failed: bool = False,
@@ -128,7 +131,8 @@ def write_hashes(
         The store: ``.duckdb`` for a DuckDB file, ``.parquet`` for a Parquet file, or a folder for Parquet files. It is
         made where there is none.
     source
-        Column of images to hash; None where the frame has the hashes.
+        Column of images to hash, as for `visual_hash`; None where the frame has the hashes. The path of a struct names
+        its image in the store.
     key
         Column whose values identify rows, text or whole numbers, and its name in the store. None takes that of the
         store; in a new one it is ``source``, which holds `source`, or else the column ``source``, ``path`` or ``url``.
@@ -193,7 +197,7 @@ def sink_hashes(
     frame: pl.LazyFrame,
     target: Target,
     *,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     key: str | None = None,
     hash_types: HashTypes | None = None,
     retry_failed: bool = False,
@@ -250,7 +254,7 @@ class _WriteCall(NamedTuple):
         cls,
         frame: Frame,
         target: Target,
-        source: str | None,
+        source: SourceColumn | None,
         key: str | None,
         hash_types: HashTypes | None,
         options: Options,
@@ -265,20 +269,27 @@ class _WriteCall(NamedTuple):
             if not key:
                 raise ArgumentError("key must be the name of a column, got ''\nHint: rename the column of keys.")
         schema = frame.collect_schema()
-        if source is not None:
-            check_source_column(frame, source)
+        images = None if source is None else checked_source(frame, source)
         stored = manifest_of(target, write=True)
         name = key or (SOURCE if stored is None else stored.key)
-        kinds = kinds_to_store(schema, source, hash_types, stored, name)
-        measures = measures_to_store(schema, kinds, source, name)
-        key_column = find_key_column(schema, source, name)
-        is_text = source is not None and schema[source] != pl.Binary
+        kinds = kinds_to_store(schema, images, hash_types, stored, name)
+        measures = measures_to_store(schema, kinds, images, name)
         # What names the image is kept beside another key: to see it, and to see that it is another one.
-        own_source = source if is_text else SOURCE if source is None and schema.get(SOURCE) == pl.String else None
-        names_other = key == SOURCE and SOURCE in schema and source not in (None, SOURCE)
+        own_source = SOURCE if images is None and schema.get(SOURCE) == pl.String else None
+        label = None
+        if images is not None:
+            label, text = images.name, images.text
+            if text is not None:
+                label = own_source = images.text_column or free_name(schema)
+                frame = frame.with_columns(text.alias(label)) if label not in schema else frame
+            named = {label: pl.String() if own_source and label not in schema else images.dtype}
+            schema = pl.Schema({**schema, **named})
+        key_column = find_key_column(schema, label, name, None if images is None else images.name)
+        names_other = key == SOURCE and SOURCE in schema and images is not None and images.name != SOURCE
         if names_other or (name == SOURCE and own_source not in (None, key_column)):
+            shown = own_source if images is None else images.name
             raise ArgumentError(
-                f"key {name!r} is the name of the column of images in a store, and {source or own_source!r} is that\n"
+                f"key {name!r} is the name of the column of images in a store, and {shown!r} is that\n"
                 "Hint: rename the column of keys."
             )
         manifest = Manifest.make(
@@ -296,8 +307,8 @@ class _WriteCall(NamedTuple):
         if SOURCE in manifest.columns and name != SOURCE:
             text = pl.lit(None) if own_source is None else pl.col(own_source)
             columns.append(text.cast(pl.String).alias(SOURCE))
-        columns += given_columns(frame, schema, kinds, measures, source)
-        return cls(frame.select(columns), manifest, options, source is not None)
+        columns += given_columns(frame, schema, kinds, measures, images)
+        return cls(frame.select(columns), manifest, options, images is not None)
 
 
 class _WriteRun:
@@ -433,7 +444,7 @@ class _WriteRun:
                 yield batch.with_columns(*known, pl.coalesce(pl.col(ETAG), hashed.get_column(ETAG)))
 
     def _batch_rows(self, sources: pl.Series) -> int:
-        has_urls = sources.dtype == pl.String and any(url_of(value) for value in sources.head(64))
+        has_urls = any(url_of(value) for value in image_sources(sources.head(64)))
         return _BATCH_ROWS_OF_URLS if has_urls else _BATCH_ROWS
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
 from imgmatch_df.archives.paths import split_path
 from imgmatch_df.archives.reading import stat_member
 from imgmatch_df.columns import ETAG, MODIFIED, MODIFIED_DTYPE, SIZE
+from imgmatch_df.image_columns import image_sources
 from imgmatch_df.local_files import join_base, stat_file
 from imgmatch_df.sources import FILE_PATTERN, URL_PATTERN, Source, parse_source
 
@@ -22,7 +23,7 @@ def fingerprint(sources: pl.Series, base_dir: str | None) -> pl.DataFrame:
     Parameters
     ----------
     sources
-        `String` or `Binary`.
+        A column of images, see `image_columns`.
     base_dir
         Folder that relative paths start from.
 
@@ -35,6 +36,9 @@ def fingerprint(sources: pl.Series, base_dir: str | None) -> pl.DataFrame:
     """
     if sources.dtype == pl.Binary:
         return _digests(sources.to_list())
+    if sources.dtype.is_nested():
+        found = [_facts(value, base_dir) for value in image_sources(sources)]
+        return pl.DataFrame(found, schema=_schema_of_stamps(), orient="row").cast({MODIFIED: MODIFIED_DTYPE})
     frame = sources.alias(_SOURCE).to_frame().with_row_index("row")
     local = frame.filter(
         ~pl.col(_SOURCE).str.contains(f"^{URL_PATTERN}") | pl.col(_SOURCE).str.contains(f"^{FILE_PATTERN}")
@@ -90,11 +94,17 @@ def _stamp(value: str | None, base_dir: str | None) -> tuple[int | None, int | N
     return None, None, None
 
 
+def _facts(value: Any, base_dir: str | None) -> tuple[int | None, int | None, str | None]:
+    if value is None or isinstance(value, str):
+        return _stamp(value, base_dir)
+    return len(value), None, _digest(value)
+
+
 def _digests(images: Sequence[bytes | None]) -> pl.DataFrame:
-    known = [(None, None, None) if data is None else (len(data), None, _digest(data)) for data in images]
+    known = [_facts(data, None) for data in images]
     return pl.DataFrame(known, schema=_schema_of_stamps(), orient="row").cast({MODIFIED: MODIFIED_DTYPE})
 
 
-def _digest(data: bytes) -> str:
+def _digest(data: bytes | memoryview) -> str:
     # 1 GB/s: 0.1 ms for an image that takes 1 ms to hash.
     return f"blake2b:{blake2b(data, digest_size=16).hexdigest()}"

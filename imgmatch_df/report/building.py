@@ -260,7 +260,7 @@ def _assemble(inputs: Inputs, scale: Scale, found: PageNodes) -> Report:
             column=None if inputs.hash == inputs.kind.name else inputs.hash,
             flat=request.flat,
             turns=request.turns,
-        )
+        ).drop(inputs.hidden)
 
     return Report(
         title=about["title"],

@@ -18,10 +18,12 @@ from imgmatch_df.frames.grouping import check_linkage, check_reference
 from imgmatch_df.frames.keeping import Column, KeepBy, KeepRule, RuledRows
 from imgmatch_df.frames.layout import free_name, without_bytes
 from imgmatch_df.frames.reference import Reference
+from imgmatch_df.frames.source_columns import checked_source
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import BMH1, SHA256, HashKind, hash_kind
+from imgmatch_df.image_columns import holds_bytes
 from imgmatch_df.matching.linkages import LINKAGES
-from imgmatch_df.options import Options, SourceOptions, check_name, make_options, shown, whole_number
+from imgmatch_df.options import Options, SourceOptions, make_options, shown, whole_number
 from imgmatch_df.report import nodes
 from imgmatch_df.store.base import Target
 
@@ -65,7 +67,7 @@ class ReportRequest:
     reference_id: str | None = None
     reference_column: str | None = None
     column: str | None = None
-    source: str | None = None
+    source: Column | None = None
     flat: Flat = "identical"
     turns: bool | None = None
     max_radius: int | None = None
@@ -111,6 +113,8 @@ class Inputs:
         The reference side, None if there is none.
     decode
         How the hashes were made, None if it is not known.
+    hidden
+        Columns of `rows` that the user does not see.
     """
 
     request: ReportRequest
@@ -126,6 +130,7 @@ class Inputs:
     rule: KeepRule
     reference: Reference | None
     decode: str | None
+    hidden: tuple[str, ...] = ()
 
     @cached_property
     def side(self) -> JoinSide:
@@ -163,6 +168,8 @@ def read_inputs(frame: Frame, request: ReportRequest, options: SourceOptions) ->
     comparison = check_comparison(kind.name, request.radius, request.min_votes, request.turns, default_radius=0)
     linkage = check_linkage(request.linkage, comparison)
     request = _check_request(request, kind)
+    own = frame.collect_schema() if isinstance(frame, pl.DataFrame | pl.LazyFrame) else {}
+    frame, request = _with_images(frame, request)
     call, hashed = _hashed(frame, request, kind, checked, options)
     schema = hashed.collect_schema()
     reference = check_reference(request.reference, call, request.reference_id, request.reference_column)
@@ -175,9 +182,9 @@ def read_inputs(frame: Frame, request: ReportRequest, options: SourceOptions) ->
         not_duplicates=request.not_duplicates,
         id=request.id,
     )
-    source = nodes.find_source(schema) if request.source is None else request.source
+    source = nodes.find_source(schema) if request.source is None else str(request.source)
     images: Frame | None = frame if request.images is None else request.images
-    if source is not None and isinstance(frame, pl.LazyFrame) and nodes.has_image_bytes(schema.get(source)):
+    if source is not None and isinstance(frame, pl.LazyFrame) and holds_bytes(schema.get(source)):
         # Read again for the thumbnails, so that not all images are in memory.
         used = {name for expr in rule.expressions for name in expr.meta.root_names()} | {request.id}
         if source not in used:
@@ -204,6 +211,7 @@ def read_inputs(frame: Frame, request: ReportRequest, options: SourceOptions) ->
         rule=rule,
         reference=reference,
         decode=checked.recipe.text if is_made else request.decode,
+        hidden=tuple({call.source_name or "", source or ""}.intersection(rows.columns).difference(own)),
     )
 
 
@@ -217,22 +225,24 @@ def _hashed(
         call = VerbCall.check(frame, kind, None, progress, column=request.column, id=request.id, flat=request.flat)
         return call, frame
     schema, source = frame.collect_schema(), request.source
-    check_name("source", source)
-    is_struct = nodes.is_image_struct(schema.get(source))
-    if not is_struct:
-        expressions.check_source_column(frame, source)
     if request.column is not None or kind.name in schema:
         call = VerbCall.check(frame, kind, None, progress, column=request.column, id=request.id, flat=request.flat)
         return call, frame
-    hashed, image = frame, source
-    if is_struct:
-        image = free_name(schema)
-        hashed = frame.with_columns(nodes.image_of(source, schema[source]).alias(image))
-    call = VerbCall.check(hashed, kind, image, options, id=request.id, flat=request.flat)
+    call = VerbCall.check(frame, kind, source, options, id=request.id, flat=request.flat)
     with_digest = kind.is_perceptual and SHA256.name not in schema
     kinds = (kind.name, SHA256.name) if with_digest else (kind.name,)
-    hashed = expressions.visual_hash(hashed, image, hash_types=kinds, **options)
-    return call, hashed.drop(image) if is_struct else hashed
+    return call, call.named(expressions.visual_hash(frame, source, hash_types=kinds, **options))
+
+
+def _with_images(frame: Any, request: ReportRequest) -> tuple[Any, ReportRequest]:
+    """Return the frame with its images as a column, and the request with the name of that column."""
+    if request.source is None or request.images is not None or not isinstance(frame, pl.DataFrame | pl.LazyFrame):
+        return frame, request
+    images, schema = checked_source(frame, request.source), frame.collect_schema()
+    if images.column is not None:
+        return frame, replace(request, source=images.column)
+    name = images.name if images.name not in schema else free_name(schema)
+    return frame.with_columns(images.expr.alias(name)), replace(request, source=name)
 
 
 def _check_request(request: ReportRequest, kind: HashKind) -> ReportRequest:

@@ -32,7 +32,7 @@ def report(
     reference_id: str | None = None,
     reference_column: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: Column | None = None,
     flat: Flat = "identical",
     turns: bool | None = None,
     max_radius: int | None = None,

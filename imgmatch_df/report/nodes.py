@@ -1,7 +1,6 @@
 """The columns that a report has of its rows: names, links, facts of the files, and thumbnails."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -12,19 +11,18 @@ from imgmatch_df.archives.paths import split_path
 from imgmatch_df.columns import DETAIL, HEIGHT, MODIFIED, OK, PATH, ROW_DTYPE, SIZE, SOURCE, STATUS, WIDTH
 from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.layout import free_name
+from imgmatch_df.image_columns import holds_bytes, image_sources, text_of
 from imgmatch_df.local_files import join_base
 from imgmatch_df.naming import row_name, source_text
 from imgmatch_df.sources import Source, parse_source, path_from_text, redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     Array = NDArray[Any]
 
-_BYTES_FIELD: Final = "bytes"  # of Struct{bytes, path}, as Hugging Face writes images
-_PATH_FIELD: Final = "path"
 _FOUND: Final = (SOURCE, PATH, "url")  # columns that name images
 _LINKED: Final = ("http", "https")
 _IMAGES_AT_A_TIME: Final = 64  # copies of encoded images in memory
@@ -37,29 +35,10 @@ def find_source(schema: pl.Schema) -> str | None:
     return next((name for name in _FOUND if schema.get(name) in (pl.String, pl.Categorical)), None)
 
 
-def is_image_struct(dtype: Any) -> bool:
-    """Return whether a dtype is that of a struct of the bytes and the path of an image."""
-    return isinstance(dtype, pl.Struct) and dtype.to_schema().get(_BYTES_FIELD) == pl.Binary
-
-
-def image_of(source: str, dtype: Any) -> pl.Expr:
-    """Return the images of a column of structs as a column that can be hashed: bytes, else the path."""
-    image = pl.col(source).struct.field(_BYTES_FIELD)
-    if dtype.to_schema().get(_PATH_FIELD) != pl.String:
-        return image
-    path = pl.col(source).struct.field(_PATH_FIELD)
-    return pl.when(image.is_not_null()).then(pl.lit("data:;base64,") + image.bin.encode("base64")).otherwise(path)
-
-
-def has_image_bytes(dtype: Any) -> bool:
-    """Return whether a column of a dtype holds encoded images, and not only their paths."""
-    return dtype == pl.Binary or is_image_struct(dtype)
-
-
 def find_label(schema: pl.Schema, source: str | None) -> str | None:
     """Return the column that has the paths or URLs of a column of images, None if there is none."""
     dtype = None if source is None else schema.get(source)
-    if dtype is None or dtype == pl.Binary:
+    if source is None or dtype is None or text_of(pl.col(source), dtype) is None:
         return find_source(schema)
     return source
 
@@ -82,10 +61,10 @@ def images_of(images: Frame | None, source: str | None, chosen: "Array") -> "Ite
         return
     if isinstance(images, pl.DataFrame):
         column = images[source]
-        at_a_time = _IMAGES_AT_A_TIME if has_image_bytes(column.dtype) else _NAMES_AT_A_TIME
+        at_a_time = _IMAGES_AT_A_TIME if holds_bytes(column.dtype) else _NAMES_AT_A_TIME
         for start in range(0, len(chosen), at_a_time):
             positions = np.arange(start, min(start + at_a_time, len(chosen)))
-            yield positions, _to_read(column.gather(chosen[positions]))
+            yield positions, image_sources(column.gather(chosen[positions]))
         return
     number = free_name({source: None})
     wanted = pl.Series(np.sort(chosen), dtype=ROW_DTYPE)
@@ -93,13 +72,7 @@ def images_of(images: Frame | None, source: str | None, chosen: "Array") -> "Ite
     numbered = images.select(source).with_row_index(number).filter(pl.col(number).is_in(wanted.implode()))
     for batch in numbered.collect_batches(chunk_size=_IMAGES_AT_A_TIME, maintain_order=True):
         for part in batch.iter_slices(_IMAGES_AT_A_TIME):
-            yield position_of[wanted.search_sorted(part[number]).to_numpy()], _to_read(part[source])
-
-
-def _to_read(values: pl.Series) -> Sequence[Any]:
-    if is_image_struct(values.dtype):
-        return [None if one is None else (one[_BYTES_FIELD] or one.get(_PATH_FIELD)) for one in values]
-    return values.to_list() if values.dtype == pl.Binary else values.cast(pl.String).to_list()
+            yield position_of[wanted.search_sorted(part[number]).to_numpy()], image_sources(part[source])
 
 
 class Names:

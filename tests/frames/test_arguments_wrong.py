@@ -223,11 +223,10 @@ def test_hamming_takes_a_series():
     assert both.imgmatch.hamming(one).to_list() == [0, 2]
 
 
-@pytest.mark.parametrize("name", ["id", "source", "reference_id", "key"])
+@pytest.mark.parametrize("name", ["id", "reference_id", "key"])
 def test_an_expression_where_a_name_is_wanted_is_refused_with_a_sentence(name):
     calls = {
         "id": lambda: FRAME.drop("url").imgmatch.cluster(id=pl.col("id")),
-        "source": lambda: FRAME.imgmatch.remove_duplicates(source=pl.col("url")),
         "reference_id": lambda: FRAME.drop("url").imgmatch.match(FRAME, 3, reference_id=pl.col("id")),
         "key": lambda: FRAME.imgmatch.write_hashes("a.parquet", source="url", key=pl.col("id")),
     }

@@ -16,6 +16,7 @@ from polars.testing import assert_frame_equal, assert_series_equal
 
 import imgmatch_df
 from imgmatch_df.batch import run as batches
+from imgmatch_df.image_columns import image_sources
 from imgmatch_df.images import decode
 
 ENGINES = ["eager", "in-memory", "streaming"]
@@ -192,7 +193,7 @@ def test_buffers_of_a_column_are_its_values(values, start, length):
     column = pl.Series(values, dtype=pl.Binary)
     chunked = pl.concat([column, column[:3], column], rechunk=False)
     for series in (column, column.slice(start, length), chunked, chunked.slice(start, length)):
-        buffers = batches._Buffers(series)
+        buffers = image_sources(series)
         got = [None if buffers[row] is None else bytes(buffers[row]) for row in range(len(buffers))]
         assert got == series.to_list()
 
