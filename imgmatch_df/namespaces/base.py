@@ -5,7 +5,18 @@ import re
 from collections.abc import Callable
 from typing import Any, ClassVar, Final, TypeVar
 
-from imgmatch_df.frames import advice, clustering, copies, expressions, hash_text, local_hashes, pairs, ranking, writing
+from imgmatch_df.frames import (
+    advice,
+    clustering,
+    copies,
+    expressions,
+    hash_text,
+    leak_free,
+    local_hashes,
+    pairs,
+    ranking,
+    writing,
+)
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report import making
 
@@ -27,6 +38,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             hash_text.to_hex,
             hash_text.from_hex,
             local_hashes.to_points,
+            leak_free.assign_split,
         ),
         *(
             pairs.near_duplicates,
@@ -36,6 +48,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             ranking.rank_images,
             clustering.cluster,
             clustering.remove_duplicates,
+            leak_free.drop_leaks,
         ),
         *(advice.profile_radii, advice.suggest_radius, advice.suggest_min_votes, making.report),
         *(writing.write_hashes, writing.sink_hashes),

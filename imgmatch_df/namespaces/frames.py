@@ -1,7 +1,7 @@
 """The namespaces of frames."""
 
 from os import PathLike
-from typing import Generic, Unpack
+from typing import Unpack
 
 import polars as pl
 
@@ -11,7 +11,8 @@ from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
-from imgmatch_df.namespaces.base import Namespace, with_docstrings
+from imgmatch_df.namespaces.base import with_docstrings
+from imgmatch_df.namespaces.leaks import LeakVerbs
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report import making
 from imgmatch_df.report.inputs import MAX_PICTURES
@@ -20,11 +21,8 @@ from imgmatch_df.store.base import Target
 
 
 @with_docstrings
-class _FrameVerbs(Namespace, Generic[FrameT]):
+class _FrameVerbs(LeakVerbs[FrameT]):
     """The frame verbs. A DataFrame returns a DataFrame, computed at once; a LazyFrame returns a LazyFrame."""
-
-    def __init__(self, frame: FrameT) -> None:
-        self._frame: FrameT = frame
 
     def visual_hash(
         self,
