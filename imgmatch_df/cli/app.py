@@ -16,6 +16,7 @@ from imgmatch_df.cli import (
     display,
     find_copies,
     inputs,
+    leaks,
     outputs,
     remove_duplicates,
     removed,
@@ -346,6 +347,7 @@ def _store(
 
 
 app.command("find-copies", cls=OptionalDepth)(with_source_options(find_copies.find_copies))
+app.command("leaks")(with_source_options(leaks.leaks))
 app.command("apply")(reported(kept=removed.INTERRUPTED)(apply.apply_decisions))
 app.command()(with_source_options(advise.advise))
 app.command(cls=OptionalDepth)(with_source_options(report.report))

@@ -28,6 +28,7 @@ from imgmatch_df.store.open import manifest_of, scan_hashes
 
 SOME_FAILED: Final = 1
 WRONG_CALL: Final = 2
+FOUND: Final = 3  # what was looked for
 
 _SIGPIPE: Final = 13  # `signal` has no such name on Windows
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
