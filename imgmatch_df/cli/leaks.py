@@ -54,6 +54,7 @@ from imgmatch_df.frames.pairs import MAX_PAIRS
 from imgmatch_df.hashes.kinds import BMH1, KINDS, SHA256, HashKind, hash_kind
 from imgmatch_df.naming import ROW, source_text
 from imgmatch_df.options import SourceOptions, make_options
+from imgmatch_df.store.base import is_store
 
 _LABEL: Final = "__imgmatch_label"
 
@@ -173,10 +174,11 @@ def _open_splits(
     store: str | None,
 ) -> dict[str, SourceTable]:
     """Return the sources of each split; options about tables apply to the splits that are tables."""
-    some_are_tables = any(is_table(group) for group in groups.values())
+    # A store has its hashes, and images have no columns.
+    have_columns = {name: is_table(group) and not any(map(is_store, group)) for name, group in groups.items()}
     tables = {}
     for name, group in groups.items():
-        applies = is_table(group) or not some_are_tables
+        applies = have_columns[name] or not any(have_columns.values())
         tables[name] = inputs.open_table(
             group,
             source if applies else None,

@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import Final
 
 from imgmatch_df.errors import ArgumentError
@@ -50,8 +49,9 @@ def group_sources(sources: Sequence[str], names: Sequence[str]) -> dict[str, lis
     else:
         found = dict(zip(_short_names(list(places)), places.values(), strict=True))
         raise ArgumentError(
-            f"--names has {len(names)} names for {len(sources)} SOURCE arguments in {len(places)} splits: "
-            f"{_shown_groups(found)}\nHint: pass one name for each argument, or one for each split."
+            f"--names {','.join(names)!r:.80} names neither each of the {len(sources)} SOURCE arguments nor each of "
+            f"the {len(places)} splits: {_shown_groups(found)}\n"
+            "Hint: pass one name for each argument, or one for each split."
         )
     if len(groups) < 2:
         raise ArgumentError(
@@ -70,23 +70,17 @@ def _place(given: str) -> str:
     folder, name = os.path.split(path)
     if os.path.isdir(path):  # noqa: PTH112
         return path
-    if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
-        return _without_wildcards(folder)
-    stem = _split_name(name)
-    return f"{_without_wildcards(folder)}/{stem}" if stem else _without_wildcards(folder)
+    while os.path.basename(folder).strip("*") == "" and os.path.dirname(folder) != folder:  # noqa: PTH119, PTH120
+        folder = os.path.dirname(folder)  # noqa: PTH120  # train/** is train
+    is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+    stem = "" if is_image else _split_name(name)
+    return f"{folder}/{stem}" if stem else folder
 
 
 def _split_name(name: str) -> str:
     """Return the name of a file without its suffix, wildcards and the numbers of shards."""
     stem = _WILDCARDS.sub("", os.path.splitext(name)[0]).strip(_SEPARATORS)  # noqa: PTH122
     return _SHARDS.sub("", stem).strip(_SEPARATORS)
-
-
-def _without_wildcards(folder: str) -> str:
-    """Return the part of a path above the first folder with wildcards."""
-    parts = PurePath(folder).parts
-    plain = next((at for at, part in enumerate(parts) if _WILDCARDS.search(part)), len(parts))
-    return str(PurePath(*parts[:plain]))
 
 
 def _short_names(places: Sequence[str]) -> list[str]:

@@ -303,8 +303,9 @@ def _common_dtype(name: str, dtypes: Sequence[pl.DataType]) -> pl.DataType:
         common = pl.concat(empty, how="vertical_relaxed").schema[name]
     except pl.exceptions.PolarsError as error:
         raise _no_common(name, dtypes) from error
-    if common.is_float() and any(dtype.is_integer() for dtype in named):
-        raise _no_common(name, dtypes)  # a Float64 does not hold all of them
+    # A Float64 does not hold all whole numbers, and a list of one value is not that value.
+    if any((common.is_float() and dtype.is_integer()) or common.is_nested() != dtype.is_nested() for dtype in named):
+        raise _no_common(name, dtypes)
     return common
 
 
