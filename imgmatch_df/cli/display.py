@@ -234,7 +234,8 @@ def _leaked(counts: dict[str, Any] | None, *, has_labels: bool) -> str:
     if counts is None:
         return ""
     leaked = f"{counts[N_LEAKED]:,} ({share_text(counts[SHARE])})"
-    return f"{leaked}\n{counts[N_LABEL_CONFLICTS]:,} with another label" if has_labels else leaked
+    n_conflicts = counts[N_LABEL_CONFLICTS]
+    return f"{leaked}\n{n_conflicts:,} label conflict{'s' * (n_conflicts != 1)}" if has_labels else leaked
 
 
 def share_text(share: float) -> str:

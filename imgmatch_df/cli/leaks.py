@@ -154,7 +154,7 @@ def leaks(
             failed = {name: part[kind.name].null_count() for name, part in rows.items()}
             display.show_leak_matrix(counts, failed, has_labels=label is not None)
             texts = {
-                name: part.select(source_text(part.schema, splits[name].table.label)).to_series()
+                name: part.with_columns(source_text(part.schema, splits[name].table.label))[SOURCE]
                 for name, part in rows.items()
             }
             display.show_worst_leaks(found, texts)
