@@ -171,3 +171,17 @@ def test_clusters_of_images_do_not_leak():
     assert imgmatch_df.find_leaks(parts, 3, "phash").is_empty()
     by_chance = {name: frame.gather_every(3, at) for at, name in enumerate(SHARES)}
     assert not imgmatch_df.find_leaks(by_chance, 3, "phash").is_empty()
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_each_class_for_itself(engine):
+    frame = clusters_of([*[4] * 20, *[1] * 120]).with_columns(label=pl.col("cluster_id") % 2)
+    expr = imgmatch_df.assign_split("cluster_id", {"a": 0.75, "b": 0.25}).over("label")
+    found = frame.lazy().with_columns(expr).collect(engine=engine)
+    assert sorted(found.group_by("label", "split").len().iter_rows()) == [
+        (0, "a", 75),
+        (0, "b", 25),
+        (1, "a", 75),
+        (1, "b", 25),
+    ]
+    assert found.group_by("cluster_id").agg(pl.col("split").n_unique())["split"].max() == 1
