@@ -28,6 +28,7 @@ from imgmatch_df.cli.arguments import (
     split_names,
 )
 from imgmatch_df.cli.exit_codes import FOUND, Tally, reported, say
+from imgmatch_df.cli.formats import fit_columns
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.split_sources import group_sources, group_text
 from imgmatch_df.cli.tables import SourceTable, is_table
@@ -130,7 +131,11 @@ def leaks(
             )
 
         # First without rows, so that errors of the call are raised before hours of hashing.
-        find({name: split.hashed.collect_schema().to_frame() for name, split in splits.items()})
+        nothing = find({name: split.hashed.collect_schema().to_frame() for name, split in splits.items()})
+        fitted = None if form is None else fit_columns(nothing.schema, form)
+        if fitted is not None and form is not None and fitted.lost:
+            lost = ", ".join(f"{name} ({dtype!s:.80})" for name, dtype in fitted.lost.items())
+            say(f"left out, because {form.suffix} cannot hold it: {lost}; .parquet holds it")
         for name, group in groups.items():
             if len(group) > 1:
                 say(f"split {name}: {group_text(group)}")
@@ -140,8 +145,9 @@ def leaks(
                 for name, split in splits.items()
             }
             found = interruptible(lambda: find(rows))
-            if form:
-                outputs.write_table(_named(found, rows, splits).lazy(), target, form)
+            if form and fitted is not None:
+                named = _named(found, rows, splits).lazy().select(list(fitted.columns.values()))
+                outputs.write_table(named, target, form)
         counts = leak_counts.count_leaks(found, rows)
         tally = _tally(rows, splits, kind)
         if out is not None or not form:

@@ -193,6 +193,18 @@ def test_hostile_names_and_labels(desk):
     assert pl.read_csv("leaks.csv")["label"][0] == "a\x1bb\n" * 200
 
 
+def test_labels_that_a_format_cannot_hold(desk):
+    train, test = rows(TRAIN), rows(TEST)
+    for name, frame in (("a", train), ("b", test)):
+        frame.with_columns(label=pl.concat_list("label"), place=pl.struct(x="label")).write_parquet(f"{name}.parquet")
+    result = run("a.parquet", "b.parquet", "--label", "label", "-o", "leaks.csv", code=3)
+    assert "left out, because .csv cannot hold it: label (List(String)), other_label (List(String))" in result.stderr
+    assert "1 label conflict" in result.stdout
+    assert pl.read_csv("leaks.csv").columns == ["split", "id", "other_split", "other_id", "distance"]
+    run("a.parquet", "b.parquet", "--label", "place", "-o", "leaks.csv", code=3)
+    assert pl.read_csv("leaks.csv")["label.x"].to_list() == ["dog", "dog"]
+
+
 def test_a_terminal_shows_the_matrix(desk):
     code, shown = on_a_terminal("leaks", "train", "test")
     assert code == 3
