@@ -151,10 +151,10 @@ def leaks(
         counts = leak_counts.count_leaks(found, rows)
         tally = _tally(rows, splits, kind)
         if out is not None or not form:
-            measure = f"{radius} bits" if radius is not None else "votes"
+            pairs = f"{found.height:,} pair{'s' * (found.height != 1)} of near-duplicates"
+            within = "" if radius is None else f" within {radius} bits"
             say(
-                f"{found.height:,} pairs of near-duplicates among {len(rows)} splits, by {kind.name}"
-                f"{f' within {measure}' if radius is not None else ''}; failed {tally.n_failed:,}",
+                f"{pairs} among {len(rows)} splits, by {kind.name}{within}; failed {tally.n_failed:,}",
                 err=False,
             )
             failed = {name: part[kind.name].null_count() for name, part in rows.items()}

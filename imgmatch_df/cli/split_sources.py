@@ -8,6 +8,7 @@ from typing import Final
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.images.folders import IMAGE_SUFFIXES
 from imgmatch_df.options import shown
+from imgmatch_df.sources import path_as_text
 from imgmatch_df.store.base import is_uri
 
 # What the names of the shards of one split differ in: 00000-of-00002, with a digest behind it, or a number.
@@ -37,7 +38,7 @@ def group_sources(sources: Sequence[str], names: Sequence[str]) -> dict[str, lis
     """
     places: dict[str, list[str]] = {}
     for given in sources:
-        places.setdefault(_place(given), []).append(given)
+        places.setdefault(path_as_text(_place(given)).replace(os.sep, "/"), []).append(given)
     if any(not name for name in names):
         raise ArgumentError(f"--names has an empty name, got {shown(','.join(names))}\nHint: --names train,test.")
     if not names:

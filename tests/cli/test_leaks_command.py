@@ -210,3 +210,10 @@ def test_a_terminal_shows_the_matrix(desk):
     assert code == 3
     assert "in any other" in shown
     assert "test/e2.jpg" in shown
+
+
+def test_a_split_without_rows(desk):
+    rows(TEST)[:0].write_parquet("none.parquet")
+    assert ["none", "0", "0", "0", "(0", "%)", "0", "(0", "%)"] in [
+        line.split() for line in run("train", "none.parquet", "-o", "leaks.csv", code=0).stdout.splitlines()
+    ]

@@ -65,3 +65,8 @@ def test_what_is_no_splits(sources, names, message):
     with pytest.raises(ArgumentError, match=message) as error:
         group_sources(sources, names)
     assert "\nHint: " in str(error.value)
+
+
+def test_a_folder_whose_name_is_not_utf8(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert list(group_sources(["tr\udcff.csv", "test.csv"], ())) == ["tr\\xff", "test"]
