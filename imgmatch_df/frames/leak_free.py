@@ -149,9 +149,8 @@ def assign_split(cluster: pl.Expr | str, shares: Mapping[str, float], *, seed: i
     Returns
     -------
     Expr
-        ``split: Enum`` of the names, null where the cluster is null. The number of rows of a split differs from its
-        share by less than one row where there are enough clusters of one row; otherwise by less than the largest
-        cluster, or where a cluster is larger than every share, by the rows of this cluster that do not fit.
+        ``split: Enum`` of the names, null where the cluster is null. With enough clusters of one row, the number of
+        rows of a split differs from its share by less than one row, otherwise by less than the largest cluster.
 
     Raises
     ------
@@ -162,9 +161,9 @@ def assign_split(cluster: pl.Expr | str, shares: Mapping[str, float], *, seed: i
 
     Notes
     -----
-    Each cluster, the largest first, gets a random split of those with room for it, each with a chance of its room. A
-    cluster that fits into none gets the split with the most room. The random numbers are BLAKE2b digests of the seed
-    and the value, so that the order of rows, chunks, threads, engine, Polars' version and the machine change nothing.
+    Each cluster, the largest first, gets a random split of those with room for it, in proportion to their room; where
+    it fits into none, the one with the most room. The random numbers are BLAKE2b digests of the seed and the value, so
+    that the order of rows, chunks, threads, the engine, the version of Polars and the machine change nothing.
     The splits depend on all rows: other rows may give a cluster another split. Write the column once, and keep it.
 
     Examples
