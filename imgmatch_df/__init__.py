@@ -25,6 +25,9 @@ from imgmatch_df.frames.copies import find_copies
 from imgmatch_df.frames.expressions import bmh1, hamming, pdq, perceptual_hash, phash, visual_hash
 from imgmatch_df.frames.hash_numbers import from_int64, to_int64
 from imgmatch_df.frames.hash_text import from_bits, from_hex, to_bits, to_hex
+from imgmatch_df.frames.leak_counts import count_leaks
+from imgmatch_df.frames.leak_free import assign_split, drop_leaks
+from imgmatch_df.frames.leaks import find_leaks
 from imgmatch_df.frames.local_hashes import local, to_points
 from imgmatch_df.frames.pairs import explain_near_duplicates, match, near_duplicates
 from imgmatch_df.frames.ranking import rank_images
@@ -57,12 +60,16 @@ __all__ = [
     "StoreError",
     "VotesSuggestion",
     "WriteSummary",
+    "assign_split",
     "bmh1",
     "cluster",
+    "count_leaks",
     "count_left_out",
     "documented",
+    "drop_leaks",
     "explain_near_duplicates",
     "find_copies",
+    "find_leaks",
     "from_bits",
     "from_hex",
     "from_int64",

@@ -52,6 +52,18 @@ CLUSTER_COLUMNS: Final = (
     *(REPRESENTATIVE_ID, REFERENCE_ID),
 )
 
+# Columns of leaks between the splits of a data set, and of their counts.
+SPLIT: Final = "split"
+LEAK_ID: Final = "id"
+LABEL: Final = "label"
+OTHER_SPLIT: Final = "other_split"
+OTHER_ID: Final = "other_id"
+OTHER_LABEL: Final = "other_label"
+N_ROWS: Final = "n_rows"
+N_LEAKED: Final = "n_leaked"
+SHARE: Final = "share"
+N_LABEL_CONFLICTS: Final = "n_label_conflicts"
+
 # Columns of radius advice.
 RADIUS_BITS: Final = "radius"
 FEWEST_VOTES: Final = "min_votes"
@@ -127,4 +139,4 @@ ALL: Final = frozenset(
         RIGHT_ID,
         QUERY_ID,
     )
-).union(CLUSTER_COLUMNS, (REMOVED_RECORDS, RANK, TURN, SCALE, SHIFT_X, SHIFT_Y, COVERAGE, EVIDENCE))
+).union(CLUSTER_COLUMNS, (REMOVED_RECORDS, RANK, TURN, SCALE, SHIFT_X, SHIFT_Y, COVERAGE, EVIDENCE, SPLIT, OTHER_SPLIT))

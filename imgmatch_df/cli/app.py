@@ -17,6 +17,7 @@ from imgmatch_df.cli import (
     display,
     find_copies,
     inputs,
+    leaks,
     match,
     outputs,
     remove_duplicates,
@@ -361,6 +362,7 @@ def _unchanged_text(done: writing.WriteSummary) -> str:
 
 app.command("find-copies", cls=OptionalDepth)(with_source_options(find_copies.find_copies))
 app.command("match")(with_source_options(match.match))
+app.command("leaks")(with_source_options(leaks.leaks))
 app.command("apply")(reported(kept=removed.INTERRUPTED)(apply.apply_decisions))
 app.command()(with_source_options(advise.advise))
 app.command(cls=OptionalDepth)(with_source_options(report.report))

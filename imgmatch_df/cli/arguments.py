@@ -235,15 +235,51 @@ MatchId = Annotated[
         help="Column of REFERENCE that names its rows.",
     ),
 ]
-MatchRadius = Annotated[
-    int | None,
-    typer.Option(
-        "--radius", metavar="BITS", show_default=_NEAR_RADII, help="Maximum distance of a match; 0 for equal hashes."
-    ),
-]
 MatchK = Annotated[
     int | None,
     typer.Option("-k", metavar="N", show_default="all", help="Maximum number of matches of each image, the nearest."),
+]
+SplitSources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...",
+        show_default=False,
+        help="The splits, as train.parquet test.parquet: folders, globs, .duckdb, .parquet, .csv, .ndjson; shards too.",
+    ),
+]
+SplitNames = Annotated[
+    str | None,
+    typer.Option(
+        "--names",
+        metavar="NAMES",
+        show_default="those of the files or folders",
+        help="Names of the splits, separated by commas: one for each SOURCE, where equal names are one split.",
+    ),
+]
+NearRadius = Annotated[
+    int | None,
+    typer.Option(
+        "--radius",
+        metavar="BITS",
+        show_default=_NEAR_RADII,
+        help="Maximum distance of near-duplicates; 0 for equal hashes.",
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="COLUMN",
+        show_default=False,
+        help="Column of classes, to count near-duplicates with different ones.",
+    ),
+]
+MaxLeakage = Annotated[
+    float,
+    typer.Option("--max-leakage", metavar="SHARE", help="Maximum share of the rows of each split that leak, 0 to 1."),
+]
+WithinSplits = Annotated[
+    bool, typer.Option("--within-splits", help="Also list near-duplicates within a split, which do not leak.")
 ]
 Against = Annotated[str | None, typer.Option("--against", hidden=True)]  # the old name of --reference
 Turns = Annotated[

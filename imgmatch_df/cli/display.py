@@ -1,7 +1,7 @@
 """Tables and summaries on a terminal: hashes, clusters, and the nearest images."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
 
@@ -14,20 +14,30 @@ from imgmatch_df.columns import (
     FEWEST_VOTES,
     HEIGHT,
     KEPT,
+    LABEL,
+    LEAK_ID,
     LEFT_ID,
     N_CLUSTERS,
+    N_LABEL_CONFLICTS,
     N_LARGEST,
+    N_LEAKED,
     N_PAIRS,
     N_REMOVED,
+    N_ROWS,
     N_UNRELATED,
     OK,
+    OTHER_ID,
+    OTHER_LABEL,
+    OTHER_SPLIT,
     QUERY_ID,
     RANK,
     RECALL,
     REFERENCE_ID,
     REPRESENTATIVE_ID,
     RIGHT_ID,
+    SHARE,
     SOURCE,
+    SPLIT,
     STATUS,
     TURN,
     UNRELATED_SHARE,
@@ -45,6 +55,7 @@ if TYPE_CHECKING:
 
 _ROWS_SHOWN: Final = 20
 _CLUSTERS_SHOWN: Final = 10
+_LEAKS_SHOWN: Final = 10
 CHAIN_ROWS: Final = 200  # whose 19,900 pairs take some milliseconds
 _RADII_SHOWN: Final = 8
 _MAX_CHARS: Final = 200
@@ -232,6 +243,102 @@ def show_matches(found: pl.DataFrame, names: pl.Series, take: Callable[[pl.Serie
         grid.add_row(name, reference, _measure(measure, values[measure]), *turn, *others)
     n_hidden = found.height - _ROWS_SHOWN
     _print(grid, f"{n_hidden:,} more matches; -o hits.csv keeps them all" if n_hidden > 0 else None)
+
+
+def show_leak_matrix(counts: pl.DataFrame, failed: Mapping[str, int], *, has_labels: bool) -> None:
+    """Print a result of `count_leaks`, a line for each split and a column for each split that it leaks into.
+
+    Parameters
+    ----------
+    counts
+        The counts.
+    failed
+        Numbers of rows without a hash, by the names of splits.
+    has_labels
+        Whether there are labels, whose conflicts are shown.
+    """
+    from rich.table import Column
+
+    columns: list[str | None] = [*failed, None]
+    right: Literal["right"] = "right"
+    grid = _grid(
+        Column("split", overflow="fold"),
+        Column("rows", justify=right),
+        Column("failed", justify=right),
+        *(
+            Column(
+                "in any other" if name is None else f"in {describe(name, _MAX_CHARS)}", justify=right, overflow="fold"
+            )
+            for name in columns
+        ),
+    )
+    cells = {(row[SPLIT], row[OTHER_SPLIT]): row for row in counts.iter_rows(named=True)}
+    for name, n_failed in failed.items():
+        found = [cells.get((name, other)) for other in columns]
+        n_rows = cells[name, None][N_ROWS]
+        grid.add_row(
+            _plain(name), f"{n_rows:,}", f"{n_failed:,}", *(_leaked(cell, has_labels=has_labels) for cell in found)
+        )
+    _print(grid)
+
+
+def _leaked(counts: dict[str, Any] | None, *, has_labels: bool) -> str:
+    if counts is None:
+        return ""
+    leaked = f"{counts[N_LEAKED]:,} ({share_text(counts[SHARE])})"
+    n_conflicts = counts[N_LABEL_CONFLICTS]
+    return f"{leaked}\n{n_conflicts:,} label conflict{'s' * (n_conflicts != 1)}" if has_labels else leaked
+
+
+def share_text(share: float) -> str:
+    """Return a share as a percentage with three digits."""
+    return f"{100 * share:.3g} %"
+
+
+def show_worst_leaks(leaks: pl.DataFrame, names: Mapping[str, pl.Series]) -> None:
+    """Print the worst leaks, of row numbers: those with different labels first, then the nearest.
+
+    Parameters
+    ----------
+    leaks
+        A result of `find_leaks`.
+    names
+        The sources of the rows of each split.
+    """
+    from rich.table import Column
+
+    leaks = leaks.filter(pl.col(SPLIT) != pl.col(OTHER_SPLIT))
+    if leaks.is_empty():
+        return
+    measure = VOTES if VOTES in leaks.columns else DISTANCE
+    far = pl.col(DISTANCE).cast(pl.Int64) if measure == DISTANCE else -pl.col(VOTES).cast(pl.Int64)
+    if measure == VOTES:  # identical images with little to see
+        far = pl.when(pl.col(VOTES) == 0).then(-256).otherwise(far)
+    has_labels = LABEL in leaks.columns
+    differ = [(pl.col(LABEL) == pl.col(OTHER_LABEL)).fill_null(value=True)] if has_labels else []
+    worst = leaks.sort(*differ, far, maintain_order=True).head(_LEAKS_SHOWN)
+    titles = ["label", "other label"] * has_labels
+    grid = _grid(
+        Column("split"),
+        Column("image", overflow="fold"),
+        Column("is in"),
+        Column("as", overflow="fold"),
+        Column(measure, justify="right", no_wrap=True),
+        *(Column(title, overflow="fold") for title in titles),
+    )
+    for values in worst.iter_rows(named=True):
+        ends = ((values[SPLIT], values[LEAK_ID]), (values[OTHER_SPLIT], values[OTHER_ID]))
+        shown = [cell for split, row in ends for cell in (_plain(split), _name(names[split][row], row))]
+        labels = [_plain(f"{values[name]}") for name in (LABEL, OTHER_LABEL)[: len(titles)]]
+        grid.add_row(*shown, _measure(measure, values[measure]), *labels)
+    n_hidden = leaks.height - worst.height
+    _print(grid, f"{n_hidden:,} more pairs; -o leaks.csv keeps them all" if n_hidden > 0 else None)
+
+
+def _plain(text: str) -> "Text":
+    from rich.text import Text
+
+    return Text(describe(text, _MAX_CHARS))
 
 
 def show_profile(profile: pl.DataFrame, suggested: int) -> None:

@@ -240,6 +240,11 @@ def open_sources(
     return _open_table(frame, kinds[0], paths, source, stored, hash_type, column)
 
 
+def is_table(sources: Sequence[str]) -> bool:
+    """Return whether one of the sources is a table or a store, and not images."""
+    return any(_expand(given)[0] != "images" for given in sources)
+
+
 def query_kind(query: str, stored: Collection[str]) -> str | None:
     """Return the kind of the hash QUERY, first of the stored kinds; None where it is not a hash, or names a file.
 

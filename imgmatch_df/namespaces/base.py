@@ -12,6 +12,7 @@ from imgmatch_df.frames import (
     expressions,
     hash_numbers,
     hash_text,
+    leak_free,
     local_hashes,
     pairs,
     ranking,
@@ -40,6 +41,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             hash_numbers.to_int64,
             hash_numbers.from_int64,
             local_hashes.to_points,
+            leak_free.assign_split,
         ),
         *(
             pairs.near_duplicates,
@@ -49,6 +51,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
             ranking.rank_images,
             clustering.cluster,
             clustering.remove_duplicates,
+            leak_free.drop_leaks,
         ),
         *(advice.profile_radii, advice.suggest_radius, advice.suggest_min_votes, making.report),
         *(writing.write_hashes, writing.sink_hashes),

@@ -1,11 +1,12 @@
 """The namespaces of expressions and series."""
 
+from collections.abc import Mapping
 from typing import Unpack
 
 import polars as pl
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.frames import expressions, hash_numbers, hash_text, local_hashes
+from imgmatch_df.frames import expressions, hash_numbers, hash_text, leak_free, local_hashes
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
@@ -83,6 +84,10 @@ class ImgMatchExpr(Namespace):
     def to_points(self) -> pl.Expr:
         """See `imgmatch_df.to_points`."""
         return local_hashes.to_points(self._expr)
+
+    def assign_split(self, shares: Mapping[str, float], *, seed: int = 0) -> pl.Expr:
+        """See `imgmatch_df.assign_split`."""
+        return leak_free.assign_split(self._expr, shares, seed=seed)
 
 
 @pl.api.register_series_namespace("imgmatch")
@@ -164,6 +169,10 @@ class ImgMatchSeries(Namespace):
     def to_points(self) -> pl.Series:
         """See `imgmatch_df.to_points`."""
         return self._select(local_hashes.to_points(pl.first()))
+
+    def assign_split(self, shares: Mapping[str, float], *, seed: int = 0) -> pl.Series:
+        """See `imgmatch_df.assign_split`."""
+        return self._select(leak_free.assign_split(pl.first(), shares, seed=seed))
 
     def _select(self, expr: pl.Expr) -> pl.Series:
         return self._series.to_frame().select(expr).to_series()

@@ -12,6 +12,7 @@ from imgmatch_df.frames.keeping import Column, KeepBy
 from imgmatch_df.frames.suggestions import MAX_SHARE, RadiusSuggestion, VotesSuggestion
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES
 from imgmatch_df.namespaces.base import with_docstrings
+from imgmatch_df.namespaces.leaks import LeakVerbs
 from imgmatch_df.namespaces.pairs import PairVerbs
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report import making
@@ -21,7 +22,7 @@ from imgmatch_df.store.base import Target
 
 
 @with_docstrings
-class _FrameVerbs(PairVerbs[FrameT]):
+class _FrameVerbs(PairVerbs[FrameT], LeakVerbs[FrameT]):
     """The frame verbs. A DataFrame returns a DataFrame, computed at once; a LazyFrame returns a LazyFrame."""
 
     def visual_hash(

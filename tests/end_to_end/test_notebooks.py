@@ -48,7 +48,7 @@ def _fonts():
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} == {"clean", "etl", "radius", "sql"}
+    assert {path.stem for path in NOTEBOOKS} == {"clean", "etl", "leaks", "radius", "sql"}
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ FRAME = pl.DataFrame(
         "size": [1, 2],
     }
 )
+LEAKS = pl.DataFrame({"split": ["test"], "id": [0], "other_split": ["train"], "other_id": [0]})
 OURS = (imgmatch_df.ArgumentError, imgmatch_df.ColumnError, imgmatch_df.StoreError, imgmatch_df.RowError)
 
 VALUES = {
@@ -101,6 +102,10 @@ def right(name: str, folder: Any) -> dict[str, Any]:
         "match": {"frame": frame, "reference": frame, "radius": 3, "k": 2, "columns": ["id"]},
         "find_copies": {"frame": frame},
         "cluster": {"frame": frame},
+        "find_leaks": {"splits": {"train": frame, "test": frame}, "radius": 3},
+        "count_leaks": {"leaks": LEAKS, "splits": {"train": 1, "test": 1}},
+        "drop_leaks": {"frame": frame, "reference": frame, "radius": 3},
+        "assign_split": {"cluster": "id", "shares": {"train": 0.8, "test": 0.2}},
         "remove_duplicates": {"frame": frame},
         "profile_radii": {"frame": frame},
         "suggest_radius": {"frame": frame},
@@ -163,7 +168,8 @@ def test_wrong_arguments_are_our_errors(name, parameter, folder):
         if parameter in Options.__dataclass_fields__ and "source" in parameters(name):
             arguments.setdefault("source", "url")
             if name not in ("visual_hash", "write_hashes", "sink_hashes", "phash", "pdq", "bmh1", "local"):
-                arguments["frame"] = FRAME.select("url", "id", "size")
+                images = FRAME.select("url", "id", "size")
+                arguments |= {"splits": {"a": images, "b": images}} if name == "find_leaks" else {"frame": images}
         try:
             result = getattr(imgmatch_df, name)(**arguments)
         except OURS as error:
