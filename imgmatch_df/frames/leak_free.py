@@ -15,8 +15,10 @@ from imgmatch_df.frames.checks import Frame, FrameT, VerbCall, needed_columns
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.expressions import column_expr
 from imgmatch_df.frames.flat import Flat, Guard, guard_columns
+from imgmatch_df.frames.interchange import takes_tables
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.reference import Reference, find_nearest
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.frames.splits import check_call, check_split_names, naming_split
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, shown, whole_number
@@ -25,6 +27,7 @@ from imgmatch_df.store.base import Target
 _MAX_ERROR: Final = 1e-6  # of the sum of shares that are rounded
 
 
+@takes_tables
 def drop_leaks(
     frame: FrameT,
     reference: Frame | Target,
@@ -34,7 +37,7 @@ def drop_leaks(
     min_votes: int | None = None,
     reference_column: str | None = None,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     turns: bool | None = None,
     **options: Unpack[SourceOptions],
@@ -118,7 +121,7 @@ def _check_reference(
     reference: Frame | Target,
     call: VerbCall[Any],
     hash_column: str | None,
-    source: str | None,
+    source: SourceColumn | None,
     options: SourceOptions,
     flat: str,
 ) -> Reference:

@@ -26,6 +26,7 @@ from imgmatch_df.frames.flat import Flat, Guard, guard_columns
 from imgmatch_df.frames.keeping import Column
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.pairs import MAX_PAIRS, pairs_of_rows
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.frames.splits import check_call, check_splits, naming_split
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions, check_flag, check_positive, shown
@@ -48,7 +49,7 @@ def find_leaks(
     label: Column | None = None,
     within_splits: bool = False,
     column: str | None = None,
-    source: str | None = None,
+    source: SourceColumn | None = None,
     flat: Flat = "identical",
     max_pairs: int = MAX_PAIRS,
     turns: bool | None = None,

@@ -7,6 +7,7 @@ import polars as pl
 from imgmatch_df.frames import leak_free
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.namespaces.base import Namespace, with_docstrings
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.base import Target
@@ -28,7 +29,7 @@ class LeakVerbs(Namespace, Generic[FrameT]):
         min_votes: int | None = None,
         reference_column: str | None = None,
         column: str | None = None,
-        source: str | None = None,
+        source: SourceColumn | None = None,
         flat: Flat = "identical",
         turns: bool | None = None,
         **options: Unpack[SourceOptions],
