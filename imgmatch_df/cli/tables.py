@@ -18,7 +18,7 @@ from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames import ranking
 from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
-from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
+from imgmatch_df.images.folders import KNOWN_SUFFIXES, LeftOut
 from imgmatch_df.images.scan import holds_images, list_images
 from imgmatch_df.options import Recipe
 from imgmatch_df.sources import url_of
@@ -277,7 +277,7 @@ def _expand(given: str) -> tuple[str, list[str]]:
         if not paths:
             raise _nothing_found(given)
         return suffix, paths
-    if path.is_file() and suffix and suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+    if path.is_file() and suffix and suffix not in KNOWN_SUFFIXES:
         raise _unknown_ending(path)
     return "images", [given]
 

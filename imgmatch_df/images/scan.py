@@ -13,7 +13,7 @@ from polars.io.plugins import register_io_source
 
 from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SIZE, SUFFIX, N
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning
-from imgmatch_df.images.folders import IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
+from imgmatch_df.images.folders import Finder, LeftOut, left_out_text, listed_suffixes
 from imgmatch_df.incomplete import note_unlisted
 from imgmatch_df.options import check_flag, shown
 from imgmatch_df.sources import path_as_text
@@ -73,7 +73,7 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     Warns
     -----
     ImgMatchWarning
-        When the query runs: if images of unsupported formats are left out (``.heic``, ``.cr2`` …), if links
+        When the query runs: if images that are not read are left out (``.psd``; ``.heic`` without its extra), if links
         to folders are left out, and for each folder that cannot be listed. Do not `prune` a store with such a listing.
 
     Notes
@@ -119,7 +119,8 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
         ``reason: String``, ``suffix: String`` (lower case with its dot, ``""`` for none, null for folders),
         ``n: UInt32``; the largest count first, then by reason and suffix. Reasons:
 
-        - ``"unread_format"``: an image of an unsupported format, such as ``.heic``.
+        - ``"unread_format"``: an image of an unsupported format, such as ``.psd``.
+        - ``"missing_extra"``: an image that an extra reads which is not installed: ``.heic``, ``.jxl``, ``.nef`` …
         - ``"other_file"``: any other file without an image suffix.
         - ``"broken_link"``: a broken link without an image suffix, perhaps to a folder on a disk that is not mounted.
         - ``"linked_folder"``: a link to a folder.
@@ -215,7 +216,7 @@ def _warn(finder: Finder) -> None:
     if text := left_out_text(finder.left_out(), only_warned=True):
         warnings.warn(
             f"scan_images left out {text}\n"
-            "Hint: count_left_out counts everything; convert such images, and name linked folders as sources.",
+            "Hint: count_left_out counts everything; install the extra, or convert such images; name linked folders as sources.",
             ImgMatchWarning,
             stacklevel=2,
         )
@@ -248,7 +249,7 @@ def _no_images(folder: str) -> ArgumentError:
     text = left_out_text(finder.left_out())
     return ArgumentError(
         f"no images in {path_as_text(folder)!r}{', left out: ' * bool(text)}{text}\n"
-        f"Hint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}; a glob takes files of any suffix."
+        f"Hint: known suffixes are {' '.join(sorted(listed_suffixes()))}; a glob takes files of any suffix."
     )
 
 
