@@ -216,7 +216,7 @@ def _warn(finder: Finder) -> None:
     if text := left_out_text(finder.left_out(), only_warned=True):
         warnings.warn(
             f"scan_images left out {text}\n"
-            "Hint: count_left_out counts everything; install the extra, or convert such images; name linked folders as sources.",
+            "Hint: count_left_out counts everything; install the extra, or convert such images; name linked folders.",
             ImgMatchWarning,
             stacklevel=2,
         )

@@ -43,14 +43,14 @@ def test_tiles_of_jpeg_2000_take_less():
 
 
 def test_more_pixels_may_take_more():
-    assert decode_costs.max_bytes(1) == decode_costs.max_bytes(MAX_PIXELS) == 1_500_000_000
-    assert decode_costs.max_bytes(2 * MAX_PIXELS) == 3_000_000_000
+    assert decode_costs.max_bytes(1) == decode_costs.max_bytes(MAX_PIXELS) == 2_000_000_000
+    assert decode_costs.max_bytes(2 * MAX_PIXELS) == 4_000_000_000
 
 
 @pytest.mark.parametrize("n_components", [1, 3, 4])
-def test_a_jpeg_2000_of_more_than_1_5_gb_is_refused_before_it_is_decoded(n_components, monkeypatch):
+def test_a_jpeg_2000_of_more_than_2_gb_is_refused_before_it_is_decoded(n_components, monkeypatch):
     monkeypatch.setattr(pixel_budget.PIXELS, "take", lambda _: pytest.fail("it is decoded"))
-    data = codestream(9400, 9400, n_components=n_components, block=(6, 6))
+    data = codestream(11_400, 11_400, n_components=n_components, block=(6, 6))
     if n_components == 1:
         with pytest.raises(pytest.fail.Exception):
             decode_image(data, Options())
@@ -58,8 +58,8 @@ def test_a_jpeg_2000_of_more_than_1_5_gb_is_refused_before_it_is_decoded(n_compo
     failure = decode_image(data, Options())
     assert isinstance(failure, Failure)
     assert failure.status == "too_many_pixels"
-    assert "JPEG2000 of 9400x9400 pixels takes " in failure.detail
-    assert "GB of max_pixels=89,478,485; raise max_pixels to allow it" in failure.detail
+    assert "JPEG2000 of 11400x11400 pixels takes " in failure.detail
+    assert "GB of max_pixels=201,326,592; raise max_pixels to allow it" in failure.detail
     with pytest.raises(pytest.fail.Exception):
         decode_image(data, Options(max_pixels=3 * MAX_PIXELS))
 
