@@ -75,6 +75,6 @@ def _is_jxl(data: Data) -> bool:
 
 
 EXTRA_FORMATS: Final = (
-    ExtraFormat("HEIC", extras.HEIF, foreign.is_heic, lambda data, options, _: heif.decode(data, options)),
-    ExtraFormat("JPEG XL", extras.JXL, _is_jxl, jxl.decode),
+    ExtraFormat("HEIC", extras.HEIF, foreign.is_heic, lambda data, options, _: heif.decode_heif(data, options)),
+    ExtraFormat("JPEG XL", extras.JXL, _is_jxl, jxl.decode_jxl),
 )

@@ -117,7 +117,7 @@ def raw_tiff(data: Data) -> str:
     Their first directory is often a small image, which a reader of TIFF takes for the whole.
     """
     order = _byte_order(data)
-    if order and bytes(data[8:10]) == b"CR":
+    if bytes(data[4:12]) == b"\x10\0\0\0CR\2\0":
         return "RAW (Canon CR2)"
     waiting = [_first_directory(data, order)] if order else []
     make, seen = b"", set[int]()

@@ -18,7 +18,7 @@ _MAX_MISSING_BYTES: Final = 1 << 20
 _BANDS: Final = {"L": 1, "I;16": 1, "RGB": 3, "RGBA": 4}
 
 
-def decode(data: Data, options: Options) -> DecodedImage | Failure:
+def decode_heif(data: Data, options: Options) -> DecodedImage | Failure:
     """Return the primary image of a HEIF file.
 
     libheif puts the tiles of a grid together, and applies rotation, mirroring and crop (`irot`, `imir`, `clap`). The

@@ -20,7 +20,7 @@ _MAX_EXTRA_CHANNELS: Final = 3
 _CUT: Final = "NEED_MORE_INPUT"
 
 
-def decode(
+def decode_jxl(
     data: Data, options: Options, decode_jpeg: Callable[[Data, Options, int], DecodedImage | Failure]
 ) -> DecodedImage | Failure:
     """Return the first frame of a JPEG XL; of a JPEG that was packed without loss, the pixels of that JPEG.

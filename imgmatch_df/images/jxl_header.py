@@ -56,7 +56,7 @@ def read_header(data: Data) -> Header:
                 stream += bytes(data[start : min(end, start + _HEADER_BYTES)])
     if not stream.startswith(CODESTREAM):
         raise EOFError("no codestream")
-    return _read_codestream(_Bits(stream[2:]), is_jpeg=is_jpeg)
+    return _read_codestream(_LowFirst(stream[2:]), is_jpeg=is_jpeg)
 
 
 def _boxes(data: Data) -> Iterator[tuple[bytes, int, int]]:
@@ -78,7 +78,7 @@ def _boxes(data: Data) -> Iterator[tuple[bytes, int, int]]:
     raise ValueError(f"more than {_MAX_BOXES:,} boxes")
 
 
-class _Bits:
+class _LowFirst:
     """Reader of the bits of a header, the lowest bit first."""
 
     def __init__(self, header: bytes) -> None:
@@ -98,7 +98,7 @@ class _Bits:
         return offset + self(n_bits)
 
 
-def _read_codestream(read: _Bits, *, is_jpeg: bool) -> Header:
+def _read_codestream(read: _LowFirst, *, is_jpeg: bool) -> Header:
     width, height = _read_size(read)
     if read(1):  # everything else has its default
         return Header(width, height, 8, 0, is_jpeg)
@@ -113,7 +113,7 @@ def _read_codestream(read: _Bits, *, is_jpeg: bool) -> Header:
     return Header(width, height, bits, read.u32((0, 0), (1, 0), (2, 4), (1, 12)), is_jpeg)
 
 
-def _read_size(read: _Bits) -> tuple[int, int]:
+def _read_size(read: _LowFirst) -> tuple[int, int]:
     def side() -> int:
         return 8 * (read(5) + 1) if is_small else read.u32((1, 9), (1, 13), (1, 18), (1, 30))
 
@@ -127,7 +127,7 @@ def _width(height: int, ratio: int) -> int:
     return height * across // down
 
 
-def _skip_extra_fields(read: _Bits) -> None:
+def _skip_extra_fields(read: _LowFirst) -> None:
     read(3)  # the orientation
     if read(1):
         _read_size(read)  # intrinsic
@@ -140,7 +140,7 @@ def _skip_extra_fields(read: _Bits) -> None:
         read(1)
 
 
-def _skip_preview(read: _Bits) -> None:
+def _skip_preview(read: _LowFirst) -> None:
     sides = ((16, 0), (32, 0), (1, 5), (33, 9)) if read(1) else ((1, 6), (65, 8), (321, 10), (1345, 12))
     read.u32(*sides)
     if not read(3):

@@ -15,6 +15,9 @@ from imgmatch_df.images.guard import Data
 # The EXIF orientation for LibRaw's `flip`: 1 mirrors left and right, 2 top and bottom, 4 swaps rows and columns.
 _ORIENTATIONS: Final = (1, 2, 4, 3, 5, 8, 6, 7)
 
+_EXIF_MARKER: Final = b"\xff\xe1"
+_COMPARED_BYTES: Final = 64
+
 
 class Preview(NamedTuple):
     """The largest preview in a RAW file.
@@ -58,10 +61,21 @@ def read_preview(data: Data) -> Preview:
         raise (EOFError if isinstance(error, rawpy.LibRawIOError) else ValueError)(_reason(error)) from error
     orientation = _ORIENTATIONS[flip] if 0 <= flip < len(_ORIENTATIONS) else 1
     if thumbnail.format == rawpy.ThumbFormat.JPEG:
-        return Preview(bytes(thumbnail.data), None, orientation)
+        return Preview(_as_stored(bytes(thumbnail.data), bytes(data)), None, orientation)
     if not isinstance(thumbnail.data, np.ndarray) or thumbnail.data.dtype != np.uint8:
         raise ValueError("no embedded preview that can be read")
     return Preview(b"", thumbnail.data, orientation)
+
+
+def _as_stored(preview: bytes, data: bytes) -> bytes:
+    """Return a preview as the file has it: LibRaw puts an EXIF block before one that does not begin with its own.
+
+    Its block would hide an orientation of the preview.
+    """
+    if preview[2:4] != _EXIF_MARKER:
+        return preview
+    stored = preview[:2] + preview[4 + int.from_bytes(preview[4:6], "big") :]
+    return stored if len(stored) > _COMPARED_BYTES and data.find(stored[:_COMPARED_BYTES]) >= 0 else preview
 
 
 def _reason(error: Any) -> str:

@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 from cameras import raw_file
-from drawing import draw, save
+from drawing import draw, save, tiff
 from PIL import Image
 from test_decode import detail_of
 
@@ -138,7 +138,9 @@ def test_a_raw_file_is_one_by_the_data_of_its_sensor():
                 foreign.raw_tiff(data[:end])
                 foreign.raw_tiff(memoryview(data)[:end])
         assert foreign.raw_tiff(raw_file(small, order=order)) == "RAW (DNG)"
-    assert foreign.raw_tiff(raw_file(small, cr2=True)) == "RAW (Canon CR2)"
+    chance = tiff(np.frombuffer(b"CR\2\0", np.uint8).reshape(2, 2))
+    assert foreign.raw_tiff(chance) == ""
+    assert isinstance(decode_image(chance, Options()), DecodedImage)
 
 
 def test_a_tiff_with_a_maker_and_further_directories_is_read_as_a_tiff():

@@ -9,9 +9,7 @@ _FORMATS = {_SHORT: "H", _LONG: "I", _BYTE: "B"}
 _SENSOR = (64, 48)
 
 
-def raw_file(
-    preview, *, order="<", orientation=1, make="Nikon", dng=True, size=(400, 300), cr2=False, photometric=32803
-):
+def raw_file(preview, *, order="<", orientation=1, make="Nikon", dng=True, size=(400, 300), photometric=32803):
     """Return a RAW file.
 
     Parameters
@@ -28,8 +26,6 @@ def raw_file(
         Whether the file has the tags of a DNG.
     size
         Width and height of a JPEG.
-    cr2
-        Whether the file begins as a CR2.
     photometric
         Photometric interpretation of the second directory: a colour filter array, unless it is 1, grey.
     """
@@ -76,8 +72,7 @@ def raw_file(
     if dng:
         main |= {50706: (_BYTE, [1, 4, 0, 0]), 50708: (_ASCII, b"Test 1\0")}
     header = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", at_main)
-    header += (b"CR\2\0" + bytes(4)) if cr2 else bytes(8)
-    return header + body + bytes(len(body) % 2) + sensor + sub_bytes + _directory(main, at_main, order)
+    return header + bytes(8) + body + bytes(len(body) % 2) + sensor + sub_bytes + _directory(main, at_main, order)
 
 
 def _directory(tags, at, order):
