@@ -18,7 +18,7 @@ Trim = Literal["borders"]
 PdqVariant = Literal["full", "512"]
 OnError = Literal["null", "raise"]
 
-MAX_PIXELS = 89_478_485  # the threshold of Pillow for a decompression bomb: a quarter of a GiB of RGB
+MAX_PIXELS = 201_326_592  # 16,384 x 12,288, the largest photos of phones; a JPEG of this size takes 1 GB to decode
 MAX_BYTES = 1 << 28
 TIMEOUT_S = 30.0
 ATTEMPTS = 3
@@ -28,7 +28,7 @@ N_CONNECTIONS = 64
 N_CONNECTIONS_PER_HOST = 32
 MAX_BYTES_IN_FLIGHT = 1 << 27
 
-FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000")
+FORMATS = ("jpeg", "png", "webp", "gif", "tiff", "bmp", "avif", "pnm", "jpeg2000", "heif", "jxl", "raw")
 _MAX_SECONDS = 1_000_000  # libraries count milliseconds in 32 bits
 _WHOLE_NUMBERS = (
     "max_pixels",
@@ -95,7 +95,8 @@ class Options:
         ``"512"`` first takes 512 x 512 of them, as the C++ program of ThreatExchange.
     max_pixels
         Maximum width x height to decode, inclusive, checked from the header. It also limits the memory for one image:
-        1.5 GB at the default, in proportion above it. Few images of a few formats need more, and fail.
+        2 GB at the default, in proportion above it. That is enough for a JPEG of 200 megapixels, and for 108 megapixels
+        in nearly every format; images that need more fail.
     max_bytes
         Maximum encoded size to read, in bytes, inclusive.
     base_dir
@@ -125,10 +126,10 @@ class Options:
         for base64 and data: URIs. Other rows are `fetch_blocked`. None allows all.
     formats
         Formats to read: ``"jpeg"``, ``"png"``, ``"webp"``, ``"gif"``, ``"tiff"``, ``"bmp"``, ``"avif"``, ``"pnm"``,
-        ``"jpeg2000"``. None reads all.
+        ``"jpeg2000"``, ``"heif"``, ``"jxl"``, ``"raw"``. None reads all; the last three need the extra of that name.
     isolate
         Whether images are decoded in separate processes, so that an image that crashes its decoder, or takes more than
-        30 seconds or 1.5 GB, affects only its own row. Not on Windows.
+        30 seconds or 2 GB, affects only its own row. Not on Windows.
     on_error
         ``"null"`` keeps failed rows as null, ``"raise"`` stops at the first one.
     progress

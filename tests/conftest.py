@@ -3,6 +3,7 @@
 import base64
 import functools
 import os
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -102,3 +103,10 @@ def lock(monkeypatch):
         return lambda: locked.remove(path.resolve())
 
     return lock_folder
+
+
+@pytest.fixture
+def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the packages of the extras that read formats seem missing."""
+    for module in ("pillow_heif", "imagecodecs", "rawpy"):
+        monkeypatch.setitem(sys.modules, module, None)

@@ -17,10 +17,11 @@ HashBuffers: TypeAlias = "Mapping[ImageColumn, NDArray[Any]]"
 
 
 class ImageSize(NamedTuple):
-    """The size of an image as seen, in pixels."""
+    """The size of an image as seen, in pixels, and what was hashed if it is not the image of the file itself."""
 
     width: int
     height: int
+    detail: str | None = None
 
 
 def hash_image(data: Any, options: Options, out: HashBuffers) -> ImageSize | Failure:
@@ -64,7 +65,7 @@ def hash_image(data: Any, options: Options, out: HashBuffers) -> ImageSize | Fai
                     f"the kernel {kind.kernel!r} of the hash kind {kind.name!r} failed: {type(error).__name__}: {error}"
                     "\nHint: mend the kernel; it must hash every image that is decoded."
                 ) from error
-        return ImageSize(image.width, image.height)
+        return ImageSize(image.width, image.height, image.detail)
 
 
 def sample_images() -> list[bytes]:

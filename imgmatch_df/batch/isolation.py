@@ -26,7 +26,7 @@ from imgmatch_df.images import pixel_budget
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 
-# 88 megapixels, the default of `max_pixels`, take 3 to 27 s in the slowest formats.
+# 88 megapixels take 3 to 27 s in the slowest formats, and larger images of these exceed the limit of memory.
 DEADLINE_S: Final = 30.0
 _START_S: Final = 120.0  # importing and compiling, on a busy machine
 _BUFFER_BYTES: Final = 1 << 20  # larger than most images; the system may allow less
@@ -39,7 +39,7 @@ _RESPONSE_BYTES: Final = 512
 _N_WAITS: Final = 4  # timeouts until an image is declined that got little processor time
 # Kinds of responses, and their payload.
 FAILED: Final = 0  # status and detail of a `Failure`, in two lines
-HASHED: Final = 1  # the hashes, in the order of the request
+HASHED: Final = 1  # the hashes, in the order of the request, and the detail
 NEEDS_BYTES: Final = 2  # none; the image needs this memory, which one byte grants or declines
 KERNEL_FAILED: Final = 3  # the message of an error in the kernel of a hash kind
 GRANTED: Final = b"y"
@@ -137,7 +137,7 @@ class _Decoder:
             for row in out.values():
                 row.view("u1")[:] = memoryview(rest)[at : at + row.nbytes]
                 at += row.nbytes
-            return ImageSize(width, height)
+            return ImageSize(width, height, rest[at:].decode() or None)
         if kind == KERNEL_FAILED:
             raise ImgMatchError(rest.decode())
         status, _, detail = rest.decode().partition("\n")

@@ -33,7 +33,7 @@ from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 
 # Memory of one image, in addition to that of the process when it starts.
-MAX_MEMORY_BYTES: Final = 1_500_000_000
+MAX_MEMORY_BYTES: Final = 2_000_000_000
 _LOW_NICENESS: Final = 10  # a tenth of the processor time of a process of normal priority
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 
@@ -169,7 +169,7 @@ def _serve_images(connection: socket.socket) -> None:
             rest = "\n".join(result).encode("utf-8", "replace")
             response = RESPONSE.pack(FAILED, 0, 0, 0, len(rest))
         else:
-            rest = b"".join(row.tobytes() for row in out.values())
+            rest = b"".join(row.tobytes() for row in out.values()) + (result.detail or "").encode()
             response = RESPONSE.pack(HASHED, result.width, result.height, 0, len(rest))
         connection.sendall(response + rest)
 

@@ -152,7 +152,7 @@ class HashedRows:
         size = hash_one(data, options, {kind: hashes[row] for kind, hashes in self.hashes.items()})
         if isinstance(size, Failure):
             return size
-        self.width[row], self.height[row] = size
+        self.width[row], self.height[row], self.detail[row] = size
         return None
 
     def fail(self, row: int, failure: Failure) -> None:
@@ -177,7 +177,7 @@ class HashedRows:
             HEIGHT: int(self.height[row]),
             **{kind.name: kind.value(hashes[row]) for kind, hashes in self.hashes.items()},
             STATUS: OK,
-            DETAIL: None,
+            DETAIL: self.detail[row],
         }
 
 
@@ -308,7 +308,7 @@ class _Run:
             elif row != first:
                 for column in (*rows.hashes.values(), rows.width, rows.height):
                     column[row] = column[first]
-                rows.etag[row] = rows.etag[first]
+                rows.etag[row], rows.detail[row] = rows.etag[first], rows.detail[first]
             if self._options.progress:
                 METER.advance(failed=failure is not None)
         if failure is not None and self._options.on_error == "raise":

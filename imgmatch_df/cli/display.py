@@ -86,9 +86,13 @@ def show_hashes(rows: pl.DataFrame, kinds: tuple[str, ...]) -> None:
             _name(values[SOURCE], row + n_hidden if is_tail else row),
             "" if failed else _size(values[WIDTH], values[HEIGHT]),
             "" if failed else _hex(values[kind]),
-            Text(f"{values[STATUS]}: {describe(values[DETAIL], _MAX_CHARS)}", "red") if failed else Text(OK, "green"),
+            Text(_status(values[STATUS], values[DETAIL]), "red" if failed else "green"),
         )
     _print(grid, f"{n_hidden:,} more rows; -o hashes.duckdb keeps them all" if n_hidden > 1 else None)
+
+
+def _status(status: str, detail: str | None) -> str:
+    return status if status == OK and detail is None else f"{status}: {describe(detail, _MAX_CHARS)}"
 
 
 def show_clusters(

@@ -21,7 +21,7 @@ from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.frames.hugging_face import Features, read_features, without_extensions
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.image_columns import holds_bytes, holds_sources, image_sources, is_image_struct, text_of
-from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES, LeftOut
+from imgmatch_df.images.folders import KNOWN_SUFFIXES, LeftOut
 from imgmatch_df.images.scan import holds_images, list_images
 from imgmatch_df.options import Recipe
 from imgmatch_df.sources import url_of
@@ -282,12 +282,8 @@ def _expand(given: str) -> tuple[str, list[str]]:
         if not paths:
             raise _nothing_found(given)
         return suffix, paths
-    if (
-        path.is_file()
-        and suffix
-        and suffix not in IMAGE_SUFFIXES | UNREAD_SUFFIXES
-        and not (is_archive(given) or is_compressed(given))
-    ):
+    is_known = suffix in KNOWN_SUFFIXES or is_archive(given) or is_compressed(given)
+    if path.is_file() and suffix and not is_known:
         raise _unknown_ending(path)
     return "images", [given]
 

@@ -8,6 +8,8 @@ import polars as pl
 
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.checks import FrameT, VerbCall
+from imgmatch_df.frames.interchange import as_frame
+from imgmatch_df.frames.source_columns import SourceColumn
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import HashKind
 from imgmatch_df.options import SourceOptions, make_options, shown, whole_number
@@ -25,6 +27,7 @@ def check_splits(splits: object, *, at_least: int, n_rows: bool = False) -> dict
     if not isinstance(splits, Mapping):
         raise ArgumentError(f"splits must be a mapping of names to frames, got {shown(splits)}\nHint: {hint}")
     check_split_names(splits)
+    splits = {name: as_frame(frame) for name, frame in splits.items()}
     if len(splits) < at_least:
         raise ArgumentError(f"splits must be {at_least} or more, got {len(splits)}\nHint: {hint}")
     for name, frame in splits.items():
@@ -35,7 +38,7 @@ def check_splits(splits: object, *, at_least: int, n_rows: bool = False) -> dict
                 f"{shown(frame)}\nHint: pl.scan_parquet and imgmatch_df.scan_hashes make one; pl.from_arrow reads "
                 "other frames."
             )
-    return dict(splits)
+    return splits
 
 
 def check_split_names(names: Iterable[object]) -> None:
@@ -48,7 +51,7 @@ def check_split_names(names: Iterable[object]) -> None:
 def check_call(
     frame: FrameT,
     kind: HashKind,
-    source: str | None,
+    source: SourceColumn | None,
     options: SourceOptions,
     *,
     column: str | None,

@@ -67,7 +67,7 @@ def largest_frame(data: Data) -> tuple[int, int]:
     ValueError
         If it has no frames, or too many boxes, items or frames.
     """
-    boxes = list(_boxes(data, 0, len(data)))
+    boxes = list(read_boxes(data, 0, len(data)))
     places = Counter((box.name, box.around) for box in boxes)
     for name, around in _UNIQUE:
         if places[name, around] > 1:
@@ -100,7 +100,7 @@ def largest_frame(data: Data) -> tuple[int, int]:
     return largest
 
 
-def _boxes(data: Data, at: int, end: int, around: tuple[bytes, ...] = (), n_boxes: int = 0) -> Iterator[Box]:
+def read_boxes(data: Data, at: int, end: int, around: tuple[bytes, ...] = (), n_boxes: int = 0) -> Iterator[Box]:
     """Yield the boxes from `at` to `end`, each before its children."""
     while at + 8 <= end:
         length, name = struct.unpack_from(">I4s", data, at)
@@ -123,7 +123,7 @@ def _boxes(data: Data, at: int, end: int, around: tuple[bytes, ...] = (), n_boxe
             inside = start + _CONTAINERS[name]
             if name == b"iinf" and data[start]:  # its version
                 inside += 2
-            for box in _boxes(data, inside, stop, (*around, name), n_boxes):
+            for box in read_boxes(data, inside, stop, (*around, name), n_boxes):
                 n_boxes += 1
                 yield box
         at = stop
@@ -143,7 +143,7 @@ def _items(data: Data, boxes: list[Box]) -> Iterator[tuple[int, list[tuple[int, 
             item, _, kind = struct.unpack_from(">HH4s" if data[box.start] == 2 else ">IH4s", data, box.start + 4)
             kinds[item] = kind
     for name in (b"dimg", b"auxl"):  # tiles of an image, and their alpha
-        for item, others in _references(data, boxes, name):
+        for item, others in read_references(data, boxes, name):
             if name == b"dimg":
                 images.update(dict.fromkeys(others, item))
             else:
@@ -151,7 +151,7 @@ def _items(data: Data, boxes: list[Box]) -> Iterator[tuple[int, list[tuple[int, 
     idat = next((box for box in boxes if box.name == b"idat" and box.around == _META), None)
     for box in boxes:
         if box.name == b"iloc" and box.around == _META:
-            for item, is_in_idat, extents in _locations(data, box):
+            for item, is_in_idat, extents in read_locations(data, box):
                 if kinds.get(item) != b"av01":
                     continue
                 if is_in_idat and idat is None:
@@ -160,7 +160,7 @@ def _items(data: Data, boxes: list[Box]) -> Iterator[tuple[int, list[tuple[int, 
                 yield images.get(item, item), [(base + at, base + at + length) for at, length in extents]
 
 
-def _references(data: Data, boxes: list[Box], name: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
+def read_references(data: Data, boxes: list[Box], name: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Yield the items with a kind of reference, each with the items that it refers to."""
     letter = "H"
     for box in boxes:
@@ -171,7 +171,7 @@ def _references(data: Data, boxes: list[Box], name: bytes) -> Iterator[tuple[int
             yield item, struct.unpack_from(f">{n_others}{letter}", data, box.start + struct.calcsize(f">{letter}H"))
 
 
-def _locations(data: Data, box: Box) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]:
+def read_locations(data: Data, box: Box) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]:
     """Yield for each item its number, whether it is in the box `idat`, and offsets and lengths of its bytes."""
     at, version = box.start + 6, data[box.start]
 

@@ -9,13 +9,14 @@ from typing import Final
 import simplejpeg
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.images import foreign, jpeg
+from imgmatch_df.images import extra_formats, foreign, jpeg, tiff
 from imgmatch_df.images.decode_budget import jpeg2000_budget, jpeg_budget
 from imgmatch_df.images.formats import JPEG, NOT_DECODED, PILLOW_FORMATS, READERS
 from imgmatch_df.images.guard import Data, DecodedImage, admit, decoded, guarded
 from imgmatch_df.images.pixels import SCRATCH, ink_to_rgb
 from imgmatch_df.options import Options
 
+_FORMAT_NAMES: Final = {"PPM": "pnm", "HEIC": "heif", "JPEG XL": "jxl"}
 _SCALED_SIDE: Final = 256  # the larger one of the sizes that the hashes shrink an image to
 
 
@@ -37,24 +38,30 @@ def decode_image(data: Data, options: Options) -> DecodedImage | Failure:
 
     Notes
     -----
-    Formats: JPEG, MPO, PNG, APNG, WebP, GIF, TIFF, BMP, AVIF, PBM, PGM, PPM, JPEG 2000. The other plugins of
-    Pillow are not used: one runs programs (EPS), some have no signature and accept any data (TGA), one takes 4 us per
-    pixel (QOI: minutes for a small file), most formats are very rare.
+    Formats: JPEG, MPO, PNG, APNG, WebP, GIF, TIFF, BMP, AVIF, PBM, PGM, PPM, JPEG 2000; with extras HEIC, JPEG XL and
+    the previews of RAW. The other plugins of Pillow are not used: one runs programs (EPS), some have no signature and
+    accept any data (TGA), one takes 4 us per pixel (QOI: minutes for a small file), most formats are very rare.
     """
     header = bytes(data[:32])
     if header.startswith(b"\xff\xd8\xff"):
-        segments = jpeg.read_segments(data)
-        if (refused := _refused("JPEG", jpeg_budget(data, segments), options)) is not None:
-            return refused
-        orientation = segments.orientation
-        return _decode_jpeg(data, options, orientation) or _decode_odd_jpeg(data, options, orientation)
+        return _refused("JPEG", None, options) or _decode_any_jpeg(data, options)
+    if header.startswith(tiff.SIGNATURES) and (name := foreign.raw_tiff(data)):
+        return _decode_raw(name, data, options)
     for name, accept, decode in READERS:
         if accept(header):
-            return _refused(name, None, options) or _named(guarded(name, decode, data, options), data)
+            result = _refused(name, None, options) or guarded(name, decode, data, options)
+            is_broken = isinstance(result, Failure) and result.status == "decode_failed"
+            camera = foreign.camera_raw(data) if is_broken else ""
+            return _decode_raw(camera, data, options) if camera else result
     for format_ in PILLOW_FORMATS:
         if foreign.is_avif(data) if format_.name == "AVIF" else format_.accept(header) is True:
             budget = jpeg2000_budget(data) if format_.name == "JPEG2000" else None
             return _refused(format_.name, budget, options) or format_.decode(data, options)
+    if name := foreign.raw_name(data):
+        return _decode_raw(name, data, options)
+    for extra_format in extra_formats.EXTRA_FORMATS:
+        if extra_format.accept(data):
+            return _refused(extra_format.name, None, options) or extra_format.decode(data, options, _decode_any_jpeg)
     return Failure("decode_failed", foreign.describe_unsupported(data))
 
 
@@ -74,18 +81,25 @@ def decode_preview(data: Data, options: Options, side: int) -> DecodedImage | Fa
 
 def _refused(name: str, budget: str | None, options: Options) -> Failure | None:
     """Return why an image of a format is not decoded, None if it is."""
-    if options.formats is not None and {"PPM": "pnm"}.get(name, name.lower()) not in options.formats:
+    if options.formats is not None and _FORMAT_NAMES.get(name, name.lower()) not in options.formats:
         return Failure("decode_failed", f"{name} is not among formats={', '.join(sorted(options.formats))}")
     return None if budget is None else Failure("decode_failed", f"{name} over a limit of decoding: {budget}")
 
 
-def _named(result: DecodedImage | Failure, data: Data) -> DecodedImage | Failure:
-    """Return `result`; add the name of the camera format to a failure."""
-    name = foreign.camera_raw(data) if isinstance(result, Failure) and result.status == "decode_failed" else ""
-    return Failure("decode_failed", f"unsupported format: {name} ({result[1]})") if name else result
+def _decode_raw(name: str, data: Data, options: Options) -> DecodedImage | Failure:
+    """Return the preview in a RAW file of the kind `name`."""
+    return _refused("RAW", None, options) or extra_formats.decode_preview_of_raw(name, data, options, _decode_any_jpeg)
 
 
 # --- JPEG, the fast path ---------------------------------------------------------------------------------------------
+
+
+def _decode_any_jpeg(data: Data, options: Options, orientation: int = 1) -> DecodedImage | Failure:
+    """Return the image of a JPEG; `orientation` holds if its EXIF has none."""
+    segments = jpeg.read_segments(data, orientation)
+    if (over := jpeg_budget(data, segments)) is not None:
+        return Failure("decode_failed", f"JPEG over a limit of decoding: {over}")
+    return _decode_jpeg(data, options, segments.orientation) or _decode_odd_jpeg(data, options, segments.orientation)
 
 
 def _decode_jpeg(

@@ -10,20 +10,20 @@ from imgmatch_df.options import MAX_PIXELS
 
 Data = bytes | memoryview
 
-# Of one image, at the default of `max_pixels`.
-MAX_DECODE_BYTES: Final = 1_500_000_000
+# Of one image, at the default of `max_pixels`: 18 bytes for each of 108 megapixels.
+MAX_DECODE_BYTES: Final = 2_000_000_000
 
 # Maximum bytes per pixel.
 _JPEG: Final = 5
 _JPEG_OF_SEVERAL_SCANS: Final = 13  # libjpeg stores the coefficients of all components, 2 bytes each
-_FORMATS: Final = {"PNG": 14, "GIF": 8, "BMP": 16, "PNM": 16, "PPM": 16, "WEBP": 13, "AVIF": 16}
+_FORMATS: Final = {"PNG": 14, "GIF": 8, "BMP": 16, "PNM": 16, "PPM": 16, "WEBP": 13, "AVIF": 16, "HEIC": 18, "RAW": 8}
 _ANY_JPEG2000: Final = 32
 _MAX_PARTS: Final = 1000  # segments of a JPEG or boxes of a JPEG 2000 that are read
 _SIZ: Final = b"\xff\x4f\xff\x51"
 
 
 def max_bytes(max_pixels: int) -> int:
-    """Return the maximum bytes of an image: 1.5 GB, in proportion to `max_pixels` above its default."""
+    """Return the maximum bytes of an image: 2 GB, in proportion to `max_pixels` above its default."""
     return MAX_DECODE_BYTES * max(max_pixels, MAX_PIXELS) // MAX_PIXELS
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from imgmatch_df.archives.paths import ARCHIVE_SUFFIXES
+from imgmatch_df.images.extras import EXTRAS, extras_of, install_command, read_suffixes
 from imgmatch_df.sources import describe, path_as_text
 
 # Suffixes of the files that are listed in a folder, in any case.
@@ -23,20 +24,21 @@ IMAGE_SUFFIXES: Final = frozenset(
 # Suffixes of images of unsupported formats: they are left out, with a warning.
 UNREAD_SUFFIXES: Final = frozenset(
     (
-        *(".avci", ".avcs", ".avifs", ".hdp", ".heic", ".heics", ".heif", ".heifs", ".hif", ".jxl", ".jxr", ".wdp"),
-        # Raw files of cameras.
-        *(".3fr", ".arw", ".bay", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".k25"),
-        *(".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".r3d", ".raf", ".raw", ".rw2", ".rwl"),
-        *(".rwz", ".sr2", ".srf", ".srw", ".x3f"),
+        *(".avci", ".avcs", ".avifs", ".hdp", ".jxr", ".wdp"),
+        *(".bay", ".r3d", ".raw"),  # of cameras, and not read by the extra "raw"
         *(".cur", ".dcm", ".dds", ".dpx", ".exr", ".fit", ".fits", ".hdr", ".icns", ".ico", ".jls", ".jng", ".mng"),
         *(".pam", ".pcx", ".pfm", ".psb", ".psd", ".qoi", ".ras", ".sgi", ".svg", ".svgz", ".tga", ".xbm", ".xcf"),
         ".xpm",
     )
 )
+# Suffixes of images that an extra reads: they are listed if it is installed, else left out with a warning.
+EXTRA_SUFFIXES: Final = frozenset[str]().union(*(extra.suffixes for extra in EXTRAS))
+KNOWN_SUFFIXES: Final = IMAGE_SUFFIXES | EXTRA_SUFFIXES | UNREAD_SUFFIXES
 
 # Reasons why a file or a folder is left out.
 UNREAD_FORMAT: Final = "unread_format"
 ARCHIVE: Final = "archive"
+MISSING_EXTRA: Final = "missing_extra"
 OTHER_FILE: Final = "other_file"
 BROKEN_LINK: Final = "broken_link"
 LINKED_FOLDER: Final = "linked_folder"
@@ -61,6 +63,7 @@ class Finder:
         self.unlisted: dict[str, str] = {}
         self._counts: Counter[LeftOut] = Counter()
         self._walked: set[str] = set()
+        self._suffixes = listed_suffixes()
         # By path, since several parts of a glob may skip the same folder.
         self._skipped: dict[str, LeftOut] = {}
 
@@ -143,7 +146,7 @@ class Finder:
                         self._skipped[path] = (LINKED_FOLDER, None)
                     elif recursive:
                         waiting.append(path)
-                elif suffix in IMAGE_SUFFIXES:
+                elif suffix in self._suffixes:
                     yield path
                 elif not is_counted:
                     self._counts[_reason(entry, path, suffix), suffix] += 1
@@ -211,6 +214,18 @@ class Finder:
             return []
 
 
+def listed_suffixes() -> frozenset[str]:
+    """Return the suffixes of the files that are listed in a folder: those of `IMAGE_SUFFIXES` and installed extras."""
+    return IMAGE_SUFFIXES | read_suffixes()
+
+
+def unread_reason(suffix: str) -> str | None:
+    """Return why an image with a suffix is not listed, None if it is, or if it is not the suffix of an image."""
+    if suffix in UNREAD_SUFFIXES:
+        return UNREAD_FORMAT
+    return MISSING_EXTRA if suffix in EXTRA_SUFFIXES and suffix not in listed_suffixes() else None
+
+
 def suffix_of(name: str) -> str:
     """Return the suffix of a file name in lower case, with its dot; empty if there is none."""
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  # a tenth of the time of a Path
@@ -227,12 +242,14 @@ def left_out_text(left_out: Mapping[LeftOut, int], *, only_warned: bool = False)
     left_out
         Result of `Finder.left_out`.
     only_warned
-        Whether to name only what `scan_images` warns of: images of unsupported formats, archives, and linked folders.
+        Whether to name only what `scan_images` warns of: images that are not read, archives, and linked folders.
     """
     of_reason: dict[str, Counter[str]] = {}
     for (reason, suffix), n in left_out.items():
         of_reason.setdefault(reason, Counter())[suffix or ""] += n
     parts = [_suffixes_text(of_reason.get(UNREAD_FORMAT, Counter()))]
+    if needing := of_reason.get(MISSING_EXTRA):
+        parts.append(f"{_suffixes_text(needing)} ({install_command(*extras_of(frozenset(needing)))})")
     names = {ARCHIVE: "archive", LINKED_FOLDER: "linked folder"}
     if not only_warned:
         others = of_reason.get(OTHER_FILE, Counter())
@@ -258,8 +275,8 @@ def _count(n: int, name: str) -> str:
 
 
 def _reason(entry: "os.DirEntry[str]", path: str, suffix: str) -> str:
-    if suffix in UNREAD_SUFFIXES:
-        return UNREAD_FORMAT
+    if (unread := unread_reason(suffix)) is not None:
+        return unread
     if suffix in ARCHIVE_SUFFIXES and os.path.isfile(path):  # noqa: PTH113
         return ARCHIVE
     # A folder on a disk that is not mounted is a broken link.
@@ -270,7 +287,7 @@ def _matcher(pattern: str) -> Callable[[str], bool] | None:
     """Return a function that matches file names with the last component of a glob; None if that is a plain name."""
     stem, suffix = os.path.splitext(pattern)  # noqa: PTH122
     suffix = suffix.lower()
-    if suffix in IMAGE_SUFFIXES or suffix in UNREAD_SUFFIXES or suffix in ARCHIVE_SUFFIXES:
+    if suffix in KNOWN_SUFFIXES or suffix in ARCHIVE_SUFFIXES:
         n = len(suffix)
         return lambda name: name[-n:].lower() == suffix and fnmatch.fnmatch(name[:-n], stem)
     if not glob.has_magic(pattern):
@@ -282,7 +299,7 @@ def _matcher(pattern: str) -> Callable[[str], bool] | None:
             return True
         # The suffix may have wildcards (*.jp*g), or no dot before it in the pattern (*jpg).
         own_stem, own = os.path.splitext(name)  # noqa: PTH122
-        if own.lower() not in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+        if own.lower() not in KNOWN_SUFFIXES:
             return False
         names = (own_stem + own.lower(), own_stem + own.upper())
         return any(fnmatch.fnmatch(*pair) for pair in itertools.product(names, patterns))

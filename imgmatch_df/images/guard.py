@@ -55,12 +55,15 @@ class DecodedImage(NamedTuple):
         EXIF orientation, 1 to 8, not applied to `pixels` yet.
     width, height
         Size of the image as displayed, in pixels: after the orientation, before any scaling.
+    detail
+        What the pixels are, if they are not the image of the file itself: the preview of a RAW.
     """
 
     pixels: Pixels
     orientation: int
     width: int
     height: int
+    detail: str | None = None
 
 
 def decoded(pixels: Pixels, orientation: int, width: int, height: int) -> DecodedImage:

@@ -33,10 +33,10 @@ class Segments(NamedTuple):
     orientation: int
 
 
-def read_segments(data: Data) -> Segments:
-    """Return the content of the segments of a JPEG."""
+def read_segments(data: Data, orientation: int = 1) -> Segments:
+    """Return the content of the segments of a JPEG; `orientation` is that of an image whose EXIF has none."""
     found = Segments(*codecs.read_jpeg_segments(codecs.as_bytes(data)))
-    return found._replace(orientation=found.orientation or 1)
+    return found._replace(orientation=found.orientation or orientation)
 
 
 def only_pixels(data: Data) -> bytes:

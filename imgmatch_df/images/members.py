@@ -10,7 +10,7 @@ from imgmatch_df.archives.contents import LOST_LINK, UnreadableError
 from imgmatch_df.archives.paths import join_member, sample_key
 from imgmatch_df.archives.reading import open_contents
 from imgmatch_df.columns import MODIFIED, PATH, SAMPLE_KEY, SIZE
-from imgmatch_df.images.folders import IMAGE_SUFFIXES, OTHER_FILE, UNREAD_FORMAT, UNREAD_SUFFIXES, LeftOut, suffix_of
+from imgmatch_df.images.folders import OTHER_FILE, LeftOut, listed_suffixes, suffix_of, unread_reason
 from imgmatch_df.sources import path_as_text
 
 _SCHEMA: Final = {PATH: pl.String(), SIZE: pl.UInt64(), MODIFIED: pl.Int64(), SAMPLE_KEY: pl.String()}
@@ -52,13 +52,13 @@ def list_members(archive: str, n_rows: int, *, has_keys: bool) -> Members:
         contents, modified = open_contents(archive)
     except UnreadableError as error:
         return Members(iter(()), left_out, f"{shown!r} ({error})")
-    chosen = []
+    chosen, listed = [], listed_suffixes()
     for at, text in enumerate(contents.texts):
         suffix = suffix_of(text.rpartition("/")[2])
-        if suffix in IMAGE_SUFFIXES:
+        if suffix in listed:
             chosen.append(at)
         else:
-            left_out[UNREAD_FORMAT if suffix in UNREAD_SUFFIXES else OTHER_FILE, suffix] += 1
+            left_out[unread_reason(suffix) or OTHER_FILE, suffix] += 1
     if contents.n_others:
         left_out[OTHER_FILE, ""] += contents.n_others
 

@@ -79,6 +79,38 @@ def stored(image: Image.Image) -> Pixels:
     return out
 
 
+def stored_samples(samples: npt.NDArray[Any], bits: int = 8) -> Pixels:
+    """Return the samples that a decoder gives as `stored` does; without their alpha if they are grey.
+
+    Parameters
+    ----------
+    samples
+        ``(rows, columns)`` or ``(rows, columns, 1 to 4)``: unsigned integers, or floats from 0 to 1.
+    bits
+        Bits of the integers: the high 8 of them are kept, fewer are stretched to 8.
+    """
+    if samples.ndim == 3 and samples.shape[2] < 3:
+        samples = samples[..., 0]
+    shape = samples.shape if samples.ndim == 2 else (*samples.shape[:2], 4)
+    out = SCRATCH.take(int(np.prod(shape))).reshape(shape)
+    for rows in row_slices(*shape[:2]):
+        part = out[rows] if samples.ndim == 2 else out[rows][..., : samples.shape[2]]
+        part[...] = eight_bits(samples[rows], bits)
+    return out
+
+
+def eight_bits(samples: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
+    """Return samples as 0 to 255, as `stored_samples` does."""
+    out: npt.NDArray[Any] = samples
+    if samples.dtype.kind == "f":
+        out = np.rint(np.clip(np.nan_to_num(samples.astype(np.float32)), 0, 1) * np.float32(255))
+    elif bits < 8:
+        out = np.minimum(samples, (1 << bits) - 1).astype(np.uint16) * 255 // ((1 << bits) - 1)
+    elif bits > 8:
+        out = samples >> bits - 8
+    return out
+
+
 def unpack(
     data: bytes | memoryview, offset: int, size: tuple[int, int], rawmode: str, pitch: int = 0, *, top_down: bool = True
 ) -> Pixels:

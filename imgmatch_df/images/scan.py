@@ -15,7 +15,7 @@ from polars.io.plugins import register_io_source
 from imgmatch_df.archives.paths import COMPRESSED_HINT, is_archive, is_compressed, split_path
 from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SAMPLE_KEY, SIZE, SUFFIX, N
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning
-from imgmatch_df.images.folders import ARCHIVE, IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
+from imgmatch_df.images.folders import ARCHIVE, Finder, LeftOut, left_out_text, listed_suffixes
 from imgmatch_df.images.members import list_members
 from imgmatch_df.incomplete import note_unlisted
 from imgmatch_df.options import check_flag, shown
@@ -84,9 +84,9 @@ def scan_images(source: ImageSource, *, recursive: bool = True, sample_keys: boo
     Warns
     -----
     ImgMatchWarning
-        When the query runs: if images of unsupported formats are left out (``.heic``, ``.cr2`` …), if archives in a
-        folder or links to folders are left out, and for each folder and archive that cannot be listed, or is cut. Do
-        not `prune` a store with such a listing.
+        When the query runs: if images that are not read are left out (``.psd``; ``.heic`` without its extra), if
+        archives in a folder or links to folders are left out, and for each folder and archive that cannot be listed, or
+        is cut. Do not `prune` a store with such a listing.
 
     Notes
     -----
@@ -138,7 +138,8 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
         ``reason: String``, ``suffix: String`` (lower case with its dot, ``""`` for none, null for folders),
         ``n: UInt32``; the largest count first, then by reason and suffix. Reasons:
 
-        - ``"unread_format"``: an image of an unsupported format, such as ``.heic``.
+        - ``"unread_format"``: an image of an unsupported format, such as ``.psd``.
+        - ``"missing_extra"``: an image that an extra reads which is not installed: ``.heic``, ``.jxl``, ``.nef`` â¦
         - ``"archive"``: an archive in a folder; name it, or a glob that matches it, to list its images.
         - ``"other_file"``: any other file without an image suffix.
         - ``"broken_link"``: a broken link without an image suffix, perhaps to a folder on a disk that is not mounted.
@@ -251,7 +252,8 @@ def _warn(unlisted: Iterable[str], left_out: Counter[LeftOut]) -> None:
     if text := left_out_text(left_out, only_warned=True):
         warnings.warn(
             f"scan_images left out {text}\n"
-            "Hint: count_left_out counts everything; convert such images, name linked folders and archives as sources.",
+            "Hint: count_left_out counts everything; install the extra, or convert such images; name linked folders "
+            "and archives as sources.",
             ImgMatchWarning,
             stacklevel=2,
         )
@@ -287,7 +289,7 @@ def _no_images(folder: str) -> ArgumentError:
         pattern = os.path.join(path_as_text(folder), "**", f"*{min(map(str, suffixes))}")  # noqa: PTH118
         return ArgumentError(f"{what}\nHint: name the archives: {pattern!r} lists the images in them.")
     return ArgumentError(
-        f"{what}\nHint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}; a glob takes files of any suffix."
+        f"{what}\nHint: known suffixes are {' '.join(sorted(listed_suffixes()))}; a glob takes files of any suffix."
     )
 
 
@@ -301,7 +303,7 @@ def _no_members(source: str, unlisted: Sequence[str], left_out: Counter[LeftOut]
     text = left_out_text(left_out)
     return ArgumentError(
         f"no images in {path_as_text(source)!r}{', left out: ' * bool(text)}{text}\n"
-        f"Hint: known suffixes are {' '.join(sorted(IMAGE_SUFFIXES))}."
+        f"Hint: known suffixes are {' '.join(sorted(listed_suffixes()))}."
     )
 
 

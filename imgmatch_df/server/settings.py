@@ -16,6 +16,9 @@ MIB: Final = 1 << 20
 
 
 # The formats of the documented API, and others of browsers and cameras. JPEG 2000 and PNM must be enabled.
+# The threshold of Pillow for a decompression bomb: a quarter of a GiB of RGB. Lower than for batches, whose images are
+# one's own, because clients wait for each other's images.
+DEFAULT_MAX_PIXELS: Final = 89_478_485
 DEFAULT_FORMATS: Final = ("jpeg", "png", "tiff", "webp", "gif", "bmp", "avif")
 
 
@@ -65,7 +68,11 @@ class Settings:
     tokens: tuple[str, ...] = field(default=(), repr=False)
     options: Options = field(
         default_factory=lambda: Options(
-            max_bytes=64 * MIB, timeout_s=10.0, formats=frozenset(DEFAULT_FORMATS), isolate=hasattr(os, "fork")
+            max_pixels=DEFAULT_MAX_PIXELS,
+            max_bytes=64 * MIB,
+            timeout_s=10.0,
+            formats=frozenset(DEFAULT_FORMATS),
+            isolate=hasattr(os, "fork"),
         )
     )
     store: str | None = None

@@ -43,10 +43,10 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture
 def left_out(here):
     """A line for what stands in `photos` and is left out now."""
-    for name in ("x.HEIC", "sub/y.heic", "z.cr2", "a.JPG.xmp", "no suffix"):
+    for name in ("x.PSD", "sub/y.psd", "z.xcf", "a.JPG.xmp", "no suffix"):
         (here / "photos" / name).write_bytes(b"x")
     (here / "photos" / "link").symlink_to(here / "far")
-    return "left out: 2 .heic, 1 .cr2; 2 other files (1 without a suffix, 1 .xmp); 1 linked folder\n"
+    return "left out: 2 .psd, 1 .xcf; 2 other files (1 without a suffix, 1 .xmp); 1 linked folder\n"
 
 
 # What is left out
@@ -81,18 +81,20 @@ def test_a_glob_says_what_it_passes_over(left_out, here):
     assert pl.read_parquet("o.parquet")["path"].to_list() == ["photos/a.JPG", "photos/link/c.jpg", "photos/sub/b.jpg"]
 
 
-def test_a_folder_of_nothing_but_other_formats_says_so(here):
+def test_a_folder_of_nothing_but_other_formats_says_so(here, without_extras):
     (here / "phone").mkdir()
     (here / "phone" / "x.HEIC").write_bytes(b"x")
     stderr = call("visual-hash", "phone", code=2).stderr
-    assert stderr.startswith("imgmatch: no images in 'phone', left out: 1 .heic\nHint: ")
+    assert stderr.startswith(
+        "imgmatch: no images in 'phone', left out: 1 .heic (pip install 'imgmatch-df[heif]')\nHint: "
+    )
 
 
-def test_an_image_of_a_format_that_is_not_read_is_a_row_that_says_so(here):
+def test_an_image_of_a_format_that_is_not_read_is_a_row_that_says_so(here, without_extras):
     (here / "x.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
     for source in ("x.HEIC", "*.heic"):
         result = call("visual-hash", source, "photos", "-o", "o.parquet", code=1)
-        assert result.stderr.splitlines()[1].startswith("  x.HEIC: decode_failed: ")
+        assert result.stderr.splitlines()[1].startswith("  x.HEIC: decode_failed: HEIC images need the extra heif: ")
         assert pl.read_parquet("o.parquet")["status"].cast(pl.String).to_list() == ["decode_failed", "ok", "ok"]
     (here / "x.docx").write_bytes(b"x")
     assert "unknown input ending '.docx'" in call("visual-hash", "x.docx", code=2).stderr

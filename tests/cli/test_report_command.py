@@ -25,7 +25,7 @@ def photos(tmp_path, monkeypatch):
             data = save(Image.fromarray(draw(seed, 300, 200)), "JPEG", quality=95 if folder == "a" else 50)
             (tmp_path / "photos" / folder / f"{seed}.jpg").write_bytes(data)
     (tmp_path / "photos" / "cut.jpg").write_bytes(b"\xff\xd8\xff")
-    (tmp_path / "photos" / "raw.heic").write_bytes(b"x")
+    (tmp_path / "photos" / "raw.psd").write_bytes(b"x")
     return tmp_path
 
 
@@ -53,7 +53,7 @@ def test_a_folder(photos):
     assert "1 of 7 failed: decode_failed 1" in result.stderr
     assert page.about["command"] == "imgmatch report photos --keep first"
     assert page.about["decode"] == "full"
-    assert page.about["left_out"] == [{"reason": "unread format .heic", "count": 1}]
+    assert page.about["left_out"] == [{"reason": "unread format .psd", "count": 1}]
     assert page.clusters(24) == {frozenset({f"photos/a/{seed}.jpg", f"photos/b/{seed}.jpg"}) for seed in range(3)}
     assert page.removed(24) == {f"photos/b/{seed}.jpg" for seed in range(3)}
     assert [one["id"] for one in page.about["failed"]] == ["photos/cut.jpg"]

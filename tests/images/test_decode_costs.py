@@ -9,10 +9,11 @@ from test_decode_budget import codestream
 from tiff_writer import Spec, file_of, tags_of
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.images import decode_costs, pixel_budget, tiff
+from imgmatch_df.images import decode_costs, guard, pixel_budget, tiff
 from imgmatch_df.images.decode import decode_image
 from imgmatch_df.images.guard import DecodedImage
 from imgmatch_df.options import MAX_PIXELS, Options
+from imgmatch_df.server.settings import Settings
 
 
 def jpeg(mode="RGB", **options):
@@ -43,14 +44,14 @@ def test_tiles_of_jpeg_2000_take_less():
 
 
 def test_more_pixels_may_take_more():
-    assert decode_costs.max_bytes(1) == decode_costs.max_bytes(MAX_PIXELS) == 1_500_000_000
-    assert decode_costs.max_bytes(2 * MAX_PIXELS) == 3_000_000_000
+    assert decode_costs.max_bytes(1) == decode_costs.max_bytes(MAX_PIXELS) == 2_000_000_000
+    assert decode_costs.max_bytes(2 * MAX_PIXELS) == 4_000_000_000
 
 
 @pytest.mark.parametrize("n_components", [1, 3, 4])
-def test_a_jpeg_2000_of_more_than_1_5_gb_is_refused_before_it_is_decoded(n_components, monkeypatch):
+def test_a_jpeg_2000_of_more_than_2_gb_is_refused_before_it_is_decoded(n_components, monkeypatch):
     monkeypatch.setattr(pixel_budget.PIXELS, "take", lambda _: pytest.fail("it is decoded"))
-    data = codestream(9400, 9400, n_components=n_components, block=(6, 6))
+    data = codestream(11_400, 11_400, n_components=n_components, block=(6, 6))
     if n_components == 1:
         with pytest.raises(pytest.fail.Exception):
             decode_image(data, Options())
@@ -58,8 +59,8 @@ def test_a_jpeg_2000_of_more_than_1_5_gb_is_refused_before_it_is_decoded(n_compo
     failure = decode_image(data, Options())
     assert isinstance(failure, Failure)
     assert failure.status == "too_many_pixels"
-    assert "JPEG2000 of 9400x9400 pixels takes " in failure.detail
-    assert "GB of max_pixels=89,478,485; raise max_pixels to allow it" in failure.detail
+    assert "JPEG2000 of 11400x11400 pixels takes " in failure.detail
+    assert "GB of max_pixels=201,326,592; raise max_pixels to allow it" in failure.detail
     with pytest.raises(pytest.fail.Exception):
         decode_image(data, Options(max_pixels=3 * MAX_PIXELS))
 
@@ -88,3 +89,26 @@ def test_a_tiff_takes_what_its_strips_take():
     assert n_bytes(rows=10, compression=8) < 5
     assert n_bytes(rows=5000, compression=8) < 6
     assert n_bytes(rows=5000, compression=7) > 10
+
+
+@pytest.mark.parametrize("size", [(12_000, 9000), (12_032, 9024)])
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "AVIF", "HEIC"])
+def test_108_megapixels_are_admitted_by_default_and_not_by_the_service(name, size, monkeypatch):
+    taken = []
+    monkeypatch.setattr(pixel_budget.PIXELS, "take", taken.append)
+    progressive = jpeg(progressive=True)
+    assert guard.admit(name, progressive, *size, Options()) is None
+    assert taken
+    assert taken[0] <= pixel_budget.MAX_PIXEL_BYTES
+    refused = guard.admit(name, progressive, *size, Settings().options)
+    assert refused.status == "too_many_pixels"
+    assert "more than max_pixels=89,478,485" in refused.detail
+
+
+def test_the_largest_photo_of_a_phone_is_admitted_as_a_jpeg(monkeypatch):
+    taken = []
+    monkeypatch.setattr(pixel_budget.PIXELS, "take", taken.append)
+    assert guard.admit("JPEG", jpeg(), 16_384, 12_288, Options()) is None
+    assert taken == [5 * 16_384 * 12_288]
+    refused = guard.admit("JPEG", jpeg(progressive=True), 16_384, 12_288, Options())
+    assert "JPEG of 16384x12288 pixels takes 2.62 GB to decode, more than the 2.00 GB" in refused.detail

@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 from typer.testing import CliRunner
 
 from imgmatch_df.cli.app import app
+from imgmatch_df.errors import Failure
 from imgmatch_df.images.decode import decode_image
 from imgmatch_df.options import Options
 
@@ -160,7 +161,7 @@ def test_no_detail_of_bytes_shows_them():
         for data in FILES.values():
             for options in (Options(), Options(alpha="white"), Options(decode="full")):
                 result = decode_image(data, options)
-                if hasattr(result, "detail") and result.status == "decode_failed":
+                if isinstance(result, Failure) and result.status == "decode_failed":
                     assert_hides_it(result.detail)
                     seen.add(result.detail.split(":")[0])
     assert not caught

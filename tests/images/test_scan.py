@@ -193,7 +193,7 @@ def test_a_glob_gives_what_the_standard_library_gives(deep, monkeypatch):
                 assert list(finder.paths) == files, pattern
 
 
-@pytest.mark.parametrize("suffix", sorted(folders.IMAGE_SUFFIXES | folders.UNREAD_SUFFIXES))
+@pytest.mark.parametrize("suffix", sorted(folders.KNOWN_SUFFIXES))
 def test_an_image_suffix_matches_in_any_case(tmp_path, suffix):
     cases = [suffix, suffix.upper(), suffix.capitalize(), suffix[:-1] + suffix[-1].upper()]
     files = sorted({f"{number}{case}" for number, case in enumerate(cases)})
@@ -296,7 +296,7 @@ def counted(source, **options):
 
 
 @pytest.fixture
-def strange(tree: Path, tmp_path_factory) -> Path:
+def strange(tree: Path, tmp_path_factory, without_extras) -> Path:
     """A tree with everything that a folder leaves out, and a hidden image, which it lists."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "far.png").write_bytes(b"")
@@ -316,11 +316,11 @@ def strange(tree: Path, tmp_path_factory) -> Path:
 LEFT_OUT = [
     ("linked_folder", None, 3),
     ("broken_link", "", 2),
+    ("missing_extra", ".heic", 2),
     ("other_file", "", 2),
     ("other_file", ".xmp", 2),
-    ("unread_format", ".heic", 2),
+    ("missing_extra", ".cr2", 1),
     ("other_file", ".txt", 1),
-    ("unread_format", ".cr2", 1),
 ]
 
 
@@ -340,7 +340,7 @@ def test_a_folder_counts_what_it_leaves_out(strange):
     n_walked = sum(1 for _ in os.walk(strange)) - 1
     assert frame["n"].sum() + len(listed) + n_walked == n_all
     assert_frame_equal(imgmatch_df.count_left_out([strange, strange / "sub", f"{strange}/"]), frame)
-    assert counted(strange / "sub", recursive=False) == [("unread_format", ".heic", 1)]
+    assert counted(strange / "sub", recursive=False) == [("missing_extra", ".heic", 1)]
     assert counted(strange / "sub" / "deep") == []
     assert imgmatch_df.count_left_out([]).schema == frame.schema
 
@@ -403,7 +403,9 @@ def test_one_warning_a_run_names_what_could_hold_images(strange, recwarn):
         with pytest.warns(imgmatch_df.ImgMatchWarning) as warned:
             query.collect()
         (message,) = [str(warning.message) for warning in warned]
-        assert message.startswith("scan_images left out 2 .heic, 1 .cr2; 3 linked folders\nHint: ")
+        assert message.startswith(
+            "scan_images left out 2 .heic, 1 .cr2 (pip install 'imgmatch-df[heif,raw]'); 3 linked folders\nHint: "
+        )
         assert "xmp" not in message
 
 
@@ -427,16 +429,16 @@ def test_the_text_of_what_is_left_out_is_short():
     assert text({}) == ""
     assert text({("unlisted_folder", None): 2}) == ""
     left_out = {
-        ("unread_format", ".heic"): 1200,
+        ("unread_format", ".psd"): 1200,
         ("other_file", ""): 3,
         ("other_file", "." + "x" * 300 + "\x1b[31m"): 1,
         ("hidden_folder", None): 1,
         ("linked_folder", None): 2,
     }
     assert text(left_out) == (
-        "1,200 .heic; 4 other files (3 without a suffix, 1 .xxxxxxxxxxxxxx…); 2 linked folders; 1 hidden folder"
+        "1,200 .psd; 4 other files (3 without a suffix, 1 .xxxxxxxxxxxxxx…); 2 linked folders; 1 hidden folder"
     )
-    assert text(left_out, only_warned=True) == "1,200 .heic; 2 linked folders"
+    assert text(left_out, only_warned=True) == "1,200 .psd; 2 linked folders"
     many = {("other_file", f".{number}"): 100 - number for number in range(40)}
     assert text(many).endswith("93 .7, 2,448 of 32 more suffixes)")
     assert text({("other_file", ".\x1b[2J"): 1}) == "1 other file (1 .\N{REPLACEMENT CHARACTER}[2J)"

@@ -173,7 +173,7 @@ def work(
 
 def _row(result: Any, out: Any) -> tuple[Any, ...] | None:
     if isinstance(result, image_hashes.ImageSize):
-        return "ok", *result, *(kind.value(row) for kind, row in out.items())
+        return "ok", result.width, result.height, *(kind.value(row) for kind, row in out.items())
     return tuple(result) if isinstance(result, Failure) else None
 
 
