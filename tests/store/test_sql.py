@@ -333,6 +333,7 @@ def test_every_public_macro_has_a_comment(database):
     assert {name for name, _ in found} == {
         *("hamming", "to_bits", "from_bits", "rank_images", "near_duplicates", "duplicate_clusters"),
         *("radius_profile", "remove_duplicates", "hash_to_hex", "hash_from_hex", "to_points", "turned"),
+        *("copies", "matches"),
     }
     assert all(comment.startswith(f"{name}(") for name, comment in found)
 
@@ -483,7 +484,7 @@ def test_from_bits_refuses_what_python_refuses(database, text):
             'no column path in the table, which has "?source"? VARCHAR.*Hint: .* or id := NULL',
         ),
         ("FROM duplicate_clusters(4, id := 'path')", "no column path in the table, which has"),
-        ("FROM rank_images('x', 3)", "query must be a hash, a number .phash. or a BLOB .bmh1., got x. Hint: "),
+        ("FROM rank_images('x', 3)", "no row has source x, and it is not a hash of bmh1 or phash either. Hint: SELECT "),
         ("FROM rank_images('x'::BLOB, 3)", "hashes of 121 bytes with hashes of 1 bytes"),
         ("FROM rank_images(''::BLOB, 3)", "hashes of 121 bytes with hashes of 0 bytes"),
         ("FROM rank_images(3, 3, texts)", "got the text b9b9534546d1a2e9. Hint: from_bits"),
@@ -580,7 +581,8 @@ def test_every_macro_file_says_what_it_is_and_is_installed():
         assert text.startswith("-- ")
         assert "CREATE MACRO" not in text.upper()
         assert not re.search(r"\bif\(", re.sub("--.*", "", text))  # DuckDB 2.0 stores what 1.5 then does not know
-        assert re.search(rf"^--   {'hamming' if name == 'hashes' else name}\(", text, re.MULTILINE)
+        start = {"hashes": r"hamming\(", "help": "FROM imgmatch_help"}.get(name, rf"{name}\(")
+        assert re.search(f"^--   {start}", text, re.MULTILINE)
         assert max(map(len, text.splitlines())) <= 120
 
 
