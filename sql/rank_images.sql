@@ -106,7 +106,9 @@ CREATE OR REPLACE MACRO imgmatch_named_hash
 
 -- The hash of a kind that text is, and its form: 1 for characters of 0 and 1, 2 for hexadecimal digits.
 CREATE OR REPLACE MACRO imgmatch_hash_of_text(query, kind) AS list_transform(
-    [{'text': trim(query), 'digits': regexp_replace(trim(query), '^0[xX]', ''), 'n_chars': imgmatch_n_chars(kind)}],
+    list_transform([regexp_replace(query, '^\s+|\s+$', '', 'g')], lambda text: {
+        'text': text, 'digits': regexp_replace(text, '^0[xX]', ''), 'n_chars': imgmatch_n_chars(kind)
+    }),
     lambda given: CASE
         WHEN length(given.text) = given.n_chars AND regexp_full_match(given.text, '[01]*') THEN {
             'form': 1,
@@ -214,6 +216,10 @@ CREATE OR REPLACE MACRO imgmatch_distance_to
             THEN bit_count(xor(hash, number))::USMALLINT
     END,
     (hash HUGEINT, name, quality, kind, number, bytes, flat) AS CASE
+        WHEN lower(name) = kind AND imgmatch_twin(lower(name), imgmatch_words(hash), quality, NULL, 0, flat) IS NULL
+            THEN bit_count(xor(imgmatch_words(hash), number))::USMALLINT
+    END,
+    (hash UHUGEINT, name, quality, kind, number, bytes, flat) AS CASE
         WHEN lower(name) = kind AND imgmatch_twin(lower(name), imgmatch_words(hash), quality, NULL, 0, flat) IS NULL
             THEN bit_count(xor(imgmatch_words(hash), number))::USMALLINT
     END,
