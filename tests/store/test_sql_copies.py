@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
-from test_sql import NUMBERS, RADII, as_signed, degenerate, described, planted
+from sql_truth import degenerate, described, expected_copies, expected_matches, planted
+from test_sql import NUMBERS, RADII, as_signed
 
 import imgmatch_df
 from imgmatch_df.hashes import codec
@@ -26,31 +27,6 @@ def db():
     with duckdb.connect() as connection:
         macros.install(connection)
         yield connection
-
-
-def expected_copies(frame, radius, hash_type, id="source", flat="identical"):
-    """Return what `copies` gives, from the clusters of the verb, in Python."""
-    clustered = imgmatch_df.cluster(frame, radius, hash_type, id=id, flat=flat)
-    keys = clustered[id].to_list() if id else range(len(clustered))
-    clusters = {}
-    for key, row in zip(keys, clustered.iter_rows(named=True), strict=True):
-        clusters.setdefault(row["cluster_id"], []).append((key, row["distance"], row.get("size")))
-    rows = []
-    for (kept, _, _), *others in clusters.values():
-        if others:
-            sizes = [size for _, _, size in others if size is not None]
-            farthest = max(distance for _, distance, _ in others)
-            rows.append((kept, len(others), farthest, sum(sizes) if sizes else None, [key for key, _, _ in others]))
-    return sorted(rows, key=lambda row: -row[1])
-
-
-def expected_matches(frame, reference, radius, hash_type, **options):
-    """Return the rows of `match`, nearest first for each row of the queries."""
-    options = {"id": "source", "reference_id": "source", **options}
-    by_row = {**options, "id": None, "reference_id": None}
-    pairs = imgmatch_df.match(frame, reference, radius, hash_type, **options)
-    order = imgmatch_df.match(frame, reference, radius, hash_type, **by_row).with_row_index("at")
-    return pairs[order.sort("query_id", "distance", "reference_id")["at"]]
 
 
 @pytest.mark.parametrize(("hash_type", "radius"), [(name, radius) for name in RADII for radius in RADII[name]])
