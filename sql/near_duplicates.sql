@@ -93,7 +93,7 @@ END;
 
 -- The rows of a table that have a hash: row UINTEGER (from 0), words (all bits 0 with a twin), key, twin and digest
 -- VARCHAR. Here and below, the table is read outside of common table expressions whose names it may have, because they
--- would hide it. If a column does not exist, another one is read in its place, and imgmatch_check_call raises the error.
+-- would hide it. If a column does not exist, another is read in its place, and imgmatch_check_call raises the error.
 CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id, flat) AS TABLE
     WITH numbered AS (
         SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row, NULL AS imgmatch_none FROM query_table(tbl)

@@ -120,8 +120,8 @@ CREATE OR REPLACE FUNCTION imgmatch_column(tbl regclass, name text) RETURNS text
     WHERE attrelid = tbl AND attname = name AND attnum > 0 AND NOT attisdropped
 $$;
 
--- The rows of a table in order: number from 0, key, bits (NULL without a hash, 0 with a twin), what images with little to
--- see are equal by (twin: the digest, or the number of a row without one), and the size of the file.
+-- The rows of a table in order: number from 0, key, bits (NULL without a hash, 0 with a twin), what images with little
+-- to see are equal by (twin: the digest, or the number of a row without one), and the size of the file.
 CREATE OR REPLACE FUNCTION imgmatch_rows(verb text, tbl regclass, hash_type text, id text, flat text)
     RETURNS TABLE (number bigint, key text, bits varbit, twin text, digest text, size numeric)
     LANGUAGE plpgsql STABLE AS $$

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 import polars as pl
 import psycopg
 import pytest
+from documents import blocks_of, draw_desk, run_command
 from polars.testing import assert_frame_equal
 from sql_truth import degenerate, described, expected_copies, expected_matches, planted
 
@@ -241,6 +243,20 @@ def test_wrong_calls_say_what_is_wrong(db, call, said):
     db.execute("ALTER TABLE hashes ADD phash bigint")
     with pytest.raises(psycopg.Error, match=said):
         ask(db, f"SELECT * FROM {call}")
+
+
+def test_the_page_about_postgres(db, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw_desk(tmp_path)
+    run_command("imgmatch visual-hash photos/ -o hashes.duckdb")
+    python, sql = blocks_of(Path(__file__).parents[2] / "docs" / "guide" / "postgres.md")
+    db.execute("DROP TABLE IF EXISTS hashes")
+    exec(python.code.replace("dbname=photos", server), {})
+    for statement, shown in re.findall(r"(?:^|\n)((?:CREATE|SELECT)[^;]+);((?:\n-- .*)*)", sql.code):
+        cursor = db.execute(statement)
+        rows = cursor.fetchall() if cursor.description else []
+        texts = [" | ".join(f"{{{','.join(v)}}}" if isinstance(v, list) else str(v) for v in row) for row in rows]
+        assert texts == shown.replace("\n-- ", "\n").splitlines()[1:], statement
 
 
 def test_a_frame_of_hashes_goes_in_and_out_with_every_bit(db):
