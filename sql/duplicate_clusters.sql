@@ -98,4 +98,11 @@ CREATE OR REPLACE MACRO duplicate_clusters(
     ORDER BY imgmatch_row;
 
 COMMENT ON MACRO TABLE duplicate_clusters IS
-    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, flat): every row with its cluster';
+    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id := ''source'', flat := '
+    '''identical''): every row with cluster_id, kept, distance and representative_id. Example: FROM '
+    'duplicate_clusters(24)';
+
+COMMENT ON MACRO TABLE duplicate_clusters IS
+    'duplicate_clusters(radius, hash_type := ''bmh1'', tbl := ''hashes'', id := ''source'', '
+    'flat := ''identical''): every row with cluster_id, kept, distance and representative_id. Example: FROM '
+    'duplicate_clusters(24)';

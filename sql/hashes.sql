@@ -275,13 +275,18 @@ CREATE OR REPLACE MACRO imgmatch_hash_column(names, hash_type) AS
         WHEN list_contains(imgmatch_hash_types(), hash_type::VARCHAR) THEN hash_type::VARCHAR ELSE names[-1]
     END);
 
--- The check of a call on a table: one row, zero 0, or an error.
+-- The check of a call on a table: one row, zero 0, or an error. With any_kind, hash_type may be NULL for any column of
+-- hashes. tbl_name and id_name are the arguments that a message names.
 -- hash_columns, id_columns and taken_columns have no rows. Their types show which columns exist, and in which case they
 -- are written. They are checked when the query runs, because a lambda of COLUMNS must not raise an error.
-CREATE OR REPLACE MACRO imgmatch_check_call(verb, hash_type, tbl, id, taken) AS TABLE
+CREATE OR REPLACE MACRO imgmatch_check_call(
+    verb, hash_type, tbl, id, taken, any_kind := false, tbl_name := 'tbl', id_name := 'id'
+) AS TABLE
     WITH imgmatch_fields AS (SELECT *, NULL AS imgmatch_none FROM query_table(tbl) LIMIT 0),
     hash_columns AS (
-        SELECT COLUMNS(lambda name: lower(name) IN (hash_type::VARCHAR, 'imgmatch_none')) FROM imgmatch_fields
+        SELECT COLUMNS(lambda name: lower(name) IN (hash_type::VARCHAR, 'imgmatch_none')
+            OR (any_kind AND hash_type IS NULL AND list_contains(imgmatch_hash_types(), lower(name))))
+        FROM imgmatch_fields
     ),
     id_columns AS (
         SELECT COLUMNS(lambda name: lower(name) IN (lower(id), 'imgmatch_none')) FROM imgmatch_fields
@@ -299,17 +304,17 @@ CREATE OR REPLACE MACRO imgmatch_check_call(verb, hash_type, tbl, id, taken) AS 
             'STRUCT(imgmatch_none "NULL")' AS none
     )
     SELECT CASE
-        WHEN imgmatch_check_hash_type(hash_type) IS NULL THEN NULL
+        WHEN NOT (any_kind AND hash_type IS NULL) AND imgmatch_check_hash_type(hash_type) IS NULL THEN NULL
         WHEN list_contains(imgmatch_vote_types(), hash_type::VARCHAR) THEN error(format(
             '{}: {} hashes have no distance. Hint: near_duplicates(hash_type="{}") of the Python package compares them '
             'by votes.', verb, hash_type, hash_type))
         WHEN hash_fields = none THEN error(format(
-            '{}: no column {} in the table, which has {:.300}. Hint: pass another table as tbl, or another '
-            'hash_type.', verb, hash_type, fields))
+            '{}: no column {} in the table, which has {:.300}. Hint: pass another table as {}, or another '
+            'hash_type.', verb, coalesce(hash_type::VARCHAR, 'of hashes'), fields, tbl_name))
         WHEN id IS NOT NULL AND id_fields = none THEN error(format(
-            '{}: no column {} in the table, which has {:.300}. Hint: pass the column of keys as id, '
-            'or id := NULL for row numbers.',
-            verb, id, fields))
+            '{}: no column {} in the table, which has {:.300}. Hint: pass the column of keys as {}, '
+            'or {} := NULL for row numbers.',
+            verb, id, fields, id_name, id_name))
         WHEN taken_fields <> none THEN error(format(
             '{}: the table has columns with names of the result: {}. Hint: pass a view that renames them as tbl.',
             verb, taken_fields[8:-24]))
@@ -334,13 +339,7 @@ END], lambda digits: CASE WHEN digits IS NOT NULL THEN list_transform(
     })
 END)[1];
 
-COMMENT ON MACRO to_points IS 'to_points(local): the points of a local hash, a list of hash, x, y and level';
-COMMENT ON MACRO hamming IS 'hamming(a, b): number of bits in which two hashes of one kind differ';
-COMMENT ON MACRO to_bits IS 'to_bits(hash): the documented string of 0 and 1 of a hash';
 COMMENT ON MACRO from_bits IS 'from_bits(bits, hash_type): the hash of a documented string of 0 and 1';
-COMMENT ON MACRO hash_to_hex IS 'hash_to_hex(hash): the hexadecimal digits of a hash';
-COMMENT ON MACRO hash_from_hex IS 'hash_from_hex(digits, hash_type): the hash of hexadecimal digits';
-
 CREATE OR REPLACE MACRO imgmatch_check_turn(turn, hash_type) AS CASE
     WHEN hash_type IS NULL OR imgmatch_turn_grid(hash_type) IS NULL THEN error(format(
         'turned: the bits of {} do not give the hash of a turned image. Hint: hash_type := names the kind, such as '
@@ -414,4 +413,48 @@ CREATE OR REPLACE MACRO turned
     (hash HUGEINT, turn, hash_type := NULL) AS imgmatch_turned(to_bits(hash), turn, hash_type),
     (hash BLOB, turn, hash_type := 'bmh1') AS imgmatch_turned(to_bits(hash), turn, hash_type);
 
-COMMENT ON MACRO turned IS 'turned(hash, turn, hash_type): the hash of the turned image';
+COMMENT ON MACRO hamming IS
+    'hamming(a, b): the number of bits in which two hashes of one kind differ. Example: SELECT hamming(a.bmh1, '
+    'b.bmh1) FROM hashes a, hashes b';
+
+COMMENT ON MACRO turned IS
+    'turned(hash, turn, hash_type := NULL): the hash of the image after a turn, such as mirrored or rotated_90. '
+    'Example: SELECT turned(bmh1, ''mirrored'') FROM hashes';
+
+COMMENT ON MACRO from_bits IS
+    'from_bits(bits, hash_type): the hash of a documented string of 0 and 1. Example: SELECT '
+    'from_bits(repeat(''01'', 32), ''phash'')';
+
+COMMENT ON MACRO hash_from_hex IS
+    'hash_from_hex(digits, hash_type): the hash of hexadecimal digits. Example: SELECT '
+    'hash_from_hex(''b9b9534546d1a2e9'', ''phash'')';
+
+COMMENT ON MACRO to_points IS
+    'to_points(local): the points of a local hash, a list of hash, x, y and level. Example: SELECT '
+    'to_points(local) FROM hashes';
+
+COMMENT ON MACRO hamming IS
+    'hamming(a, b): the number of bits in which two hashes of one kind differ. Example: SELECT hamming(a.bmh1, '
+    'b.bmh1) FROM hashes a, hashes b';
+
+COMMENT ON MACRO turned IS
+    'turned(hash, turn, hash_type := NULL): the hash of the image after a turn, such as mirrored or rotated_90. '
+    'Example: SELECT turned(bmh1, ''mirrored'') FROM hashes';
+
+COMMENT ON MACRO to_bits IS
+    'to_bits(hash): the documented string of 0 and 1 of a hash. Example: SELECT to_bits(phash) FROM hashes';
+
+COMMENT ON MACRO from_bits IS
+    'from_bits(bits, hash_type): the hash of a documented string of 0 and 1. Example: SELECT '
+    'from_bits(repeat(''01'', 32), ''phash'')';
+
+COMMENT ON MACRO hash_to_hex IS
+    'hash_to_hex(hash): the hexadecimal digits of a hash. Example: SELECT hash_to_hex(phash) FROM hashes';
+
+COMMENT ON MACRO hash_from_hex IS
+    'hash_from_hex(digits, hash_type): the hash of hexadecimal digits. Example: SELECT '
+    'hash_from_hex(''b9b9534546d1a2e9'', ''phash'')';
+
+COMMENT ON MACRO to_points IS
+    'to_points(local): the points of a local hash, a list of hash, x, y and level. Example: SELECT '
+    'to_points(local) FROM hashes';

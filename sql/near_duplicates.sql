@@ -76,16 +76,24 @@ CREATE OR REPLACE MACRO imgmatch_quality(quality) AS
 CREATE OR REPLACE MACRO imgmatch_digest(digest) AS
     CASE WHEN typeof(digest) = 'VARCHAR' THEN lower(digest::VARCHAR) ELSE digest::VARCHAR END;
 
--- What rows with little to see are equal by: a digest, or the number of a row that has none. NULL for other rows.
+-- What rows with little to see are equal by, whatever their hashes: a digest, or the number of a row that has none.
+-- NULL for other rows.
 CREATE OR REPLACE MACRO imgmatch_twin(hash_type, words, quality, digest, row_number, flat) AS CASE
     WHEN imgmatch_check_flat(flat)
         AND coalesce(quality < 50, list_contains(imgmatch_flat_counts(hash_type::VARCHAR), bit_count(words)))
-        THEN coalesce(digest, row_number::VARCHAR)
+        THEN coalesce('sha256 ' || digest, 'row ' || row_number)
 END;
 
--- The rows of a table that have a hash: row UINTEGER (from 0), words, key, twin VARCHAR. Here and below, the table is
--- read outside of common table expressions whose names it may have, because they would hide it. If a column does not
--- exist, another one is read in its place, and imgmatch_check_call raises the error.
+-- Hashes, or an error if they have the width of another kind.
+CREATE OR REPLACE MACRO imgmatch_check_width(words, n_bits, hash_type) AS CASE
+    WHEN n_bits = coalesce(imgmatch_n_chars(hash_type::VARCHAR), n_bits) THEN words
+    ELSE error(format('the column {} has a hash of {} bits, and a {} has {}. Hint: hash_type names the kind of hash.',
+        hash_type, n_bits, hash_type, imgmatch_n_chars(hash_type::VARCHAR)))
+END;
+
+-- The rows of a table that have a hash: row UINTEGER (from 0), words (all bits 0 with a twin), key, twin and digest
+-- VARCHAR. Here and below, the table is read outside of common table expressions whose names it may have, because they
+-- would hide it. If a column does not exist, another is read in its place, and imgmatch_check_call raises the error.
 CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id, flat) AS TABLE
     WITH numbered AS (
         SELECT *, (row_number() OVER () - 1)::UINTEGER AS imgmatch_row, NULL AS imgmatch_none FROM query_table(tbl)
@@ -100,8 +108,16 @@ CREATE OR REPLACE MACRO imgmatch_rows(hash_type, tbl, id, flat) AS TABLE
             imgmatch_digest(COLUMNS(imgmatch_one((*), 'sha256'))) AS digest
         FROM numbered
     )
-    SELECT row, words, key, imgmatch_twin(hash_type, words, quality, digest, row, flat) AS twin
-    FROM hashed WHERE words IS NOT NULL;
+    SELECT row, CASE WHEN twin IS NULL THEN words ELSE xor(words, words) END AS words, key, digest, twin
+    FROM (
+        SELECT
+            row,
+            imgmatch_check_width(words, imgmatch_n_bits(words), hash_type) AS words,
+            key,
+            digest,
+            imgmatch_twin(hash_type, words, quality, digest, row, flat) AS twin
+        FROM hashed WHERE words IS NOT NULL
+    );
 
 -- The bands of a plan and their flips: band, flip UBIGINT, mask (0/1 string). Two hashes within the radius differ in
 -- at least one band by exactly one of its flips.
@@ -194,4 +210,11 @@ CREATE OR REPLACE MACRO near_duplicates(
     ORDER BY least(l.row, r.row), greatest(l.row, r.row);
 
 COMMENT ON MACRO TABLE near_duplicates IS
-    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id, max_pairs, flat): pairs within radius bits';
+    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id := ''source'', max_pairs := 100000000, '
+    'flat := ''identical''): every pair of rows within radius bits: left_id, right_id, distance. Example: FROM '
+    'near_duplicates(4, ''phash'')';
+
+COMMENT ON MACRO TABLE near_duplicates IS
+    'near_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', id := ''source'', max_pairs := 100000000, '
+    'flat := ''identical''): every pair of rows within radius bits: left_id, right_id, distance. Example: FROM '
+    'near_duplicates(4, ''phash'')';

@@ -106,4 +106,11 @@ CREATE OR REPLACE MACRO radius_profile(
     ORDER BY radius;
 
 COMMENT ON MACRO TABLE radius_profile IS
-    'radius_profile(max_radius, hash_type := ''bmh1'', tbl := ''hashes'', max_pairs, flat): what each radius finds';
+    'radius_profile(max_radius, hash_type := ''bmh1'', tbl := ''hashes'', max_pairs := 1000000, flat := '
+    '''identical''): numbers of pairs, clusters and removed rows at each radius from 0. Example: FROM '
+    'radius_profile(48)';
+
+COMMENT ON MACRO TABLE radius_profile IS
+    'radius_profile(max_radius, hash_type := ''bmh1'', tbl := ''hashes'', max_pairs := 1000000, '
+    'flat := ''identical''): numbers of pairs, clusters and removed rows at each radius from 0. Example: FROM '
+    'radius_profile(48)';

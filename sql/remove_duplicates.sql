@@ -48,4 +48,9 @@ CREATE OR REPLACE MACRO remove_duplicates(
     FROM arranged, imgmatch_checked WHERE zero = 0 ORDER BY imgmatch_row;
 
 COMMENT ON MACRO TABLE remove_duplicates IS
-    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', flat): one row of each cluster';
+    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', flat := ''identical''): the kept row of '
+    'each cluster, with removed_records, the others. Example: FROM remove_duplicates(24)';
+
+COMMENT ON MACRO TABLE remove_duplicates IS
+    'remove_duplicates(radius, hash_type := ''bmh1'', tbl := ''hashes'', flat := ''identical''): the kept row of '
+    'each cluster, with removed_records, the others. Example: FROM remove_duplicates(24)';

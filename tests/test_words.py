@@ -54,7 +54,7 @@ _BANNED = re.compile("|".join(rf"(?<![A-Za-z])(?:{word})(?![a-z])" for word in B
 def texts() -> dict[str, str]:
     """Return what is searched: modules of the package by path, documents by name."""
     found = {str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
-    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "sql").glob("*.sql")]
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "sql").rglob("*.sql")]
     for path in sorted([*documents, *(path for path in (ROOT / "benchmarks").iterdir() if path.is_file())]):
         found[str(path.relative_to(ROOT))] = path.read_text()
     for path in sorted((ROOT / "notebooks").glob("*")):

@@ -114,6 +114,7 @@ class DuckDBStore(HashStore):
                 about = {**manifest.entries, _MACROS: _macros()}
                 connection.executemany(f"INSERT INTO {_ABOUT} VALUES (?, ?)", list(about.items()))  # noqa: S608
                 _install(connection, manifest.key)
+                _comment_columns(connection, manifest)
                 connection.execute(f"CHECKPOINT {ATTACHED}")
             # DuckDB would apply the log of a deleted store to the new file.
             with duckdb_errors(path):
@@ -260,6 +261,7 @@ class DuckDBStore(HashStore):
     def _renew_macros(self) -> None:
         """Replace the macros of another version by those of this one."""
         _install(self._connection, self.manifest.key)
+        _comment_columns(self._connection, self.manifest)
         self._connection.execute(f"DELETE FROM {_ABOUT} WHERE name = ?", [_MACROS])  # noqa: S608
         self._connection.execute(f"INSERT INTO {_ABOUT} VALUES (?, ?)", [_MACROS, _macros()])  # noqa: S608
 
@@ -324,6 +326,15 @@ def _install(connection: "DuckDBPyConnection", key: str) -> None:
     connection.execute(f"USE {ATTACHED}")
     install(connection, key=key)
     connection.execute("USE memory")
+
+
+def _comment_columns(connection: "DuckDBPyConnection", manifest: Manifest) -> None:
+    """Say in the file what its table and its columns of hashes hold."""
+    connection.execute(f"COMMENT ON TABLE {TABLE} IS 'One row for each image; FROM imgmatch_help lists the macros'")
+    for name in manifest.hash_types:
+        kind = name.replace("'", "''")
+        about = f"the {kind} hash, NULL where status is not ok"
+        connection.execute(f"COMMENT ON COLUMN {TABLE}.{_quoted(name)} IS '{about}'")
 
 
 def _macros() -> str:

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 # Each file uses only macros of the files before it.
-FILES: Final = ("hashes", "rank_images", "near_duplicates", "duplicate_clusters", "radius_profile", "remove_duplicates")
+FILES: Final = (
+    "hashes",
+    "near_duplicates",
+    "rank_images",
+    "duplicate_clusters",
+    "copies",
+    "matches",
+    "radius_profile",
+    "remove_duplicates",
+    "help",
+)
 
 _DEFAULT_KEY: Final = "id := 'source'"
 _BEGIN: Final = "-- hash kinds: begin\n"
@@ -110,7 +120,11 @@ def install(connection: "DuckDBPyConnection", *, key: str = "source") -> None:
         Default ``id`` of the macros: the column that identifies rows.
     """
     default = f"id := {_text(key)}"
+    defaults = {_DEFAULT_KEY: default, _text(_DEFAULT_KEY)[1:-1]: _text(default)[1:-1]}  # in code, and in texts
     for name in FILES:
         # Comments are dropped, because a line break in a key would end one.
         lines = [line for line in read_sql(name).splitlines() if not line.lstrip().startswith("--")]
-        connection.execute("\n".join(lines).replace(_DEFAULT_KEY, default))
+        text = "\n".join(lines)
+        for wanted, replacement in defaults.items():
+            text = text.replace(wanted, replacement)
+        connection.execute(text)

@@ -47,7 +47,7 @@ def test_few_blocks_are_not_run_and_each_says_why():
     marked = [block for page in PAGES for block in blocks_of(page) if block.mark and block.language in RUN]
     others = [block for block in marked if block.mark not in ("main-job:begin", "test:begin")]
     assert all(block.reason for block in others)
-    assert len(others) <= MAX_NOT_RUN
+    assert len([block for block in others if "tests/packages" not in block.reason]) <= MAX_NOT_RUN
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

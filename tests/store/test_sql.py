@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from sql_truth import degenerate, described, planted
 
 import imgmatch_df
 from imgmatch_df.hashes import codec
@@ -47,68 +47,6 @@ def ask(database):
             database.unregister("frame_of_test")
 
     return asked
-
-
-def packed(rows, hash_type):
-    """Return hashes as a column: rows uint8 (n, bytes)."""
-    if hash_type == "phash":
-        return pl.Series(hash_type, rows.view(">u8").astype(np.uint64).ravel(), dtype=pl.UInt64)
-    return pl.Series(hash_type, [row.tobytes() for row in rows], dtype=pl.Binary)
-
-
-def flipped(row, bits):
-    bits = np.asarray(bits, dtype=np.int64)
-    row = row.copy()
-    np.bitwise_xor.at(row, bits // 8, (128 >> bits % 8).astype(np.uint8))
-    return row
-
-
-def planted(hash_type, seed=0, n=60):
-    """Return random hashes and, of some, copies with 0 to 20 bits flipped, chains of them, and equal ones; shuffled."""
-    rng = np.random.default_rng(seed)
-    kind = KINDS[hash_type]
-    n_bits = kind.n_bits
-    bits = rng.integers(0, 2, (n, kind.n_chars), dtype=np.uint8)
-    bits[:, n_bits:] = 0
-    rows = list(np.packbits(bits, axis=1))
-    for i in range(n):
-        rows.append(flipped(rows[i], rng.permutation(n_bits)[: i % 21]))
-    for _ in range(12):
-        rows.append(flipped(rows[-1], rng.integers(0, n_bits, 1)))
-    rows += [rows[0]] * 5 + [rows[n + 3]] * 3
-    column = packed(np.array(rows)[rng.permutation(len(rows))], hash_type)
-    return column.scatter(np.arange(0, len(column), 17), None)
-
-
-def degenerate(hash_type):
-    kind = KINDS[hash_type]
-    zero = np.zeros(kind.n_bytes, np.uint8)
-    columns = {
-        "no rows": packed(np.empty((0, kind.n_bytes), np.uint8), hash_type),
-        "one row": packed(zero[None], hash_type),
-        "all zero": packed(np.array([zero] * 40), hash_type),
-        "all one": packed(np.array([~zero] * 9), hash_type),
-        "one bit apart": packed(np.array([flipped(zero, [bit]) for bit in range(64)]), hash_type),
-        "ends": packed(np.array([zero, ~zero, flipped(zero, [0]), flipped(zero, [kind.n_bits - 1])]), hash_type),
-        "a staircase": packed(np.array([flipped(zero, range(k)) for k in range(0, 64, 3)][::-1]), hash_type),
-        "nulls": pl.Series(hash_type, [None] * 4, dtype=kind.dtype),
-    }
-    columns["nulls and zeros"] = pl.concat([columns["nulls"], columns["all zero"][:3], columns["nulls"][:1]])
-    return columns
-
-
-def described(column):
-    """Return a frame as it is stored: a key, some columns around the hash."""
-    n = len(column)
-    return pl.DataFrame(
-        {
-            "source": [f"photos/{n - i:05}.jpg" for i in range(n)],
-            "width": pl.Series(range(n), dtype=pl.UInt32),
-            column.name: column,
-            "status": ["ok" if value is not None else "decode_failed" for value in column],
-        },
-        schema_overrides={"source": pl.String, "status": pl.String},
-    )
 
 
 def clustered(frame, radius, hash_type, id):
@@ -333,6 +271,7 @@ def test_every_public_macro_has_a_comment(database):
     assert {name for name, _ in found} == {
         *("hamming", "to_bits", "from_bits", "rank_images", "near_duplicates", "duplicate_clusters"),
         *("radius_profile", "remove_duplicates", "hash_to_hex", "hash_from_hex", "to_points", "turned"),
+        *("copies", "matches"),
     }
     assert all(comment.startswith(f"{name}(") for name, comment in found)
 
@@ -483,7 +422,7 @@ def test_from_bits_refuses_what_python_refuses(database, text):
             'no column path in the table, which has "?source"? VARCHAR.*Hint: .* or id := NULL',
         ),
         ("FROM duplicate_clusters(4, id := 'path')", "no column path in the table, which has"),
-        ("FROM rank_images('x', 3)", "query must be a hash, a number .phash. or a BLOB .bmh1., got x. Hint: "),
+        ("FROM rank_images('x', 3)", "no row has source x, and it is not a hash of bmh1 or phash either. Hint: "),
         ("FROM rank_images('x'::BLOB, 3)", "hashes of 121 bytes with hashes of 1 bytes"),
         ("FROM rank_images(''::BLOB, 3)", "hashes of 121 bytes with hashes of 0 bytes"),
         ("FROM rank_images(3, 3, texts)", "got the text b9b9534546d1a2e9. Hint: from_bits"),
@@ -580,7 +519,8 @@ def test_every_macro_file_says_what_it_is_and_is_installed():
         assert text.startswith("-- ")
         assert "CREATE MACRO" not in text.upper()
         assert not re.search(r"\bif\(", re.sub("--.*", "", text))  # DuckDB 2.0 stores what 1.5 then does not know
-        assert re.search(rf"^--   {'hamming' if name == 'hashes' else name}\(", text, re.MULTILINE)
+        start = {"hashes": r"hamming\(", "help": "FROM imgmatch_help"}.get(name, rf"{name}\(")
+        assert re.search(f"^--   {start}", text, re.MULTILINE)
         assert max(map(len, text.splitlines())) <= 120
 
 

@@ -75,6 +75,12 @@ def test_blank_bmh1(db):
     assert db.sql("FROM near_duplicates(0, flat := 'match')").pl().height == 3
 
 
+def test_identical_files_are_near_duplicates_whatever_their_hashes(db):
+    rows = [(0, 0, b"a"), (1, 0, b"a"), (0, None, b"a"), (255, 49, b"a"), (255, 49, b"row 5"), (255, 49, None)]
+    schema = {"phash": pl.UInt64, "quality": pl.UInt8, "sha256": pl.Binary}
+    check(db, pl.DataFrame(rows, schema, orient="row").with_row_index("source"), 0, "phash", "identical")
+
+
 def test_a_wrong_flat_is_said(db):
     db.register("hashes", pl.DataFrame({"source": [1], "phash": [1]}))
     for verb in ("near_duplicates", "duplicate_clusters", "remove_duplicates"):

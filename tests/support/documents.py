@@ -125,10 +125,13 @@ def run_command(line: str) -> str:
 
 def _run_sql(code: str) -> str:
     statements = [line.partition("--")[0].strip() for line in code.splitlines()]
+    shown = []
     with duckdb.connect("hashes.duckdb", read_only=True) as connection:
         for statement in filter(None, " ".join(statements).split(";")):
-            connection.sql(statement).fetchall()
-    return ""
+            result = connection.sql(statement)
+            result.fetchall()  # all rows, of which a few are shown
+            shown.append(str(result))
+    return "\n".join(shown)
 
 
 def with_outputs(page: Path, ran: list[tuple[Block, str]]) -> str:
