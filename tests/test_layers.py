@@ -12,6 +12,7 @@ ROWS = [
     [
         "atomic",
         "errors",
+        "http_options",
         "incomplete",
         "local_files",
         "naming",
