@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from imgmatch_df.cli.outputs import suffixes_text
+from imgmatch_df.cli.request_options import HeaderOption, ProxyOption, UserAgentOption, parse_headers, parse_proxy
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.keeping import KeepBy
@@ -294,10 +295,17 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "max_bytes_in_flight": Annotated[
         int, typer.Option("--max-bytes-in-flight", metavar="N", help="Maximum bytes fetched and not yet decoded.")
     ],
+    "min_interval_s": Annotated[
+        float,
+        typer.Option("--min-interval-s", metavar="S", help="Minimum time between two requests to a host, in seconds."),
+    ],
     "allow_private_networks": Annotated[
         bool,
         typer.Option("--allow-private-networks", help="Also fetch from loopback, private and link-local IP addresses."),
     ],
+    "headers": HeaderOption,
+    "user_agent": UserAgentOption,
+    "proxy": ProxyOption,
     "storage_options": Annotated[
         str | None,
         typer.Option(
@@ -394,6 +402,8 @@ def source_options(given: dict[str, Any]) -> SourceOptions:
     """Return the checked options that say how sources are read; by default, a progress bar is shown on a terminal."""
     options: SourceOptions = {**given}  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
     options.pop("store", None)  # type: ignore[typeddict-item]
+    options["headers"] = parse_headers(given["headers"])
+    options["proxy"] = parse_proxy(given["proxy"])
     options["storage_options"] = _parse_storage_options(given["storage_options"])
     for name in ("schemes", "formats"):
         options[name] = None if given[name] is None else split_names([given[name]])
