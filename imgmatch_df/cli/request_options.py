@@ -72,6 +72,11 @@ def parse_headers(given: list[str] | None) -> dict[str, str | dict[str, str]] | 
             if found["name"].lower() in {name.lower() for name in fields}:
                 raise ArgumentError(f"{place} is given twice: {found['name'][:60]}\nHint: leave out one of them.")
             fields[found["name"]] = found["value"].strip()
+    if both := headers.keys() & of_hosts.keys():
+        raise ArgumentError(
+            f"--header has {min(both)[:60]!r} as a header and as a host\n"
+            "Hint: name the host with its scheme, such as 'https://HOST=NAME: VALUE'."
+        )
     return {**headers, **of_hosts}
 
 

@@ -202,6 +202,7 @@ class Decompressor:
     def __init__(self, encodings: tuple[str, ...], max_bytes: int) -> None:
         self._decoders = [_DECODERS[name](name) for name in reversed(encodings)]
         self._n_between = 0
+        self._is_empty = True
         self._max_bytes = max_bytes
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
@@ -212,15 +213,16 @@ class Decompressor:
         EncodingError
             If the body is not valid.
         """
+        self._is_empty = False
         found: Iterator[bytes] = iter((chunk,))
         for at, decoder in enumerate(self._decoders):
             found = self._through(decoder, found if at == 0 else self._counted(decoder, found))
         return found
 
     def check_end(self) -> None:
-        """Raise `EncodingError` if the body ends before the end of an encoding."""
+        """Raise `EncodingError` if the body ends before the end of an encoding; a body of no bytes does not."""
         for decoder in self._decoders:
-            if not decoder.is_complete():
+            if not self._is_empty and not decoder.is_complete():
                 raise decoder.error("it is truncated")
 
     @staticmethod

@@ -443,7 +443,7 @@ class _HttpAttempt:
         header, body, decompressor = self._exchange.header, self._fetch.body, self._exchange.decompressor
         if header is None:
             return NOT_HTTP
-        if body and decompressor is not None:
+        if decompressor is not None:
             try:
                 decompressor.check_end()
             except EncodingError as error:
