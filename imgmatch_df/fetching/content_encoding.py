@@ -128,7 +128,7 @@ class _BrotliDecoder(_Decoder):
             chunk = b""
             if piece:
                 yield piece
-            if self._stream.can_accept_more_data():
+            elif self._stream.can_accept_more_data():  # which is also true while it holds output
                 return
 
     def is_complete(self) -> bool:
