@@ -199,11 +199,6 @@ def _ports(fd: int) -> tuple[int, int] | None:
         opened.detach()
 
 
-def is_connected(fd: int) -> bool:
-    """Return whether a socket that libcurl opened is connected."""
-    return _ports(fd) is not None
-
-
 def _has_bytes(fd: int) -> bool:
     """Return whether there are bytes to read, or the connection has been closed."""
     # Family and kind are given: detecting them takes as long as the rest, and this runs before each request.

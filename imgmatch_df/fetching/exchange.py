@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.byte_budget import Claim
 from imgmatch_df.fetching.content_encoding import Decompressor
+from imgmatch_df.fetching.proxies import is_forwarded
 from imgmatch_df.fetching.refusal_text import RefusalReader, with_refusal
 from imgmatch_df.fetching.request_headers import hide, secrets_of
 from imgmatch_df.fetching.response import ResponseHeader
@@ -63,7 +64,10 @@ def without_secrets(outcome: Outcome, fetch: Fetch, exchange: Exchange) -> Outco
         secrets += secrets_of(exchange.url, options)
     failure = outcome.failure if isinstance(outcome, Retryable) else outcome
     detail = hide(failure.detail, secrets)
-    if exchange.refusal is not None and exchange.header is not None:
-        detail = with_refusal(detail, exchange.header.status, exchange.refusal.text(secrets))
+    status = 0 if exchange.header is None else exchange.header.status
+    if options.proxy is not None and status >= 400 and status != 407 and is_forwarded(options.proxy, exchange.url):
+        detail = detail.replace(f"HTTP {status}", f"HTTP {status} through the proxy {options.proxy.origin}", 1)
+    if exchange.refusal is not None:
+        detail = with_refusal(detail, status, exchange.refusal.text(secrets))
     failure = failure._replace(detail=detail)
     return outcome._replace(failure=failure) if isinstance(outcome, Retryable) else failure

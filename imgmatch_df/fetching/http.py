@@ -18,7 +18,7 @@ from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.byte_budget import Claim
 from imgmatch_df.fetching.circuit_breaker import CircuitBreaker
 from imgmatch_df.fetching.content_encoding import Decompressor, EncodingError, unsupported
-from imgmatch_df.fetching.curl import BlockedAddressError, ConnectionPool, is_connected
+from imgmatch_df.fetching.curl import BlockedAddressError, ConnectionPool
 from imgmatch_df.fetching.exchange import Exchange, Fetch, without_secrets
 from imgmatch_df.fetching.pace import pace_of
 from imgmatch_df.fetching.proxies import no_connection_to, refuse_private, refused_by
@@ -465,5 +465,4 @@ class _HttpAttempt:
             header=exchange.header,
             n_header_bytes=sum(map(len, self._lines)),
             n_body_bytes=len(self._fetch.body),
-            is_connected=not exchange.opened or any(map(is_connected, exchange.opened)),
         )

@@ -58,11 +58,16 @@ def no_connection_to(proxy: Proxy, why: str, *, in_time: bool = True) -> Retryab
 
 def refused_by(proxy: Proxy, status: int) -> Failure | Retryable:
     """Return the outcome of an attempt that the proxy refused with an HTTP status, instead of connecting."""
-    if status == 407:
-        return Failure("fetch_failed", f"the proxy {proxy.origin} does not accept the credentials: HTTP 407")
+    if status in (401, 407):  # tinyproxy answers 401 to wrong credentials
+        return Failure("fetch_failed", f"the proxy {proxy.origin} does not accept the credentials: HTTP {status}")
     failure = Failure("fetch_failed", f"the proxy {proxy.origin} did not connect: HTTP {status}")
     # As for a host without a proxy: what the proxy may do is final, what it cannot reach is not.
     return Retryable(failure, responded=False) if status >= 500 or status == 429 else failure
+
+
+def is_forwarded(proxy: Proxy, url: HttpUrl) -> bool:
+    """Return whether the proxy forwards the request itself, so that a response may be its own."""
+    return proxy.scheme != "socks5h" and url.scheme == "http"
 
 
 def refused_by_socks(proxy: Proxy, code: int, message: str) -> Failure | Retryable:

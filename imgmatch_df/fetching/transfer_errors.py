@@ -37,7 +37,6 @@ def explain(
     header: ResponseHeader | None,
     n_header_bytes: int,
     n_body_bytes: int,
-    is_connected: bool,
 ) -> Failure | Retryable:
     """Return the outcome of a transfer that ended with an error code of libcurl.
 
@@ -53,11 +52,9 @@ def explain(
         Header of the response, None before it is complete.
     n_header_bytes, n_body_bytes
         Received so far.
-    is_connected
-        Whether there was a connection: to the proxy, if there is one.
     """
     if header is None and options.proxy is not None:
-        outcome = _explain_proxy(curl, code, message, options.proxy, options, is_connected)
+        outcome = _explain_proxy(curl, code, message, options.proxy, options)
         if outcome is not None:
             return outcome
     if code == pycurl.E_COULDNT_CONNECT:
@@ -96,7 +93,7 @@ def no_connection_in_time(options: Options, through: str = "") -> Retryable:
 
 
 def _explain_proxy(
-    curl: pycurl.Curl, code: int, message: str, proxy: Proxy, options: Options, is_connected: bool
+    curl: pycurl.Curl, code: int, message: str, proxy: Proxy, options: Options
 ) -> Failure | Retryable | None:
     """Return the outcome of an error of a proxy, None for an error of the server behind it."""
     status = curl.getinfo(pycurl.HTTP_CONNECTCODE)
@@ -107,7 +104,7 @@ def _explain_proxy(
     if code in (pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_PROXY):
         return proxies.no_connection_to(proxy, describe(_reason(_system_error(curl, message))))
     if code == pycurl.E_OPERATION_TIMEDOUT:
-        if is_connected:
+        if curl.getinfo(pycurl.CONNECT_TIME):  # the proxy accepted the connection, and its server may be slow
             return no_connection_in_time(options, f" through the proxy {proxy.origin}")
         return proxies.no_connection_to(proxy, f"none within {options.timeout_s / 3:g} s", in_time=False)
     return None
