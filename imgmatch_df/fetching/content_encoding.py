@@ -20,7 +20,7 @@ class EncodingError(ValueError):
     """The body is not valid in its encoding. Becomes the result of the row."""
 
 
-class _Decoder(ABC):
+class _EncodingDecoder(ABC):
     """Decoder of one encoding of one body.
 
     Parameters
@@ -45,7 +45,7 @@ class _Decoder(ABC):
         return EncodingError(f"the body is not valid {self.name}: {why}")
 
 
-class _ZlibDecoder(_Decoder):
+class _ZlibDecoder(_EncodingDecoder):
     """Decoder of gzip with one or more members, and of deflate with or without the header of zlib."""
 
     def __init__(self, name: str) -> None:
@@ -108,7 +108,7 @@ class _Ended:
     eof = True
 
 
-class _BrotliDecoder(_Decoder):
+class _BrotliDecoder(_EncodingDecoder):
     """Decoder of Brotli."""
 
     def __init__(self, name: str) -> None:
@@ -136,7 +136,7 @@ class _BrotliDecoder(_Decoder):
         return bool(self._stream.is_finished())
 
 
-class _ZstdDecoder(_Decoder):
+class _ZstdDecoder(_EncodingDecoder):
     """Decoder of Zstandard with one or more frames. A window is at most 8 MiB, as RFC 9659 requires."""
 
     def __init__(self, name: str) -> None:
@@ -179,7 +179,7 @@ class _ZstdDecoder(_Decoder):
         return self._n_frames > 0 and self._stream is None
 
 
-_DECODERS: Final[dict[str, Callable[[str], _Decoder]]] = {
+_DECODERS: Final[dict[str, Callable[[str], _EncodingDecoder]]] = {
     "gzip": _ZlibDecoder,
     "x-gzip": _ZlibDecoder,
     "deflate": _ZlibDecoder,
@@ -226,11 +226,11 @@ class Decompressor:
                 raise decoder.error("it is truncated")
 
     @staticmethod
-    def _through(decoder: _Decoder, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _through(decoder: _EncodingDecoder, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             yield from decoder.pieces(chunk)
 
-    def _counted(self, decoder: _Decoder, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    def _counted(self, decoder: _EncodingDecoder, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             self._n_between += len(chunk)
             if self._n_between > self._max_bytes:

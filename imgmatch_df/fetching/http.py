@@ -22,13 +22,13 @@ from imgmatch_df.fetching.curl import BlockedAddressError, ConnectionPool
 from imgmatch_df.fetching.exchange import Exchange, Fetch, without_secrets
 from imgmatch_df.fetching.pace import pace_of
 from imgmatch_df.fetching.proxies import no_connection_to, refuse_private, refused_by
-from imgmatch_df.fetching.refusal_text import MAX_WAIT_S, RefusalReader, is_text
+from imgmatch_df.fetching.refusal_text import MAX_WAIT_S, RefusalReader, has_text
 from imgmatch_df.fetching.request_headers import request_lines
 from imgmatch_df.fetching.response import check_header, parse_header
 from imgmatch_df.fetching.retry import Retryable
 from imgmatch_df.fetching.transfer_errors import (
     NOT_HTTP,
-    explain,
+    explain_code,
     libcurl_failure,
     no_connection,
     no_connection_in_time,
@@ -227,7 +227,8 @@ class _HttpAttempt:
         self._stop_sending()
         if isinstance(outcome, Retryable) and self._fetch.n_redirects and outcome.host is None:
             outcome = outcome._replace(host=self._exchange.url.origin)
-        if outcome is not None and not isinstance(outcome, BaseException):
+        # Without a valid URL, nothing was sent.
+        if self._fetch.first is not None and outcome is not None and not isinstance(outcome, BaseException):
             outcome = without_secrets(outcome, self._fetch, self._exchange)
         if self._resolving is not None:
             self._resolving.remove_done_callback(self._on_resolved)
@@ -334,7 +335,7 @@ class _HttpAttempt:
                 exchange.outcome = refused_by(self._proxy, 407)
             elif unsupported(header.encodings) is None:
                 exchange.decompressor = Decompressor(header.encodings, self._fetch.options.max_bytes)
-                if is_text(header):
+                if has_text(header):
                     exchange.refusal = RefusalReader(header)
                     self.deadline = min(self.deadline, self._loop.time() + MAX_WAIT_S)
         return exchange.outcome
@@ -457,7 +458,7 @@ class _HttpAttempt:
         exchange = self._exchange
         if code == pycurl.E_COULDNT_CONNECT and exchange.refused is not None:
             return exchange.refused
-        return explain(
+        return explain_code(
             self._curl,
             code,
             message,

@@ -58,7 +58,7 @@ def no_connection_to(proxy: Proxy, why: str, *, in_time: bool = True) -> Retryab
 
 def refused_by(proxy: Proxy, status: int) -> Failure | Retryable:
     """Return the outcome of an attempt that the proxy refused with an HTTP status, instead of connecting."""
-    if status in (401, 407):  # tinyproxy answers 401 to wrong credentials
+    if status in (401, 407):  # tinyproxy sends 401 for wrong credentials
         return Failure("fetch_failed", f"the proxy {proxy.origin} does not accept the credentials: HTTP {status}")
     failure = Failure("fetch_failed", f"the proxy {proxy.origin} did not connect: HTTP {status}")
     # As for a host without a proxy: what the proxy may do is final, what it cannot reach is not.

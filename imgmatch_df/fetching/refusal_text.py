@@ -30,7 +30,7 @@ class RefusalReader:
     Parameters
     ----------
     header
-        Header of the response, whose body is text of an encoding that is supported; see `is_text`.
+        Header of the response, whose body is text of an encoding that is supported; see `has_text`.
     """
 
     def __init__(self, header: ResponseHeader) -> None:
@@ -63,7 +63,7 @@ class RefusalReader:
         return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1].rstrip() + "…"
 
 
-def is_text(header: ResponseHeader) -> bool:
+def has_text(header: ResponseHeader) -> bool:
     """Return whether the body of a refusal is text that can be shown."""
     return header.status >= 400 and _TEXT.fullmatch(header.content_type) is not None
 

@@ -28,7 +28,7 @@ _LOST_ERRORS: Final = (pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEN
 _SOCKS_ERROR: Final = 97  # CURLE_PROXY
 
 
-def explain(
+def explain_code(
     curl: pycurl.Curl,
     code: int,
     message: str,
