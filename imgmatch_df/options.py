@@ -9,6 +9,15 @@ from os import PathLike, fspath
 from typing import Any, Literal, NamedTuple, TypedDict, Unpack, get_args
 
 from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ColumnError
+from imgmatch_df.http_options import (
+    Proxy,
+    RequestHeaders,
+    check_one_user_agent,
+    check_proxy_guard,
+    check_user_agent,
+    freeze_headers,
+    freeze_proxy,
+)
 from imgmatch_df.schemes import is_scheme_name
 from imgmatch_df.threads import max_threads
 
@@ -55,7 +64,11 @@ class SourceOptions(TypedDict, total=False):
     n_connections: int
     n_connections_per_host: int
     max_bytes_in_flight: int
+    min_interval_s: float
     allow_private_networks: bool
+    headers: Mapping[str, str | Mapping[str, str]] | None
+    user_agent: str | None
+    proxy: str | None
     storage_options: Mapping[str, Any] | None
     schemes: Iterable[str] | None
     formats: Iterable[str] | None
@@ -115,8 +128,27 @@ class Options:
     max_bytes_in_flight
         Maximum bytes of this process that were received but not decoded yet. Above half of it no request is started,
         above all of it no response is read; one source of up to `max_bytes` may exceed it.
+    min_interval_s
+        Minimum time between the starts of two requests to one host, in seconds, counted over all calls of the process,
+        retries and redirects. 0 (default) means no wait. Waiting does not count as `timeout_s`, and does not delay
+        other hosts.
     allow_private_networks
         Whether IP addresses outside of the public internet may be reached: loopback, private, link-local …
+    headers
+        Headers of http and https requests: ``{"Referer": "…"}`` for all hosts,
+        ``{"images.example.com": {"Authorization": "…"}}`` for one host, ``{"*.example.com": {…}}`` for its subdomains;
+        a host may have a scheme and a port. The most specific one counts. A redirect to another scheme, host or port
+        gets only ``User-Agent``, ``Referer``, ``Accept``, ``Accept-Language`` and ``From`` of the headers for all
+        hosts, and the headers of its own host if it is https or named with its port. Values are never shown or stored,
+        but a pickled expression contains them.
+    user_agent
+        User-Agent of http and https requests; some servers require one with a contact, such as
+        ``"my-crawler/1.0 (+https://example.com/bot)"``. None means ``imgmatch-df/VERSION``.
+    proxy
+        Proxy for http and https: ``"http://user:password@proxy.example.com:3128"``, ``"https://…"`` or
+        ``"socks5h://…"``. The proxy resolves the names, so a name that resolves to a private IP address is not
+        blocked; private IP addresses in URLs and names such as ``localhost`` are. None (default) means no proxy:
+        ``http_proxy`` and other variables of the environment are not used.
     storage_options
         Arguments of the fsspec filesystem for ``s3://``, ``gs://``, ``az://`` and every other scheme of fsspec; copied.
         None (default) refuses these schemes, because they would use the credentials of this machine: pass ``{}`` to
@@ -148,7 +180,11 @@ class Options:
     n_connections: int = N_CONNECTIONS
     n_connections_per_host: int = N_CONNECTIONS_PER_HOST
     max_bytes_in_flight: int = MAX_BYTES_IN_FLIGHT
+    min_interval_s: float = 0.0
     allow_private_networks: bool = False
+    headers: RequestHeaders | None = None
+    user_agent: str | None = None
+    proxy: Proxy | None = None
     storage_options: StorageOptions | None = None
     schemes: frozenset[str] | None = None
     formats: frozenset[str] | None = None
@@ -178,6 +214,7 @@ class Options:
             limit = 1 << 62 if name.startswith("max_") else (1 << 31) - 1
             object.__setattr__(self, name, min(check_positive(name, getattr(self, name)), limit))
         object.__setattr__(self, "timeout_s", check_seconds("timeout_s", self.timeout_s))
+        object.__setattr__(self, "min_interval_s", check_interval("min_interval_s", self.min_interval_s))
         check_flag("allow_private_networks", self.allow_private_networks, "leave it out for untrusted URLs.")
         check_flag("isolate", self.isolate, "pass True to decode in separate processes.")
         check_flag("progress", self.progress, "pass True to show a progress bar.")
@@ -239,11 +276,17 @@ def make_options(**options: Unpack[SourceOptions]) -> Options:
             raise ArgumentError(f"unknown option {name!r}, allowed are {', '.join(names)}\nHint: try {guess[0]!r}.")
     frozen = {
         "base_dir": _resolve_base_dir(options.get("base_dir")),
+        "headers": freeze_headers(options.get("headers")),
+        "user_agent": check_user_agent(options.get("user_agent")),
+        "proxy": freeze_proxy(options.get("proxy")),
         "storage_options": _freeze_storage_options(options.get("storage_options")),
         "schemes": _freeze_schemes(options.get("schemes")),
         "formats": _freeze_formats(options.get("formats")),
     }
-    return Options(**{**options, **frozen})  # type: ignore[arg-type]
+    made = Options(**{**options, **frozen})  # type: ignore[arg-type]
+    check_one_user_agent(made.headers, made.user_agent)
+    check_proxy_guard(made.proxy, made.allow_private_networks)
+    return made
 
 
 def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
@@ -346,6 +389,17 @@ def check_seconds(name: str, value: object) -> float:
         raise ArgumentError(
             f"{name} must be a positive number of seconds, at most {_MAX_SECONDS:,}, got {shown(value)}\n"
             "Hint: leave it out for the default."
+        )
+    return float(number)
+
+
+def check_interval(name: str, value: object) -> float:
+    """Return `value` as a float; raise `ArgumentError` unless it is a number of seconds, which may be 0."""
+    number: Any = value
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= number <= _MAX_SECONDS:
+        raise ArgumentError(
+            f"{name} must be a number of seconds from 0 to {_MAX_SECONDS:,}, got {shown(value)}\n"
+            "Hint: leave it out for no wait."
         )
     return float(number)
 

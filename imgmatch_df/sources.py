@@ -52,7 +52,7 @@ _ESCAPED_BYTE: Final = re.compile(rb"\\x([89a-f][0-9a-f])")
 _USER_INFO: Final = re.compile(r"^(\s*(?:[A-Za-z][A-Za-z0-9+.\-]+:)?//)[^/?#]*@")
 # Name of a parameter, and the equals sign after it.
 _NAME: Final = re.compile(r"[?&;]([^=&;#]*)(=?)")
-_SECRET_NAME: Final = re.compile("auth|credential|key|pass|pwd|secret|session|sig|token", re.IGNORECASE)
+SECRET_NAME: Final = re.compile("auth|credential|key|pass|pwd|secret|session|sig|token", re.IGNORECASE)
 _END_OF_VALUE: Final = re.compile("[&;#]")
 # Bytes of a data URI that are unescaped at a time; temporary arrays are about ten times as large.
 _UNESCAPED_AT_A_TIME: Final = 1 << 20
@@ -245,12 +245,12 @@ def redact(value: T) -> T:
 
 def _without_secrets(url: str) -> str:
     # Each character is read once, so the time is linear in the length for any text.
-    if not _SECRET_NAME.search(url):
+    if not SECRET_NAME.search(url):
         return url
     parts, start, at = [], 0, 0
     while (found := _NAME.search(url, at)) is not None:
         at = found.end()
-        if found[2] and _SECRET_NAME.search(found[1]):
+        if found[2] and SECRET_NAME.search(found[1]):
             parts += [url[start:at], "…"]
             end = _END_OF_VALUE.search(url, at)
             at = start = len(url) if end is None else end.start()

@@ -13,6 +13,7 @@ ROWS = [
         "archives",
         "atomic",
         "errors",
+        "http_options",
         "image_columns",
         "incomplete",
         "local_files",

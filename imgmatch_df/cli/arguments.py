@@ -16,6 +16,7 @@ from typer.core import TyperCommand
 
 from imgmatch_df.cli.exit_codes import reported
 from imgmatch_df.cli.outputs import suffixes_text
+from imgmatch_df.cli.request_options import HeaderOption, ProxyOption, UserAgentOption, parse_headers, parse_proxy
 from imgmatch_df.cli.runs import LOG_FORMATS, CommandRun, current, running
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.flat import Flat
@@ -374,10 +375,17 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "max_bytes_in_flight": Annotated[
         int, typer.Option("--max-bytes-in-flight", metavar="N", help="Maximum bytes fetched and not yet decoded.")
     ],
+    "min_interval_s": Annotated[
+        float,
+        typer.Option("--min-interval-s", metavar="S", help="Minimum time between two requests to a host, in seconds."),
+    ],
     "allow_private_networks": Annotated[
         bool,
         typer.Option("--allow-private-networks", help="Also fetch from loopback, private and link-local IP addresses."),
     ],
+    "headers": HeaderOption,
+    "user_agent": UserAgentOption,
+    "proxy": ProxyOption,
     "storage_options": Annotated[
         str | None,
         typer.Option(
@@ -512,6 +520,8 @@ def source_options(given: dict[str, Any]) -> SourceOptions:
     """Return the checked options that say how sources are read; by default, a progress bar is shown on a terminal."""
     options: SourceOptions = {**given}  # type: ignore[typeddict-item]  # checked by `make_options`, with a hint
     options.pop("store", None)  # type: ignore[typeddict-item]
+    options["headers"] = parse_headers(given["headers"])
+    options["proxy"] = parse_proxy(given["proxy"])
     options["storage_options"] = _parse_storage_options(given["storage_options"])
     for name in ("schemes", "formats"):
         options[name] = None if given[name] is None else split_names([given[name]])

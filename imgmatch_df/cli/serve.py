@@ -7,6 +7,7 @@ import typer
 
 from imgmatch_df._kernels import before_compiling
 from imgmatch_df.cli.arguments import split_names
+from imgmatch_df.cli.request_options import HeaderOption, ProxyOption, UserAgentOption, parse_headers, parse_proxy
 from imgmatch_df.errors import MissingExtraError
 from imgmatch_df.options import make_options
 from imgmatch_df.server.settings import DEFAULT_FORMATS, Settings, read_tokens
@@ -34,6 +35,9 @@ def serve(
         bool,
         typer.Option("--allow-private-networks", help="Also fetch from loopback, private and link-local IP addresses."),
     ] = False,
+    header: HeaderOption = None,
+    user_agent: UserAgentOption = None,
+    proxy: ProxyOption = None,
     decode: Annotated[
         str, typer.Option(metavar="full|scaled", help="full is exact, scaled is faster on large JPEGs.")
     ] = _OPTIONS.decode,
@@ -116,6 +120,9 @@ def serve(
             n_connections=n_connections,
             n_connections_per_host=n_connections_per_host,
             allow_private_networks=allow_private_networks,
+            headers=parse_headers(header),
+            user_agent=user_agent,
+            proxy=parse_proxy(proxy),
         ),
         store=store,
         max_hashed_records=max_hashed_records,

@@ -5,15 +5,9 @@ name that resolves to another IP address later reaches a private network.
 """
 
 import asyncio
-import os
 import socket
-import ssl
-import sys
-import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import wraps
-from importlib.metadata import version
 from itertools import chain
 from math import inf
 from typing import Any, Concatenate, Final, ParamSpec, TypeAlias
@@ -23,11 +17,26 @@ import pycurl
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.byte_budget import Claim
 from imgmatch_df.fetching.circuit_breaker import CircuitBreaker
+from imgmatch_df.fetching.content_encoding import Decompressor, EncodingError, unsupported
 from imgmatch_df.fetching.curl import BlockedAddressError, ConnectionPool
-from imgmatch_df.fetching.response import ResponseHeader, check_header, make_decompressor, not_compressed, parse_header
+from imgmatch_df.fetching.exchange import Exchange, Fetch, without_secrets
+from imgmatch_df.fetching.pace import pace_of
+from imgmatch_df.fetching.proxies import no_connection_to, refuse_private, refused_by
+from imgmatch_df.fetching.refusal_text import MAX_WAIT_S, RefusalReader, has_text
+from imgmatch_df.fetching.request_headers import request_lines
+from imgmatch_df.fetching.response import check_header, parse_header
 from imgmatch_df.fetching.retry import Retryable
+from imgmatch_df.fetching.transfer_errors import (
+    NOT_HTTP,
+    explain_code,
+    libcurl_failure,
+    no_connection,
+    no_connection_in_time,
+)
+from imgmatch_df.fetching.transfer_options import configure
 from imgmatch_df.fetching.transport import OnDone, Outcome, no_response_in_time
 from imgmatch_df.fetching.urls import HttpUrl, clean_url, is_ip, origin_of
+from imgmatch_df.http_options import Proxy
 from imgmatch_df.options import Options
 from imgmatch_df.schemes import refused_scheme
 from imgmatch_df.sources import Fetched, describe, too_many_bytes
@@ -36,41 +45,12 @@ _MAX_REDIRECTS: Final = 5
 _POLL_S: Final = 0.1  # for expired deadlines; one shared timer, since a timer per request costs 5 us
 _ABORT: Final = -1  # returned to libcurl to end a transfer
 _NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
-_REQUEST_HEADERS: Final = [
-    "Accept: image/*,*/*;q=0.8",
-    "Accept-Encoding: identity",  # image formats are compressed already
-    f"User-Agent: imgmatch-df/{version('imgmatch-df')}",
-]
-_OPTIONS: Final[dict[int, Any]] = {
-    pycurl.HTTPHEADER: _REQUEST_HEADERS,
-    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,  # in HTTP/2, a paused body blocks the others of its connection
-    pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
-    pycurl.FOLLOWLOCATION: 0,  # followed by `_follow_or_finish`, which checks the target
-    pycurl.PATH_AS_IS: 1,  # `clean_url` has normalised it
-    pycurl.PROXY: "",  # a proxy of the environment would connect to IP addresses that were not checked
-    pycurl.NETRC: pycurl.NETRC_IGNORED,
-    pycurl.HTTP_CONTENT_DECODING: 0,  # decompressed by `make_decompressor`, piece by piece
-    pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
-    pycurl.BUFFERSIZE: 1 << 17,
-    pycurl.NOSIGNAL: 1,
-}
-_MAX_HEADER_BYTES: Final = 1 << 16  # libcurl ends a header at 300 KB, with the code of a lost connection
 # A callback costs 5 us, and a fast server with small chunks causes 100,000 in a row. After this many, the transfer is
 # paused for one turn of the loop, in which libcurl joins chunks.
 _SMALL_CHUNK_BYTES: Final = 4096
 _MAX_SMALL_CHUNKS: Final = 64
 _MAX_MS: Final = (1 << 31) - 1
-_TLS_ERRORS: Final = (
-    pycurl.E_SSL_CONNECT_ERROR,
-    pycurl.E_SSL_CERTPROBLEM,
-    pycurl.E_SSL_CIPHER,
-    pycurl.E_SSL_CACERT,
-    pycurl.E_SSL_CACERT_BADFILE,
-    pycurl.E_SSL_ISSUER_ERROR,
-)
-_NOT_HTTP: Final = Failure("fetch_failed", "the response is not HTTP")
-_NOT_HTTP_ERRORS: Final = (pycurl.E_UNSUPPORTED_PROTOCOL, 8, 100)  # CURLE_WEIRD_SERVER_REPLY, CURLE_TOO_LARGE
-_LOST_ERRORS: Final = (pycurl.E_PARTIAL_FILE, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR)
+_MAX_PROXIED_POOLS: Final = 16
 
 
 class HttpClient:
@@ -88,8 +68,11 @@ class HttpClient:
         self._loop = loop
         self._circuits = circuits
         # Two pools: a connection to a private network, which one expression allows, must not serve another expression.
-        self._pools = {allowed: ConnectionPool(loop, allow_private_networks=allowed) for allowed in (False, True)}
-        self._idle: dict[bool, list[_HttpAttempt]] = {allowed: [] for allowed in self._pools}
+        # And one for each proxy: its credentials must not serve another expression either.
+        self._pools: dict[bool | Proxy, ConnectionPool] = {
+            allowed: ConnectionPool(loop, allow_private_networks=allowed) for allowed in (False, True)
+        }
+        self._idle: dict[bool | Proxy, list[_HttpAttempt]] = {allowed: [] for allowed in self._pools}
         self._in_flight: set[_HttpAttempt] = set()
         self._deadline_timer: asyncio.TimerHandle | None = None
 
@@ -100,10 +83,15 @@ class HttpClient:
 
     def start(self, url: str, options: Options, claim: Claim, on_done: OnDone) -> "_HttpAttempt":
         """Start one attempt to fetch a URL, including at most five redirects; see `Transport.start`."""
-        idle = self._idle[options.allow_private_networks]
+        key = options.allow_private_networks if options.proxy is None else options.proxy
+        if key not in self._pools:
+            self._drop_unused_pools()
+            # The proxy may be in a private network, and connects in the place of this process.
+            self._pools[key], self._idle[key] = ConnectionPool(self._loop, allow_private_networks=True), []
+        idle = self._idle[key]
         if not idle:
-            pool = self._pools[options.allow_private_networks]
-            idle.append(_HttpAttempt(self._loop, pool, self._circuits, self._in_flight, idle))
+            pool = self._pools[key]
+            idle.append(_HttpAttempt(self._loop, pool, self._circuits, self._in_flight, idle, options.proxy))
         attempt = idle.pop()
         attempt.start(url, options, claim, on_done)
         if self._deadline_timer is None:
@@ -115,6 +103,15 @@ class HttpClient:
         for pool in self._pools.values():
             pool.close()
 
+    def _drop_unused_pools(self) -> None:
+        """Close the pools of proxies without a request in flight, if there are many."""
+        of_proxies = [key for key in self._pools if isinstance(key, Proxy)]
+        used = {id(attempt.idle) for attempt in self._in_flight}
+        for key in of_proxies if len(of_proxies) >= _MAX_PROXIED_POOLS else ():
+            if id(self._idle[key]) not in used:
+                self._pools.pop(key).close()
+                del self._idle[key]
+
     def _check_deadlines(self) -> None:
         now = self._loop.time()
         self._deadline_timer = self._loop.call_later(_POLL_S, self._check_deadlines)
@@ -123,36 +120,6 @@ class HttpClient:
         if not self._in_flight:
             self._deadline_timer.cancel()
             self._deadline_timer = None
-
-
-@dataclass(slots=True)
-class _Fetch:
-    """Arguments and state of one attempt, from the first request to the last redirect."""
-
-    options: Options
-    claim: Claim
-    on_done: OnDone
-    end: float  # time of the loop when `timeout_s` expires
-    n_redirects: int = 0
-    body: bytearray = field(default_factory=bytearray)
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """One request and its response; a redirect starts another one."""
-
-    url: HttpUrl
-    opened: list[int] = field(default_factory=list)  # descriptors of the sockets opened for it
-    is_stray: bool = False  # not sent, because the connection had bytes of no request
-    refused: Failure | Retryable | None = None  # why a socket was not opened
-    header: ResponseHeader | None = None
-    outcome: HttpUrl | Outcome | BaseException | None = None  # when the response determines it
-    decompress: Callable[[bytes], Iterator[bytes]] = not_compressed  # set with the header
-    n_small: int = 0  # small chunks so far
-    # A paused chunk: its remaining pieces, and its length, because libcurl passes it again.
-    pending: Iterator[bytes] | None = None
-    n_pending_bytes: int = 0
-    left_s: float | None = None  # time until the deadline, while the attempt waits for the byte budget
 
 
 P = ParamSpec("P")
@@ -186,10 +153,12 @@ class _HttpAttempt:
         Hosts that do not respond.
     in_flight, idle
         Collections that contain the attempt while it is in flight, and when it can be reused.
+    proxy
+        Proxy of the pool, None for none.
     """
 
-    _fetch: _Fetch  # set by `start`
-    _exchange: _Exchange  # set by `_resolve`
+    _fetch: Fetch  # set by `start`
+    _exchange: Exchange  # set by `_resolve`
 
     def __init__(
         self,
@@ -198,24 +167,23 @@ class _HttpAttempt:
         circuits: CircuitBreaker,
         in_flight: "set[_HttpAttempt]",
         idle: "list[_HttpAttempt]",
+        proxy: Proxy | None,
     ) -> None:
         self.deadline = 0.0
+        self.idle = idle
         self._loop = loop
         self._pool = pool
         self._circuits = circuits
         self._in_flight = in_flight
-        self._idle = idle
+        self._pace = pace_of(loop)
+        self._proxy = proxy
         self._resolving: asyncio.Task[str] | None = None
         self._soon: asyncio.Handle | None = None
         self._is_sent = False
-        self._authorization: str | None = None
+        self._request_lines: tuple[bytes, ...] = ()
         self._lines: list[bytes] = []
         self._curl = pycurl.Curl()
-        for option, value in {**_OPTIONS, **_trusted_certificates()}.items():
-            if value is None:
-                self._curl.unsetopt(option)
-            else:
-                self._curl.setopt(option, value)
+        configure(self._curl, proxy)
         self._curl.setopt(pycurl.OPENSOCKETFUNCTION, self._open_socket)
         self._curl.setopt(pycurl.PREREQFUNCTION, self._before_request)
         self._curl.setopt(pycurl.HEADERFUNCTION, self._lines.append)
@@ -224,7 +192,7 @@ class _HttpAttempt:
     @_fails_attempt
     def start(self, url: str, options: Options, claim: Claim, on_done: OnDone) -> None:
         """Start the attempt with the request for `url`."""
-        self._fetch = _Fetch(options, claim, on_done, self._loop.time() + options.timeout_s)
+        self._fetch = Fetch(options, claim, on_done, self._loop.time() + options.timeout_s)
         self.deadline = self._fetch.end
         self._in_flight.add(self)
         self._pool.keep(options.n_connections)
@@ -232,6 +200,7 @@ class _HttpAttempt:
         if isinstance(cleaned, Failure):
             self._soon = self._loop.call_soon(self._finish, cleaned)
         else:
+            self._fetch.first = cleaned
             self._resolve(cleaned)
 
     def cancel(self) -> None:
@@ -249,22 +218,25 @@ class _HttpAttempt:
     def time_out(self) -> None:
         """End the attempt because `deadline` has passed."""
         if self._resolving is not None:
-            self._finish(_no_connection_in_time(self._fetch.options))
+            self._finish(no_connection_in_time(self._fetch.options))
         else:
             self._stop_sending()
             self._follow_or_finish(self._check_header() or no_response_in_time(self._fetch.options))
 
     def _finish(self, outcome: Outcome | BaseException | None) -> None:
         self._stop_sending()
-        if isinstance(outcome, Retryable) and self._fetch.n_redirects:
+        if isinstance(outcome, Retryable) and self._fetch.n_redirects and outcome.host is None:
             outcome = outcome._replace(host=self._exchange.url.origin)
+        # Without a valid URL, nothing was sent.
+        if self._fetch.first is not None and outcome is not None and not isinstance(outcome, BaseException):
+            outcome = without_secrets(outcome, self._fetch, self._exchange)
         if self._resolving is not None:
             self._resolving.remove_done_callback(self._on_resolved)
         if self._soon is not None:
             self._soon.cancel()
         self._resolving = self._soon = None
         self._in_flight.discard(self)
-        self._idle.append(self)
+        self.idle.append(self)
         self._fetch.body = bytearray()
         self._fetch.on_done(outcome)
 
@@ -277,11 +249,17 @@ class _HttpAttempt:
 
     def _resolve(self, url: HttpUrl) -> None:
         """Start the exchange for a URL with the look-up of its host."""
-        self._exchange = _Exchange(url)
-        if is_ip(url.host):
+        self._exchange = Exchange(url)
+        host, port = url.host, url.port
+        if self._proxy is not None:
+            if not self._fetch.options.allow_private_networks and (refused := refuse_private(url)) is not None:
+                self._soon = self._loop.call_soon(self._finish, refused)
+                return
+            host, port = self._proxy.host, self._proxy.port
+        if is_ip(host):
             self._send()
             return
-        self._resolving = self._pool.resolve(url.host, url.port)
+        self._resolving = self._pool.resolve(host, port)
         if self._resolving.done():
             self._on_resolved(self._resolving)
         else:
@@ -300,25 +278,27 @@ class _HttpAttempt:
             self._send()
         elif isinstance(error, BlockedAddressError):
             self._finish(Failure("fetch_blocked", str(error)))
+        elif isinstance(error, OSError) and self._proxy is not None:
+            self._finish(no_connection_to(self._proxy, describe(str(error.strerror or error).lower())))
         elif isinstance(error, socket.gaierror) and error.errno in _NO_SUCH_HOST:
             self._finish(Failure("fetch_failed", f"no such host: {self._exchange.url.host[:60]}"))
         else:
-            self._finish(_no_connection(error) if isinstance(error, OSError) else error)
+            self._finish(no_connection(error) if isinstance(error, OSError) else error)
 
     def _send(self) -> None:
         url, curl = self._exchange.url, self._curl
+        lines = request_lines(url, self._fetch.first or url, self._fetch.options)
         self._lines.clear()
         try:
             curl.setopt(pycurl.URL, url.text)
             curl.setopt(pycurl.CONNECTTIMEOUT_MS, min(int(self._fetch.options.timeout_s * 1000 / 3) + 1, _MAX_MS))
-            if url.authorization != self._authorization:
-                self._authorization = url.authorization
-                more = [] if url.authorization is None else [f"Authorization: {url.authorization}"]
-                curl.setopt(pycurl.HTTPHEADER, [*_REQUEST_HEADERS, *more])
+            if lines is not self._request_lines:
+                self._request_lines = lines
+                curl.setopt(pycurl.HTTPHEADER, list(lines))
             self._pool.start(curl, self._on_end)
             self._is_sent = True
         except pycurl.error as error:
-            self._soon = self._loop.call_soon(self._finish, _libcurl_failure(error.args[-1]))
+            self._soon = self._loop.call_soon(self._finish, libcurl_failure(error.args[-1]))
 
     def _open_socket(self, _purpose: int, destination: Any) -> Any:
         """Check an IP address that libcurl is about to connect to, and return a socket; all connections pass here."""
@@ -330,7 +310,7 @@ class _HttpAttempt:
         try:
             opened = socket.socket(family, kind, protocol).detach()  # libcurl closes it
         except OSError as error:
-            self._exchange.refused = _no_connection(error)
+            self._exchange.refused = no_connection(error)
             return pycurl.SOCKET_BAD
         self._exchange.opened.append(opened)
         return opened
@@ -338,6 +318,7 @@ class _HttpAttempt:
     def _before_request(self, *ends: str | int) -> Any:
         """Return whether the request may be sent on the connection that libcurl has chosen for it."""
         if self._pool.is_quiet(ends, self._exchange.opened):
+            self._pace.record(self._exchange.url.origin, self._loop.time())
             return pycurl.PREREQFUNC_OK
         self._exchange.is_stray = True
         return pycurl.PREREQFUNC_ABORT
@@ -350,7 +331,13 @@ class _HttpAttempt:
         if exchange.header is None and (header := parse_header(self._lines)) is not None:
             exchange.header = header
             exchange.outcome = check_header(header, exchange.url, self._fetch.options)
-            exchange.decompress = make_decompressor(header.encoding)
+            if self._proxy is not None and header.status == 407:
+                exchange.outcome = refused_by(self._proxy, 407)
+            elif unsupported(header.encodings) is None:
+                exchange.decompressor = Decompressor(header.encodings, self._fetch.options.max_bytes)
+                if has_text(header):
+                    exchange.refusal = RefusalReader(header)
+                    self.deadline = min(self.deadline, self._loop.time() + MAX_WAIT_S)
         return exchange.outcome
 
     def _take_chunk(self, chunk: bytes) -> Any:
@@ -358,10 +345,12 @@ class _HttpAttempt:
         exchange, fetch = self._exchange, self._fetch
         try:
             if self._check_header() is not None:
+                if exchange.refusal is not None and exchange.refusal.take(chunk):
+                    return None
                 # If the chunk is the whole body, the connection can be used again; a longer body is not received.
                 return None if exchange.header is not None and exchange.header.n_bytes == len(chunk) else _ABORT
-            if exchange.header is None:
-                exchange.outcome = _NOT_HTTP
+            if exchange.header is None or exchange.decompressor is None:
+                exchange.outcome = NOT_HTTP
                 return _ABORT
             if len(chunk) < _SMALL_CHUNK_BYTES:
                 exchange.n_small += 1
@@ -369,7 +358,7 @@ class _HttpAttempt:
                     self._soon = self._loop.call_soon(self._unpause)
                     return pycurl.WRITEFUNC_PAUSE
             n_seen = exchange.n_pending_bytes
-            pieces = exchange.decompress(chunk[n_seen:] if n_seen else chunk)
+            pieces = exchange.decompressor.pieces(chunk[n_seen:] if n_seen else chunk)
             if exchange.pending is not None:
                 pieces = chain(exchange.pending, pieces)
                 exchange.pending, exchange.n_pending_bytes = None, 0
@@ -385,9 +374,8 @@ class _HttpAttempt:
                 if exchange.left_s is not None:
                     self.deadline, exchange.left_s = self._loop.time() + exchange.left_s, None
                 fetch.body += piece
-        except zlib.error as error:
-            encoding = exchange.header.encoding if exchange.header else ""
-            exchange.outcome = Failure("fetch_failed", f"the body is not valid {encoding}: {error}")
+        except EncodingError as error:
+            exchange.outcome = Failure("fetch_failed", str(error))
             return _ABORT
         except BaseException as error:  # noqa: BLE001  # libcurl would print it; raised again where the batch is waited for
             exchange.outcome = error
@@ -413,7 +401,7 @@ class _HttpAttempt:
     def _on_end(self, code: int, message: str) -> None:
         self._is_sent = False
         if self._exchange.is_stray:  # nothing was sent, and the connection is closed
-            self._exchange = _Exchange(self._exchange.url)
+            self._exchange = Exchange(self._exchange.url)
             self._send()
             return
         outcome = self._check_header()
@@ -432,68 +420,50 @@ class _HttpAttempt:
             self._finish(Failure("fetch_failed", detail))
             return
         refused = refused_scheme(outcome.scheme, self._fetch.options.schemes)
-        refused = refused or self._circuits.refuse(outcome.origin, self._loop.time())
+        now = self._loop.time()
+        refused = refused or self._circuits.refuse(outcome.origin, now)
         if refused is not None:
             self._finish(refused)
-        else:
+            return
+        start = self._pace.reserve(outcome.origin, self._fetch.options.min_interval_s, now)
+        if start <= now:
             self._resolve(outcome)
+            return
+        # The wait does not count against the deadline.
+        self._fetch.end += start - now
+        self.deadline = inf
+        self._soon = self._loop.call_at(start, self._follow_now, outcome)
+
+    @_fails_attempt
+    def _follow_now(self, target: HttpUrl) -> None:
+        self._soon = None
+        self.deadline = self._fetch.end
+        self._resolve(target)
 
     def _make_fetched(self) -> Fetched | Failure:
-        header, body = self._exchange.header, self._fetch.body
+        header, body, decompressor = self._exchange.header, self._fetch.body, self._exchange.decompressor
         if header is None:
-            return _NOT_HTTP
+            return NOT_HTTP
+        if decompressor is not None:
+            try:
+                decompressor.check_end()
+            except EncodingError as error:
+                return Failure("fetch_failed", str(error))
         if not body:
             return Failure("missing", "zero bytes")
         return Fetched(bytes(body), header.content_type, header.etag)
 
     def _explain(self, code: int, message: str) -> Failure | Retryable:
         """Return the outcome for an error code of libcurl."""
-        header = self._exchange.header
-        if code == pycurl.E_COULDNT_CONNECT:
-            error_code = self._curl.getinfo(pycurl.OS_ERRNO)
-            error = OSError(error_code, os.strerror(error_code)) if error_code else OSError(message)
-            return self._exchange.refused or _no_connection(error)
-        if code == pycurl.E_OPERATION_TIMEDOUT:
-            return _no_connection_in_time(self._fetch.options)
-        if code in _TLS_ERRORS:
-            return Failure("fetch_failed", f"no trusted connection: {describe(message.lower())}")
-        if code in _NOT_HTTP_ERRORS:
-            return _NOT_HTTP
-        if code not in _LOST_ERRORS:
-            return _libcurl_failure(message)
-        if header is None:
-            if sum(map(len, self._lines)) > _MAX_HEADER_BYTES:
-                detail = f"the response is not HTTP: its header exceeds {_MAX_HEADER_BYTES:,} bytes"
-                return Failure("fetch_failed", detail)
-            return _lost("the connection ended before a response")
-        of = "" if header.n_bytes is None else f" of {header.n_bytes:,}"
-        return _lost(f"the connection ended after {len(self._fetch.body):,}{of} bytes")
-
-
-def _trusted_certificates() -> dict[int, Any]:
-    """Return the options of libcurl for the certificates that Python trusts."""
-    paths = ssl.get_default_verify_paths()  # SSL_CERT_FILE and SSL_CERT_DIR, else the paths of the system
-    if sys.platform in ("win32", "darwin") and paths.cafile is None:
-        return {pycurl.SSL_OPTIONS: pycurl.SSLOPT_NATIVE_CA}
-    if paths.cafile is None:
-        return {} if paths.capath is None else {pycurl.CAPATH: paths.capath}
-    if paths.openssl_capath_env in os.environ and paths.capath is not None:
-        return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: paths.capath}
-    # CAPATH is unset, because with it libcurl reads the file again for each connection.
-    return {pycurl.CAINFO: paths.cafile, pycurl.CAPATH: None}
-
-
-def _libcurl_failure(message: object) -> Failure:
-    return Failure("fetch_failed", f"libcurl: {describe(str(message))}")
-
-
-def _lost(detail: str) -> Retryable:
-    return Retryable(Failure("fetch_failed", detail), responded=False)
-
-
-def _no_connection(error: OSError) -> Retryable:
-    return _lost(f"no connection: {describe(str(error.strerror or error).lower())}")
-
-
-def _no_connection_in_time(options: Options) -> Retryable:
-    return Retryable(Failure("fetch_timeout", f"no connection within {options.timeout_s / 3:g} s"), responded=False)
+        exchange = self._exchange
+        if code == pycurl.E_COULDNT_CONNECT and exchange.refused is not None:
+            return exchange.refused
+        return explain_code(
+            self._curl,
+            code,
+            message,
+            options=self._fetch.options,
+            header=exchange.header,
+            n_header_bytes=sum(map(len, self._lines)),
+            n_body_bytes=len(self._fetch.body),
+        )

@@ -1,11 +1,11 @@
-"""HTTP responses: status line and headers, and incremental decompression of the body."""
+"""HTTP responses: status line and headers, and what they mean for the row."""
 
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from imgmatch_df.errors import Failure
+from imgmatch_df.fetching.content_encoding import parse_encodings, unsupported
 from imgmatch_df.fetching.retry import Retryable, is_retriable_status, parse_retry_after
 from imgmatch_df.fetching.urls import HttpUrl, follow_redirect
 from imgmatch_df.options import Options
@@ -15,8 +15,7 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _NOT_FOUND: Final = (404, 410)
 _MAX_ETAG_CHARS: Final = 256
 _STATUS: Final = re.compile(rb"HTTP/\d(?:\.\d)?\s+(\d{3})")
-_ENCODINGS: Final = ("gzip", "x-gzip", "deflate")
-_MAX_PIECE_BYTES: Final = 1 << 18  # bytes decompressed at a time
+_CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]{1,40})", re.IGNORECASE)
 
 
 class ResponseHeader(NamedTuple):
@@ -45,10 +44,15 @@ class ResponseHeader(NamedTuple):
         return "".join(filter(str.isprintable, tag))[:_MAX_ETAG_CHARS]
 
     @property
-    def encoding(self) -> str:
-        """Compression of the body; empty if there is none."""
-        encoding = self.fields.get("content-encoding", "").lower()
-        return "" if encoding == "identity" else encoding
+    def charset(self) -> str:
+        """Character encoding of a text in lower case; empty if unknown."""
+        found = _CHARSET.search(self.fields.get("content-type", ""))
+        return "" if found is None else found[1].lower()
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """Compressions of the body, in the order in which the server applied them."""
+        return parse_encodings(self.fields.get("content-encoding", ""))
 
     @property
     def n_bytes(self) -> int | None:
@@ -75,7 +79,11 @@ def parse_header(lines: Iterable[bytes]) -> ResponseHeader | None:
             status, fields, is_first = int(found[1]) if found else 0, {}, False
         else:
             name, _, value = line.partition(b":")
-            fields.setdefault(name.decode("latin-1").lower(), value.strip().decode("utf-8", "replace"))
+            key, text = name.decode("latin-1").lower(), value.strip().decode("utf-8", "replace")
+            if key == "content-encoding" and key in fields:  # a list, which may have several lines
+                fields[key] += f", {text}"
+            else:
+                fields.setdefault(key, text)
     return None
 
 
@@ -96,27 +104,8 @@ def check_header(header: ResponseHeader, url: HttpUrl, options: Options) -> Http
         return Failure("fetch_failed", "HTTP 206, a part of the image instead of all of it")
     if status != 200:
         return Failure("fetch_failed", f"HTTP {status}")
-    if header.encoding and header.encoding not in _ENCODINGS:
-        return Failure("fetch_failed", f"unsupported Content-Encoding {header.encoding[:20]!r}")
+    if (why := unsupported(header.encodings)) is not None:
+        return Failure("fetch_failed", why)
     if header.n_bytes is not None and header.n_bytes > options.max_bytes:
         return too_many_bytes(f"{header.n_bytes:,} bytes", options.max_bytes)
     return None
-
-
-def not_compressed(chunk: bytes) -> Iterator[bytes]:
-    """Return a chunk of a body without compression as the only piece."""
-    return iter((chunk,))
-
-
-def make_decompressor(encoding: str) -> Callable[[bytes], Iterator[bytes]]:
-    """Return a function that decompresses chunks of a body piece by piece, so that it can be stopped at `max_bytes`."""
-    if not encoding:
-        return not_compressed
-    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # gzip or zlib
-
-    def pieces(chunk: bytes) -> Iterator[bytes]:
-        while chunk and not stream.eof:
-            yield stream.decompress(chunk, _MAX_PIECE_BYTES)
-            chunk = stream.unconsumed_tail
-
-    return pieces

@@ -19,8 +19,10 @@ from typing import Final, TypeAlias
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.byte_budget import ByteBudget, Claim
 from imgmatch_df.fetching.circuit_breaker import CircuitBreaker
+from imgmatch_df.fetching.pace import HostPace, pace_of
 from imgmatch_df.fetching.retry import Retryable, final_failure, next_wait
 from imgmatch_df.fetching.transport import Attempt, Outcome, Transport, load_transport
+from imgmatch_df.http_options import DEFAULT_PORTS
 from imgmatch_df.options import Options
 from imgmatch_df.schemes import refused_scheme, scheme_of
 from imgmatch_df.sources import Fetched
@@ -66,6 +68,7 @@ class Download:
         self._hosts: list[str] = []
         self._ready: deque[str] = deque()
         self._full: set[str] = set()
+        self._early: set[str] = set()  # hosts whose next request must wait for `min_interval_s`
         for index, url in enumerate(urls):
             # On the thread of the caller, which can raise the error of an import.
             host = load_transport(scheme_of(url)).origin_of(url)
@@ -81,10 +84,36 @@ class Download:
         """Return scheme, host and port of a URL, by which connections are counted."""
         return self._hosts[index]
 
-    def take(self, n_connections_to: Counter[str], circuits: CircuitBreaker, now: float) -> int | None:
-        """Return the next index whose host has a free connection, the hosts in turn; None if there is none."""
+    def take(
+        self,
+        n_connections_to: Counter[str],
+        circuits: CircuitBreaker,
+        pace: HostPace,
+        now: float,
+        on_early: Callable[[str, float], None],
+    ) -> int | None:
+        """Return the next index whose host has a free connection, the hosts in turn; None if there is none.
+
+        Parameters
+        ----------
+        n_connections_to
+            Connections by host.
+        circuits
+            Hosts that do not respond.
+        pace
+            Times of the requests to hosts.
+        now
+            Time of the loop.
+        on_early
+            Callback for a host whose next request must wait, and the time of it; then `resume` must be called.
+        """
+        interval_s = self.options.min_interval_s
         while self._ready:
             host = self._ready.popleft()
+            if interval_s and (start := pace.next_start(host, interval_s)) > now:
+                self._early.add(host)
+                on_early(host, start)
+                continue
             limit = 1 if circuits.is_half_open(host, now) else self.options.n_connections_per_host
             if n_connections_to[host] >= limit:
                 self._full.add(host)
@@ -110,6 +139,13 @@ class Download:
             if self._queues[host]:
                 self._ready.append(host)
 
+    def resume(self, host: str) -> None:
+        """Record that the time of the next request to `host` may have come."""
+        if host in self._early:
+            self._early.discard(host)
+            if self._queues[host]:
+                self._ready.append(host)
+
     def count_attempt(self, index: int) -> int:
         """Count an attempt of a URL; return the number of its attempts."""
         self._n_attempts[index] += 1
@@ -128,6 +164,9 @@ class Download:
             queue.clear()
             queue.extend(kept)
         self._ready = deque(host for host in self._ready if self._queues[host])
+        # `put_back` makes a host ready whose queue is empty, so it must not be made ready again.
+        self._full = {host for host in self._full if self._queues[host]}
+        self._early = {host for host in self._early if self._queues[host]}
         return dropped
 
     def deliver(
@@ -146,6 +185,8 @@ class Scheduler:
         self._downloads: deque[Download] = deque()
         self._budget = ByteBudget(self._on_room)
         self._circuits = CircuitBreaker()
+        self._pace = pace_of(self._loop)
+        self._pace_timers: dict[str, asyncio.TimerHandle] = {}
         self._n_connections = 0
         self._n_connections_to: Counter[str] = Counter()
         self._will_continue = False
@@ -214,18 +255,38 @@ class Scheduler:
             max_connections -= max_connections // 4
         if self._n_connections >= max_connections or not self._budget.has_room(options.max_bytes_in_flight):
             return None
-        return download.take(self._n_connections_to, self._circuits, self._loop.time())
+        now = self._loop.time()
+        return download.take(self._n_connections_to, self._circuits, self._pace, now, self._wait_for_pace)
+
+    def _wait_for_pace(self, host: str, start: float) -> None:
+        """Schedule the next request to a host; one timer for all downloads, which then take turns."""
+        timer = self._pace_timers.get(host)
+        if timer is not None and timer.when() <= start:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._pace_timers[host] = self._loop.call_at(start, self._on_pace, host)
+
+    def _on_pace(self, host: str) -> None:
+        del self._pace_timers[host]
+        for download in self._downloads:
+            download.resume(host)
+        self._feed()
 
     def _start_attempt(self, download: Download, index: int) -> bool:
         """Start a request and return True, or fail its row and return False."""
         url, host, now = download.url(index), download.host(index), self._loop.time()
         scheme = scheme_of(url)
         refused = refused_scheme(scheme, download.options.schemes)
+        proxy = _proxy_for(scheme, download.options)
         if refused is None and not download.was_attempted(index):
             refused = self._circuits.refuse(host, now)
+        if refused is None and proxy is not None:
+            refused = self._circuits.refuse(proxy, now)
         if refused is not None:
             self._deliver(download, index, refused)
             return False
+        self._pace.record(host, now)
         self._n_connections += 1
         self._n_connections_to[host] += 1
         download.n_in_flight += 1
@@ -254,12 +315,16 @@ class Scheduler:
     ) -> None:
         download.in_flight.pop(index, None)
         host = download.host(index)
+        proxy = _proxy_for(scheme_of(download.url(index)), download.options)
         silent_host = None
         if isinstance(outcome, Retryable) and not outcome.responded:
             silent_host = outcome.host or host
             self._circuits.fail(silent_host, outcome.failure, started, self._loop.time())
-        if silent_host != host and isinstance(outcome, Fetched | Failure | Retryable):
-            self._circuits.respond(host)
+        if isinstance(outcome, Fetched | Failure | Retryable) and (silent_host is None or silent_host != proxy):
+            if silent_host != host:
+                self._circuits.respond(host)
+            if proxy is not None:
+                self._circuits.respond(proxy)
         self._n_connections -= 1
         download.n_in_flight -= 1
         self._n_connections_to[host] -= 1
@@ -335,6 +400,11 @@ class Scheduler:
             await asyncio.sleep(0.01)
         for transport in self._transports.values():
             transport.close()
+
+
+def _proxy_for(scheme: str, options: Options) -> str | None:
+    """Return the proxy for a scheme, by which failures to connect to it are counted; None if there is none."""
+    return options.proxy.origin if options.proxy is not None and scheme in DEFAULT_PORTS else None
 
 
 def fetch(url: str, options: Options) -> Result:

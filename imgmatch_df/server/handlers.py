@@ -19,6 +19,7 @@ from imgmatch_df.documented import responses
 from imgmatch_df.documented.requests import Request, read_rows
 from imgmatch_df.documented.values import ID, RECORD, URL, Json, percent_from_bits
 from imgmatch_df.errors import Failure, without_warnings
+from imgmatch_df.fetching.refusal_text import without_refusal
 from imgmatch_df.frames import clustering, ranking
 from imgmatch_df.hashes.kinds import documented_kinds, empty_row, hash_kind, hash_kinds
 from imgmatch_df.options import Options
@@ -189,19 +190,23 @@ def _source(row: Row) -> str | Failure | None:
 
 
 def _public_detail(row: Row) -> str | None:
-    """Return the detail of a row without IP addresses and Python options.
+    """Return the detail of a row without IP addresses, Python options, and what other servers say.
 
-    A client must not learn to which private IP addresses the host names of a network resolve.
+    A client must not learn to which private IP addresses the host names of a network resolve, nor read the text of a
+    server that only this one reaches.
     """
     detail: str | None = row[DETAIL]
-    if detail is None or row[STATUS] != "fetch_blocked":
-        return detail
+    if detail is None:
+        return None
+    if row[STATUS] != "fetch_blocked":
+        return without_refusal(_OF_PROXY.sub("the proxy", detail))
     hidden, n_hidden = _RESOLVED.subn(" is", detail)
     if not n_hidden:
         hidden = _IS_IP.sub("blocked: the address is", detail)
     return _PYTHON_HINT.sub("; imgmatch serve --allow-private-networks allows it", hidden)
 
 
+_OF_PROXY = re.compile(r"the proxy (https?|socks5h)://[^\s/]+:[0-9]+")
 _RESOLVED = re.compile(r" is [0-9A-Fa-f:.]+(%\S+)?,")
 _IS_IP = re.compile(r"^blocked: [0-9A-Fa-f:.]+(%\S+)? is")
 _PYTHON_HINT = re.compile("; pass allow_private_networks=True to allow it$")

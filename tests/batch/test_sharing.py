@@ -343,7 +343,9 @@ sys.stdout.buffer.write(pickle.dumps((out, n_rows)))
 
 def test_expressions_and_queries_work_in_another_process(paths, tmp_path):
     cloudpickle = pytest.importorskip("cloudpickle", reason="Polars needs it to pickle any expression of a function")
-    options = {"storage_options": {"key": "k", "nested": {"a": [1]}}, "base_dir": tmp_path, "timeout_s": 9}
+    storage = {"key": "k", "nested": {"a": [1]}}
+    web = {"headers": {"h.example": {"Authorization": "Bearer x"}}, "proxy": "http://me:pw@proxy.example:1"}
+    options = {"storage_options": storage, **web, "allow_private_networks": True, "base_dir": tmp_path, "timeout_s": 9}
     phash, bmh1 = two(**options)
     exprs = [
         phash,

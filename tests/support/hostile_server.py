@@ -8,12 +8,46 @@ import gzip
 import socket
 import ssl
 import struct
+import sys
 import threading
+import zlib
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import brotli
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+def raw_deflate(data: bytes) -> bytes:
+    """Deflate without the header of zlib, as some servers send it."""
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+def in_parts(encode, data: bytes) -> bytes:
+    """Encode each third of the data alone."""
+    third = len(data) // 3 + 1
+    return b"".join(encode(data[at : at + third]) for at in range(0, len(data), third))
+
+
+ENCODERS = {
+    "gzip": gzip.compress,
+    "x-gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "raw": raw_deflate,
+    "members": partial(in_parts, gzip.compress),
+    "br": brotli.compress,
+    "zstd": zstd.compress,
+    "frames": partial(in_parts, zstd.compress),
+    "identity": bytes,
+}
 BOMB = gzip.compress(bytes(64 << 20))  # 64 MiB of nothing in 64 KB
 
 
@@ -332,6 +366,62 @@ class HostileServer:
 
     async def do_unknown_zip(self, request: Request) -> bool:
         return await request.send(b"???", Content_Encoding="x-compress")
+
+    # --- refusals and encodings --------------------------------------------------------------------------------------
+
+    async def do_refuse(self, request: Request) -> bool:
+        """Refuse with a text: of the query, of a type and an encoding that it names."""
+        body = request.query("text").encode(request.query("charset", "utf-8"))
+        packed = {"gzip": gzip.compress, "raw": raw_deflate, "": bytes}[request.query("encoding")](body)
+        headers = {"Content_Type": request.query("type", "text/plain")}
+        if request.query("encoding"):
+            headers["Content_Encoding"] = request.query("encoding").replace("raw", "deflate")
+        return await request.send(packed, code=int(request.query("code", "403")), **headers)
+
+    async def do_echo(self, request: Request) -> bool:
+        """Refuse, and repeat everything that was sent."""
+        text = f"{request.headers} {request.target}"
+        return await request.send(
+            text.encode(), code=int(request.query("code", "403")), Content_Type="text/plain", ETag=f'"{text[:200]}"'
+        )
+
+    async def do_echo_type(self, request: Request) -> bool:
+        """Repeat the header as the type and the version of no image."""
+        token = request.headers.get("Authorization", "none")
+        return await request.send(b"no image", Content_Type=f"text/{token}", ETag=f'"{token}"')
+
+    async def do_endless_refusal(self, request: Request) -> bool:
+        request.writer.write(b"HTTP/1.1 403 Whatever\r\nContent-Type: text/plain\r\n\r\nno robots ")
+        while True:
+            request.writer.write(b"please " * 1000)
+            self.n_sent += 7000
+            await request.writer.drain()
+
+    async def do_slow_refusal(self, request: Request) -> bool:
+        request.writer.write(
+            b"HTTP/1.1 403 Whatever\r\nContent-Type: text/plain\r\nContent-Length: 500\r\n\r\nno robots"
+        )
+        await request.writer.drain()
+        await asyncio.sleep(30)
+        return False
+
+    async def do_encoded(self, request: Request) -> bool:
+        """Send the image in the encodings that the path names, in the order in which they are applied."""
+        data, names = self.pictures[0], request.parts[1:]
+        for name in names:
+            data = ENCODERS[name](data)
+        cut = int(request.query("cut", "0"))
+        data = data[: len(data) - cut] + request.query("more").encode()
+        names = [{"raw": "deflate", "members": "gzip", "frames": "zstd"}.get(name, name) for name in names]
+        headers = [f"Content-Encoding: {name}\r\n" for name in names]
+        if not request.query("lines"):
+            headers = [f"Content-Encoding: {', '.join(names)}\r\n"]
+        head = f"HTTP/1.1 200 OK\r\n{''.join(headers)}Content-Length: {len(data)}\r\n\r\n"
+        request.writer.write(head.encode())
+        for at in range(0, len(data), size := int(request.query("size", "1000000"))):
+            request.writer.write(data[at : at + size])
+            await request.writer.drain()
+        return True
 
     # --- elsewhere ---------------------------------------------------------------------------------------------------
 
