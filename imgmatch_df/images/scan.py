@@ -13,7 +13,8 @@ from polars.io.plugins import register_io_source
 
 from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SIZE, SUFFIX, N
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning
-from imgmatch_df.images.folders import IMAGE_SUFFIXES, Finder, LeftOut, left_out_text
+from imgmatch_df.images.exclusion import DEFAULT_RULES, Rules
+from imgmatch_df.images.folders import IMAGE_SUFFIXES, Finder, LeftOut, exclusion_of, left_out_text
 from imgmatch_df.incomplete import note_unlisted
 from imgmatch_df.options import check_flag, shown
 from imgmatch_df.sources import path_as_text
@@ -43,7 +44,14 @@ class Listing(NamedTuple):
     left_out: Counter[LeftOut]
 
 
-def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
+def scan_images(
+    source: ImageSource,
+    *,
+    recursive: bool = True,
+    exclude: str | Sequence[str] = (),
+    hidden: bool = False,
+    follow_links: bool = False,
+) -> pl.LazyFrame:
     """List the images of folders and globs, lazily.
 
     Use it as the start of a query; nothing is listed before the query runs, and a query for paths only does not read
@@ -56,6 +64,17 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
         several of these. Relative paths start from the working directory, ``~`` is the home directory.
     recursive
         Whether a folder is listed with its subfolders.
+    exclude
+        One or more patterns of files and folders that are left out, as in ``.gitignore``: ``"previews"`` and
+        ``"*.png"`` match names at any depth, ``"2019/raw"`` the path below `source` or as it is listed,
+        ``"raw/**/small"`` folders at any depth below ``raw``, ``"cache/"`` folders only. There are no comments and no
+        negation.
+    hidden
+        Whether hidden files and folders are listed: names that begin with a dot, and folders that systems make for
+        themselves, such as ``@eaDir``, ``#recycle``, ``$RECYCLE.BIN`` and ``__MACOSX``.
+    follow_links
+        Whether links to folders are followed. A folder that several paths lead to is listed once, by its own path
+        if that is in `source`, so that links to a folder above them are not followed without end.
 
     Returns
     -------
@@ -74,14 +93,15 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     -----
     ImgMatchWarning
         When the query runs: if images of unsupported formats are left out (``.heic``, ``.cr2`` …), if links
-        to folders are left out, and for each folder that cannot be listed. Do not `prune` a store with such a listing.
+        to folders, hidden images or hidden folders in a folder are left out, and for each folder that cannot be listed.
+        Do not `prune` a store with such a listing.
 
     Notes
     -----
-    In a glob, ``*`` does not match a leading dot, ``**`` matches any number of folders, and an image suffix matches
-    in any case: ``*.jpg`` lists ``IMG_1.JPG``, too. Everything else is case-sensitive. ``**`` follows links to
-    folders, except a link to a folder that it is in; a folder as `source` is listed without the links in it, and with
-    its hidden files and folders. `count_left_out` counts what is left out.
+    In a glob, ``*`` and ``**`` do not match hidden names, ``**`` matches any number of folders, and an image suffix
+    matches in any case: ``*.jpg`` lists ``IMG_1.JPG``, too, and so it does in `exclude`. Everything else is
+    case-sensitive. ``**`` always follows links to folders, except a link to a folder that it is in. `count_left_out`
+    counts what is left out.
 
     Examples
     --------
@@ -89,13 +109,14 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     >>> imgmatch_df.scan_images("photos").collect_schema().names()
     ['path', 'size', 'modified']
     """
-    patterns = _check_sources(source, recursive=recursive)
+    rules = make_rules(recursive, exclude, hidden, follow_links)
+    patterns = _check_sources(source, rules)
 
     def batches(
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         names = _SCHEMA.names() if with_columns is None else with_columns
-        finder = _find(patterns, recursive=recursive)
+        finder = _find(patterns, rules)
         _warn(finder)
         paths = list(finder.paths)[:n_rows]
         for start in range(0, len(paths), _BATCH_ROWS):
@@ -105,12 +126,19 @@ def scan_images(source: ImageSource, *, recursive: bool = True) -> pl.LazyFrame:
     return register_io_source(batches, schema=_SCHEMA, is_pure=False)
 
 
-def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFrame:
+def count_left_out(
+    source: ImageSource,
+    *,
+    recursive: bool = True,
+    exclude: str | Sequence[str] = (),
+    hidden: bool = False,
+    follow_links: bool = False,
+) -> pl.DataFrame:
     """Count the files and folders that `scan_images` leaves out, by reason and suffix.
 
     Parameters
     ----------
-    source, recursive
+    source, recursive, exclude, hidden, follow_links
         As `scan_images`.
 
     Returns
@@ -122,11 +150,12 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
         - ``"unread_format"``: an image of an unsupported format, such as ``.heic``.
         - ``"other_file"``: any other file without an image suffix.
         - ``"broken_link"``: a broken link without an image suffix, perhaps to a folder on a disk that is not mounted.
-        - ``"linked_folder"``: a link to a folder.
+        - ``"linked_folder"``: a link to a folder that is not followed.
         - ``"unlisted_folder"``: a folder that cannot be listed, for lack of permission or another reason.
-        - ``"hidden_folder"``, ``"hidden_file"``: hidden ones that ``*`` and ``**`` of a glob do not match.
+        - ``"hidden_folder"``, ``"hidden_file"``: a hidden folder, and a hidden image outside of them.
+        - ``"excluded_folder"``, ``"excluded_file"``: what `exclude` matches.
 
-        Files that do not match a glob are not counted.
+        Files that do not match a glob are not counted, and nothing inside a folder that is left out.
 
     Raises
     ------
@@ -139,7 +168,8 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
     >>> imgmatch_df.count_left_out("photos").columns
     ['reason', 'suffix', 'n']
     """
-    counts = _find(_check_sources(source, recursive=recursive), recursive=recursive).left_out()
+    rules = make_rules(recursive, exclude, hidden, follow_links)
+    counts = _find(_check_sources(source, rules), rules).left_out()
     rows = [(reason, suffix, n) for (reason, suffix), n in counts.items()]
     schema = {REASON: pl.String(), SUFFIX: pl.String(), N: pl.UInt32()}
     return pl.DataFrame(rows, schema, orient="row").sort(
@@ -147,32 +177,63 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
     )
 
 
-def list_images(sources: Sequence[str]) -> Listing:
+def make_rules(recursive: object, exclude: object, hidden: object, follow_links: object) -> Rules:
+    """Return the rules of the arguments of `scan_images`.
+
+    Raises
+    ------
+    ArgumentError
+        If one is invalid.
+    """
+    check_flag("recursive", recursive, "False lists a folder without its subfolders.")
+    check_flag("hidden", hidden, "True lists hidden files and folders, too.")
+    check_flag("follow_links", follow_links, "True lists the folders that links lead to.")
+    given = [exclude] if isinstance(exclude, str) or not isinstance(exclude, Sequence) else exclude
+    patterns: list[str] = []
+    for pattern in given:
+        if not isinstance(pattern, str) or not pattern or "\0" in pattern:
+            raise ArgumentError(
+                f"exclude must be a pattern or several, as text, got {shown(pattern)}\n"
+                "Hint: such as '*.png', 'previews' or 'photos/2019/**'; [] excludes nothing."
+            )
+        patterns.append(pattern)
+    rules = Rules(bool(recursive), tuple(patterns), bool(hidden), bool(follow_links))
+    exclusion_of(rules.exclude)
+    return rules
+
+
+def list_images(sources: Sequence[str], rules: Rules = DEFAULT_RULES) -> Listing:
     """List the images of folders and globs at once, and what is left out.
+
+    Parameters
+    ----------
+    sources
+        Folders, files and globs.
+    rules
+        Which files and folders are listed.
 
     Raises
     ------
     ArgumentError
         As `scan_images`; also if a folder has no images.
     """
-    finder = Finder()
-    for source in _check_sources(sources, recursive=True):
-        if not _add(finder, source, recursive=True):
-            raise _no_images(source)
+    finder = Finder(rules)
+    for source in _check_sources(sources, rules):
+        if not _add(finder, source):
+            raise _no_images(source, rules)
     paths = list(finder.paths)
     starts = range(0, max(1, len(paths)), _BATCH_ROWS)
     parts = [_describe_files(paths[start : start + _BATCH_ROWS], _SCHEMA.names()) for start in starts]
     return Listing(pl.concat(parts), _unlisted_texts(finder), finder.left_out())
 
 
-def holds_images(folder: str) -> bool:
+def holds_images(folder: str, rules: Rules = DEFAULT_RULES) -> bool:
     """Return whether a folder, with its subfolders, has a file with an image suffix."""
-    return Finder().add(folder)
+    return Finder(rules).add(folder)
 
 
-def _check_sources(source: ImageSource, *, recursive: bool) -> list[str]:
+def _check_sources(source: ImageSource, rules: Rules) -> list[str]:
     """Return the sources as text, with the home directory in the place of ``~``."""
-    check_flag("recursive", recursive, "False lists a folder without its subfolders.")
     sources = [source] if isinstance(source, str | os.PathLike) or not isinstance(source, Iterable) else list(source)
     patterns = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in sources]
     wrong = [one for one in patterns if not isinstance(one, str) or "\0" in one]
@@ -188,23 +249,23 @@ def _check_sources(source: ImageSource, *, recursive: bool) -> list[str]:
                 "source is empty; it must be a folder, a file or a glob\nHint: '.' is the working directory."
             )
         # A glob is checked up to its first match.
-        if not os.path.exists(pattern) and not any(True for _ in Finder().match(pattern)):  # noqa: PTH110
-            raise _nothing_found(pattern)
+        if not os.path.exists(pattern) and not any(True for _ in Finder(rules).match(pattern)):  # noqa: PTH110
+            raise _nothing_found(pattern, rules)
     return patterns
 
 
-def _find(patterns: list[str], *, recursive: bool) -> Finder:
-    finder = Finder()
+def _find(patterns: list[str], rules: Rules) -> Finder:
+    finder = Finder(rules)
     for pattern in patterns:
-        _add(finder, pattern, recursive=recursive)
+        _add(finder, pattern)
     return finder
 
 
-def _add(finder: Finder, pattern: str, *, recursive: bool) -> bool:
+def _add(finder: Finder, pattern: str) -> bool:
     """List one source, and return whether it has a file; raise if a file or a glob has none."""
-    is_found = finder.add(pattern, recursive=recursive)
+    is_found = finder.add(pattern)
     if not is_found and not os.path.isdir(pattern):  # noqa: PTH112  # a Path raises without permission
-        raise _nothing_found(pattern)
+        raise _nothing_found(pattern, finder.rules)
     return is_found
 
 
@@ -212,10 +273,11 @@ def _warn(finder: Finder) -> None:
     for folder in _unlisted_texts(finder):
         note_unlisted()
         warnings.warn(f"cannot list {folder}, its images are missing", ImgMatchWarning, stacklevel=2)
-    if text := left_out_text(finder.left_out(), only_warned=True):
+    if text := left_out_text(finder.left_out(of_globs=False), only_warned=True):
         warnings.warn(
             f"scan_images left out {text}\n"
-            "Hint: count_left_out counts everything; convert such images, and name linked folders as sources.",
+            "Hint: convert such images; hidden=True and follow_links=True list such files and folders, exclude= names "
+            "those that are not wanted.",
             ImgMatchWarning,
             stacklevel=2,
         )
@@ -225,14 +287,16 @@ def _unlisted_texts(finder: Finder) -> tuple[str, ...]:
     return tuple(f"{path_as_text(folder)!r} ({reason})" for folder, reason in finder.unlisted.items())
 
 
-def _nothing_found(pattern: str) -> ArgumentError:
-    finder = Finder()
+def _nothing_found(pattern: str, rules: Rules) -> ArgumentError:
+    finder = Finder(rules)
     finder.add(pattern)
     shown, is_glob = path_as_text(pattern), glob.has_magic(pattern)
     what = f"nothing matches {shown!r}" if is_glob else f"no such file or folder: {shown!r}"
     if finder.unlisted:
         return ArgumentError(f"{what}; {_cannot_list(finder)}\nHint: get permission to read the folder.")
     hint = f"the working directory is {str(Path.cwd())!r}."
+    if text := left_out_text(finder.left_out()):
+        return ArgumentError(f"no images of {shown!r} are listed, left out: {text}\nHint: change exclude or hidden.")
     if "{" in pattern and "}" in pattern:
         hint = "braces are not expanded; pass several globs, such as ['*.jpg', '*.png']."
     elif is_glob and any(map(os.path.isdir, glob.iglob(pattern, recursive=True))):  # noqa: PTH207
@@ -240,8 +304,8 @@ def _nothing_found(pattern: str) -> ArgumentError:
     return ArgumentError(f"{what}\nHint: {hint}")
 
 
-def _no_images(folder: str) -> ArgumentError:
-    finder = Finder()
+def _no_images(folder: str, rules: Rules) -> ArgumentError:
+    finder = Finder(rules)
     finder.add(folder)
     if finder.unlisted:
         return ArgumentError(f"{_cannot_list(finder)}\nHint: get permission to read the folder.")
