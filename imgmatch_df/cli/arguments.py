@@ -1,5 +1,6 @@
 """Arguments and options of the command line, each defined once for all commands."""
 
+import functools
 import inspect
 import json
 import re
@@ -13,6 +14,7 @@ import polars as pl
 import typer
 from typer.core import TyperCommand
 
+from imgmatch_df.cli.given_sources import GivenSources
 from imgmatch_df.cli.outputs import suffixes_text
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames.flat import Flat
@@ -42,7 +44,8 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         show_default=False,
-        help="Folder, image or glob; .duckdb, .parquet, .csv, .ndjson; documented request .json.",
+        help="Folder, image or glob; .duckdb, .parquet, .csv, .ndjson, .arrow …; a list .txt or - for standard input; "
+        "documented request .json.",
     ),
 ]
 OptionalSources = Annotated[
@@ -232,6 +235,35 @@ Query = Annotated[
 ]
 K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", help="Number of rows to return.")]
 
+# The options about SOURCE, in the order of the help.
+_GIVEN_OPTIONS: Final[dict[str, Any]] = {
+    "files_from": Annotated[
+        str | None,
+        typer.Option(
+            "--files-from",
+            metavar="FILE",
+            show_default=False,
+            help="Read the sources from this list, a path or a URL on each line; - is standard input.",
+        ),
+    ],
+    "null": Annotated[
+        bool, typer.Option("--null", "-0", help="The sources of a list end with NUL, as find -print0 writes them.")
+    ],
+    "exclude": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="GLOB",
+            show_default=False,
+            help="Leave out files and folders, as in .gitignore: '*.png', previews, '2019/**/raw'; repeatable.",
+        ),
+    ],
+    "hidden": Annotated[
+        bool, typer.Option("--hidden", help="List hidden files and folders too, such as .thumbnails and @eaDir.")
+    ],
+    "follow_links": Annotated[bool, typer.Option("--follow-links", help="Follow links to folders, to each once.")],
+}
+
 # The options in ``**given`` of a command, in the order of its help.
 _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "store": Annotated[
@@ -330,17 +362,30 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
 
 
 def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``**given`` of a command by the options about images and downloads."""
+    """Replace ``**given`` of a command by the options about images and downloads, and about SOURCE.
+
+    The command gets `GivenSources` in the place of the values of SOURCE.
+    """
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "given"]
-    defaults = {**Options.defaults(), "storage_options": None, "progress": None, "store": None}
+    # SOURCE is checked where it is opened, because --files-from may replace it.
+    own = [one.replace(default=None) if one.name == "sources" else one for one in own]
+    flags = {"null": False, "hidden": False, "follow_links": False}
+    defaults = {**Options.defaults(), "storage_options": None, "progress": None, "store": None, **flags}
+    options = {**_GIVEN_OPTIONS, **_SOURCE_OPTIONS}
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
-        for name, annotation in _SOURCE_OPTIONS.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=annotation)
+        for name, annotation in options.items()
     ]
 
-    command.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
-    return command
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        about = {name: values.pop(name) for name in _GIVEN_OPTIONS}
+        about["exclude"] = about["exclude"] or ()
+        command(**{**values, "sources": GivenSources(values.pop("sources") or (), **about)})
+
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
+    return run
 
 
 class NegativeQuery(TyperCommand):
@@ -348,7 +393,7 @@ class NegativeQuery(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, with a hidden character before the number, so that it is not parsed as an option."""
-        at = next((place for place, word in enumerate(args) if re.fullmatch("-[0-9]{1,19}", word)), None)
+        at = next((place for place, word in enumerate(args) if re.fullmatch("-[1-9][0-9]{0,18}", word)), None)
         if at is not None and "--" not in args and (at == 0 or not args[at - 1].startswith("-")):
             args = [*args[:at], f"{_HIDDEN}{args[at]}", *args[at + 1 :]]
         return super().parse_args(ctx, args)
