@@ -59,7 +59,7 @@ def longest_suffix(path: str, suffixes: Iterable[str]) -> str | None:
 
 def suffixes_shown(suffixes: Iterable[str]) -> list[str]:
     """Return suffixes for help and messages: without those of compressed text, which are its own and one of two."""
-    return [suffix for suffix in suffixes if not suffix.endswith(tuple(COMPRESSIONS))]
+    return [suffix for suffix in suffixes if suffix.startswith(".") and not suffix.endswith(tuple(COMPRESSIONS))]
 
 
 def open_bytes(path: str) -> IO[bytes]:

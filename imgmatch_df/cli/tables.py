@@ -11,6 +11,7 @@ from polars.io.plugins import register_io_source
 from imgmatch_df.cli.expanding import IMAGES, LIST, STORE, check_options, existing, expand, root_of
 from imgmatch_df.cli.given_sources import GivenSources
 from imgmatch_df.cli.input_formats import INPUT_FORMATS
+from imgmatch_df.cli.lake_tables import DELTA  # noqa: F401  # registers these formats
 from imgmatch_df.cli.lists import SourceList
 from imgmatch_df.cli.table_files import check_encoding, count_nulls, is_list, scan_table
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, PATH, QUALITY, SIZE, SOURCE, STATUS, WIDTH
