@@ -6,6 +6,7 @@ import stat
 import sys
 import tempfile
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from io import BufferedReader, RawIOBase
@@ -177,7 +178,8 @@ class _Copy:
     def __init__(self, stream: IO[bytes]) -> None:
         self._lock = threading.Lock()
         self._file = tempfile.TemporaryFile()  # noqa: SIM115  # it is deleted when the process ends, however it ends
-        shutil.copyfileobj(stream, self._file)
+        weakref.finalize(self, self._file.close)
+        shutil.copyfileobj(stream, self._file, _READ_BYTES)
 
     def read(self, at: int, n_bytes: int) -> bytes:
         """Return at most `n_bytes` bytes from the position `at`."""
