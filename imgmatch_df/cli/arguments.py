@@ -3,6 +3,7 @@
 import functools
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -34,6 +35,11 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _in_home(path: str | None) -> str | None:
+    """Return a path with the home directory in the place of ``~``, which shells keep in ``--out=~/a.csv``."""
+    return None if path is None else os.path.expanduser(path)  # noqa: PTH111  # it may be a URI
+
+
 _NEAR_RADII: Final = ", ".join(f"{kind.near_radius} of {kind.name}" for kind in KINDS.values() if kind.is_perceptual)
 
 Version = Annotated[
@@ -54,13 +60,21 @@ OptionalSources = Annotated[
 ]
 Out = Annotated[
     str | None,
-    typer.Option("--out", "-o", metavar="OUT", show_default=False, help=f"{suffixes_text()}; else the screen."),
+    typer.Option(
+        "--out",
+        "-o",
+        callback=_in_home,
+        metavar="OUT",
+        show_default=False,
+        help=f"{suffixes_text()}; else the screen.",
+    ),
 ]
 StoreOut = Annotated[
     str | None,
     typer.Option(
         "--out",
         "-o",
+        callback=_in_home,
         metavar="OUT",
         show_default=False,
         help=f"{', '.join(store_suffixes())}, continued by the next run; {suffixes_text()}; else the screen.",
@@ -270,6 +284,7 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
         str | None,
         typer.Option(
             "--store",
+            callback=_in_home,
             metavar="FILE",
             show_default=False,
             help="Keep the hashes in this .duckdb, .parquet or folder, where the next command finds them.",
@@ -303,6 +318,7 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
         str | None,
         typer.Option(
             "--base-dir",
+            callback=_in_home,
             metavar="DIR",
             show_default="working directory",
             help="Start of relative paths of a table; no path leaves it. A request needs it for paths.",

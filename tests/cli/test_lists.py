@@ -14,6 +14,7 @@ from drawing import draw, jpeg
 from program import PROGRAM
 from typer.testing import CliRunner
 
+import imgmatch_df
 from imgmatch_df.cli.app import app
 from imgmatch_df.cli.lists import SourceList
 from imgmatch_df.errors import ArgumentError
@@ -277,3 +278,22 @@ def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch, marks, 
     said = call("visual-hash", folder, code=2).stderr
     assert f"the package {package} is not installed" in said
     assert "pip install 'imgmatch-df[lakes]'" in said
+
+
+# The home directory
+
+
+def test_the_home_directory_stands_in_every_option_of_a_path(photos, monkeypatch):
+    monkeypatch.setenv("HOME", str(photos.parent))
+    monkeypatch.setenv("USERPROFILE", str(photos.parent))
+    monkeypatch.chdir(photos)
+    call("visual-hash", "~/photos", "--out=~/o.csv", "--store=~/s.duckdb")
+    assert {"o.csv", "s.duckdb"} <= {path.name for path in photos.parent.iterdir()}
+    call("visual-hash", "~/photos", "--out=~/h.duckdb")
+    call("visual-hash", "-", "--base-dir=~/photos", "-o", "o.csv", stdin=b"a.jpg\n")
+    frame = pl.DataFrame({"path": ["a.jpg"]})
+    assert frame.imgmatch.visual_hash("path", base_dir="~/photos")["status"].to_list() == ["ok"]
+    imgmatch_df.write_hashes(frame, "~/python.duckdb", source="path", base_dir=Path("~/photos"))
+    assert (photos.parent / "python.duckdb").is_file()
+    assert imgmatch_df.read_hashes("~/python.duckdb").height == 1
+    assert not (photos / "~").exists()
