@@ -169,6 +169,8 @@ def check(command: str, kind: str, suffix: str) -> None:
     words = [command, *(["photos/a 1.jpg"] if command == "rank-images" else []), *given.words, *COMMANDS[command]]
     if suffix in store_suffixes() and given.has_ids:
         words += ["--key", "id"]
+    if suffix in store_suffixes() and kind == "request":
+        words += ["--key", "_id"]
     if is_refused(command, suffix) or (command == "find-copies" and suffix == ".json"):
         call(*words, "-o", out, stdin=given.stdin, code=2)
         return
