@@ -293,6 +293,7 @@ def _resolve_base_dir(base_dir: str | PathLike[str] | None) -> str | None:
     path = fspath(base_dir) if isinstance(base_dir, PathLike) else base_dir
     if path is not None and not isinstance(path, str):
         raise ArgumentError(f"base_dir must be a path, got {shown(base_dir)}\nHint: pass a str or a pathlib.Path.")
+    path = None if path is None else os.path.expanduser(path)  # noqa: PTH111  # a Path drops a leading "./"
     if path is not None and not os.path.isdir(path):  # noqa: PTH112  # a Path of "" is the working directory
         hint = f"resolve it against the working directory, {os.getcwd()!r}."  # noqa: PTH109
         raise ArgumentError(f"base_dir is not a folder: {path!r}\nHint: {hint}")

@@ -2,12 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import polars as pl
 import typer
 
 from imgmatch_df.cli.exit_codes import SOME_FAILED, say, say_lines
+from imgmatch_df.cli.input_formats import INPUT_FORMATS, input_suffix, suffixes_shown
 from imgmatch_df.cli.removed import say_moved
 from imgmatch_df.cli.table_files import check_encoding, is_list, scan_table
 from imgmatch_df.columns import MODIFIED, SIZE
@@ -19,8 +20,6 @@ from imgmatch_df.moving.journal import LINKS
 from imgmatch_df.moving.planning import MovePlan
 from imgmatch_df.moving.run import Done, preview_moves, run_moves, undo_moves
 from imgmatch_df.progress import steps
-
-_SUFFIXES: Final = (".csv", ".parquet", ".ndjson", ".jsonl", ".json")
 
 
 def apply_decisions(
@@ -99,18 +98,19 @@ def apply_decisions(
 
 def open_decisions(path: Path, source: str | None) -> pl.DataFrame:
     """Return the decisions in a file, see `read_decisions`; print which facts it does not have."""
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
+    suffix = input_suffix(str(path))
+    if suffix is None:
         raise ArgumentError(
-            f"unknown input ending {path.suffix!r} of {path.name!r}, known are {', '.join(_SUFFIXES)}\n"
+            f"unknown input ending {path.suffix!r} of {path.name!r}, known are "
+            f"{', '.join(suffixes_shown(INPUT_FORMATS))}\n"
             "Hint: remove-duplicates -o decisions.csv writes a table."
         )
-    if suffix == ".json" and not is_list(str(path)):
+    if suffix.split(".")[1] == "json" and not is_list(str(path)):
         raise ArgumentError(
             f"{str(path)!r} is a documented response, which has no facts of the files\n"
             "Hint: remove-duplicates -o decisions.csv writes a table."
         )
-    if suffix != ".parquet":
+    if INPUT_FORMATS[suffix].is_text:
         check_encoding(str(path), suffix)
     rows = read_decisions(scan_table([str(path)], suffix), source)
     unknown = [name for name in (SIZE, MODIFIED, SHA256.name) if rows[name].null_count() == rows.height]

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from imgmatch_df.cli.exit_codes import reported
+from imgmatch_df.cli.given_sources import GivenSources
 from imgmatch_df.cli.outputs import suffixes_text
 from imgmatch_df.cli.request_options import HeaderOption, ProxyOption, UserAgentOption, parse_headers, parse_proxy
 from imgmatch_df.cli.runs import LOG_FORMATS, CommandRun, current, running
@@ -36,6 +38,11 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _in_home(path: str | None) -> str | None:
+    """Return a path with the home directory in the place of ``~``, which shells keep in ``--out=~/a.csv``."""
+    return None if path is None else os.path.expanduser(path)  # noqa: PTH111  # it may be a URI
+
+
 _NEAR_RADII: Final = ", ".join(f"{kind.near_radius} of {kind.name}" for kind in KINDS.values() if kind.is_perceptual)
 
 Version = Annotated[
@@ -46,7 +53,8 @@ Sources = Annotated[
     typer.Argument(
         metavar="SOURCE...",
         show_default=False,
-        help="Folder, image or glob; .duckdb, .parquet, .csv, .ndjson; documented request .json.",
+        help="Folder, image or glob; .duckdb, .parquet, .csv, .ndjson, .arrow …; a list .txt or - for standard input; "
+        "documented request .json.",
     ),
 ]
 OptionalSources = Annotated[
@@ -55,13 +63,21 @@ OptionalSources = Annotated[
 ]
 Out = Annotated[
     str | None,
-    typer.Option("--out", "-o", metavar="OUT", show_default=False, help=f"{suffixes_text()}; else the screen."),
+    typer.Option(
+        "--out",
+        "-o",
+        callback=_in_home,
+        metavar="OUT",
+        show_default=False,
+        help=f"{suffixes_text()}; else the screen.",
+    ),
 ]
 StoreOut = Annotated[
     str | None,
     typer.Option(
         "--out",
         "-o",
+        callback=_in_home,
         metavar="OUT",
         show_default=False,
         help=f"{', '.join(store_suffixes())}, continued by the next run; {suffixes_text()}; else the screen.",
@@ -313,12 +329,42 @@ Query = Annotated[
 ]
 K = Annotated[int | None, typer.Option("-k", metavar="N", show_default="all", help="Number of rows to return.")]
 
+# The options about SOURCE, in the order of the help.
+_GIVEN_OPTIONS: Final[dict[str, Any]] = {
+    "files_from": Annotated[
+        str | None,
+        typer.Option(
+            "--files-from",
+            metavar="FILE",
+            show_default=False,
+            help="Read the sources from this list, a path or a URL on each line; - is standard input.",
+        ),
+    ],
+    "null": Annotated[
+        bool, typer.Option("--null", "-0", help="The sources of a list end with NUL, as find -print0 writes them.")
+    ],
+    "exclude": Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="GLOB",
+            show_default=False,
+            help="Leave out files and folders, as in .gitignore: '*.png', previews, '2019/**/raw'; repeatable.",
+        ),
+    ],
+    "hidden": Annotated[
+        bool, typer.Option("--hidden", help="List hidden files and folders too, such as .thumbnails and @eaDir.")
+    ],
+    "follow_links": Annotated[bool, typer.Option("--follow-links", help="Follow links to folders, to each once.")],
+}
+
 # The options in ``**given`` of a command, in the order of its help.
 _SOURCE_OPTIONS: Final[dict[str, Any]] = {
     "store": Annotated[
         str | None,
         typer.Option(
             "--store",
+            callback=_in_home,
             metavar="FILE",
             show_default=False,
             help="Keep the hashes in this .duckdb, .parquet or folder, where the next command finds them.",
@@ -352,6 +398,7 @@ _SOURCE_OPTIONS: Final[dict[str, Any]] = {
         str | None,
         typer.Option(
             "--base-dir",
+            callback=_in_home,
             metavar="DIR",
             show_default="working directory",
             help="Start of relative paths of a table; no path leaves it. A request needs it for paths.",
@@ -445,24 +492,35 @@ _RUN_DEFAULTS: Final = {"max_failed": "0", "strict": False, "summary_json": None
 
 
 def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace ``**given`` of a command by the options about images and downloads, and about its run."""
+    """Replace ``**given`` of a command by the options about images and downloads, about SOURCE, and about its run.
+
+    The command gets `GivenSources` in the place of the values of SOURCE.
+    """
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "given"]
-    defaults = {**Options.defaults(), "storage_options": None, "progress": None, "store": None, **_RUN_DEFAULTS}
+    # SOURCE is checked where it is opened, because --files-from may replace it.
+    own = [one.replace(default=None) if one.name == "sources" else one for one in own]
+    flags = {"null": False, "hidden": False, "follow_links": False}
+    nothing = {"storage_options": None, "progress": None, "store": None}
+    defaults = {**Options.defaults(), **nothing, **flags, **_RUN_DEFAULTS}
+    options = {**_GIVEN_OPTIONS, **_SOURCE_OPTIONS, **_RUN_OPTIONS}
     added = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
-        for name, annotation in {**_SOURCE_OPTIONS, **_RUN_OPTIONS}.items()
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults.get(name), annotation=annotation)
+        for name, annotation in options.items()
     ]
 
     @wraps(command)
-    def run(*, max_failed: str, strict: bool, summary_json: str | None, log_format: str | None, **given: Any) -> None:
+    def run(*, max_failed: str, strict: bool, summary_json: str | None, log_format: str | None, **values: Any) -> None:
+        about = {name: values.pop(name) for name in _GIVEN_OPTIONS}
+        about["exclude"] = about["exclude"] or ()
+        values["sources"] = GivenSources(values.pop("sources") or (), **about)
         with reported():
             name = command.__name__.replace("_", "-")
             command_run = CommandRun(
                 name, max_failed=max_failed, strict=strict, summary=summary_json, log_format=log_format
             )
-            command_run.prepare(given.get("out"), given["store"])
+            command_run.prepare(values.get("out"), values["store"])
             with running(command_run):
-                command(**given)
+                command(**values)
 
     run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
@@ -474,7 +532,7 @@ class NegativeQuery(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, with a hidden character before the number, so that it is not parsed as an option."""
-        at = next((place for place, word in enumerate(args) if re.fullmatch("-[0-9]{1,19}", word)), None)
+        at = next((place for place, word in enumerate(args) if re.fullmatch("-[1-9][0-9]{0,18}", word)), None)
         if at is not None and "--" not in args and (at == 0 or not args[at - 1].startswith("-")):
             args = [*args[:at], f"{_HIDDEN}{args[at]}", *args[at + 1 :]]
         return super().parse_args(ctx, args)

@@ -70,7 +70,7 @@ def find_copies(
         group = None if within is None else naming.aside(within)
         hashed = inputs.hash_table(table, kinds, options)
         schema = hashed.collect_schema()
-        labels = list(dict.fromkeys(name for name in (table.label, group) if name in schema))
+        labels = list(dict.fromkeys(name for name in (table.label, table.id_column, group) if name in schema))
         hashed = hashed.select(
             *labels, *(name for name in (*kinds, QUALITY, STATUS, DETAIL) if name in schema and name not in labels)
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 import polars as pl
 
 from imgmatch_df.cli.exit_codes import say
+from imgmatch_df.cli.input_formats import INPUT_FORMATS, input_suffix, suffixes_shown
 from imgmatch_df.cli.removed import path_of
 from imgmatch_df.cli.table_files import scan_table
 from imgmatch_df.columns import LEFT_ID, MODIFIED, RIGHT_ID, ROW_DTYPE, SIZE
@@ -22,7 +23,6 @@ from imgmatch_df.naming import ROW
 if TYPE_CHECKING:
     from imgmatch_df.matching.linkages import Keep
 
-_PAIR_SUFFIXES: Final = (".csv", ".json", ".ndjson", ".jsonl", ".parquet")
 _NAME: Final = "name"
 _COLUMNS_SHOWN: Final = 20
 
@@ -199,11 +199,11 @@ def read_pairs(path: str) -> pl.DataFrame:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ArgumentError(f"--not-duplicates {path!r}: no such file\nHint: imgmatch report writes one.")
-    if file.suffix.lower() not in _PAIR_SUFFIXES:
-        raise ArgumentError(
-            f"--not-duplicates {path!r} must end in {', '.join(_PAIR_SUFFIXES)}\nHint: .csv has two columns of names."
-        )
-    pairs = scan_table([str(file)], file.suffix.lower(), "")
+    suffix = input_suffix(str(file))
+    if suffix is None:
+        known = ", ".join(suffixes_shown(INPUT_FORMATS))
+        raise ArgumentError(f"--not-duplicates {path!r} must end in {known}\nHint: .csv has two columns of names.")
+    pairs = scan_table([str(file)], suffix, "")
     schema = pairs.collect_schema()
     for name in (LEFT_ID, RIGHT_ID):
         if name not in schema or schema[name].is_nested() or schema[name] == pl.Binary:

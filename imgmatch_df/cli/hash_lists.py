@@ -26,7 +26,7 @@ from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.frames.layout import is_hash
 from imgmatch_df.hashes import forms
 from imgmatch_df.hashes.kinds import MEASURES, PDQ, SHA256, HashKind
-from imgmatch_df.images.folders import IMAGE_SUFFIXES, UNREAD_SUFFIXES
+from imgmatch_df.images.folders import KNOWN_SUFFIXES
 from imgmatch_df.store.base import is_store
 
 _TABLES: Final = (".parquet", ".ndjson", ".jsonl", ".json")
@@ -179,7 +179,7 @@ def _may_be_list(path: str) -> bool:
     suffix = _suffix(path)
     if suffix in _TABLES:
         return suffix != ".json" or is_list(path)
-    if suffix in IMAGE_SUFFIXES | UNREAD_SUFFIXES:
+    if suffix in KNOWN_SUFFIXES:
         return False
     # Any other file may be text; an image may have no suffix.
     return suffix in _TEXTS or path.lower().endswith(".gz") or is_utf8_text(path)

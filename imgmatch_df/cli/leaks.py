@@ -29,6 +29,8 @@ from imgmatch_df.cli.arguments import (
 )
 from imgmatch_df.cli.exit_codes import FOUND, Tally, reported, say
 from imgmatch_df.cli.formats import fit_columns
+from imgmatch_df.cli.given_sources import GivenSources
+from imgmatch_df.cli.lists import STDIN
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.split_sources import group_sources, group_text
 from imgmatch_df.cli.tables import SourceTable, is_table
@@ -102,7 +104,11 @@ def leaks(
             raise ArgumentError(
                 f"--max-leakage must be a share from 0 to 1, got {max_leakage:g}\nHint: 0.01 is one row of a hundred."
             )
-        groups = group_sources(sources, split_names([names]) if names is not None else ())
+        given_sources = _checked_sources(sources)
+        groups = {
+            name: given_sources.alike(group)
+            for name, group in group_sources(given_sources, split_names([names]) if names is not None else ()).items()
+        }
         tables = _open_splits(groups, source, given["base_dir"], hash_type, column, store)
         kind = hash_kind(hash_type or _common_kind(list(tables.values())))
         if hash_type is None:  # now that the kind is known, its columns must be readable
@@ -171,8 +177,18 @@ def leaks(
         _finish(tally, above, max_leakage, is_whole=not any(table.unlisted for table in tables.values()))
 
 
+def _checked_sources(sources: list[str]) -> GivenSources:
+    found = GivenSources.of(sources)
+    if found.files_from is not None or STDIN in found:
+        raise ArgumentError(
+            "a split is not read from --files-from or standard input\nHint: save each list as a .txt, and name them."
+        )
+    found.check()
+    return found
+
+
 def _open_splits(
-    groups: Mapping[str, list[str]],
+    groups: Mapping[str, GivenSources],
     source: str | None,
     base_dir: str | None,
     hash_type: str | None,

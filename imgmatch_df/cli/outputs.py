@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import IO, Final, Literal, TypeAlias, TypeVar
 
 import polars as pl
 
@@ -15,6 +16,7 @@ from imgmatch_df.atomic import NO_ROOM, real_path, written_file
 from imgmatch_df.cli import runs
 from imgmatch_df.cli.exit_codes import say
 from imgmatch_df.cli.formats import OUTPUT_FORMATS, Format, byte_columns, register_format
+from imgmatch_df.cli.input_formats import COMPRESSIONS, longest_suffix, suffixes_shown
 from imgmatch_df.cli.interrupts import half_written
 from imgmatch_df.cli.renaming import UNCHANGED, Naming
 from imgmatch_df.columns import REMOVED_RECORDS
@@ -27,6 +29,7 @@ from imgmatch_df.store.base import is_store, store_suffixes
 from imgmatch_df.store.locks import lock_path, sole_writer
 
 T = TypeVar("T")
+Compression: TypeAlias = Literal["uncompressed", "gzip", "zstd"]
 
 # A row group is held in memory while it is written. Rows with images are kept to some tens of megabytes; without
 # them a row is some hundred bytes, and long row groups compress better.
@@ -45,25 +48,58 @@ def _row_group_size(has_images: bool) -> int:
     return _IMAGES_PER_ROW_GROUP if has_images else _ROWS_PER_ROW_GROUP
 
 
-def _write_csv(frame: pl.LazyFrame, target: Path | IO[bytes], _has_images: bool) -> None:
-    frame.sink_csv(target)
+def _write_csv(
+    frame: pl.LazyFrame,
+    target: Path | IO[bytes],
+    _has_images: bool,
+    *,
+    separator: str = ",",
+    compression: Compression = "uncompressed",
+) -> None:
+    frame.sink_csv(target, separator=separator, compression=compression, check_extension=False)
 
 
-def _write_ndjson(frame: pl.LazyFrame, target: Path | IO[bytes], _has_images: bool) -> None:
-    frame.sink_ndjson(target)
+def _write_ndjson(
+    frame: pl.LazyFrame, target: Path | IO[bytes], _has_images: bool, *, compression: Compression = "uncompressed"
+) -> None:
+    frame.sink_ndjson(target, compression=compression, check_extension=False)
+
+
+def _write_arrow(frame: pl.LazyFrame, target: Path | IO[bytes], has_images: bool) -> None:
+    # Readers of other programs do not know the newest dtypes of Arrow, such as views of strings.
+    oldest = pl.CompatLevel.oldest()
+    n_rows = _IMAGES_PER_ROW_GROUP if has_images else _ROWS_PER_ROW_GROUP
+    frame.sink_ipc(target, compat_level=oldest, record_batch_size=n_rows)
 
 
 PARQUET: Final = Format(".parquet", _write_parquet, holds_bytes=True)
 CSV: Final = Format(".csv", _write_csv, nests=False)
+TSV: Final = Format(".tsv", partial(_write_csv, separator="\t"), nests=False)
 NDJSON: Final = Format(".ndjson", _write_ndjson, holds_nan=False)
+ARROW: Final = Format(".arrow", _write_arrow, holds_bytes=True)
 DOCUMENTED: Final = Format(".json", None)
-for _output in (PARQUET, CSV, NDJSON, replace(NDJSON, suffix=".jsonl"), DOCUMENTED):
+_TEXTS: Final = (
+    (CSV, _write_csv),
+    (TSV, partial(_write_csv, separator="\t")),
+    (NDJSON, _write_ndjson),
+    (replace(NDJSON, suffix=".jsonl"), _write_ndjson),
+)
+for _output in (PARQUET, *(form for form, _ in _TEXTS)):
     register_format(_output)
+for _suffix in (".arrow", ".ipc", ".feather"):
+    register_format(replace(ARROW, suffix=_suffix))
+register_format(DOCUMENTED)
+_compression: Compression
+for _end, _compression in COMPRESSIONS.items():  # type: ignore[assignment]
+    for _output, _write in _TEXTS:
+        _compressed = partial(_write, compression=_compression)
+        register_format(replace(_output, suffix=f"{_output.suffix}{_end}", write=_compressed))
 
 
 def suffixes_text(*, tables_only: bool = False) -> str:
-    """Return the suffixes of the output formats as a list in prose."""
+    """Return the suffixes of the output formats as a list in prose, without those of compressed text."""
     names = [one.suffix for one in OUTPUT_FORMATS.values() if one.is_table or not tables_only]
+    names = suffixes_shown(names)
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
@@ -92,9 +128,9 @@ def check_target(target: str | None, *, stores: bool = False) -> Format | None:
         return None
     path = Path(target)
     _check_name(path)
-    output = OUTPUT_FORMATS.get(path.suffix.lower())
+    output = OUTPUT_FORMATS.get(longest_suffix(path.name, OUTPUT_FORMATS) or "")
     if output is None:
-        known = (*(store_suffixes() if stores else ()), *OUTPUT_FORMATS)
+        known = suffixes_shown((*(store_suffixes() if stores else ()), *OUTPUT_FORMATS))
         raise ArgumentError(
             f"unknown output ending {path.suffix!r} of {path.name!r}, known are {', '.join(known)}\n"
             f"Hint: {'.duckdb is continued by the next run' if stores else '.parquet keeps everything'}."

@@ -79,9 +79,9 @@ def open_reference(
             )
     purpose: Method = "remove_duplicates"
     try:
-        table = open_table(
-            [reference], None, None, purpose, kind.name, column=column, needs_column=False, of=" of --reference"
-        )
+        named = others.given_sources.alike([reference])
+        of = " of --reference"
+        table = open_table(named, None, None, purpose, kind.name, column=column, needs_column=False, of=of)
         # Relative paths of a table of stored hashes start from the working directory.
         base_dir = None if table.request is None else options["base_dir"]
         options = {**options, "base_dir": base_dir}

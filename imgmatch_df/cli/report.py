@@ -31,6 +31,7 @@ from imgmatch_df.cli.arguments import (
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.folder_rules import FolderRules, declared_pairs, read_pairs
+from imgmatch_df.cli.given_sources import GivenSources
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
 from imgmatch_df.errors import ArgumentError, ColumnError
@@ -181,7 +182,7 @@ def report(
 
 def _command_text(sources: list[str], chosen: dict[str, object]) -> str:
     """Return the command that makes the same page again, without credentials."""
-    words = ["imgmatch", "report", *sources]
+    words = ["imgmatch", "report", *GivenSources.of(sources).words()]
     for name, value in chosen.items():
         if value is True or value is False:
             words.append(name if value else f"--no-{name[2:]}")

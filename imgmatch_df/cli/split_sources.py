@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.images.folders import IMAGE_SUFFIXES
+from imgmatch_df.images.folders import KNOWN_SUFFIXES
 from imgmatch_df.options import shown
 from imgmatch_df.sources import path_as_text
 from imgmatch_df.store.base import is_uri
@@ -73,7 +73,7 @@ def _place(given: str) -> str:
         return path
     while os.path.basename(folder).strip("*") == "" and os.path.dirname(folder) != folder:  # noqa: PTH119, PTH120
         folder = os.path.dirname(folder)  # noqa: PTH120  # train/** is train
-    is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122
+    is_image = os.path.splitext(name)[1].lower() in KNOWN_SUFFIXES  # noqa: PTH122
     stem = "" if is_image else _split_name(name)
     return f"{folder}/{stem}" if stem else folder
 

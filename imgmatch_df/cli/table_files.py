@@ -1,17 +1,21 @@
-"""Files as lazy frames, with unchanged names of columns: Parquet, CSV, NDJSON, and lists in JSON."""
+"""Files as lazy frames, with unchanged names of columns: Parquet, CSV, NDJSON, Arrow, and lists in JSON."""
 
 import codecs
 import csv
 import glob
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from io import TextIOWrapper
 from pathlib import Path, PurePath
 from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
+from polars.io.plugins import register_io_source
 
+from imgmatch_df.cli.input_formats import COMPRESSIONS, INPUT_FORMATS, InputFormat, open_bytes, register_input
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.store.open import scan_hashes
 from imgmatch_df.store.parquet_checksums import has_checksums
@@ -37,7 +41,7 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
     paths
         Paths of the files, at least one.
     suffix
-        ``".parquet"``, ``".csv"``, ``".ndjson"``, ``".jsonl"``, or ``".json"`` for a list of objects.
+        Suffix of an input format, such as ``".parquet"``; ``".json"`` is a list of objects.
     root
         The folder of `paths`: folders below it, such as ``year=2024``, are columns of Parquet (Hive partitions).
 
@@ -52,18 +56,7 @@ def scan_table(paths: Sequence[str], suffix: str, root: str = "") -> pl.LazyFram
     -----
     Columns of a CSV are text, so that ``007`` is written unchanged and no late row has another type.
     """
-    if suffix == ".parquet":
-        return _scan_parquet(list(paths), root)
-    if suffix == ".csv":
-        headers = [read_csv_header(path) for path in paths]
-        frame = pl.scan_csv(list(paths), glob=False, infer_schema=False)
-        # Polars does not unescape doubled quotes in the names of columns.
-        names = dict(zip(frame.collect_schema(), headers[0], strict=False))
-        return frame.rename({name: own for name, own in names.items() if name != own})
-    if suffix == ".json":
-        return pl.concat([_read_list(path) for path in paths], how="diagonal_relaxed").lazy()
-    # It has no option glob=.
-    return pl.scan_ndjson([glob.escape(path) for path in paths], infer_schema_length=None)
+    return INPUT_FORMATS[suffix].scan(paths, root)
 
 
 def check_encoding(path: str, suffix: str) -> None:
@@ -74,16 +67,38 @@ def check_encoding(path: str, suffix: str) -> None:
     ArgumentError
         If the file begins with the mark of another encoding, or has zero bytes where another encoding has them.
     """
-    with Path(path).open("rb") as file:
+    with open_bytes(path) as file:
         start = file.read(_SAMPLED_BYTES)
-    name = next((name for mark, name in _MARKS if start.startswith(mark)), None) or _encoding_by_zeros(start)
-    if name is not None:
-        raise ArgumentError(f"{path!r} is {name}, {suffix} is read as UTF-8\nHint: save the file as UTF-8.")
-    if suffix in (".ndjson", ".jsonl") and start.startswith(codecs.BOM_UTF8):
+    check_text(start, repr(path), suffix)
+    if suffix.startswith((".ndjson", ".jsonl")) and start.startswith(codecs.BOM_UTF8):
         raise ArgumentError(
             f"{path!r} begins with a byte order mark, which {suffix} must not have\n"
             "Hint: save the file as UTF-8 without it."
         )
+
+
+def check_text(start: bytes, shown: str, what: str, *, by_zeros: bool = True) -> None:
+    """Refuse text in UTF-16 or UTF-32.
+
+    Parameters
+    ----------
+    start
+        The first bytes of the text.
+    shown, what
+        Its name and its kind in messages.
+    by_zeros
+        Whether zero bytes show another encoding, too, and not only its mark.
+
+    Raises
+    ------
+    ArgumentError
+        If it is in another encoding.
+    """
+    name = next((name for mark, name in _MARKS if start.startswith(mark)), None)
+    if name is None and by_zeros:
+        name = _encoding_by_zeros(start)
+    if name is not None:
+        raise ArgumentError(f"{shown} is {name}, {what} is read as UTF-8\nHint: save the file as UTF-8.")
 
 
 def _encoding_by_zeros(start: bytes) -> str | None:
@@ -112,7 +127,7 @@ def _is_utf8(start: bytes) -> bool:
 def is_list(path: str) -> bool:
     """Return whether a JSON file is a list, and not a documented request."""
     try:
-        with Path(path).open("rb") as file:
+        with open_bytes(path) as file:
             return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
     except OSError:
         return False
@@ -125,17 +140,17 @@ def is_utf8_text(path: str) -> bool:
     return b"\0" not in start and _is_utf8(start)
 
 
-def read_csv_header(path: str) -> list[str]:
-    """Return the names of the columns of a CSV.
+def read_csv_header(path: str, separator: str = ",") -> list[str]:
+    """Return the names of the columns of a CSV, whose columns are separated by `separator`.
 
     Raises
     ------
     ColumnError
         If two names are equal, because Polars would rename one, or they cannot be read.
     """
-    with Path(path).open(encoding="utf-8-sig", errors="replace", newline="") as file:
+    with TextIOWrapper(open_bytes(path), encoding="utf-8-sig", errors="replace", newline="") as file:
         try:
-            names = next(csv.reader(file), [])
+            names = next(csv.reader(file, delimiter=separator), [])
         except csv.Error as error:
             raise ColumnError(
                 f"the first line of {path!r} cannot be read: {error}\nHint: check that the file is a CSV."
@@ -148,7 +163,72 @@ def read_csv_header(path: str) -> list[str]:
     return names
 
 
-def _scan_parquet(paths: list[str], root: str) -> pl.LazyFrame:
+def _scan_csv(paths: Sequence[str], _root: str, separator: str = ",") -> pl.LazyFrame:
+    headers = [read_csv_header(path, separator) for path in paths]
+    frame = pl.scan_csv(list(paths), glob=False, infer_schema=False, separator=separator)
+    # Polars does not unescape doubled quotes in the names of columns.
+    names = dict(zip(frame.collect_schema(), headers[0], strict=False))
+    return frame.rename({name: own for name, own in names.items() if name != own})
+
+
+def _scan_ndjson(paths: Sequence[str], _root: str) -> pl.LazyFrame:
+    # It has no option glob=.
+    return pl.scan_ndjson([glob.escape(path) for path in paths], infer_schema_length=None)
+
+
+def _scan_lists(paths: Sequence[str], _root: str) -> pl.LazyFrame:
+    return pl.concat([_read_list(path) for path in paths], how="diagonal_relaxed").lazy()
+
+
+def _scan_arrow(paths: Sequence[str], _root: str) -> pl.LazyFrame:
+    """Return the rows of Arrow files, or of files that hold an Arrow stream."""
+    parts = []
+    for path in paths:
+        with open_bytes(path) as file:
+            start = file.read(6)
+        if start[:4] == b"FEA1":
+            raise ArgumentError(
+                f"{path!r} is Feather version 1, which is not read\n"
+                "Hint: pyarrow.feather.read_feather reads it, and write_feather writes version 2."
+            )
+        is_file = start == b"ARROW1"
+        parts.append(pl.scan_ipc(path, glob=False, hive_partitioning=False) if is_file else _scan_stream(path))
+    return pl.concat(parts)
+
+
+def _scan_stream(path: str) -> pl.LazyFrame:
+    import pyarrow
+    from pyarrow import ipc
+
+    try:
+        with open_bytes(path) as file, ipc.open_stream(file) as reader:
+            schema = pl.DataFrame(reader.schema.empty_table()).schema
+    except pyarrow.ArrowInvalid as error:
+        raise ArgumentError(
+            f"{path!r} is neither an Arrow file nor an Arrow stream: {str(error).splitlines()[0]}\n"
+            "Hint: check that the file is complete."
+        ) from error
+
+    def batches(
+        with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        n_left = n_rows
+        with open_bytes(path) as file, ipc.open_stream(file) as reader:
+            for batch in reader:
+                part = pl.DataFrame(batch)
+                part = part if n_left is None else part.head(n_left)
+                found = part if predicate is None else part.filter(predicate)
+                yield found if with_columns is None else found.select(with_columns)
+                if n_left is not None:
+                    n_left -= part.height
+                    if n_left <= 0:
+                        return
+
+    return register_io_source(batches, schema=schema, is_pure=True)
+
+
+def _scan_parquet(given: Sequence[str], root: str) -> pl.LazyFrame:
+    paths = list(given)
     parts = [_partitions(path, root) for path in paths]
     if not any(parts):
         if all(map(has_checksums, paths)):  # files of stores have checksums, which `scan_hashes` checks
@@ -227,7 +307,8 @@ def _is_deep(records: list[Any]) -> bool:
 
 
 def _read_list(path: str) -> pl.DataFrame:
-    data = Path(path).read_bytes()
+    with open_bytes(path) as file:
+        data = file.read()
     try:
         records = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -241,3 +322,14 @@ def _read_list(path: str) -> pl.DataFrame:
     if not all(isinstance(record, dict) for record in records):
         raise ArgumentError(f"{path!r} is not a list of objects only\nHint: a table is a list of objects.")
     return pl.read_json(data, infer_schema_length=None) if records else pl.DataFrame()
+
+
+register_input(InputFormat(".parquet", _scan_parquet))
+for _compression in ("", *COMPRESSIONS):
+    register_input(InputFormat(f".csv{_compression}", _scan_csv, is_text=True))
+    register_input(InputFormat(f".tsv{_compression}", partial(_scan_csv, separator="\t"), is_text=True))
+    for _suffix in (".ndjson", ".jsonl"):
+        register_input(InputFormat(f"{_suffix}{_compression}", _scan_ndjson, is_text=True))
+    register_input(InputFormat(f".json{_compression}", _scan_lists, is_text=True))
+for _suffix in (".arrow", ".arrows", ".ipc", ".feather"):
+    register_input(InputFormat(_suffix, _scan_arrow))

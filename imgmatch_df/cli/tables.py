@@ -1,7 +1,5 @@
 """Input files, folders and globs as lazy frames of sources or hashes."""
 
-import glob
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +8,11 @@ from typing import Final
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from imgmatch_df.archives.paths import is_archive, is_compressed
+from imgmatch_df.cli.expanding import IMAGES, LIST, STORE, check_options, existing, expand, root_of
+from imgmatch_df.cli.given_sources import GivenSources
+from imgmatch_df.cli.input_formats import INPUT_FORMATS
+from imgmatch_df.cli.lake_tables import DELTA  # noqa: F401  # registers these formats
+from imgmatch_df.cli.lists import SourceList
 from imgmatch_df.cli.table_files import check_encoding, is_list, scan_table
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, PATH, QUALITY, SIZE, SOURCE, STATUS, WIDTH
 from imgmatch_df.documented import requests, values
@@ -21,17 +23,14 @@ from imgmatch_df.frames.given_hashes import read_given
 from imgmatch_df.frames.hugging_face import Features, read_features, without_extensions
 from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.image_columns import holds_bytes, holds_sources, image_sources, is_image_struct, text_of
-from imgmatch_df.images.folders import KNOWN_SUFFIXES, LeftOut
-from imgmatch_df.images.scan import holds_images, list_images
+from imgmatch_df.images.exclusion import Rules
+from imgmatch_df.images.folders import LeftOut, exclusion_of
+from imgmatch_df.images.scan import list_images
 from imgmatch_df.options import Recipe
 from imgmatch_df.sources import url_of
-from imgmatch_df.store.base import is_uri, store_suffixes
+from imgmatch_df.store.base import store_suffixes
 from imgmatch_df.store.manifest import Manifest
 from imgmatch_df.store.open import manifest_of, scan_hashes
-
-_TABLE_SUFFIXES: Final = (".parquet", ".csv", ".ndjson", ".jsonl", ".json")
-_STORE: Final = "a store"
-_TEXT_SUFFIXES: Final = (".csv", ".ndjson", ".jsonl", ".json")
 
 # Common names of columns of images, the most specific first.
 _SOURCE_NAMES: Final = (
@@ -83,6 +82,8 @@ class SourceTable:
         Store of --store, which keeps the hashes of the rows, or None.
     features
         Hugging Face features of the input, or None.
+    given_sources
+        The arguments that name the files.
     """
 
     frame: pl.LazyFrame
@@ -98,6 +99,7 @@ class SourceTable:
     given: Mapping[str, str] = field(default_factory=dict)
     store: str | None = None
     features: Features | None = None
+    given_sources: GivenSources = field(default_factory=GivenSources)
 
     @property
     def columns(self) -> list[str]:
@@ -160,8 +162,9 @@ def open_sources(
     Parameters
     ----------
     sources
-        Folders, images and globs of them; or tables of one kind (``.duckdb``, ``.parquet``, ``.csv``, ``.ndjson``,
-        ``.jsonl``, ``.json`` for documented requests), globs of them, or a folder with Parquet files and no images.
+        Folders, images and globs of them; or tables of one kind (``.duckdb``, those of `INPUT_FORMATS`, ``.json`` also
+        for documented requests), globs of them, or a folder with Parquet files and no images; or lists (``.txt``, ``-``
+        for standard input). May be `GivenSources`, with options.
     source
         Column of sources in a table; None finds it by name or dtype.
     base_dir
@@ -195,32 +198,38 @@ def open_sources(
         raise ArgumentError(
             f"--column {column} does not name the kind of its hashes\nHint: --hash-type names it: {', '.join(KINDS)}."
         )
-    found = [_expand(given) for given in sources]
+    sources = GivenSources.of(sources)
+    sources.check()
+    rules = sources.rules()
+    if sources.files_from is None:
+        found = [expand(given, rules) for given in sources]
+    else:
+        found = [(LIST, [existing(sources.files_from)])]
     kinds = sorted({kind for kind, _ in found})
     if len(kinds) > 1:
         raise ArgumentError(
             f"sources must be of one kind, got {', '.join(kinds)}\nHint: run one command for each kind."
         )
     paths = [path for _, part in found for path in part]
-    is_table = kinds[0] in _TABLE_SUFFIXES and (kinds != [".json"] or all(map(is_list, paths)))
+    is_table = kinds[0] in INPUT_FORMATS and (kinds != [".json"] or all(map(is_list, paths)))
     if column is not None and not is_table and needs_column:
         raise ArgumentError(
             f"--column is for tables, the sources are {kinds[0]}\nHint: leave --column out: it names foreign hashes."
         )
-    if kinds == ["images"]:
-        for option, value in (("--source", source), ("--base-dir", base_dir)):
-            if value is not None:
-                raise ArgumentError(f"{option} is for tables, the sources are images\nHint: leave {option} out.")
-        images, unlisted, left_out = list_images(paths)
-        return SourceTable(images.lazy(), PATH, unlisted=unlisted, left_out=left_out)
-    if kinds[0] in _TEXT_SUFFIXES:
+    check_options(kinds[0], sources, rules, source, base_dir)
+    if kinds == [IMAGES]:
+        images, unlisted, left_out = list_images(paths, rules)
+        return SourceTable(images.lazy(), PATH, unlisted=unlisted, left_out=left_out, given_sources=sources)
+    if kinds == [LIST]:
+        return _open_lists(paths, sources, rules)
+    if kinds[0] in INPUT_FORMATS and INPUT_FORMATS[kinds[0]].is_text:
         for path in paths:
             check_encoding(path, kinds[0])
     if kinds == [".json"] and not is_table:
         return _open_requests(paths, source, method)
-    roots = {root for root, part in zip(map(_root, sources), found, strict=True) if part[1]}
+    roots = {root for root, part in zip(map(root_of, sources), found, strict=True) if part[1]}
     root = roots.pop() if len(roots) == 1 else ""
-    if kinds[0] in (_STORE, *store_suffixes()):
+    if kinds[0] in (STORE, *store_suffixes()):
         return _open_stores(paths, source, takes_hashes=method != "visual_hash")
     frame = scan_table(paths, kinds[0], root)
     schema = frame.collect_schema()
@@ -242,7 +251,8 @@ def open_sources(
 
 def is_table(sources: Sequence[str]) -> bool:
     """Return whether one of the sources is a table or a store, and not images."""
-    return any(_expand(given)[0] != "images" for given in sources)
+    rules = GivenSources.of(sources).rules()
+    return any(expand(given, rules)[0] not in (IMAGES, LIST) for given in sources)
 
 
 def query_kind(query: str, stored: Collection[str]) -> str | None:
@@ -260,36 +270,12 @@ def query_kind(query: str, stored: Collection[str]) -> str | None:
     return None if kind is None else kind.name
 
 
-def _root(given: str) -> str:
-    """Return the root of an input: the names of folders below it may be values of columns."""
-    return given if Path(given).is_dir() else ""
-
-
-def _expand(given: str) -> tuple[str, list[str]]:
-    """Return the kind of an argument, ``"images"`` or the suffix of tables, and its paths."""
-    if is_uri(given):
-        return _STORE, [given]
-    given = os.path.expanduser(given)  # noqa: PTH111  # a Path drops a leading "./"
-    path = Path(given)
-    suffix = path.suffix.lower()
-    if path.is_dir():
-        parts = _sorted_glob(os.path.join(glob.escape(given), "**", "*.parquet"))  # noqa: PTH118  # glob takes a str
-        if parts and not holds_images(given):
-            return ".parquet", parts
-        return "images", [given]
-    if suffix in (*store_suffixes(), *_TABLE_SUFFIXES):
-        paths = [given] if path.is_file() else _sorted_glob(given)
-        if not paths:
-            raise _nothing_found(given)
-        return suffix, paths
-    is_known = suffix in KNOWN_SUFFIXES or is_archive(given) or is_compressed(given)
-    if path.is_file() and suffix and not is_known:
-        raise _unknown_ending(path)
-    return "images", [given]
-
-
-def _sorted_glob(pattern: str) -> list[str]:
-    return sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
+def _open_lists(paths: list[str], sources: GivenSources, rules: Rules) -> SourceTable:
+    exclusion = exclusion_of(rules.exclude) if rules.exclude else None
+    found = SourceList(paths, null=sources.null, exclusion=exclusion)
+    batch_rows = _URL_BATCH_ROWS if found.has_urls(_SAMPLED_ROWS) else BATCH_ROWS
+    frame = found.scan(batch_rows)
+    return SourceTable(frame, SOURCE, batch_rows=batch_rows, left_out=found.left_out(), given_sources=sources)
 
 
 def _open_table(
@@ -453,15 +439,3 @@ def _shown(schema: pl.Schema, n_columns: int = 20) -> str:
 
 def _is_of_images(dtype: pl.DataType) -> bool:
     return is_image_struct(dtype) or (dtype.is_nested() and holds_bytes(dtype))
-
-
-def _nothing_found(source: str) -> ArgumentError:
-    return ArgumentError(f"nothing matches {source!r}\nHint: the working directory is {str(Path.cwd())!r}.")
-
-
-def _unknown_ending(path: Path) -> ArgumentError:
-    return ArgumentError(
-        f"unknown input ending {path.suffix!r} of {path.name!r}, known are "
-        f"{', '.join((*store_suffixes(), *_TABLE_SUFFIXES))}, folders, globs, images and archives of them\n"
-        "Hint: a glob matches images of any ending."
-    )

@@ -10,7 +10,7 @@ from imgmatch_df.archives.contents import LOST_LINK, UnreadableError
 from imgmatch_df.archives.paths import join_member, sample_key
 from imgmatch_df.archives.reading import open_contents
 from imgmatch_df.columns import MODIFIED, PATH, SAMPLE_KEY, SIZE
-from imgmatch_df.images.folders import OTHER_FILE, LeftOut, listed_suffixes, suffix_of, unread_reason
+from imgmatch_df.images.folders import OTHER_FILE, Finder, LeftOut, listed_suffixes, suffix_of, unread_reason
 from imgmatch_df.sources import path_as_text
 
 _SCHEMA: Final = {PATH: pl.String(), SIZE: pl.UInt64(), MODIFIED: pl.Int64(), SAMPLE_KEY: pl.String()}
@@ -34,7 +34,7 @@ class Members(NamedTuple):
     unlisted: str | None
 
 
-def list_members(archive: str, n_rows: int, *, has_keys: bool) -> Members:
+def list_members(archive: str, n_rows: int, *, has_keys: bool, finder: Finder) -> Members:
     """List the members of an archive that have an image suffix.
 
     Parameters
@@ -45,6 +45,8 @@ def list_members(archive: str, n_rows: int, *, has_keys: bool) -> Members:
         Maximum number of rows in one frame.
     has_keys
         Whether the column of keys is computed; else it is null.
+    finder
+        Has the rules of the listing, which apply to the folders and files in the archive too.
     """
     shown = path_as_text(archive)
     left_out: Counter[LeftOut] = Counter()
@@ -55,7 +57,9 @@ def list_members(archive: str, n_rows: int, *, has_keys: bool) -> Members:
     chosen, listed = [], listed_suffixes()
     for at, text in enumerate(contents.texts):
         suffix = suffix_of(text.rpartition("/")[2])
-        if suffix in listed:
+        if suffix in listed and (reason := finder.member_reason(archive, text)) is not None:
+            left_out[reason, suffix] += 1
+        elif suffix in listed:
             chosen.append(at)
         else:
             left_out[unread_reason(suffix) or OTHER_FILE, suffix] += 1

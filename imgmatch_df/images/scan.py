@@ -15,7 +15,8 @@ from polars.io.plugins import register_io_source
 from imgmatch_df.archives.paths import COMPRESSED_HINT, is_archive, is_compressed, split_path
 from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, PATH, REASON, SAMPLE_KEY, SIZE, SUFFIX, N
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning
-from imgmatch_df.images.folders import ARCHIVE, Finder, LeftOut, left_out_text, listed_suffixes
+from imgmatch_df.images.exclusion import DEFAULT_RULES, Rules
+from imgmatch_df.images.folders import ARCHIVE, Finder, LeftOut, exclusion_of, left_out_text, listed_suffixes
 from imgmatch_df.images.members import list_members
 from imgmatch_df.incomplete import note_unlisted
 from imgmatch_df.options import check_flag, shown
@@ -47,7 +48,15 @@ class Listing(NamedTuple):
     left_out: Counter[LeftOut]
 
 
-def scan_images(source: ImageSource, *, recursive: bool = True, sample_keys: bool = False) -> pl.LazyFrame:
+def scan_images(
+    source: ImageSource,
+    *,
+    recursive: bool = True,
+    exclude: str | Sequence[str] = (),
+    hidden: bool = False,
+    follow_links: bool = False,
+    sample_keys: bool = False,
+) -> pl.LazyFrame:
     """List the images of folders, globs and archives, lazily.
 
     Use it as the start of a query; nothing is listed before the query runs, and a query for paths only does not read
@@ -62,6 +71,17 @@ def scan_images(source: ImageSource, *, recursive: bool = True, sample_keys: boo
         nothing is extracted.
     recursive
         Whether a folder is listed with its subfolders.
+    exclude
+        One or more patterns of files and folders that are left out, as in ``.gitignore``: ``"previews"`` and
+        ``"*.png"`` match names at any depth, ``"2019/raw"`` the path below `source` or as it is listed,
+        ``"raw/**/small"`` folders at any depth below ``raw``, ``"cache/"`` folders only. There are no comments and no
+        negation.
+    hidden
+        Whether hidden files and folders are listed: names that begin with a dot, and folders that systems make for
+        themselves, such as ``@eaDir``, ``#recycle``, ``$RECYCLE.BIN`` and ``__MACOSX``.
+    follow_links
+        Whether links to folders are followed. A folder that several paths lead to is listed once, by its own path
+        if that is in `source`, so that links to a folder above them are not followed without end.
     sample_keys
         Whether to add the column ``key: String``: the key that webdataset gives the sample of a file in an archive,
         which is its name up to the first dot. Null for other files.
@@ -85,15 +105,15 @@ def scan_images(source: ImageSource, *, recursive: bool = True, sample_keys: boo
     -----
     ImgMatchWarning
         When the query runs: if images that are not read are left out (``.psd``; ``.heic`` without its extra), if
-        archives in a folder or links to folders are left out, and for each folder and archive that cannot be listed, or
-        is cut. Do not `prune` a store with such a listing.
+        archives, links to folders, hidden images or hidden folders in a folder are left out, and for each folder and
+        archive that cannot be listed, or is cut. Do not `prune` a store with such a listing.
 
     Notes
     -----
-    In a glob, ``*`` does not match a leading dot, ``**`` matches any number of folders, and an image suffix matches
-    in any case: ``*.jpg`` lists ``IMG_1.JPG``, too. Everything else is case-sensitive. ``**`` follows links to
-    folders, except a link to a folder that it is in; a folder as `source` is listed without the links in it, and with
-    its hidden files and folders. `count_left_out` counts what is left out.
+    In a glob, ``*`` and ``**`` do not match hidden names, ``**`` matches any number of folders, and an image suffix
+    matches in any case: ``*.jpg`` lists ``IMG_1.JPG``, too, and so it does in `exclude`. Everything else is
+    case-sensitive. ``**`` always follows links to folders, except a link to a folder that it is in. `count_left_out`
+    counts what is left out.
 
     Examples
     --------
@@ -101,7 +121,8 @@ def scan_images(source: ImageSource, *, recursive: bool = True, sample_keys: boo
     >>> imgmatch_df.scan_images("photos").collect_schema().names()
     ['path', 'size', 'modified']
     """
-    patterns = _check_sources(source, recursive=recursive)
+    rules = make_rules(recursive, exclude, hidden, follow_links)
+    patterns = _check_sources(source, rules)
     check_flag("sample_keys", sample_keys, "True adds the column 'key' of webdataset.")
     schema = _SCHEMA_WITH_KEYS if sample_keys else _SCHEMA
 
@@ -109,13 +130,13 @@ def scan_images(source: ImageSource, *, recursive: bool = True, sample_keys: boo
         with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None, _batch_size: int | None
     ) -> Iterator[pl.DataFrame]:
         names = schema.names() if with_columns is None else with_columns
-        finder = _find(patterns, recursive=recursive)
-        _warn(finder.unlisted_texts(), finder.left_out())
+        finder = _find(patterns, rules)
+        _warn(finder.unlisted_texts(), finder.left_out(of_globs=False))
         n_left = n_rows
         paths: Iterable[str] = finder.paths
         if n_rows is not None and not any(map(is_archive, paths)):
             paths = itertools.islice(paths, n_rows)
-        for frame in _describe(paths, names, _warn):
+        for frame in _describe(finder, paths, names, _warn):
             rows = frame if n_left is None else frame.head(n_left)
             yield rows if predicate is None else rows.filter(predicate)
             if n_left is not None and (n_left := n_left - rows.height) <= 0:
@@ -124,12 +145,19 @@ def scan_images(source: ImageSource, *, recursive: bool = True, sample_keys: boo
     return register_io_source(batches, schema=schema, is_pure=False)
 
 
-def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFrame:
+def count_left_out(
+    source: ImageSource,
+    *,
+    recursive: bool = True,
+    exclude: str | Sequence[str] = (),
+    hidden: bool = False,
+    follow_links: bool = False,
+) -> pl.DataFrame:
     """Count the files and folders that `scan_images` leaves out, by reason and suffix.
 
     Parameters
     ----------
-    source, recursive
+    source, recursive, exclude, hidden, follow_links
         As `scan_images`.
 
     Returns
@@ -139,15 +167,17 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
         ``n: UInt32``; the largest count first, then by reason and suffix. Reasons:
 
         - ``"unread_format"``: an image of an unsupported format, such as ``.psd``.
-        - ``"missing_extra"``: an image that an extra reads which is not installed: ``.heic``, ``.jxl``, ``.nef`` â¦
+        - ``"missing_extra"``: an image that an extra reads which is not installed: ``.heic``, ``.jxl``, ``.nef`` …
         - ``"archive"``: an archive in a folder; name it, or a glob that matches it, to list its images.
         - ``"other_file"``: any other file without an image suffix.
         - ``"broken_link"``: a broken link without an image suffix, perhaps to a folder on a disk that is not mounted.
-        - ``"linked_folder"``: a link to a folder.
+        - ``"linked_folder"``: a link to a folder that is not followed.
         - ``"unlisted_folder"``: a folder that cannot be listed, for lack of permission or another reason.
-        - ``"hidden_folder"``, ``"hidden_file"``: hidden ones that ``*`` and ``**`` of a glob do not match.
+        - ``"hidden_folder"``, ``"hidden_file"``: a hidden folder, and a hidden image outside of them.
+        - ``"excluded_folder"``, ``"excluded_file"``: what `exclude` matches.
 
-        Files that do not match a glob are not counted, other files in an archive are.
+        Files that do not match a glob are not counted, other files in an archive are. Nothing inside a folder that is
+        left out is counted.
 
     Raises
     ------
@@ -160,10 +190,11 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
     >>> imgmatch_df.count_left_out("photos").columns
     ['reason', 'suffix', 'n']
     """
-    finder = _find(_check_sources(source, recursive=recursive), recursive=recursive)
+    rules = make_rules(recursive, exclude, hidden, follow_links)
+    finder = _find(_check_sources(source, rules), rules)
     counts = finder.left_out()
     for archive in filter(is_archive, finder.paths):
-        counts.update(list_members(archive, _BATCH_ROWS, has_keys=False).left_out)
+        counts.update(list_members(archive, _BATCH_ROWS, has_keys=False, finder=finder).left_out)
     rows = [(reason, suffix, n) for (reason, suffix), n in counts.items()]
     schema = {REASON: pl.String(), SUFFIX: pl.String(), N: pl.UInt32()}
     return pl.DataFrame(rows, schema, orient="row").sort(
@@ -171,15 +202,47 @@ def count_left_out(source: ImageSource, *, recursive: bool = True) -> pl.DataFra
     )
 
 
-def list_images(sources: Sequence[str]) -> Listing:
+def make_rules(recursive: object, exclude: object, hidden: object, follow_links: object) -> Rules:
+    """Return the rules of the arguments of `scan_images`.
+
+    Raises
+    ------
+    ArgumentError
+        If one is invalid.
+    """
+    check_flag("recursive", recursive, "False lists a folder without its subfolders.")
+    check_flag("hidden", hidden, "True lists hidden files and folders, too.")
+    check_flag("follow_links", follow_links, "True lists the folders that links lead to.")
+    given = [exclude] if isinstance(exclude, str) or not isinstance(exclude, Sequence) else exclude
+    patterns: list[str] = []
+    for pattern in given:
+        if not isinstance(pattern, str) or not pattern or "\0" in pattern:
+            raise ArgumentError(
+                f"exclude must be a pattern or several, as text, got {shown(pattern)}\n"
+                "Hint: such as '*.png', 'previews' or 'photos/2019/**'; [] excludes nothing."
+            )
+        patterns.append(pattern)
+    rules = Rules(bool(recursive), tuple(patterns), bool(hidden), bool(follow_links))
+    exclusion_of(rules.exclude)
+    return rules
+
+
+def list_images(sources: Sequence[str], rules: Rules = DEFAULT_RULES) -> Listing:
     """List the images of folders, globs and archives at once, and what is left out.
+
+    Parameters
+    ----------
+    sources
+        Folders, files and globs.
+    rules
+        Which files and folders are listed.
 
     Raises
     ------
     ArgumentError
         As `scan_images`; also if a folder has no images, or the archives that a source names have none.
     """
-    finder = Finder()
+    finder = Finder(rules)
     unlisted: list[str] = []
     left_out: Counter[LeftOut] = Counter()
     parts = [_describe_files([], _SCHEMA.names())]
@@ -188,26 +251,25 @@ def list_images(sources: Sequence[str]) -> Listing:
         unlisted.extend(texts)
         left_out.update(counts)
 
-    for source in _check_sources(sources, recursive=True):
+    for source in _check_sources(sources, rules):
         n_before, n_noted = len(finder.paths), len(unlisted)
-        if not _add(finder, source, recursive=True):
-            raise _no_images(source)
+        if not _add(finder, source):
+            raise _no_images(source, rules)
         paths = list(finder.paths)[n_before:]
-        found = list(_describe(paths, _SCHEMA.names(), note))
+        found = list(_describe(finder, paths, _SCHEMA.names(), note))
         if paths and not sum(frame.height for frame in found):
             raise _no_members(source, unlisted[n_noted:], left_out)
         parts += found
     return Listing(pl.concat(parts), (*finder.unlisted_texts(), *unlisted), finder.left_out() + left_out)
 
 
-def holds_images(folder: str) -> bool:
+def holds_images(folder: str, rules: Rules = DEFAULT_RULES) -> bool:
     """Return whether a folder, with its subfolders, has a file with an image suffix."""
-    return Finder().add(folder)
+    return Finder(rules).add(folder)
 
 
-def _check_sources(source: ImageSource, *, recursive: bool) -> list[str]:
+def _check_sources(source: ImageSource, rules: Rules) -> list[str]:
     """Return the sources as text, with the home directory in the place of ``~``."""
-    check_flag("recursive", recursive, "False lists a folder without its subfolders.")
     sources = [source] if isinstance(source, str | os.PathLike) or not isinstance(source, Iterable) else list(source)
     patterns = [os.fspath(one) if isinstance(one, os.PathLike) else one for one in sources]
     wrong = [one for one in patterns if not isinstance(one, str) or "\0" in one]
@@ -225,23 +287,23 @@ def _check_sources(source: ImageSource, *, recursive: bool) -> list[str]:
                 "source is empty; it must be a folder, a file or a glob\nHint: '.' is the working directory."
             )
         # A glob is checked up to its first match.
-        if not os.path.exists(pattern) and not any(True for _ in Finder().match(pattern)):  # noqa: PTH110
-            raise _nothing_found(pattern)
+        if not os.path.exists(pattern) and not any(True for _ in Finder(rules).match(pattern)):  # noqa: PTH110
+            raise _nothing_found(pattern, rules)
     return patterns
 
 
-def _find(patterns: list[str], *, recursive: bool) -> Finder:
-    finder = Finder()
+def _find(patterns: list[str], rules: Rules) -> Finder:
+    finder = Finder(rules)
     for pattern in patterns:
-        _add(finder, pattern, recursive=recursive)
+        _add(finder, pattern)
     return finder
 
 
-def _add(finder: Finder, pattern: str, *, recursive: bool) -> bool:
+def _add(finder: Finder, pattern: str) -> bool:
     """List one source, and return whether it has a file; raise if a file or a glob has none."""
-    is_found = finder.add(pattern, recursive=recursive)
+    is_found = finder.add(pattern)
     if not is_found and not os.path.isdir(pattern):  # noqa: PTH112  # a Path raises without permission
-        raise _nothing_found(pattern)
+        raise _nothing_found(pattern, finder.rules)
     return is_found
 
 
@@ -252,21 +314,23 @@ def _warn(unlisted: Iterable[str], left_out: Counter[LeftOut]) -> None:
     if text := left_out_text(left_out, only_warned=True):
         warnings.warn(
             f"scan_images left out {text}\n"
-            "Hint: count_left_out counts everything; install the extra, or convert such images; name linked folders "
-            "and archives as sources.",
+            "Hint: install the extra, or convert such images; name archives as sources; hidden=True and "
+            "follow_links=True list such files and folders, exclude= names those that are not wanted.",
             ImgMatchWarning,
             stacklevel=2,
         )
 
 
-def _nothing_found(pattern: str) -> ArgumentError:
-    finder = Finder()
+def _nothing_found(pattern: str, rules: Rules) -> ArgumentError:
+    finder = Finder(rules)
     finder.add(pattern)
     shown, is_glob = path_as_text(pattern), glob.has_magic(pattern)
     what = f"nothing matches {shown!r}" if is_glob else f"no such file or folder: {shown!r}"
     if finder.unlisted:
         return ArgumentError(f"{what}; {_cannot_list(finder)}\nHint: get permission to read the folder.")
     hint = f"the working directory is {str(Path.cwd())!r}."
+    if text := left_out_text(finder.left_out()):
+        return ArgumentError(f"no images of {shown!r} are listed, left out: {text}\nHint: change exclude or hidden.")
     if (member := split_path(pattern)) is not None:
         hint = f"{path_as_text(member.archive)!r} lists all images of the archive; filter its paths."
     elif "{" in pattern and "}" in pattern:
@@ -276,8 +340,8 @@ def _nothing_found(pattern: str) -> ArgumentError:
     return ArgumentError(f"{what}\nHint: {hint}")
 
 
-def _no_images(folder: str) -> ArgumentError:
-    finder = Finder()
+def _no_images(folder: str, rules: Rules) -> ArgumentError:
+    finder = Finder(rules)
     finder.add(folder)
     if finder.unlisted:
         return ArgumentError(f"{_cannot_list(finder)}\nHint: get permission to read the folder.")
@@ -308,7 +372,7 @@ def _no_members(source: str, unlisted: Sequence[str], left_out: Counter[LeftOut]
 
 
 def _describe(
-    paths: Iterable[str], names: list[str], note: Callable[[Iterable[str], Counter[LeftOut]], None]
+    finder: Finder, paths: Iterable[str], names: list[str], note: Callable[[Iterable[str], Counter[LeftOut]], None]
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of files and of the members of archives; `note` gets what an archive does not list."""
     files: list[str] = []
@@ -318,7 +382,7 @@ def _describe(
             if files:
                 yield _describe_files(files, names)
                 files = []
-            members = list_members(path, _BATCH_ROWS, has_keys=SAMPLE_KEY in names)
+            members = list_members(path, _BATCH_ROWS, has_keys=SAMPLE_KEY in names, finder=finder)
             left_out.update(members.left_out)
             note(() if members.unlisted is None else (members.unlisted,), Counter())
             for frame in members.frames:

@@ -176,7 +176,7 @@ def locate(target: object) -> Location:
     text = fspath(target) if isinstance(target, str | PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
         raise ArgumentError(f"target must be a path, got {shown(target)}\nHint: such as 'hashes.duckdb'.")
-    return Path(text) if _scheme(text) is None else text
+    return Path(text).expanduser() if _scheme(text) is None else text
 
 
 def kind_of(location: Location) -> StoreKind:

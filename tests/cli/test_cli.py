@@ -412,7 +412,7 @@ WRONG = {
     "empty folder": ["{empty}"],
     "empty source": [""],
     "one of several sources is not there": ["{pictures}", "no-such-folder"],
-    "unknown input ending": ["{empty}/notes.txt"],
+    "unknown input ending": ["{empty}/notes.doc"],
     "unknown output ending": ["{pictures}", "-o", "out.xlsx"],
     "output without ending": ["{pictures}", "-o", "out"],
     "output into no folder": ["{pictures}", "-o", "absent/out.csv"],
@@ -451,7 +451,7 @@ def test_wrong_calls_get_a_hint_and_leave_nothing(words, out, folder, empty, mon
     for ending in (".parquet", ".csv", ".ndjson", ".json"):
         (empty / f"garbage{ending}").write_bytes(garbage)
         (empty / f"zero{ending}").write_bytes(b"")
-    (empty / "notes.txt").write_text("notes")
+    (empty / "notes.doc").write_text("notes")
     (empty / "folder.csv").mkdir()
     (empty / "other.json").write_text('{"images": []}')
     (empty / "request.json").write_text('{"records": []}')

@@ -16,7 +16,7 @@ USAGE_ERRORS = {
     "unknown option before the command": (["--nonsense", "ping"], "--nonsense", "imgmatch"),
     "unknown command": (["nonsense"], "No such command 'nonsense'", "imgmatch"),
     "misspelled command": (["visual-has"], "No such command 'visual-has'", "imgmatch"),
-    "missing argument": (["visual-hash"], "Missing argument 'SOURCE...'", "imgmatch visual-hash"),
+    "missing argument": (["export"], "Missing argument 'STORE'", "imgmatch export"),
     "missing query": (["rank-images"], "Missing argument 'QUERY'", "imgmatch rank-images"),
     "missing value": (["remove-duplicates", ".", "--radius"], "'--radius' requires", "imgmatch remove-duplicates"),
     "value for a flag": (["visual-hash", ".", "--prune=yes"], "'--prune' does not take", "imgmatch visual-hash"),

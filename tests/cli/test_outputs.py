@@ -21,8 +21,8 @@ def call(*words, code=0):
     return result
 
 
-def write_tsv(frame, target, _has_images):
-    frame.sink_csv(target, separator="\t")
+def write_psv(frame, target, _has_images):
+    frame.sink_csv(target, separator="|")
 
 
 @pytest.fixture
@@ -38,23 +38,23 @@ def photos(tmp_path):
 @pytest.fixture
 def out(tmp_path, monkeypatch):
     """A file of a format that this package does not have."""
-    monkeypatch.setitem(formats.OUTPUT_FORMATS, ".tsv", None)  # which is undone at the end
-    formats.register_format(formats.Format(".tsv", write_tsv, nests=False, holds_nan=False))
+    monkeypatch.setitem(formats.OUTPUT_FORMATS, ".psv", None)  # which is undone at the end
+    formats.register_format(formats.Format(".psv", write_psv, nests=False, holds_nan=False))
     (tmp_path / "out").mkdir()
-    return tmp_path / "out" / "o.tsv"
+    return tmp_path / "out" / "o.psv"
 
 
 def test_every_command_writes_a_registered_format(photos, out):
     call("visual-hash", photos, "-o", out)
-    hashed = pl.read_csv(out, separator="\t", infer_schema=False)
+    hashed = pl.read_csv(out, separator="|", infer_schema=False)
     assert hashed["status"].to_list() == ["ok"] * 4
     assert hashed["phash"].str.len_chars().to_list() == [64] * 4  # it holds no bytes, so hashes are text
     call("remove-duplicates", photos, "-o", out)
-    found = pl.read_csv(out, separator="\t", infer_schema=False)
+    found = pl.read_csv(out, separator="|", infer_schema=False)
     assert found["kept"].to_list() == ["true", "true", "true", "false"]
     found = call("rank-images", photos / "1.jpg", photos, "-k", 2, "-o", out, "--prefix", "x_")
     assert "it is replaced if this run succeeds" in found.stderr
-    assert pl.read_csv(out, separator="\t", infer_schema=False)["x_distance"].to_list() == ["0", "0"]
+    assert pl.read_csv(out, separator="|", infer_schema=False)["x_distance"].to_list() == ["0", "0"]
 
 
 def test_what_it_cannot_hold_is_said(photos, out):
@@ -63,18 +63,18 @@ def test_what_it_cannot_hold_is_said(photos, out):
     )
     table.write_parquet(out.with_name("in.parquet"))
     said = call("visual-hash", out.with_name("in.parquet"), "-o", out).stderr
-    assert "a column for each field, because .tsv cannot nest: at\n" in said
-    assert "left out, because .tsv cannot hold it: tags (List(String)), raw (Binary); .parquet holds it\n" in said
-    assert "written as null, because .tsv cannot hold NaN and infinity: n" in said
-    assert {"tags", "raw", "at.x"} & set(pl.read_csv(out, separator="\t", infer_schema=False).columns) == {"at.x"}
+    assert "a column for each field, because .psv cannot nest: at\n" in said
+    assert "left out, because .psv cannot hold it: tags (List(String)), raw (Binary); .parquet holds it\n" in said
+    assert "written as null, because .psv cannot hold NaN and infinity: n" in said
+    assert {"tags", "raw", "at.x"} & set(pl.read_csv(out, separator="|", infer_schema=False).columns) == {"at.x"}
 
 
 def test_errors_and_help_list_the_formats(photos, out):
-    assert ".json, .tsv\n" in call("visual-hash", photos, "-o", "x.nope", code=2).stderr
-    assert suffixes_text(tables_only=True) == ".parquet, .csv, .ndjson, .jsonl or .tsv"
+    assert ".json, .psv\n" in call("visual-hash", photos, "-o", "x.nope", code=2).stderr
+    assert suffixes_text(tables_only=True) == ".parquet, .csv, .tsv, .ndjson, .jsonl, .arrow, .ipc, .feather or .psv"
     for command in ("visual-hash", "remove-duplicates", "rank-images"):
         said = " ".join(call(command, "--help").stdout.replace("│", " ").split())
-        assert f"{suffixes_text().replace(', .json or .tsv', ' or .json')}; else the screen." in said
+        assert f"{suffixes_text().replace(', .json or .psv', ' or .json')}; else the screen." in said
 
 
 def test_what_a_killed_run_left_is_removed(photos, out):

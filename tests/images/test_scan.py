@@ -297,7 +297,7 @@ def counted(source, **options):
 
 @pytest.fixture
 def strange(tree: Path, tmp_path_factory, without_extras) -> Path:
-    """A tree with everything that a folder leaves out, and a hidden image, which it lists."""
+    """A tree with everything that a folder leaves out."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     (elsewhere / "far.png").write_bytes(b"")
     for name in ("x.HEIC", "sub/y.heic", "z.cr2", "a.xmp", "b.XMP", "no suffix", "dot.", "sub/.hidden.png"):
@@ -319,6 +319,8 @@ LEFT_OUT = [
     ("missing_extra", ".heic", 2),
     ("other_file", "", 2),
     ("other_file", ".xmp", 2),
+    ("hidden_file", ".png", 1),
+    ("hidden_folder", None, 1),
     ("missing_extra", ".cr2", 1),
     ("other_file", ".txt", 1),
 ]
@@ -328,19 +330,20 @@ def test_a_folder_counts_what_it_leaves_out(strange):
     frame = imgmatch_df.count_left_out(strange)
     assert frame.rows() == LEFT_OUT
     assert frame.schema == {"reason": pl.String, "suffix": pl.String, "n": pl.UInt32}
-    # Hidden images are listed, and so is a link to an image that is gone: its row says so.
+    # A link to an image that is gone is listed: its row says so.
     with pytest.warns(imgmatch_df.ImgMatchWarning):
         listed = names(imgmatch_df.scan_images(strange), strange)
-    assert listed == [
-        *(".thumbnails/t.png", "a.png", "b.JPG", "lost.png", "sub/.hidden.png"),
-        *("sub/c.webp", "sub/deep/d.jpeg", "sub/e[1].gif"),
-    ]
-    # Every file and folder is listed, counted or walked.
+    assert listed == ["a.png", "b.JPG", "lost.png", "sub/c.webp", "sub/deep/d.jpeg", "sub/e[1].gif"]
+    with pytest.warns(imgmatch_df.ImgMatchWarning):
+        all_listed = names(imgmatch_df.scan_images(strange, hidden=True), strange)
+    assert set(all_listed) - set(listed) == {".thumbnails/t.png", "sub/.hidden.png"}
+    # Every file and folder is listed, counted or walked; with hidden=True nothing is hidden.
     n_all = sum(len(folders_) + len(files) for _, folders_, files in os.walk(strange))
     n_walked = sum(1 for _ in os.walk(strange)) - 1
-    assert frame["n"].sum() + len(listed) + n_walked == n_all
+    assert sum(n for _, _, n in counted(strange, hidden=True)) + len(all_listed) + n_walked == n_all
+    assert frame["n"].sum() + len(listed) + (n_walked - 1) + 1 == n_all  # the hidden folder has one file
     assert_frame_equal(imgmatch_df.count_left_out([strange, strange / "sub", f"{strange}/"]), frame)
-    assert counted(strange / "sub", recursive=False) == [("missing_extra", ".heic", 1)]
+    assert counted(strange / "sub", recursive=False) == [("hidden_file", ".png", 1), ("missing_extra", ".heic", 1)]
     assert counted(strange / "sub" / "deep") == []
     assert imgmatch_df.count_left_out([]).schema == frame.schema
 
@@ -404,7 +407,8 @@ def test_one_warning_a_run_names_what_could_hold_images(strange, recwarn):
             query.collect()
         (message,) = [str(warning.message) for warning in warned]
         assert message.startswith(
-            "scan_images left out 2 .heic, 1 .cr2 (pip install 'imgmatch-df[heif,raw]'); 3 linked folders\nHint: "
+            "scan_images left out 2 .heic, 1 .cr2 (pip install 'imgmatch-df[heif,raw]'); 3 linked folders; "
+            "1 hidden folder; 1 hidden file\nHint: "
         )
         assert "xmp" not in message
 
@@ -438,7 +442,7 @@ def test_the_text_of_what_is_left_out_is_short():
     assert text(left_out) == (
         "1,200 .psd; 4 other files (3 without a suffix, 1 .xxxxxxxxxxxxxx…); 2 linked folders; 1 hidden folder"
     )
-    assert text(left_out, only_warned=True) == "1,200 .psd; 2 linked folders"
+    assert text(left_out, only_warned=True) == "1,200 .psd; 2 linked folders; 1 hidden folder"
     many = {("other_file", f".{number}"): 100 - number for number in range(40)}
     assert text(many).endswith("93 .7, 2,448 of 32 more suffixes)")
     assert text({("other_file", ".\x1b[2J"): 1}) == "1 other file (1 .\N{REPLACEMENT CHARACTER}[2J)"
