@@ -94,6 +94,9 @@ def image_sources(images: pl.Series) -> Sequence[Any]:
     # No Polars query is used, because it may need the threads of Polars, which may wait for the batch of this column.
     if is_text_dtype(images.dtype) or images.dtype == pl.Null:
         return images.cast(pl.String).to_list()
+    if images.dtype.is_nested():
+        # Polars 1.40 counts the offset of a slice of structs twice in Arrow. A gather has none, and copies no image.
+        images = images[list(range(len(images)))]
     return _sources_of_arrow(images.to_arrow(compat_level=pl.CompatLevel.newest()))
 
 
