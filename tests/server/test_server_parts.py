@@ -19,7 +19,7 @@ from imgmatch_df.batch.isolation import DeclinedError, DecodersUnavailableError
 from imgmatch_df.batch.run import hash_sources
 from imgmatch_df.errors import Failure
 from imgmatch_df.options import Options
-from imgmatch_df.server import accepting, hash_queue, telemetry
+from imgmatch_df.server import accepting, handlers, hash_queue, telemetry
 from imgmatch_df.server.hash_queue import Hasher
 from imgmatch_df.server.held import Held
 from imgmatch_df.sources import Fetched
@@ -487,3 +487,16 @@ def test_a_reader_that_has_gone_ends_nothing(monkeypatch):
     lines.handle(record(2))
     lines.stop()
     assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == [2]
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("HTTP 403: “text of an internal server” after 1 attempt", "HTTP 403 after 1 attempt"),
+        ("HTTP 503: “x” through the proxy http://10.0.0.1:3128 after 1 attempt",
+         "HTTP 503 through the proxy after 1 attempt"),
+        ("no connection to the proxy http://box:1: refused", "no connection to the proxy: refused"),
+    ],
+)  # fmt: skip
+def test_clients_read_no_text_of_other_servers_and_no_proxy(detail, shown):
+    assert handlers._public_detail({"detail": detail, "status": "fetch_failed"}) == shown
