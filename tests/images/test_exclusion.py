@@ -81,7 +81,7 @@ PATTERNS = [
 ]
 
 
-@pytest.mark.parametrize(("exclude", "gone"), PATTERNS, ids=str)
+@pytest.mark.parametrize(("exclude", "gone"), PATTERNS, ids=[str(pattern) for pattern, _ in PATTERNS])
 def test_patterns_leave_out_files_and_folders(tree, monkeypatch, exclude, gone):
     monkeypatch.chdir(tree.parent)
     kept = set(FILES) - gone
