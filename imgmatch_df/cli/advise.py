@@ -14,10 +14,10 @@ from imgmatch_df.cli.arguments import (
     Out,
     SourceOption,
     Sources,
-    source_options,
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.outputs import interruptible
+from imgmatch_df.cli.source_options import source_options
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import advice, suggestions
 from imgmatch_df.frames.suggestions import RadiusSuggestion

@@ -52,9 +52,6 @@ from imgmatch_df.cli.arguments import (
     Suffix,
     Turns,
     Version,
-    source_options,
-    split_names,
-    with_source_options,
 )
 from imgmatch_df.cli.compiling import compile_kernels
 from imgmatch_df.cli.exit_codes import (
@@ -69,6 +66,7 @@ from imgmatch_df.cli.exit_codes import (
 )
 from imgmatch_df.cli.interrupts import end_on_signals
 from imgmatch_df.cli.outputs import interruptible
+from imgmatch_df.cli.source_options import source_options, split_names, with_source_options
 from imgmatch_df.cli.tables import SourceTable, query_kind
 from imgmatch_df.columns import (
     RANK,

@@ -17,11 +17,11 @@ from imgmatch_df.cli.arguments import (
     SourceOption,
     Sources,
     WithinColumn,
-    source_options,
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.folder_rules import FolderRules, check_within, declared_pairs, read_pairs
 from imgmatch_df.cli.outputs import interruptible
+from imgmatch_df.cli.source_options import source_options
 from imgmatch_df.columns import DETAIL, QUALITY, STATUS
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import copies

@@ -24,14 +24,13 @@ from imgmatch_df.cli.arguments import (
     SplitSources,
     Turns,
     WithinSplits,
-    source_options,
-    split_names,
 )
 from imgmatch_df.cli.exit_codes import FOUND, Tally, reported, say
 from imgmatch_df.cli.formats import fit_columns
 from imgmatch_df.cli.given_sources import GivenSources
 from imgmatch_df.cli.lists import STDIN
 from imgmatch_df.cli.outputs import interruptible
+from imgmatch_df.cli.source_options import source_options, split_names
 from imgmatch_df.cli.split_sources import group_sources, group_text
 from imgmatch_df.cli.tables import SourceTable, is_table
 from imgmatch_df.columns import (

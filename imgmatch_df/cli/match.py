@@ -24,7 +24,6 @@ from imgmatch_df.cli.arguments import (
     Sources,
     Suffix,
     Turns,
-    source_options,
 )
 from imgmatch_df.cli.exit_codes import FOUND, Tally, reported, say
 from imgmatch_df.cli.formats import fit_columns
@@ -32,6 +31,7 @@ from imgmatch_df.cli.hash_lists import count_flat
 from imgmatch_df.cli.match_rows import MatchRows, find_kind, open_match_rows
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.renaming import Naming
+from imgmatch_df.cli.source_options import source_options
 from imgmatch_df.columns import DETAIL, DISTANCE, QUALITY, QUERY_ID, REFERENCE_ID, STATUS, VOTES
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import pairs

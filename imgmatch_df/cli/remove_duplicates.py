@@ -36,13 +36,13 @@ from imgmatch_df.cli.arguments import (
     Turns,
     VerbArguments,
     WithinColumn,
-    source_options,
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.folder_rules import FolderRules, check_within, declared_pairs, read_pairs
 from imgmatch_df.cli.late_images import NUMBER, set_images_aside
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
+from imgmatch_df.cli.source_options import source_options
 from imgmatch_df.columns import (
     CLUSTER_ID,
     DISTANCE,

@@ -27,13 +27,13 @@ from imgmatch_df.cli.arguments import (
     Sources,
     Turns,
     WithinColumn,
-    source_options,
 )
 from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.folder_rules import FolderRules, declared_pairs, read_pairs
 from imgmatch_df.cli.given_sources import GivenSources
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.reference_rows import open_reference
+from imgmatch_df.cli.source_options import source_options
 from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.checks import shown_names
 from imgmatch_df.options import make_options

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from imgmatch_df._kernels import before_compiling
-from imgmatch_df.cli.arguments import split_names
 from imgmatch_df.cli.request_options import HeaderOption, ProxyOption, UserAgentOption, parse_headers, parse_proxy
+from imgmatch_df.cli.source_options import split_names
 from imgmatch_df.errors import MissingExtraError
 from imgmatch_df.options import make_options
 from imgmatch_df.server.settings import DEFAULT_FORMATS, Settings, read_tokens
