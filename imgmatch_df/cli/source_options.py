@@ -187,6 +187,7 @@ def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "given"]
     # SOURCE is checked where it is opened, because --files-from may replace it.
     own = [one.replace(default=None) if one.name == "sources" else one for one in own]
+    own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]  # others need no default behind SOURCE
     flags = {"null": False, "hidden": False, "follow_links": False}
     nothing = {"storage_options": None, "progress": None, "store": None}
     defaults = {**Options.defaults(), **nothing, **flags, **_RUN_DEFAULTS}
