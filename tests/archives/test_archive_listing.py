@@ -385,3 +385,27 @@ def test_binary_numbers(here):
         (here / "a.tar").write_bytes(whole[:at] + bytes(header) + whole[at + 512 :])
         with pytest.warns(imgmatch_df.ImgMatchWarning, match="cannot list the rest of"):
             assert collect("a.tar")["path"][0] == "a.tar/a.jpg"
+
+
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+def test_rules_of_a_listing_apply_in_archives(here, write):
+    """A zip of macOS has a hidden file beside each image."""
+    names = ["a.jpg", "__MACOSX/._a.jpg", ".b.jpg", ".hidden/c.png", "previews/d.JPG", "e.gif"]
+    path = write(here / "x.zip" if write is write_zip else here / "x.tar", {name: image(1) for name in names})
+
+    def found(**options):
+        rows = imgmatch_df.scan_images(path.name, **options).collect()
+        return {one.removeprefix(f"{path.name}/") for one in rows["path"]}
+
+    with pytest.warns(imgmatch_df.ImgMatchWarning, match="3 hidden files"):
+        assert found() == {"a.jpg", "previews/d.JPG", "e.gif"}
+    assert found(hidden=True) == set(names)
+    for exclude, left in (
+        ("previews", {"a.jpg", "e.gif"}),
+        (["*.jpg", "e.*"], set()),
+        ("/a.jpg", {"previews/d.JPG", "e.gif"}),
+    ):
+        with pytest.warns(imgmatch_df.ImgMatchWarning, match="hidden file"):
+            assert found(exclude=exclude) == left
+    counts = imgmatch_df.count_left_out(path.name, exclude="previews").rows()
+    assert sorted(counts) == [("excluded_file", ".jpg", 1), ("hidden_file", ".jpg", 2), ("hidden_file", ".png", 1)]

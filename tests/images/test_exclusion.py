@@ -186,17 +186,17 @@ def test_hidden_folders_are_listed_on_request_or_by_name(tmp_path, name):
 
 
 def test_hidden_images_are_counted_and_other_hidden_files_are_others(tmp_path):
-    for name in ("._a.jpg", ".b.HEIC", ".DS_Store", "a.jpg", "Thumbs.db"):
+    for name in ("._a.jpg", ".b.PSD", ".DS_Store", "a.jpg", "Thumbs.db"):
         (tmp_path / name).write_bytes(b"")
     with pytest.warns(imgmatch_df.ImgMatchWarning, match="left out 2 hidden files\n"):
         assert listed(tmp_path, tmp_path) == {"a.jpg"}
     assert sorted(imgmatch_df.count_left_out(tmp_path).rows()) == [
-        ("hidden_file", ".heic", 1),
         ("hidden_file", ".jpg", 1),
+        ("hidden_file", ".psd", 1),
         ("other_file", "", 1),
         ("other_file", ".db", 1),
     ]
-    with pytest.warns(imgmatch_df.ImgMatchWarning, match=r"left out 1 \.heic\n"):
+    with pytest.warns(imgmatch_df.ImgMatchWarning, match=r"left out 1 \.psd\n"):
         assert listed(tmp_path, tmp_path, hidden=True) == {"._a.jpg", "a.jpg"}
     assert listed(tmp_path / "._a.jpg", tmp_path) == {"._a.jpg"}
 
