@@ -100,28 +100,32 @@ class Tally:
         """Number of rows without a hash."""
         return self._n_rows.total() - self._n_rows[OK]
 
-    def finish(self, *, is_whole: bool) -> None:
+    def finish(self, *, is_whole: bool, is_found: bool = False) -> None:
         """Print the number of failed rows by status and the first of them; exit with 1 above the limit of --max-failed.
 
         Parameters
         ----------
         is_whole
             Whether there are rows for all sources; otherwise exit with 1, too.
+        is_found
+            Whether what was looked for was found: exit with 3, also where rows failed, so that no failed row hides it.
         """
         if self.n_failed:
             failed = sorted((-n_rows, status) for status, n_rows in self._n_rows.items() if status != OK)
             reasons = ", ".join(f"{status} {-n_rows:,}" for n_rows, status in failed)
             say(f"{self.n_failed:,} of {self._n_rows.total():,} failed: {reasons}")
             say_failed(self._failed, self.n_failed)
-        end_with(self.n_failed, self._n_rows.total(), is_whole=is_whole)
+        end_with(self.n_failed, self._n_rows.total(), is_whole=is_whole, is_found=is_found)
 
 
-def end_with(n_failed: int, n_rows: int, *, is_whole: bool) -> None:
-    """Exit with 1 if more rows failed than --max-failed allows, or there are not rows for all sources."""
+def end_with(n_failed: int, n_rows: int, *, is_whole: bool, is_found: bool = False) -> None:
+    """Exit with 3 if `is_found`; with 1 if more rows failed than --max-failed allows, or some sources have no rows."""
     run = runs.current()
     is_within = run.is_within_limit(n_failed, n_rows)
     if n_failed and is_within:
         say(f"these are within --max-failed {run.limit.text}")
+    if is_found:
+        raise typer.Exit(FOUND)
     if not is_within or not is_whole:
         raise typer.Exit(SOME_FAILED)
 

@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 import polars as pl
-import typer
 
-from imgmatch_df.cli import display, inputs, outputs, storing
+from imgmatch_df.cli import display, inputs, outputs, runs, storing
 from imgmatch_df.cli.arguments import (
     FlatOption,
     HashColumn,
@@ -25,7 +24,7 @@ from imgmatch_df.cli.arguments import (
     Turns,
     WithinSplits,
 )
-from imgmatch_df.cli.exit_codes import FOUND, Tally, reported, say
+from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.formats import fit_columns
 from imgmatch_df.cli.given_sources import GivenSources
 from imgmatch_df.cli.lists import STDIN
@@ -172,6 +171,10 @@ def leaks(
         if not form:
             for name, split in splits.items():
                 inputs.say_store(split.table, inputs.compared_kinds(split.table, kind), rows[name].height)
+        runs.current().counts = {
+            "n_leaked": int(counts.filter(pl.col(OTHER_SPLIT).is_null())[N_LEAKED].sum()),
+            "n_pairs": found.height,
+        }
         above = counts.filter(pl.col(OTHER_SPLIT).is_null() & (pl.col(SHARE) > max_leakage))
         _finish(tally, above, max_leakage, is_whole=not any(table.unlisted for table in tables.values()))
 
@@ -297,10 +300,4 @@ def _finish(tally: Tally, above: pl.DataFrame, max_leakage: float, *, is_whole: 
             f"{n_leaked:,} of {n_rows:,} rows of {split} leak ({display.share_text(share)}), more than --max-leakage "
             f"{max_leakage:g}"
         )
-    try:
-        tally.finish(is_whole=is_whole)
-    except typer.Exit:
-        if above.is_empty():
-            raise
-    if above.height:
-        raise typer.Exit(FOUND)
+    tally.finish(is_whole=is_whole, is_found=not above.is_empty())

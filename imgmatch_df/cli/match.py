@@ -4,9 +4,8 @@ import sys
 from typing import Any
 
 import polars as pl
-import typer
 
-from imgmatch_df.cli import display, inputs, outputs, storing
+from imgmatch_df.cli import display, inputs, outputs, runs, storing
 from imgmatch_df.cli.arguments import (
     FlatOption,
     HashColumn,
@@ -25,7 +24,7 @@ from imgmatch_df.cli.arguments import (
     Suffix,
     Turns,
 )
-from imgmatch_df.cli.exit_codes import FOUND, Tally, reported, say
+from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.formats import fit_columns
 from imgmatch_df.cli.hash_lists import count_flat
 from imgmatch_df.cli.match_rows import MatchRows, find_kind, open_match_rows
@@ -155,7 +154,8 @@ def match(
             inputs.say_store(table, kinds, rows.height)
         _say_flat(rows, references, is_guarded=rule == "identical" and kind.is_perceptual)
         is_whole = references.is_whole and not table.unlisted and not references.n_failed
-        _finish(tally, is_whole=is_whole, is_found=n_hits > 0)
+        runs.current().counts = {"n_matched": n_hits, "n_pairs": found.height}
+        tally.finish(is_whole=is_whole, is_found=n_hits > 0)
 
 
 def _nearest_first(found: pl.DataFrame) -> pl.DataFrame:
@@ -180,14 +180,3 @@ def _say_flat(rows: pl.DataFrame, references: MatchRows, *, is_guarded: bool) ->
         if n:
             rule = f"{what} with a quality below {MIN_QUALITY} match identical files only"
             say(f"{rule}: {n:,}; --flat match compares them")
-
-
-def _finish(tally: Tally, *, is_whole: bool, is_found: bool) -> None:
-    """Exit with 3 if there are matches, also where rows failed, so that no failed row hides a match."""
-    try:
-        tally.finish(is_whole=is_whole)
-    except typer.Exit:
-        if not is_found:
-            raise
-    if is_found:
-        raise typer.Exit(FOUND)

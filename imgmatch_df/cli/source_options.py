@@ -207,7 +207,7 @@ def with_source_options(command: Callable[..., None]) -> Callable[..., None]:
             command_run = CommandRun(
                 name, max_failed=max_failed, strict=strict, summary=summary_json, log_format=log_format
             )
-            command_run.prepare(values.get("out"), values["store"])
+            command_run.prepare(values.get("out"), values["store"], values.get("reference"))
             with running(command_run):
                 command(**values)
 

@@ -78,6 +78,17 @@ def test_counts_of_verbs():
     call(*COMMANDS["remove-duplicates"], "--max-failed", "9", "--summary-json", "s.json")
     kept = pl.read_csv("o.csv", columns=["kept"])["kept"].sum()
     assert (summary("s.json")["n_kept"], summary("s.json")["n_removed"]) == (kept, N_GOOD + N_BROKEN - kept)
+    words = ["match", "photos", "photos", "--hash-type", "phash", "--radius", 0, "-o", "m.csv"]
+    call(*words, "--summary-json", "s.json", code=3)
+    found = summary("s.json")
+    assert (found["exit_code"], found["n_matched"], found["n_failed"]) == (3, N_GOOD, N_BROKEN)
+    assert found["n_pairs"] == pl.read_csv("m.csv", columns=["query_id"]).height > N_GOOD
+    (Path("more") / "sub").mkdir(parents=True)
+    Path("more/0.jpg").write_bytes(Path("photos/0.jpg").read_bytes())
+    call("leaks", "photos", "more", "-o", "l.csv", "--summary-json", "s.json", "--log-format", "json", code=3)
+    found = summary("s.json")
+    assert (found["exit_code"], found["n_rows"], found["n_pairs"]) == (3, N_GOOD + N_BROKEN + 1, 2)
+    call("leaks", "photos", "more", "-o", "l.csv", "--max-leakage", 1, "--max-failed", N_BROKEN, code=0)
     call(*COMMANDS["find-copies"], "--max-failed", "9", "--summary-json", "s.json")
     assert summary("s.json")["n_pairs"] == pl.read_ndjson("o.ndjson").height > 0
 

@@ -59,9 +59,9 @@ def test_a_second_run_does_what_is_left(folder, store, monkeypatch):
         call("visual-hash", folder, "-o", store, code=1).stdout
         == f"{store}: 1 new, 1 changed, 38 unchanged, 1 failed\n"
     )
-    again = call("visual-hash", folder, "-o", store, code=1)
+    again = call("visual-hash", folder, "-o", store)
     assert again.stdout == f"{store}: 0 new, 40 unchanged, 1 failed\n"
-    assert again.stderr.splitlines()[-1] == "--retry-failed tries them again"
+    assert again.stderr.splitlines()[-1].endswith("; --retry-failed tries them again")
     assert again.stderr.startswith(f"  {folder}/zz.jpg: decode_failed: ")
     again = call("visual-hash", folder, "-o", store, "--retry-failed", "--prune", code=1)
     assert again.stdout == f"{store}: 0 new, 1 tried again, 39 unchanged, 1 pruned, 1 failed\n"
