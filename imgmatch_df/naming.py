@@ -34,6 +34,11 @@ def source_text(schema: pl.Schema, source: str | None) -> pl.Expr:
     return text.str.slice(0, _MAX_TEXT).alias(SOURCE)
 
 
+def source_texts(rows: pl.DataFrame, source: str | None) -> pl.Series:
+    """Return the text that names each row, as `source_text`, also where every text is null."""
+    return rows.with_columns(source_text(rows.schema, source))[SOURCE]
+
+
 def row_name(text: str | None, row: int) -> str:
     """Return one line that names a row: its shortened path or URL, or its number if the text is the image itself.
 

@@ -27,7 +27,7 @@ from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import copies
 from imgmatch_df.frames.pairs import MAX_PAIRS
 from imgmatch_df.hashes.kinds import LOCAL, PDQ
-from imgmatch_df.naming import source_text
+from imgmatch_df.naming import source_texts
 
 
 def find_copies(
@@ -108,6 +108,6 @@ def find_copies(
         if out is not None or not form:
             say(f"{pairs.height:,} pairs of copies among {rows.height:,} rows; failed {tally.n_failed:,}", err=False)
         if not form:
-            display.show_copies(pairs, rows.select(source_text(rows.schema, table.label)).to_series())
+            display.show_copies(pairs, source_texts(rows, table.label))
             inputs.say_store(table, kinds, rows.height)
         tally.finish(is_whole=not table.unlisted)

@@ -53,7 +53,7 @@ from imgmatch_df.frames.checks import shown_names
 from imgmatch_df.frames.flat import check_flat
 from imgmatch_df.frames.pairs import MAX_PAIRS
 from imgmatch_df.hashes.kinds import BMH1, KINDS, SHA256, HashKind, hash_kind
-from imgmatch_df.naming import ROW, source_text
+from imgmatch_df.naming import ROW, source_text, source_texts
 from imgmatch_df.options import SourceOptions, make_options
 from imgmatch_df.store.base import is_store
 
@@ -163,10 +163,7 @@ def leaks(
             )
             failed = {name: part[kind.name].null_count() for name, part in rows.items()}
             display.show_leak_matrix(counts, failed, has_labels=label is not None)
-            texts = {
-                name: part.with_columns(source_text(part.schema, splits[name].table.label))[SOURCE]
-                for name, part in rows.items()
-            }
+            texts = {name: source_texts(part, splits[name].table.label) for name, part in rows.items()}
             display.show_worst_leaks(found, texts)
         if not form:
             for name, split in splits.items():

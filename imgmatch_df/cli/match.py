@@ -38,7 +38,7 @@ from imgmatch_df.frames.flat import MIN_QUALITY
 from imgmatch_df.frames.pairs import MAX_PAIRS
 from imgmatch_df.frames.reference import Reference
 from imgmatch_df.hashes.kinds import SHA256
-from imgmatch_df.naming import ROW, source_text
+from imgmatch_df.naming import ROW, source_texts
 
 
 def match(
@@ -148,7 +148,7 @@ def match(
                 f"{n_hits:,} of {rows.height:,} images match {reference} {within}; failed {tally.n_failed:,}", err=False
             )
         if not form:
-            names = rows.select(source_text(rows.schema, table.label)).to_series()
+            names = source_texts(rows, table.label)
             numbered = found.with_columns(found[REFERENCE_ID].alias(ROW))
             display.show_matches(_named(numbered, None, references), names, references.take)
             inputs.say_store(table, kinds, rows.height)

@@ -13,7 +13,7 @@ from imgmatch_df.frames.checks import Frame
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.image_columns import holds_bytes, image_sources, text_of
 from imgmatch_df.local_files import join_base
-from imgmatch_df.naming import row_name, source_text
+from imgmatch_df.naming import row_name, source_texts
 from imgmatch_df.sources import Source, parse_source, path_from_text, redact
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Names:
     """
 
     def __init__(self, rows: pl.DataFrame, label: str | None, id_column: str | None, base_dir: str | None) -> None:
-        self._texts = rows.select(source_text(rows.schema, label)).to_series()
+        self._texts = source_texts(rows, label)
         if len(self._texts) != rows.height:  # a literal null of a frame without names
             self._texts = self._texts.new_from_index(0, rows.height)
         self._ids = None if id_column is None else rows[id_column].cast(pl.String, strict=False)

@@ -73,3 +73,32 @@ def test_bytes_of_files_with_two_names_count_once_or_not_at_all(tmp_path, monkey
     (tmp_path / "known" / "1.jpg").write_bytes(data[1])
     _, seen = on_a_terminal("remove-duplicates", "1a.jpg", "0a.jpg", "--reference", "known", "--no-progress")
     assert f"frees {display.bytes_text(len(data[1]))}" in seen
+
+
+@ON_A_SYSTEM_WITH_TERMINALS
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["visual-hash", "in.parquet"],
+        ["remove-duplicates", "in.parquet", "--radius", "4"],
+        ["rank-images", "one.jpg", "in.parquet"],
+        ["find-copies", "in.parquet"],
+        ["match", "in.parquet", "other.parquet", "--hash-type", "phash"],
+        ["leaks", "in.parquet", "other.parquet"],
+        ["report", "in.parquet", "--radius", "4", "-o", "out.html"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_rows_without_a_name_are_shown_by_their_number(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    images = [jpeg(draw(seed, 200, 150)) for seed in (1, 1, 2)]
+    frame = pl.DataFrame({"image": images})
+    for name in ("in", "other"):
+        frame.write_parquet(f"{name}.parquet")
+    (tmp_path / "one.jpg").write_bytes(images[0])
+    code, seen = on_a_terminal(*words, "--no-progress")
+    assert code == (3 if words[0] in ("match", "leaks") else 0), seen
+    if words[0] == "report":
+        assert (tmp_path / "out.html").stat().st_size > 10_000
+    else:
+        assert "row 1" in seen
