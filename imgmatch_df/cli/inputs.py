@@ -440,7 +440,7 @@ def say_not_stored(table: SourceTable, key: str | None) -> None:
         others = [name for name in table.columns if name not in ours]
     else:
         fields = {name: None for record in table.request.frame[values.RECORD] for name in json.loads(record)}
-        others = [name for name in fields if name not in ("_id", "_url", "_base64")]
+        others = [name for name in fields if name not in ("_url", "_base64", key)]
     if others:
         say(f"not stored, a store keeps only the key, the source and the hashes: {', '.join(others)}")
 

@@ -300,7 +300,7 @@ def test_where_no_column_of_the_table_is_written_none_is_in_the_way(images, tmp_
 def test_fields_of_a_request_that_a_store_does_not_keep_are_said(images, tmp_path):
     (tmp_path / "in.json").write_text(json.dumps({"records": [{"_url": images[0], "_id": "1", "sku": 3}]}))
     result = call("visual-hash", tmp_path / "in.json", "--base-dir", "/", "-o", tmp_path / "out.duckdb")
-    assert result.stderr == "not stored, a store keeps only the key, the source and the hashes: sku\n"
+    assert result.stderr == "not stored, a store keeps only the key, the source and the hashes: _id, sku\n"
     result = call("visual-hash", tmp_path / "in.json", "--base-dir", "/", "-o", tmp_path / "out.json")
     assert result.stderr == ""
 
