@@ -28,6 +28,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         warm_up()
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Ignore the folders whose tests need more packages, unless -m selects their marker."""
+    needed = set(config.getoption("markexpr").replace("not ", "not-").split())
+    folders = {"browser", "orchestrators", "packages"}
+    return True if collection_path.parent.name == "tests" and collection_path.name in folders - needed else None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return one more than processors: tests wait for timeouts and for processes that they start."""

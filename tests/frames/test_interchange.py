@@ -96,7 +96,8 @@ def test_images_of_a_stream_are_hashed_as_they_come(tmp_path):
     assert (done.n_new, done.n_failed, n_read) == (40, 0, 4)
     found = imgmatch_df.visual_hash(pa.table({"image": images}), "image")
     assert_frame_equal(found, pl.DataFrame({"image": images}).imgmatch.visual_hash("image"))
-    with pytest.raises(imgmatch_df.ArgumentError, match="can be read only once"):
+    # Polars 1.40 wraps the error of a source.
+    with pytest.raises((imgmatch_df.ArgumentError, pl.exceptions.ComputeError), match="can be read only once"):
         imgmatch_df.sink_hashes(reader, tmp_path / "t.duckdb", source="image", key="id")
 
 
