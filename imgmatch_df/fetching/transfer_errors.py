@@ -104,7 +104,7 @@ def _explain_proxy(
     if code in (pycurl.E_COULDNT_CONNECT, pycurl.E_COULDNT_RESOLVE_PROXY):
         return proxies.no_connection_to(proxy, describe(_reason(_system_error(curl, message))))
     if code == pycurl.E_OPERATION_TIMEDOUT:
-        if curl.getinfo(pycurl.CONNECT_TIME):  # the proxy accepted the connection, and its server may be slow
+        if curl.getinfo(pycurl.NUM_CONNECTS):  # the proxy accepted the connection, and its server may be slow
             return no_connection_in_time(options, f" through the proxy {proxy.origin}")
         return proxies.no_connection_to(proxy, f"none within {options.timeout_s / 3:g} s", in_time=False)
     return None
