@@ -12,7 +12,7 @@ from imgmatch_df.fetching.request_headers import request_lines, secrets_of
 from imgmatch_df.fetching.urls import clean_url, follow_redirect
 from imgmatch_df.options import make_options
 
-FAST = {"allow_private_networks": True, "timeout_s": 2, "attempts": 1}
+FAST = {"allow_private_networks": True, "timeout_s": 20, "attempts": 1}
 SECRET = "Bearer s3cr3t-t0ken"
 
 
