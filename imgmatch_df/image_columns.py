@@ -8,12 +8,14 @@ images by this module, so all of them accept the same dtypes.
 import itertools
 from collections.abc import Sequence
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import polars as pl
 
 BYTES_FIELD: Final = "bytes"  # of Struct{bytes, path}
 PATH_FIELD: Final = "path"
+
+SliceT = TypeVar("SliceT", pl.Series, pl.DataFrame)
 
 _TEXT: Final = (pl.String, pl.Categorical, pl.Enum)
 
@@ -95,9 +97,16 @@ def image_sources(images: pl.Series) -> Sequence[Any]:
     if is_text_dtype(images.dtype) or images.dtype == pl.Null:
         return images.cast(pl.String).to_list()
     if images.dtype.is_nested():
-        # Polars 1.40 counts the offset of a slice of structs twice in Arrow. A gather has none, and copies no image.
-        images = images[list(range(len(images)))]
+        images = gathered(images)
     return _sources_of_arrow(images.to_arrow(compat_level=pl.CompatLevel.newest()))
+
+
+def gathered(rows: SliceT) -> SliceT:
+    """Return the rows of a slice without its offset, for Arrow; no image is copied.
+
+    Polars 1.40 counts the offset of a slice of structs twice in Arrow.
+    """
+    return rows[list(range(len(rows)))]
 
 
 class Buffers(Sequence[Any]):

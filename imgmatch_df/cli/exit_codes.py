@@ -121,7 +121,7 @@ class Tally:
 def end_with(n_failed: int, n_rows: int, *, is_whole: bool, is_found: bool = False) -> None:
     """Exit with 3 if `is_found`; with 1 if more rows failed than --max-failed allows, or some sources have no rows."""
     run = runs.current()
-    is_within = run.is_within_limit(n_failed, n_rows)
+    is_within = run.limit.allows(n_failed, n_rows)
     if n_failed and is_within:
         say(f"these are within --max-failed {run.limit.text}")
     if is_found:

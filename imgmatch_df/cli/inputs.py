@@ -11,7 +11,7 @@ import polars as pl
 
 from imgmatch_df.cli import storing, tables
 from imgmatch_df.cli.exit_codes import say
-from imgmatch_df.cli.formats import Format, byte_columns, byte_parts, fit_columns, float_leaves
+from imgmatch_df.cli.formats import Fitted, Format, byte_columns, byte_parts, fit_columns, float_leaves
 from imgmatch_df.cli.interrupts import keeping
 from imgmatch_df.cli.outputs import DOCUMENTED, interruptible, suffixes_text
 from imgmatch_df.cli.renaming import Naming, own_name
@@ -23,6 +23,7 @@ from imgmatch_df.columns import (
     MODIFIED,
     OK,
     PATH,
+    QUALITY,
     REMOVED_RECORDS,
     SIZE,
     STATUS,
@@ -217,16 +218,6 @@ def check_documented(table: SourceTable, form: Format | None = DOCUMENTED, *, tu
         )
 
 
-def renamed_option(name: str, value: str | None, old_name: str, old_value: str | None) -> str | None:
-    """Return the value of an option, which may have its old name in the call; then warn on stderr."""
-    if old_value is None:
-        return value
-    if value is not None:
-        raise ArgumentError(f"got {name} and {old_name}, which is its old name\nHint: pass {name} only.")
-    say(f"{old_name} is deprecated and will be removed in the next release: use {name}")
-    return old_value
-
-
 def naming_column(rows: pl.DataFrame, table: SourceTable) -> str | None:
     """Return the column that identifies rows; None where their numbers do."""
     name = table.id_column
@@ -318,6 +309,17 @@ def hash_table(table: SourceTable, kinds: tuple[str, ...], options: SourceOption
     return expressions.visual_hash(table.frame, table.source, hash_types=kinds, **allowed_options(table, options))
 
 
+def hash_compared(
+    table: SourceTable, kinds: tuple[str, ...], options: SourceOptions, further: Iterable[str]
+) -> tuple[SourceTable, pl.LazyFrame]:
+    """Return the table, and a query for its rows with hashes: the columns that name and compare rows, and `further`."""
+    table, _ = name_columns(table, hashed_names(kinds) if needs_hashing(table, kinds) else [], "", "", None)
+    hashed = hash_table(table, kinds, options)
+    schema = hashed.collect_schema()
+    wanted = [table.label, table.id_column, *further, kinds[0], QUALITY, SHA256.name, STATUS, DETAIL]
+    return table, hashed.select(list(dict.fromkeys(name for name in wanted if name is not None and name in schema)))
+
+
 def say_store(table: SourceTable, kinds: tuple[str, ...], n_rows: int) -> None:
     """Print that --store keeps hashes, if many images were hashed without it."""
     is_kept = table.store is not None or table.request is not None or not needs_hashing(table, kinds)
@@ -398,14 +400,19 @@ def fitting(frame: pl.LazyFrame, table: SourceTable, output: Format | None, *, s
         spread = [own_name(name) for name in fitted.spread if name in own]
         if spread:
             say(f"a column for each field, because {output.suffix} cannot nest: {', '.join(spread)}")
-        if fitted.lost:
-            say(f"left out, because {output.suffix} cannot hold it: {_shown(fitted.lost)}; .parquet holds it")
+        say_lost(fitted, output)
         _say_not_finite(table, fitted.columns, output)
     named = []
     if table.name is not None and not output.nests and f"{table.source}.path" not in fitted.columns:
         # The names of images in a list, which this format cannot hold.
         named = [pl.col(table.name).alias(f"{table.source}.path")]
     return frame.select(*fitted.columns.values(), *named)
+
+
+def say_lost(fitted: Fitted, output: Format) -> None:
+    """Print which columns a format cannot hold."""
+    if fitted.lost:
+        say(f"left out, because {output.suffix} cannot hold it: {_shown(fitted.lost)}; .parquet holds it")
 
 
 def _say_not_in_json(table: SourceTable, unread: Iterable[str] = ()) -> None:

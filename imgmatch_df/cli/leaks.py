@@ -39,7 +39,6 @@ from imgmatch_df.columns import (
     N_ROWS,
     OTHER_ID,
     OTHER_SPLIT,
-    QUALITY,
     ROW_DTYPE,
     SHARE,
     SOURCE,
@@ -52,7 +51,7 @@ from imgmatch_df.frames import leaks as verbs
 from imgmatch_df.frames.checks import shown_names
 from imgmatch_df.frames.flat import check_flat
 from imgmatch_df.frames.pairs import MAX_PAIRS
-from imgmatch_df.hashes.kinds import BMH1, KINDS, SHA256, HashKind, hash_kind
+from imgmatch_df.hashes.kinds import BMH1, KINDS, HashKind, hash_kind
 from imgmatch_df.naming import ROW, source_text, source_texts
 from imgmatch_df.options import SourceOptions, make_options
 from imgmatch_df.store.base import is_store
@@ -137,9 +136,8 @@ def leaks(
         # First without rows, so that errors of the call are raised before hours of hashing.
         nothing = find({name: split.hashed.collect_schema().to_frame() for name, split in splits.items()})
         fitted = None if form is None else fit_columns(nothing.schema, form)
-        if fitted is not None and form is not None and fitted.lost:
-            lost = ", ".join(f"{name} ({dtype!s:.80})" for name, dtype in fitted.lost.items())
-            say(f"left out, because {form.suffix} cannot hold it: {lost}; .parquet holds it")
+        if fitted is not None and form is not None:
+            inputs.say_lost(fitted, form)
         for name, group in groups.items():
             if len(group) > 1:
                 say(f"split {name}: {group_text(group)}")
@@ -242,14 +240,7 @@ def _hashed(name: str, table: SourceTable, kind: HashKind, label: str | None, op
         )
     if label is not None:
         table = replace(table, frame=table.frame.with_columns(pl.col(label).alias(_LABEL)))
-    kinds = inputs.compared_kinds(table, kind)
-    made = inputs.hashed_names(kinds) if inputs.needs_hashing(table, kinds) else []
-    table, _ = inputs.name_columns(table, made, "", "", None)
-    hashed = inputs.hash_table(table, kinds, inputs.allowed_options(table, options))
-    schema = hashed.collect_schema()
-    wanted = [table.label, table.id_column, _LABEL, kind.name, QUALITY, SHA256.name, STATUS, DETAIL]
-    names = dict.fromkeys(name for name in wanted if name is not None and name in schema)
-    return _Split(table, hashed.select(list(names)))
+    return _Split(*inputs.hash_compared(table, inputs.compared_kinds(table, kind), options, [_LABEL]))
 
 
 def _named(found: pl.DataFrame, rows: Mapping[str, pl.DataFrame], splits: Mapping[str, _Split]) -> pl.DataFrame:

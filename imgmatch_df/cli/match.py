@@ -31,14 +31,14 @@ from imgmatch_df.cli.match_rows import MatchRows, find_kind, open_match_rows
 from imgmatch_df.cli.outputs import interruptible
 from imgmatch_df.cli.renaming import Naming
 from imgmatch_df.cli.source_options import source_options
-from imgmatch_df.columns import DETAIL, DISTANCE, QUALITY, QUERY_ID, REFERENCE_ID, STATUS, VOTES
+from imgmatch_df.columns import DISTANCE, QUERY_ID, REFERENCE_ID, VOTES
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.frames import pairs
 from imgmatch_df.frames.flat import MIN_QUALITY
 from imgmatch_df.frames.pairs import MAX_PAIRS
 from imgmatch_df.frames.reference import Reference
-from imgmatch_df.hashes.kinds import SHA256
 from imgmatch_df.naming import ROW, source_texts
+from imgmatch_df.store.base import is_same_file
 
 
 def match(
@@ -71,7 +71,7 @@ def match(
     with reported(kept=storing.kept_text(store)):
         store = storing.check_names(store, out=out, reference=reference)
         options = source_options(given)
-        if out is not None and storing.is_same_file(out, reference):
+        if out is not None and is_same_file(out, reference):
             raise ArgumentError(
                 f"-o {out} is REFERENCE, which the hits would replace\nHint: choose another name for the output."
             )
@@ -89,7 +89,6 @@ def match(
             radius = table.radius(kind) if is_given else kind.near_radius
         rule = inputs.flat_rule(flat, table, form)
         kinds = inputs.compared_kinds(table, kind)
-        made = inputs.hashed_names(kinds) if inputs.needs_hashing(table, kinds) else []
 
         def find(rows: pl.DataFrame, others: Reference | pl.DataFrame) -> pl.DataFrame:
             return pairs.match(
@@ -109,21 +108,13 @@ def match(
         no_rows = pl.DataFrame(schema={kind.name: kind.dtype})
         added = find(no_rows, no_rows).columns
         references = open_match_rows(reference, reference_id, reference_column, kind, rule, table, options)
-        table, _ = inputs.name_columns(table, made, "", "", None)
-        hashed = inputs.hash_table(table, kinds, options)
-        schema = hashed.collect_schema()
-        labels = [name for name in (table.label, table.id_column, *references.side.own) if name in schema]
-        compared = [name for name in (kind.name, QUALITY, SHA256.name, STATUS, DETAIL) if name in schema]
-        hashed = hashed.select(list(dict.fromkeys([*labels, *compared])))
-
+        table, hashed = inputs.hash_compared(table, kinds, options, references.side.own)
         find(hashed.collect_schema().to_frame(), references.side)
         own = references.take(pl.Series([], dtype=pl.UInt32))
         fitted = None if form is None else fit_columns(own.schema, form)
         naming = Naming(prefix, suffix, tuple(added))
         if fitted is not None and form is not None:
-            if fitted.lost:
-                lost = ", ".join(f"{name} ({dtype!s:.80})" for name, dtype in fitted.lost.items())
-                say(f"left out, because {form.suffix} cannot hold it: {lost}; .parquet holds it")
+            inputs.say_lost(fitted, form)
             naming.check(fitted.columns)
         elif naming.has_affixes:
             inputs.name_columns(table, (), prefix, suffix, None)  # raises

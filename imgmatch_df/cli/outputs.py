@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Final, Literal, TypeAlias, TypeVar
+from typing import IO, Any, Final, Literal, TypeAlias, TypeVar
 
 import polars as pl
 
@@ -68,8 +68,7 @@ def _write_ndjson(
 def _write_arrow(frame: pl.LazyFrame, target: Path | IO[bytes], has_images: bool) -> None:
     # Readers of other programs do not know the newest dtypes of Arrow, such as views of strings.
     oldest = pl.CompatLevel.oldest()
-    n_rows = _IMAGES_PER_ROW_GROUP if has_images else _ROWS_PER_ROW_GROUP
-    frame.sink_ipc(target, compat_level=oldest, record_batch_size=n_rows)
+    frame.sink_ipc(target, compat_level=oldest, record_batch_size=_row_group_size(has_images))
 
 
 PARQUET: Final = Format(".parquet", _write_parquet, holds_bytes=True)
@@ -78,20 +77,15 @@ TSV: Final = Format(".tsv", partial(_write_csv, separator="\t"), nests=False)
 NDJSON: Final = Format(".ndjson", _write_ndjson, holds_nan=False)
 ARROW: Final = Format(".arrow", _write_arrow, holds_bytes=True)
 DOCUMENTED: Final = Format(".json", None)
-_TEXTS: Final = (
-    (CSV, _write_csv),
-    (TSV, partial(_write_csv, separator="\t")),
-    (NDJSON, _write_ndjson),
-    (replace(NDJSON, suffix=".jsonl"), _write_ndjson),
-)
-for _output in (PARQUET, *(form for form, _ in _TEXTS)):
+_TEXTS: Final = (CSV, TSV, NDJSON, replace(NDJSON, suffix=".jsonl"))
+for _output in (PARQUET, *_TEXTS):
     register_format(_output)
 for _suffix in (".arrow", ".ipc", ".feather"):
     register_format(replace(ARROW, suffix=_suffix))
 register_format(DOCUMENTED)
-_compression: Compression
-for _end, _compression in COMPRESSIONS.items():  # type: ignore[assignment]
-    for _output, _write in _TEXTS:
+for _end, _compression in COMPRESSIONS.items():
+    for _output in _TEXTS:
+        _write: Any = _output.write  # of text formats, which has a parameter `compression`
         _compressed = partial(_write, compression=_compression)
         register_format(replace(_output, suffix=f"{_output.suffix}{_end}", write=_compressed))
 

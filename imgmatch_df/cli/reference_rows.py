@@ -20,7 +20,7 @@ from imgmatch_df.cli.inputs import (
 )
 from imgmatch_df.cli.tables import SourceTable
 from imgmatch_df.columns import MODIFIED, REFERENCE_ID, ROW_DTYPE, SIZE
-from imgmatch_df.errors import ColumnError
+from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.checks import needed_columns, shown_names
 from imgmatch_df.frames.flat import Flat, Guard, guard_columns
 from imgmatch_df.frames.reference import Reference, same_columns
@@ -52,6 +52,16 @@ class ReferenceRows(NamedTuple):
     files: pl.DataFrame | None
     is_whole: bool
     table: SourceTable | None = None
+
+
+def renamed_option(name: str, value: str | None, old_name: str, old_value: str | None) -> str | None:
+    """Return the value of an option, which may have its old name in the call; then warn on stderr."""
+    if old_value is None:
+        return value
+    if value is not None:
+        raise ArgumentError(f"got {name} and {old_name}, which is its old name\nHint: pass {name} only.")
+    say(f"{old_name} is deprecated and will be removed in the next release: use {name}")
+    return old_value
 
 
 def open_reference(

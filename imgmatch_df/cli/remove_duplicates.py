@@ -41,7 +41,7 @@ from imgmatch_df.cli.exit_codes import Tally, reported, say
 from imgmatch_df.cli.folder_rules import FolderRules, check_within, declared_pairs, read_pairs
 from imgmatch_df.cli.late_images import NUMBER, set_images_aside
 from imgmatch_df.cli.outputs import interruptible
-from imgmatch_df.cli.reference_rows import open_reference
+from imgmatch_df.cli.reference_rows import open_reference, renamed_option
 from imgmatch_df.cli.source_options import source_options
 from imgmatch_df.columns import (
     CLUSTER_ID,
@@ -113,7 +113,7 @@ def remove_duplicates(
             raise ArgumentError(
                 "--only-input-columns is for a table of the kept rows\nHint: -o writes a .parquet, or leave it out."
             )
-        reference = inputs.renamed_option("--reference", reference, "--against", against)
+        reference = renamed_option("--reference", reference, "--against", against)
         store = storing.check_names(store, out=out, reference=reference)
         if reference_id is not None and reference is None:
             raise ArgumentError("--reference-id has no effect without --reference\nHint: name the reference rows.")

@@ -1,7 +1,6 @@
 """One run of a command: its limit of failed rows, its summary as JSON, and its log for other programs."""
 
 import json
-import os
 import sys
 import threading
 from collections import Counter
@@ -19,6 +18,7 @@ from imgmatch_df.atomic import real_path, written_file
 from imgmatch_df.columns import OK
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.progress import METER
+from imgmatch_df.store.base import is_same_file
 
 LOG_FORMATS: Final = ("text", "json")
 STDOUT: Final = "-"
@@ -176,10 +176,6 @@ class CommandRun:
         if target not in self.outputs:
             self.outputs.append(target)
 
-    def is_within_limit(self, n_failed: int, n_rows: int) -> bool:
-        """Return whether the run succeeds with `n_failed` of `n_rows`."""
-        return self.limit.allows(n_failed, n_rows)
-
     def prepare(self, *others: str | None) -> None:
         """Remove the summary of an earlier run, which a run that is killed would leave; refuse to remove another file.
 
@@ -197,7 +193,7 @@ class CommandRun:
             return
         path = Path(self.summary).expanduser()
         for other in others:
-            if other is not None and os.path.realpath(os.path.expanduser(other)) == os.path.realpath(path):  # noqa: PTH111
+            if other is not None and is_same_file(self.summary, other):
                 raise ArgumentError(
                     f"--summary-json names a file that the command uses, {other!r}\nHint: choose another name."
                 )

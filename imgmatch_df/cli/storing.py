@@ -18,7 +18,7 @@ from imgmatch_df.image_columns import holds_bytes
 from imgmatch_df.images.fingerprints import fingerprint
 from imgmatch_df.options import Recipe, SourceOptions, make_options
 from imgmatch_df.sources import url_of
-from imgmatch_df.store.base import is_uri, kind_of, locate
+from imgmatch_df.store.base import is_same_file, kind_of, locate
 from imgmatch_df.store.open import manifest_of, open_store
 
 _VISUAL_HASH: Final = "__imgmatch_visual_hash"
@@ -168,10 +168,3 @@ def _kinds_of(store: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
     """Return the hash kinds of a store; of a new one, `kinds` and those that are stored by default."""
     manifest = manifest_of(store)
     return tuple(dict.fromkeys((*kinds, *STORED_HASH_TYPES))) if manifest is None else manifest.hash_types
-
-
-def is_same_file(store: str, other: str) -> bool:
-    """Return whether two names are those of one file or URI."""
-    if is_uri(store) or is_uri(other):
-        return store == other
-    return os.path.realpath(store) == os.path.realpath(os.path.expanduser(other))  # noqa: PTH111

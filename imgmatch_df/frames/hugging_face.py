@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import polars as pl
 
 from imgmatch_df.errors import StoreError
+from imgmatch_df.image_columns import gathered
 
 _KEY: Final = "huggingface"
 
@@ -86,8 +87,7 @@ def sink_features(frame: pl.LazyFrame, target: str | Path, features: Features, *
     with ParquetWriter(target, schema, compression="zstd") as writer:
         for group in _row_groups(chain([empty], batches), row_group_size):
             try:
-                # A gather: Polars 1.40 counts the offset of a slice of structs twice in Arrow.
-                table = group[list(range(group.height))].to_arrow().cast(schema)
+                table = gathered(group).to_arrow().cast(schema)
             except pa.ArrowInvalid as error:
                 raise StoreError(
                     f"a row group of {str(target)!r} cannot be written with the types of the input: {error}\n"

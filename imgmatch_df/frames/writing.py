@@ -340,7 +340,8 @@ class _WriteRun:
         states = self._states(rows)
         counts = dict(states[_STATE].value_counts().iter_rows())
         skipped = states.filter(pl.col(_STATE) == "skipped")[f"{_THEN}{STATUS}"]
-        n_lost = int(skipped.ne_missing(pl.Series([OK])).sum())
+        skipped_statuses = _count_statuses(skipped)
+        n_lost = skipped_statuses.total() - skipped_statuses[OK]
         self._summary += WriteSummary(
             n_new=counts.get("new", 0),
             n_changed=counts.get("changed", 0),
@@ -349,15 +350,15 @@ class _WriteRun:
             n_duplicates=chunk.height - rows.height,
             n_failed=n_lost,
             n_failed_before=n_lost,
-            status=_count_statuses(skipped),
+            status=skipped_statuses,
         )
         is_open = pl.Series(states[_STATE] != "skipped")
         to_do = rows.filter(is_open).with_columns(states[_STATE].filter(is_open))
         for batch in self._hashed(to_do):
             is_new = batch[_STATE] == "new"
             stored = batch.select(list(self._store.manifest.columns))
-            n_failed = int((stored[STATUS].ne_missing(pl.Series([OK]))).sum())
-            self._summary += WriteSummary(n_failed=n_failed, status=_count_statuses(stored[STATUS]))
+            statuses = _count_statuses(stored[STATUS])
+            self._summary += WriteSummary(n_failed=statuses.total() - statuses[OK], status=statuses)
             self._store.commit(stored.filter(is_new), stored.filter(~is_new))
 
     def finish(self) -> WriteSummary:

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from imgmatch_df.frames import (
     advice,
@@ -18,6 +18,7 @@ from imgmatch_df.frames import (
     ranking,
     writing,
 )
+from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.report import making
 
@@ -97,3 +98,10 @@ class Namespace:
     def __repr__(self) -> str:
         verbs = [name for name in _FUNCTIONS if hasattr(self, name)]
         return f"<imgmatch of {self._of}: {', '.join(verbs)}>"
+
+
+class FrameNamespace(Namespace, Generic[FrameT]):
+    """Base of the methods of DataFrames and LazyFrames."""
+
+    def __init__(self, frame: FrameT) -> None:
+        self._frame: FrameT = frame

@@ -1,6 +1,6 @@
 """The methods of frames that are about leaks between splits."""
 
-from typing import Generic, Unpack
+from typing import Unpack
 
 import polars as pl
 
@@ -8,17 +8,14 @@ from imgmatch_df.frames import leak_free
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.source_columns import SourceColumn
-from imgmatch_df.namespaces.base import Namespace, with_docstrings
+from imgmatch_df.namespaces.base import FrameNamespace, with_docstrings
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.base import Target
 
 
 @with_docstrings
-class LeakVerbs(Namespace, Generic[FrameT]):
+class LeakVerbs(FrameNamespace[FrameT]):
     """The frame verbs about leaks."""
-
-    def __init__(self, frame: FrameT) -> None:
-        self._frame: FrameT = frame
 
     def drop_leaks(
         self,

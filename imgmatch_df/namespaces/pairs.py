@@ -1,7 +1,7 @@
 """The namespace methods that return pairs, of DataFrames and LazyFrames."""
 
 from collections.abc import Sequence
-from typing import Generic, Unpack
+from typing import Unpack
 
 import polars as pl
 
@@ -9,17 +9,14 @@ from imgmatch_df.frames import copies, deprecated, pairs
 from imgmatch_df.frames.checks import FrameT
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.frames.keeping import Column
-from imgmatch_df.namespaces.base import Namespace, with_docstrings
+from imgmatch_df.namespaces.base import FrameNamespace, with_docstrings
 from imgmatch_df.options import SourceOptions
 from imgmatch_df.store.base import Target
 
 
 @with_docstrings
-class PairVerbs(Namespace, Generic[FrameT]):
+class PairVerbs(FrameNamespace[FrameT]):
     """The frame verbs that return pairs."""
-
-    def __init__(self, frame: FrameT) -> None:
-        self._frame: FrameT = frame
 
     def explain_near_duplicates(
         self,

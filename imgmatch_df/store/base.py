@@ -1,5 +1,6 @@
 """The interface of stores and the registry of their kinds, so that a new kind needs one file."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
@@ -149,6 +150,13 @@ def store_suffixes() -> tuple[str, ...]:
 def is_uri(target: Target) -> bool:
     """Return whether `target` is a URI of a registered scheme."""
     return _scheme(fspath(target)) is not None
+
+
+def is_same_file(name: str, other: str) -> bool:
+    """Return whether two names are those of one file or URI."""
+    if is_uri(name) or is_uri(other):
+        return name == other
+    return os.path.realpath(os.path.expanduser(name)) == os.path.realpath(os.path.expanduser(other))  # noqa: PTH111
 
 
 def is_store(target: Target) -> bool:
