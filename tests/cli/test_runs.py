@@ -163,8 +163,9 @@ def test_a_summary_on_standard_output_stands_there_alone():
 def test_a_killed_run_leaves_no_summary(here):
     call(*COMMANDS["store"], "--summary-json", "s.json", code=1)
     os.mkfifo(here / "photos" / "zz.jpg")  # nobody writes into it
+    data = jpeg(draw(1, 300, 300))
     for number in range(2000):
-        (here / "photos" / f"more{number}.jpg").write_bytes(jpeg(draw(1, 300, 300)))
+        (here / "photos" / f"more{number}.jpg").write_bytes(data)
     running = subprocess.Popen([*PROGRAM, *map(str, COMMANDS["store"]), "--summary-json", "s.json"])
     while (here / "s.json").exists() and running.poll() is None:
         time.sleep(0.01)
