@@ -31,7 +31,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Ignore the folders whose tests need more packages, unless -m selects their marker."""
     needed = set(config.getoption("markexpr").replace("not ", "not-").split())
-    folders = {"browser", "orchestrators", "packages"}
+    folders = {"browser", "orchestrators", "packages", "spark"}
     return True if collection_path.parent.name == "tests" and collection_path.name in folders - needed else None
 
 

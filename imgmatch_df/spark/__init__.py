@@ -1,0 +1,10 @@
+"""The verbs on Apache Spark: DataFrames in and out, classic and Connect sessions.
+
+Each result is that of the verb of the same name on one machine, on the rows in the order of `id`: rows of Spark have no
+order of their own. `visual_hash` is lazy. A join runs when it is called: it writes what it finds to files in a work
+folder, and returns a DataFrame over these files. Needs the extra ``spark``.
+"""
+
+from imgmatch_df.spark.sessions import session
+
+__all__ = ["session"]

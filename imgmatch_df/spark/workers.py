@@ -1,0 +1,60 @@
+"""Functions in the Python workers of Spark."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyspark.sql import DataFrame
+    from pyspark.sql.types import StructType
+
+    OverBatches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
+    OverGroups = Callable[[pa.Table], pa.Table]
+
+
+def map_batches(df: "DataFrame", function: "OverBatches", schema: "StructType") -> "DataFrame":
+    """Return the rows that a function makes of the rows of each task.
+
+    A worker takes as many threads as its task has cores (``spark.task.cpus``).
+    """
+    load = _loader(function)
+
+    def run(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+        yield from load()(batches)
+
+    return df.mapInArrow(run, schema)
+
+
+def map_groups(df: "DataFrame", by: str, function: "OverGroups", schema: "StructType") -> "DataFrame":
+    """Return the rows that a function makes of all rows that have the same value of a column; see `map_batches`."""
+    load = _loader(function)
+
+    def run(table: "pa.Table") -> "pa.Table":
+        return load()(table)
+
+    return df.groupBy(by).applyInArrow(run, schema)
+
+
+def _loader(function: Any) -> Callable[[], Any]:
+    """Return a function that sets the number of threads of a worker and returns `function` there.
+
+    It is a function in a function so that Spark pickles it by value: Polars, which this package imports, reads the
+    number of threads when it is imported.
+    """
+    from pyspark import cloudpickle
+
+    pickled = cloudpickle.dumps(function)
+
+    def load() -> Any:
+        import os
+        import pickle
+
+        from pyspark import TaskContext
+
+        context = TaskContext.get()
+        n_cores = str(1 if context is None else context.cpus())
+        os.environ["IMGMATCH_MAX_THREADS"] = n_cores
+        os.environ.setdefault("POLARS_MAX_THREADS", n_cores)
+        return pickle.loads(pickled)  # noqa: S301  # made above
+
+    return load

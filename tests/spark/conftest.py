@@ -1,0 +1,56 @@
+"""Sessions of Spark with real executors: two processes of one core and 1 GB each."""
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+# Spark on one machine needs no network, and finds the Python of the tests.
+os.environ.update(
+    SPARK_LOCAL_IP="127.0.0.1",
+    SPARK_LOCAL_HOSTNAME="localhost",
+    PYSPARK_PYTHON=sys.executable,
+    PYSPARK_DRIVER_PYTHON=sys.executable,
+)
+
+CONFIG = {
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.shuffle.partitions": "4",
+    "spark.default.parallelism": "4",
+    # A loaded machine pauses processes for longer than Spark expects.
+    "spark.network.timeout": "600s",
+    "spark.executor.heartbeatInterval": "60s",
+    "spark.storage.blockManagerSlaveTimeoutMs": "600s",
+}
+
+
+def start_session(folder: Path, master: str = "local-cluster[2,1,1024]", **config: str) -> "SparkSession":
+    """Return a session whose files are in a folder."""
+    from pyspark.sql import SparkSession
+
+    builder = SparkSession.builder.master(master).appName("tests")
+    for name, value in {**CONFIG, "spark.sql.warehouse.dir": str(folder / "warehouse"), **config}.items():
+        builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator["SparkSession"]:
+    """A session with two executors; IMGMATCH_SPARK_MASTER chooses another master, such as local[2], to try things."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of packages that Spark imports
+        session = start_session(
+            tmp_path_factory.mktemp("spark"), os.environ.get("IMGMATCH_SPARK_MASTER", "local-cluster[2,1,1024]")
+        )
+    yield session
+    session.stop()
