@@ -28,7 +28,7 @@ def empty_frame(df: "DataFrame") -> pl.LazyFrame:
     return pl.LazyFrame(schema=polars_schema(df.schema))
 
 
-def check_id(df: "DataFrame", id: object, name: str = "id") -> str:
+def check_row_names(df: "DataFrame", id: object, name: str = "id") -> str:
     """Return the name of the column whose values name rows, text or whole numbers."""
     from pyspark.sql import types
 
@@ -41,9 +41,8 @@ def check_id(df: "DataFrame", id: object, name: str = "id") -> str:
     check_name(name, id)
     column = str(id)
     if column not in df.columns:
-        raise ColumnError(
-            f"no column {column!r} in the frame, it has {shown_names(dict.fromkeys(df.columns))}\nHint: {name}= names one."
-        )
+        columns = shown_names(dict.fromkeys(df.columns))
+        raise ColumnError(f"no column {column!r} in the frame, it has {columns}\nHint: {name}= names one.")
     dtype = df.schema[column].dataType
     if not isinstance(dtype, types.StringType | types.IntegralType):
         raise ColumnError(
