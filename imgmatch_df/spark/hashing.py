@@ -77,9 +77,10 @@ def visual_hash(
 
     Notes
     -----
-    A task takes as many threads as it has cores (``spark.task.cpus``), and hashes the rows of one partition. Repartition
-    a small table of many URLs. A relative path is resolved against the working directory of the driver if an executor
-    has a folder of that name, else against that of the executor. Each executor needs this package, in the same version.
+    A task takes as many threads as it has cores (``spark.task.cpus``) and hashes the rows of one partition. Therefore
+    repartition a small table of many URLs. A relative path is resolved against the working directory of the driver if
+    an executor has a folder of that name, else against that of the executor. Each executor needs this package, in the
+    same version.
     """
     df = check_frame(df)
     _check_distinct(df.columns)

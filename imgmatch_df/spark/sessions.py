@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 MIN_PYSPARK: Final = (4, 0)
 MIN_JAVA: Final = 17
-_INSTALL_JAVA: Final = f"install Java {MIN_JAVA} or later, such as the Debian package default-jre-headless, or set JAVA_HOME to its folder."
+_INSTALL_JAVA: Final = (
+    f"install Java {MIN_JAVA} or later (default-jre-headless is a package of Debian), or set JAVA_HOME to its folder."
+)
 
 # What images need beside Spark's own defaults. A row may hold 10 MB.
 DEFAULTS: Final[dict[str, str]] = {
@@ -64,7 +66,7 @@ def session(master: str = "local[*]", **config: object) -> "SparkSession":
     The settings are ``spark.sql.parquet.columnarReaderBatchSize=64`` (rows of Parquet that are decoded at a time),
     ``spark.sql.execution.arrow.maxBytesPerBatch=64m`` and ``maxRecordsPerBatch=10000`` (what a Python worker gets at a
     time), ``spark.sql.execution.arrow.pyspark.enabled=true``; on this machine also ``spark.driver.memory=2g``, the
-    address ``127.0.0.1``, and this Python for the workers (``PYSPARK_PYTHON``, unless it is set).
+    IP address ``127.0.0.1``, and this Python for the workers (``PYSPARK_PYTHON``, unless it is set).
     """
     builder = import_spark().SparkSession.builder
     if not isinstance(master, str) or not master.strip():
@@ -73,8 +75,8 @@ def session(master: str = "local[*]", **config: object) -> "SparkSession":
         )
     if master.startswith("sc://"):
         raise ArgumentError(
-            f"master {shown(master)} is the address of a Connect server\n"
-            "Hint: SparkSession.builder.remote(address).getOrCreate() makes a session that all verbs take."
+            f"master {shown(master)} is the URL of a Connect server\n"
+            "Hint: SparkSession.builder.remote(url).getOrCreate() makes a session that all verbs take."
         )
     local = master.startswith("local[") or master == "local"
     settings = {**DEFAULTS, **(_LOCAL if local else {}), **_checked_config(config), "spark.master": master}

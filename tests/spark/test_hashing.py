@@ -227,7 +227,8 @@ CONNECTED = """
             ims.visual_hash(df, source, **named)
         except Exception as error:
             print(type(error).__name__, str(error).partition("Hint: ")[0].split(chr(10))[0])
-    far = ims.visual_hash(df.limit(1), "image", base_dir="/no/such/folder/of/an/executor")  # the client need not have it
+    # The client need not have the folder.
+    far = ims.visual_hash(df.limit(1), "image", base_dir="/no/such/folder/of/an/executor")
     try:
         far.collect()
     except Exception as error:
