@@ -192,7 +192,7 @@ def test_wrong_frames_and_columns_raise(spark):
     for frame in (None, pl.DataFrame({"url": ["x"]}), df.schema):
         with pytest.raises(ArgumentError, match=r"df must be a Spark DataFrame, got .*\nHint: "):
             ims.visual_hash(frame)
-    with pytest.raises(ColumnError, match=r"already has a column 'WIDTH', .* adds 'width', .*\nHint: prefix="):
+    with pytest.raises(ColumnError, match=r"already has a column 'WIDTH', .* adds 'width': .*\nHint: prefix="):
         ims.visual_hash(df)
     twice = df.select("url", "url")
     with pytest.raises(ColumnError, match="has two columns 'url'\nHint: "):
