@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imgmatch_df.matching.join import Progress
     from imgmatch_df.matching.placement import Copies
     from imgmatch_df.matching.points import Points
+    from imgmatch_df.matching.shared_points import KeptPoints
 
 MIN_VOTES: Final = 8
 
@@ -34,6 +35,8 @@ class ByVotes(Comparison):
         Minimum number of votes.
     turns
         Whether to compare all turns.
+    kept_points
+        Which points make candidates, as decided over more images than those that are compared; None decides over these.
     """
 
     measure = VOTES
@@ -41,9 +44,9 @@ class ByVotes(Comparison):
     has_diameters = False
     default_linkage = "star"  # a collage is a copy of each image in it, and "connected" would join these
 
-    def __init__(self, kind: HashKind, min_votes: int, *, turns: bool) -> None:
+    def __init__(self, kind: HashKind, min_votes: int, *, turns: bool, kept_points: "KeptPoints | None" = None) -> None:
         super().__init__(kind)
-        self.min_votes, self.turns = min_votes, turns
+        self.min_votes, self.turns, self.kept_points = min_votes, turns, kept_points
 
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
@@ -60,8 +63,14 @@ class ByVotes(Comparison):
         """Return the pairs with enough votes."""
         from imgmatch_df.matching import copies
 
-        points = self._points(words)
-        return copies.self_copies(points, self.min_votes, turns=self.turns, max_pairs=max_pairs, progress=progress)
+        return copies.self_copies(
+            self._points(words),
+            self.min_votes,
+            turns=self.turns,
+            max_pairs=max_pairs,
+            kept_points=self.kept_points,
+            progress=progress,
+        )
 
     def cross_pairs(self, queries: "U64", references: "U64", max_pairs: int, progress: "Progress | None") -> "Copies":
         """Return the pairs of both sides with enough votes."""
@@ -73,6 +82,7 @@ class ByVotes(Comparison):
             self.min_votes,
             turns=self.turns,
             max_pairs=max_pairs,
+            kept_points=self.kept_points,
             progress=progress,
         )
 
@@ -135,6 +145,7 @@ class ByVotes(Comparison):
                 LINKAGES[linkage],
                 order,
                 turns=self.turns,
+                kept_points=self.kept_points,
                 conditions=copy_clusters.NO_CONDITIONS if conditions is None else conditions,
                 progress=progress,
             )

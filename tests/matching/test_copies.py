@@ -7,6 +7,7 @@ import pytest
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.matching import candidates as module
+from imgmatch_df.matching import shared_points
 from imgmatch_df.matching.copies import explain_copies, match_copies, self_copies
 from imgmatch_df.matching.placement import turned_points, verify_pairs
 from imgmatch_df.matching.points import Points
@@ -168,9 +169,7 @@ def by_row(found, rows):
 
 def test_order_of_rows_changes_nothing(monkeypatch):
     points = scene(4)
-    monkeypatch.setattr(module, "_MIN_HITS", 100)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 1)
-    monkeypatch.setattr(module, "_SAMPLES", (8, 32, 64))
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(1, 100, (8, 32, 64)))
     rows = np.arange(points.n_images)
     expected = by_row(self_copies(points, 2), rows)
     n_set_aside = explain_copies(points).n_set_aside
@@ -209,10 +208,7 @@ def brute_unshared(left, right, same, max_hits, samples, few):
 @pytest.mark.parametrize("samples", [(8, 64), (8, 32), (1000,)], ids=str)
 def test_points_are_set_aside_by_their_hits(monkeypatch, max_hits, samples):
     few = 3
-    monkeypatch.setattr(module, "_MIN_HITS", max_hits)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 1)
-    monkeypatch.setattr(module, "_SAMPLES", samples)
-    monkeypatch.setattr(module, "_FEW", few)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(1, max_hits, samples, few))
     base = random_images(30, 5)
     points = join_points([base, edited(base, 6), with_logo(random_images(30, 7), 8)])
     max_hits = max(max_hits, points.n_images)
@@ -228,8 +224,7 @@ def test_points_are_set_aside_by_their_hits(monkeypatch, max_hits, samples):
 
 def test_a_logo_makes_no_candidates(monkeypatch):
     """Two thousand images with one logo: few but the edited copies among them are candidates, once hits are few."""
-    monkeypatch.setattr(module, "_MIN_HITS", 1 << 16)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 8)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(8, 1 << 16))
     originals = with_logo(random_images(1800, 1), 2)
     copies = with_logo(edited(take(originals, range(200)), 3, n_replaced=6), 4)
     points = join_points([originals, copies])
@@ -265,8 +260,7 @@ def test_one_image_edited_a_thousand_times():
 
 
 def test_equal_images_match_though_all_of_their_points_are_set_aside(monkeypatch):
-    monkeypatch.setattr(module, "_MIN_HITS", 0)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 0)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(0, 0))
     base = random_images(4)
     points = join_points([base, base, edited(base, 1, 1)])
     found = self_copies(points)
@@ -304,8 +298,7 @@ def test_min_votes_must_be_a_number_of_points(min_votes):
 
 def test_progress_grows_to_the_end(monkeypatch):
     monkeypatch.setattr(module, "_ROWS_PER_BLOCK", 8 * 100)
-    monkeypatch.setattr(module, "_MIN_HITS", 100)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 1)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(1, 100))
     reports = []
     self_copies(scene(1), progress=lambda *report: reports.append((threading.get_ident(), report)))
     assert {thread for thread, _ in reports} == {threading.get_ident()}
@@ -325,13 +318,12 @@ def test_ctrl_c_in_a_report_stops_the_join():
 
 
 def test_explain_reports_no_progress_unless_wanted(monkeypatch):
-    monkeypatch.setattr(module, "_MIN_HITS", 10)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 1)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(1, 10))
     points = scene(1)
     side = module.collapse_images(points)
     reports = []
-    kept = module.unshared_points(side, side)
-    np.testing.assert_array_equal(kept, module.unshared_points(side, side, progress=reports.append))
+    kept = shared_points.unshared_points(side, side)
+    np.testing.assert_array_equal(kept, shared_points.unshared_points(side, side, progress=reports.append))
     assert reports == sorted(reports)
     assert reports[-1] == 1
     assert len(kept) < len(points.hashes)
