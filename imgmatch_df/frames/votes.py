@@ -69,7 +69,7 @@ class ByVotes(Comparison):
         from imgmatch_df.matching import copies
 
         return copies.self_copies(
-            self._points(words),
+            points_of_words(words, self.kind),
             self.min_votes,
             turns=self.turns,
             max_pairs=max_pairs,
@@ -82,8 +82,8 @@ class ByVotes(Comparison):
         from imgmatch_df.matching import copies
 
         return copies.match_copies(
-            self._points(queries),
-            self._points(references),
+            points_of_words(queries, self.kind),
+            points_of_words(references, self.kind),
             self.min_votes,
             turns=self.turns,
             max_pairs=max_pairs,
@@ -95,7 +95,7 @@ class ByVotes(Comparison):
         """Return the numbers of images, points and candidates, as text."""
         from imgmatch_df.matching import copies
 
-        found = copies.explain_copies(self._points(words), turns=self.turns)
+        found = copies.explain_copies(points_of_words(words, self.kind), turns=self.turns)
         return (
             f"votes; min_votes {self.min_votes}; {found.n_images:,} different images with {found.n_points:,} points, "
             f"{found.n_set_aside:,} set aside because many images share them; {found.n_candidates:,} candidates"
@@ -152,7 +152,7 @@ class ByVotes(Comparison):
 
         return Linked(
             *copy_clusters.link_copies(
-                self._points(words),
+                points_of_words(words, self.kind),
                 join.first_equal(words),
                 self.min_votes,
                 LINKAGES[linkage],
@@ -172,13 +172,14 @@ class ByVotes(Comparison):
                 f"Hint: linkage={self.default_linkage!r}."
             )
 
-    def _points(self, words: "U64") -> "Points":
-        from imgmatch_df.hashes.local import unpack
-        from imgmatch_df.matching.points import Points
-
-        rows = words.view("u1")[:, : self.kind.n_bytes]
-        return Points(*unpack(rows))
-
     def warn_of_large(self, linked: Linked, linkage: str) -> None:
         """Warn of a large cluster, with its smallest number of votes."""
         warn_of_voted(linked.representative, linked.measure, self.min_votes, linkage)
+
+
+def points_of_words(words: "U64", kind: HashKind) -> "Points":
+    """Return the points of hashes, from their words (n, n_words)."""
+    from imgmatch_df.hashes.local import unpack
+    from imgmatch_df.matching.points import Points
+
+    return Points(*unpack(words.view("u1")[:, : kind.n_bytes]))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from imgmatch_df._kernels.arrays import I64, U32, U64
 from imgmatch_df.matching.candidates import DistinctImages, Index, turned_hashes
 from imgmatch_df.matching.kernels import hits
+from imgmatch_df.matching.kernels.placement import MAX_POINTS
 
 __all__ = [
     "LIMITS",
@@ -93,6 +94,13 @@ class Sharing(NamedTuple):
             sizes += (n_right,) if n_right <= limits.samples[-1] else ()
         return cls(sizes, n_right, max_hits, limits.few)
 
+    @classmethod
+    def is_needless(cls, n_left: int, n_right: int, limits: Limits, *, same: bool) -> bool:
+        """Return whether nothing can be set aside, whatever the points of at most so many images are."""
+        factor = 2 if same else 1
+        per_image = MAX_POINTS * n_right <= factor * limits.hits_per_image
+        return per_image or MAX_POINTS * n_left * n_right <= factor * limits.min_hits
+
     def find_limit(self, step: int, found: I64) -> int:
         """Return the maximum number of hits of a point that is kept in a step; -1 keeps none.
 
@@ -127,6 +135,11 @@ class KeptPoints(NamedTuple):
         np.bitwise_or.at(masks, owners, np.uint64(1) << places.astype(np.uint64))
         some = np.flatnonzero(np.bincount(owners, minlength=side.n_images) < np.diff(side.starts))
         return cls(side.mixed[some], masks[some])
+
+    @classmethod
+    def all(cls) -> Self:
+        """Return them where every image keeps all of its points."""
+        return cls(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
     @classmethod
     def of_masks(cls, mixed: U64, masks: U64) -> Self:
