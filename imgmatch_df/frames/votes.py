@@ -64,6 +64,10 @@ class ByVotes(Comparison):
         """Pairs have a placement, that of the left image in the right one."""
         return True
 
+    def with_kept_points(self, kept_points: "KeptPoints | None") -> "ByVotes":
+        """Return the same comparison with other points that make candidates."""
+        return ByVotes(self.kind, self.min_votes, turns=self.turns, kept_points=kept_points)
+
     def self_pairs(self, words: "U64", max_pairs: int, progress: "Progress | None") -> "Copies":
         """Return the pairs with enough votes."""
         from imgmatch_df.matching import copies

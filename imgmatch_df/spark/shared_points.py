@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
-from imgmatch_df.frames.votes import points_of_words
+from imgmatch_df.frames.votes import ByVotes, points_of_words
 from imgmatch_df.hashes import codec
 from imgmatch_df.hashes.kinds import LOCAL
 from imgmatch_df.spark.nodes import HASH, NODE, SIZE, Nodes, read_block
@@ -20,6 +20,7 @@ from imgmatch_df.spark.work import WorkFolder
 from imgmatch_df.spark.workers import map_batches
 
 if TYPE_CHECKING:
+    from imgmatch_df.frames.comparison import Comparison
     from collections.abc import Callable, Iterator
 
     import numpy as np
@@ -67,6 +68,11 @@ class SharedPoints:
             return None
         return spark.read.parquet(self.work.uri_of(f"{self.stage}/masks")).select(NODE, MASK)
 
+    def comparison(self, comparison: "Comparison", blocks: "set[int]") -> "Comparison":
+        """Return the comparison of images of some blocks of this side, in a worker."""
+        assert isinstance(comparison, ByVotes)
+        return comparison.with_kept_points(self.of_blocks(blocks))
+
     def of_blocks(self, blocks: "set[int]") -> "KeptPoints":
         """Return the points that images of some blocks keep, in a worker."""
         import numpy as np
@@ -83,24 +89,36 @@ class SharedPoints:
 
 
 def decide_shared_points(
-    spark: "SparkSession", nodes: Nodes, other: Nodes | None, *, n_left: int, n_right: int, stage: str = "kept"
-) -> SharedPoints:
+    spark: "SparkSession",
+    comparison: "Comparison",
+    nodes: Nodes,
+    other: Nodes | None = None,
+    *,
+    n_left: int,
+    n_right: int | None = None,
+    stage: str = "kept",
+) -> SharedPoints | None:
     """Return which points of the images of one side are kept; goes on where a call before stopped.
 
     Parameters
     ----------
+    comparison
+        How images are compared. None is returned where it has no points.
     nodes
-        Local hashes whose points are set aside.
+        Images whose points are set aside.
     other
         Those with whose points they are compared; None for those of `nodes`.
     n_left, n_right
-        Maximum number of different images on both sides: few images need no pass.
+        Maximum numbers of different images on both sides, such as those of rows: few images need no pass.
     stage
         Name of the stage, a folder in that of the call.
     """
+    if not isinstance(comparison, ByVotes):
+        return None
     from imgmatch_df.matching import shared_points
 
     limits, same = shared_points.LIMITS, other is None
+    n_right = n_left if n_right is None or same else n_right
     if shared_points.Sharing.is_needless(n_left, n_right, limits, same=same):
         return SharedPoints(nodes.work, stage, sets_aside=False)
     return _Decision(spark, nodes, other, stage, limits).decide()
