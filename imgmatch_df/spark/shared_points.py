@@ -20,7 +20,6 @@ from imgmatch_df.spark.work import WorkFolder
 from imgmatch_df.spark.workers import map_batches
 
 if TYPE_CHECKING:
-    from imgmatch_df.frames.comparison import Comparison
     from collections.abc import Callable, Iterator
 
     import numpy as np
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
+    from imgmatch_df.frames.comparison import Comparison
     from imgmatch_df.matching.candidates import DistinctImages
     from imgmatch_df.matching.points import Points
     from imgmatch_df.matching.shared_points import KeptPoints, Limits, Sharing

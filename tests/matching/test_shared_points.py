@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_copies import edited, join_points, random_images, scene, take, with_logo
+from image_points import logos, random_images, scene, take
 
 from imgmatch_df.matching import shared_points
 from imgmatch_df.matching.candidates import collapse_images, mixed_bits
@@ -52,23 +52,6 @@ def decide_in_blocks(points, n_blocks, seed, references=None):
             kept = kept[count_shared(sample, kept, sample, among, same=True) <= limit]
     parts = [KeptPoints.of(side, some) for side, some in zip(sides, kept_of, strict=True)]
     return KeptPoints.of_masks(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def logos(seed):
-    """Return images of which many share one logo or another, some have it alone, and some are there several times."""
-    base = random_images(30, seed)
-    alone = with_logo(random_images(9, seed + 1, 6), seed)
-    return join_points(
-        [
-            base,
-            edited(base, seed + 2),
-            with_logo(random_images(40, seed + 3), seed + 4),
-            with_logo(random_images(20, seed + 5), seed + 6, 12),
-            alone,
-            take(alone, [0, 0, 1]),
-            take(base, [3, 3, 4]),
-        ]
-    )
 
 
 IMAGES = {"scene": scene, "logos": logos, "unrelated": lambda seed: random_images(50, seed)}
