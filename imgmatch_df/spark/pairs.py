@@ -15,6 +15,7 @@ from imgmatch_df.spark.inputs import ACROSS, WITHIN, named_pairs, pairs_argument
 from imgmatch_df.spark.joins import RIGHT, Join
 from imgmatch_df.spark.nodes import write_nodes
 from imgmatch_df.spark.sessions import check_frame
+from imgmatch_df.spark.shared_points import decide_shared_points
 from imgmatch_df.spark.tiles import Tiles, run_tiles
 from imgmatch_df.spark.work import WorkFolder
 
@@ -111,7 +112,8 @@ def near_duplicates(
     n_blocks = n_blocks or sizes.default_blocks(side.survey.n_hashes, join.comparison.kind)
     work = join.folder(work, n_blocks, [side], name)
     rows = write_nodes(side.rows, work, n_blocks, further=side.further)
-    tiles = Tiles(rows, join.comparison, "pairs", max_pairs)
+    shared = decide_shared_points(df.sparkSession, join.comparison, rows, n_left=side.survey.n_hashes)
+    tiles = Tiles(rows, join.comparison, "pairs", max_pairs, shared=shared)
     run_tiles(df.sparkSession, tiles)
     found = join.of_rows(tiles, side, None)
     if side.survey.n_flat > side.survey.n_unknown:
@@ -231,7 +233,23 @@ def match(
         write_nodes(side.rows, work, n_blocks, stage=stage, further=side.further)
         for side, stage in ((queries, "queries"), (references, "references"))
     ]
-    tiles = Tiles(sides[0], join.comparison, "pairs", max_pairs, sides[1], in_parts=k is not None, nearest=nearest)
+    shared = decide_shared_points(
+        df.sparkSession,
+        join.comparison,
+        *sides,
+        n_left=queries.survey.n_hashes,
+        n_right=references.survey.n_hashes,
+    )
+    tiles = Tiles(
+        sides[0],
+        join.comparison,
+        "pairs",
+        max_pairs,
+        sides[1],
+        in_parts=k is not None,
+        nearest=nearest,
+        shared=shared,
+    )
     run_tiles(df.sparkSession, tiles)
     found = join.of_rows(tiles, queries, references)
     known = [side.survey.n_flat - side.survey.n_unknown for side in (queries, references)]

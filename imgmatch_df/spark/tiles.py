@@ -6,7 +6,7 @@ and a call again computes only tiles that have no file.
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
@@ -18,6 +18,7 @@ from imgmatch_df.frames.flat import with_identical
 from imgmatch_df.hashes import codec
 from imgmatch_df.spark.nodes import BLOCK_BITS, HASH, ID, LAST_ID, NODE, SIZE, Nodes, read_block
 from imgmatch_df.spark.schemas import as_spark
+from imgmatch_df.spark.shared_points import SharedPoints
 from imgmatch_df.spark.workers import map_batches
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class Tiles:
     nearest
         Of two sides and `in_parts`: keep the pairs of each left node that are as near as the pair of this number,
         nearest first. None keeps all.
+    shared
+        Which points of the images of `nodes` are kept, where they are compared by votes.
     """
 
     nodes: Nodes
@@ -74,6 +77,7 @@ class Tiles:
     other: Nodes | None = None
     in_parts: bool = False
     nearest: int | None = None
+    shared: SharedPoints | None = None
 
     @property
     def folder(self) -> str:
@@ -174,6 +178,9 @@ class _Run:
 
 def _compute(tiles: Tiles, i: int, j: int) -> tuple[int, int]:
     """Write one tile; return its number of rows, and the number of pairs of rows that these stand for."""
+    if tiles.shared is not None:
+        blocks_of_left = {i, j} if tiles.other is None else {i}
+        tiles = replace(tiles, comparison=tiles.shared.comparison(tiles.comparison, blocks_of_left))
     if tiles.other is not None:
         found, n_row_pairs = _pairs_of_sides(tiles, _block(tiles.nodes, i, tiles), _block(tiles.other, j, tiles))
     else:
