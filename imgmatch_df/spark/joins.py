@@ -24,7 +24,7 @@ LEFT: Final = "l_"
 RIGHT: Final = "r_"
 
 
-class Join(NamedTuple):
+class SparkJoin(NamedTuple):
     """One call: its comparison, the schema of its result, and the parts of the name of its folder."""
 
     comparison: Comparison
@@ -34,7 +34,7 @@ class Join(NamedTuple):
     parts: list[object]
 
     @classmethod
-    def of(cls, verb: str, radius: int | None, hash_type: str, named: dict[str, Any], schema: pl.Schema) -> "Join":
+    def of(cls, verb: str, radius: int | None, hash_type: str, named: dict[str, Any], schema: pl.Schema) -> "SparkJoin":
         """Return the call of a verb, whose arguments the verb of one machine has checked."""
         with without_warnings():  # the verb of one machine has warned
             comparison = check_comparison(hash_type, radius, named["min_votes"], named["turns"])

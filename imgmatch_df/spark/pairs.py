@@ -14,12 +14,12 @@ from imgmatch_df.options import SourceOptions
 from imgmatch_df.spark import sizes
 from imgmatch_df.spark.calls import check_blocks, check_row_names, empty_frame, result_schema
 from imgmatch_df.spark.inputs import ACROSS, WITHIN, named_pairs, pairs_argument, with_expressions
-from imgmatch_df.spark.joins import RIGHT, Join, without_excluded
+from imgmatch_df.spark.joins import RIGHT, SparkJoin, without_excluded
 from imgmatch_df.spark.nodes import ID, check_different, write_nodes
 from imgmatch_df.spark.sessions import check_frame
 from imgmatch_df.spark.shared_points import decide_shared_points
 from imgmatch_df.spark.tiles import Tiles, run_tiles
-from imgmatch_df.spark.whole import Whole, is_small
+from imgmatch_df.spark.whole import OneTaskJoin, is_small
 from imgmatch_df.spark.work import WorkFolder
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def near_duplicates(
         **options,
     )
     excluded = named_pairs(not_duplicates, df.schema[name].dataType, df.schema[name].dataType)
-    join = Join.of("near_duplicates", radius, hash_type, named, schema)
+    join = SparkJoin.of("near_duplicates", radius, hash_type, named, schema)
     further = _further(given.arguments)
     work = WorkFolder.of(work_dir, df.sparkSession)
     side = join.side(given.df, name, given.arguments["source"], column, further, work, work_dir, options)
@@ -118,7 +118,7 @@ def near_duplicates(
     work = join.folder(work, n_blocks, [side], name, list(further))
     if n_blocks == 1 and is_small([side], kind):
         arguments = {"radius": radius, "hash_type": hash_type, "id": ID, **_of_whole(named, further)}
-        whole = Whole(work, single.near_duplicates, arguments, kind, flat, schema)
+        whole = OneTaskJoin(work, single.near_duplicates, arguments, kind, flat, schema)
         found = whole.run([side], [("id", name)])
         return found if excluded is None else without_excluded(found, excluded, LEFT_ID, RIGHT_ID, either_way=True)
     check_different(side.rows, id=name, name="id")
@@ -223,7 +223,7 @@ def match(
         **options,
     )
     excluded = named_pairs(not_duplicates, df.schema[name].dataType, reference.schema[reference_name].dataType)
-    join = Join.of("match", radius, hash_type, named, schema)
+    join = SparkJoin.of("match", radius, hash_type, named, schema)
     further = _further(given.arguments)
     work = WorkFolder.of(work_dir, df.sparkSession)
     if reference_column is None and source is None and column is not None and column in reference.columns:
@@ -245,7 +245,7 @@ def match(
         arguments |= {"columns": list(brought), **_of_whole(named, further)}
         back = {column: one for one, column in brought.items()}
         of_whole = pl.Schema({back.get(one, one): dtype for one, dtype in schema.items()})
-        whole = Whole(work, single.match, arguments, kind, flat, of_whole)
+        whole = OneTaskJoin(work, single.match, arguments, kind, flat, of_whole)
         found = whole.run([queries, references], [("id", name), ("reference_id", reference_name)])
         return found.withColumnsRenamed(brought)
     check_different(queries.rows, id=name, name="id")

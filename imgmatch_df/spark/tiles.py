@@ -117,7 +117,7 @@ def run_tiles(spark: "SparkSession", tiles: Tiles) -> int:
     n_row_pairs = sum(_row_pairs_of(tiles, tile) for tile in every if _name(*tile) in there)
     if todo:
         numbers = spark.range(0, len(todo), 1, len(todo))
-        for row in map_batches(numbers, _Run(tiles, todo), _SUMMARY).collect():
+        for row in map_batches(numbers, _ComputeTiles(tiles, todo), _SUMMARY).collect():
             if row["error"] is not None:
                 raise TooManyPairsError(row["error"])
             n_row_pairs += row[_N_ROW_PAIRS]
@@ -147,7 +147,7 @@ def _row_pairs_of(tiles: Tiles, tile: tuple[int, int]) -> int:
     return int(schema.metadata[_N_ROW_PAIRS.encode()])
 
 
-class _Run:
+class _ComputeTiles:
     """The function of a task: computes the tiles whose numbers it gets."""
 
     def __init__(self, tiles: Tiles, todo: list[tuple[int, int]]) -> None:

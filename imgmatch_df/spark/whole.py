@@ -40,7 +40,7 @@ def is_small(sides: "list[Compared]", kind: HashKind) -> bool:
     return n_rows <= min(MAX_ROWS, sizes.max_rows_per_task(kind) // 2)
 
 
-class Whole(NamedTuple):
+class OneTaskJoin(NamedTuple):
     """A join in one task.
 
     Parameters
@@ -91,7 +91,7 @@ class Whole(NamedTuple):
             rows = columns[0].withColumn(_SIDE, F.lit(0))
             for one in columns[1:]:
                 rows = rows.unionByName(one.withColumn(_SIDE, F.lit(1)), allowMissingColumns=True)
-            found = map_batches(rows.repartition(1), _Task(self, len(sides)), _SUMMARY).collect()
+            found = map_batches(rows.repartition(1), _CallVerb(self, len(sides)), _SUMMARY).collect()
             for error in found:
                 if error["too_many"] is not None:
                     raise TooManyPairsError(error["too_many"])
@@ -111,10 +111,10 @@ class Whole(NamedTuple):
         return others.hstack([hashes]).sort(ID)
 
 
-class _Task:
+class _CallVerb:
     """The function of the task; it yields a row for each error."""
 
-    def __init__(self, whole: Whole, n_sides: int) -> None:
+    def __init__(self, whole: OneTaskJoin, n_sides: int) -> None:
         self._whole, self._n_sides = whole, n_sides
 
     def __call__(self, batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
