@@ -62,7 +62,7 @@ def unite(left: "NDArray[Any]", right: "NDArray[Any]") -> "tuple[NDArray[Any], N
 
 def _find(spark: "SparkSession", work: WorkFolder, folder: str | None, limit: int) -> None:
     """Write the stage: contract the links until they are few enough, unite them, and go back to the first nodes."""
-    from pyspark.sql import functions as F
+    from pyspark.sql import functions as F  # noqa: N812
 
     round_ = 0
     while folder is not None:
@@ -90,7 +90,7 @@ def _contract(links: "DataFrame", work: WorkFolder, round_: int) -> str:
 
     The order of a round is that of a hash of the nodes, which differs for different nodes: it is a bijection of 64 bits.
     """
-    from pyspark.sql import functions as F
+    from pyspark.sql import functions as F  # noqa: N812
 
     spark, hooks_stage, links_stage = links.sparkSession, _round(round_, "hooks"), _round(round_, "links")
     if not work.is_finished(hooks_stage):
