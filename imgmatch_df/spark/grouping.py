@@ -269,8 +269,6 @@ class Call:
 
     def _hashed(self) -> "DataFrame":
         """Return the rows with their hashes, which are written first where images are hashed."""
-        from pyspark.sql import functions as F  # noqa: N812
-
         if self.source is None:
             return self.df
         from imgmatch_df.spark.hashing import visual_hash
@@ -295,13 +293,13 @@ class Call:
 
         kind, named = self.comparison.kind, self.arguments
         queries = rules.df.select(*map(column, dict.fromkeys([self.id, self.hash, *_columns_of(self.guard)])))
-        id, hash_name = self.id, self.hash
+        id, hash_name = self.id, None if self.source is not None else self.hash
         if self.source is not None:
             names = {self.id: ID, self.hash: kind.name}
             if self.guard is not None:
                 names |= {str(self.guard.quality): QUALITY, str(self.guard.digest): SHA256.name}
             queries = queries.select(*(column(name).alias(alias) for name, alias in names.items()))
-            id, hash_name = ID, None
+            id = ID
         with without_warnings():
             pairs = match(
                 queries,
