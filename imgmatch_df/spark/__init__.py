@@ -6,6 +6,7 @@ folder, and returns a DataFrame over these files. Needs the extra ``spark``.
 """
 
 from imgmatch_df.spark.hashing import visual_hash
+from imgmatch_df.spark.pairs import match, near_duplicates
 from imgmatch_df.spark.sessions import session
 
-__all__ = ["session", "visual_hash"]
+__all__ = ["match", "near_duplicates", "session", "visual_hash"]
