@@ -27,11 +27,13 @@ from imgmatch_df.frames.checks import VerbCall
 from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.grouping import Grouping
 from imgmatch_df.frames.keeping import KeepRule
+from imgmatch_df.frames.votes import ByVotes
 from imgmatch_df.hashes import codec
 from imgmatch_df.hashes.kinds import MEASURES, SHA256, register_hash_kind
 from imgmatch_df.spark.nodes import DIGEST, HASH, ID, IS_FLAT
 from imgmatch_df.spark.rules import EXCLUDED, excluded_pairs
 from imgmatch_df.spark.schemas import as_polars, as_spark, spark_dtype
+from imgmatch_df.spark.shared_points import MASK
 from imgmatch_df.spark.work import WorkFolder
 from imgmatch_df.spark.workers import map_groups
 
@@ -97,14 +99,22 @@ class Bucket:
         if self.guarded:
             quality = pl.when(IS_FLAT).then(0).otherwise(100).cast(MEASURES[QUALITY].dtype)
             rows = rows.with_columns(quality.alias(QUALITY), pl.col(DIGEST).alias(SHA256.name))
-        rows = rows.drop(HASH, IS_FLAT, DIGEST, BUCKET, EXCLUDED, strict=False)
+        comparison = self.comparison
+        if isinstance(comparison, ByVotes):  # points are set aside by what all images share, and not those of a bucket
+            from imgmatch_df.matching.shared_points import KeptPoints
+            from imgmatch_df.spark.shared_points import kept_points_of
+
+            has_masks = MASK in rows.columns
+            kept = kept_points_of(rows[kind.name], rows[MASK]) if has_masks else KeptPoints.all()
+            comparison = comparison.with_kept_points(kept)
+        rows = rows.drop(HASH, IS_FLAT, DIGEST, BUCKET, EXCLUDED, MASK, strict=False)
         with without_warnings():  # a bucket does not know how many rows there are in all
             call: VerbCall[pl.DataFrame] = VerbCall.check(
                 rows, kind, None, {}, id=ID, flat="identical" if self.guarded else "match"
             )
             rule = KeepRule.check(rows.schema, **self.arguments, not_duplicates=excluded, id=ID)
             grouping = Grouping(
-                call, self.comparison, self.linkage, rule, diameter=self.diameter, with_joined=self.with_joined
+                call, comparison, self.linkage, rule, diameter=self.diameter, with_joined=self.with_joined
             )
             found = grouping.find(rows.select(grouping.needs(ID, None)), None)
         ids, has_measure, has_hash = rows[ID], pl.Series(found.has_measure), pl.Series(found.has_hash)

@@ -86,7 +86,7 @@ def _find(spark: "SparkSession", work: WorkFolder, folder: str | None, limit: in
 
 
 def _contract(links: "DataFrame", work: WorkFolder, round_: int) -> str:
-    """Write where each node of the links hooks to, and the links between the nodes that are left; return their folder.
+    """Write where each node of the links hooks to, and the links between those that are left; return the folder of these.
 
     The order of a round is that of a hash of the nodes, which differs for different nodes: it is a bijection of 64 bits.
     """

@@ -32,6 +32,7 @@ from imgmatch_df.spark.nodes import ID, column
 from imgmatch_df.spark.rules import PROTECT, Rules
 from imgmatch_df.spark.schemas import spark_dtype
 from imgmatch_df.spark.sessions import check_frame
+from imgmatch_df.spark.shared_points import decide_shared_points
 from imgmatch_df.spark.tiles import Tiles, run_tiles
 from imgmatch_df.spark.work import WorkFolder
 
@@ -247,11 +248,15 @@ class Call:
         spark, by = self.df.sparkSession, []
         if survey.n_hashes and (self.comparison.directed or not self.comparison.equal_only):
             there = nodes.write_nodes(rows, work, n_blocks)
-            tiles = Tiles(there, self.comparison, "links", MAX_PAIRS)
+            shared = decide_shared_points(spark, self.comparison, there, n_left=survey.n_hashes)
+            tiles = Tiles(there, self.comparison, "links", MAX_PAIRS, shared=shared)
             run_tiles(spark, tiles)
             found = components.find_components(spark, work, tiles.folder)
+            masks = None if shared is None else shared.masks(spark)
+            if masks is not None:
+                found = found.join(masks, nodes.NODE, "left")
             members = there.rows(spark).select(ID, nodes.NODE).join(found, nodes.NODE)
-            rows = rows.join(members.select(ID, components.ROOT), ID, "left")
+            rows = rows.join(members.drop(nodes.NODE), ID, "left")
             by.append(F.when(F.col(components.ROOT).isNotNull(), F.xxhash64(components.ROOT)))
         compares = F.col(nodes.HASH).isNotNull() & ~F.col(nodes.IS_FLAT)
         by += [
