@@ -86,9 +86,9 @@ def _find(spark: "SparkSession", work: WorkFolder, folder: str | None, limit: in
 
 
 def _contract(links: "DataFrame", work: WorkFolder, round_: int) -> str:
-    """Write where each node of the links hooks to, and the links between those that are left; return the folder of these.
+    """Write where each node of the links hooks to, and the links between those that are left; return their folder.
 
-    The order of a round is that of a hash of the nodes, which differs for different nodes: it is a bijection of 64 bits.
+    The order of a round is that of a hash, which is a bijection of 64 bits: no two nodes are equal in it.
     """
     from pyspark.sql import functions as F  # noqa: N812
 

@@ -36,9 +36,9 @@ def hashes_with_shapes(n, seed=0):
     rng = np.random.default_rng(seed)
     hashes = rng.integers(0, 1 << 63, n, np.uint64) * np.uint64(2)
     copies = n // 4
+    hashes[:copies] = hashes[n - copies :]
     for _ in range(3):
-        bits = np.uint64(1) << rng.integers(0, 64, copies).astype(np.uint64)
-        hashes[:copies] = hashes[n - copies :] ^ bits if _ == 0 else hashes[:copies] ^ bits
+        hashes[:copies] ^= np.uint64(1) << rng.integers(0, 64, copies).astype(np.uint64)
     hashes[copies : copies + 500] = hashes[copies]
     n_path = min(2_000, n // 8)
     step, path = np.uint64(rng.integers(1 << 63)), []
@@ -148,12 +148,14 @@ def test_rows_of_a_reference_leave_first(spark):
 
 
 def test_columns_keep_their_types(spark):
+    from pyspark.sql import functions as F  # noqa: N812
+
     rows = spark.sql(
         "SELECT * FROM VALUES "
         "(1, 8L, map('a', 1), timestamp'2026-01-02 03:04:05', 1.50BD, struct(X'01' AS bytes, 'p' AS path), X'02'), "
         "(2, 9L, map('b', 2), timestamp'2026-01-02 03:04:06', 2.50BD, struct(X'03' AS bytes, 'q' AS path), X'04'), "
         "(3, 255L, NULL, NULL, NULL, NULL, NULL) AS t(id, phash, `a.b`, time, price, image, bytes)"
-    ).withColumn("span", __import__("pyspark.sql.functions", fromlist=["F"]).expr("make_ym_interval(1, 2)"))
+    ).withColumn("span", F.expr("make_ym_interval(1, 2)"))
     found = spark_cluster(rows, 1, "phash", id="id")
     fields = {field.name: field.dataType for field in found.schema.fields}
     assert {name: fields[name] for name in rows.columns} == {one.name: one.dataType for one in rows.schema.fields}
