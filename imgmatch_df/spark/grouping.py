@@ -1,6 +1,6 @@
 """Calls of the verbs that cluster on Spark: their arguments, checked, and the cluster of each row."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from imgmatch_df.columns import (
     REMOVED_RECORDS,
     RIGHT_ID,
 )
-from imgmatch_df.errors import without_warnings
+from imgmatch_df.errors import ArgumentError, ColumnError, without_warnings
 from imgmatch_df.frames import clustering as one_machine
 from imgmatch_df.frames.checks import VerbCall
 from imgmatch_df.frames.comparison import Comparison
@@ -101,10 +101,13 @@ class Call:
     def check(cls, verb: Any, df: "DataFrame", radius: Any, hash_type: Any, **named: Any) -> "Call":
         """Return the call of a verb, whose function for one machine checks the arguments."""
         id = check_row_names(df, named["id"])
+        _check_names(df, ())
         work_dir, n_blocks = named.pop("work_dir"), check_blocks(named.pop("n_blocks"))
         options, reference, reference_id = named.pop("options"), named["reference"], named.get("reference_id")
         if verb is one_machine.remove_duplicates:  # it shows no reference rows
             named.pop("reference_id")
+            if reference is None and reference_id is not None:
+                raise ArgumentError("reference_id has no effect without reference=\nHint: pass the reference rows.")
         if reference is not None:
             check_row_names(check_frame(reference, "reference"), reference_id, "reference_id")
         given = with_expressions(df, source=named["source"])
@@ -128,6 +131,7 @@ class Call:
             source=source,
             **options,
         ).collect_schema()
+        _check_names(df, result)
         rules.check_excluded(id)
         with without_warnings():  # the verb has warned
             comparison = check_comparison(hash_type, radius, named["min_votes"], named["turns"], default_radius=0)
@@ -341,6 +345,20 @@ def _record_names(result: pl.Schema, affixes: Affixes, hidden: set[str]) -> tupl
     if not isinstance(records, pl.List) or not isinstance(records.inner, pl.Struct):
         return ()
     return tuple(field.name for field in records.inner.fields if field.name not in hidden)
+
+
+def _check_names(df: "DataFrame", names: Iterable[str]) -> None:
+    """Refuse columns whose names the session takes for the same: it ignores upper and lower case by default."""
+    matters = df.sparkSession.conf.get("spark.sql.caseSensitive", "false") == "true"
+    seen: dict[str, str] = {}
+    for name in (*df.columns, *(name for name in names if name not in df.columns)):
+        key = name if matters else name.lower()
+        if key in seen:
+            raise ColumnError(
+                f"columns {seen[key]!r} and {name!r} have the same name to this session\n"
+                "Hint: prefix= or suffix= renames the new columns; or rename or drop yours."
+            )
+        seen[key] = name
 
 
 def _with_nulls(df: "DataFrame", fields: Mapping[str, Any], made: Mapping[str, str]) -> "DataFrame":
