@@ -19,7 +19,7 @@ RIGHT_NODE: Final = "right_node"
 NODE: Final = "node"
 ROOT: Final = "root"
 
-# Links that the driver unites: it needs 80 bytes for each.
+# Links that the driver unites: it needs 90 bytes for each.
 MAX_DRIVER_LINKS: Final = 20_000_000
 
 _STAGE: Final = "components"

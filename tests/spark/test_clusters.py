@@ -12,7 +12,7 @@ from imgmatch_df.spark import cluster as spark_cluster
 from imgmatch_df.spark import remove_duplicates as spark_remove_duplicates
 from imgmatch_df.spark.schemas import as_polars, as_spark
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.filterwarnings("ignore::imgmatch_df.errors.ImgMatchWarning")]
 
 
 def on_spark(spark, frame):
