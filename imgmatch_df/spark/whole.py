@@ -97,6 +97,8 @@ class Whole(NamedTuple):
                     raise TooManyPairsError(error["too_many"])
                 argument, id = names[int(error["side"])]
                 raise repeated_ids(argument, id, error["n_rows"], error["n_different"])
+            if not self.work.exists(_FILE):  # Spark runs no task for no rows
+                self.work.write_table(_FILE, as_spark(pl.DataFrame(schema=self.schema)))
         return spark.read.schema(spark_schema(self.schema)).parquet(self.work.uri_of(_FILE))
 
     def frame(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -120,9 +122,7 @@ class _Task:
 
         tables = list(batches)
         rows = pl.DataFrame(pa.Table.from_batches(tables)) if tables else None
-        if rows is None:  # no rows, in a partition without batches
-            empty = pl.DataFrame(schema=self._whole.schema)
-            self._whole.work.write_table(_FILE, as_spark(empty))
+        if rows is None:
             return
         ids = [f"{ID}_{n}" for n in range(self._n_sides)]
         sides = [rows.filter(pl.col(_SIDE) == n).rename({one: ID}).drop(set(ids) - {one}) for n, one in enumerate(ids)]
