@@ -21,6 +21,7 @@ from imgmatch_df.spark.work import WorkFolder
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+    from pyspark.sql.types import DataType
 
 ACROSS: Final = "across"
 WITHIN: Final = "within"
@@ -83,14 +84,16 @@ def pairs_argument(not_duplicates: object) -> pl.LazyFrame | None:
     return None if not_duplicates is None else empty_frame(check_frame(not_duplicates, "not_duplicates"))
 
 
-def named_pairs(not_duplicates: "DataFrame", left: "DataFrame", right: "DataFrame") -> "DataFrame":
-    """Return the pairs of `not_duplicates` that name two rows, in the types of the ids of both sides."""
+def named_pairs(not_duplicates: "DataFrame | None", left: "DataType", right: "DataType") -> "DataFrame | None":
+    """Return the pairs of `not_duplicates` without nulls, in the types of the ids of both sides; None without any."""
     from pyspark.sql import functions as F  # noqa: N812
     from pyspark.sql import types
 
+    if not_duplicates is None:
+        return None
     columns = []
-    for name, side in ((LEFT_ID, left), (RIGHT_ID, right)):
-        wanted, got = side.schema[nodes.ID].dataType, not_duplicates.schema[name].dataType
+    for name, wanted in ((LEFT_ID, left), (RIGHT_ID, right)):
+        got = not_duplicates.schema[name].dataType
         if isinstance(wanted, types.IntegralType) and not isinstance(got, types.IntegralType | types.NullType):
             raise ColumnError(
                 f"not_duplicates names rows by {got.simpleString()} in {name!r}, ids are {wanted.simpleString()}\n"
@@ -117,6 +120,7 @@ def compared(
     guard: Guard | None,
     further: Mapping[str, str],
     with_checksum: bool,
+    with_different: bool = True,
     name: str = "id",
 ) -> Compared:
     """Return the rows of a DataFrame that a join compares; runs one job, and one more for hashes as text or lists.
@@ -126,7 +130,7 @@ def compared(
     kind = comparison.kind
     df, hash_column = read_forms(df, hash_column, kind, [id, *guard_columns(guard), *further.values()])
     rows = nodes.rows_to_compare(df, kind, id=id, hash_column=hash_column, guard=guard, further=further)
-    found = nodes.survey(rows, kind, id=id, with_checksum=with_checksum, name=name)
+    found = nodes.survey(rows, kind, id=id, with_checksum=with_checksum, with_different=with_different, name=name)
     return Compared(rows, found, tuple(further))
 
 

@@ -61,7 +61,7 @@ class Join(NamedTuple):
         options: Any,
         name: str = "id",
     ) -> Compared:
-        """Return the rows of one side, surveyed; images are hashed first."""
+        """Return the rows of one side, surveyed; images are hashed first. Whether ids differ is not checked."""
         if source is None:
             hash_name, guard = guard_of(df, self.comparison, column=hash_column, flat=self.flat)
         else:
@@ -76,6 +76,7 @@ class Join(NamedTuple):
             guard=guard,
             further=further,
             with_checksum=work_dir is not None,
+            with_different=False,
             name=name,
         )
 
@@ -169,11 +170,7 @@ class Join(NamedTuple):
                     equal = equal & left.getField(name).isNotNull()
             found = found.filter(equal)
         if excluded is not None:
-            names = f"{LEFT}{ID}", f"{RIGHT}{ID}"
-            pairs = excluded.toDF(*names)
-            if either_way:
-                pairs = pairs.unionByName(excluded.toDF(*reversed(names)))
-            found = found.join(pairs, list(names), "left_anti")
+            found = without_excluded(found, excluded, f"{LEFT}{ID}", f"{RIGHT}{ID}", either_way=either_way)
         return found
 
     def nearest(self, found: "DataFrame", k: int) -> "DataFrame":
@@ -199,6 +196,16 @@ class Join(NamedTuple):
             *self.comparison.dtypes,
             *[F.col(one).alias(name) for one, name in zip(brought, columns, strict=True)],
         )
+
+
+def without_excluded(
+    found: "DataFrame", excluded: "DataFrame", left: str, right: str, *, either_way: bool
+) -> "DataFrame":
+    """Return the pairs that `excluded`, from `inputs.named_pairs`, does not have."""
+    pairs = excluded.toDF(left, right)
+    if either_way:
+        pairs = pairs.unionByName(excluded.toDF(right, left))
+    return found.join(pairs, [left, right], "left_anti")
 
 
 def _prefixed(rows: "DataFrame", further: Sequence[str], prefix: str, key: str, of: str = NODE) -> "DataFrame":

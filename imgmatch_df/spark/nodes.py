@@ -140,7 +140,15 @@ def _is_flat(kind: HashKind, guard: Guard, hashes: "Column") -> "Column":
     return F.coalesce(blank, F.lit(False)) & hashes.isNotNull()
 
 
-def survey(rows: "DataFrame", kind: HashKind, *, id: str, with_checksum: bool, name: str = "id") -> Survey:
+def survey(
+    rows: "DataFrame",
+    kind: HashKind,
+    *,
+    id: str,
+    with_checksum: bool,
+    with_different: bool = True,
+    name: str = "id",
+) -> Survey:
     """Return the numbers of rows that `rows_to_compare` gives, in one job.
 
     Parameters
@@ -153,6 +161,8 @@ def survey(rows: "DataFrame", kind: HashKind, *, id: str, with_checksum: bool, n
         The column of the user that names rows, for messages; `name` is that of the argument.
     with_checksum
         Whether to compute `Survey.checksum`, else empty.
+    with_different
+        Whether to check that ids differ, see `check_different`.
 
     Raises
     ------
@@ -167,13 +177,14 @@ def survey(rows: "DataFrame", kind: HashKind, *, id: str, with_checksum: bool, n
     found = {
         "n_rows": F.count(F.lit(1)),
         "n_ids": F.count(ID),
-        "n_different": F.count_distinct(ID),
         "n_hashes": F.count_if(compared & ~F.col(IS_FLAT)),
         "n_flat": F.count_if(IS_FLAT),
         "n_unknown": F.count_if(F.col(IS_FLAT) & F.col(DIGEST).isNull()),
     }
     if not kind.is_number:
         found["width"] = F.min(F.when(F.octet_length(HASH) != kind.n_bytes, F.octet_length(HASH)))
+    if with_different:
+        found["n_different"] = F.count_distinct(ID)
     if with_checksum:
         found.update(_checksums(rows))
     one = rows.agg(*[value.alias(key) for key, value in found.items()]).collect()[0].asDict()
@@ -182,11 +193,8 @@ def survey(rows: "DataFrame", kind: HashKind, *, id: str, with_checksum: bool, n
             f"{name}={id!r}: {one['n_rows'] - one['n_ids']:,} of {one['n_rows']:,} rows have null there\n"
             "Hint: rows are named by text or whole numbers, each row by another; filter these rows out."
         )
-    if one["n_different"] < one["n_rows"]:
-        raise ArgumentError(
-            f"{name}={id!r}: {one['n_rows']:,} rows have {one['n_different']:,} different values there\n"
-            "Hint: rows are named by text or whole numbers, each row by another; dropDuplicates drops repeated rows."
-        )
+    if with_different and one["n_different"] < one["n_rows"]:
+        raise repeated_ids(name, id, one["n_rows"], one["n_different"])
     if one.get("width") is not None:
         raise ColumnError(
             f"the column of hashes holds values of {one['width']} bytes, a {kind.name} has {kind.n_bytes}\n"
@@ -194,6 +202,23 @@ def survey(rows: "DataFrame", kind: HashKind, *, id: str, with_checksum: bool, n
         )
     checksum = _checksum(one) if with_checksum else ""
     return Survey(one["n_rows"], one["n_hashes"], one["n_flat"], one["n_unknown"], checksum)
+
+
+def check_different(rows: "DataFrame", *, id: str, name: str) -> None:
+    """Raise `ArgumentError` if two rows of `rows_to_compare` have the same id. Runs one job that sends ids about."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    n_rows, n_different = rows.agg(F.count(ID), F.count_distinct(ID)).collect()[0]
+    if n_different < n_rows:
+        raise repeated_ids(name, id, n_rows, n_different)
+
+
+def repeated_ids(name: str, id: str, n_rows: int, n_different: int) -> ArgumentError:
+    """Return the error of rows that have the same id."""
+    return ArgumentError(
+        f"{name}={id!r}: {n_rows:,} rows have {n_different:,} different values there\n"
+        "Hint: rows are named by text or whole numbers, each row by another; dropDuplicates drops repeated rows."
+    )
 
 
 def checksum_of(df: "DataFrame") -> str:

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
+import polars as pl
+
 from imgmatch_df.columns import LEFT_ID, QUERY_ID, REFERENCE_ID, RIGHT_ID
 from imgmatch_df.frames import pairs as single
 from imgmatch_df.frames.flat import Flat
@@ -12,11 +14,12 @@ from imgmatch_df.options import SourceOptions
 from imgmatch_df.spark import sizes
 from imgmatch_df.spark.calls import check_blocks, check_row_names, empty_frame, result_schema
 from imgmatch_df.spark.inputs import ACROSS, WITHIN, named_pairs, pairs_argument, with_expressions
-from imgmatch_df.spark.joins import RIGHT, Join
-from imgmatch_df.spark.nodes import write_nodes
+from imgmatch_df.spark.joins import RIGHT, Join, without_excluded
+from imgmatch_df.spark.nodes import ID, check_different, write_nodes
 from imgmatch_df.spark.sessions import check_frame
 from imgmatch_df.spark.shared_points import decide_shared_points
 from imgmatch_df.spark.tiles import Tiles, run_tiles
+from imgmatch_df.spark.whole import Whole, is_small
 from imgmatch_df.spark.work import WorkFolder
 
 if TYPE_CHECKING:
@@ -104,13 +107,21 @@ def near_duplicates(
         **named,
         **options,
     )
+    excluded = named_pairs(not_duplicates, df.schema[name].dataType, df.schema[name].dataType)
     join = Join.of("near_duplicates", radius, hash_type, named, schema)
     further = _further(given.arguments)
     work = WorkFolder.of(work_dir, df.sparkSession)
     side = join.side(given.df, name, given.arguments["source"], column, further, work, work_dir, options)
     side.survey.warn_of_unknown()
-    n_blocks = n_blocks or sizes.default_blocks(side.survey.n_hashes, join.comparison.kind)
-    work = join.folder(work, n_blocks, [side], name)
+    kind = join.comparison.kind
+    n_blocks = n_blocks or sizes.default_blocks(side.survey.n_hashes, kind)
+    work = join.folder(work, n_blocks, [side], name, list(further))
+    if n_blocks == 1 and is_small([side], kind):
+        arguments = {"radius": radius, "hash_type": hash_type, "id": ID, **_of_whole(named, further)}
+        whole = Whole(work, single.near_duplicates, arguments, kind, flat, schema)
+        found = whole.run([side], [("id", name)])
+        return found if excluded is None else without_excluded(found, excluded, LEFT_ID, RIGHT_ID, either_way=True)
+    check_different(side.rows, id=name, name="id")
     rows = write_nodes(side.rows, work, n_blocks, further=side.further)
     shared = decide_shared_points(df.sparkSession, join.comparison, rows, n_left=side.survey.n_hashes)
     tiles = Tiles(rows, join.comparison, "pairs", max_pairs, shared=shared)
@@ -118,7 +129,6 @@ def near_duplicates(
     found = join.of_rows(tiles, side, None)
     if side.survey.n_flat > side.survey.n_unknown:
         found = found.unionByName(join.identical(work, [side], max_pairs))
-    excluded = None if not_duplicates is None else named_pairs(not_duplicates, side.rows, side.rows)
     return join.result(join.counted(found, side.further, excluded, either_way=True), LEFT_ID, RIGHT_ID)
 
 
@@ -212,6 +222,7 @@ def match(
         **named,
         **options,
     )
+    excluded = named_pairs(not_duplicates, df.schema[name].dataType, reference.schema[reference_name].dataType)
     join = Join.of("match", radius, hash_type, named, schema)
     further = _further(given.arguments)
     work = WorkFolder.of(work_dir, df.sparkSession)
@@ -227,8 +238,18 @@ def match(
     n_blocks = n_blocks or sizes.default_blocks(max(queries.survey.n_hashes, references.survey.n_hashes), kind)
     nearest = k if k is not None and not further and not_duplicates is None else None
     work = join.folder(
-        work, n_blocks, [queries, references], name, reference_name, k is None, nearest, list(columns or ())
+        work, n_blocks, [queries, references], name, reference_name, list(further), k, nearest, list(columns or ())
     )
+    if n_blocks == 1 and not_duplicates is None and is_small([queries, references], kind):
+        arguments: dict[str, Any] = {"radius": radius, "hash_type": hash_type, "id": ID, "reference_id": ID, "k": k}
+        arguments |= {"columns": list(brought), **_of_whole(named, further)}
+        back = {column: one for one, column in brought.items()}
+        of_whole = pl.Schema({back.get(one, one): dtype for one, dtype in schema.items()})
+        whole = Whole(work, single.match, arguments, kind, flat, of_whole)
+        found = whole.run([queries, references], [("id", name), ("reference_id", reference_name)])
+        return found.withColumnsRenamed(brought)
+    check_different(queries.rows, id=name, name="id")
+    check_different(references.rows, id=reference_name, name="reference_id")
     sides = [
         write_nodes(side.rows, work, n_blocks, stage=stage, further=side.further)
         for side, stage in ((queries, "queries"), (references, "references"))
@@ -256,11 +277,15 @@ def match(
     if all(known):
         limit = max_pairs if k is None else None
         found = found.unionByName(join.identical(work, [queries, references], limit))
-    excluded = None if not_duplicates is None else named_pairs(not_duplicates, queries.rows, references.rows)
     found = join.counted(found, tuple(further), excluded, either_way=False)
     if k is not None:
         found = join.nearest(found, k)
     return join.result(found, QUERY_ID, REFERENCE_ID, [f"{RIGHT}{one}" for one in brought], columns or ())
+
+
+def _of_whole(named: dict[str, Any], further: dict[str, str]) -> dict[str, Any]:
+    """Return the arguments of the verb of one machine for rows whose hashes have the name of their kind."""
+    return {**{one: value for one, value in named.items() if one != "column"}, **{one: one for one in further}}
 
 
 def _further(arguments: dict[str, Any]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from imgmatch_df.columns import STATUSES
 from imgmatch_df.errors import Failure, row_error
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from documents import HOW_TO, PAGES, ROOT, RUN, blocks_of, draw_desk, run_page, with_outputs
+from documents import HOW_TO, PAGES, ROOT, RUN, SPARK, blocks_of, draw_desk, run_page, with_outputs
 
 pytestmark = pytest.mark.long
 
@@ -29,7 +29,7 @@ BANNED = re.compile(
     r"\b(pictures?|strangers?|nobody|under way|answer(s|ed)?|land(s|ed)?|lean(s|ed)? on|told|asked|gone)\b",
     re.IGNORECASE,
 )
-WITH_CODE = [page for page in PAGES if any(block.is_run for block in blocks_of(page))]
+WITH_CODE = [page for page in PAGES if page != SPARK and any(block.is_run for block in blocks_of(page))]
 
 
 def name_of(page: Path) -> str:
