@@ -257,9 +257,11 @@ class Call:
             run_tiles(spark, tiles)
             found = components.find_components(spark, work, tiles.folder)
             masks = None if shared is None else shared.masks(spark)
-            if masks is not None:
-                found = found.join(masks, nodes.NODE, "left")
-            members = there.rows(spark).select(ID, nodes.NODE).join(found, nodes.NODE)
+            members = there.rows(spark).select(ID, nodes.NODE)
+            if masks is None:
+                members = members.join(found, nodes.NODE)
+            else:  # of all rows: an image that is in no component is in a bucket with others, too
+                members = members.join(found, nodes.NODE, "left").join(masks, nodes.NODE, "left")
             rows = rows.join(members.drop(nodes.NODE), ID, "left")
             by.append(F.when(F.col(components.ROOT).isNotNull(), F.xxhash64(components.ROOT)))
         compares = F.col(nodes.HASH).isNotNull() & ~F.col(nodes.IS_FLAT)

@@ -93,7 +93,7 @@ def visual_hash(
     order = [one for one in result if one != column]
     new = {one: dtype for one, dtype in result.items() if one not in given.columns}
     _check_case(df, new)
-    hasher = _Hasher(
+    hasher = _TaskHasher(
         order=tuple(given.columns.index(one) if one in given.columns else one for one in order),
         source=given.columns.index(name),
         kinds=tuple(KINDS[one] for one in hash_types),
@@ -108,7 +108,7 @@ def visual_hash(
 
 
 @dataclass(frozen=True)
-class _Hasher:
+class _TaskHasher:
     """The function of a task: batches of rows to batches of the same rows with hashes.
 
     Parameters

@@ -93,7 +93,7 @@ def test_every_link_of_the_documents_outside_the_site_leads_to_a_file():
 
 def test_every_module_that_a_document_names_exists():
     for page in (*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"):
-        for name in re.findall(r"`(?:python )?([\w/]+\.(?:py|sql|ipynb))\b", page.read_text(encoding="utf-8")):
+        for name in re.findall(r"`(?:python )?([\w/]+\.(?:py|sql|ipynb))\b(?!\.\w)", page.read_text(encoding="utf-8")):
             folders = (ROOT, ROOT / "imgmatch_df", ROOT / "benchmarks")
             assert any((folder / name).exists() for folder in folders), f"{page.name}: {name}"
 

@@ -180,3 +180,18 @@ def test_no_rows_and_wrong_arguments(df):
             ims.find_copies(df.drop(name), id="name")
     with pytest.raises(imgmatch_df.ArgumentError, match="more than max_pairs=3 pairs"):
         ims.find_copies(df, id="name", max_pairs=3)
+
+
+def test_clusters_of_copies_without_shared_points(monkeypatch, tmp_path, df, hashed):
+    """Images that share a logo alone are in no cluster, also where they happen to be in one bucket."""
+    monkeypatch.setattr(shared_points, "LIMITS", SMALL)
+    named = {"hash_type": "local", "min_votes": 4, "id": "name"}
+    expected = imgmatch_df.cluster(hashed.sort("name"), linkage="connected", **named)
+    found = ims.cluster(df, linkage="connected", work_dir=str(tmp_path), n_blocks=2, **named)
+    columns = ["name", "cluster_id", "kept", "votes", "representative_id"]
+    rows = pl.DataFrame(found.select(*columns).toArrow()).sort("name")
+    assert_frame_equal(rows, pl.DataFrame(as_spark(expected.select(columns))).sort("name"))
+    monkeypatch.undo()
+    with pytest.warns(imgmatch_df.ImgMatchWarning):
+        unlimited = imgmatch_df.cluster(hashed.sort("name"), linkage="connected", **named)
+    assert unlimited["cluster_id"].n_unique() < expected["cluster_id"].n_unique()
