@@ -95,12 +95,8 @@ def mirrored(frame):
     hashes = frame["phash"].fill_null(0).to_numpy()
     bits = np.unpackbits(hashes.view(np.uint8)).reshape(-1, 8, 8)[:, :, ::-1]
     turned = pl.Series(np.packbits(bits).view(np.uint64))
-    number = pl.int_range(len(frame))
-    return frame.with_columns(
-        pl.when(pl.col("phash").is_not_null())
-        .then(pl.when(number % 3 > 0).then("phash").otherwise(turned))
-        .alias("phash")
-    )
+    is_turned = (pl.int_range(len(frame)) % 3 == 0) & pl.col("phash").is_not_null()
+    return frame.with_columns(pl.when(is_turned).then(turned).otherwise("phash").alias("phash"))
 
 
 @pytest.mark.parametrize(("radius", "n_blocks", "limit"), [(0, 3, None), (1, 8, 1_000), (4, 1, None), (4, 3, None)])
