@@ -162,7 +162,7 @@ def test_rows_of_a_reference_leave_first(spark):
 
 
 def test_columns_keep_their_types(spark):
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F
 
     rows = spark.sql(
         "SELECT * FROM VALUES "
