@@ -90,6 +90,15 @@ def declared(frame, n=400):
     return pl.concat([pairs, pl.DataFrame({"left_id": ["none", None], "right_id": ["nobody", "none"]})])
 
 
+def mirrored(frame):
+    """Return the frame with every third hash, of 8 x 8 bits, mirrored."""
+    hashes = frame["phash"].fill_null(0).to_numpy()
+    bits = np.unpackbits(hashes.view(np.uint8)).reshape(-1, 8, 8)[:, :, ::-1]
+    turned = pl.Series(np.packbits(bits).view(np.uint64))
+    is_turned = (pl.int_range(len(frame)) % 3 == 0) & pl.col("phash").is_not_null()
+    return frame.with_columns(pl.when(is_turned).then(turned).otherwise("phash").alias("phash"))
+
+
 @pytest.mark.parametrize(("radius", "n_blocks", "limit"), [(0, 3, None), (1, 8, 1_000), (4, 1, None), (4, 3, None)])
 def test_labels_of_many_hashes_equal_those_of_one_machine(spark, monkeypatch, radius, n_blocks, limit):
     n = 200_000
@@ -105,7 +114,7 @@ CASES = {
     "largest": {"keep": "largest", "diameter": True},
     "rules": {"keep": ["score"], "protect": "is_best", "across": "folder"},
     "within": {"keep": "smallest", "within": "folder", "not_duplicates": True},
-    "turns": {"turns": True, "flat": "match"},
+    "turns": {"hash_type": "imagehash_ahash", "turns": True, "flat": "match"},
 }
 
 
@@ -122,12 +131,17 @@ def test_rules_equal_those_of_one_machine(spark, monkeypatch, case):
     if named.get("not_duplicates"):
         truth["not_duplicates"] = declared(frame)
         named["not_duplicates"] = on_spark(spark, truth["not_duplicates"])
+    if named.get("turns"):
+        frame = mirrored(frame).rename({"phash": "imagehash_ahash"})
+        df = on_spark(spark, frame)
+    else:
+        named["hash_type"] = truth["hash_type"] = "phash"
     rows = frame.sort("name")
-    found = spark_cluster(df, 4, "phash", id="name", n_blocks=3, prefix="c_", **named)
-    assert_same(found, imgmatch_df.cluster(rows, 4, "phash", id="name", prefix="c_", **truth))
+    found = spark_cluster(df, 4, id="name", n_blocks=3, prefix="c_", **named)
+    assert_same(found, imgmatch_df.cluster(rows, 4, id="name", prefix="c_", **truth))
     if "diameter" not in named:
-        found = spark_remove_duplicates(df, 4, "phash", id="name", **named)
-        assert_same(found, imgmatch_df.remove_duplicates(rows, 4, "phash", id="name", **truth))
+        found = spark_remove_duplicates(df, 4, id="name", **named)
+        assert_same(found, imgmatch_df.remove_duplicates(rows, 4, id="name", **truth))
 
 
 def test_rows_of_a_reference_leave_first(spark):
@@ -148,7 +162,7 @@ def test_rows_of_a_reference_leave_first(spark):
 
 
 def test_columns_keep_their_types(spark):
-    from pyspark.sql import functions as F  # noqa: N812
+    from pyspark.sql import functions as F
 
     rows = spark.sql(
         "SELECT * FROM VALUES "
@@ -159,12 +173,15 @@ def test_columns_keep_their_types(spark):
     found = spark_cluster(rows, 1, "phash", id="id")
     fields = {field.name: field.dataType for field in found.schema.fields}
     assert {name: fields[name] for name in rows.columns} == {one.name: one.dataType for one in rows.schema.fields}
-    assert [row["cluster_id"] for row in found.orderBy("id").collect()] == [0, 0, 1]
+    assert [row["cluster_id"] for row in found.drop("span").orderBy("id").collect()] == [0, 0, 1]
+    removed = spark_remove_duplicates(rows, 1, "phash", id="id")
+    assert removed.schema["removed_records"].dataType.elementType["span"] == rows.schema["span"]
+    rows = rows.drop("span")
     kept = spark_remove_duplicates(rows, 1, "phash", id="id").orderBy("id").collect()
     assert [row["id"] for row in kept] == [1, 3]
     (record,) = kept[0]["removed_records"]
     assert record.asDict(True) == {
-        **{name: rows.collect()[1][name] for name in ("id", "a.b", "time", "price", "span", "phash")},
+        **{name: rows.collect()[1][name] for name in ("id", "a.b", "time", "price", "phash")},
         "image": {"path": "q"},
     }
     assert kept[1]["removed_records"] == []
@@ -219,7 +236,7 @@ def test_wrong_arguments_raise_before_a_job(spark, tmp_path):
         ({"id": "name", "protect": "score"}, ColumnError, "protect must be Boolean"),
         ({"id": "name", "protect": F.col("nope")}, ColumnError, "protect cannot be read"),
         ({"id": "name", "across": pl.col("folder")}, ArgumentError, "across must be"),
-        ({"id": "name", "linkage": "star", "across": "folder"}, ArgumentError, "takes no across"),
+        ({"id": "name", "linkage": "stars"}, ArgumentError, "linkage must be"),
         ({"id": "name", "not_duplicates": [("1", "2")]}, ArgumentError, "not_duplicates must be a Spark DataFrame"),
         ({"id": "name", "reference": df}, ArgumentError, "reference_id is missing"),
         ({"id": "name", "n_blocks": 0}, ArgumentError, "n_blocks must be"),
