@@ -9,7 +9,6 @@ from functools import partial
 from typing import Final, NamedTuple, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from imgmatch_df._kernels.arrays import I64, U32, U64
 from imgmatch_df.matching.candidates import DistinctImages, Index, turned_hashes
@@ -25,8 +24,6 @@ __all__ = [
     "first_points",
     "unshared_points",
 ]
-
-BOOL = npt.NDArray[np.bool_]
 
 _POINTS_PER_BLOCK: Final = 1 << 25  # of one join
 _ALL: Final = np.uint64((1 << 64) - 1)

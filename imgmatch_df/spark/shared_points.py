@@ -121,7 +121,7 @@ def decide_shared_points(
     n_right = n_left if n_right is None or same else n_right
     if shared_points.Sharing.is_needless(n_left, n_right, limits, same=same):
         return SharedPoints(nodes.work, stage, sets_aside=False)
-    return _Decision(spark, nodes, other, stage, limits).decide()
+    return _Passes(spark, nodes, other, stage, limits).decide()
 
 
 def kept_points_of(hashes: pl.Series, masks: pl.Series) -> "KeptPoints":
@@ -139,7 +139,7 @@ def kept_points_of(hashes: pl.Series, masks: pl.Series) -> "KeptPoints":
     return KeptPoints.of_masks(mixed, masks.filter(some).cast(pl.Int64).to_numpy().view(np.uint64))
 
 
-class _Decision:
+class _Passes:
     """The passes of one decision, on the driver."""
 
     def __init__(self, spark: "SparkSession", nodes: Nodes, other: Nodes | None, stage: str, limits: "Limits") -> None:

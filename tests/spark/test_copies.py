@@ -98,7 +98,7 @@ def test_copies_are_those_of_one_machine(df, hashed, n_blocks):
     assert_same(ims.find_copies(df, id="name", n_blocks=n_blocks), expected)
 
 
-@pytest.mark.parametrize("n_blocks", [1, 3])
+@pytest.mark.parametrize("n_blocks", [3])
 def test_points_are_set_aside_over_all_blocks(monkeypatch, tmp_path, df, hashed, n_blocks):
     ordered = hashed.sort("name")
     unlimited = imgmatch_df.near_duplicates(ordered, hash_type="local", id="name", min_votes=4)
@@ -180,3 +180,18 @@ def test_no_rows_and_wrong_arguments(df):
             ims.find_copies(df.drop(name), id="name")
     with pytest.raises(imgmatch_df.ArgumentError, match="more than max_pairs=3 pairs"):
         ims.find_copies(df, id="name", max_pairs=3)
+
+
+def test_clusters_of_copies_without_shared_points(monkeypatch, tmp_path, df, hashed):
+    """Images that share a logo alone are in no cluster, also where they happen to be in one bucket."""
+    monkeypatch.setattr(shared_points, "LIMITS", SMALL)
+    named = {"hash_type": "local", "min_votes": 4, "id": "name"}
+    expected = imgmatch_df.cluster(hashed.sort("name"), linkage="connected", **named)
+    found = ims.cluster(df, linkage="connected", work_dir=str(tmp_path), n_blocks=2, **named)
+    columns = ["name", "cluster_id", "kept", "votes", "representative_id"]
+    rows = pl.DataFrame(found.select(*columns).toArrow()).sort("name")
+    assert_frame_equal(rows, pl.DataFrame(as_spark(expected.select(columns))).sort("name"))
+    monkeypatch.undo()
+    with pytest.warns(imgmatch_df.ImgMatchWarning):
+        unlimited = imgmatch_df.cluster(hashed.sort("name"), linkage="connected", **named)
+    assert unlimited["cluster_id"].n_unique() < expected["cluster_id"].n_unique()
