@@ -97,7 +97,7 @@ def cluster(
     -----
     The links between rows are found by tiles, and united: a component is all rows that are linked. A bucket of whole
     components is clustered by one task, so that the largest component must fit the memory of a task: with a radius that
-    joins unrelated images one component has most rows. No warning tells that here; ``linkage="star"`` has the same
+    joins unrelated images one component has most rows. Spark gives no warning of that; ``linkage="star"`` has the same
     components. Rows of a component are compared again in their bucket, which costs little beside the tiles.
 
     Images and other columns are not moved through the tasks: the new columns are joined to the rows by `id`.

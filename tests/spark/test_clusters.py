@@ -99,6 +99,7 @@ def mirrored(frame):
     return frame.with_columns(pl.when(is_turned).then(turned).otherwise("phash").alias("phash"))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("radius", "n_blocks", "limit"), [(0, 3, None), (1, 8, 1_000), (4, 1, None), (4, 3, None)])
 def test_labels_of_many_hashes_equal_those_of_one_machine(spark, monkeypatch, radius, n_blocks, limit):
     n = 200_000
