@@ -7,5 +7,6 @@ folder, and returns a DataFrame over these files. Needs the extra ``spark``.
 
 from imgmatch_df.spark.hashing import visual_hash
 from imgmatch_df.spark.sessions import session
+from imgmatch_df.spark.tables import read_hashes, write_hashes
 
-__all__ = ["session", "visual_hash"]
+__all__ = ["read_hashes", "session", "visual_hash", "write_hashes"]

@@ -222,7 +222,7 @@ class DeltaTable:
                 "Hint: pip install -U deltalake; nothing was changed."
             )
         inside = next(path for path, _ in self._raw_actions() if self._uri(path) == old)
-        return make(inside, True, int(time.time() * 1000))  # noqa: FBT003
+        return make(inside, True, int(time.time() * 1000))
 
     def _raw_actions(self) -> list[tuple[str, None]]:
         import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Iceberg tables of any catalog, which the driver reads and changes with the package pyiceberg; Spark needs no connector.
+"""Iceberg tables of any catalog, which the driver changes with the package pyiceberg; Spark needs no connector.
 
 A commit names the snapshot that it follows. Where another writer was first, the catalog refuses it, so that a key that
 both have hashed is not stored twice.
@@ -73,7 +73,7 @@ class IcebergTable:
         try:
             open_catalog(catalog).create_table(
                 _identifier(target),
-                schema=to_arrow_schema(widened(schema)),  # type: ignore[arg-type]
+                schema=to_arrow_schema(widened(schema)),
                 properties=manifest_properties(manifest),
             )
         except TableAlreadyExistsError:

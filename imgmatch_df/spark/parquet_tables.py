@@ -60,7 +60,7 @@ class ParquetTable:
             )
         out = pa.BufferOutputStream()
         about = {_ABOUT: json.dumps(manifest.entries).encode()}
-        pq.write_table(to_arrow_schema(schema).with_metadata(about).empty_table(), out, store_schema=False)
+        pq.write_table(to_arrow_schema(schema).with_metadata(about).empty_table(), out)
         folder.write(_MANIFEST_FILE, out.getvalue())
 
     def _read_manifest(self) -> Manifest | None:
@@ -69,7 +69,7 @@ class ParquetTable:
         about = (self._folder.footer(_MANIFEST_FILE).metadata or {}).get(_ABOUT)
         if about is None:
             return None
-        return Manifest.parse(parse_entries(about.decode(), self.label), self.label)  # type: ignore[arg-type]
+        return Manifest.parse(parse_entries(about.decode(), self.label), self.label)
 
     def schema(self) -> "StructType":
         """Return the columns of its manifest, or those of its first file."""

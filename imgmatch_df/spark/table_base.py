@@ -5,6 +5,7 @@ a log or a catalog, changed in one commit.
 """
 
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,7 @@ TableTarget: TypeAlias = str | PathLike[str]
 _PREFIX: Final = "imgmatch."
 # Age at which work folders are those of killed runs, where other writers may be at work.
 LEFT_AFTER_S: Final = 7 * 86_400.0
-# Characters that make Spark look for several files.
-_WILDCARDS: Final = frozenset("*?[]{}\\")
+_WILDCARD: Final = re.compile(r"([\\*?\[\]{}])")
 
 
 class ConflictError(StoreError):
@@ -134,7 +134,7 @@ def register_table_format(name: str, table_format: TableFormat) -> None:
     _formats[name] = table_format
 
 
-def find_format(format: str | None, target: str, catalog: Any) -> tuple[str, type[Table]]:
+def find_format(format_: str | None, target: str, catalog: Any) -> tuple[str, type[Table]]:
     """Return the format of a table by its name, or without one that of the table that exists, Parquet for a new one.
 
     Raises
@@ -142,25 +142,25 @@ def find_format(format: str | None, target: str, catalog: Any) -> tuple[str, typ
     ArgumentError
         If there is no such format, or there is a table of another one.
     """
-    if format is not None and (not isinstance(format, str) or format not in _formats):
+    if format_ is not None and (not isinstance(format_, str) or format_ not in _formats):
         raise ArgumentError(
-            f"format must be {', '.join(map(repr, _formats))} or None, got {shown(format)}\n"
+            f"format must be {', '.join(map(repr, _formats))} or None, got {shown(format_)}\n"
             "Hint: leave it out; a catalog= is one of Iceberg tables, and other tables are found by their files."
         )
     possible = {name: one for name, one in _formats.items() if one.in_catalog == (catalog is not None)}
-    if format is not None and format not in possible:
+    if format_ is not None and format_ not in possible:
         needed = "needs catalog=, the name or the properties of one" if catalog is None else "takes no catalog="
         raise ArgumentError(
-            f"format {format!r} {needed}, got {shown(catalog)}\n"
+            f"format {format_!r} {needed}, got {shown(catalog)}\n"
             "Hint: such as catalog={'type': 'sql', 'uri': 'sqlite:////data/catalog.db'} and target='images.hashes'."
         )
     found = next((name for name, one in possible.items() if one.kind.exists(target, catalog)), None)
-    if found is not None and format not in (None, found):
+    if found is not None and format_ not in (None, found):
         raise ArgumentError(
-            f"format is {format!r}, and {target!r} is a table of format {found!r}\n"
+            f"format is {format_!r}, and {target!r} is a table of format {found!r}\n"
             "Hint: leave format= out, or choose another target."
         )
-    name = format or found or next(iter(possible))
+    name = format_ or found or next(iter(possible))
     return name, possible[name].kind
 
 
@@ -204,10 +204,8 @@ def read_files(spark: "SparkSession", schema: "StructType", files: Sequence[str]
     """Return the rows of Parquet files, null where a file has no column of a name."""
     if not files:
         return spark.createDataFrame([], schema)
-    reader = spark.read.schema(schema)
-    if any(_WILDCARDS & set(file) for file in files):
-        reader = reader.option("__globPaths__", "false")
-    return reader.parquet(*files)
+    # Spark takes these names for patterns.
+    return spark.read.schema(schema).parquet(*(_WILDCARD.sub(r"\\\1", file) for file in files))
 
 
 def widened(dtype: "DataType") -> "DataType":

@@ -76,9 +76,9 @@ class TableRows:
         name = key or (SOURCE if stored is None else stored.key)
         kinds = kinds_to_store(schema, images, hash_types, stored, name)
         measures = measures_to_store(pl.Schema(schema), kinds, images, name)
-        label, text = _text(df, schema, images)
-        known = pl.Schema({**schema, **({label: pl.String()} if label not in (None, *schema) else {})})  # type: ignore[dict-item]
-        key_column = find_key_column(known, label or column, name, None if images is None else images.name)
+        named, text = _text(df, schema, images)
+        known = schema if named is None or named in schema else pl.Schema({**schema, named: pl.String()})
+        key_column = find_key_column(known, named or column, name, None if images is None else images.name)
         if name != key_column and name == SOURCE and SOURCE in schema:
             raise ArgumentError(
                 f"key {name!r} is the name of the column of images in a table, and {column!r} is that\n"
@@ -89,7 +89,7 @@ class TableRows:
             key_dtype(known, key_column, stored),
             (*kinds, *measures),
             made.recipe,
-            has_source=text is not None and label != key_column,
+            has_source=text is not None and named != key_column,
         )
         if manifest.key_dtype == "UInt64":
             raise ColumnError(f"column {key_column!r} has more than 63 bits\nHint: cast it to a string.")
@@ -164,7 +164,7 @@ def _status(df: "DataFrame", kinds: tuple[str, ...]) -> "Column":
     """Return ok where there are all hashes, and else the status of the row if it says what failed."""
     from pyspark.sql import functions as F  # noqa: N812
 
-    has_hash = F.lit(True)  # noqa: FBT003
+    has_hash = F.lit(True)
     for kind in kinds:
         if kind in df.columns:
             has_hash = has_hash & _field(kind).isNotNull()

@@ -70,7 +70,7 @@ def write_hashes(
     key: str | None = None,
     hash_types: HashTypes | None = None,
     retry_failed: bool = False,
-    format: str | None = None,
+    format: str | None = None,  # noqa: A002  # as pandas and Spark call it
     catalog: Any = None,
     rows_per_commit: int = ROWS_PER_COMMIT,
     **options: Unpack[SourceOptions],
@@ -125,7 +125,7 @@ def write_hashes(
     Notes
     -----
     Of several rows with one key, that with the smallest source counts: rows of Spark have no order. Two writers of one
-    Delta or Iceberg table do no harm: a commit that conflicts is made again, without the keys that the other has stored.
+    Delta or Iceberg table do no harm: a commit that conflicts is made again without the keys that the other has stored.
     A folder of Parquet files has one writer at a time; on a file system of this machine a second one is refused.
     """
     import_spark()
@@ -161,7 +161,7 @@ def read_hashes(
     spark: "SparkSession",
     target: TableTarget,
     *,
-    format: str | None = None,
+    format: str | None = None,  # noqa: A002  # as pandas and Spark call it
     catalog: Any = None,
     version: int | None = None,
 ) -> "DataFrame":
@@ -229,7 +229,7 @@ def _check_columns(table: Table, rows: TableRows) -> None:
 
 
 def _shape(dtype: "DataType") -> str:
-    return widened(dtype).simpleString()
+    return str(widened(dtype).simpleString())
 
 
 class _Run:
@@ -298,7 +298,7 @@ class _Run:
         """Count the rows that the table has; return the number of those that it does not have."""
         from pyspark.sql import functions as F  # noqa: N812
 
-        known = self._known().withColumn(_KNOWN, F.lit(True))  # noqa: FBT003
+        known = self._known().withColumn(_KNOWN, F.lit(True))
         sides = rows.select(field(self._key)).join(known, self._key, "left")
         n_new, statuses = 0, Counter[str]()
         for found, status, n_rows in sides.groupBy(_KNOWN, field(STATUS)).count().collect():
