@@ -15,7 +15,7 @@ from imgmatch_df.spark.table_base import (
     LEFT_AFTER_S,
     ConflictError,
     TableFolder,
-    manifest_of,
+    manifest_in,
     manifest_properties,
     missing_package,
     read_files,
@@ -41,7 +41,7 @@ class DeltaTable:
         self._folder = TableFolder(target)
         self._version = version
         self.refresh()
-        self.manifest = manifest_of(self._table.metadata().configuration, self.label)
+        self.manifest = manifest_in(self._table.metadata().configuration, self.label)
 
     @classmethod
     def exists(cls, target: str, catalog: Any) -> bool:  # noqa: ARG003  # as all formats

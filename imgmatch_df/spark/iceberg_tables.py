@@ -13,7 +13,7 @@ from imgmatch_df.spark.table_base import (
     LEFT_AFTER_S,
     ConflictError,
     TableFolder,
-    manifest_of,
+    manifest_in,
     manifest_properties,
     missing_package,
     read_files,
@@ -52,7 +52,7 @@ class IcebergTable:
                 f"version must be the number of a snapshot of {self.label}, got {version}; the newest are {known}\n"
                 "Hint: leave it out for the table as it is now."
             )
-        self.manifest = manifest_of(self._table.properties, self.label)
+        self.manifest = manifest_in(self._table.properties, self.label)
 
     @classmethod
     def exists(cls, target: str, catalog: Any) -> bool:
@@ -204,7 +204,8 @@ def open_catalog(catalog: Any) -> Any:
         rest = {name: str(value) for name, value in catalog.items() if name != "name"}
         return load_catalog(str(catalog.get("name", "default")), **rest)
     raise ArgumentError(
-        f"catalog must be the name of a catalog, a dict of its properties or a pyiceberg Catalog, got {shown(catalog)}\n"
+        "catalog must be the name of a catalog, a dict of its properties or a Catalog of pyiceberg, got "
+        f"{shown(catalog)}\n"
         "Hint: such as {'type': 'sql', 'uri': 'sqlite:////data/catalog.db', 'warehouse': 'file:///data'}."
     )
 

@@ -164,7 +164,7 @@ def find_format(format_: str | None, target: str, catalog: Any) -> tuple[str, ty
     return name, possible[name].kind
 
 
-def check_target(target: object, catalog: object) -> str:
+def check_table(target: object, catalog: object) -> str:
     """Return a table as text: an absolute path, a URI, or a name in a catalog."""
     text = os.fspath(target) if isinstance(target, str | PathLike) else None
     if not isinstance(text, str) or not text or "\0" in text:
@@ -186,7 +186,7 @@ def manifest_properties(manifest: Manifest) -> dict[str, str]:
     return {f"{_PREFIX}{name}": value for name, value in manifest.entries.items()}
 
 
-def manifest_of(properties: Mapping[str, Any], where: str) -> Manifest | None:
+def manifest_in(properties: Mapping[str, Any], where: str) -> Manifest | None:
     """Return the manifest in the properties of a table; None where there is none."""
     entries = {name.removeprefix(_PREFIX): value for name, value in properties.items() if name.startswith(_PREFIX)}
     return Manifest.parse(entries, where) if entries else None

@@ -10,7 +10,7 @@ from imgmatch_df.errors import ArgumentError, ColumnError
 from imgmatch_df.frames.expressions import HashTypes
 from imgmatch_df.frames.layout import free_name
 from imgmatch_df.frames.source_columns import CheckedSource, checked_source
-from imgmatch_df.frames.stored_columns import find_key_column, key_dtype, kinds_to_store, measures_to_store
+from imgmatch_df.frames.stored_columns import IMAGE, find_key_column, key_dtype, kinds_to_store, measures_to_store
 from imgmatch_df.hashes.kinds import hash_kind
 from imgmatch_df.options import Recipe, check_name, make_options, shown
 from imgmatch_df.spark.schemas import polars_schema, spark_schema
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
     from pyspark.sql.types import StructType
 
-IMAGE = "__imgmatch_image"
 # Columns that show whether a file has changed; a lake of URLs has none.
 _UNUSED = (SIZE, MODIFIED, ETAG)
 

@@ -17,6 +17,7 @@ from uuid import uuid4
 from imgmatch_df.columns import OK, STATUS
 from imgmatch_df.errors import ArgumentError, ColumnError, StoreError
 from imgmatch_df.frames.expressions import HashTypes
+from imgmatch_df.frames.stored_columns import IMAGE
 from imgmatch_df.frames.writing import WriteSummary
 from imgmatch_df.options import SourceOptions, check_flag, shown
 from imgmatch_df.spark.delta_tables import DeltaTable
@@ -30,13 +31,13 @@ from imgmatch_df.spark.table_base import (
     TableFolder,
     TableFormat,
     TableTarget,
-    check_target,
+    check_table,
     find_format,
     read_files,
     register_table_format,
     widened,
 )
-from imgmatch_df.spark.table_rows import IMAGE, TableRows, field, table_schema
+from imgmatch_df.spark.table_rows import TableRows, field, table_schema
 from imgmatch_df.spark.work import WorkFolder
 from imgmatch_df.store.locks import sole_writer
 
@@ -136,7 +137,7 @@ def write_hashes(
             f"rows_per_commit must be a whole number of at least 1, got {shown(rows_per_commit)}\n"
             f"Hint: leave it out for {ROWS_PER_COMMIT:,}."
         )
-    place = check_target(target, catalog)
+    place = check_table(target, catalog)
     name, kind = find_format(format, place, catalog)
     with _writer_of(name, place):
         table = kind.open(place, catalog) if kind.exists(place, catalog) else None
@@ -154,7 +155,7 @@ def write_hashes(
                 raise StoreError(f"another program has made {table.label}\nHint: choose another target.")
             table.manifest.check_same(rows.manifest, table.label)
         _check_columns(table, rows)
-        return _Run(df.sparkSession, table, rows, dict(options), rows_per_commit).run(retry_failed=retry_failed)
+        return _TableRun(df.sparkSession, table, rows, dict(options), rows_per_commit).run(retry_failed=retry_failed)
 
 
 def read_hashes(
@@ -200,7 +201,7 @@ def read_hashes(
             f"version must be a whole number of at least 0, got {shown(version)}\n"
             "Hint: leave it out for the table as it is now."
         )
-    place = check_target(target, catalog)
+    place = check_table(target, catalog)
     _, kind = find_format(format, place, catalog)
     if not kind.exists(place, catalog):
         raise StoreError(f"no such table: {place!r}\nHint: write_hashes makes one; is catalog= missing?")
@@ -232,7 +233,7 @@ def _shape(dtype: "DataType") -> str:
     return str(widened(dtype).simpleString())
 
 
-class _Run:
+class _TableRun:
     """A run of `write_hashes`."""
 
     def __init__(
@@ -457,7 +458,7 @@ class _Run:
 
 
 def _by_name(table: Table) -> dict[str, str]:
-    """Return the files of a table by the last part of their names, which Spark tells of each row."""
+    """Return the files of a table by the last part of their names, which Spark has for each row."""
     files = {posixpath.basename(file): file for file in table.files()}
     if len(files) < len(table.files()):
         raise StoreError(

@@ -119,17 +119,14 @@ def test_only_new_keys_are_hashed(spark, lake):
     for one in first:
         Path(one).unlink()  # hashed again, it would be missing
     again = ims.write_hashes(rows_of(spark, lake.paths), lake.target, catalog=lake.catalog)
-    assert again.to_dict() == {
-        **{"n_rows": 24, "n_new": 10, "n_skipped": 14, "n_failed": 3, "n_failed_before": 2},
-        **{"n_changed": 0, "n_retried": 0, "n_duplicates": 0, "n_pruned": 0},
-        "status": {"decode_failed": 3, "ok": 21},
-    }
+    assert (again.n_new, again.n_skipped, again.n_failed, again.n_failed_before) == (10, 14, 3, 2)
+    assert again.status == {"decode_failed": 3, "ok": 21}
     assert before.items() <= lake.files().items()
     # The same for Spark, for other programs, and for the verbs of one machine.
     assert_frame_equal(read(spark, lake), wanted)
     others = lake.by_others()
     assert_frame_equal(as_table(others), wanted, check_dtypes=False)
-    pairs = others.imgmatch.near_duplicates(4, "phash", id="source")
+    pairs = others.sort("source").imgmatch.near_duplicates(4, "phash", id="source")
     assert_frame_equal(pairs, wanted.imgmatch.near_duplicates(4, "phash", id="source"), check_row_order=False)
     assert pairs.height >= 8
     # What failed is hashed again, and the rows beside it are not.
@@ -287,7 +284,7 @@ def test_versions_and_partitions_of_delta_are_read(spark, tmp_path):
     shutil.rmtree(Path(target, "_delta_log"))
     log.parent.mkdir()
     log.write_text("\n".join(map(json.dumps, entries)))
-    with pytest.raises(StoreError, match="maps its columns|cannot open the Delta table"):
+    with pytest.raises(StoreError, match=r"maps its columns|cannot open the Delta table"):
         ims.read_hashes(spark, target)
 
 
