@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Unpack
 from uuid import uuid4
@@ -148,6 +149,7 @@ def write_hashes(
             )
         stored = None if table is None else table.manifest
         rows = TableRows.of(df, stored, repr(place), source, key, hash_types, dict(options))
+        rows, n_duplicates = _without_duplicates(rows)
         if table is None:
             kind.create(place, catalog, rows.manifest, table_schema(rows.manifest))
             table = kind.open(place, catalog)
@@ -155,7 +157,8 @@ def write_hashes(
                 raise StoreError(f"another program has made {table.label}\nHint: choose another target.")
             table.manifest.check_same(rows.manifest, table.label)
         _check_columns(table, rows)
-        return _TableRun(df.sparkSession, table, rows, dict(options), rows_per_commit).run(retry_failed=retry_failed)
+        run = _TableRun(df.sparkSession, table, rows, dict(options), rows_per_commit)
+        return WriteSummary(n_duplicates=n_duplicates) + run.run(retry_failed=retry_failed)
 
 
 def read_hashes(
@@ -216,6 +219,26 @@ def _writer_of(name: str, place: str) -> AbstractContextManager[None]:
     return sole_writer(Path(place))
 
 
+def _without_duplicates(rows: TableRows) -> tuple[TableRows, int]:
+    """Return one row of each key, and how many others there were; refuse keys that are null."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    df, name = rows.df, rows.manifest.key
+    key = field(name)
+    counts = df.agg(F.count(F.lit(1)), F.count(key), F.count_distinct(key)).collect()
+    ((n_rows, n_keys, n_distinct),) = counts
+    if n_rows != n_keys:
+        raise ColumnError(
+            f"the key {name!r} is null in {n_rows - n_keys:,} rows\nHint: filter them, or give them a key of their own."
+        )
+    if n_rows == n_distinct:
+        return rows, 0
+    others = [one for one in df.columns if one != name]
+    smallest = F.min(F.struct(*map(field, others))).alias("row")
+    values = (field("row").getField(one).alias(one) for one in others)
+    return replace(rows, df=df.groupBy(key).agg(smallest).select(key, *values)), n_rows - n_distinct
+
+
 def _check_columns(table: Table, rows: TableRows) -> None:
     """Refuse a table whose columns are not those of its manifest; it may have others beside them."""
     found = {one.name: one.dataType for one in table.schema().fields}
@@ -253,7 +276,7 @@ class _TableRun:
     def run(self, *, retry_failed: bool) -> WriteSummary:
         """Hash and commit what is not in the table, and return what became of all rows."""
         self._table.clean()
-        rows = self._without_duplicates(self._rows.df)
+        rows = self._rows.df
         try:
             n_new = self._count_states(rows, retry_failed=retry_failed)
             for number, (part, n_rows) in enumerate(self._steps(self._unknown(rows), n_new)):
@@ -263,27 +286,6 @@ class _TableRun:
         finally:
             TableFolder.at(self._work).delete()
         return self._summary
-
-    def _without_duplicates(self, rows: "DataFrame") -> "DataFrame":
-        """Return one row of each key; refuse keys that are null."""
-        from pyspark.sql import functions as F  # noqa: N812
-
-        key = field(self._key)
-        counts = rows.agg(
-            F.count(F.lit(1)).alias("n"), F.count(key).alias("keys"), F.count_distinct(key).alias("distinct")
-        ).first()
-        if counts["n"] != counts["keys"]:
-            raise ColumnError(
-                f"the key {self._key!r} is null in {counts['n'] - counts['keys']:,} rows\n"
-                "Hint: filter them, or give them a key of their own."
-            )
-        n_duplicates = counts["n"] - counts["distinct"]
-        if not n_duplicates:
-            return rows
-        self._summary += WriteSummary(n_duplicates=n_duplicates)
-        others = [one for one in rows.columns if one != self._key]
-        smallest = F.min(F.struct(*map(field, others))).alias("row")
-        return rows.groupBy(key).agg(smallest).select(key, *(field("row").getField(one).alias(one) for one in others))
 
     def _known(self) -> "DataFrame":
         """Return keys and statuses of the table."""

@@ -136,7 +136,7 @@ def test_only_new_keys_are_hashed(spark, lake):
         rows_of(spark, lake.paths), lake.target, catalog=lake.catalog, retry_failed=True, rows_per_commit=1
     )
     assert (retried.n_retried, retried.n_skipped, retried.n_failed) == (3, 21, 1)
-    assert retried.status == {"ok": 23, "missing": 1}
+    assert retried.status == {"ok": 23, "not_found": 1}
     fixed = read(spark, lake)
     assert_frame_equal(fixed.filter(pl.col("status") == "ok").drop("detail"), whole(lake, wanted))
     assert fixed.height == lake.by_others().height == 24
@@ -393,9 +393,9 @@ def test_wrong_calls_are_refused_before_anything_is_made(spark, tmp_path, monkey
     for wrong in (None, "", 7):
         with pytest.raises(ArgumentError, match="target must be"):
             ims.write_hashes(df, wrong)
-    assert not list(target.parent.glob("t*"))
     with pytest.raises(ColumnError, match="the key 'source' is null in 1 rows"):
         ims.write_hashes(df, target)
+    assert not list(target.parent.glob("t*"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     for form in ("parquet", "delta"):
