@@ -77,9 +77,10 @@ def visual_hash(
 
     Notes
     -----
-    A task takes as many threads as it has cores (``spark.task.cpus``), and hashes the rows of one partition: repartition
-    a small table of many URLs. A relative path is resolved against the working directory of the driver where executors
-    have a folder of that name, else against their own. Each executor needs this package, in the same version.
+    A task takes as many threads as it has cores (``spark.task.cpus``) and hashes the rows of one partition. Therefore
+    repartition a small table of many URLs. A relative path is resolved against the working directory of the driver if
+    an executor has a folder of that name, else against that of the executor. Each executor needs this package, in the
+    same version.
     """
     df = check_frame(df)
     _check_distinct(df.columns)
@@ -92,7 +93,7 @@ def visual_hash(
     order = [one for one in result if one != column]
     new = {one: dtype for one, dtype in result.items() if one not in given.columns}
     _check_case(df, new)
-    hasher = _Hasher(
+    hasher = _TaskHasher(
         order=tuple(given.columns.index(one) if one in given.columns else one for one in order),
         source=given.columns.index(name),
         kinds=tuple(KINDS[one] for one in hash_types),
@@ -107,7 +108,7 @@ def visual_hash(
 
 
 @dataclass(frozen=True)
-class _Hasher:
+class _TaskHasher:
     """The function of a task: batches of rows to batches of the same rows with hashes.
 
     Parameters
@@ -207,8 +208,8 @@ def _check_case(df: "DataFrame", new: Iterable[str]) -> None:
     taken = [given[name.lower()] for name in new if name.lower() in given]
     if taken:
         raise ColumnError(
-            f"the DataFrame already has a column {taken[0]!r}, and this call adds {taken[0].lower()!r}, the same name to "
-            "this session\nHint: prefix= or suffix= renames the new columns; or rename or drop yours."
+            f"the DataFrame already has a column {taken[0]!r}, and this call adds {taken[0].lower()!r}: this session "
+            "ignores upper and lower case\nHint: prefix= or suffix= renames the new columns; or rename or drop yours."
         )
 
 
@@ -228,7 +229,7 @@ def _options(df: "DataFrame", options: dict[str, Any]) -> tuple[dict[str, Any], 
             )
         del checked["base_dir"]
         return checked, {**sent, "base_dir": path}
-    return checked, {**sent, "base_dir": os.path.abspath(os.path.expanduser(base_dir))}  # noqa: PTH100, PTH111
+    return checked, sent
 
 
 def _empty_frame(schema: "StructType", keep: str) -> pl.LazyFrame:

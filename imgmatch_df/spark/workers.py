@@ -1,6 +1,7 @@
 """Functions in the Python workers of Spark."""
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,11 +44,14 @@ def _loader(function: Any) -> Callable[[], Any]:
     """
     from pyspark import cloudpickle
 
+    version = import_module("imgmatch_df").__version__
     pickled = cloudpickle.dumps(function)
 
     def load() -> Any:
         import os
         import pickle
+        import sys
+        from importlib import import_module
 
         from pyspark import TaskContext
 
@@ -55,6 +59,17 @@ def _loader(function: Any) -> Callable[[], Any]:
         n_cores = str(1 if context is None else context.cpus())
         os.environ["IMGMATCH_MAX_THREADS"] = n_cores
         os.environ.setdefault("POLARS_MAX_THREADS", n_cores)
+        hint = f"Hint: pip install imgmatch-df=={version} in the Python of the executors, which PYSPARK_PYTHON names."
+        try:
+            found = import_module("imgmatch_df").__version__
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"an executor does not have the package {error.name}, in {sys.executable}\n{hint}"
+            ) from None
+        if found != version:
+            raise ImportError(
+                f"an executor has version {found} of imgmatch-df, and the driver has version {version}\n{hint}"
+            )
         return pickle.loads(pickled)  # noqa: S301  # made above
 
     return load

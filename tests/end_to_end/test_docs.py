@@ -19,7 +19,7 @@ from imgmatch_df.columns import STATUSES
 from imgmatch_df.errors import Failure, row_error
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from documents import HOW_TO, PAGES, ROOT, RUN, blocks_of, draw_desk, run_page, with_outputs
+from documents import HOW_TO, PAGES, ROOT, RUN, SPARK, blocks_of, draw_desk, run_page, with_outputs
 
 pytestmark = pytest.mark.long
 
@@ -29,7 +29,7 @@ BANNED = re.compile(
     r"\b(pictures?|strangers?|nobody|under way|answer(s|ed)?|land(s|ed)?|lean(s|ed)? on|told|asked|gone)\b",
     re.IGNORECASE,
 )
-WITH_CODE = [page for page in PAGES if any(block.is_run for block in blocks_of(page))]
+WITH_CODE = [page for page in PAGES if page != SPARK and any(block.is_run for block in blocks_of(page))]
 
 
 def name_of(page: Path) -> str:
@@ -93,7 +93,7 @@ def test_every_link_of_the_documents_outside_the_site_leads_to_a_file():
 
 def test_every_module_that_a_document_names_exists():
     for page in (*PAGES, ROOT / "ARCHITECTURE.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"):
-        for name in re.findall(r"`(?:python )?([\w/]+\.(?:py|sql|ipynb))\b", page.read_text(encoding="utf-8")):
+        for name in re.findall(r"`(?:python )?([\w/]+\.(?:py|sql|ipynb))\b(?!\.\w)", page.read_text(encoding="utf-8")):
             folders = (ROOT, ROOT / "imgmatch_df", ROOT / "benchmarks")
             assert any((folder / name).exists() for folder in folders), f"{page.name}: {name}"
 

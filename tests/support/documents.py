@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 # How to extend the package: their code belongs into files of the package, and is tested with toys there.
 HOW_TO = ROOT / "docs" / "how-to"
+# Its code needs Java: tests/spark/test_guide.py runs it.
+SPARK = ROOT / "docs" / "guide" / "spark.md"
 RUN = ("python", "sh", "sql")
 # "<!-- not run: why -->" in the line above a block; the blocks of these two markers are run by CI itself.
 _BLOCK = re.compile(
