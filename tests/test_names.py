@@ -24,6 +24,7 @@ ALLOWED = {
     "ID": "a documented field, and a column of Spark's files",
     "SIZE": "a column of images, and a column of Spark's files",
     "rank_images": "the verb, and the command of that name",
+    "read_hashes": "of a store, and of a table of a lake with Spark",
     "read_header": "one decoder each",
     "read_pixels": "one decoder each",
     "only_pixels": "one decoder each",
@@ -31,6 +32,7 @@ ALLOWED = {
     "to_bits": "the expression, and the function of a Series that it maps",
     "to_hex": "the expression, and the function of a Series that it maps",
     "unpack": "of the pixels of an image, and of the points of local hashes",
+    "write_hashes": "to a store, and to a table of a lake with Spark",
     "visual_hash": "the verb, and the command of that name",
 }
 
