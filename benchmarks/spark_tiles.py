@@ -2,10 +2,10 @@
 
     python benchmarks/spark_tiles.py [--rows N] [--quick] [--update-docs]
 
-100,000,000 phashes are divided into blocks of the size that a billion would have, and all tiles of two blocks are
-compared by processes of one thread. Their pairs are counted again by one join of all rows. For pdq and local hashes
-some tiles are measured. The figures are kept in spark_tiles.json, of which `to_a_billion.py` makes the tables of the
-guide. See benchmarks/README.md for what is measured and how.
+100,000,000 phashes are divided into blocks of the size that a billion would have, and the function of Spark's tasks
+compares all tiles of two blocks, in processes of one thread. Their pairs are counted again by one join of all rows. For
+pdq and local hashes some tiles are measured. The figures are kept in spark_tiles.json, of which `to_a_billion.py` makes
+the tables of the guide. See benchmarks/README.md for what is measured and how.
 """
 
 import argparse
@@ -24,12 +24,22 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from harness import allowed_cpus, describe_machine
 
-from imgmatch_df.hashes.kinds import hash_kind
+from imgmatch_df.frames.comparison import Comparison
+from imgmatch_df.frames.criteria import check_comparison
+from imgmatch_df.frames.distances import ByDistance
+from imgmatch_df.hashes import codec
+from imgmatch_df.hashes.kinds import HashKind, hash_kind
+from imgmatch_df.hashes.local import N_POINTS, N_RECORD_BYTES
 from imgmatch_df.matching import join
 from imgmatch_df.matching.points import Points
 from imgmatch_df.spark import sizes
+from imgmatch_df.spark import tiles as room
+from imgmatch_df.spark.nodes import BLOCK_BITS, HASH, ID, LAST_ID, NODE, SIZE, Nodes
+from imgmatch_df.spark.work import WorkFolder
 
 FIGURES: Final = Path(__file__).with_name("spark_tiles.json")
 PACKAGES: Final = ("imgmatch-df", "polars", "numba", "numpy")
@@ -53,8 +63,9 @@ class Tile:
         Rows of both blocks.
     n_found
         Pairs, or links.
-    read_s, compare_s, write_s
-        Processor seconds of its steps, which other programs on the machine change less than the time of a clock.
+    read_s, compare_s
+        Processor seconds of its steps, which other programs on the machine change less than the time of a clock. The
+        second one includes writing.
     peak_bytes
         Largest memory of its process.
     expected_s
@@ -68,9 +79,12 @@ class Tile:
     n_found: int
     read_s: float
     compare_s: float
-    write_s: float
     peak_bytes: int
     expected_s: float = 0.0
+
+
+def comparison_of(kind_name: str) -> Comparison:
+    return check_comparison(kind_name, RADII.get(kind_name), None, None)
 
 
 def draw_blocks(folder: Path, kind_name: str, n: int, n_blocks: int) -> int:
@@ -95,80 +109,65 @@ def draw_blocks(folder: Path, kind_name: str, n: int, n_blocks: int) -> int:
     for number in range(n_blocks):
         own = hashes[order[cuts[number] : cuts[number + 1]]]
         own = np.unique(own) if n_words == 1 else np.unique(own, axis=0)
-        own = own.reshape(len(own), n_words)
-        node = pl.Series("node", number << 40 | np.arange(len(own)))
-        words = {f"hash_{word}": pl.Series(own[:, word]) for word in range(n_words)}
-        pl.DataFrame({"node": node, **words}).write_parquet(block_file(folder, number), compression="zstd")
+        hashes_of_block = own.reshape(len(own), n_words).view(np.uint8).reshape(len(own), -1)
+        write_block(folder, kind, number, hashes_of_block)
         n_distinct += len(own)
     return n_distinct
 
 
-def block_file(folder: Path, number: int) -> Path:
-    return folder / f"{number}.parquet"
+def write_block(folder: Path, kind: HashKind, number: int, rows: npt.NDArray[np.uint8]) -> None:
+    """Write hashes, (n, n_bytes), as Spark writes the nodes of a block."""
+    path = folder / "rows" / f"block={number}"
+    path.mkdir(parents=True)
+    n, width = rows.shape
+    if kind.is_number:
+        hashes = pa.array(rows.view(np.int64).ravel())
+    else:
+        offsets = pa.py_buffer(np.arange(n + 1, dtype=np.int32) * width)
+        hashes = pa.Array.from_buffers(pa.binary(), n, [None, offsets, pa.py_buffer(np.ascontiguousarray(rows))])
+    node = pa.array((number << BLOCK_BITS) + np.arange(n))
+    sizes_of_nodes = pa.array(np.ones(n, np.int64))
+    columns = {ID: node, NODE: node, HASH: hashes, SIZE: sizes_of_nodes, LAST_ID: pa.nulls(n, pa.int64())}
+    pq.write_table(pa.table(columns), path / "part-0.parquet", compression="snappy")
 
 
-def read_block(folder: Path, number: int) -> tuple[U64, npt.NDArray[np.int64]]:
-    frame = pl.read_parquet(block_file(folder, number))
-    hashes = np.ascontiguousarray(frame.drop("node").to_numpy().reshape(len(frame), -1))
-    return hashes, frame["node"].to_numpy()
+def read_hashes(folder: Path, kind: HashKind, number: int) -> U64:
+    table = pq.read_table(folder / "rows" / f"block={number}" / "part-0.parquet", columns=[HASH], partitioning=None)
+    return codec.hash_words(codec.as_hashes(pl.DataFrame(table)[HASH], kind), kind)
 
 
-def measure_tile(folder: Path, kind_name: str, mode: str, left: int, right: int) -> Tile:
-    """Read two blocks, compare them and write what is found, as one task does."""
-    kind = hash_kind(kind_name)
-    radius, same = RADII[kind_name], left == right
+def measure_tile(folder: Path, kind_name: str, mode: Any, left: int, right: int, n_blocks: int) -> Tile:
+    """Run the function of one task: it reads two blocks, compares them and writes what is found."""
+    comparison = comparison_of(kind_name)
+    tiles = room.Tiles(Nodes(WorkFolder(str(folder)), "rows", n_blocks), comparison, mode, MAX_PAIRS)
     forget_peak()
     start = time.process_time()
-    hashes, nodes = read_block(folder, left)
-    others, other_nodes = (hashes, nodes) if same else read_block(folder, right)
+    blocks = [room._block(tiles.nodes, number, tiles) for number in dict.fromkeys((left, right))]
     read = time.process_time()
-    n_rows = len(hashes) + (0 if same else len(others))
-    if mode == "pairs":
-        found = (
-            join.self_join(hashes, radius, kind.n_bits, max_pairs=MAX_PAIRS)
-            if same
-            else join.cross_join(hashes, others, radius, kind.n_bits, max_pairs=MAX_PAIRS)
-        )
-        columns = {"left_node": nodes[found.left], "right_node": other_nodes[found.right], "distance": found.distance}
-    else:
-        both = hashes if same else np.concatenate([hashes, others])
-        both_nodes = nodes if same else np.concatenate([nodes, other_nodes])
-        first = join.connect(both, radius, kind.n_bits)
-        linked = np.flatnonzero(first != np.arange(len(first)))
-        columns = {"left_node": both_nodes[first[linked]], "right_node": both_nodes[linked]}
+    n_found, _ = room._compute(tiles, left, right)
     compared = time.process_time()
-    frame = pl.DataFrame(columns)
-    frame.write_parquet(folder / f"{mode}-{left}-{right}.parquet", compression="zstd")
-    steps, peak = (read - start, compared - read, time.process_time() - compared), peak_bytes()
-    expected = 0.0
-    if mode == "pairs":
-        expected = join.explain(hashes, radius, kind.n_bits, references=None if same else others).seconds
-    return Tile(kind_name, mode, same, n_rows, len(frame), *steps, peak, expected)
+    peak, expected = peak_bytes(), 0.0
+    if mode == "pairs" and isinstance(comparison, ByDistance):
+        words = [block.words for block in blocks]
+        others = None if left == right else words[1]
+        expected = join.explain(words[0], comparison.radius, comparison.kind.n_bits, references=others).seconds
+    n_rows = sum(len(block.words) for block in blocks)
+    return Tile(kind_name, mode, left == right, n_rows, n_found, read - start, compared - read, peak, expected)
 
 
-def measure_copies(n: int, folder: Path) -> Tile:
-    """Compare the images of a tile by their points."""
-    from imgmatch_df.matching.copies import self_copies
-
-    with np.load(folder / f"{n}.npz") as file:
-        forget_peak()
-        start = time.process_time()
-        points = Points(file["hashes"], file["places"], file["starts"], file["boxes"])
-    read = time.process_time()
-    found = self_copies(points, 8, max_pairs=MAX_PAIRS)
-    compared = time.process_time()
-    return Tile("local", "pairs", True, n, len(found.left), read - start, compared - read, 0.0, peak_bytes())
-
-
-def draw_images(folder: Path) -> None:
-    """Write the points of images for each size of a tile: a fifth are copies, and the others share no points."""
+def draw_images(folder: Path, n: int) -> None:
+    """Write the local hashes of images as two blocks: a fifth are copies, and the others share no points."""
     from copies import draw_shop, points_of
     from photos import draw_photos
 
-    source = points_of(draw_photos(80))
-    for n in IMAGES:
-        points, _ = draw_shop(source, n, shared=False)
-        np.savez(folder / f"{n}.npz", **points._asdict())
+    points, _ = draw_shop(points_of(draw_photos(80)), n, shared=False)
+    rows = np.zeros((n, 1 + N_POINTS, N_RECORD_BYTES), np.uint8)
+    rows[:, 0, :8] = points.boxes[:, :4].astype(">u2").view(np.uint8)
+    rows[:, 0, 8:10], rows[:, 0, 10] = points.boxes[:, 4:], N_POINTS
+    rows[:, 1:, :8] = points.hashes.astype(">u8").view(np.uint8).reshape(n, N_POINTS, 8)
+    rows[:, 1:, 8:] = points.places.reshape(n, N_POINTS, 3)
+    for number in range(2):
+        write_block(folder, hash_kind("local"), number, rows[number::2].reshape(len(rows[number::2]), -1))
 
 
 def forget_peak() -> None:
@@ -215,12 +214,11 @@ def run_tiles(tasks: list[tuple[Any, ...]], n_processes: int) -> list[Tile]:
 
 def one_join(folder: Path, kind_name: str, n_blocks: int) -> dict[str, float]:
     """Return the seconds, memory and pairs of one join of all rows, with all threads."""
-    parts = [pl.read_parquet(block_file(folder, number)).drop("node").to_numpy() for number in range(n_blocks)]
-    hashes = np.ascontiguousarray(np.concatenate(parts), np.uint64)
-    parts.clear()
+    kind = hash_kind(kind_name)
+    hashes = np.concatenate([read_hashes(folder, kind, number) for number in range(n_blocks)])
     forget_peak()
     start = time.perf_counter()
-    found = join.self_join(hashes, RADII[kind_name], hash_kind(kind_name).n_bits, max_pairs=MAX_PAIRS)
+    found = join.self_join(hashes, RADII[kind_name], kind.n_bits, max_pairs=MAX_PAIRS)
     return {"seconds": time.perf_counter() - start, "n_pairs": len(found.left), "peak_bytes": peak_bytes()}
 
 
@@ -235,7 +233,7 @@ def summary(tiles: list[Tile]) -> list[dict[str, Any]]:
         one = asdict(members[0])
         for name in ("n_rows", "n_found"):
             one[name] = int(statistics.median(getattr(tile, name) for tile in members))
-        for name in ("read_s", "compare_s", "write_s", "expected_s"):
+        for name in ("read_s", "compare_s", "expected_s"):
             one[name] = round(statistics.median(getattr(tile, name) for tile in members), 4)
         one["peak_bytes"] = max(tile.peak_bytes for tile in members)
         medians.append({**one, "n_tiles": len(members)})
@@ -244,7 +242,7 @@ def summary(tiles: list[Tile]) -> list[dict[str, Any]]:
 
 def tiles_of(kind_name: str, mode: str, folder: Path, n_blocks: int) -> list[tuple[Any, ...]]:
     return [
-        (measure_tile, folder, kind_name, mode, left, right)
+        (measure_tile, folder, kind_name, mode, left, right, n_blocks)
         for left in range(n_blocks)
         for right in range(left, n_blocks)
     ]
@@ -285,15 +283,16 @@ def main() -> None:
         per_block = BILLION // sizes.default_blocks(BILLION, hash_kind("pdq")) // share
         draw_blocks(folders["pdq"], "pdq", N_LINKED * per_block, N_LINKED)
         tasks += [task for mode in MODES for task in tiles_of("pdq", mode, folders["pdq"], N_LINKED)]
-        draw_images(folders["local"])
-        tasks += [(measure_copies, images, folders["local"]) for images in IMAGES]
+        for images in IMAGES:
+            draw_images(folders["local"] / str(images), images // share)
+            tasks.append((measure_tile, folders["local"] / str(images), "local", "pairs", 0, 1, 2))
         tiles += run_tiles(tasks, len(cpus))
     figures = {
         "rows": n_distinct,
         "n_blocks": n_blocks,
         "n_tiles": len(all_tiles),
         "seconds": round(seconds, 1),
-        "core_seconds": round(sum(tile.read_s + tile.compare_s + tile.write_s for tile in all_tiles), 1),
+        "core_seconds": round(sum(tile.read_s + tile.compare_s for tile in all_tiles), 1),
         "n_pairs": n_found,
         "one_join_s": round(whole["seconds"], 2),
         "one_join_bytes": whole["peak_bytes"],
