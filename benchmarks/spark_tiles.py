@@ -27,7 +27,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from harness import allowed_cpus, describe_machine
+from photos import draw_photos
 
+import imgmatch_df as im
 from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.criteria import check_comparison
 from imgmatch_df.frames.distances import ByDistance
@@ -51,6 +53,9 @@ COPIES: Final = 0.01  # of the rows, within the radius of others
 N_LINKED: Final = 3  # blocks whose tiles are measured in the mode "links", and of other kinds
 IMAGES: Final = (10_000, 20_000, 40_000, 80_000)  # of one tile of local hashes
 MAX_PAIRS: Final = 100_000_000
+HASHED: Final = (("phash",), ("pdq",), ("local",), ("bmh1", "phash", "sha256"))
+N_PHOTOS: Final = 80
+N_ROUNDS: Final = 7
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,6 @@ def measure_tile(folder: Path, kind_name: str, mode: Any, left: int, right: int,
 def draw_images(folder: Path, n: int) -> None:
     """Write the local hashes of images as two blocks: a fifth are copies, and the others share no points."""
     from copies import draw_shop, points_of
-    from photos import draw_photos
 
     points, _ = draw_shop(points_of(draw_photos(80)), n, shared=False)
     rows = np.zeros((n, 1 + N_POINTS, N_RECORD_BYTES), np.uint8)
@@ -217,9 +221,27 @@ def one_join(folder: Path, kind_name: str, n_blocks: int) -> dict[str, float]:
     kind = hash_kind(kind_name)
     hashes = np.concatenate([read_hashes(folder, kind, number) for number in range(n_blocks)])
     forget_peak()
-    start = time.perf_counter()
+    start, core_start = time.perf_counter(), time.process_time()
     found = join.self_join(hashes, RADII[kind_name], kind.n_bits, max_pairs=MAX_PAIRS)
-    return {"seconds": time.perf_counter() - start, "n_pairs": len(found.left), "peak_bytes": peak_bytes()}
+    seconds, core_s = time.perf_counter() - start, time.process_time() - core_start
+    return {"seconds": seconds, "core_s": core_s, "n_pairs": len(found.left), "peak_bytes": peak_bytes()}
+
+
+def measure_hashing() -> tuple[dict[str, float], str]:
+    """Return the images a second of one core, by hash kinds, and what the images are."""
+    photos = draw_photos(N_PHOTOS)
+    frame = pl.DataFrame({"image": pl.Series(photos.data, dtype=pl.Binary)})
+    speeds = {}
+    for hash_types in HASHED:
+        expression = im.visual_hash("image", hash_types=hash_types)
+        frame.select(expression)
+        seconds = []
+        for _ in range(N_ROUNDS):
+            start = time.process_time()
+            frame.select(expression)
+            seconds.append(time.process_time() - start)
+        speeds[", ".join(hash_types)] = round(N_PHOTOS / statistics.median(seconds), 1)
+    return speeds, f"{photos.describe()}."
 
 
 def summary(tiles: list[Tile]) -> list[dict[str, Any]]:
@@ -287,6 +309,7 @@ def main() -> None:
             draw_images(folders["local"] / str(images), images // share)
             tasks.append((measure_tile, folders["local"] / str(images), "local", "pairs", 0, 1, 2))
         tiles += run_tiles(tasks, len(cpus))
+    speeds, what = measure_hashing()
     figures = {
         "rows": n_distinct,
         "n_blocks": n_blocks,
@@ -295,8 +318,11 @@ def main() -> None:
         "core_seconds": round(sum(tile.read_s + tile.compare_s for tile in all_tiles), 1),
         "n_pairs": n_found,
         "one_join_s": round(whole["seconds"], 2),
+        "one_join_core_s": round(whole["core_s"], 1),
         "one_join_bytes": whole["peak_bytes"],
         "tiles": summary(tiles),
+        "images_a_second_a_core": speeds,
+        "images": what,
         "machine": describe_machine(len(cpus), PACKAGES),
     }
     text = json.dumps(figures, indent=2)

@@ -6,6 +6,7 @@ folder, and returns a DataFrame over these files. Needs the extra ``spark``.
 """
 
 from imgmatch_df.spark.hashing import visual_hash
+from imgmatch_df.spark.plans import SparkPlan, explain_near_duplicates
 from imgmatch_df.spark.sessions import session
 
-__all__ = ["session", "visual_hash"]
+__all__ = ["SparkPlan", "explain_near_duplicates", "session", "visual_hash"]

@@ -132,7 +132,7 @@ def explain_near_duplicates(
         As `near_duplicates`. `id` and `max_pairs` are checked; the plan does not depend on them.
     n_blocks
         Number of blocks. None: as `near_duplicates` chooses it for the number of rows, so that a task needs at most
-        1 GB, for ``"local"`` 2 GB, while there are at most 512 blocks.
+        1.25 GB, for ``"local"`` 2.25 GB, while there are at most 512 blocks.
 
     Returns
     -------

@@ -12,14 +12,14 @@ from imgmatch_df.hashes.kinds import HashKind
 MAX_BLOCKS: Final = 1 << 14
 """Maximum number of blocks of a join."""
 
-WORKER_BYTES: Final = 300 << 20
+WORKER_BYTES: Final = 340 << 20
 """Memory of a Python worker that has compiled the kernels and holds no rows."""
 
 N_VERSIONS: Final = 4
 """Turns of each hash that a join in all eight turns compares with each other."""
 
-_TASK_BYTES: Final = 1 << 30
-_TASK_BYTES_OF_VOTES: Final = 2 << 30  # a row has 64 points
+_TASK_BYTES: Final = 1_250_000_000
+_TASK_BYTES_OF_VOTES: Final = 2_250_000_000  # a row has 64 points
 # 131,328 tasks: more take Spark's driver longer than their work. Beyond it the memory of a task grows.
 _MAX_DEFAULT_BLOCKS: Final = 512
 # Blocks are made smaller to occupy all cores, but not below these: a task takes 50 ms before it begins.
@@ -75,7 +75,7 @@ def row_bytes(kind: HashKind, *, turns: bool = False) -> int:
     """
     if kind.by_votes:
         return 22_000  # 64 points in eight turns
-    return (60 + 20 * n_words(kind)) * (N_VERSIONS if turns else 1)
+    return (76 + 20 * n_words(kind)) * (N_VERSIONS if turns else 1)
 
 
 def n_words(kind: HashKind) -> int:
