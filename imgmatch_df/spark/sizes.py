@@ -22,30 +22,31 @@ _TASK_BYTES: Final = 1_250_000_000
 _TASK_BYTES_OF_VOTES: Final = 2_250_000_000  # a row has 64 points
 # 131,328 tasks: more take Spark's driver longer than their work. Beyond it the memory of a task grows.
 _MAX_DEFAULT_BLOCKS: Final = 512
-# Blocks are made smaller to occupy all cores, but not below these: a task takes 50 ms before it begins.
-_MIN_ROWS: Final = 250_000
+# Blocks are smaller than they could be, so that several cores have tasks, but not below these rows: a task takes 50 ms
+# before it begins.
+_MIN_ROWS: Final = 500_000
 _MIN_ROWS_OF_VOTES: Final = 4_000
+_MIN_BLOCKS: Final = 8  # of so many rows: 36 tasks
 
 
-def default_blocks(n_rows: int, kind: HashKind, *, turns: bool = False, n_cores: int = 1) -> int:
+def default_blocks(n_rows: int, kind: HashKind, *, turns: bool = False) -> int:
     """Return the number of blocks of a join that names none.
+
+    It does not depend on the cluster: a call again on another number of cores goes on with the same tasks.
 
     Parameters
     ----------
     n_rows
-        Rows with a hash; the distinct ones, where that is known.
+        Rows with a hash that is compared.
     kind
         Kind of the hashes.
     turns
         Whether all turns of an image are compared; of kinds that are compared by votes they always may be.
-    n_cores
-        Cores that compare at the same time: there is at least one task for each, if the blocks do not become tiny.
     """
     most, least = max_rows_per_task(kind, turns=turns), _MIN_ROWS_OF_VOTES if kind.by_votes else _MIN_ROWS
-    n_blocks = 1 if n_rows <= most else -(-2 * n_rows // most)
-    while n_tiles(n_blocks) < n_cores and n_rows >= (n_blocks + 1) * least:
-        n_blocks += 1
-    return min(n_blocks, _MAX_DEFAULT_BLOCKS)
+    for_memory = 1 if n_rows <= most else -(-2 * n_rows // most)
+    for_cores = min(_MIN_BLOCKS, n_rows // least)
+    return min(max(1, for_memory, for_cores), _MAX_DEFAULT_BLOCKS)
 
 
 def n_tiles(n_blocks: int) -> int:

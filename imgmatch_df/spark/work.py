@@ -113,13 +113,13 @@ class WorkFolder:
         if at_once:
             system.move(written, path)
 
-    def write_table(self, name: str, table: "pa.Table") -> None:
+    def write_table(self, name: str, table: "pa.Table", *, rows_per_group: int | None = None) -> None:
         """Write a table as a Parquet file, whole or not at all."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         out = pa.BufferOutputStream()
-        pq.write_table(table, out, compression="zstd")
+        pq.write_table(table, out, compression="zstd", row_group_size=rows_per_group)
         self.write(name, out.getvalue())
 
     def read(self, name: str) -> bytes:
