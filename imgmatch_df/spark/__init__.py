@@ -13,6 +13,13 @@ from imgmatch_df.spark.plans import SparkPlan, explain_near_duplicates
 from imgmatch_df.spark.sessions import session
 
 __all__ = [
-    *("SparkPlan", "cluster", "explain_near_duplicates", "find_copies", "match", "near_duplicates"),
-    *("remove_duplicates", "session", "visual_hash"),
+    "SparkPlan",
+    "cluster",
+    "explain_near_duplicates",
+    "find_copies",
+    "match",
+    "near_duplicates",
+    "remove_duplicates",
+    "session",
+    "visual_hash",
 ]

@@ -18,6 +18,7 @@ from imgmatch_df.frames.votes import ByVotes
 from imgmatch_df.hashes.kinds import BMH1, HashKind
 from imgmatch_df.options import shown
 from imgmatch_df.spark import calls, sizes
+from imgmatch_df.spark.sessions import check_frame
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,6 +163,7 @@ def explain_near_duplicates(
                 f"{idle[0]} has no effect on a number of rows, which has no columns\nHint: leave it out."
             )
         return plan_of_rows(df, comparison, n_blocks)
+    df = check_frame(df)
     frames.explain_near_duplicates(
         calls.empty_frame(df),
         radius,
