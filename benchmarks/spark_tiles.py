@@ -144,7 +144,7 @@ def read_hashes(folder: Path, kind: HashKind, number: int) -> U64:
 def measure_tile(folder: Path, kind_name: str, mode: Any, left: int, right: int, n_blocks: int) -> Tile:
     """Run the function of one task: it reads two blocks, compares them and writes what is found."""
     comparison = comparison_of(kind_name)
-    tiles = room.Tiles(Nodes(WorkFolder(str(folder)), "rows", n_blocks), comparison, mode, MAX_PAIRS)
+    tiles = room.Tiles(Nodes(WorkFolder(str(folder)), "rows", n_blocks, "{}"), comparison, mode, MAX_PAIRS)
     forget_peak()
     start = time.process_time()
     blocks = [room._block(tiles.nodes, number, tiles) for number in dict.fromkeys((left, right))]
