@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     U64 = NDArray[np.uint64]
 
 # Seconds of one core, measured by benchmarks/spark_tiles.py on a server core with AVX-512 (2026).
-_READ_S: Final = 1.5e-7  # one row of a block: read, decompressed and sorted
+_READ_S: Final = 6e-8  # one row of a block: read, decompressed and sorted
 _TASK_S: Final = 0.05  # a task before it compares: scheduled, its function sent to the worker
 _IMAGE_S: Final = 4e-5  # one image of a task by votes, beside the search for near points
 _SAMPLE: Final = 2_048  # hashes from which the cost of a task is expected
@@ -133,7 +133,7 @@ def explain_near_duplicates(
         As `near_duplicates`. `id` and `max_pairs` are checked; the plan does not depend on them.
     n_blocks
         Number of blocks. None: as `near_duplicates` chooses it for the number of rows, so that a task needs at most
-        1.25 GB, for ``"local"`` 2.25 GB, while there are at most 512 blocks.
+        1.4 GB, for ``"local"`` 2.5 GB, while there are at most 512 blocks.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def explain_near_duplicates(
     >>> from imgmatch_df.spark import explain_near_duplicates
     >>> plan = explain_near_duplicates(1_000_000_000, 4, "phash")
     >>> plan.n_blocks, plan.n_tasks, round(plan.chance_pairs)
-    (211, 22366, 18408)
+    (207, 21528, 18408)
     """
     comparison = check_comparison(hash_type, radius, min_votes, turns)
     n_blocks = calls.check_blocks(n_blocks)
@@ -378,11 +378,11 @@ def shown_bytes(n: float) -> str:
 
 def shown_hours(hours: float) -> str:
     """Return a time with its unit, from seconds to hours."""
-    if hours >= 1:
-        return f"{_digits(hours)} hours"
-    if hours >= 1 / 60:
-        return f"{_digits(60 * hours)} minutes"
-    return f"{_digits(3600 * hours)} seconds"
+    for n, unit in ((hours, "hour"), (60 * hours, "minute"), (3600 * hours, "second")):
+        if n >= 1 or unit == "second":
+            break
+    digits = _digits(n)
+    return f"{digits} {unit}{'' if digits == '1' else 's'}"
 
 
 def shown_count(n: float) -> str:

@@ -18,8 +18,8 @@ WORKER_BYTES: Final = 340 << 20
 N_VERSIONS: Final = 4
 """Turns of each hash that a join in all eight turns compares with each other."""
 
-_TASK_BYTES: Final = 1_250_000_000
-_TASK_BYTES_OF_VOTES: Final = 2_250_000_000  # a row has 64 points
+_TASK_BYTES: Final = 1_400_000_000
+_TASK_BYTES_OF_VOTES: Final = 2_500_000_000  # a row has 64 points
 # 131,328 tasks: more take Spark's driver longer than their work. Beyond it the memory of a task grows.
 _MAX_DEFAULT_BLOCKS: Final = 512
 # Blocks are smaller than they could be, so that several cores have tasks, but not below these rows: a task takes 50 ms
@@ -75,8 +75,8 @@ def row_bytes(kind: HashKind, *, turns: bool = False) -> int:
     Measured with one thread by ``benchmarks/spark_tiles.py``.
     """
     if kind.by_votes:
-        return 22_000  # 64 points in eight turns
-    return (76 + 20 * n_words(kind)) * (N_VERSIONS if turns else 1)
+        return 27_000  # 64 points in eight turns
+    return (84 + 24 * n_words(kind)) * (N_VERSIONS if turns else 1)
 
 
 def n_words(kind: HashKind) -> int:

@@ -23,7 +23,7 @@ def test_the_default_number_of_blocks(kind):
     assert found == sorted(found)
     assert found[0] == found[1] == found[3] == 1
     for n, n_blocks in zip(ROWS, found, strict=True):
-        limit = 2_250_000_000 if kind.by_votes else 1_250_000_000
+        limit = 2_500_000_000 if kind.by_votes else 1_400_000_000
         assert n_blocks == 512 or sizes.task_bytes(n, kind, n_blocks) <= limit + 2 * sizes.row_bytes(kind)
         assert n_blocks <= sizes.default_blocks(n, kind, turns=True) <= sizes.MAX_BLOCKS
 
