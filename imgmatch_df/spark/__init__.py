@@ -9,11 +9,14 @@ from imgmatch_df.spark.clustering import cluster, remove_duplicates
 from imgmatch_df.spark.copies import find_copies
 from imgmatch_df.spark.hashing import visual_hash
 from imgmatch_df.spark.pairs import match, near_duplicates
+from imgmatch_df.spark.plans import SparkPlan, explain_near_duplicates
 from imgmatch_df.spark.sessions import session
 from imgmatch_df.spark.tables import read_hashes, write_hashes
 
 __all__ = [
+    "SparkPlan",
     "cluster",
+    "explain_near_duplicates",
     "find_copies",
     "match",
     "near_duplicates",

@@ -212,7 +212,7 @@ class Call:
             with_checksum=self.keeps,
         )
         survey.warn_of_unknown()
-        n_blocks = self.n_blocks or sizes.default_blocks(survey.n_hashes, comparison.kind)
+        n_blocks = self.n_blocks or sizes.default_blocks(survey.n_hashes, comparison.kind, turns=comparison.directed)
         compares = {name: self.arguments[name] for name in ("radius", "min_votes", "turns", "flat")}
         mark = nodes.fingerprint("cluster", comparison.kind.name, compares, n_blocks, survey.checksum)
         work = self.work.folder(f"cluster-{comparison.kind.name}-{mark}")

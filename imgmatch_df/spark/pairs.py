@@ -113,8 +113,8 @@ def near_duplicates(
     work = WorkFolder.of(work_dir, df.sparkSession)
     side = join.side(given.df, name, given.arguments["source"], column, further, work, work_dir, options)
     side.survey.warn_of_unknown()
-    kind = join.comparison.kind
-    n_blocks = n_blocks or sizes.default_blocks(side.survey.n_hashes, kind)
+    comparison, kind = join.comparison, join.comparison.kind
+    n_blocks = n_blocks or sizes.default_blocks(side.survey.n_hashes, kind, turns=comparison.directed)
     work = join.folder(work, n_blocks, [side], name, list(further))
     if n_blocks == 1 and is_small([side], kind):
         arguments = {"radius": radius, "hash_type": hash_type, "id": ID, **_of_whole(named, further)}
@@ -234,8 +234,9 @@ def match(
         other_df, reference_name, None, reference_column, {**further, **brought}, work, work_dir, {}, "reference_id"
     )
     queries.survey.warn_of_unknown()
-    kind = join.comparison.kind
-    n_blocks = n_blocks or sizes.default_blocks(max(queries.survey.n_hashes, references.survey.n_hashes), kind)
+    comparison, kind = join.comparison, join.comparison.kind
+    n_hashes = max(queries.survey.n_hashes, references.survey.n_hashes)
+    n_blocks = n_blocks or sizes.default_blocks(n_hashes, kind, turns=comparison.directed)
     nearest = k if k is not None and not further and not_duplicates is None else None
     work = join.folder(
         work, n_blocks, [queries, references], name, reference_name, list(further), k, nearest, list(columns or ())
