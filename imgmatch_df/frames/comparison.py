@@ -66,6 +66,11 @@ class Comparison(ABC):
         """Whether only equal hashes are near-duplicates."""
 
     @property
+    @abstractmethod
+    def directed(self) -> bool:
+        """Whether the measures of a pair depend on which side is left."""
+
+    @property
     def measure_dtype(self) -> pl.DataType:
         """Dtype of the column `measure`."""
         return self.dtypes[self.measure]
@@ -85,6 +90,10 @@ class Comparison(ABC):
     @abstractmethod
     def nearest(self, queries: "U64", references: "U64", progress: "Progress | None") -> "tuple[I64, U16]":
         """Return the nearest reference of each query, -1 if there is none, and the measure; ties go to the first."""
+
+    @abstractmethod
+    def components(self, words: "U64", progress: "Progress | None") -> "U32":
+        """Return the first position of the component of each hash in the graph of all near-duplicates, (n,) uint32."""
 
     @abstractmethod
     def link(

@@ -52,6 +52,11 @@ class ByDistance(Comparison):
         """Whether the radius is 0."""
         return self.radius == 0
 
+    @property
+    def directed(self) -> bool:
+        """Whether pairs have a turn, that of the left side."""
+        return self.bits is not None
+
     def self_pairs(self, words: "U64", max_pairs: int, progress: "Progress | None") -> Any:
         """Return the pairs within the radius."""
         from imgmatch_df.matching import join, turned
@@ -97,6 +102,14 @@ class ByDistance(Comparison):
             return join.nearest(queries, references, self.radius, self.kind.n_bits, progress=progress)
         return turned.turned_nearest(queries, references, self.radius, self.bits, progress=progress)
 
+    def components(self, words: "U64", progress: "Progress | None") -> "U32":
+        """Return the components of the graph of all pairs within the radius."""
+        from imgmatch_df.matching import join, turned
+
+        if self.bits is None:
+            return join.connect(words, self.radius, self.kind.n_bits, progress=progress)
+        return turned.turned_connect(words, self.radius, self.bits, progress=progress)
+
     def link(
         self,
         words: "U64",
@@ -112,10 +125,7 @@ class ByDistance(Comparison):
         from imgmatch_df.matching import conditions as matching_conditions
 
         grows = LINKAGES[linkage].grows
-        if self.bits is None:
-            components = join.connect(words, self.radius, self.kind.n_bits, progress=progress)
-        else:
-            components = turned.turned_connect(words, self.radius, self.bits, progress=progress)
+        components = self.components(words, progress)
         joined = None
         if conditions is None:
             found = LINKAGES[linkage].find_representatives(words, self.radius, components, order, self.bits)

@@ -56,6 +56,11 @@ class ByVotes(Comparison):
         """Copies are never equal only."""
         return False
 
+    @property
+    def directed(self) -> bool:
+        """Pairs have a placement, that of the left image in the right one."""
+        return True
+
     def self_pairs(self, words: "U64", max_pairs: int, progress: "Progress | None") -> "Copies":
         """Return the pairs with enough votes."""
         from imgmatch_df.matching import copies
@@ -113,6 +118,14 @@ class ByVotes(Comparison):
         rows, votes = np.full(len(queries), -1, np.int64), np.zeros(len(queries), np.uint16)
         rows[found.left[best]], votes[found.left[best]] = found.right[best], found.votes[best]
         return rows, votes
+
+    def components(self, words: "U64", progress: "Progress | None") -> "U32":
+        """Return the components of the graph of all pairs with enough votes."""
+        from imgmatch_df.matching.clusters import connected
+        from imgmatch_df.matching.copy_clusters import MAX_LINKS
+
+        pairs = self.self_pairs(words, MAX_LINKS, progress)
+        return connected(len(words), pairs.left, pairs.right)
 
     def link(
         self,

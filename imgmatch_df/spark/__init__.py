@@ -5,6 +5,7 @@ order of their own. `visual_hash` is lazy. A join runs when it is called: it wri
 folder, and returns a DataFrame over these files. Needs the extra ``spark``.
 """
 
+from imgmatch_df.spark.hashing import visual_hash
 from imgmatch_df.spark.sessions import session
 
-__all__ = ["session"]
+__all__ = ["session", "visual_hash"]

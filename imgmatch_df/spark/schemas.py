@@ -21,16 +21,25 @@ _UNSIGNED: Final = {QUALITY: pl.UInt8()}
 
 def polars_schema(schema: "StructType") -> pl.Schema:
     """Return the schema that the rows of a Spark DataFrame have in `as_polars`."""
-    from pyspark.sql.pandas.types import to_arrow_schema
-
     try:
-        empty = to_arrow_schema(schema).empty_table()
+        empty = arrow_schema(schema).empty_table()
     except Exception as error:  # Spark has several classes for it
         raise ColumnError(
             f"a column has a type that Arrow does not have: {' '.join(str(error).split())[:200]}\n"
             "Hint: select the columns that are needed."
         ) from error
     return as_polars(empty).schema
+
+
+def arrow_schema(schema: "StructType") -> "pa.Schema":
+    """Return the schema of the Arrow data of a Spark DataFrame, whose timestamps are in UTC."""
+    from inspect import signature
+
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    # PySpark 4.0 has no parameter of this name and takes UTC; later ones fail at timestamps without it.
+    named = {"timezone": "UTC"} if "timezone" in signature(to_arrow_schema).parameters else {}
+    return to_arrow_schema(schema, **named)
 
 
 def as_polars(table: "pa.Table | pa.RecordBatch") -> pl.DataFrame:
@@ -87,11 +96,10 @@ def spark_dtype(dtype: Any) -> "DataType":
 def as_spark(frame: pl.DataFrame) -> "pa.Table":
     """Return a DataFrame as Arrow data that Spark reads: signed numbers, strings in the place of enums."""
     import pyarrow as pa
-    from pyspark.sql.pandas.types import to_arrow_schema
 
     columns = [_signed(frame[name]) for name in frame.columns]
     schema = spark_schema(frame.schema)
-    return pa.Table.from_arrays([column.to_arrow() for column in columns], frame.columns).cast(to_arrow_schema(schema))
+    return pa.Table.from_arrays([column.to_arrow() for column in columns], frame.columns).cast(arrow_schema(schema))
 
 
 def spark_schema(schema: pl.Schema) -> "StructType":

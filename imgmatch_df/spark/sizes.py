@@ -1,0 +1,88 @@
+"""Sizes of a join in blocks: how many blocks and tasks, and the memory of a task.
+
+Rows are divided into blocks by their hash, and a task compares two blocks, or one with itself: a tile. More blocks need
+less memory a task, and more work in all, because each block is read and sorted once for each other one. All is a
+function of the number of rows and the kind, so that it needs no data.
+"""
+
+from typing import Final
+
+from imgmatch_df.hashes.kinds import HashKind
+
+MAX_BLOCKS: Final = 1 << 14
+"""Maximum number of blocks of a join."""
+
+WORKER_BYTES: Final = 300 << 20
+"""Memory of a Python worker that has compiled the kernels and holds no rows."""
+
+_TASK_BYTES: Final = 1 << 30
+_TASK_BYTES_OF_VOTES: Final = 2 << 30  # a row has 64 points
+# 131,328 tasks: more take Spark's driver longer than their work. Beyond it the memory of a task grows.
+_MAX_DEFAULT_BLOCKS: Final = 512
+# Blocks are made smaller to occupy all cores, but not below these: a task takes 50 ms before it begins.
+_MIN_ROWS: Final = 250_000
+_MIN_ROWS_OF_VOTES: Final = 4_000
+
+
+def default_blocks(n_rows: int, kind: HashKind, *, n_cores: int = 1) -> int:
+    """Return the number of blocks of a join that names none.
+
+    Parameters
+    ----------
+    n_rows
+        Rows with a hash; the distinct ones, where that is known.
+    kind
+        Kind of the hashes.
+    n_cores
+        Cores that compare at the same time: there is at least one task for each, if the blocks do not become tiny.
+    """
+    most, least = max_rows_per_task(kind), _MIN_ROWS_OF_VOTES if kind.by_votes else _MIN_ROWS
+    n_blocks = 1 if n_rows <= most else -(-2 * n_rows // most)
+    while n_tiles(n_blocks) < n_cores and n_rows >= (n_blocks + 1) * least:
+        n_blocks += 1
+    return min(n_blocks, _MAX_DEFAULT_BLOCKS)
+
+
+def n_tiles(n_blocks: int) -> int:
+    """Return the number of tasks that compare all pairs of blocks, each block also with itself."""
+    return n_blocks * (n_blocks + 1) // 2
+
+
+def max_rows_per_task(kind: HashKind) -> int:
+    """Return the number of rows, of both blocks together, with which a task has the memory that it may have."""
+    return ((_TASK_BYTES_OF_VOTES if kind.by_votes else _TASK_BYTES) - WORKER_BYTES) // row_bytes(kind)
+
+
+def task_bytes(n_rows: int, kind: HashKind, n_blocks: int) -> int:
+    """Return the memory of the Python worker of a task, in bytes, pairs not counted."""
+    return WORKER_BYTES + row_bytes(kind) * rows_per_task(n_rows, n_blocks)
+
+
+def rows_per_task(n_rows: int, n_blocks: int) -> int:
+    """Return the number of rows of both blocks of a task."""
+    return n_rows if n_blocks == 1 else -(-2 * n_rows // n_blocks)
+
+
+def row_bytes(kind: HashKind) -> int:
+    """Return the memory of one row in a task, in bytes: read, sorted by bands and compared.
+
+    Measured with one thread by ``benchmarks/spark_tiles.py``.
+    """
+    if kind.by_votes:
+        return 22_000  # 64 points in eight turns
+    return 60 + 20 * n_words(kind)
+
+
+def n_words(kind: HashKind) -> int:
+    """Return the number of 64-bit words of a hash."""
+    return -(-kind.n_bytes // 8)
+
+
+def bytes_read(n_rows: int, kind: HashKind, n_blocks: int) -> int:
+    """Return the bytes of hashes and numbers of rows that all tasks together read."""
+    return n_blocks * stored_bytes(n_rows, kind)
+
+
+def stored_bytes(n_rows: int, kind: HashKind) -> int:
+    """Return the bytes of the blocks on disk: the hash and the number of each distinct row, without compression."""
+    return n_rows * (kind.n_bytes + 8)
