@@ -196,9 +196,7 @@ def _shown_names(names: Iterable[str]) -> str:
 def _check_distinct(names: list[str]) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ColumnError(
-            f"the DataFrame has two columns {repeated[0]!r}\nHint: rename one, as toDF does, or drop it."
-        )
+        raise ColumnError(f"the DataFrame has two columns {repeated[0]!r}\nHint: rename one, as toDF does, or drop it.")
 
 
 def _check_case(df: "DataFrame", new: Iterable[str]) -> None:
