@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imgmatch_df.matching.join import Progress
     from imgmatch_df.matching.placement import Copies
     from imgmatch_df.matching.points import Points
+    from imgmatch_df.matching.shared_points import KeptPoints
 
 MIN_VOTES: Final = 8
 
@@ -34,6 +35,8 @@ class ByVotes(Comparison):
         Minimum number of votes.
     turns
         Whether to compare all turns.
+    kept_points
+        Which points make candidates, as decided over more images than those that are compared; None decides over these.
     """
 
     measure = VOTES
@@ -41,9 +44,9 @@ class ByVotes(Comparison):
     has_diameters = False
     default_linkage = "star"  # a collage is a copy of each image in it, and "connected" would join these
 
-    def __init__(self, kind: HashKind, min_votes: int, *, turns: bool) -> None:
+    def __init__(self, kind: HashKind, min_votes: int, *, turns: bool, kept_points: "KeptPoints | None" = None) -> None:
         super().__init__(kind)
-        self.min_votes, self.turns = min_votes, turns
+        self.min_votes, self.turns, self.kept_points = min_votes, turns, kept_points
 
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
@@ -61,23 +64,34 @@ class ByVotes(Comparison):
         """Pairs have a placement, that of the left image in the right one."""
         return True
 
+    def with_kept_points(self, kept_points: "KeptPoints | None") -> "ByVotes":
+        """Return the same comparison with other points that make candidates."""
+        return ByVotes(self.kind, self.min_votes, turns=self.turns, kept_points=kept_points)
+
     def self_pairs(self, words: "U64", max_pairs: int, progress: "Progress | None") -> "Copies":
         """Return the pairs with enough votes."""
         from imgmatch_df.matching import copies
 
-        points = self._points(words)
-        return copies.self_copies(points, self.min_votes, turns=self.turns, max_pairs=max_pairs, progress=progress)
+        return copies.self_copies(
+            points_of_words(words, self.kind),
+            self.min_votes,
+            turns=self.turns,
+            max_pairs=max_pairs,
+            kept_points=self.kept_points,
+            progress=progress,
+        )
 
     def cross_pairs(self, queries: "U64", references: "U64", max_pairs: int, progress: "Progress | None") -> "Copies":
         """Return the pairs of both sides with enough votes."""
         from imgmatch_df.matching import copies
 
         return copies.match_copies(
-            self._points(queries),
-            self._points(references),
+            points_of_words(queries, self.kind),
+            points_of_words(references, self.kind),
             self.min_votes,
             turns=self.turns,
             max_pairs=max_pairs,
+            kept_points=self.kept_points,
             progress=progress,
         )
 
@@ -85,7 +99,7 @@ class ByVotes(Comparison):
         """Return the numbers of images, points and candidates, as text."""
         from imgmatch_df.matching import copies
 
-        found = copies.explain_copies(self._points(words), turns=self.turns)
+        found = copies.explain_copies(points_of_words(words, self.kind), turns=self.turns)
         return (
             f"votes; min_votes {self.min_votes}; {found.n_images:,} different images with {found.n_points:,} points, "
             f"{found.n_set_aside:,} set aside because many images share them; {found.n_candidates:,} candidates"
@@ -142,12 +156,13 @@ class ByVotes(Comparison):
 
         return Linked(
             *copy_clusters.link_copies(
-                self._points(words),
+                points_of_words(words, self.kind),
                 join.first_equal(words),
                 self.min_votes,
                 LINKAGES[linkage],
                 order,
                 turns=self.turns,
+                kept_points=self.kept_points,
                 conditions=copy_clusters.NO_CONDITIONS if conditions is None else conditions,
                 progress=progress,
             )
@@ -161,13 +176,14 @@ class ByVotes(Comparison):
                 f"Hint: linkage={self.default_linkage!r}."
             )
 
-    def _points(self, words: "U64") -> "Points":
-        from imgmatch_df.hashes.local import unpack
-        from imgmatch_df.matching.points import Points
-
-        rows = words.view("u1")[:, : self.kind.n_bytes]
-        return Points(*unpack(rows))
-
     def warn_of_large(self, linked: Linked, linkage: str) -> None:
         """Warn of a large cluster, with its smallest number of votes."""
         warn_of_voted(linked.representative, linked.measure, self.min_votes, linkage)
+
+
+def points_of_words(words: "U64", kind: HashKind) -> "Points":
+    """Return the points of hashes, from their words (n, n_words)."""
+    from imgmatch_df.hashes.local import unpack
+    from imgmatch_df.matching.points import Points
+
+    return Points(*unpack(words.view("u1")[:, : kind.n_bytes]))

@@ -1,10 +1,9 @@
 """Candidates for copies: pairs of images with at least two hits, which are pairs of near points, in one turn.
 
-Points that very many images share are set aside first, so that the number of hits is bounded.
+Points that very many images share are set aside first (`shared_points`), so that the number of hits is bounded.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -24,19 +23,21 @@ from imgmatch_df.matching.tasks import Bands, JoinColumns
 from imgmatch_df.threads import Once, finish_tasks, run_tasks
 from imgmatch_df.turns import EVERY_TURN
 
-__all__ = ["HIT_RADIUS", "DistinctImages", "Steps", "collapse_images", "find_candidates", "unshared_points"]
+__all__ = [
+    "HIT_RADIUS",
+    "DistinctImages",
+    "Index",
+    "Steps",
+    "collapse_images",
+    "find_candidates",
+    "mixed_bits",
+    "turned_hashes",
+]
 
 HIT_RADIUS: Final = 6
 """Largest distance of the hashes of two points that are a hit, in bits; inclusive."""
 
 _N_BITS: Final = 63  # bit 0 of a hash is always 0
-
-# Hits that are kept for each image, and in all at least: more are too many to count.
-_HITS_PER_IMAGE: Final = 256
-_MIN_HITS: Final = 1 << 25
-# Images with whose points all points are compared, step by step, until the numbers of hits are known.
-_SAMPLES: Final = (1 << 6, 1 << 9, 1 << 12, 1 << 15)
-_FEW: Final = 8  # hits with a sample that say little
 
 _ROWS_PER_BLOCK: Final = 1 << 25  # left rows of one join, all turns together: 1.3 GB
 _TASK_S: Final = 5e-3
@@ -81,8 +82,7 @@ def collapse_images(points: Points) -> DistinctImages:
         raise ArgumentError(
             f"at most {(1 << 31) - 1:,} points can be compared, got {len(hashes):,}\nHint: compare in parts."
         )
-    mixed = np.empty(points.n_images, np.uint64)
-    hits.mix_images(hashes, places, starts, boxes, mixed)
+    mixed = mixed_bits(points)
     order = np.argsort(mixed, kind="stable")
     order = order[starts[order] < starts[order + 1]]
     is_distinct = np.empty(len(order), np.uint8)
@@ -96,7 +96,14 @@ def collapse_images(points: Points) -> DistinctImages:
     return DistinctImages(taken, owners, new_starts, mixed[chosen], np.append(firsts, len(order)), order)
 
 
-def _turned(hashes: U64, points: U32, turn: int, n_threads: int | None) -> U64:
+def mixed_bits(points: Points) -> U64:
+    """Return 64 mixed bits of the points and the box of each image: (n_images,) uint64."""
+    mixed = np.empty(points.n_images, np.uint64)
+    hits.mix_images(*(np.ascontiguousarray(column) for column in points), mixed)
+    return mixed
+
+
+def turned_hashes(hashes: U64, points: U32, turn: int, n_threads: int | None) -> U64:
     """Return the hashes of points in the turn of a number, without bit 0: (m,) uint64 of 63 bits."""
     out = np.empty(len(points), np.uint64)
     spans = [slice(at, at + _POINTS_TURNED) for at in range(0, len(points), _POINTS_TURNED)]
@@ -121,7 +128,7 @@ class _KeptColumns(JoinColumns):
         return self._kept[band]
 
 
-class _Index:
+class Index:
     """Points that others are compared with, (n,) uint64 of 63 bits."""
 
     def __init__(self, hashes: U64, n_threads: int | None) -> None:
@@ -177,63 +184,6 @@ class Steps:
             self._progress(done, 1000)
 
 
-def unshared_points(
-    left: DistinctImages,
-    right: DistinctImages,
-    n_threads: int | None = None,
-    progress: Callable[[float], None] | None = None,
-) -> U32:
-    """Return the points of the left side that are not set aside, ascending: (m,) uint32.
-
-    The points are compared with those of 64, 512, 4,096 and 32,768 images of the right side, those whose mixed bits are
-    the least; the last step is the first that takes all images. In each step the points with the most hits are set
-    aside, until the others have no more than `_HITS_PER_IMAGE` hits per left image, extrapolated to all images, or
-    `_MIN_HITS` in all. Images that have few points in common never reach that number, and all their points are kept.
-    """
-    same = left is right
-    n_left, n_right = left.n_images, right.n_images
-    kept = np.arange(len(left.owners), dtype=np.uint32)
-    max_hits = max(_MIN_HITS, _HITS_PER_IMAGE * n_left) * (2 if same else 1)
-    if _max_hits(left, right) <= max_hits:
-        return kept
-    is_kept = np.ones(len(left.owners), np.bool_)
-    samples = [size for size in _SAMPLES if size < n_right]
-    if n_right <= _SAMPLES[-1]:
-        samples.append(n_right)
-    for step, size in enumerate(samples):
-        among = np.arange(right.starts[size], dtype=np.uint32)
-        if same:
-            among = among[is_kept[: len(among)]]
-        index = _Index(_turned(right.hashes, among, 0, n_threads), n_threads)
-        counts = np.zeros(len(kept), np.uint32)
-        n_blocks = -(-len(kept) // _ROWS_PER_BLOCK)
-        for block in range(n_blocks):
-            some = kept[block * _ROWS_PER_BLOCK : (block + 1) * _ROWS_PER_BLOCK]
-            part = counts[block * _ROWS_PER_BLOCK : (block + 1) * _ROWS_PER_BLOCK]
-            owners = left.owners[some], right.owners[among] if same else np.full(len(among), n_left, np.uint32)
-            report = partial(_report_part, progress, step / len(samples), (block, n_blocks * len(samples)))
-            for pairs in index.near(_turned(left.hashes, some, 0, n_threads), report):
-                hits.count_hits(pairs.left, pairs.right, *owners, part)
-        found = np.bincount(counts)
-        total = np.cumsum(found * np.arange(len(found))) * (n_right / size)
-        limit = int(np.searchsorted(total, max_hits, side="right")) - 1
-        if size < samples[-1]:
-            limit = max(limit, _FEW)
-        is_kept[kept[counts > limit]] = False
-        kept = kept[counts <= limit]
-    return kept
-
-
-def _report_part(progress: Callable[[float], None] | None, start: float, part: tuple[int, int], share: float) -> None:
-    if progress is not None:
-        progress(start + (part[0] + share) / part[1])
-
-
-def _max_hits(left: DistinctImages, right: DistinctImages) -> int:
-    """Return a number of hits that is not exceeded if an image repeats none of its points."""
-    return len(left.owners) * right.n_images
-
-
 def find_candidates(
     left: DistinctImages,
     right: DistinctImages,
@@ -246,7 +196,7 @@ def find_candidates(
     """Yield the candidates: left and right image, and turn of the left one; in a self-join with left < right."""
     same = left is right
     others = kept if same else np.arange(len(right.owners), dtype=np.uint32)
-    rights = _turned(right.hashes, others, 0, n_threads)
+    rights = turned_hashes(right.hashes, others, 0, n_threads)
     per_block = max(1, _ROWS_PER_BLOCK // len(turns))
     # Blocks begin at the first kept point of an image.
     images = left.owners[kept]
@@ -255,14 +205,14 @@ def find_candidates(
         stop = cuts[-1] + per_block
         stop = len(kept) if stop >= len(kept) else int(np.searchsorted(images, images[stop]))
         cuts.append(max(stop, int(np.searchsorted(images, images[cuts[-1]], side="right"))))
-    index: _Index | None = None
+    index: Index | None = None
     for at, stop in pairwise(cuts):
         first = int(images[at])
         from_right = at if same else 0
         if index is None or same:
-            index = _Index(rights[from_right:], n_threads)
+            index = Index(rights[from_right:], n_threads)
         some = kept[at:stop]
-        versions = np.concatenate([_turned(left.hashes, some, turn, n_threads) for turn in turns])
+        versions = np.concatenate([turned_hashes(left.hashes, some, turn, n_threads) for turn in turns])
         owners = images[at:stop] - np.uint32(first), right.owners[others[from_right:]]
         if same:
             owners = owners[0], owners[1] - np.uint32(first)

@@ -14,13 +14,13 @@ from imgmatch_df.matching.candidates import (
     Steps,
     collapse_images,
     find_candidates,
-    unshared_points,
 )
 from imgmatch_df.matching.join import Progress
 from imgmatch_df.matching.kernels import hits
 from imgmatch_df.matching.kernels.placement import MAX_POINTS
 from imgmatch_df.matching.placement import Copies, verify_pairs
 from imgmatch_df.matching.points import Points
+from imgmatch_df.matching.shared_points import KeptPoints, unshared_points
 from imgmatch_df.turns import INVERSE
 
 __all__ = ["Copies", "Explained", "explain_copies", "match_copies", "self_copies"]
@@ -43,6 +43,7 @@ def self_copies(
     *,
     turns: bool = True,
     max_pairs: int | None = None,
+    kept_points: KeptPoints | None = None,
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Copies:
@@ -56,6 +57,8 @@ def self_copies(
         Whether the images are also compared in the seven other turns.
     max_pairs
         Maximum number of pairs; more raise an error.
+    kept_points
+        Which points make candidates, as decided over more images than these; None decides over these.
     n_threads
         Number of threads; by default all usable processors. The result does not depend on it.
     progress
@@ -73,7 +76,7 @@ def self_copies(
     in the points and in the pairs found.
     """
     side = collapse_images(points)
-    return _join(points, points, side, side, min_votes, turns, max_pairs, n_threads, progress)
+    return _join(points, points, side, side, min_votes, turns, max_pairs, kept_points, n_threads, progress)
 
 
 def match_copies(
@@ -83,6 +86,7 @@ def match_copies(
     *,
     turns: bool = True,
     max_pairs: int | None = None,
+    kept_points: KeptPoints | None = None,
     n_threads: int | None = None,
     progress: Progress | None = None,
 ) -> Copies:
@@ -99,6 +103,7 @@ def match_copies(
         min_votes,
         turns,
         max_pairs,
+        kept_points,
         n_threads,
         progress,
     )
@@ -135,6 +140,7 @@ def _join(
     min_votes: int,
     turns: bool,
     max_pairs: int | None,
+    kept_points: KeptPoints | None,
     n_threads: int | None,
     progress: Progress | None,
 ) -> Copies:
@@ -144,7 +150,7 @@ def _join(
             "Hint: 8 suits photos, 11 is strict."
         )
     steps = Steps(progress)
-    kept = unshared_points(left, right, n_threads, steps.within(0, 0.1))
+    kept = unshared_points(left, right, n_threads, steps.within(0, 0.1), kept_points)
     found = _Verified(left_points, right_points, left, right, min_votes, max_pairs, n_threads)
     found.add(*_equal_images(left, right))
     for candidates in find_candidates(left, right, kept, _turn_numbers(turns), n_threads, steps, 0.1):

@@ -14,6 +14,7 @@ from imgmatch_df.matching.join import Progress
 from imgmatch_df.matching.linkages import Linkage
 from imgmatch_df.matching.placement import Copies, verify_pairs
 from imgmatch_df.matching.points import Points
+from imgmatch_df.matching.shared_points import KeptPoints
 
 __all__ = ["MAX_LINKS", "NO_CONDITIONS", "link_copies"]
 
@@ -33,6 +34,7 @@ def link_copies(
     *,
     turns: bool,
     conditions: Conditions = NO_CONDITIONS,
+    kept_points: KeptPoints | None = None,
     progress: Progress | None = None,
 ) -> tuple[U32, U16, U16]:
     """Return the representative of each image, the votes for the placement in it, and those with which it joins it.
@@ -55,6 +57,8 @@ def link_copies(
         Whether to compare all turns.
     conditions
         Which pairs of images count.
+    kept_points
+        As `self_copies` takes them.
     progress
         Called with (done, total).
 
@@ -78,7 +82,9 @@ def link_copies(
     images, number = np.unique(np.where(own[equal] >= min_votes, equal, rows), return_inverse=True)
     distinct = _taken(points, images)
     try:
-        pairs = self_copies(distinct, min_votes, turns=turns, max_pairs=MAX_LINKS, progress=progress)
+        pairs = self_copies(
+            distinct, min_votes, turns=turns, max_pairs=MAX_LINKS, kept_points=kept_points, progress=progress
+        )
     except ArgumentError as error:
         raise _too_many_links(min_votes, "different images") from error
     own = own[images]

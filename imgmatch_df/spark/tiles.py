@@ -7,7 +7,7 @@ and a call again computes only tiles that have no file.
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
@@ -18,6 +18,7 @@ from imgmatch_df.frames.flat import with_identical
 from imgmatch_df.hashes import codec
 from imgmatch_df.spark.nodes import BLOCK_BITS, HASH, ID, LAST_ID, NODE, SIZE, Nodes, read_block
 from imgmatch_df.spark.schemas import as_spark
+from imgmatch_df.spark.shared_points import SharedPoints
 from imgmatch_df.spark.workers import map_batches
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ class Tiles:
         is not first in its component; a component of all tiles is one of the forests united.
     max_pairs
         Maximum number of pairs of rows, of one tile and of all.
+    shared
+        Which points of the images of `nodes` are kept, where they are compared by votes.
     """
 
     nodes: Nodes
@@ -63,6 +66,7 @@ class Tiles:
     mode: Mode
     max_pairs: int
     other: Nodes | None = None
+    shared: SharedPoints | None = None
 
     @property
     def folder(self) -> str:
@@ -168,6 +172,9 @@ class _Run:
 
 def _compute(tiles: Tiles, i: int, j: int) -> tuple[int, int]:
     """Write one tile; return its number of rows, and the number of pairs of rows that these stand for."""
+    if tiles.shared is not None:
+        blocks_of_left = {i, j} if tiles.other is None else {i}
+        tiles = replace(tiles, comparison=tiles.shared.comparison(tiles.comparison, blocks_of_left))
     if tiles.other is not None:
         found, n_row_pairs = _pairs_of_sides(tiles, _block(tiles.nodes, i, tiles), _block(tiles.other, j, tiles))
     else:

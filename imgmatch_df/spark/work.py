@@ -140,13 +140,13 @@ class WorkFolder:
             with system.open_output_stream(path) as out:
                 out.write(data)
 
-    def write_table(self, name: str, table: "pa.Table") -> None:
+    def write_table(self, name: str, table: "pa.Table", *, rows_per_group: int | None = None) -> None:
         """Write a table as a Parquet file, whole or not at all."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         out = pa.BufferOutputStream()
-        pq.write_table(table, out, compression="zstd")
+        pq.write_table(table, out, compression="zstd", row_group_size=rows_per_group)
         self.write(name, out.getvalue())
 
     def read(self, name: str) -> bytes:

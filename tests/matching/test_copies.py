@@ -4,86 +4,16 @@ import threading
 
 import numpy as np
 import pytest
+from image_points import N_POINTS, edited, join_points, random_images, scene, take, with_logo
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.matching import candidates as module
+from imgmatch_df.matching import shared_points
 from imgmatch_df.matching.copies import explain_copies, match_copies, self_copies
 from imgmatch_df.matching.placement import turned_points, verify_pairs
 from imgmatch_df.matching.points import Points
 
 pytestmark = pytest.mark.long
-
-N_POINTS = 24
-
-
-def join_points(parts):
-    """Return the points of several sets of images as one."""
-    starts = [part.starts[1:] + sum(len(other.hashes) for other in parts[:at]) for at, part in enumerate(parts)]
-    columns = [np.concatenate([part[k] for part in parts]) for k in (0, 1, 3)]
-    return Points(columns[0], columns[1], np.concatenate([[0], *starts]), columns[2])
-
-
-def take(points, rows):
-    """Return the points of some images, in this order."""
-    spans = [np.arange(points.starts[row], points.starts[row + 1]) for row in rows]
-    chosen = np.concatenate([np.zeros(0, np.int64), *spans]).astype(np.int64)
-    starts = np.cumsum([0, *map(len, spans)])
-    return Points(points.hashes[chosen], points.places[chosen], starts, points.boxes[np.array(rows, np.int64)])
-
-
-def random_images(n, seed=0, n_points=N_POINTS):
-    """Return unrelated images."""
-    rng = np.random.default_rng(seed)
-    hashes = rng.integers(0, 1 << 63, n * n_points, dtype=np.uint64) << np.uint64(1)
-    places = rng.integers(20, 120, (n * n_points, 3))
-    places[:, 2] %= 3
-    boxes = np.tile(np.array([0, 0, 65535, 65535, 192, 144], np.uint16), (n, 1))
-    return Points(hashes, places.astype(np.uint8), np.arange(n + 1) * n_points, boxes)
-
-
-def edited(points, seed, n_bits=3, n_replaced=8):
-    """Return copies: up to `n_bits` bits of each hash change, and the first points are others."""
-    rng = np.random.default_rng(seed)
-    hashes, places = points.hashes.copy(), points.places.copy()
-    for _ in range(n_bits):
-        hashes ^= np.uint64(1) << rng.integers(1, 64, len(hashes), dtype=np.uint64)
-    for start in points.starts[:-1]:
-        hashes[start : start + n_replaced] = rng.integers(0, 1 << 63, n_replaced, dtype=np.uint64) << np.uint64(1)
-    places[:, :2] += rng.integers(0, 3, (len(places), 2)).astype(np.uint8)
-    return Points(hashes, places, points.starts, points.boxes)
-
-
-def with_logo(points, seed, n_shared=6):
-    """Return images whose first points are nearly the same."""
-    rng = np.random.default_rng(99)
-    logo, where = (
-        rng.integers(0, 1 << 63, n_shared, dtype=np.uint64) << np.uint64(1),
-        rng.integers(20, 120, (n_shared, 3)),
-    )
-    rng = np.random.default_rng(seed)
-    hashes, places = points.hashes.copy(), points.places.copy()
-    for start in points.starts[:-1]:
-        hashes[start : start + n_shared] = logo ^ (np.uint64(1) << rng.integers(1, 64, n_shared, dtype=np.uint64))
-        places[start : start + n_shared, :2] = where[:, :2]
-    return Points(hashes, places, points.starts, points.boxes)
-
-
-def scene(seed=0, n=24):
-    """Return images of which some are copies, turned copies, equal, empty, of one point, or share a logo."""
-    base = random_images(n, seed)
-    empty = take(random_images(2, seed + 1), [])._replace(starts=np.zeros(3, np.int64), boxes=base.boxes[:2])
-    parts = [
-        base,
-        edited(base, seed + 2),
-        edited(turned_points(take(base, range(n // 2)), 1 + seed % 7), seed + 3),
-        with_logo(random_images(n // 2, seed + 4), seed),
-        random_images(3, seed + 5, 1),
-        empty,
-        take(base, [0, 0, 1, 2]),
-        edited(take(base, [0] * 6), seed + 6, 6, 2),
-    ]
-    points = join_points(parts)
-    return take(points, np.random.default_rng(seed).permutation(points.n_images))
 
 
 def hits_of(left, right, turn, is_left_kept, is_right_kept):
@@ -168,9 +98,7 @@ def by_row(found, rows):
 
 def test_order_of_rows_changes_nothing(monkeypatch):
     points = scene(4)
-    monkeypatch.setattr(module, "_MIN_HITS", 100)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 1)
-    monkeypatch.setattr(module, "_SAMPLES", (8, 32, 64))
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(1, 100, (8, 32, 64)))
     rows = np.arange(points.n_images)
     expected = by_row(self_copies(points, 2), rows)
     n_set_aside = explain_copies(points).n_set_aside
@@ -209,10 +137,7 @@ def brute_unshared(left, right, same, max_hits, samples, few):
 @pytest.mark.parametrize("samples", [(8, 64), (8, 32), (1000,)], ids=str)
 def test_points_are_set_aside_by_their_hits(monkeypatch, max_hits, samples):
     few = 3
-    monkeypatch.setattr(module, "_MIN_HITS", max_hits)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 1)
-    monkeypatch.setattr(module, "_SAMPLES", samples)
-    monkeypatch.setattr(module, "_FEW", few)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(1, max_hits, samples, few))
     base = random_images(30, 5)
     points = join_points([base, edited(base, 6), with_logo(random_images(30, 7), 8)])
     max_hits = max(max_hits, points.n_images)
@@ -228,8 +153,7 @@ def test_points_are_set_aside_by_their_hits(monkeypatch, max_hits, samples):
 
 def test_a_logo_makes_no_candidates(monkeypatch):
     """Two thousand images with one logo: few but the edited copies among them are candidates, once hits are few."""
-    monkeypatch.setattr(module, "_MIN_HITS", 1 << 16)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 8)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(8, 1 << 16))
     originals = with_logo(random_images(1800, 1), 2)
     copies = with_logo(edited(take(originals, range(200)), 3, n_replaced=6), 4)
     points = join_points([originals, copies])
@@ -265,8 +189,7 @@ def test_one_image_edited_a_thousand_times():
 
 
 def test_equal_images_match_though_all_of_their_points_are_set_aside(monkeypatch):
-    monkeypatch.setattr(module, "_MIN_HITS", 0)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 0)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(0, 0))
     base = random_images(4)
     points = join_points([base, base, edited(base, 1, 1)])
     found = self_copies(points)
@@ -304,8 +227,7 @@ def test_min_votes_must_be_a_number_of_points(min_votes):
 
 def test_progress_grows_to_the_end(monkeypatch):
     monkeypatch.setattr(module, "_ROWS_PER_BLOCK", 8 * 100)
-    monkeypatch.setattr(module, "_MIN_HITS", 100)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 1)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(1, 100))
     reports = []
     self_copies(scene(1), progress=lambda *report: reports.append((threading.get_ident(), report)))
     assert {thread for thread, _ in reports} == {threading.get_ident()}
@@ -325,13 +247,12 @@ def test_ctrl_c_in_a_report_stops_the_join():
 
 
 def test_explain_reports_no_progress_unless_wanted(monkeypatch):
-    monkeypatch.setattr(module, "_MIN_HITS", 10)
-    monkeypatch.setattr(module, "_HITS_PER_IMAGE", 1)
+    monkeypatch.setattr(shared_points, "LIMITS", shared_points.Limits(1, 10))
     points = scene(1)
     side = module.collapse_images(points)
     reports = []
-    kept = module.unshared_points(side, side)
-    np.testing.assert_array_equal(kept, module.unshared_points(side, side, progress=reports.append))
+    kept = shared_points.unshared_points(side, side)
+    np.testing.assert_array_equal(kept, shared_points.unshared_points(side, side, progress=reports.append))
     assert reports == sorted(reports)
     assert reports[-1] == 1
     assert len(kept) < len(points.hashes)
