@@ -13,97 +13,106 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 SETTLE_S = 0.25  # the driver shows tasks with a delay of 0.1 s
 
 
 @dataclass(frozen=True)
-class Retry:
-    """A task that failed because of a kill, and succeeded in another attempt."""
+class Aim:
+    """When to kill, and what: an executor, or the Python workers of one, that has a task while `moment()` holds."""
+
+    name: str
+    moment: Callable[[], bool]
+    victim: Literal["executor", "worker"] = "executor"
+
+
+class Retry(NamedTuple):
+    """A task that failed, and succeeded in another attempt."""
 
     stage: int
-    task: int
+    partition: int
     reason: str
 
 
 @dataclass
-class Kill:
-    """What was killed, and the retries that Spark's event log reports."""
+class Kills:
+    """What was killed: for each aim the stages of the tasks that ran there, and their retries in Spark's event log."""
 
-    victims: list[int] = field(default_factory=list)
-    retries: list[Retry] = field(default_factory=list)
+    stages: dict[str, set[int]] = field(default_factory=dict)
+    retries: dict[str, list[Retry]] = field(default_factory=dict)
     error: BaseException | None = None
 
 
 @contextmanager
-def killing(
-    spark: Any, moment: Callable[[], bool], victim: Literal["executor", "worker"] = "executor"
-) -> Iterator[Kill]:
-    """Kill an executor, or the Python workers of one, that has a task while `moment()` holds; once.
+def killing(spark: Any, *aims: Aim) -> Iterator[Kills]:
+    """Kill processes of executors at several moments, one after the other.
 
-    At the end, `retries` of the yielded `Kill` is read from the event log. It fails where nothing was killed, or Spark
-    reports no retry.
+    It fails where nothing was killed at one of the moments, or where Spark's event log has no retry of a task of the
+    stages that ran there. So a test fails that no longer meets its moment.
     """
-    log, kill, end = event_log(spark), Kill(), threading.Event()
+    log, kills, end = event_log(spark), Kills(), threading.Event()
     start = log.stat().st_size
-    thread = threading.Thread(target=_kill_once, args=(spark, moment, victim, kill, end))
+    thread = threading.Thread(target=_kill_in_turn, args=(spark, aims, kills, end))
     thread.start()
     try:
-        yield kill
+        yield kills
     finally:
         end.set()
         thread.join()
-    if kill.error is not None:
-        raise kill.error
-    assert kill.victims, "no process had a task at the moment"
+    if kills.error is not None:
+        raise kills.error
+    missed = [aim.name for aim in aims if aim.name not in kills.stages]
+    assert not missed, f"no process had a task at these moments: {missed}"
     for _ in range(100):
-        kill.retries = read_retries(log, start)
-        if kill.retries:
+        retries = read_retries(log, start)
+        for name, stages in kills.stages.items():
+            kills.retries[name] = [one for one in retries if one.stage in stages]
+        if all(kills.retries.values()):
             return
-        time.sleep(0.1)
-    raise AssertionError(f"Spark reports no retry after the kill of {kill.victims}")
+        time.sleep(0.1)  # the log is written by a thread of the driver
+    raise AssertionError(f"Spark reports no retry for some of the kills: {kills.retries}")
 
 
-def _kill_once(spark: Any, moment: Callable[[], bool], victim: str, kill: Kill, end: threading.Event) -> None:
+def _kill_in_turn(spark: Any, aims: tuple[Aim, ...], kills: Kills, end: threading.Event) -> None:
     try:
-        while not end.is_set():
-            busy = busy_executors(spark) if moment() else set()
-            pids = executor_pids(spark)
-            for executor in sorted(busy & pids.keys()):
-                if _kill_one(spark, moment, executor, pids[executor], victim, kill):
+        for aim in aims:
+            while aim.name not in kills.stages:
+                if end.is_set():
                     return
-            time.sleep(0.01)
+                if aim.moment():
+                    pids = executor_pids(spark)
+                    for executor in sorted(running_stages(spark).keys() & pids.keys()):
+                        if stages := _kill(spark, aim, executor, pids[executor]):
+                            kills.stages[aim.name] = stages
+                            break
+                time.sleep(0.01)
     except BaseException as error:  # noqa: BLE001  # raised in the thread of the test
-        kill.error = error
+        kills.error = error
 
 
-def _kill_one(spark: Any, moment: Callable[[], bool], executor: str, pid: int, victim: str, kill: Kill) -> bool:
+def _kill(spark: Any, aim: Aim, executor: str, pid: int) -> set[int]:
+    """Kill what is aimed at, if it has a task; return the stages of its tasks."""
     workers = python_workers(pid)
     stopped = [pid, *workers]
     for one in stopped:
         _send(one, signal.SIGSTOP)
     try:
         time.sleep(SETTLE_S)
-        if not moment() or executor not in busy_executors(spark):
-            return False
+        stages = running_stages(spark).get(executor, set())
+        if not stages or not aim.moment():
+            return set()
         n_failed = failed_tasks(spark)
-        if victim == "executor":
-            _send(pid, signal.SIGKILL)
-            kill.victims.append(pid)
-            return True
-        for one in workers:
+        for one in [pid] if aim.victim == "executor" else workers:
             _send(one, signal.SIGKILL)
     finally:
         for one in stopped:
             _send(one, signal.SIGCONT)
-    # A worker may have been one that waits for its next task.
-    for _ in range(20):
+    for _ in range(40):
         if failed_tasks(spark) > n_failed:
-            kill.victims.extend(workers)
-            return True
+            return stages
         time.sleep(0.05)
-    return False
+    return set()  # a worker that waited for its next task
 
 
 def _send(pid: int, number: int) -> None:
@@ -126,18 +135,24 @@ def python_workers(executor: int) -> list[int]:
     return [pid for pid, _ in _processes() if _parent(pid) in daemons]
 
 
-def busy_executors(spark: Any) -> set[str]:
-    """Return the executors that have a running task, as the driver knows."""
-    store = spark.sparkContext._jsc.sc().statusStore()
-    executors = store.executorList(True)
-    every = [executors.apply(number) for number in range(executors.size())]
-    return {one.id() for one in every if one.activeTasks() > 0}
+def running_stages(spark: Any) -> dict[str, set[int]]:
+    """Return the stages that have running tasks, by executor, as the driver knows."""
+    store, found = spark.sparkContext._jsc.sc().statusStore(), {}
+    for stage in _sequence(store.activeStages()):
+        if stage.numActiveTasks() > 0:
+            for task in _sequence(store.taskList(stage.stageId(), stage.attemptId(), 10_000)):
+                if task.status() == "RUNNING":
+                    found.setdefault(task.executorId(), set()).add(stage.stageId())
+    return found
+
+
+def _sequence(values: Any) -> list[Any]:
+    return [values.apply(number) for number in range(values.size())]
 
 
 def failed_tasks(spark: Any) -> int:
     """Return the number of tasks of the session that failed."""
-    executors = spark.sparkContext._jsc.sc().statusStore().executorList(False)
-    return sum(executors.apply(number).failedTasks() for number in range(executors.size()))
+    return sum(one.failedTasks() for one in _sequence(spark.sparkContext._jsc.sc().statusStore().executorList(False)))
 
 
 def event_log(spark: Any) -> Path:
@@ -159,7 +174,7 @@ def read_retries(log: Path, start: int = 0) -> list[Retry]:
             event = json.loads(line)
             if event["Event"] != "SparkListenerTaskEnd":
                 continue
-            task, reason = (event["Stage ID"], event["Task Info"]["Index"]), event["Task End Reason"]["Reason"]
+            task, reason = (event["Stage ID"], event["Task Info"]["Partition ID"]), event["Task End Reason"]["Reason"]
             if reason != "Success":
                 failed[task] = reason
             elif task in failed:
