@@ -77,9 +77,9 @@ def visual_hash(
 
     Notes
     -----
-    A task takes as many threads as it has cores (``spark.task.cpus``), and hashes the rows of one partition: repartition
-    a small table of many URLs. A relative path is resolved against the working directory of the driver where executors
-    have a folder of that name, else against their own. Each executor needs this package, in the same version.
+    A task takes as many threads as it has cores (``spark.task.cpus``), and hashes the rows of one partition. Repartition
+    a small table of many URLs. A relative path is resolved against the working directory of the driver if an executor
+    has a folder of that name, else against that of the executor. Each executor needs this package, in the same version.
     """
     df = check_frame(df)
     _check_distinct(df.columns)
@@ -207,8 +207,8 @@ def _check_case(df: "DataFrame", new: Iterable[str]) -> None:
     taken = [given[name.lower()] for name in new if name.lower() in given]
     if taken:
         raise ColumnError(
-            f"the DataFrame already has a column {taken[0]!r}, and this call adds {taken[0].lower()!r}, the same name to "
-            "this session\nHint: prefix= or suffix= renames the new columns; or rename or drop yours."
+            f"the DataFrame already has a column {taken[0]!r}, and this call adds {taken[0].lower()!r}: this session "
+            "ignores upper and lower case\nHint: prefix= or suffix= renames the new columns; or rename or drop yours."
         )
 
 
@@ -228,7 +228,7 @@ def _options(df: "DataFrame", options: dict[str, Any]) -> tuple[dict[str, Any], 
             )
         del checked["base_dir"]
         return checked, {**sent, "base_dir": path}
-    return checked, {**sent, "base_dir": os.path.abspath(os.path.expanduser(base_dir))}  # noqa: PTH100, PTH111
+    return checked, sent
 
 
 def _empty_frame(schema: "StructType", keep: str) -> pl.LazyFrame:

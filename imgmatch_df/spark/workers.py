@@ -43,11 +43,15 @@ def _loader(function: Any) -> Callable[[], Any]:
     """
     from pyspark import cloudpickle
 
+    from imgmatch_df import __version__
+
+    version = __version__
     pickled = cloudpickle.dumps(function)
 
     def load() -> Any:
         import os
         import pickle
+        import sys
 
         from pyspark import TaskContext
 
@@ -55,6 +59,16 @@ def _loader(function: Any) -> Callable[[], Any]:
         n_cores = str(1 if context is None else context.cpus())
         os.environ["IMGMATCH_MAX_THREADS"] = n_cores
         os.environ.setdefault("POLARS_MAX_THREADS", n_cores)
+        hint = f"Hint: pip install imgmatch-df=={version} in the Python of the executors, which PYSPARK_PYTHON names."
+        try:
+            import imgmatch_df
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"an executor does not have the package {error.name}, in {sys.executable}\n{hint}"
+            ) from None
+        if imgmatch_df.__version__ != version:
+            found = f"version {imgmatch_df.__version__} of imgmatch-df, the driver has {version}"
+            raise ImportError(f"an executor has {found}\n{hint}")
         return pickle.loads(pickled)  # noqa: S301  # made above
 
     return load
