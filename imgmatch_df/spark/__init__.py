@@ -5,7 +5,9 @@ order of their own. `visual_hash` is lazy. A join runs when it is called: it wri
 folder, and returns a DataFrame over these files. Needs the extra ``spark``.
 """
 
+from imgmatch_df.spark.clustering import cluster, remove_duplicates
 from imgmatch_df.spark.hashing import visual_hash
+from imgmatch_df.spark.pairs import match, near_duplicates
 from imgmatch_df.spark.sessions import session
 
-__all__ = ["session", "visual_hash"]
+__all__ = ["cluster", "match", "near_duplicates", "remove_duplicates", "session", "visual_hash"]

@@ -24,8 +24,19 @@ def result_schema(verb: Callable[..., Any], df: "DataFrame", *args: Any, **named
 
 
 def empty_frame(df: "DataFrame") -> pl.LazyFrame:
-    """Return a query without rows that has the columns of a Spark DataFrame."""
-    return pl.LazyFrame(schema=polars_schema(df.schema))
+    """Return a query without rows that has the columns of a Spark DataFrame.
+
+    Columns of types that Polars does not have are null there: they only pass by.
+    """
+    from pyspark.sql.types import StructType
+
+    dtypes: dict[str, Any] = {}
+    for field in df.schema.fields:
+        try:
+            (dtypes[field.name],) = polars_schema(StructType([field])).values()
+        except (ColumnError, pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            dtypes[field.name] = pl.Null()
+    return pl.LazyFrame(schema=dtypes)
 
 
 def check_row_names(df: "DataFrame", id: object, name: str = "id") -> str:

@@ -62,7 +62,7 @@ def unite(left: "NDArray[Any]", right: "NDArray[Any]") -> "tuple[NDArray[Any], N
 
 def _find(spark: "SparkSession", work: WorkFolder, folder: str | None, limit: int) -> None:
     """Write the stage: contract the links until they are few enough, unite them, and go back to the first nodes."""
-    from pyspark.sql import functions as F
+    from pyspark.sql import functions as F  # noqa: N812
 
     round_ = 0
     while folder is not None:
@@ -86,11 +86,11 @@ def _find(spark: "SparkSession", work: WorkFolder, folder: str | None, limit: in
 
 
 def _contract(links: "DataFrame", work: WorkFolder, round_: int) -> str:
-    """Write where each node of the links hooks to, and the links between the nodes that are left; return their folder.
+    """Write where each node of the links hooks to, and the links between those that are left; return their folder.
 
-    The order of a round is that of a hash of the nodes, which differs for different nodes: it is a bijection of 64 bits.
+    The order of a round is that of a hash, which is a bijection of 64 bits: no two nodes are equal in it.
     """
-    from pyspark.sql import functions as F
+    from pyspark.sql import functions as F  # noqa: N812
 
     spark, hooks_stage, links_stage = links.sparkSession, _round(round_, "hooks"), _round(round_, "links")
     if not work.is_finished(hooks_stage):

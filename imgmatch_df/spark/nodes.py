@@ -67,10 +67,14 @@ class Nodes(NamedTuple):
     work: WorkFolder
     stage: str
     n_blocks: int
+    schema: str
 
     def rows(self, spark: "SparkSession") -> "DataFrame":
         """Return the rows as a DataFrame, with the column `block`."""
-        return spark.read.parquet(self.work.uri_of(self.stage))
+        from pyspark.sql.types import StructType
+
+        schema = StructType.fromJson(json.loads(self.schema))
+        return spark.read.schema(schema).parquet(self.work.uri_of(self.stage))
 
 
 def column(name: str) -> "Column":
@@ -87,7 +91,7 @@ def rows_to_compare(
     id: str,
     hash_column: str,
     guard: Guard | None,
-    further: "Mapping[str, Column] | None" = None,
+    further: Mapping[str, str] | None = None,
 ) -> "DataFrame":
     """Return the columns `id`, `hash`, `is_flat`, `digest` and further ones of the rows of a DataFrame. Lazy.
 
@@ -102,7 +106,7 @@ def rows_to_compare(
     guard
         Columns that show which rows are flat, see `frames.flat`; None for none.
     further
-        Expressions of `df`, by the names that they get.
+        Columns of `df`, by the names that they get.
     """
     from pyspark.sql import functions as F  # noqa: N812
     from pyspark.sql import types
@@ -113,14 +117,14 @@ def rows_to_compare(
         high = F.lit(1 << 63).cast("decimal(20,0)")
         hashes = F.when(hashes >= high, hashes - 2 * high).otherwise(hashes)
     hashes = hashes.cast("long" if number else "binary")
-    is_flat, digest = F.lit(False), F.lit(None).cast("string")  # noqa: FBT003
+    is_flat, digest = F.lit(False), F.lit(None).cast("string")
     if guard is not None:
         is_flat = _is_flat(kind, guard, hashes)
         if guard.digest is not None:
             text = isinstance(df.schema[guard.digest].dataType, types.StringType)
             found = F.lower(column(guard.digest)) if text else F.lower(F.hex(column(guard.digest)))
             digest = F.when(is_flat, found)
-    others = [value.alias(name) for name, value in (further or {}).items()]
+    others = [column(value).alias(name) for name, value in (further or {}).items()]
     return df.select(column(id).alias(ID), hashes.alias(HASH), is_flat.alias(IS_FLAT), digest.alias(DIGEST), *others)
 
 
@@ -129,11 +133,11 @@ def _is_flat(kind: HashKind, guard: Guard, hashes: "Column") -> "Column":
 
     known = [one - (1 << 64) if isinstance(one, int) and one >> 63 else one for one in kind.flat_hashes]
     values = [F.lit(one if isinstance(one, int) else bytearray(one)) for one in known]
-    blank = hashes.isin(*values) if values else F.lit(False)  # noqa: FBT003
+    blank = hashes.isin(*values) if values else F.lit(False)
     if guard.quality is not None:
         quality = column(guard.quality)
         blank = F.when(quality.between(0, 255), quality < MIN_QUALITY).otherwise(blank)
-    return F.coalesce(blank, F.lit(False)) & hashes.isNotNull()  # noqa: FBT003
+    return F.coalesce(blank, F.lit(False)) & hashes.isNotNull()
 
 
 def survey(rows: "DataFrame", kind: HashKind, *, id: str, with_checksum: bool, name: str = "id") -> Survey:
@@ -171,9 +175,7 @@ def survey(rows: "DataFrame", kind: HashKind, *, id: str, with_checksum: bool, n
     if not kind.is_number:
         found["width"] = F.min(F.when(F.octet_length(HASH) != kind.n_bytes, F.octet_length(HASH)))
     if with_checksum:
-        mixed = F.xxhash64(*[column(one) for one in rows.columns])
-        found["mixed"] = F.bit_xor(mixed)
-        found["sum"] = F.sum(F.pmod(mixed, F.lit((1 << 31) - 1)))  # of 4e9 rows it fits in a long
+        found.update(_checksums(rows))
     one = rows.agg(*[value.alias(key) for key, value in found.items()]).collect()[0].asDict()
     if one["n_ids"] < one["n_rows"]:
         raise ArgumentError(
@@ -190,8 +192,28 @@ def survey(rows: "DataFrame", kind: HashKind, *, id: str, with_checksum: bool, n
             f"the column of hashes holds values of {one['width']} bytes, a {kind.name} has {kind.n_bytes}\n"
             "Hint: is it another kind of hash?"
         )
-    checksum = f"{one['n_rows']}/{one['mixed']}/{one['sum']}" if with_checksum else ""
+    checksum = _checksum(one) if with_checksum else ""
     return Survey(one["n_rows"], one["n_hashes"], one["n_flat"], one["n_unknown"], checksum)
+
+
+def checksum_of(df: "DataFrame") -> str:
+    """Return a checksum of all columns of all rows of a DataFrame, whatever their order. Runs one job."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    found = {"n_rows": F.count(F.lit(1)), **_checksums(df)}
+    return _checksum(df.agg(*[value.alias(key) for key, value in found.items()]).collect()[0].asDict())
+
+
+def _checksums(df: "DataFrame") -> "dict[str, Column]":
+    from pyspark.sql import functions as F  # noqa: N812
+
+    mixed = F.xxhash64(*[column(one) for one in df.columns])
+    # The sum of 4e9 rows fits in a long.
+    return {"mixed": F.bit_xor(mixed), "sum": F.sum(F.pmod(mixed, F.lit((1 << 31) - 1)))}
+
+
+def _checksum(found: "Mapping[str, Any]") -> str:
+    return f"{found['n_rows']}/{found['mixed']}/{found['sum']}"
 
 
 def fingerprint(*parts: object) -> str:
@@ -223,11 +245,8 @@ def write_nodes(
     from pyspark.sql import Window
     from pyspark.sql import functions as F  # noqa: N812
 
-    nodes = Nodes(work, stage, n_blocks)
-    if work.is_finished(stage):
-        return nodes
     block = F.pmod(F.xxhash64(HASH), F.lit(n_blocks)).cast("int")
-    ordered = Window.partitionBy(BLOCK).orderBy(HASH, ID)
+    ordered = Window.partitionBy(BLOCK).orderBy(HASH)
     equal = Window.partitionBy(BLOCK, HASH).orderBy(ID)
     all_equal = equal.rowsBetween(Window.unboundedPreceding, Window.unboundedFollowing)
     base = F.shiftleft(F.col(BLOCK).cast("long"), BLOCK_BITS)
@@ -249,8 +268,9 @@ def write_nodes(
         *further,
         BLOCK,
     )
-    written.write.mode("overwrite").partitionBy(BLOCK).parquet(work.uri_of(stage))
-    return nodes
+    if not work.is_finished(stage):
+        written.write.mode("overwrite").partitionBy(BLOCK).parquet(work.uri_of(stage))
+    return Nodes(work, stage, n_blocks, written.schema.json())
 
 
 def read_block(nodes: Nodes, block: int, columns: Sequence[str]) -> Any:

@@ -112,17 +112,13 @@ class Rules(NamedTuple):
         given = df.select("*", *(value.alias(name) for name, value in made.items())) if made else df
         return cls(given, checked, arguments, columns, not_duplicates)
 
-    @property
-    def further(self) -> "dict[str, Column]":
-        """The columns that a rule reads, by their names in a bucket."""
-        return {label: column(name) for label, name in self.columns.items()}
-
-    def add_excluded(self, rows: "DataFrame", dtype: Any) -> "DataFrame":
-        """Return rows, named by the column `ID` of a type, each with those that are declared not to be duplicates."""
+    def add_excluded(self, rows: "DataFrame") -> "DataFrame":
+        """Return rows, named by the column `ID`, each with those that are declared not to be duplicates of it."""
         from pyspark.sql import functions as F  # noqa: N812
 
         if self.not_duplicates is None:
             return rows
+        dtype = rows.schema[ID].dataType
         pairs = self.not_duplicates.select(
             column(LEFT_ID).cast(dtype).alias(ID), column(RIGHT_ID).cast(dtype).alias(EXCLUDED)
         ).dropna()

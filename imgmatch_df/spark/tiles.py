@@ -6,12 +6,12 @@ and a call again computes only tiles that have no file.
 
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
 
+from imgmatch_df.columns import DISTANCE
 from imgmatch_df.errors import TooManyPairsError
 from imgmatch_df.frames.comparison import Comparison
 from imgmatch_df.frames.flat import with_identical
@@ -22,6 +22,8 @@ from imgmatch_df.spark.shared_points import SharedPoints
 from imgmatch_df.spark.workers import map_batches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -31,6 +33,7 @@ Mode = Literal["pairs", "links"]
 
 LEFT_NODE: Final = "left_node"
 RIGHT_NODE: Final = "right_node"
+_PAIRS_HELD: Final = 10_000_000  # of a tile that is compared in parts
 _SUMMARY: Final = "tile long, n_found long, n_row_pairs long, seconds double, error string"
 _N_ROW_PAIRS: Final = "n_row_pairs"
 
@@ -56,7 +59,13 @@ class Tiles:
         ``"links"``: `left_node` and `right_node` of a spanning forest of the graph of the pairs, one link a node that
         is not first in its component; a component of all tiles is one of the forests united.
     max_pairs
-        Maximum number of pairs of rows, of one tile and of all.
+        Maximum number of pairs of rows, of one tile and of all; with `in_parts`, of nodes held at once.
+    in_parts
+        Of two sides: whether left nodes with very many pairs are compared in parts, so that only those of one node are
+        limited.
+    nearest
+        Of two sides and `in_parts`: keep the pairs of each left node that are as near as the pair of this number,
+        nearest first. None keeps all.
     shared
         Which points of the images of `nodes` are kept, where they are compared by votes.
     """
@@ -66,6 +75,8 @@ class Tiles:
     mode: Mode
     max_pairs: int
     other: Nodes | None = None
+    in_parts: bool = False
+    nearest: int | None = None
     shared: SharedPoints | None = None
 
     @property
@@ -121,7 +132,7 @@ def run_tiles(spark: "SparkSession", tiles: Tiles) -> int:
 
 
 def _check_total(n_row_pairs: int, tiles: Tiles) -> None:
-    if tiles.mode == "pairs" and n_row_pairs > tiles.max_pairs:
+    if tiles.mode == "pairs" and not tiles.in_parts and n_row_pairs > tiles.max_pairs:
         from imgmatch_df.matching.join import too_many_pairs
 
         raise too_many_pairs(tiles.max_pairs)
@@ -242,9 +253,44 @@ def _read_block(nodes: Nodes, number: int, comparison: Comparison, *, with_ids: 
 
 def _pairs_of_sides(tiles: Tiles, left: _Block, right: _Block) -> tuple[pl.DataFrame, int]:
     """Return the pairs of a left and a right node."""
+    if tiles.in_parts:
+        return _nearest_pairs(tiles, left, right), 0
     pairs = tiles.comparison.cross_pairs(left.words, right.words, tiles.max_pairs, None)
     n_row_pairs = int(left.sizes[pairs.left] @ right.sizes[pairs.right])
     return _frame(tiles, pairs, left.nodes, right.nodes), n_row_pairs
+
+
+def _nearest_pairs(tiles: Tiles, left: _Block, right: _Block) -> pl.DataFrame:
+    """Return the pairs of a left and a right node, found in parts of the left nodes where there are too many."""
+    parts, found = [(0, len(left.nodes))], []
+    while parts:
+        first, end = parts.pop()
+        limit = tiles.max_pairs if end - first < 2 else min(tiles.max_pairs, _PAIRS_HELD)
+        try:
+            pairs = tiles.comparison.cross_pairs(left.words[first:end], right.words, limit, None)
+        except TooManyPairsError:
+            if end - first < 2:
+                raise
+            middle = (first + end) // 2
+            parts += [(middle, end), (first, middle)]
+            continue
+        if tiles.nearest is not None:
+            pairs = _as_near(tiles.comparison, pairs, tiles.nearest)
+        found.append(_frame(tiles, pairs, left.nodes[first:end], right.nodes))
+    return pl.concat(found)
+
+
+def _as_near(comparison: Comparison, pairs: Any, k: int) -> Any:
+    """Return the pairs of each left position that are as near as its pair of the number `k`, nearest first."""
+    import numpy as np
+
+    far = pairs.distance if comparison.measure == DISTANCE else -pairs.votes.astype(np.int16)
+    order = np.lexsort((far, pairs.left))
+    left, sorted_far = pairs.left[order], far[order]
+    _, starts, counts = np.unique(left, return_index=True, return_counts=True)
+    limits = sorted_far[starts + np.minimum(counts, k) - 1]
+    kept = order[sorted_far <= np.repeat(limits, counts)]
+    return type(pairs)(*(column[kept] for column in pairs))
 
 
 def _pairs(tiles: Tiles, blocks: list[_Block]) -> tuple[pl.DataFrame, int]:

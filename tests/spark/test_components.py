@@ -1,5 +1,7 @@
 """Components that rounds of joins find equal a plain union-find."""
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -32,7 +34,7 @@ def links_with_shapes(seed=0):
     rng = np.random.default_rng(seed)
     names = rng.permutation(1 << 20)[:6_000].astype(np.int64) << 20
     path, star, rest = names[:2_000], np.sort(names[2_000:2_500]), names[2_500:]
-    pairs = [*zip(path[:-1], path[1:], strict=True), *((star[-1], node) for node in star[:-1])]
+    pairs = [*pairwise(path), *((star[-1], node) for node in star[:-1])]
     pairs += [(rest[i], rest[(i + 1) % 40]) for i in range(40)]
     pairs += [(rest[i], rest[j]) for i in range(50, 70) for j in range(50, 70)]
     pairs += [(rest[2 * i], rest[2 * i + 1]) for i in range(50, 1_500)]
