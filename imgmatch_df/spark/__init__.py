@@ -6,8 +6,9 @@ folder, and returns a DataFrame over these files. Needs the extra ``spark``.
 """
 
 from imgmatch_df.spark.clustering import cluster, remove_duplicates
+from imgmatch_df.spark.copies import find_copies
 from imgmatch_df.spark.hashing import visual_hash
 from imgmatch_df.spark.pairs import match, near_duplicates
 from imgmatch_df.spark.sessions import session
 
-__all__ = ["cluster", "match", "near_duplicates", "remove_duplicates", "session", "visual_hash"]
+__all__ = ["cluster", "find_copies", "match", "near_duplicates", "remove_duplicates", "session", "visual_hash"]
