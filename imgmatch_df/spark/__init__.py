@@ -10,5 +10,16 @@ from imgmatch_df.spark.copies import find_copies
 from imgmatch_df.spark.hashing import visual_hash
 from imgmatch_df.spark.pairs import match, near_duplicates
 from imgmatch_df.spark.sessions import session
+from imgmatch_df.spark.tables import read_hashes, write_hashes
 
-__all__ = ["cluster", "find_copies", "match", "near_duplicates", "remove_duplicates", "session", "visual_hash"]
+__all__ = [
+    "cluster",
+    "find_copies",
+    "match",
+    "near_duplicates",
+    "read_hashes",
+    "remove_duplicates",
+    "session",
+    "visual_hash",
+    "write_hashes",
+]
