@@ -57,13 +57,14 @@ def hash_images(photos: ImageSet) -> pl.Series:
     return frame.select(im.visual_hash("image", hash_types=("local",)).struct.field("local")).to_series()
 
 
-def draw_shop(source: Points, n: int, *, seed: int = 0) -> tuple[Points, npt.NDArray[np.int64]]:
+def draw_shop(source: Points, n: int, *, seed: int = 0, shared: bool = True) -> tuple[Points, npt.NDArray[np.int64]]:
     """Return the points of `n` images of one shop, and the pairs of an image and its copy, (m, 2).
 
     Each image has the points of a real one with 12 random bits inverted, so that images are unrelated, but their hashes
     are distributed as real ones. Half of the images share ten points with those of one of twenty studios, of very
     different sizes, and a third eight points of one of five logos, each with up to three bits inverted. A fifth are
-    copies: three in five points of another image, with up to three bits inverted.
+    copies: three in five points of another image, with up to three bits inverted. Without `shared` there are no studios
+    and no logos.
     """
     rng = np.random.default_rng(seed)
     shape = (source.n_images, N_POINTS)
@@ -78,11 +79,11 @@ def draw_shop(source: Points, n: int, *, seed: int = 0) -> tuple[Points, npt.NDA
         drawn = rng.integers(0, source.n_images, len(rows))
         hashes[rows] = inverted(rng, words[drawn], 12, 12)
         where[rows], boxes[rows] = places[drawn], source.boxes[drawn]
-        for shared, share, at in ((studios, IN_STUDIO, 40), (logos, WITH_LOGO, 50)):
+        for group, share, at in ((studios, IN_STUDIO, 40), (logos, WITH_LOGO, 50)) if shared else ():
             some = rows[rng.random(len(rows)) < share]
-            one = (len(shared[0]) * rng.random(len(some)) ** 2).astype(int)
-            span = slice(at, at + shared[0].shape[1])
-            hashes[some, span], where[some, span] = inverted(rng, shared[0][one], 1, 3), shared[1][one]
+            one = (len(group[0]) * rng.random(len(some)) ** 2).astype(int)
+            span = slice(at, at + group[0].shape[1])
+            hashes[some, span], where[some, span] = inverted(rng, group[0][one], 1, 3), group[1][one]
         copies = rows[rows >= n_originals]
         if len(copies):
             of = rng.integers(0, n_originals, len(copies))

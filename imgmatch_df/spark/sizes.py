@@ -15,6 +15,9 @@ MAX_BLOCKS: Final = 1 << 14
 WORKER_BYTES: Final = 300 << 20
 """Memory of a Python worker that has compiled the kernels and holds no rows."""
 
+N_VERSIONS: Final = 4
+"""Turns of each hash that a join in all eight turns compares with each other."""
+
 _TASK_BYTES: Final = 1 << 30
 _TASK_BYTES_OF_VOTES: Final = 2 << 30  # a row has 64 points
 # 131,328 tasks: more take Spark's driver longer than their work. Beyond it the memory of a task grows.
@@ -24,7 +27,7 @@ _MIN_ROWS: Final = 250_000
 _MIN_ROWS_OF_VOTES: Final = 4_000
 
 
-def default_blocks(n_rows: int, kind: HashKind, *, n_cores: int = 1) -> int:
+def default_blocks(n_rows: int, kind: HashKind, *, turns: bool = False, n_cores: int = 1) -> int:
     """Return the number of blocks of a join that names none.
 
     Parameters
@@ -33,10 +36,12 @@ def default_blocks(n_rows: int, kind: HashKind, *, n_cores: int = 1) -> int:
         Rows with a hash; the distinct ones, where that is known.
     kind
         Kind of the hashes.
+    turns
+        Whether all turns of an image are compared; of kinds that are compared by votes they always may be.
     n_cores
         Cores that compare at the same time: there is at least one task for each, if the blocks do not become tiny.
     """
-    most, least = max_rows_per_task(kind), _MIN_ROWS_OF_VOTES if kind.by_votes else _MIN_ROWS
+    most, least = max_rows_per_task(kind, turns=turns), _MIN_ROWS_OF_VOTES if kind.by_votes else _MIN_ROWS
     n_blocks = 1 if n_rows <= most else -(-2 * n_rows // most)
     while n_tiles(n_blocks) < n_cores and n_rows >= (n_blocks + 1) * least:
         n_blocks += 1
@@ -48,14 +53,14 @@ def n_tiles(n_blocks: int) -> int:
     return n_blocks * (n_blocks + 1) // 2
 
 
-def max_rows_per_task(kind: HashKind) -> int:
+def max_rows_per_task(kind: HashKind, *, turns: bool = False) -> int:
     """Return the number of rows, of both blocks together, with which a task has the memory that it may have."""
-    return ((_TASK_BYTES_OF_VOTES if kind.by_votes else _TASK_BYTES) - WORKER_BYTES) // row_bytes(kind)
+    return ((_TASK_BYTES_OF_VOTES if kind.by_votes else _TASK_BYTES) - WORKER_BYTES) // row_bytes(kind, turns=turns)
 
 
-def task_bytes(n_rows: int, kind: HashKind, n_blocks: int) -> int:
+def task_bytes(n_rows: int, kind: HashKind, n_blocks: int, *, turns: bool = False) -> int:
     """Return the memory of the Python worker of a task, in bytes, pairs not counted."""
-    return WORKER_BYTES + row_bytes(kind) * rows_per_task(n_rows, n_blocks)
+    return WORKER_BYTES + row_bytes(kind, turns=turns) * rows_per_task(n_rows, n_blocks)
 
 
 def rows_per_task(n_rows: int, n_blocks: int) -> int:
@@ -63,14 +68,14 @@ def rows_per_task(n_rows: int, n_blocks: int) -> int:
     return n_rows if n_blocks == 1 else -(-2 * n_rows // n_blocks)
 
 
-def row_bytes(kind: HashKind) -> int:
+def row_bytes(kind: HashKind, *, turns: bool = False) -> int:
     """Return the memory of one row in a task, in bytes: read, sorted by bands and compared.
 
     Measured with one thread by ``benchmarks/spark_tiles.py``.
     """
     if kind.by_votes:
         return 22_000  # 64 points in eight turns
-    return 60 + 20 * n_words(kind)
+    return (60 + 20 * n_words(kind)) * (N_VERSIONS if turns else 1)
 
 
 def n_words(kind: HashKind) -> int:
@@ -79,10 +84,13 @@ def n_words(kind: HashKind) -> int:
 
 
 def bytes_read(n_rows: int, kind: HashKind, n_blocks: int) -> int:
-    """Return the bytes of hashes and numbers of rows that all tasks together read."""
-    return n_blocks * stored_bytes(n_rows, kind)
+    """Return the bytes that all tasks together read, before compression: each block is read for each other one.
+
+    A worker keeps the blocks of its last task, so that it is less if the next task has one of them.
+    """
+    return n_blocks * n_rows * (kind.n_bytes + 16)
 
 
 def stored_bytes(n_rows: int, kind: HashKind) -> int:
-    """Return the bytes of the blocks on disk: the hash and the number of each distinct row, without compression."""
-    return n_rows * (kind.n_bytes + 8)
+    """Return the bytes of the blocks in the work folder before compression, with names of rows of 16 bytes."""
+    return n_rows * (kind.n_bytes + 32)
