@@ -131,8 +131,14 @@ def executor_pids(spark: Any) -> dict[str, int]:
 
 def python_workers(executor: int) -> list[int]:
     """Return the Python workers of an executor: the children of its daemon."""
-    daemons = [pid for pid, words in _processes() if "pyspark.daemon" in words and _parent(pid) == executor]
-    return [pid for pid, _ in _processes() if _parent(pid) in daemons]
+    words = dict(_processes())
+    daemons = [pid for pid in children(executor) if "pyspark.daemon" in words.get(pid, [])]
+    return [pid for daemon in daemons for pid in children(daemon)]
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [pid for pid, _ in _processes() if _parent(pid) == parent]
 
 
 def running_stages(spark: Any) -> dict[str, set[int]]:
