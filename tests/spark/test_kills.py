@@ -122,7 +122,7 @@ def test_hashes_and_tables_after_kills(spark, images, tmp_path):
     assert_frame_equal(
         hashed.select(expected.columns), expected.with_columns(signed), check_dtypes=False, categorical_as_str=True
     )
-    is_writing = lambda: any(target.glob("**/_temporary"))  # noqa: E731
+    is_writing = lambda: any(tmp_path.glob(".table.imgmatch/**/_temporary"))  # noqa: E731
     with killing(spark, Aim("table", is_writing)):
         summary = ims.write_hashes(df, str(target), source="path", key="id", hash_types=["phash"])
     assert summary.n_new == 6_000
