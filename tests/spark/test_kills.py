@@ -19,7 +19,7 @@ import imgmatch_df.spark as ims
 from imgmatch_df.spark import components
 from imgmatch_df.spark.schemas import as_polars
 
-pytestmark = pytest.mark.spark
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]  # processes that start again take long on a loaded machine
 
 N_BLOCKS = 8
 N_TILES = N_BLOCKS * (N_BLOCKS + 1) // 2
@@ -36,12 +36,12 @@ def executors(spark):
 def rows(tmp_path_factory) -> tuple[pl.DataFrame, str]:
     """Hashes with chains of near ones and equal ones, in the order of their ids, and a Parquet file of them."""
     rng = np.random.default_rng(5)
-    n = 20_000
+    n = 8_000
     hashes = rng.integers(0, 1 << 64, n, np.uint64)
     for row in range(1, n // 2):
         if row % 20:
             hashes[row] = hashes[row - 1] ^ np.uint64(1 << int(rng.integers(64)))
-    hashes[n // 2 : n // 2 + 500] = hashes[0]
+    hashes[n // 2 : n // 2 + 200] = hashes[0]
     frame = pl.DataFrame({"id": [f"r{one:06}" for one in rng.permutation(n)], "phash": hashes}).sort("id")
     path = tmp_path_factory.mktemp("hashes") / "hashes.parquet"
     frame.with_columns(pl.col("phash").reinterpret(signed=True)).write_parquet(path)
@@ -108,14 +108,14 @@ def images(tmp_path_factory) -> pl.DataFrame:
 
 
 def test_hashes_and_tables_after_kills(spark, images, tmp_path):
-    df = spark.createDataFrame(images.to_dicts()).crossJoin(spark.range(100).withColumnRenamed("id", "copy"))
-    df = df.selectExpr("id * 100 + copy as id", "path").repartition(16)
+    df = spark.createDataFrame(images.to_dicts()).crossJoin(spark.range(40).withColumnRenamed("id", "copy"))
+    df = df.selectExpr("id * 40 + copy as id", "path").repartition(16)
     target = tmp_path / "table"
     out = tmp_path / "out"
     is_hashing = writes(tmp_path, "out")
     with killing(spark, Aim("executor", is_hashing), Aim("worker", is_hashing, "worker")):
         ims.visual_hash(df, "path", hash_types=["phash", "bmh1"]).write.parquet(out.as_uri())
-    frame = pl.concat([images.with_columns(pl.col("id") * 100 + copy) for copy in range(100)]).sort("id")
+    frame = pl.concat([images.with_columns(pl.col("id") * 40 + copy) for copy in range(40)]).sort("id")
     expected = imgmatch_df.visual_hash(frame, "path", hash_types=["phash", "bmh1"])
     hashed = collected(spark.read.parquet(out.as_uri()), "id")
     signed = pl.col("phash").reinterpret(signed=True)
@@ -125,9 +125,9 @@ def test_hashes_and_tables_after_kills(spark, images, tmp_path):
     is_writing = lambda: any(tmp_path.glob(".table.imgmatch/**/_temporary"))  # noqa: E731
     with killing(spark, Aim("table", is_writing)):
         summary = ims.write_hashes(df, str(target), source="path", key="id", hash_types=["phash"])
-    assert summary.n_new == 6_000
+    assert summary.n_new == 2_400
     stored = collected(ims.read_hashes(spark, str(target)), "id")
-    assert stored["id"].to_list() == list(range(6_000))
+    assert stored["id"].to_list() == list(range(2_400))
     assert stored["phash"].to_list() == hashed["phash"].to_list()
     assert ims.write_hashes(df, str(target), source="path", key="id", hash_types=["phash"]).n_new == 0
 
