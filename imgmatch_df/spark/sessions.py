@@ -212,3 +212,8 @@ def check_frame(df: object, name: str = "df") -> "DataFrame":
 def is_local(spark: "SparkSession") -> bool:
     """Return whether all executors of a session run on this machine."""
     return str(spark.conf.get("spark.master", "")).startswith("local")
+
+
+def is_connect(spark: "SparkSession") -> bool:
+    """Return whether a session is one of Spark Connect, whose server may be on another machine."""
+    return type(spark).__module__.startswith("pyspark.sql.connect")

@@ -121,6 +121,11 @@ def run_tiles(spark: "SparkSession", tiles: Tiles) -> int:
             if row["error"] is not None:
                 raise TooManyPairsError(row["error"])
             n_row_pairs += row[_N_ROW_PAIRS]
+    if missing := {_name(*tile) for tile in every}.difference(work.names(folder)):
+        raise FileNotFoundError(
+            f"{len(missing):,} of {len(every):,} tiles, such as {min(missing)}, are not in {work.uri}/{folder}\n"
+            "Hint: do the driver and all executors have the same folder under this name?"
+        )
     _check_total(n_row_pairs, tiles)
     work.write(totals, json.dumps({_N_ROW_PAIRS: n_row_pairs}).encode())
     return len(todo)
@@ -230,7 +235,10 @@ def _read_block(nodes: Nodes, number: int, comparison: Comparison, *, with_ids: 
     columns = [NODE, HASH, SIZE, *([ID, LAST_ID] if with_ids else [])]
     try:
         rows = pl.DataFrame(read_block(nodes, number, columns))
-    except FileNotFoundError:  # no hash is in this block
+    except FileNotFoundError:
+        if not nodes.work.is_finished(nodes.stage):
+            raise  # this executor has another folder under the name of the work folder
+        # no hash is in this block
         none = np.zeros(0, np.int64)
         words = codec.hash_words(pl.Series([], dtype=kind.dtype), kind)
         return _Block(words, none, none, None, None)

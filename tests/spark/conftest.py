@@ -25,6 +25,9 @@ CONFIG = {
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "4",
     "spark.default.parallelism": "4",
+    "spark.eventLog.enabled": "true",
+    "spark.eventLog.rolling.enabled": "false",
+    "spark.eventLog.compress": "false",
     # A loaded machine pauses processes for longer than Spark expects.
     "spark.network.timeout": "600s",
     "spark.executor.heartbeatInterval": "60s",
@@ -37,7 +40,12 @@ def start_session(folder: Path, master: str = "local-cluster[2,1,1024]", **confi
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master(master).appName("tests")
-    for name, value in {**CONFIG, "spark.sql.warehouse.dir": str(folder / "warehouse"), **config}.items():
+    (folder / "events").mkdir(exist_ok=True)
+    files = {
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.eventLog.dir": f"file://{folder}/events",  # tests that kill executors read what Spark reports
+    }
+    for name, value in {**CONFIG, **files, **config}.items():
         builder = builder.config(name, value)
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")

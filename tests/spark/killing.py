@@ -1,0 +1,205 @@
+"""SIGKILL for executors and Python workers of a Spark session, and what Spark reported of it.
+
+A process is stopped first (SIGSTOP). If the driver then says that it has a running task, it is killed, else it
+continues: so no task ends between the look and the kill, whatever the load of the machine.
+"""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+SETTLE_S = 0.25  # the driver shows tasks with a delay of 0.1 s
+
+
+@dataclass(frozen=True)
+class Aim:
+    """When to kill, and what: an executor, or the Python workers of one, that has a task while `moment()` holds."""
+
+    name: str
+    moment: Callable[[], bool]
+    victim: Literal["executor", "worker"] = "executor"
+
+
+class Retry(NamedTuple):
+    """A task that failed, and succeeded in another attempt."""
+
+    stage: int
+    partition: int
+    reason: str
+
+
+@dataclass
+class Kills:
+    """What was killed: for each aim the stages of the tasks that ran there, and their retries in Spark's event log."""
+
+    stages: dict[str, set[int]] = field(default_factory=dict)
+    retries: dict[str, list[Retry]] = field(default_factory=dict)
+    error: BaseException | None = None
+
+
+@contextmanager
+def killing(spark: Any, *aims: Aim) -> Iterator[Kills]:
+    """Kill processes of executors at several moments, one after the other.
+
+    It fails where nothing was killed at one of the moments, or where Spark's event log has no retry of a task of the
+    stages that ran there. So a test fails that no longer meets its moment.
+    """
+    log, kills, end = event_log(spark), Kills(), threading.Event()
+    start = log.stat().st_size
+    thread = threading.Thread(target=_kill_in_turn, args=(spark, aims, kills, end))
+    thread.start()
+    try:
+        yield kills
+    finally:
+        end.set()
+        thread.join()
+    if kills.error is not None:
+        raise kills.error
+    missed = [aim.name for aim in aims if aim.name not in kills.stages]
+    assert not missed, f"no process had a task at these moments: {missed}"
+    for _ in range(100):
+        retries = read_retries(log, start)
+        for name, stages in kills.stages.items():
+            kills.retries[name] = [one for one in retries if one.stage in stages]
+        if all(kills.retries.values()):
+            return
+        time.sleep(0.1)  # the log is written by a thread of the driver
+    raise AssertionError(f"Spark reports no retry for some of the kills: {kills.retries}")
+
+
+def _kill_in_turn(spark: Any, aims: tuple[Aim, ...], kills: Kills, end: threading.Event) -> None:
+    try:
+        for aim in aims:
+            while aim.name not in kills.stages:
+                if end.is_set():
+                    return
+                if aim.moment():
+                    pids = executor_pids(spark)
+                    for executor in sorted(running_stages(spark).keys() & pids.keys()):
+                        if stages := _kill(spark, aim, executor, pids[executor]):
+                            kills.stages[aim.name] = stages
+                            break
+                time.sleep(0.01)
+    except BaseException as error:  # noqa: BLE001  # raised in the thread of the test
+        kills.error = error
+
+
+def _kill(spark: Any, aim: Aim, executor: str, pid: int) -> set[int]:
+    """Kill what is aimed at, if it has a task; return the stages of its tasks."""
+    workers = python_workers(pid)
+    stopped = [pid, *workers]
+    for one in stopped:
+        _send(one, signal.SIGSTOP)
+    try:
+        time.sleep(SETTLE_S)
+        stages = running_stages(spark).get(executor, set())
+        if not stages or not aim.moment():
+            return set()
+        n_failed = failed_tasks(spark)
+        for one in [pid] if aim.victim == "executor" else workers:
+            _send(one, signal.SIGKILL)
+    finally:
+        for one in stopped:
+            _send(one, signal.SIGCONT)
+    for _ in range(40):
+        if failed_tasks(spark) > n_failed:
+            return stages
+        time.sleep(0.05)
+    return set()  # a worker that waited for its next task
+
+
+def _send(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def executor_pids(spark: Any) -> dict[str, int]:
+    """Return the processes of the executors of this session alone, by their names."""
+    application, found = spark.sparkContext.applicationId, {}
+    for pid, words in _processes():
+        if any(word.endswith("CoarseGrainedExecutorBackend") for word in words) and application in words:
+            found[words[words.index("--executor-id") + 1]] = pid
+    return found
+
+
+def python_workers(executor: int) -> list[int]:
+    """Return the Python workers of an executor: the children of its daemon."""
+    words = dict(_processes())
+    daemons = [pid for pid in children(executor) if "pyspark.daemon" in words.get(pid, [])]
+    return [pid for daemon in daemons for pid in children(daemon)]
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes that a process has started."""
+    return [pid for pid, _ in _processes() if _parent(pid) == parent]
+
+
+def running_stages(spark: Any) -> dict[str, set[int]]:
+    """Return the stages that have running tasks, by executor, as the driver knows."""
+    store, found = spark.sparkContext._jsc.sc().statusStore(), {}
+    for stage in _sequence(store.activeStages()):
+        if stage.numActiveTasks() > 0:
+            for task in _sequence(store.taskList(stage.stageId(), stage.attemptId(), 10_000)):
+                if task.status() == "RUNNING":
+                    found.setdefault(task.executorId(), set()).add(stage.stageId())
+    return found
+
+
+def _sequence(values: Any) -> list[Any]:
+    return [values.apply(number) for number in range(values.size())]
+
+
+def failed_tasks(spark: Any) -> int:
+    """Return the number of tasks of the session that failed."""
+    return sum(one.failedTasks() for one in _sequence(spark.sparkContext._jsc.sc().statusStore().executorList(False)))
+
+
+def event_log(spark: Any) -> Path:
+    """Return the file of Spark's event log: JSON, one event a line."""
+    folder = Path(spark.conf.get("spark.eventLog.dir").removeprefix("file://"))
+    (log,) = folder.glob(f"{spark.sparkContext.applicationId}*")
+    return log
+
+
+def read_retries(log: Path, start: int = 0) -> list[Retry]:
+    """Return the tasks that failed since a byte of the event log and have succeeded in another attempt."""
+    failed: dict[tuple[int, int], str] = {}
+    found = []
+    with log.open("rb") as lines:
+        lines.seek(start)
+        for line in lines:
+            if not line.endswith(b"\n"):
+                break  # being written
+            event = json.loads(line)
+            if event["Event"] != "SparkListenerTaskEnd":
+                continue
+            task, reason = (event["Stage ID"], event["Task Info"]["Partition ID"]), event["Task End Reason"]["Reason"]
+            if reason != "Success":
+                failed[task] = reason
+            elif task in failed:
+                found.append(Retry(*task, failed.pop(task)))
+    return found
+
+
+def _processes() -> Iterator[tuple[int, list[str]]]:
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                yield int(folder.name), (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:  # has ended
+                continue
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[1])
