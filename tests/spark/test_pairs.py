@@ -1,5 +1,6 @@
 """Pairs on Spark equal those of one machine, whatever the blocks; finished tiles are not computed again."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -213,7 +214,7 @@ def test_hashes_in_other_forms(spark):
         df = to_spark(spark, other)
         found = ims.near_duplicates(df, 6, "phash", id="id", within="a.b", column="old hash", n_blocks=2)
         assert_same(found, wanted)
-    wide = df.sparkSession.createDataFrame([(1, 2**63 + 5), (2, 5)], "id long, phash decimal(20,0)")
+    wide = df.sparkSession.createDataFrame([(1, Decimal(2**63 + 5)), (2, Decimal(5))], "id long, phash decimal(20,0)")
     assert ims.near_duplicates(wide, 1, "phash", id="id").collect() == [(1, 2, 1)]
     mixed = spark.createDataFrame([(1, "00000000000000ff"), (2, "12345")], "id long, phash string")
     with pytest.raises(ColumnError, match="several forms"):
