@@ -59,7 +59,7 @@ class Bucket:
     comparison, linkage, diameter
         As on one machine.
     arguments
-        Of the keep rule, see `Rules`.
+        Of the keep rule, see `RuleColumns`.
     guarded
         Whether flat rows match identical ones only.
     with_joined

@@ -15,7 +15,7 @@ from imgmatch_df.frames import clustering as one_machine
 from imgmatch_df.frames.flat import Flat
 from imgmatch_df.hashes.kinds import BMH1
 from imgmatch_df.options import SourceOptions
-from imgmatch_df.spark.grouping import Call
+from imgmatch_df.spark.grouping import ClusterCall
 from imgmatch_df.spark.nodes import column
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def cluster(
 
     Images and other columns are not moved through the tasks: the new columns are joined to the rows by `id`.
     """
-    call = Call.check(
+    call = ClusterCall.check(
         one_machine.cluster,
         df,
         radius,
@@ -190,7 +190,7 @@ def remove_duplicates(
     """
     from pyspark.sql import functions as F  # noqa: N812
 
-    call = Call.check(
+    call = ClusterCall.check(
         one_machine.remove_duplicates,
         df,
         radius,

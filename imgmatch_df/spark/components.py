@@ -8,15 +8,14 @@ So a few rounds make few links of many, and the driver unites these.
 
 from typing import TYPE_CHECKING, Any, Final
 
+from imgmatch_df.spark.nodes import NODE
+from imgmatch_df.spark.tiles import LEFT_NODE, RIGHT_NODE
 from imgmatch_df.spark.work import WorkFolder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyspark.sql import DataFrame, SparkSession
 
-LEFT_NODE: Final = "left_node"
-RIGHT_NODE: Final = "right_node"
-NODE: Final = "node"
 ROOT: Final = "root"
 
 # Links that the driver unites: it needs 90 bytes for each.
@@ -49,7 +48,7 @@ def find_components(
     return _read(spark, work, _STAGE, f"{NODE} long, {ROOT} long")
 
 
-def unite(left: "NDArray[Any]", right: "NDArray[Any]") -> "tuple[NDArray[Any], NDArray[Any]]":
+def unite_links(left: "NDArray[Any]", right: "NDArray[Any]") -> "tuple[NDArray[Any], NDArray[Any]]":
     """Return the nodes that links connect, sorted, and the smallest node of the component of each: int64."""
     import numpy as np
 
@@ -126,7 +125,7 @@ def _unite_on_driver(work: WorkFolder, folder: str | None, stage: str) -> None:
     if folder is not None and any(name.endswith(".parquet") for name in work.names(folder)):
         links = work.read_tables(folder, [LEFT_NODE, RIGHT_NODE])
         left, right = (links[name].to_numpy() for name in (LEFT_NODE, RIGHT_NODE))
-    nodes, roots = unite(left, right)
+    nodes, roots = unite_links(left, right)
     work.write_table(f"{stage}/part-0.parquet", pa.table({NODE: nodes, ROOT: roots}))
     work.write(f"{stage}/_SUCCESS", b"")
 

@@ -29,7 +29,7 @@ from imgmatch_df.spark import buckets, components, nodes, sizes
 from imgmatch_df.spark.calls import check_blocks, check_row_names, empty_frame
 from imgmatch_df.spark.inputs import compared, hashed_guard, with_expressions
 from imgmatch_df.spark.nodes import ID, column
-from imgmatch_df.spark.rules import PROTECT, Rules
+from imgmatch_df.spark.rules import PROTECT, RuleColumns
 from imgmatch_df.spark.schemas import spark_dtype
 from imgmatch_df.spark.sessions import check_frame
 from imgmatch_df.spark.shared_points import decide_shared_points
@@ -48,7 +48,7 @@ _RULES: Final = ("keep", "protect", "across", "within", "not_duplicates")
 
 
 @dataclass(frozen=True)
-class Call:
+class ClusterCall:
     """A call of a verb that clusters, checked before Spark does anything.
 
     Parameters
@@ -98,7 +98,7 @@ class Call:
     reference_id: str | None
 
     @classmethod
-    def check(cls, verb: Any, df: "DataFrame", radius: Any, hash_type: Any, **named: Any) -> "Call":
+    def check(cls, verb: Any, df: "DataFrame", radius: Any, hash_type: Any, **named: Any) -> "ClusterCall":
         """Return the call of a verb, whose function for one machine checks the arguments."""
         id = check_row_names(df, named["id"])
         _check_names(df, ())
@@ -115,7 +115,9 @@ class Call:
         affixes = Affixes.make(named["prefix"], named["suffix"])
         fields = {} if source is None else visual_hash_fields(with_measures((hash_type,)))
         made = {name: affixes.name_of(name) for name in fields}
-        rules = Rules.of(_with_nulls(given.df, fields, made), **{name: named[name] for name in _RULES}, sizes=made)
+        rules = RuleColumns.of(
+            _with_nulls(given.df, fields, made), **{name: named[name] for name in _RULES}, sizes=made
+        )
         # Columns that hashing adds are not there yet for the verb.
         not_there = set(made.values()) - set(given.df.columns)
         there = rules.df.select(*(column(name) for name in rules.df.columns if name not in not_there))
@@ -186,7 +188,7 @@ class Call:
     def find(self, *, numbered: bool) -> "tuple[DataFrame, DataFrame]":
         """Return the rows with their hashes, and what `Bucket` finds of them: with `CLUSTER_ID`, where `numbered`."""
         rows = self._hashed()
-        rules = Rules.of(rows, **{name: self.arguments[name] for name in _RULES}, sizes=self.made)
+        rules = RuleColumns.of(rows, **{name: self.arguments[name] for name in _RULES}, sizes=self.made)
         reference = self.arguments["reference"]
         if reference is None:
             return rows, self._cluster(rules.df, rules, numbered=numbered)
@@ -198,7 +200,7 @@ class Call:
     def _named_by(self, name: str) -> "Column":
         return self.id_column() == column(self.hidden(name))
 
-    def _cluster(self, given: "DataFrame", rules: Rules, *, numbered: bool) -> "DataFrame":
+    def _cluster(self, given: "DataFrame", rules: RuleColumns, *, numbered: bool) -> "DataFrame":
         """Return what `Bucket` finds of rows, each step of which is written to the folder of the call."""
         spark, comparison = self.df.sparkSession, self.comparison
         needed = dict.fromkeys([self.id, self.hash, *_columns_of(self.guard), *rules.columns.values()])
@@ -272,7 +274,7 @@ class Call:
         ]
         return rows.withColumn(buckets.GROUP, F.coalesce(*by)).drop(components.ROOT)
 
-    def _excluded_mark(self, rules: Rules) -> str:
+    def _excluded_mark(self, rules: RuleColumns) -> str:
         """Return a checksum of the pairs that do not count, where steps are kept."""
         if rules.not_duplicates is None or not self.keeps:
             return str(rules.not_duplicates is not None)
@@ -296,7 +298,7 @@ class Call:
         names = {**self.made, **({} if self.guard is None else {SHA256.name: str(self.guard.digest)})}
         return self.joined(self.df, spark.read.parquet(work.uri_of("hashes")), names)
 
-    def _matched(self, rules: Rules) -> "DataFrame":
+    def _matched(self, rules: RuleColumns) -> "DataFrame":
         """Return the rows that match a reference row, as `Bucket` returns rows, with `REFERENCE_ID`."""
         from pyspark.sql import functions as F  # noqa: N812
 

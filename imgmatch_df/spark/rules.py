@@ -27,7 +27,7 @@ _SIZES: Final = {"largest": (WIDTH, HEIGHT, SIZE), "smallest": (WIDTH, HEIGHT, S
 _TIMES: Final = {"newest": (MODIFIED,), "oldest": (MODIFIED,)}
 
 
-class Rules(NamedTuple):
+class RuleColumns(NamedTuple):
     """The arguments `keep`, `protect`, `across`, `within` and `not_duplicates` of a verb on Spark.
 
     Parameters
@@ -61,7 +61,7 @@ class Rules(NamedTuple):
         within: "str | Column | None" = None,
         not_duplicates: "DataFrame | None" = None,
         sizes: Mapping[str, str] | None = None,
-    ) -> "Rules":
+    ) -> "RuleColumns":
         """Return the rules of a call; the verb of one machine checks what they name.
 
         Parameters

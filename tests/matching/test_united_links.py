@@ -5,7 +5,7 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imgmatch_df.spark.components import unite
+from imgmatch_df.spark.components import unite_links
 
 few_nodes = st.integers(0, 9).map(lambda number: number % 3 << 40 | number)
 links = st.lists(st.tuples(few_nodes, few_nodes), max_size=12)
@@ -15,7 +15,7 @@ links = st.lists(st.tuples(few_nodes, few_nodes), max_size=12)
 @given(links)
 def test_law_components_of_links_equal_plain_union_find(pairs):
     left, right = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
-    nodes, roots = unite(left, right)
+    nodes, roots = unite_links(left, right)
     expected = sorted({node for pair in pairs for node in pair})
     assert nodes.tolist() == expected
     number = {node: place for place, node in enumerate(expected)}
@@ -25,6 +25,6 @@ def test_law_components_of_links_equal_plain_union_find(pairs):
 
 def test_a_shuffled_path_is_one_component():
     order = np.random.default_rng(0).permutation(2_000).astype(np.int64) << 33
-    nodes, roots = unite(order[:-1], order[1:])
+    nodes, roots = unite_links(order[:-1], order[1:])
     assert len(nodes) == 2_000
     assert set(roots.tolist()) == {0}
