@@ -114,8 +114,8 @@ def rows_to_compare(
     number = kind.is_number
     hashes = column(hash_column)
     if number and isinstance(df.schema[hash_column].dataType, types.DecimalType):
-        high = F.lit(1 << 63).cast("decimal(20,0)")
-        hashes = F.when(hashes >= high, hashes - 2 * high).otherwise(hashes)
+        high, whole = (F.lit(str(1 << n)).cast("decimal(20,0)") for n in (63, 64))  # beyond the numbers of Java
+        hashes = F.when(hashes >= high, hashes - whole).otherwise(hashes)
     hashes = hashes.cast("long" if number else "binary")
     is_flat, digest = F.lit(False), F.lit(None).cast("string")
     if guard is not None:
