@@ -108,11 +108,16 @@ def _kill(spark: Any, aim: Aim, executor: str, pid: int) -> set[int]:
     finally:
         for one in stopped:
             _send(one, signal.SIGCONT)
-    for _ in range(40):
+    if aim.victim == "executor":
+        return stages
+    for _ in range(600):
         if failed_tasks(spark) > n_failed:
             return stages
+        if not stages & running_stages(spark).get(executor, set()):
+            break
         time.sleep(0.05)
-    return set()  # a worker that waited for its next task
+    time.sleep(SETTLE_S)
+    return stages if failed_tasks(spark) > n_failed else set()  # else a worker that waited for its next task
 
 
 def _send(pid: int, number: int) -> None:
