@@ -1,11 +1,11 @@
 import numpy as np
 import polars as pl
 import pytest
+from drawing import draw, jpeg
 
 import imgmatch_df as im
 import imgmatch_df.spark as ims
 from imgmatch_df.errors import ArgumentError, ColumnError
-from tests.support.drawing import draw, jpeg
 
 pytestmark = pytest.mark.spark
 
