@@ -34,6 +34,7 @@ def test_pairs_and_clusters_of_200_images(spark, images, tmp_path, hash_type, ra
     assert found.columns == expected.columns
     assert_frame_equal(as_polars(found.toArrow()).sort(by), expected.sort(by), check_dtypes=False)
     expected = imgmatch_df.cluster(images, radius, hash_type, **named)
+    expected = expected.with_columns(pl.col(pl.UInt64).reinterpret(signed=True))
     found = ims.cluster(df, radius, hash_type, **named, work_dir=str(tmp_path), n_blocks=3)
     assert found.columns == expected.columns
     assert_frame_equal(as_polars(found.toArrow()).sort("id"), expected, check_dtypes=False, categorical_as_str=True)
