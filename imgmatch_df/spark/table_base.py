@@ -7,11 +7,13 @@ a log or a catalog, changed in one commit.
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeAlias
 
+from imgmatch_df.columns import STATUS
 from imgmatch_df.errors import ArgumentError, MissingExtraError, StoreError
 from imgmatch_df.options import shown
 from imgmatch_df.spark.work import WorkFolder
@@ -252,6 +254,18 @@ class TableFolder(WorkFolder):
         system, root = self._opened
         with system.open_input_file(f"{root}/{name}") as file:
             return pq.read_metadata(file)
+
+    def count_rows(self) -> int:
+        """Return the number of rows of its Parquet files."""
+        return sum(self.footer(name).num_rows for name, _, _ in self.parquet_files())
+
+    def count_statuses(self) -> Counter[str]:
+        """Return how many rows of its Parquet files have each status."""
+        statuses = Counter[str]()
+        for name, _, _ in self.parquet_files():
+            column = self.read_tables(name, columns=[STATUS]).column(STATUS)
+            statuses.update({one["values"] or "no_hash": one["counts"] for one in column.value_counts().to_pylist()})
+        return statuses
 
     def move(self, name: str, other: WorkFolder, new_name: str) -> None:
         """Move a file into another folder, in the place of a file of that name."""

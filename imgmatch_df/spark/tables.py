@@ -40,6 +40,7 @@ from imgmatch_df.spark.table_base import (
 )
 from imgmatch_df.spark.table_rows import TableRows, field, table_schema
 from imgmatch_df.spark.work import WorkFolder
+from imgmatch_df.spark.workers import numbers_of_tasks
 from imgmatch_df.store.locks import sole_writer
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ _PAUSE_S: Final = (0.0, 0.5)
 
 _STEP: Final = "__imgmatch_step"
 _FILE: Final = "imgmatch_file"  # the name of a folder, which must not be hidden
+_TASK: Final = "__imgmatch_task"
 _KNOWN: Final = "__imgmatch_known"
 
 
@@ -285,6 +287,7 @@ class _TableRun:
                 self._retry(rows)
         finally:
             TableFolder.at(self._work).delete()
+            self._table.clean()  # a folder of Parquet files keeps nothing beside it
         return self._summary
 
     def _known(self) -> "DataFrame":
@@ -360,7 +363,7 @@ class _TableRun:
         folder = self._data.folder(name)
         self._write(self._hashed(rows, n_rows), folder, n_rows)
         for attempt in range(_ATTEMPTS):
-            statuses = _count_statuses(folder)
+            statuses = TableFolder.at(folder).count_statuses()
             if not statuses.total():
                 return
             try:
@@ -386,7 +389,8 @@ class _TableRun:
         if not statuses:
             return folder
         self._skip(statuses)
-        self._write(rows.join(known.select(field(self._key)), self._key, "left_anti"), other, _count_rows(folder))
+        n_rows = TableFolder.at(folder).count_rows()
+        self._write(rows.join(known.select(field(self._key)), self._key, "left_anti"), other, n_rows)
         TableFolder.at(folder).delete()
         return other
 
@@ -439,9 +443,15 @@ class _TableRun:
             ]
             folder = self._data.folder(f"{name}-{attempt}")
             rewritten = named.join(again, self._key, "left").select(*columns, field(_FILE))
-            rewritten.repartition(len(names), field(_FILE)).sortWithinPartitions(
-                field(_FILE), field(self._key)
-            ).write.option("compression", "zstd").partitionBy(_FILE).parquet(folder.uri_of("").rstrip("/"))
+            tasks = self._spark.createDataFrame(
+                list(zip(names, numbers_of_tasks(self._spark, len(names)), strict=True)),
+                f"{_FILE} string, {_TASK} long",
+            )
+            rewritten.join(F.broadcast(tasks), _FILE).repartition(len(names), field(_TASK)).drop(
+                _TASK
+            ).sortWithinPartitions(field(_FILE), field(self._key)).write.option("compression", "zstd").partitionBy(
+                _FILE
+            ).parquet(folder.uri_of("").rstrip("/"))
             replaced = {by_name[one]: folder.folder(f"{_FILE}={one}") for one in names}
             try:
                 self._table.commit([], replaced)
@@ -452,7 +462,7 @@ class _TableRun:
                 time.sleep(random.uniform(*_PAUSE_S))  # noqa: S311
                 self._table.refresh()
                 continue
-            statuses = _count_statuses(hashed)
+            statuses = TableFolder.at(hashed).count_statuses()
             self._summary += WriteSummary(
                 n_retried=statuses.total(), n_failed=statuses.total() - statuses[OK], status=statuses
             )
@@ -480,17 +490,3 @@ def _packed(counts: Sequence[tuple[str, int]], most: int) -> Iterator[list[tuple
         group.append(one)
     if group:
         yield group
-
-
-def _count_statuses(folder: WorkFolder) -> "Counter[str]":
-    """Return how many rows of the Parquet files in a folder have each status."""
-    statuses = Counter[str]()
-    for name, _, _ in TableFolder.at(folder).parquet_files():
-        column = folder.read_tables(name, columns=[STATUS]).column(STATUS)
-        statuses.update({one["values"] or "no_hash": one["counts"] for one in column.value_counts().to_pylist()})
-    return statuses
-
-
-def _count_rows(folder: WorkFolder) -> int:
-    listed = TableFolder.at(folder)
-    return sum(listed.footer(name).num_rows for name, _, _ in listed.parquet_files())

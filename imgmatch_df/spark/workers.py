@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
     OverBatches = Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]
@@ -34,6 +34,18 @@ def map_groups(df: "DataFrame", by: str, function: "OverGroups", schema: "Struct
         return load()(table)
 
     return df.groupBy(by).applyInArrow(run, schema)
+
+
+def numbers_of_tasks(spark: "SparkSession", n: int) -> list[int]:
+    """Return `n` numbers that ``repartition(n, number)`` puts into `n` different tasks.
+
+    Files that one task writes into several folders have one name, and rows are told by the name of their file.
+    """
+    from pyspark.sql import functions as F  # noqa: N812
+
+    task = F.pmod(F.hash("id"), F.lit(n)).alias("task")
+    found = spark.range(64 * n).groupBy(task).agg(F.min("id").alias("id")).collect()
+    return [row["id"] for row in found]
 
 
 def _loader(function: Any) -> Callable[[], Any]:

@@ -40,7 +40,7 @@ def start_session(folder: Path, master: str = "local-cluster[2,1,1024]", **confi
     from pyspark.sql import SparkSession
 
     builder = SparkSession.builder.master(master).appName("tests")
-    (folder / "events").mkdir(exist_ok=True)
+    (folder / "events").mkdir(parents=True, exist_ok=True)
     files = {
         "spark.sql.warehouse.dir": str(folder / "warehouse"),
         "spark.eventLog.dir": f"file://{folder}/events",  # tests that kill executors read what Spark reports

@@ -402,12 +402,12 @@ def test_wrong_calls_are_refused_before_anything_is_made(spark, tmp_path, monkey
     (tmp_path / "full" / "notes.txt").write_text("mine")
     for form in ("parquet", "delta"):
         with pytest.raises(StoreError, match="folder with other files"):
-            ims.write_hashes(df.limit(1), tmp_path / "full", format=form)
+            ims.write_hashes(df.dropna().limit(1), tmp_path / "full", format=form)
     monkeypatch.setitem(sys.modules, "deltalake", None)
     monkeypatch.setitem(sys.modules, "pyiceberg.catalog", None)
     for named in ({"format": "delta"}, {"catalog": {"type": "sql"}}):
         with pytest.raises(MissingExtraError, match=r"imgmatch-df\[lakes\]"):
-            ims.write_hashes(df.limit(1), "a.b" if "catalog" in named else tmp_path / "new", **named)
+            ims.write_hashes(df.dropna().limit(1), "a.b" if "catalog" in named else tmp_path / "new", **named)
 
 
 def test_connect_sessions_write_and_read_tables(tmp_path):
