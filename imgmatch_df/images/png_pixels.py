@@ -183,14 +183,15 @@ def _read_samples(chunks: png.Png, pieces: Iterator[bytes], n_bytes: int, n_chan
         filters.unpack_samples(rows, chunks.bits, 255 // ((1 << chunks.bits) - 1), grey)
         return Stored(grey, None)
     samples = rows.reshape(height, width, n_channels, -1)[..., 0]  # of 16 bits the high byte
-    if n_channels < 3:
+    has_alpha = n_channels in (2, 4)
+    if n_channels == 1 or (n_channels == 2 and chunks.bits == 8):
         grey = SCRATCH.take(height * width).reshape(height, width)
         grey[...] = samples[..., 0]
-        return Stored(grey, samples[..., 1] if n_channels == 2 else None)
+        return Stored(grey, samples[..., 1] if has_alpha else None)
     pixels = SCRATCH.take(4 * height * width).reshape(height, width, 4)
-    pixels[..., 3] = 255
-    pixels[..., :n_channels] = samples
-    return Stored(pixels, pixels[..., 3] if n_channels == 4 else None)
+    pixels[..., :3] = samples[..., :3] if n_channels > 2 else samples[..., :1]
+    pixels[..., 3] = samples[..., -1] if has_alpha else 255
+    return Stored(pixels, pixels[..., 3] if has_alpha else None)
 
 
 def _read_palette(chunks: png.Png, pieces: Iterator[bytes], n_bytes: int, *, has_alpha: bool) -> Stored:
