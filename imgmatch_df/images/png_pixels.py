@@ -6,6 +6,7 @@ bits, and files with any damage, missing bytes or superfluous ones.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
@@ -26,6 +27,7 @@ _BITS: Final = {
     png.RGB_ALPHA: (8, 16),
 }
 _INPUT_BYTES: Final = 1 << 20  # compressed bytes at a time; most files have fewer
+_MAX_WINDOW: Final = 7  # as of zlib; ISA-L does not check it
 _ROW_BYTES: Final = 1 << 20  # bytes of rows at a time: they stay in the cache of the processor
 
 
@@ -64,6 +66,7 @@ def read_pixels(chunks: png.Png, *, has_alpha: bool) -> Stored | None:
         return None
     if not _is_common(chunks, has_alpha=has_alpha):
         return None
+    damaged: Any = igzip_lib.IsalError  # annotated as an instance
     n_channels = png.CHANNELS[chunks.colour]
     n_bytes = -(-chunks.width * chunks.bits * n_channels // 8)
     try:
@@ -74,7 +77,7 @@ def read_pixels(chunks: png.Png, *, has_alpha: bool) -> Stored | None:
             stored = _read_colours(chunks, pieces, n_channels)
         else:
             stored = _read_samples(chunks, pieces, n_bytes, n_channels)
-    except (igzip_lib.IsalError, _UncommonError):
+    except (damaged, _UncommonError):
         return None
     if has_alpha and stored.alpha is None and chunks.transparency:
         samples = stored.pixels if stored.pixels.ndim == 2 else stored.pixels[..., :3]
@@ -131,17 +134,23 @@ def _inflate(decompressor: Any, chunks: png.Png, n_row_bytes: int) -> Iterator[b
     at_once = max(1, _ROW_BYTES // n_row_bytes) * n_row_bytes
     rest = b""  # the beginning of a row
     blocks = _blocks(chunks)
+    first = next(blocks, b"")
+    if not first or first[0] >> 4 > _MAX_WINDOW:
+        raise _UncommonError
+    blocks = chain([first], blocks)
     while not decompressor.eof:
         block = next(blocks, b"") if decompressor.needs_input else b""
         if decompressor.needs_input and not block:
             raise _UncommonError
         # One byte more than the last row, to reach the checksum.
         piece = decompressor.decompress(block, min(at_once, missing + 1) - len(rest))
+        if not (piece or decompressor.needs_input or decompressor.eof):
+            raise _UncommonError
         piece = rest + piece if rest else piece
         n_whole = len(piece) // n_row_bytes * n_row_bytes
         rest = piece[n_whole:]
         missing -= n_whole
-        if missing < 0:
+        if rest and not missing:
             raise _UncommonError
         if n_whole:
             yield piece[:n_whole] if rest else piece
