@@ -158,10 +158,10 @@ def _inflate(decompressor: Any, chunks: png.Png, n_row_bytes: int) -> Iterator[b
         raise _UncommonError
 
 
-def _unfilter(pieces: Iterator[bytes], kernel: Callable[..., bool], distance: int, n_bytes: int, rows: Any) -> None:
+def _unfilter(pieces: Iterator[bytes], n_bytes: int, kernel: Callable[..., bool], rows: Any, *distance: int) -> None:
     start = 0
     for piece in pieces:
-        if not kernel(codecs.as_bytes(piece), distance, start, rows):
+        if not kernel(codecs.as_bytes(piece), start, rows, *distance):
             raise _UncommonError
         start += len(piece) // (1 + n_bytes)
 
@@ -171,7 +171,7 @@ def _read_colours(chunks: png.Png, pieces: Iterator[bytes], n_channels: int) -> 
 
     shape = chunks.height, chunks.width
     words = SCRATCH.take(4 * shape[0] * shape[1]).view(np.uint32).reshape(shape)
-    _unfilter(pieces, filters.unfilter_pixels, n_channels, n_channels * chunks.width, words)
+    _unfilter(pieces, n_channels * chunks.width, filters.unfilter_pixels, words, n_channels)
     pixels = words.view(np.uint8).reshape(*shape, 4)
     return Stored(pixels, pixels[..., 3] if n_channels == 4 else None)
 
@@ -184,7 +184,11 @@ def _read_samples(chunks: png.Png, pieces: Iterator[bytes], n_bytes: int, n_chan
         rows = SCRATCH.take(height * width).reshape(height, width)
     else:
         rows = np.empty((height, n_bytes), np.uint8)
-    _unfilter(pieces, filters.unfilter_bytes, max(1, chunks.bits * n_channels // 8), n_bytes, rows)
+    distance = max(1, chunks.bits * n_channels // 8)
+    if distance == 1:
+        _unfilter(pieces, n_bytes, filters.unfilter_single_bytes, rows)
+    else:
+        _unfilter(pieces, n_bytes, filters.unfilter_bytes, rows, distance)
     if is_grey:
         return Stored(rows, None)
     if chunks.bits < 8:
@@ -213,7 +217,8 @@ def _read_palette(chunks: png.Png, pieces: Iterator[bytes], n_bytes: int, *, has
     table = np.full((256, 4), 255, np.uint8)
     table[: len(colours), :3] = colours
     indices: Pixels = np.empty((chunks.height, n_bytes), np.uint8)
-    _unfilter(pieces, filters.unfilter_bytes, 1, n_bytes, indices)
+    # Indices are seldom filtered, and unfiltered rows are copied here.
+    _unfilter(pieces, n_bytes, filters.unfilter_bytes, indices, 1)
     if chunks.bits < 8:
         rows, indices = indices, np.empty((chunks.height, chunks.width), np.uint8)
         filters.unpack_samples(rows, chunks.bits, 1, indices)

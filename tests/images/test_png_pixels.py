@@ -272,7 +272,7 @@ def test_the_kernel_reads_nothing_outside_of_its_rows(n_channels):
             held = np.full(len(data) + 128, around, np.uint8)
             held[64:-64] = data
             out = np.full((height + 2, width), 0xABCDEF, np.uint32)
-            assert filters.unfilter_pixels(as_bytes(held[64:-64].data), n_channels, 0, out)
+            assert filters.unfilter_pixels(as_bytes(held[64:-64].data), 0, out, n_channels)
             assert (out[height:] == 0xABCDEF).all()
             results.append(out)
         assert (results[0] == results[1]).all()

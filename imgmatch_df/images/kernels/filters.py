@@ -38,8 +38,23 @@ def _masks(filters: Array, i: int, first: int, second: int) -> Any:
     )
 
 
+@_inner
+def _are_valid(filters: Array) -> bool:
+    largest = 0
+    for i in range(len(filters)):
+        largest = max(largest, int(filters[i]))
+    return largest <= PAETH
+
+
+@_inner
+def _predict(left: Any, up: Any, corner: Any, has_left: Any, has_up: Any, is_paeth: Any, is_average: Any) -> Any:
+    """Return the predictions for four pixels, each by its filter: Sub and Up are Paeth's with zeros."""
+    nearest_ = nearest(both(left, has_left), both(up, has_up), both(corner, is_paeth))
+    return plus(nearest_, both(mean(left, up), is_average))
+
+
 @kernel
-def unfilter_pixels(data: Array, n_channels: int, start: int, out: Array) -> bool:
+def unfilter_pixels(data: Array, start: int, out: Array, n_channels: int) -> bool:
     """Write the pixels of rows of three or four channels, and return whether their filters are valid.
 
     data uint8[n_rows * (1 + n_channels * width)]; out uint32[height, width]: red, green, blue, and alpha or 255. The
@@ -49,9 +64,8 @@ def unfilter_pixels(data: Array, n_channels: int, start: int, out: Array) -> boo
     n_bytes = 1 + n_channels * width
     n_rows = len(data) // n_bytes
     filters = data[: n_rows * n_bytes : n_bytes]
-    for i in range(n_rows):
-        if filters[i] > PAETH:
-            return False
+    if not _are_valid(filters):
+        return False
     unused = 4 - n_channels  # bytes before the pixel in its word, so that nothing behind `data` is read
     shift, opaque, none = _uint32(8 * unused), _uint32(0xFF000000 if unused else 0), _uint32(0)
     above = np.zeros(width, np.uint32) if start == 0 else out[start - 1]
@@ -78,8 +92,7 @@ def unfilter_pixels(data: Array, n_channels: int, start: int, out: Array) -> boo
             if 0 <= x - 3 < n_fourth:
                 fourth = pixel_at(data, at + 3 * n_bytes + (x - 3) * n_channels) >> shift
             up = move_down(left, over)
-            predicted = nearest(both(left, has_left), both(up, has_up), both(corner, is_paeth))
-            predicted = plus(predicted, both(mean(left, up), is_average))
+            predicted = _predict(left, up, corner, has_left, has_up, is_paeth, is_average)
             left = plus(four_pixels(first, second, third, fourth), predicted)
             corner = up
             if x < width:
@@ -95,10 +108,63 @@ def unfilter_pixels(data: Array, n_channels: int, start: int, out: Array) -> boo
 
 
 @kernel
-def unfilter_bytes(data: Array, n_before: int, start: int, out: Array) -> bool:
+def unfilter_single_bytes(data: Array, start: int, out: Array) -> bool:
+    """Write the bytes of rows of which a pixel has at most one, and return whether their filters are valid.
+
+    data uint8[n_rows * (1 + n_bytes)]; out uint8[height, n_bytes]. The rows from `start` on are written; the one above
+    is read.
+    """
+    width = out.shape[1]
+    n_bytes = 1 + width
+    n_rows = len(data) // n_bytes
+    filters = data[: n_rows * n_bytes : n_bytes]
+    if not _are_valid(filters):
+        return False
+    none = _uint32(0)
+    above = np.zeros(width, np.uint8) if start == 0 else out[start - 1]
+    for i in range(0, n_rows, 4):
+        n_second = width if i + 1 < n_rows else 0
+        n_third = width if i + 2 < n_rows else 0
+        n_fourth = width if i + 3 < n_rows else 0
+        at = i * n_bytes + 1
+        y = start + i
+        has_left = _masks(filters, i, SUB, PAETH)
+        has_up = _masks(filters, i, UP, PAETH)
+        is_paeth = _masks(filters, i, PAETH, PAETH)
+        is_average = _masks(filters, i, AVERAGE, AVERAGE)
+        left = corner = four_pixels(none, none, none, none)
+        for x in range(width + 3):
+            first = second = third = fourth = over = none
+            if x < width:
+                first = _uint32(data[at + x])
+                over = _uint32(above[x])
+            if 0 <= x - 1 < n_second:
+                second = _uint32(data[at + n_bytes + x - 1])
+            if 0 <= x - 2 < n_third:
+                third = _uint32(data[at + 2 * n_bytes + x - 2])
+            if 0 <= x - 3 < n_fourth:
+                fourth = _uint32(data[at + 3 * n_bytes + x - 3])
+            up = move_down(left, over)
+            predicted = _predict(left, up, corner, has_left, has_up, is_paeth, is_average)
+            left = plus(four_pixels(first, second, third, fourth), predicted)
+            corner = up
+            if x < width:
+                out[y, x] = pixel_of(left, 0)
+            if 0 <= x - 1 < n_second:
+                out[y + 1, x - 1] = pixel_of(left, 1)
+            if 0 <= x - 2 < n_third:
+                out[y + 2, x - 2] = pixel_of(left, 2)
+            if 0 <= x - 3 < n_fourth:
+                out[y + 3, x - 3] = pixel_of(left, 3)
+        above = out[min(y + 3, len(out) - 1)]
+    return True
+
+
+@kernel
+def unfilter_bytes(data: Array, start: int, out: Array, n_before: int) -> bool:
     """Write the bytes of rows, and return whether their filters are valid.
 
-    data uint8[n_rows * (1 + n_bytes)]; n_before: distance of the byte to the left, 1 to 8; out uint8[height, n_bytes].
+    data uint8[n_rows * (1 + n_bytes)]; out uint8[height, n_bytes]; n_before: distance of the byte to the left, 1 to 8.
     The rows from `start` on are written; the one above is read.
     """
     n_bytes = out.shape[1]
