@@ -10,7 +10,7 @@ import numpy as np
 
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.importing import types
-from imgmatch_df.images.kernels.lanes import both, four_pixels, mean, move_down, nearest, pixel_at, pixel_of, plus
+from imgmatch_df.images.kernels.lanes import both, four_pixels, mean, move_down, nearest_bytes, pixel_at, pixel_of, plus
 
 Array = Any
 
@@ -49,8 +49,8 @@ def _are_valid(filters: Array) -> bool:
 @_inner
 def _predict(left: Any, up: Any, corner: Any, has_left: Any, has_up: Any, is_paeth: Any, is_average: Any) -> Any:
     """Return the predictions for four pixels, each by its filter: Sub and Up are Paeth's with zeros."""
-    nearest_ = nearest(both(left, has_left), both(up, has_up), both(corner, is_paeth))
-    return plus(nearest_, both(mean(left, up), is_average))
+    nearest = nearest_bytes(both(left, has_left), both(up, has_up), both(corner, is_paeth))
+    return plus(nearest, both(mean(left, up), is_average))
 
 
 @kernel

@@ -120,7 +120,7 @@ def mean(typingctx: Any, a: Any, b: Any) -> Any:
 
 
 @_intrinsic
-def nearest(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+def nearest_bytes(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """Return which byte of three lanes is nearest to ``a + b - c``, the first one of equals: Paeth's predictor.
 
     With `low` and `high` of a and b, that is `low` where ``c - low >= 2 * (high - c)``, `high` where
