@@ -122,7 +122,7 @@ def speed_table(photos: ImageSet, n_rounds: int) -> str:
         "polars-cv, phash",
         "faster by",
     ]
-    what = photos.describe().replace("JPEG images", "images, of JPEG files")
+    what = photos.describe()
     machine = describe_machine(len(cpus), ("imgmatch-df", *PACKAGES))
     return (
         f"{markdown_table(header, rows)}\n\nImages a second. {what}, written by Pillow in each format. {len(cpus)} "
