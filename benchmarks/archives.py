@@ -193,11 +193,13 @@ def peak_mb(source: str) -> float:
 
 def section(folder: Path, images: list[bytes], cpus: list[int], n_images: int, n_rounds: int) -> str:
     """Race the contenders, measure the memory of each for two numbers of images, and return the table."""
+    from photos import repeated
+
     sources: dict[int, dict[str, str]] = {}
     for n in (n_images, 4 * n_images):
         say(f"writing {n:,} images in {len(WRITERS)} forms")
-        repeated = list(islice(cycle(images), n))
-        sources[n] = {key: write(repeated, folder / f"{key}-{n}") for key, write in WRITERS.items()}
+        several = repeated(images, n)
+        sources[n] = {key: write(several, folder / f"{key}-{n}") for key, write in WRITERS.items()}
     data = folder / "sources.pickle"
     data.write_bytes(pickle.dumps(sources[n_images]))
     say(f"speed: {n_rounds} rounds")

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +33,7 @@ from harness import (
     replace_between,
     serve,
 )
-from photos import read_folder
+from photos import read_folder, repeated
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("imgmatch-df", "pycurl", "polars", "polars-cv", "daft", "requests")
@@ -252,7 +251,7 @@ def main() -> None:
             data = {
                 latency_ms: Data(
                     [f"http://127.0.0.1:{port}/{latency_ms}/{i}.jpg" for i in range(n_urls)],
-                    list(islice(cycle(photos.data), n_urls)),
+                    repeated(photos.data, n_urls),
                 )
                 for latency_ms in LATENCIES_MS
             }

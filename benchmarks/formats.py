@@ -1,24 +1,49 @@
-"""The table of files that OpenCV 5 and imgmatch-df read differently: unusual and damaged files, drawn by class.
+"""The table of files that OpenCV 5 and imgmatch-df read differently, and that of the speed of each format.
 
 python benchmarks/formats.py --update-docs
+python benchmarks/formats.py --speed FOLDER --update-docs
 """
 
 import argparse
+import io
 import sys
+import tempfile
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import cv2
 import numpy as np
 import polars as pl
-from harness import markdown_table, replace_between
+from harness import Arena, allowed_cpus, describe_machine, markdown_table, pin, replace_between
+from hashing import CONTENDERS, Bench
+from photos import ImageSet, draw_photos, encode, read_folder
+from PIL import Image
 
 import imgmatch_df
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "formats.md"
+FIGURES = ROOT / "benchmarks" / "README.md"
 SEEDS = (1, 2, 3)
 SIZE = (160, 120)
+# Format and mode of Pillow, and options of its writer.
+FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "PNG": ("PNG", "RGB", {}),
+    "PNG, RGBA": ("PNG", "RGBA", {}),
+    "PNG, grey": ("PNG", "L", {}),
+    "PNG, palette": ("PNG", "P", {}),
+    "WebP": ("WEBP", "RGB", {}),
+    "WebP, lossless": ("WEBP", "RGB", {"lossless": True}),
+    "TIFF": ("TIFF", "RGB", {}),
+    "TIFF, LZW": ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+    "TIFF, deflate": ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
+    "GIF": ("GIF", "P", {}),
+    "AVIF": ("AVIF", "RGB", {}),
+    "BMP": ("BMP", "RGB", {}),
+}
+PEERS = ("opencv", "polars-cv")
+PACKAGES = ("pillow", "isal", "opencv-contrib-python-headless", "polars-cv")
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from oddities import KINDS, KNOWN, READ, odd_files  # noqa: E402
@@ -66,11 +91,61 @@ def _bits(distances: list[tuple[int, int]]) -> str:
     return f"median {middle[0]:.0f} / {middle[1]:.0f}, at most {most[0]} / {most[1]}"
 
 
+def speed_table(photos: ImageSet, n_rounds: int) -> str:
+    """Return the table of the speed of each format, in Markdown: all contenders in one run, per format."""
+    rows = []
+    cpus = allowed_cpus()[:2]
+    pin(cpus)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Arena(str(Path(__file__).with_name("hashing.py")), CONTENDERS) as arena,
+    ):
+        bench = Bench(Path(folder), cpus, arena, quick=False)
+        for label, (format_, mode, options) in FORMATS.items():
+            bench.say(label)
+            images = [Image.open(io.BytesIO(data)).convert(mode) for data in photos.data]
+            data = bench.save([encode(image, format_, **options) for image in images])
+            timings = arena.race(dict.fromkeys(("full", *PEERS), cpus), data, limit="full", n_rounds=n_rounds)
+            cells = [f"{len(images) / median(timings['full'].seconds):,.0f}"]
+            for name in PEERS:
+                if timings[name].failure is not None:
+                    cells += ["not read", ""]
+                    continue
+                faster = 1 / median(timings[name].to_limit)  # in the same rounds
+                cells += [f"{len(images) / median(timings[name].seconds):,.0f}", f"{faster:.2f}"]
+            rows.append([label, *cells])
+    header = [
+        "format",
+        "imgmatch-df, bmh1 + phash",
+        "OpenCV, bmh1 + phash",
+        "faster by",
+        "polars-cv, phash",
+        "faster by",
+    ]
+    what = photos.describe()
+    machine = describe_machine(len(cpus), ("imgmatch-df", *PACKAGES))
+    return (
+        f"{markdown_table(header, rows)}\n\nImages a second. {what}, written by Pillow in each format. {len(cpus)} "
+        f"threads, {n_rounds} rounds, encoded images in memory. {machine}"
+    )
+
+
 def main() -> None:
     """Print, and with ``--update-docs`` write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="images for --speed; drawn ones if none is given")
+    parser.add_argument("--speed", action="store_true", help="the table of the speed")
+    parser.add_argument("--quick", action="store_true", help="fewer images and rounds for --speed: rough")
     parser.add_argument("--update-docs", action="store_true")
     arguments = parser.parse_args()
+    if arguments.speed:
+        photos = draw_photos(12) if arguments.folder is None else read_folder(arguments.folder)
+        photos = photos._replace(data=photos.data[: 12 if arguments.quick else 80])
+        text = speed_table(photos, 3 if arguments.quick else 5)
+        print(text)
+        if arguments.update_docs:
+            replace_between(FIGURES, "formats-speed", text)
+        return
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     text = table()
     print(text)

@@ -41,7 +41,7 @@ from harness import (
     replace_between,
     serve,
 )
-from photos import ImageSet, draw_photos, enlarge, image_size, make_pngs, make_thumbnails, read_folder
+from photos import ImageSet, draw_photos, enlarge, image_size, make_pngs, make_thumbnails, read_folder, repeated
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -533,7 +533,7 @@ def write_parquet(photos: ImageSet, path: Path, n_rows: int, n_group: int) -> No
     import pyarrow.parquet as pq
 
     schema = pa.schema({"id": pa.int64(), "data": pa.large_binary()})
-    images = cycle(photos.data)
+    images = iter(repeated(photos.data, n_rows))
     # No dictionary: it would store each of the repeated images once.
     with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as writer:
         for start in range(0, n_rows, n_group):

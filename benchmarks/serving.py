@@ -25,7 +25,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,7 +44,7 @@ from harness import (
     replace_between,
     serve,
 )
-from photos import draw_photos, read_folder
+from photos import draw_photos, read_folder, repeated
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("imgmatch-df", "polars", "duckdb", "uvicorn", "starlette", "pydantic", "pybase64")
@@ -59,11 +58,12 @@ N_BODIES = 2000  # different requests for stored URLs
 
 
 def hash_base64(photos: list[bytes], _n_threads: int) -> dict[str, Way]:
-    return _direct([f"data:image/jpeg;base64,{base64.b64encode(photo).decode()}" for photo in photos])
+    several = repeated(photos, N_DIRECT)
+    return _direct([f"data:image/jpeg;base64,{base64.b64encode(photo).decode()}" for photo in several])
 
 
 def hash_bytes(photos: list[bytes], _n_threads: int) -> dict[str, Way]:
-    return _direct(photos)
+    return _direct(repeated(photos, N_DIRECT))
 
 
 def _direct(sources: list[Any]) -> dict[str, Way]:
@@ -72,7 +72,7 @@ def _direct(sources: list[Any]) -> dict[str, Way]:
     import imgmatch_df
 
     def prepare() -> Callable[[], object]:
-        frame = pl.DataFrame({"photo": list(islice(cycle(sources), N_DIRECT))})
+        frame = pl.DataFrame({"photo": sources})
 
         def run() -> None:
             hashed = frame.select(imgmatch_df.visual_hash("photo").alias("hashed")).unnest("hashed")

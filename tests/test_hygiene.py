@@ -23,6 +23,7 @@ HEAVY = [
     "PIL",
     "pyarrow",
     "numpy",
+    "isal",
     "simplejpeg",
     "rich",
     "typer",

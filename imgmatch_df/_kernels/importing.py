@@ -39,10 +39,23 @@ with without_scipy():
     import numba
     from numba import types
     from numba.core import caching, cgutils, config
+    from numba.core.datamodel.models import PrimitiveModel
     from numba.core.runtime import rtsys
-    from numba.extending import intrinsic
+    from numba.extending import intrinsic, register_model
 
-__all__ = ["caching", "cgutils", "config", "import_compiler", "intrinsic", "numba", "rtsys", "types", "without_scipy"]
+__all__ = [
+    "PrimitiveModel",
+    "caching",
+    "cgutils",
+    "config",
+    "import_compiler",
+    "intrinsic",
+    "numba",
+    "register_model",
+    "rtsys",
+    "types",
+    "without_scipy",
+]
 
 
 def import_compiler() -> None:

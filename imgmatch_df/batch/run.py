@@ -1,5 +1,6 @@
 """Hashing of a batch of sources in the thread pool."""
 
+import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -8,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
 
+from imgmatch_df.batch.equal_images import EqualImages
 from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize, hash_image
 from imgmatch_df.batch.isolation import decoders
+from imgmatch_df.batch.known_images import KNOWN_IMAGES, Known
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, OK, STATUS, STATUS_DTYPE, STATUSES, WIDTH
 from imgmatch_df.errors import ColumnError, Failure, row_error
-from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, ImageColumn, image_columns
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, SHA256, ImageColumn, image_columns
 from imgmatch_df.image_columns import Buffers, dtype_text, holds_sources, image_sources
 from imgmatch_df.options import Options
 from imgmatch_df.progress import METER
@@ -134,26 +137,38 @@ class HashedRows:
 
     def read(self, row: int, source: Any, options: Options) -> Failure | None:
         """Hash a source, or the response for a URL, into a row; return the failure, or None."""
-        from imgmatch_df.fetching.read import read_source
-
         if isinstance(source, Fetched):
             failure = self.fill(row, source.data, options)
             is_other = failure is not None and failure.status == "decode_failed" and not source.is_image
             return Failure("decode_failed", source.describe()) if is_other else failure
-        try:
-            data = read_source(source, options)
-        except MemoryError:
-            return Failure("fetch_failed", "not enough memory to read it")
+        data = _read(source, options)
         return data if isinstance(data, Failure) else self.fill(row, data, options)
 
     def fill(self, row: int, data: Any, options: Options) -> Failure | None:
         """Hash an encoded image into a row; return the failure, or None."""
+        kinds, out = list(self.hashes), {kind: hashes[row] for kind, hashes in self.hashes.items()}
+        digest = b""
+        if SHA256 in out and self._hash_one is None:
+            digest = hashlib.sha256(data).digest()
+            if (known := KNOWN_IMAGES.find(digest, options, kinds)) is not None:
+                for buffer, hashed in zip(out.values(), known.hashes, strict=True):
+                    buffer[...] = hashed
+                self.width[row], self.height[row], self.detail[row] = known.size
+                return None
         hash_one = self._hash_one or (decoders().hash_image if options.isolate else hash_image)
-        size = hash_one(data, options, {kind: hashes[row] for kind, hashes in self.hashes.items()})
+        size = hash_one(data, options, out)
         if isinstance(size, Failure):
             return size
         self.width[row], self.height[row], self.detail[row] = size
+        if digest:
+            KNOWN_IMAGES.add(digest, options, kinds, Known([buffer.copy() for buffer in out.values()], size))
         return None
+
+    def copy(self, row: int, first: int) -> None:
+        """Write what a row has into another row."""
+        for column in (*self.hashes.values(), self.width, self.height):
+            column[row] = column[first]
+        self.etag[row], self.detail[row] = self.etag[first], self.detail[first]
 
     def fail(self, row: int, failure: Failure) -> None:
         """Write a failure into a row."""
@@ -185,7 +200,8 @@ class _Run:
     """A batch that is being hashed.
 
     Each thread of the pool takes the next local row, and rows with URLs when their responses are complete, so a slow
-    server blocks no thread. A URL in several rows is fetched and decoded once. With ``on_error="raise"``, all rows
+    server blocks no thread. A URL in several rows is fetched once, equal bytes are decoded once. With
+    ``on_error="raise"``, all rows
     before a failed one are hashed before the error is raised, so the first failure depends neither on the threads nor
     on the network.
     """
@@ -204,6 +220,7 @@ class _Run:
                 else:
                     self._rows_of_url.setdefault(url, []).append(row)
         self._rows_of = list(self._rows_of_url.values())
+        self._images = EqualImages(lambda row: _read(sources[row], options))
         self._local = iter(local)  # `next` is one step under the GIL
         self._fetched: deque[tuple[list[int], Fetched, Callable[[], None]]] = deque()
         self._lock = threading.Lock()
@@ -270,9 +287,13 @@ class _Run:
         try:
             while (task := self._next()) is not None:
                 same, fetched, release = task
+                if fetched is None:
+                    self._hash_local(same[0])
+                    continue
                 try:
                     if same[0] <= self._end:
-                        self._settle(same, self._hash_source(same[0], fetched))
+                        self._rows.etag[same[0]] = fetched.etag or None
+                        self._settle(same, self._rows.read(same[0], fetched, self._options))
                 finally:
                     release()
                 self._finish()
@@ -294,25 +315,39 @@ class _Run:
                 self._settle(self._rows_of[position], result)
             self._finish()
 
-    def _hash_source(self, row: int, fetched: Fetched | None) -> Failure | None:
-        if fetched is not None:
-            self._rows.etag[row] = fetched.etag or None
-        return self._rows.read(row, self._sources[row] if fetched is None else fetched, self._options)
+    def _hash_local(self, row: int) -> None:
+        """Hash a row without a URL, or let it wait for an image with the same bytes that is being hashed."""
+        if row > self._end:
+            return self._finish()
+        data = _read(self._sources[row], self._options)
+        if isinstance(data, Failure):
+            self._settle([row], data)
+            return self._finish()
+        image = self._images.find(row, data)
+        if image.row == row:
+            failure = self._rows.fill(row, data, self._options)
+            same = [row, *self._images.finish(image, failure)]
+        elif self._images.wait(image, row):
+            return None
+        else:
+            failure, same = image.failure, [row]
+        self._settle(same, failure, image.row)
+        for _ in same:
+            self._finish()
+        return None
 
-    def _settle(self, same: list[int], failure: Failure | None) -> None:
-        """Complete the rows of one source; the first of them already has its hashes."""
-        rows, first = self._rows, same[0]
+    def _settle(self, same: list[int], failure: Failure | None, first: int | None = None) -> None:
+        """Complete the rows of one source; the row `first`, by default the first of them, already has its hashes."""
+        rows, first = self._rows, same[0] if first is None else first
         for row in same:
             if failure is not None:
                 rows.fail(row, failure)
             elif row != first:
-                for column in (*rows.hashes.values(), rows.width, rows.height):
-                    column[row] = column[first]
-                rows.etag[row], rows.detail[row] = rows.etag[first], rows.detail[first]
+                rows.copy(row, first)
             if self._options.progress:
                 METER.advance(failed=failure is not None)
         if failure is not None and self._options.on_error == "raise":
-            self._stop(first, failure)
+            self._stop(min(same), failure)
 
     def _stop(self, row: int, failure: Failure | None = None) -> None:
         """Cancel the rows after `row`."""
@@ -339,6 +374,16 @@ class _Run:
         self._error = error
         self._stop(-1)
         self._ended.set()
+
+
+def _read(source: Any, options: Options) -> Any:
+    """Return the bytes of a source without a URL, or why they cannot be read."""
+    from imgmatch_df.fetching.read import read_source
+
+    try:
+        return read_source(source, options)
+    except MemoryError:
+        return Failure("fetch_failed", "not enough memory to read it")
 
 
 def _nothing() -> None:

@@ -20,7 +20,7 @@ from PIL import (
 )
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.images import avif, bmp, gif, jp2, jpeg, pixel_budget, png, pnm, tiff, webp
+from imgmatch_df.images import avif, bmp, gif, jp2, jpeg, pixel_budget, png, png_pixels, pnm, tiff, webp
 from imgmatch_df.images.alpha import BACKGROUNDS, composite
 from imgmatch_df.images.guard import Data, DecodedImage, Pixels, admit, admit_bytes, decoded, guarded, too_many_pixels
 from imgmatch_df.images.orientation import exif_orientation, orientation_of
@@ -143,6 +143,9 @@ def _decode_png(data: Data, options: Options) -> DecodedImage | Failure:
     chunks = png.read_chunks(data)
     if (refused := admit("PNG", data, chunks.width, chunks.height, options)) is not None:
         return refused
+    if (common := png_pixels.read_pixels(chunks, has_alpha=options.alpha != "drop")) is not None:
+        _put_over_background(common.pixels, common.alpha, options)
+        return decoded(common.pixels, exif_orientation(chunks.exif) or 1, chunks.width, chunks.height)
     with PngImagePlugin.PngImageFile(io.BytesIO(chunks.data)) as image:
         ImageFile.ImageFile.load_prepare(image)
         row = chunks.last_row()

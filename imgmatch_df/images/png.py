@@ -22,7 +22,7 @@ _MAX_PIXEL_CHUNKS: Final = 1000  # Pillow takes 2 us per chunk; more are joined
 _CHUNK: Final = struct.Struct(">I4s")
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _END: Final = b"\0\0\0\0IEND\xaeB`\x82"
-_CHANNELS: Final = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
+CHANNELS: Final = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGB_ALPHA: 4}
 _PASSES: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
@@ -69,7 +69,7 @@ class Png(NamedTuple):
         for left, top, across, down in passes:
             columns, rows = -(-(self.width - left) // across), -(-(self.height - top) // down)
             if columns > 0 and rows > 0:
-                total += rows * (1 + -(-columns * self.bits * _CHANNELS[self.colour] // 8))
+                total += rows * (1 + -(-columns * self.bits * CHANNELS[self.colour] // 8))
         return total
 
     def last_row(self) -> int:
@@ -91,7 +91,7 @@ def read_chunks(data: Data) -> Png:
     if len(view) < 33:
         raise EOFError(f"{len(view)} bytes")
     width, height, bits, colour, method, _, interlaced = struct.unpack_from(">IIBBBBB", view, 16)
-    if bytes(view[8:16]) != b"\0\0\0\x0dIHDR" or method != 0 or colour not in _CHANNELS or interlaced > 1:
+    if bytes(view[8:16]) != b"\0\0\0\x0dIHDR" or method != 0 or colour not in CHANNELS or interlaced > 1:
         raise SyntaxError("invalid header")
     palette, exif, transparency = view[:0], b"", b""
     at, pixels = 33, None

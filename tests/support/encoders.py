@@ -37,8 +37,13 @@ def png(
     orientation: int | None = None,
     interlaced: bool = False,
     chunks: Sequence[tuple[bytes, bytes]] = (),
+    filters: Sequence[int] = (0,),
+    chunk_bytes: int = 1 << 30,
 ) -> bytes:
-    """Return a PNG of samples (rows, columns) or (rows, columns, 2 to 4), of 1 to 16 bits."""
+    """Return a PNG of samples (rows, columns) or (rows, columns, 2 to 4), of 1 to 16 bits.
+
+    Row i of each pass has filter i of `filters`, which is repeated.
+    """
     samples = samples if samples.ndim == 3 else samples[..., None]
     height, width, channels = samples.shape
     colour = 3 if palette is not None else {1: 0, 2: 4, 3: 2, 4: 6}[channels]
@@ -51,8 +56,10 @@ def png(
             return b""
         flat = part.reshape(len(part), -1)
         packed = flat.astype(">u2").tobytes() if bits == 16 else _pack_bits(flat, bits)
-        step = len(packed) // len(part)
-        return b"".join(b"\0" + packed[i : i + step] for i in range(0, len(packed), step))
+        rows = np.frombuffer(packed, np.uint8).reshape(len(part), -1)
+        n_before = max(1, bits * channels // 8)
+        kinds = [filters[i % len(filters)] for i in range(len(rows))]
+        return b"".join(bytes([kind]) + _filter_row(rows, i, n_before, kind) for i, kind in enumerate(kinds))
 
     passes = [samples[y0::dy, x0::dx] for x0, y0, dx, dy in _ADAM7] if interlaced else [samples]
     parts = [
@@ -66,8 +73,20 @@ def png(
         parts.append(chunk(b"tRNS", transparency))
     if orientation is not None:
         parts.append(chunk(b"eXIf", exif_block(orientation)))
-    parts += [chunk(b"IDAT", zlib.compress(b"".join(map(filtered, passes)))), chunk(b"IEND", b"")]
-    return b"".join(parts)
+    pixels = zlib.compress(b"".join(map(filtered, passes)))
+    parts += [chunk(b"IDAT", pixels[i : i + chunk_bytes]) for i in range(0, len(pixels), chunk_bytes)]
+    return b"".join([*parts, chunk(b"IEND", b"")])
+
+
+def _filter_row(rows: Array, i: int, n_before: int, kind: int) -> bytes:
+    """Return a row of bytes as a PNG stores it, by filter 0 to 4."""
+    padded = np.pad(rows[max(0, i - 1) : i + 1].astype(np.int32), ((1 if i == 0 else 0, 0), (n_before, 0)))
+    here, up, left, corner = padded[1, n_before:], padded[0, n_before:], padded[1], padded[0]
+    left, corner = left[: len(here)], corner[: len(here)]
+    distances = np.abs([up - corner, left - corner, left + up - 2 * corner])
+    paeth = np.choose(distances.argmin(axis=0), [left, up, corner])
+    prediction = (0 * here, left, up, (left + up) // 2, paeth)[kind]
+    return (here - prediction & 255).astype(np.uint8).tobytes()
 
 
 def tiff(
