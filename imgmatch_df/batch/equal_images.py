@@ -37,9 +37,9 @@ class FirstImage:
 class EqualImages:
     """The last 65,536 different images of a batch.
 
-    A digest of every image would cost 3 % of the time for decoding it, and 18 % where the processor has no instructions
-    for SHA-256. So images are told apart by their length and a few pieces, and only where these are equal all bytes are
-    compared: the row of the first image is read again.
+    A digest of every image costs 3 % of the time for decoding it, and several times more where the processor has no
+    instructions for SHA-256. So the length and a few pieces of images are compared first, and only where these are
+    equal all bytes are compared: the row of the first image is read again.
 
     Parameters
     ----------

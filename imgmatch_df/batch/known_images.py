@@ -1,5 +1,6 @@
 """Hashes of the last images of the process by their digests, so that equal bytes in several batches are hashed once."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from imgmatch_df.options import Options
 _MAX_KEPT: Final = 1 << 14  # images: 20 MB with all kinds
 
 
-class Known(NamedTuple):
+class KnownHashes(NamedTuple):
     """What is known of an image.
 
     Parameters
@@ -31,10 +32,10 @@ class KnownImages:
     """The last images that were hashed."""
 
     def __init__(self) -> None:
-        self._images: OrderedDict[tuple[Any, ...], Known] = OrderedDict()
+        self._images: OrderedDict[tuple[Any, ...], KnownHashes] = OrderedDict()
         self._lock = threading.Lock()
 
-    def find(self, digest: bytes, options: Options, kinds: Sequence[ImageColumn]) -> Known | None:
+    def find(self, digest: bytes, options: Options, kinds: Sequence[ImageColumn]) -> KnownHashes | None:
         """Return what is known of the image with a SHA-256 digest, hashed with these options; None if nothing is."""
         key = _key(digest, options, kinds)
         with self._lock:
@@ -43,7 +44,7 @@ class KnownImages:
                 self._images.move_to_end(key)
             return known
 
-    def add(self, digest: bytes, options: Options, kinds: Sequence[ImageColumn], known: Known) -> None:
+    def add(self, digest: bytes, options: Options, kinds: Sequence[ImageColumn], known: KnownHashes) -> None:
         """Keep what is known of an image."""
         with self._lock:
             self._images[_key(digest, options, kinds)] = known
@@ -52,6 +53,15 @@ class KnownImages:
 
 
 KNOWN_IMAGES: Final = KnownImages()
+
+
+def _forget_threads_of_parent() -> None:
+    # In a forked child, a thread of the parent may hold the lock.
+    KNOWN_IMAGES.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads_of_parent)
 
 
 def _key(digest: bytes, options: Options, kinds: Sequence[ImageColumn]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ import polars as pl
 from imgmatch_df.batch.equal_images import EqualImages
 from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize, hash_image
 from imgmatch_df.batch.isolation import decoders
-from imgmatch_df.batch.known_images import KNOWN_IMAGES, Known
+from imgmatch_df.batch.known_images import KNOWN_IMAGES, KnownHashes
 from imgmatch_df.columns import DETAIL, ETAG, HEIGHT, OK, STATUS, STATUS_DTYPE, STATUSES, WIDTH
 from imgmatch_df.errors import ColumnError, Failure, row_error
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, SHA256, ImageColumn, image_columns
@@ -161,7 +161,7 @@ class HashedRows:
             return size
         self.width[row], self.height[row], self.detail[row] = size
         if digest:
-            KNOWN_IMAGES.add(digest, options, kinds, Known([buffer.copy() for buffer in out.values()], size))
+            KNOWN_IMAGES.add(digest, options, kinds, KnownHashes([buffer.copy() for buffer in out.values()], size))
         return None
 
     def copy(self, row: int, first: int) -> None:

@@ -39,7 +39,7 @@ def map_groups(df: "DataFrame", by: str, function: "OverGroups", schema: "Struct
 def numbers_of_tasks(spark: "SparkSession", n: int) -> list[int]:
     """Return `n` numbers that ``repartition(n, number)`` puts into `n` different tasks.
 
-    Files that one task writes into several folders have one name, and rows are told by the name of their file.
+    Files that one task writes into several folders have one name, and the name of its file identifies a row.
     """
     from pyspark.sql import functions as F  # noqa: N812
 
