@@ -24,7 +24,7 @@ import numpy as np
 import polars as pl
 from harness import describe_machine, markdown_table, replace_between
 from hash_sets import planted_phashes
-from photos import draw_photos
+from photos import draw_photos, repeated
 
 import imgmatch_df as im
 
@@ -42,15 +42,15 @@ STEPS: Final = {
     "survey": "counting rows, and their checksum",
     "write_nodes": "rows in blocks: the shuffle",
     "run_tiles": "tiles: the comparison",
-    "write_components": "components of the links",
-    "unite": "components of the links",
+    "find_components": "components of the links",
+    "check_different": "repeated ids",
 }
 Job = Callable[[Path], object]
 
 
 def make_data(folder: Path, n_images: int, n_rows: int) -> None:
     """Write images and hashes as Parquet files."""
-    photos = draw_photos(N_PHOTOS).data
+    photos = repeated(draw_photos(N_PHOTOS).data, n_images)
     images, hashes = folder / "images", folder / "hashes"
     images.mkdir()
     hashes.mkdir()
@@ -59,7 +59,7 @@ def make_data(folder: Path, n_images: int, n_rows: int) -> None:
     )
     for number in range(N_FILES):
         ids = np.arange(number, n_images, N_FILES)
-        frame = pl.DataFrame({"id": ids, "image": [photos[one % N_PHOTOS] for one in ids]})
+        frame = pl.DataFrame({"id": ids, "image": [photos[one] for one in ids]})
         frame.write_parquet(images / f"{number:02}.parquet", compression="uncompressed", row_group_size=200)
         rows[number::N_FILES].write_parquet(hashes / f"{number:02}.parquet")
 

@@ -134,7 +134,7 @@ def _same_size(one: str | None, other: str) -> bool:
 
 
 def _started(builder: Any, master: str) -> "SparkSession":
-    from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+    from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException
 
     try:
