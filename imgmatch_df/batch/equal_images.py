@@ -96,5 +96,5 @@ def _are_equal(data: Any, other: Any) -> bool:
 
 def _pieces(data: Any) -> bytes:
     """Return a few bytes of an image, from places where the files of different images differ."""
-    step = len(data) // _N_PIECES
+    step = max(1, len(data) // _N_PIECES)
     return b"".join(bytes(data[place : place + _PIECE]) for place in range(len(data) - _PIECE, 0, -step)[:_N_PIECES])

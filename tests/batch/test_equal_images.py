@@ -100,3 +100,11 @@ def test_a_file_that_changes_is_another_image(images):
     assert found.find(1, contents[1]) is first
     contents[0] = images[1]
     assert found.find(2, contents[2]).row == 2
+
+
+def test_bytes_of_any_length(decoded):
+    sources = [bytes(n) for n in range(1, 200)]
+    frame = pl.DataFrame({"url": [*sources, *sources]})
+    found = imgmatch_df.visual_hash(frame)
+    assert found["status"].unique().to_list() == ["decode_failed"]
+    assert sorted(decoded) == list(range(1, 200))
