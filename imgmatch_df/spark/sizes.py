@@ -25,6 +25,7 @@ _MAX_DEFAULT_BLOCKS: Final = 512
 # Blocks are smaller than they could be, so that several cores have tasks, but not below these rows: a task takes 50 ms
 # before it begins.
 _MIN_ROWS: Final = 500_000
+_MIN_ROWS_OF_NUMBERS: Final = 2_000_000  # 64 bits are compared faster than Spark sorts them into blocks
 _MIN_ROWS_OF_VOTES: Final = 4_000
 _MIN_BLOCKS: Final = 8  # of so many rows: 36 tasks
 
@@ -43,7 +44,8 @@ def default_blocks(n_rows: int, kind: HashKind, *, turns: bool = False) -> int:
     turns
         Whether all turns of an image are compared; of kinds that are compared by votes they always may be.
     """
-    most, least = max_rows_per_task(kind, turns=turns), _MIN_ROWS_OF_VOTES if kind.by_votes else _MIN_ROWS
+    most = max_rows_per_task(kind, turns=turns)
+    least = _MIN_ROWS_OF_VOTES if kind.by_votes else _MIN_ROWS_OF_NUMBERS if kind.is_number else _MIN_ROWS
     for_memory = 1 if n_rows <= most else -(-2 * n_rows // most)
     for_cores = min(_MIN_BLOCKS, n_rows // least)
     return min(max(1, for_memory, for_cores), _MAX_DEFAULT_BLOCKS)
