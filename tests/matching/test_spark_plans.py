@@ -30,7 +30,8 @@ def test_the_default_number_of_blocks(kind):
 
 def test_several_cores_have_tasks_that_are_not_tiny():
     kind = hash_kind("phash")
-    assert [sizes.default_blocks(n, kind) for n in (400_000, 1_000_000, 3_000_000, 9_000_000)] == [1, 2, 6, 8]
+    assert [sizes.default_blocks(n, kind) for n in (400_000, 2_000_000, 4_000_000, 16_000_000)] == [1, 1, 2, 8]
+    assert [sizes.default_blocks(n, hash_kind("pdq")) for n in (400_000, 1_000_000, 3_000_000)] == [1, 2, 6]
     assert [sizes.default_blocks(n, hash_kind("local")) for n in (3_000, 8_000, 100_000)] == [1, 2, 8]
 
 
@@ -130,7 +131,7 @@ def test_wrong_arguments(arguments, named, message):
 def test_a_number_of_rows_needs_no_spark():
     code = (
         "import sys; sys.modules['pyspark'] = None; import imgmatch_df.spark as ims; "
-        "print(ims.explain_near_duplicates(1_000_000, 4, 'phash').n_tasks)"
+        "print(ims.explain_near_duplicates(4_000_000, 4, 'phash').n_tasks)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "3\n"
