@@ -45,15 +45,18 @@ STEPS: Final = {
     "find_components": "components of the links",
     "check_different": "repeated ids",
 }
+JOBS: Final = ["files", "hashing", "join", "cluster"]
 Job = Callable[[Path], object]
 
 
 def make_data(folder: Path, n_images: int, n_rows: int) -> None:
     """Write images and hashes as Parquet files."""
     photos = repeated(draw_photos(N_PHOTOS).data, n_images)
-    images, hashes = folder / "images", folder / "hashes"
-    images.mkdir()
-    hashes.mkdir()
+    files, images, paths, hashes = (folder / name for name in ("files", "images", "paths", "hashes"))
+    for place in (files, images, paths, hashes):
+        place.mkdir()
+    for number, photo in enumerate(photos):
+        (files / f"{number:06}.jpg").write_bytes(photo)
     rows = pl.DataFrame(
         {"id": np.arange(n_rows), "phash": planted_phashes(n_rows).view(np.uint64).ravel().view(np.int64)}
     )
@@ -61,6 +64,8 @@ def make_data(folder: Path, n_images: int, n_rows: int) -> None:
         ids = np.arange(number, n_images, N_FILES)
         frame = pl.DataFrame({"id": ids, "image": [photos[one] for one in ids]})
         frame.write_parquet(images / f"{number:02}.parquet", compression="uncompressed", row_group_size=200)
+        names = pl.DataFrame({"id": ids, "path": [str(files / f"{one:06}.jpg") for one in ids]})
+        names.write_parquet(paths / f"{number:02}.parquet")
         rows[number::N_FILES].write_parquet(hashes / f"{number:02}.parquet")
 
 
@@ -70,10 +75,16 @@ def jobs_of_one_machine(data: Path) -> dict[str, Job]:
     def hashes() -> pl.DataFrame:
         return pl.read_parquet(data / "hashes" / "*.parquet").sort("id")
 
-    def hash_images(out: Path) -> None:
-        frame = pl.scan_parquet(data / "images" / "*.parquet")
-        hashed = frame.select("id", im.visual_hash("image", hash_types=HASH_TYPES).alias("hashes"))
+    def hash_column(name: str, source: str, out: Path) -> None:
+        frame = pl.scan_parquet(data / name / "*.parquet")
+        hashed = frame.select("id", im.visual_hash(source, hash_types=HASH_TYPES).alias("hashes"))
         hashed.unnest("hashes").sink_parquet(out / "one.parquet")
+
+    def hash_images(out: Path) -> None:
+        hash_column("images", "image", out)
+
+    def hash_files(out: Path) -> None:
+        hash_column("paths", "path", out)
 
     def join(out: Path) -> None:
         im.near_duplicates(hashes(), RADIUS, "phash", id="id").write_parquet(out / "one.parquet")
@@ -81,7 +92,7 @@ def jobs_of_one_machine(data: Path) -> dict[str, Job]:
     def cluster(out: Path) -> None:
         im.cluster(hashes(), RADIUS, "phash").write_parquet(out / "one.parquet")
 
-    return {"hashing": hash_images, "join": join, "cluster": cluster}
+    return {"files": hash_files, "hashing": hash_images, "join": join, "cluster": cluster}
 
 
 def jobs_on_spark(spark: Any, data: Path) -> dict[str, Job]:
@@ -95,6 +106,10 @@ def jobs_on_spark(spark: Any, data: Path) -> dict[str, Job]:
         images = spark.read.parquet(str(data / "images"))
         write(ims.visual_hash(images, "image", hash_types=HASH_TYPES).drop("image"), out)
 
+    def hash_files(out: Path) -> None:
+        paths = spark.read.parquet(str(data / "paths")).repartition(N_FILES)
+        write(ims.visual_hash(paths, "path", hash_types=HASH_TYPES), out)
+
     def join(out: Path) -> None:
         with tempfile.TemporaryDirectory(dir=out) as work:
             hashes = spark.read.parquet(str(data / "hashes"))
@@ -105,7 +120,7 @@ def jobs_on_spark(spark: Any, data: Path) -> dict[str, Job]:
             hashes = spark.read.parquet(str(data / "hashes"))
             write(ims.cluster(hashes, RADIUS, "phash", id="id", work_dir=work), out)
 
-    return {"hashing": hash_images, "join": join, "cluster": cluster}
+    return {"files": hash_files, "hashing": hash_images, "join": join, "cluster": cluster}
 
 
 def start_spark(folder: Path) -> Any:
@@ -238,12 +253,15 @@ def compare(folder: Path, names: list[str], n_rounds: int) -> tuple[dict[str, An
                 with timed_steps(of_steps):
                     figures["spark"].append(seconds_of(jobs[name], folder / "out-spark"))
                 if name == "join":
-                    steps = {**of_steps, "reading what was found, and writing it": figures["spark"][-1]}
+                    steps = {
+                        **of_steps,
+                        "a comparison in one task, reading what was found, and writing it": figures["spark"][-1],
+                    }
                 print(name, figures, of_steps, file=sys.stderr)
             found[name] = {side: statistics.median(values) for side, values in figures.items()}
         one.stdin.close()
     spark.stop()
-    rest = "reading what was found, and writing it"
+    rest = "a comparison in one task, reading what was found, and writing it"
     if steps:
         steps[rest] -= sum(value for step, value in steps.items() if step != rest)
     return found, overheads, steps
@@ -251,13 +269,14 @@ def compare(folder: Path, names: list[str], n_rounds: int) -> tuple[dict[str, An
 
 def table_of(found: dict[str, Any], n_images: int, n_rows: int) -> str:
     what = {
-        "hashing": f"hash {n_images:,} images (bmh1, phash), images a second",
+        "files": f"hash {n_images:,} files (bmh1, phash), images a second",
+        "hashing": f"hash {n_images:,} images in a column of Parquet, images a second",
         "join": f"near-duplicates of {n_rows:,} phashes within {RADIUS} bits",
         "cluster": f"clusters of {n_rows:,} phashes within {RADIUS} bits",
     }
     rows = []
     for name, seconds in found.items():
-        if name == "hashing":
+        if name in ("files", "hashing"):
             one, two = (f"{n_images / seconds[side]:,.0f}" for side in ("one", "spark"))
             share = f"{seconds['one'] / seconds['spark']:.2f} of the speed"
         else:
@@ -277,7 +296,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000, help="phashes to join")
     parser.add_argument("--images", type=int, default=8_000, help="images to hash")
     parser.add_argument("--rounds", type=int, default=N_ROUNDS, help="rounds of each job")
-    parser.add_argument("--only", action="append", choices=("hashing", "join", "cluster"), help="jobs; several times")
+    parser.add_argument("--only", action="append", choices=JOBS, help="jobs; several times")
     parser.add_argument("--one-machine", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--update-docs", action="store_true", help="write the tables into the documentation")
     arguments = parser.parse_args()
@@ -288,7 +307,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_data(folder, arguments.images, arguments.rows)
-        names = arguments.only or ["hashing", "join", "cluster"]
+        names = arguments.only or JOBS
         found, overheads, steps = compare(folder, names, arguments.rounds)
     photos = draw_photos(N_PHOTOS).describe()
     note = (
