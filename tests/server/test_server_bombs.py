@@ -71,7 +71,9 @@ class Load:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
         for writer in self.writers:
-            writer.transport.abort()  # unlike close(), without sending the rest of a bomb
+            # Unlike close(), without sending the rest of a bomb. asyncio raises for a connection that was lost.
+            with suppress(AttributeError):
+                writer.transport.abort()
         await asyncio.gather(*(writer.wait_closed() for writer in self.writers), return_exceptions=True)
         return sorted(self.seconds)[int(0.99 * len(self.seconds))]
 
