@@ -10,11 +10,10 @@ from imgmatch_df.frames.checks import shown_names
 from imgmatch_df.options import check_name, shown
 from imgmatch_df.spark.schemas import polars_schema
 from imgmatch_df.spark.sessions import check_frame
+from imgmatch_df.spark.sizes import MAX_BLOCKS
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-_MAX_BLOCKS = 1 << 14
 
 
 def result_schema(verb: Callable[..., Any], df: "DataFrame", *args: Any, **named: Any) -> pl.Schema:
@@ -67,9 +66,9 @@ def check_blocks(n_blocks: object) -> int | None:
     """Return the number of blocks of a join, None for one that suits the number of hashes."""
     if n_blocks is None:
         return None
-    if not isinstance(n_blocks, int) or isinstance(n_blocks, bool) or not 1 <= n_blocks <= _MAX_BLOCKS:
+    if not isinstance(n_blocks, int) or isinstance(n_blocks, bool) or not 1 <= n_blocks <= MAX_BLOCKS:
         raise ArgumentError(
-            f"n_blocks must be a whole number from 1 to {_MAX_BLOCKS:,}, got {shown(n_blocks)}\n"
+            f"n_blocks must be a whole number from 1 to {MAX_BLOCKS:,}, got {shown(n_blocks)}\n"
             "Hint: leave it out; with n blocks there are n (n + 1) / 2 tasks."
         )
     return n_blocks

@@ -13,6 +13,7 @@ from imgmatch_df.frames.source_columns import CheckedSource, checked_source
 from imgmatch_df.frames.stored_columns import IMAGE, find_key_column, key_dtype, kinds_to_store, measures_to_store
 from imgmatch_df.hashes.kinds import hash_kind
 from imgmatch_df.options import Recipe, check_name, make_options, shown
+from imgmatch_df.spark.nodes import column
 from imgmatch_df.spark.schemas import polars_schema, spark_schema
 from imgmatch_df.store.manifest import Manifest
 
@@ -69,18 +70,18 @@ class TableRows:
             check_name("key", key)
             if not key:
                 raise ArgumentError("key must be the name of a column, got ''\nHint: rename the column of keys.")
-        df, column = _with_source(df, source)
+        df, image_column = _with_source(df, source)
         schema = polars_schema(df.schema)
-        images = None if column is None else checked_source(pl.LazyFrame(schema=schema), column)
+        images = None if image_column is None else checked_source(pl.LazyFrame(schema=schema), image_column)
         name = key or (SOURCE if stored is None else stored.key)
         kinds = kinds_to_store(schema, images, hash_types, stored, name)
         measures = measures_to_store(pl.Schema(schema), kinds, images, name)
         named, text = _text(df, schema, images)
         known = schema if named is None or named in schema else pl.Schema({**schema, named: pl.String()})
-        key_column = find_key_column(known, named or column, name, None if images is None else images.name)
+        key_column = find_key_column(known, named or image_column, name, None if images is None else images.name)
         if name != key_column and name == SOURCE and SOURCE in schema:
             raise ArgumentError(
-                f"key {name!r} is the name of the column of images in a table, and {column!r} is that\n"
+                f"key {name!r} is the name of the column of images in a table, and {image_column!r} is that\n"
                 "Hint: rename the column of keys."
             )
         manifest = Manifest.make(
@@ -96,14 +97,14 @@ class TableRows:
             stored.check_same(manifest, label)
             manifest = stored
         columns = table_schema(manifest)
-        chosen = [_field(key_column) if key_column in df.columns else text]
+        chosen = [column(key_column) if key_column in df.columns else text]
         chosen = [chosen[0].cast(columns[name].dataType).alias(name)]  # type: ignore[union-attr]
         if SOURCE in columns.names and name != SOURCE:
             chosen.append(F.lit(None).cast("string").alias(SOURCE) if text is None else text.alias(SOURCE))
-        if column is not None:
-            return cls(df.select(*chosen, _field(column).alias(IMAGE)), manifest, has_images=True)
+        if image_column is not None:
+            return cls(df.select(*chosen, column(image_column).alias(IMAGE)), manifest, has_images=True)
         _check_given(df, columns, name)
-        given = [_field(one) if one in df.columns else F.lit(None) for one in columns.names[len(chosen) :]]
+        given = [column(one) if one in df.columns else F.lit(None) for one in columns.names[len(chosen) :]]
         rest = [
             (_status(df, kinds) if field.name == STATUS else one).cast(field.dataType).alias(field.name)
             for one, field in zip(given, columns.fields[len(chosen) :], strict=True)
@@ -115,16 +116,6 @@ def table_schema(manifest: Manifest) -> "StructType":
     """Return the columns of a table of hashes: those of a store, without what shows that a file has changed."""
     columns = {name: dtype for name, dtype in manifest.columns.items() if name not in _UNUSED}
     return spark_schema(pl.Schema(columns))
-
-
-def field(name: str) -> "Column":
-    """Return a column by its name, which may have dots and backticks."""
-    from pyspark.sql import functions as F  # noqa: N812
-
-    return F.col("`" + name.replace("`", "``") + "`")
-
-
-_field = field
 
 
 def _with_source(df: "DataFrame", source: Any) -> "tuple[DataFrame, str | None]":
@@ -145,10 +136,10 @@ def _with_source(df: "DataFrame", source: Any) -> "tuple[DataFrame, str | None]"
 def _text(df: "DataFrame", schema: pl.Schema, images: CheckedSource | None) -> "tuple[str | None, Column | None]":
     """Return the name and the values of the text that names the images, if there is one."""
     if images is None:
-        return (SOURCE, _field(SOURCE)) if schema.get(SOURCE) == pl.String else (None, None)
+        return (SOURCE, column(SOURCE)) if schema.get(SOURCE) == pl.String else (None, None)
     if images.text is None:
         return None, None
-    value = _field(images.name)
+    value = column(images.name)
     dtype: Any = images.dtype
     while isinstance(dtype, pl.List | pl.Array):
         from pyspark.sql import functions as F  # noqa: N812
@@ -166,8 +157,8 @@ def _status(df: "DataFrame", kinds: tuple[str, ...]) -> "Column":
     has_hash = F.lit(True)
     for kind in kinds:
         if kind in df.columns:
-            has_hash = has_hash & _field(kind).isNotNull()
-    failed = F.when(_field(STATUS) != OK, _field(STATUS)) if STATUS in df.columns else F.lit(None)
+            has_hash = has_hash & column(kind).isNotNull()
+    failed = F.when(column(STATUS) != OK, column(STATUS)) if STATUS in df.columns else F.lit(None)
     return F.when(has_hash, F.lit(OK)).otherwise(failed)
 
 

@@ -24,6 +24,7 @@ from imgmatch_df.options import SourceOptions, check_flag, shown
 from imgmatch_df.spark.delta_tables import DeltaTable
 from imgmatch_df.spark.hashing import visual_hash
 from imgmatch_df.spark.iceberg_tables import IcebergTable
+from imgmatch_df.spark.nodes import column
 from imgmatch_df.spark.parquet_tables import ParquetTable
 from imgmatch_df.spark.sessions import check_frame, import_spark
 from imgmatch_df.spark.table_base import (
@@ -38,7 +39,7 @@ from imgmatch_df.spark.table_base import (
     register_table_format,
     widened,
 )
-from imgmatch_df.spark.table_rows import TableRows, field, table_schema
+from imgmatch_df.spark.table_rows import TableRows, table_schema
 from imgmatch_df.spark.work import WorkFolder
 from imgmatch_df.spark.workers import numbers_of_tasks
 from imgmatch_df.store.locks import sole_writer
@@ -226,7 +227,7 @@ def _without_duplicates(rows: TableRows) -> tuple[TableRows, int]:
     from pyspark.sql import functions as F  # noqa: N812
 
     df, name = rows.df, rows.manifest.key
-    key = field(name)
+    key = column(name)
     counts = df.agg(F.count(F.lit(1)), F.count(key), F.count_distinct(key)).collect()
     ((n_rows, n_keys, n_distinct),) = counts
     if n_rows != n_keys:
@@ -236,8 +237,8 @@ def _without_duplicates(rows: TableRows) -> tuple[TableRows, int]:
     if n_rows == n_distinct:
         return rows, 0
     others = [one for one in df.columns if one != name]
-    smallest = F.min(F.struct(*map(field, others))).alias("row")
-    values = (field("row").getField(one).alias(one) for one in others)
+    smallest = F.min(F.struct(*map(column, others))).alias("row")
+    values = (column("row").getField(one).alias(one) for one in others)
     return replace(rows, df=df.groupBy(key).agg(smallest).select(key, *values)), n_rows - n_distinct
 
 
@@ -271,7 +272,7 @@ class _TableRun:
         self._data, self._work = table.data_folder(run), table.work_folder(run)
         self._summary = WriteSummary()
         self._columns = [
-            field(one.name).cast(table.schema()[one.name].dataType).alias(one.name)
+            column(one.name).cast(table.schema()[one.name].dataType).alias(one.name)
             for one in table_schema(rows.manifest).fields
         ]
 
@@ -292,12 +293,12 @@ class _TableRun:
 
     def _known(self) -> "DataFrame":
         """Return keys and statuses of the table."""
-        return self._table.read(self._spark).select(field(self._key), field(STATUS))
+        return self._table.read(self._spark).select(column(self._key), column(STATUS))
 
     def _unknown(self, rows: "DataFrame") -> "DataFrame":
         """Return the rows whose key is not in the table."""
         return (
-            rows.join(self._known().select(field(self._key)), self._key, "left_anti") if self._table.files() else rows
+            rows.join(self._known().select(column(self._key)), self._key, "left_anti") if self._table.files() else rows
         )
 
     def _count_states(self, rows: "DataFrame", *, retry_failed: bool) -> int:
@@ -305,9 +306,9 @@ class _TableRun:
         from pyspark.sql import functions as F  # noqa: N812
 
         known = self._known().withColumn(_KNOWN, F.lit(True))
-        sides = rows.select(field(self._key)).join(known, self._key, "left")
+        sides = rows.select(column(self._key)).join(known, self._key, "left")
         n_new, statuses = 0, Counter[str]()
-        for found, status, n_rows in sides.groupBy(_KNOWN, field(STATUS)).count().collect():
+        for found, status, n_rows in sides.groupBy(_KNOWN, column(STATUS)).count().collect():
             if found is None:
                 n_new += n_rows
             elif status == OK or not retry_failed:
@@ -330,8 +331,8 @@ class _TableRun:
             yield from [(rows, n_rows)] * n_steps
             return
         pending = self._work.uri_of("pending")
-        numbered = rows.withColumn(_STEP, F.pmod(F.xxhash64(field(self._key)), F.lit(n_steps)))
-        numbered.repartition(field(_STEP)).write.partitionBy(_STEP).parquet(pending)
+        numbered = rows.withColumn(_STEP, F.pmod(F.xxhash64(column(self._key)), F.lit(n_steps)))
+        numbered.repartition(column(_STEP)).write.partitionBy(_STEP).parquet(pending)
         for step in range(n_steps):
             # Without inference of partitions, where a hidden column would be added.
             part = self._work.folder(f"pending/{_STEP}={step}")
@@ -343,13 +344,13 @@ class _TableRun:
         """Return rows with the columns of the table."""
         if self._rows.has_images:
             n_tasks = min(-(-n_rows // _ROWS_PER_TASK), _MAX_TASKS)
-            spread = rows.repartition(max(1, n_tasks), field(self._key))
+            spread = rows.repartition(max(1, n_tasks), column(self._key))
             rows = visual_hash(spread, IMAGE, hash_types=self._rows.manifest.hash_types, **self._options)
         return rows.select(*self._columns)
 
     def _write(self, rows: "DataFrame", folder: WorkFolder, n_rows: int) -> None:
         n_files = max(1, -(-n_rows // _ROWS_PER_FILE))
-        ordered = rows.repartition(n_files, field(self._key)).sortWithinPartitions(field(self._key))
+        ordered = rows.repartition(n_files, column(self._key)).sortWithinPartitions(column(self._key))
         ordered.write.option("compression", "zstd").parquet(folder.uri_of("").rstrip("/"))
 
     def _read(self, folder: WorkFolder) -> "DataFrame":
@@ -384,29 +385,29 @@ class _TableRun:
         self._table.refresh()
         rows = self._read(folder)
         known = self._known()
-        both = rows.select(field(self._key)).join(known, self._key)
-        statuses = Counter({status or "no_hash": n for status, n in both.groupBy(field(STATUS)).count().collect()})
+        both = rows.select(column(self._key)).join(known, self._key)
+        statuses = Counter({status or "no_hash": n for status, n in both.groupBy(column(STATUS)).count().collect()})
         if not statuses:
             return folder
         self._skip(statuses)
         n_rows = TableFolder.at(folder).count_rows()
-        self._write(rows.join(known.select(field(self._key)), self._key, "left_anti"), other, n_rows)
+        self._write(rows.join(known.select(column(self._key)), self._key, "left_anti"), other, n_rows)
         TableFolder.at(folder).delete()
         return other
 
     def _retry(self, rows: "DataFrame") -> None:
         """Hash rows again that failed, a few files of the table at a time, and replace these files."""
-        failed = self._failed(rows.select(field(self._key)))
+        failed = self._failed(rows.select(column(self._key)))
         if failed is None:
             return
-        counts = sorted((name, n) for name, n in failed.groupBy(field(_FILE)).count().collect())
+        counts = sorted((name, n) for name, n in failed.groupBy(column(_FILE)).count().collect())
         files = _by_name(self._table)
         for number, names in enumerate(_packed(counts, self._rows_per_commit)):
-            some = self._failed(rows.select(field(self._key)), [files[name] for name, _ in names])
+            some = self._failed(rows.select(column(self._key)), [files[name] for name, _ in names])
             if some is None:
                 continue
             n_rows = sum(n for _, n in names)
-            part = rows.join(some.select(field(self._key)), self._key, "left_semi")
+            part = rows.join(some.select(column(self._key)), self._key, "left_semi")
             hashed = self._work.folder(f"retry-{number:05}")
             self._write(self._hashed(part, n_rows), hashed, n_rows)
             self._replace(f"retry-{number:05}", hashed)
@@ -417,7 +418,7 @@ class _TableRun:
             return None
         stored = self._table.read(self._spark, files)
         named = stored.withColumn(_FILE, stored.metadataColumn("_metadata").getField("file_name"))
-        failed = named.filter(~field(STATUS).eqNullSafe(OK)).select(field(self._key), field(_FILE))
+        failed = named.filter(~column(STATUS).eqNullSafe(OK)).select(column(self._key), column(_FILE))
         return failed.join(keys, self._key, "left_semi")
 
     def _replace(self, name: str, hashed: WorkFolder) -> None:
@@ -425,31 +426,33 @@ class _TableRun:
         from pyspark.sql import functions as F  # noqa: N812
 
         for attempt in range(_ATTEMPTS):
-            failed = self._failed(self._read(hashed).select(field(self._key)))
-            names = [] if failed is None else sorted(one for (one,) in failed.select(field(_FILE)).distinct().collect())
+            failed = self._failed(self._read(hashed).select(column(self._key)))
+            names = (
+                [] if failed is None else sorted(one for (one,) in failed.select(column(_FILE)).distinct().collect())
+            )
             if not names:
                 return
             by_name = _by_name(self._table)
             stored = self._table.read(self._spark, [by_name[one] for one in names])
             named = stored.withColumn(_FILE, stored.metadataColumn("_metadata").getField("file_name"))
             new = self._read(hashed)
-            again = new.select(field(self._key), F.struct(*map(field, new.columns)).alias(_KNOWN))
-            is_new = field(_KNOWN).isNotNull() & ~field(STATUS).eqNullSafe(OK)
+            again = new.select(column(self._key), F.struct(*map(column, new.columns)).alias(_KNOWN))
+            is_new = column(_KNOWN).isNotNull() & ~column(STATUS).eqNullSafe(OK)
             columns = [
-                F.when(is_new, field(_KNOWN).getField(one)).otherwise(field(one)).alias(one)
+                F.when(is_new, column(_KNOWN).getField(one)).otherwise(column(one)).alias(one)
                 if one in new.columns
-                else field(one)
+                else column(one)
                 for one in stored.columns
             ]
             folder = self._data.folder(f"{name}-{attempt}")
-            rewritten = named.join(again, self._key, "left").select(*columns, field(_FILE))
+            rewritten = named.join(again, self._key, "left").select(*columns, column(_FILE))
             tasks = self._spark.createDataFrame(
                 list(zip(names, numbers_of_tasks(self._spark, len(names)), strict=True)),
                 f"{_FILE} string, {_TASK} long",
             )
-            rewritten.join(F.broadcast(tasks), _FILE).repartition(len(names), field(_TASK)).drop(
+            rewritten.join(F.broadcast(tasks), _FILE).repartition(len(names), column(_TASK)).drop(
                 _TASK
-            ).sortWithinPartitions(field(_FILE), field(self._key)).write.option("compression", "zstd").partitionBy(
+            ).sortWithinPartitions(column(_FILE), column(self._key)).write.option("compression", "zstd").partitionBy(
                 _FILE
             ).parquet(folder.uri_of("").rstrip("/"))
             replaced = {by_name[one]: folder.folder(f"{_FILE}={one}") for one in names}

@@ -3,6 +3,7 @@
 import numpy as np
 import polars as pl
 import pytest
+from near_hashes import near_hashes
 
 import imgmatch_df
 from imgmatch_df.errors import TooManyPairsError
@@ -19,15 +20,7 @@ N_BLOCKS = 3
 def near_rows(name: str, n_rows: int = 1_500) -> pl.DataFrame:
     """Return hashes of a kind, of which a half is up to 3 bits from others, some equal, by ids in any order."""
     rng, kind = np.random.default_rng(5), KINDS[name]
-    rows = rng.integers(0, 256, (n_rows, kind.n_bytes), dtype=np.uint8)
-    rows[:, -1] = 0
-    half = n_rows // 2
-    rows[half:] = rows[rng.integers(0, half, n_rows - half)]
-    for _ in range(3):
-        flipped = 1 << rng.integers(0, 8, n_rows - half)
-        rows[np.arange(half, n_rows), rng.integers(0, kind.n_bytes - 1, n_rows - half)] ^= flipped.astype(np.uint8)
-    rows[100:130] = rows[100]
-    hashes = [int.from_bytes(row.tobytes(), "big") if kind.is_number else row.tobytes() for row in rows]
+    hashes = near_hashes(kind, n_rows, rng)
     ids = [f"é{number:05}" for number in rng.permutation(n_rows)]
     return pl.DataFrame({"id": ids, name: pl.Series(values=hashes, dtype=kind.dtype)}).sort("id")
 

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 from drawing import draw, jpeg
+from near_hashes import near_hashes
 
 import imgmatch_df
 import imgmatch_df.spark as ims
@@ -44,15 +45,7 @@ def many_hashes() -> pl.DataFrame:
 def near_frame(name: str, n_rows: int = 3_000, seed: int = 1) -> pl.DataFrame:
     """Return hashes of a kind, of which a half is up to 3 bits from others, with flat, null and equal ones."""
     rng, kind = np.random.default_rng(seed), KINDS[name]
-    rows = rng.integers(0, 256, (n_rows, kind.n_bytes), dtype=np.uint8)
-    rows[:, -1] = 0
-    half = n_rows // 2
-    rows[half:] = rows[rng.integers(0, half, n_rows - half)]
-    for _ in range(3):
-        flipped = 1 << rng.integers(0, 8, n_rows - half)
-        rows[np.arange(half, n_rows), rng.integers(0, kind.n_bytes - 1, n_rows - half)] ^= flipped.astype(np.uint8)
-    rows[100:130] = rows[100]
-    hashes = [int.from_bytes(row.tobytes(), "big") if kind.is_number else row.tobytes() for row in rows]
+    hashes = near_hashes(kind, n_rows, rng)
     return pl.DataFrame(
         {
             "id": [f"é{number:05}" for number in rng.permutation(n_rows)],
