@@ -10,6 +10,7 @@ from time import monotonic
 import polars as pl
 import pytest
 from hostile_server import HostileServer
+from waiting import wait_until
 
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.fetching import retry, scheduler
@@ -82,13 +83,19 @@ def test_retries_and_redirects_wait_too(server, monkeypatch):
 
 
 def test_several_calls_take_turns(server):
+    shared, host = scheduler.shared_scheduler(), server.url("")
     parts = [[server.url(f"/ok/{n}.jpg?call={call}") for n in range(4)] for call in range(3)]
+    shared._pace.record(host, shared._loop.time() + 3600)  # none begins before all three wait
     with ThreadPoolExecutor(3) as users:
-        outs = list(users.map(lambda part: hashed(part, min_interval_s=0.08), parts))
+        calls = [users.submit(hashed, part, min_interval_s=0.08) for part in parts]
+        wait_until(lambda: len(shared._downloads) == 3 and host in shared._pace_timers)
+        shared._pace._started.clear()
+        shared._loop.call_soon_threadsafe(lambda: (shared._pace_timers[host].cancel(), shared._on_pace(host)))
+        outs = [call.result() for call in calls]
     assert all(set(out["status"]) == {"ok"} for out in outs)
     assert min(server.gaps()) >= 0.08 - EARLY_S
-    calls = [target.partition("call=")[2] for target in server.targets]
-    assert all(set(calls[at : at + 6]) >= {"0", "1", "2"} for at in range(3)), calls
+    order = [target.partition("call=")[2] for target in server.targets]
+    assert all(set(order[at : at + 3]) == {"0", "1", "2"} for at in range(0, 12, 3)), order
 
 
 def test_a_call_without_a_delay_counts_for_one_that_has_it(server):

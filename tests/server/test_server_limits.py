@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from drawing import draw, jpeg
 from service import PROGRAM, TOKEN, Service
+from waiting import wait_until
 
 from imgmatch_df.server.metrics_folder import metrics_folder, remove_unused_folders, using_folder
 
@@ -23,13 +24,6 @@ PHOTO = base64.b64encode(jpeg(draw(1, 64, 48))).decode()
 GOOD = {"records": [{"_base64": PHOTO}]}
 MB = 1_000_000
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-
-
-def wait_until(condition, seconds=30):
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "not so in time"
-        time.sleep(0.05)
 
 
 def children(pid):

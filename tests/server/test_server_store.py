@@ -23,6 +23,7 @@ import service
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from service import PROGRAM, Service
+from waiting import wait_until
 
 import imgmatch_df
 from imgmatch_df import columns
@@ -82,13 +83,6 @@ def stored(path, **options):
         yield found
     finally:
         found.close()
-
-
-def wait_until(is_so, seconds=20):
-    ends = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < ends, "never"
-        time.sleep(0.02)
 
 
 def version_of(found, number):
