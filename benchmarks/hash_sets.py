@@ -5,6 +5,7 @@ first rows of a set are a smaller set of the same kind.
 """
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -93,3 +94,34 @@ def stored_bmh1(path: Path) -> U8:
 
 def _pack(values: npt.NDArray[np.floating]) -> U8:
     return np.packbits(values >= 0, axis=1, bitorder="little")
+
+
+def crop_pdq(folder: Path, n: int, n_threads: int) -> U8:
+    """Return the PDQ hashes of random crops of the images of a folder, equally many of each.
+
+    The images are reduced to at most 256 pixels a side and grey first, so that a million crops take some minutes.
+    """
+    from imgmatch_df.hashes.kernels.pdq import hash_pixels
+
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = np.empty((n, 32), np.uint8)
+
+    def hash_crops(number: int) -> None:
+        rng = np.random.default_rng([7, number])
+        with Image.open(paths[number]) as image:
+            image.draft("L", (512, 512))
+            grey = image.convert("L")
+        grey.thumbnail((256, 256))
+        pixels = np.asarray(grey)
+        for row in range(number * n // len(paths), (number + 1) * n // len(paths)):
+            height, width = (max(1, round(rng.uniform(0.4, 1) * side)) for side in pixels.shape)
+            y, x = (
+                int(rng.integers(0, whole - part + 1))
+                for whole, part in zip(pixels.shape, (height, width), strict=True)
+            )
+            hash_pixels(np.ascontiguousarray(pixels[y : y + height, x : x + width]), hashes[row])
+
+    hash_pixels(np.zeros((64, 64), np.uint8), hashes[0])  # compiled once
+    with ThreadPoolExecutor(n_threads) as pool:
+        list(pool.map(hash_crops, range(len(paths))))
+    return np.random.default_rng(8).permutation(hashes)

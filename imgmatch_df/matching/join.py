@@ -21,7 +21,7 @@ from imgmatch_df.matching.kernels import forest, hamming
 from imgmatch_df.matching.kernels.forest import Links
 from imgmatch_df.matching.kernels.hamming import Pairs
 from imgmatch_df.matching.plan import Choice, Distinct, Plan
-from imgmatch_df.matching.tasks import Bands, BucketSearch, FlipSearch, JoinColumns, link_tasks
+from imgmatch_df.matching.tasks import Bands, BucketSearch, FlipSearch, JoinColumns, link_tasks, sorts_in_parts
 from imgmatch_df.threads import Once, Task, finish_tasks, run_tasks
 
 __all__ = [
@@ -379,7 +379,8 @@ def _assemble(found: Iterable[Pairs], left: _Side, right: _Side, limit: _Limit) 
             at = hamming.expand_pairs(block, *nexts, same, at, pairs)
     blocks.clear()
     if 8 * n_pairs < left.n_rows + right.n_rows:
-        order = np.lexsort((pairs.right, pairs.left)).astype(np.uint32)
+        # One key of 64 bits: four times as fast as `lexsort` of two columns.
+        order = np.argsort(pairs.left.astype(np.uint64) << np.uint64(32) | pairs.right).astype(np.uint32)
     else:  # two counting passes take 15 ns per pair each, a comparison sort 100
         order = stable_order(pairs.right, np.arange(n_pairs, dtype=np.uint32), right.n_rows)
         order = stable_order(pairs.left, order, left.n_rows)
@@ -415,6 +416,8 @@ def _near_pairs(
     n_bands = len(plan.bands)
     # The number of bands at a time is small, because each takes memory.
     n_slots = min(n_threads or threads.n_threads(), n_bands, 4)
+    if same and sorts_in_parts(left.distinct, plan):
+        n_slots = 1
     lefts = JoinColumns(left.distinct, plan, order, n_slots)
     rights = lefts if same else JoinColumns(right.distinct, plan, order, n_slots)
     finish_tasks(lefts.moves() if same else lefts.moves() + rights.moves(), n_threads)

@@ -1,9 +1,9 @@
 """Tasks of a planned join for the thread pool; each call returns within some tens of milliseconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import count, islice, pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -12,11 +12,13 @@ from imgmatch_df._kernels.popcount import LANES
 from imgmatch_df.matching.kernels import forest
 from imgmatch_df.matching.kernels.bands import (
     Ordered,
+    count_parts,
+    distribute_rows,
     halve_words,
     order_band,
-    part_columns,
     permute_bits,
     pick_together,
+    sort_parts,
 )
 from imgmatch_df.matching.kernels.forest import Links, Search
 from imgmatch_df.matching.kernels.hamming import Pairs
@@ -33,7 +35,22 @@ _BUFFER: Final = 1 << 16  # pairs that a kernel finds in one call
 _HALVES_WITHIN: Final = 8
 # Rows of one word that are sorted in two steps. With 1,000,000 rows one step is as fast, because they fit the cache.
 _MANY_ROWS: Final = 1 << 21
+_PART_ROWS: Final = 1 << 16  # rows of a part, on average: 768 KiB
+_MAX_PART_BITS: Final = 11  # more parts would not stay in the cache while rows are distributed
+_ROWS_PER_CALL: Final = 1 << 20  # rows that are distributed, or sorted, by one call: 10 ms
 _ROWS_PERMUTED: Final = 1 << 13  # rows whose bits are permuted by one call: 0.7 ms for bmh1
+
+
+def _sorts_in_parts(side: Distinct, band: Band, *, together: bool) -> bool:
+    """Return whether rows are sorted by a band in two steps."""
+    # With more buckets than rows, most rows are the only one in their bucket and may be left out.
+    leaves_out = together and band.radius == 0 and 1 << band.n_bits >= len(side.rows)
+    return side.hashes.shape[1] == 1 and len(side.rows) >= _MANY_ROWS and band.n_key_bits > 0 and not leaves_out
+
+
+def sorts_in_parts(side: Distinct, plan: Plan) -> bool:
+    """Return whether all bands of a self-join are sorted in two steps, on all threads, one band after the other."""
+    return all(_sorts_in_parts(side, band, together=True) for band in plan.bands)
 
 
 class JoinColumns:
@@ -42,17 +59,7 @@ class JoinColumns:
     def __init__(self, side: Distinct, plan: Plan, order: I64, n_slots: int) -> None:
         self.side, self._order = side, order
         n, n_words = len(side.rows), side.hashes.shape[1]
-        # The bits of a single word are not permuted.
-        if n_words == 1 and n == len(side.hashes):
-            self._columns = side.hashes.T
-        else:
-            self._columns = np.empty((n_words, n), np.uint64)
-            if n_words == 1:
-                # Rows are in range: with another mode numpy makes a copy first.
-                np.take(side.hashes[:, 0], side.rows, out=self._columns[0], mode="clip")
         n_starts = 2 + (1 << max(band.n_key_bits for band in plan.bands))
-        n_marks = max(1, (1 << max(self._n_mark_bits(band) for band in plan.bands)) >> 5)
-        self._picks = [(np.empty(n_marks, np.uint64), np.empty(n, np.uint32)) for _ in range(n_slots)]
         self._slots = [
             Ordered(
                 side.hashes,
@@ -62,6 +69,19 @@ class JoinColumns:
             )
             for _ in range(n_slots)
         ]
+        self._columns, self._picks = np.empty((n_words, 0), np.uint64), []
+        if sorts_in_parts(side, plan):
+            return
+        # The bits of a single word are not permuted.
+        if n_words == 1 and n == len(side.hashes):
+            self._columns = side.hashes.T
+        else:
+            self._columns = np.empty((n_words, n), np.uint64)
+            if n_words == 1:
+                # Rows are in range: with another mode numpy makes a copy first.
+                np.take(side.hashes[:, 0], side.rows, out=self._columns[0], mode="clip")
+        n_marks = max(1, (1 << max(self._n_mark_bits(band) for band in plan.bands)) >> 5)
+        self._picks = [(np.empty(n_marks, np.uint64), np.empty(n, np.uint32)) for _ in range(n_slots)]
 
     def moves(self) -> list[Once]:
         """Return the tasks that fill the columns."""
@@ -77,6 +97,11 @@ class JoinColumns:
         `together`: rows that are the only one in their bucket may be left out.
         """
         hashes, starts, rows, words = self._slots[slot]
+        if _sorts_in_parts(self.side, band, together=together):
+            for stage in self.order_in_parts(band, slot):
+                for task in stage:
+                    task()
+            return self.ordered(band, slot)
         picked, n_key_bits = None, band.n_key_bits
         if together and 1 << band.n_bits >= len(rows):
             marks, picks = self._picks[slot]
@@ -84,14 +109,37 @@ class JoinColumns:
             n_key_bits = min(n_key_bits, len(picked).bit_length() + 1)
             rows = rows[: len(picked)]
         starts = starts[: 2 + (1 << n_key_bits)]
-        columns, names = self._columns, self.side.rows
-        if len(columns) == 1 and picked is None and band.n_key_bits and len(names) >= _MANY_ROWS:
-            columns, names = np.empty_like(columns), np.empty_like(names)
-            part_columns(self._columns, self.side.rows, *band.slice, band.n_key_bits, columns, names)
         # If possible a word without bits of the band: these are equal within a bucket.
         first_word = ((band.low + band.n_bits - 1) // 64 + 1) % len(self._columns) if band.n_key_bits else 0
-        order_band(columns, names, picked, *band.slice, n_key_bits, first_word, starts, rows, words)
+        order_band(self._columns, self.side.rows, picked, *band.slice, n_key_bits, first_word, starts, rows, words)
         return Ordered(hashes, starts[:-1], rows, words)
+
+    def ordered(self, band: Band, slot: int) -> Ordered:
+        """Return the rows in the order of a band that `order_in_parts` wrote."""
+        hashes, starts, rows, words = self._slots[slot]
+        return Ordered(hashes, starts[: 1 + (1 << band.n_key_bits)], rows, words)
+
+    def order_in_parts(self, band: Band, slot: int) -> Iterator[list[Once]]:
+        """Yield stages of tasks that sort the rows by a band; all of a stage must be finished before the next."""
+        _, starts, rows, words = self._slots[slot]
+        shape, n = (*band.slice, band.n_key_bits), len(rows)
+        n_part_bits = min(band.n_key_bits, _MAX_PART_BITS, (n // _PART_ROWS).bit_length())
+        spans = [slice(at, min(at + _ROWS_PER_CALL, n)) for at in range(0, n, _ROWS_PER_CALL)]
+        counts = np.zeros((len(spans), 1 << n_part_bits), np.int64)  # of rows by part
+        hashes, given = self.side
+        yield [Once(count_parts, hashes, given[span], *shape, counts[i]) for i, span in enumerate(spans)]
+        bounds = np.concatenate([[0], np.cumsum(counts.sum(axis=0))])
+        places = bounds[:-1] + np.cumsum(counts, axis=0) - counts
+        yield [
+            Once(distribute_rows, hashes, given[span], *shape, places[i], words[0], rows)
+            for i, span in enumerate(spans)
+        ]
+        cuts = np.searchsorted(bounds, np.arange(0, n, _ROWS_PER_CALL))
+        cuts = np.unique(np.append(np.minimum(cuts, len(bounds) - 1), [0, len(bounds) - 1])).tolist()
+        yield [
+            Once(sort_parts, bounds[a : b + 1], a, *shape, n_part_bits, starts, words[0], rows)
+            for a, b in pairwise(cuts)
+        ]
 
     def _n_mark_bits(self, band: Band) -> int:
         """Return the number of hash bits by which `pick_together` compares slices."""
@@ -128,6 +176,7 @@ class Bands:
         self._radii = np.array([band.radius for band in plan.bands], np.int64)
         self._masks = _band_masks(plan, order)
         self._numbers = iter(range(len(plan.bands)))
+        self._in_parts = lefts is rights and sorts_in_parts(lefts.side, plan)
 
     def verdict(self, number: int) -> Verdict:
         """Return what makes a candidate of a band a pair."""
@@ -137,16 +186,54 @@ class Bands:
         """Return the number of tasks that probe a band."""
         return self.n_probes * (1 + band.max_flips if is_gathered(band.radius) else 1)
 
-    def next(self, slot: int) -> list["Build"]:
-        """Return the task that orders the next band in a slot, if there is one."""
-        return [Build(self, number, slot) for number in islice(self._numbers, 1)]
+    def next(self, slot: int) -> "Sequence[Task[Pairs | None]]":
+        """Return the tasks that order the next band in a slot, if there is one."""
+        for number in islice(self._numbers, 1):
+            if not self._in_parts:
+                return [Build(self, number, slot)]
+            stages = self.lefts.order_in_parts(self.plan.bands[number], slot)
+            return _in_stages(stages, partial(self._builds, number, slot))
+        return ()
+
+    def _builds(self, number: int, slot: int) -> "list[Build]":
+        return [Build(self, number, slot, is_ordered=True)]
+
+
+class _OfStage:
+    """A task of a stage; the last one to finish returns the tasks of the next stage."""
+
+    def __init__(
+        self, work: Once, done: "count[int]", n_tasks: int, after: "Callable[[], Sequence[Task[Any]]]"
+    ) -> None:
+        self._work, self._done, self._n_tasks, self._after = work, done, n_tasks, after
+
+    @property
+    def finished(self) -> bool:
+        """Whether the work is done."""
+        return self._work.finished
+
+    def __call__(self) -> None:
+        """Do the work."""
+        self._work()
+
+    def then(self) -> "Sequence[Task[Any]]":
+        """Return the tasks of the next stage, if this was the last task of this one."""
+        return self._after() if next(self._done) == self._n_tasks else ()
+
+
+def _in_stages(stages: Iterator[list[Once]], after: "Callable[[], Sequence[Task[Any]]]") -> "Sequence[Task[Any]]":
+    """Return the tasks of the first stage; the last one returns those of the next, and of the last stage `after()`."""
+    for works in stages:
+        done = count(1)
+        return [_OfStage(work, done, len(works), lambda: _in_stages(stages, after)) for work in works]
+    return after()
 
 
 class Build:
-    """The task that orders both sides of a band."""
+    """The task that orders both sides of a band, if they are not in order."""
 
-    def __init__(self, bands: Bands, number: int, slot: int) -> None:
-        self._bands, self._number, self._slot = bands, number, slot
+    def __init__(self, bands: Bands, number: int, slot: int, *, is_ordered: bool = False) -> None:
+        self._bands, self._number, self._slot, self._is_ordered = bands, number, slot, is_ordered
         self._probes: list[Task[Pairs | None]] = []
         self.finished = False
 
@@ -157,7 +244,10 @@ class Build:
         same = bands.rights is bands.lefts
         # Without flips, a row that is the only one in its bucket has no candidates: more than half of 50,000 crops.
         together = same and band.radius == 0 and band.n_key_bits > 0
-        left = bands.lefts.order(band, self._slot, together=together)
+        if self._is_ordered:
+            left = bands.lefts.ordered(band, self._slot)
+        else:
+            left = bands.lefts.order(band, self._slot, together=together)
         right = left if same else bands.rights.order(band, self._slot, together=False)
         cuts = np.linspace(0, len(left.rows), bands.n_probes + 1).astype(int).tolist()
         done = count(1)
@@ -212,9 +302,9 @@ class Probe:
         n = self._search(*self._arguments, self._cursor, _BLOCKS_PER_CALL, pairs)
         return Pairs(pairs.left[:n].copy(), pairs.right[:n].copy(), pairs.distance[:n].copy())
 
-    def then(self) -> list[Build]:
-        """Return the task that uses the slot next, if this was the last task of the band."""
-        return self._bands.next(self._slot) if next(self._done) == self._last else []
+    def then(self) -> Sequence[Task[Pairs | None]]:
+        """Return the tasks that use the slot next, if this was the last task of the band."""
+        return self._bands.next(self._slot) if next(self._done) == self._last else ()
 
 
 class BucketSearch:

@@ -159,6 +159,52 @@ def test_rows_sorted_in_two_steps_change_nothing(kind, monkeypatch):
             assert_pairs(join.cross_join(hashes, others, radius, 64, plan=plan), across, radius, same=False)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_rows_sorted_in_many_small_parts_change_nothing(kind, n_threads, monkeypatch):
+    """Some rows equal others, spans end within a part, and parts are empty, or have all rows."""
+    monkeypatch.setattr(tasks, "_MANY_ROWS", 0)
+    monkeypatch.setattr(tasks, "_PART_ROWS", 5)
+    monkeypatch.setattr(tasks, "_ROWS_PER_CALL", 37)
+    hashes = make(kind, 500, 8)
+    hashes[3::7] = hashes[:-3:7]
+    distances = reference.distance_matrix(hashes, hashes)
+    for radius in (0, 1, 4, 8, 12, 20):
+        for plan in ("bands", "scan"):
+            pairs = join.self_join(hashes, radius, 64, plan=plan, n_threads=n_threads)
+            assert_pairs(pairs, distances, radius)
+            seen = join.connect(hashes, radius, 64, plan=plan, n_threads=n_threads)
+            assert_pairs(
+                join.cross_join(hashes, hashes[::3], radius, 64, plan=plan), distances[:, ::3], radius, same=False
+            )
+            np.testing.assert_array_equal(seen, join.connect(hashes, radius, 64, plan="scan"))
+
+
+def test_parts_are_in_the_order_of_one_sort(monkeypatch):
+    hashes = make("clustered", 3000, 8)
+    hashes[:700] = hashes[0]
+    rows = np.arange(3000, dtype=np.uint32)[::2].copy()
+    for low, n_bits, n_key_bits, within in (
+        (0, 12, 12, 1),
+        (5, 40, 9, 0),
+        (44, 20, 20, 2),
+        (63, 1, 1, 0),
+        (0, 64, 7, 0),
+    ):
+        band = plans.Band(low, n_bits, n_key_bits, within)
+        plan = plans.Plan("bands", (band,), 1, 8, 1500, 1500, 0.0, 0.0, 0.0)
+        orders = []
+        for many in (1 << 30, 0):
+            monkeypatch.setattr(tasks, "_MANY_ROWS", many)
+            monkeypatch.setattr(tasks, "_PART_ROWS", 3)
+            monkeypatch.setattr(tasks, "_ROWS_PER_CALL", 100)
+            columns = tasks.JoinColumns(plans.Distinct(hashes, rows), plan, np.arange(64), 1)
+            ordered = columns.order(band, 0, together=False)
+            orders.append((ordered.starts, ordered.rows, ordered.words[0, :1500]))
+        for one, parts in zip(*orders, strict=True):
+            np.testing.assert_array_equal(one, parts)
+
+
 @pytest.mark.parametrize(("low", "n_bits"), [(0, 64), (3, 12), (40, 38), (60, 9), (101, 27)])
 def test_rows_that_share_a_slice_are_picked(low, n_bits):
     """And of those that do not, few more than share a mark by chance."""

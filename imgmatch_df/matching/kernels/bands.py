@@ -1,8 +1,8 @@
 """Assignment of bits to bands, and the order of the rows by the key of a band.
 
 A band is a slice of the permuted bits. `order_band` sorts the rows by it with one counting sort and copies a few words
-in that order, so that a bucket is contiguous in memory (a run); `probes` compares runs. A scan is the band of no bits:
-it has one bucket.
+in that order, so that a bucket is contiguous in memory (a run); `probes` compares runs. Many rows of one word are
+sorted in two steps, `distribute_rows` and `sort_parts`. A scan is the band of no bits: it has one bucket.
 """
 
 from typing import Any, NamedTuple
@@ -199,30 +199,88 @@ def pick_together(columns: U64, low: int, n_bits: int, n_mark_bits: int, marks: 
 
 
 @kernel
-def part_columns(
-    columns: U64, names: U32, low: int, n_bits: int, n_key_bits: int, columns_out: U64, names_out: U32
-) -> None:
-    """Write columns (1, n) uint64 and their names (n,) uint32 in the order of the first bits of a band's key.
+def count_parts(hashes: U64, rows: U32, low: int, n_bits: int, n_key_bits: int, counts: I64) -> None:
+    """Count the rows with each value of the first bits of a band's key: hashes (n, 1) uint64, rows (m,) uint32.
 
-    `order_band` then writes to one region of memory at a time: for 10,000,000 rows both calls take 12 ns per row, a
-    scatter over all of the memory takes 26.
+    counts (n_parts,) int64, which are added to; n_parts is a power of two.
     """
-    left = columns[0]
+    words = hashes.reshape(hashes.size)
     shift, top = uint64(low & 63), uint64(64 - n_bits)
     factor = uint64(1) if n_bits == n_key_bits else _FACTOR
-    n_part_bits = min(n_key_bits, 8)
-    drop = uint64(64 - n_part_bits)
-    starts = np.zeros((1 << n_part_bits) + 1, np.uint32)
-    for row in range(names.size):
-        starts[(_slice(left, left, row, shift, top, factor) >> drop) + uint64(1)] += np.uint32(1)
-    for part in range(1, starts.size):
-        starts[part] += starts[part - 1]
-    for row in range(names.size):
-        part = _slice(left, left, row, shift, top, factor) >> drop
-        at = starts[part]
-        starts[part] = at + np.uint32(1)
-        columns_out[0, at] = left[row]
-        names_out[at] = names[row]
+    drop = uint64(65) - popcount(uint64(2 * counts.size - 1))
+    for i in range(rows.size):
+        # Shifted in two steps: a part may have no bits.
+        counts[_slice(words, words, rows[i], shift, top, factor) >> (drop - uint64(1)) >> uint64(1)] += 1
+
+
+@kernel
+def distribute_rows(
+    hashes: U64, rows: U32, low: int, n_bits: int, n_key_bits: int, places: I64, words_out: U64, rows_out: U32
+) -> None:
+    """Write rows (m,) uint32 and their words part by part, see `count_parts`; `sort_parts` sorts the parts.
+
+    places (n_parts,) int64: next place of each part in words_out and rows_out.
+    """
+    words = hashes.reshape(hashes.size)
+    shift, top = uint64(low & 63), uint64(64 - n_bits)
+    factor = uint64(1) if n_bits == n_key_bits else _FACTOR
+    drop = uint64(65) - popcount(uint64(2 * places.size - 1))
+    for i in range(rows.size):
+        row = rows[i]
+        part = _slice(words, words, row, shift, top, factor) >> (drop - uint64(1)) >> uint64(1)
+        at = places[part]
+        places[part] = at + 1
+        words_out[at] = words[row]
+        rows_out[at] = row
+
+
+@kernel
+def sort_parts(
+    bounds: I64,
+    first: int,
+    low: int,
+    n_bits: int,
+    n_key_bits: int,
+    n_part_bits: int,
+    starts: U32,
+    words: U64,
+    rows: U32,
+) -> None:
+    """Sort rows and words by the key of a band within each part, in place, and write where each bucket begins.
+
+    bounds (m + 1,) int64: where the parts from number `first` on begin. A part is copied first, so it should fit the
+    second-level cache: then 100,000,000 rows take 15 ns each, where a scatter over all of the memory takes 60.
+    """
+    shift, top = uint64(low & 63), uint64(64 - n_bits)
+    factor = uint64(1) if n_bits == n_key_bits else _FACTOR
+    drop = uint64(64 - n_key_bits)
+    n_in_part = uint64(1) << uint64(n_key_bits - n_part_bits)
+    longest = 0
+    for part in range(bounds.size - 1):
+        longest = max(longest, bounds[part + 1] - bounds[part])
+    copied, named = np.empty(longest, np.uint64), np.empty(longest, np.uint32)
+    ends = np.empty(n_in_part, np.uint32)
+    for part in range(bounds.size - 1):
+        begin, n = bounds[part], bounds[part + 1] - bounds[part]
+        ends[:] = 0
+        for i in range(n):
+            copied[i] = words[begin + i]
+            named[i] = rows[begin + i]
+            ends[(_slice(copied, copied, i, shift, top, factor) >> drop) & (n_in_part - uint64(1))] += np.uint32(1)
+        total = np.uint32(begin)
+        bucket = uint64(first + part) * n_in_part
+        for i in range(n_in_part):
+            count = ends[i]
+            starts[bucket + i] = total
+            ends[i] = total
+            total += count
+        starts[bucket + n_in_part] = total
+        for i in range(n):
+            key = (_slice(copied, copied, i, shift, top, factor) >> drop) & (n_in_part - uint64(1))
+            at = ends[key]
+            ends[key] = at + np.uint32(1)
+            words[at] = copied[i]
+            rows[at] = named[i]
 
 
 @kernel

@@ -1,0 +1,155 @@
+"""All pairs of a million PDQ hashes of real images: how fast and how complete, compared with faiss.
+
+    python benchmarks/joining_pdq.py FOLDER [--rows N] [--radius BITS] [--update-docs]
+
+See benchmarks/README.md for what is measured and how.
+"""
+
+import argparse
+import pickle
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import (
+    Arena,
+    Contender,
+    WorkerError,
+    allowed_cpus,
+    describe_machine,
+    markdown_table,
+    pin,
+    replace_between,
+    serve,
+)
+from hash_sets import crop_pdq
+from joiners import JOINERS, Cell, _as_numbers, _multi_hash, _nothing
+
+ROOT = Path(__file__).resolve().parent.parent
+N_QUERIES = 2_000  # rows that faiss searches for
+PACKAGES = ("imgmatch-df", "polars", "numba", "numpy", "faiss-cpu")
+
+
+def _sampled(make_index: Callable[[Any, int, int, int], Any]) -> Callable[[Cell, int], dict[str, float]]:
+    """Return the measurement of a faiss index: its search for some rows among all, compared with our pairs of these."""
+
+    def result(cell: Cell, n_threads: int) -> dict[str, float]:
+        import faiss
+
+        faiss.omp_set_num_threads(n_threads)
+        codes = cell.load()
+        n_queries = min(N_QUERIES, cell.n)
+        rows = np.sort(np.random.default_rng(cell.n).choice(cell.n, n_queries, replace=False))
+        start = time.perf_counter()
+        index = make_index(faiss, 8 * codes.shape[1], cell.n, cell.radius)
+        index.add(codes)
+        build_s = time.perf_counter() - start
+        index.range_search(codes[rows[:50]], cell.radius + 1)  # threads are started
+        start = time.perf_counter()
+        limits, _, others = index.range_search(codes[rows], cell.radius + 1)  # faiss's radius is exclusive
+        search_s = time.perf_counter() - start
+        ends = np.repeat(rows, np.diff(limits.astype(np.int64))), others
+        found = _as_numbers(np.minimum(*ends), np.maximum(*ends))
+        ours = np.load(cell.pairs)
+        is_searched = np.zeros(cell.n, np.bool_)
+        is_searched[rows] = True
+        true = ours[is_searched[ours >> np.uint64(32)] | is_searched[ours & np.uint64(0xFFFFFFFF)]]
+        n_common = len(np.intersect1d(found, true, assume_unique=True))
+        return {
+            "seconds": build_s + search_s * cell.n / n_queries,
+            "n_queries": n_queries,
+            "recall": n_common / len(true) if len(true) else float("nan"),
+            "n_false": len(found) - n_common,
+            "n_pairs": len(true),
+        }
+
+    return result
+
+
+CONTENDERS = {
+    "ours": JOINERS["ours"],
+    "flat": Contender(
+        JOINERS["flat"].label,
+        ("faiss-cpu",),
+        _nothing,
+        _sampled(lambda faiss, n_bits, *_: faiss.IndexBinaryFlat(n_bits)),
+    ),
+    "multi": Contender(JOINERS["multi"].label, ("faiss-cpu",), _nothing, _sampled(_multi_hash)),
+}
+
+
+def measure(arena: Arena, cell: Cell, cpus: list[int], folder: Path) -> tuple[list[list[str]], int]:
+    """Return the rows of the table, and the number of pairs."""
+
+    def result(name: str, data: Cell) -> dict[str, float]:
+        file = folder / "request.pickle"
+        file.write_bytes(pickle.dumps(data))
+        found: dict[str, float] = arena.worker(name, cpus).request("result", str(file))
+        return found
+
+    first = result("ours", cell)
+    seconds = [first["seconds"]]
+    unchecked = Cell(cell.kind, cell.hashes, cell.n, cell.radius, cell.pairs, check=False)
+    peers = {}
+    for name in ("flat", "multi"):
+        peers[name] = result(name, cell)
+        seconds.append(result("ours", unchecked)["seconds"])
+        peers[name]["times"] = peers[name]["seconds"] / statistics.mean(seconds[-2:])
+    text = [CONTENDERS["ours"].label, f"{statistics.median(seconds):.2f}", "1", "all", f"{first['recall']:.3f}", "0"]
+    rows = [text]
+    for name, got in peers.items():
+        rows.append(
+            [
+                CONTENDERS[name].label,
+                f"≈ {got['seconds']:,.0f}",
+                f"{got['times']:,.0f}",
+                f"{got['n_queries']:,.0f}",
+                f"{got['recall']:.3f}",
+                f"{got['n_false']:,.0f}",
+            ]
+        )
+    return rows, int(first["n_pairs"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="images whose crops are hashed")
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--radius", type=int, default=31)
+    parser.add_argument("--update-docs", action="store_true", help="write the table into benchmarks/README.md")
+    arguments = parser.parse_args()
+    cpus = allowed_cpus()
+    pin(cpus[:2])
+    n_images = sum(path.is_file() for path in arguments.folder.rglob("*"))
+    with tempfile.TemporaryDirectory() as name, Arena(__file__, CONTENDERS) as arena:
+        folder = Path(name)
+        print(f"hashing {arguments.rows:,} crops of {n_images:,} images", file=sys.stderr, flush=True)
+        np.save(folder / "pdq.npy", crop_pdq(arguments.folder, arguments.rows, len(cpus[:2])))
+        cell = Cell("pdq", str(folder / "pdq.npy"), arguments.rows, arguments.radius, str(folder / "pairs.npy"))
+        rows, n_pairs = measure(arena, cell, cpus[:2], folder)
+    columns = ["", "seconds", "times ours", "rows searched for", "recall", "wrong pairs"]
+    text = (
+        f"{markdown_table(columns, rows)}\n\n{arguments.rows:,} PDQ hashes of random crops of {n_images:,} images, "
+        f"within {arguments.radius} of 256 bits, {n_pairs:,} pairs. Two threads each. faiss searches for some random "
+        "rows among all; the seconds are those of its index, and of the search times the rows over the rows searched "
+        "for. The pairs of these rows are compared with ours, and ours with a plain scan of some rows.\n\n"
+        f"{describe_machine(len(cpus), PACKAGES)}"
+    )
+    print(text)
+    if arguments.update_docs:
+        replace_between(ROOT / "benchmarks" / "README.md", "joining-pdq", text)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        serve(CONTENDERS, *sys.argv[2:])
+    else:
+        try:
+            main()
+        except WorkerError as error:
+            raise SystemExit(f"failed: {error}") from error
