@@ -21,6 +21,7 @@ STRETCH: Final = 4 * LANES
 
 # Casts in compiled code. numba, not mypy, knows the types inside of kernels.
 int64: Any = types.int64
+uint8: Any = types.uint8
 uint64: Any = types.uint64
 
 _WORD = ir.IntType(64)
