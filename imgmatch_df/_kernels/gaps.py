@@ -26,7 +26,7 @@ _BLOCK = ir.VectorType(_BYTE, BOXES)
 _cgutils: Any = cgutils  # it has no annotations
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def near_points(
     typingctx: Any, points: Any, block: Any, lows: Any, highs: Any, other: Any, lane: Any, limit: Any
 ) -> Any:
@@ -45,7 +45,7 @@ def near_points(
     return types.uint64(*kinds), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def near_boxes(
     typingctx: Any,
     lows: Any,
@@ -61,7 +61,7 @@ def near_boxes(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         blocks = [_Blocks(context, builder, signature, args, position) for position in (0, 1, 3, 4)]
-        return _near(builder, *blocks[:2], args[2], *blocks[2:], args[5], args[6], args[7])
+        return _near(builder, blocks[0], blocks[1], args[2], blocks[2], blocks[3], args[5], args[6], args[7])
 
     kinds = lows, highs, types.intp, other_lows, other_highs, types.intp, types.intp, types.uint8
     return types.uint64(*kinds), codegen

@@ -61,8 +61,8 @@ def choose_groups(sample: U64, n_bits: int, radius: int) -> Groups:
         members = np.flatnonzero(group == number)
         mask[members[np.argsort(-alike[members], kind="stable")[:_MAX_GROUP]]] = True
     inverted[0, :n_bits] = flipped
-    words = (np.packbits(some, axis=1, bitorder="little").view(np.uint64) for some in (inverted, masks))
-    return Groups(*words, shift, limit)
+    flips, members_of = (np.packbits(some, axis=1, bitorder="little").view(np.uint64) for some in (inverted, masks))
+    return Groups(flips, members_of, shift, limit)
 
 
 def make_blocks(hashes: U64, rows: U32, groups: Groups, n_threads: int | None = None) -> Blocks:

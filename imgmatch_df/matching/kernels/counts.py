@@ -163,7 +163,10 @@ def order_rows(counts: U8, order: U32, spare: U32) -> None:
 
 @kernel
 def fill_blocks(hashes: U64, rows: U32, counts: U8, order: U32, start: int, stop: int, blocks: Blocks) -> None:
-    """Fill the blocks ``start..stop``: hashes (n, n_words) uint64, rows (m,) uint32, counts, order as in `order_rows`."""
+    """Fill the blocks ``start..stop``.
+
+    hashes (n, n_words) uint64, rows (m,) uint32, counts (m, n_axes) uint8, order (m,) uint32: from `order_rows`.
+    """
     n_words, n_axes = hashes.shape[1], counts.shape[1]
     hashes_out, rows_out, points, lows, highs = blocks
     for block in range(start, stop):
