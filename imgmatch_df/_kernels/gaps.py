@@ -67,6 +67,45 @@ def near_boxes(
     return types.uint64(*kinds), codegen
 
 
+@intrinsic
+def near_points_each(
+    typingctx: Any, points: Any, block: Any, lows: Any, highs: Any, other: Any, lane: Any, limits: Any
+) -> Any:
+    """Return which points of a block lie within their own limit of a box, as `near_points`; limits (64,) uint8."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        ours = _Blocks(context, builder, signature, args, 0)
+        low, high = (_Blocks(context, builder, signature, args, position) for position in (2, 3))
+        total = _gaps(builder, ours, ours, args[1], low, high, args[4], args[5])
+        data = context.make_array(signature.args[6])(context, builder, args[6]).data
+        limit = builder.load(builder.bitcast(data, _BLOCK.as_pointer()), align=1)
+        return builder.bitcast(builder.icmp_unsigned("<=", total, limit), _WORD)
+
+    kinds = points, types.intp, lows, highs, types.intp, types.intp, limits
+    return types.uint64(*kinds), codegen
+
+
+@intrinsic
+def write_gaps(
+    typingctx: Any, lows: Any, highs: Any, block: Any, other_lows: Any, other_highs: Any, other: Any, gaps: Any
+) -> Any:
+    """Write the distances of the boxes of a block from a box, the first of block `other`, at most 255 each.
+
+    Arrays as in `near_boxes`; gaps (64 * n_blocks,) uint8: receives the items ``64 * block`` to ``64 * block + 63``.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        ours = [_Blocks(context, builder, signature, args, position) for position in (0, 1)]
+        box = [_Blocks(context, builder, signature, args, position) for position in (3, 4)]
+        total = _gaps(builder, ours[0], ours[1], args[2], box[0], box[1], args[5], ir.Constant(_WORD, 0))
+        data = context.make_array(signature.args[6])(context, builder, args[6]).data
+        place = builder.gep(data, [builder.mul(args[2], ir.Constant(_WORD, BOXES))])
+        builder.store(total, builder.bitcast(place, _BLOCK.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(lows, highs, types.intp, other_lows, other_highs, types.intp, gaps), codegen
+
+
 class _Blocks:
     """A (n_blocks, n_axes, 64) argument."""
 
@@ -103,6 +142,21 @@ def _near(
     lane: Any,
     limit: Any,
 ) -> Any:
+    """Return which boxes lie within a limit of another box, as a 64-bit mask."""
+    total = _gaps(builder, lows, highs, block, other_lows, other_highs, other, lane)
+    return builder.bitcast(builder.icmp_unsigned("<=", total, _splat(builder, limit)), _WORD)
+
+
+def _gaps(
+    builder: Any,
+    lows: _Blocks,
+    highs: _Blocks,
+    block: Any,
+    other_lows: _Blocks,
+    other_highs: _Blocks,
+    other: Any,
+    lane: Any,
+) -> Any:
     kind = ir.FunctionType(_BLOCK, [_BLOCK, _BLOCK])
     add, subtract = (
         _cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.sat.v{BOXES}i8")
@@ -117,4 +171,4 @@ def _near(
         below = builder.call(subtract, [other_lows.splat(other, axis, lane), high])
         gap = builder.or_(above, below)  # one of the two is 0
         builder.store(builder.call(add, [builder.load(total), gap]), total)
-    return builder.bitcast(builder.icmp_unsigned("<=", builder.load(total), _splat(builder, limit)), _WORD)
+    return builder.load(total)

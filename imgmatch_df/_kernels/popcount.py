@@ -68,6 +68,23 @@ def unlike_words(typingctx: Any, left: Any, i: Any, right: Any, j: Any) -> Any:
 
 
 @_intrinsic
+def unlike_sixteen(typingctx: Any, left: Any, i: Any, right: Any, j: Any) -> Any:
+    """Return what `unlike_words` counts of sixteen words, with one sum over the items of a vector."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2)]
+        total = None
+        for start in (0, 8):
+            places = (builder.add(at, ir.Constant(_WORD, start)) for at in args[1::2])
+            a, b = (_load_eight(builder, builder.gep(data, [at])) for data, at in zip(arrays, places, strict=True))
+            ones = _call_eight(builder, "ctpop", _EIGHT, builder.xor(a, b))
+            total = ones if total is None else builder.add(total, ones)
+        return _call_eight(builder, "vector.reduce.add", _WORD, total)
+
+    return types.uint64(left, types.intp, right, types.intp), codegen
+
+
+@_intrinsic
 def unlike_masked(typingctx: Any, left: Any, i: Any, right: Any, j: Any, masks: Any, k: Any) -> Any:
     """Return in how many of the bits that eight words of masks from item k on select `unlike_words` differ."""
 

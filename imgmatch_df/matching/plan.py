@@ -26,7 +26,7 @@ _MAX_FLIPS: Final = 4096
 _MAX_KEY_BITS: Final = 24
 _MAX_SAMPLE: Final = 2048
 _FEW_PAIRS: Final = 1 << 20  # a scan of so many pairs takes less time than the choice of bands
-_MIN_COUNTED_BITS: Final = 257  # shorter hashes have too few bits of a kind
+MIN_COUNTED_BITS: Final = 257  # shorter hashes have too few bits of a kind
 _MIN_COUNTED_S: Final = 0.02  # a shorter join takes less time than the estimate of the counts
 
 # Nanoseconds on one thread of a server core with AVX-512. Only their ratios decide, which are similar on other
@@ -184,7 +184,7 @@ def choose_plan(
     if choice in ("bands", None):
         plans.extend(estimate.plan("bands", bands) for bands in _band_layouts(estimate))
     best = min(plans, key=lambda plan: plan.seconds, default=None)
-    is_long = pairs and n_bits >= _MIN_COUNTED_BITS
+    is_long = pairs and n_bits >= MIN_COUNTED_BITS
     if best is None or (choice is None and is_long and best.seconds >= _MIN_COUNTED_S):
         counts = estimate.counts(sample_hashes(left, right))
         best = counts if best is None or counts.seconds < best.seconds else best

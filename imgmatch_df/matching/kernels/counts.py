@@ -12,8 +12,8 @@ import numpy as np
 
 from imgmatch_df._kernels.arrays import I64, U8, U32, U64
 from imgmatch_df._kernels.compiled import kernel
-from imgmatch_df._kernels.gaps import BOXES, near_boxes, near_points
-from imgmatch_df._kernels.popcount import int64, popcount, uint8, uint64, unlike_masked, unlike_words
+from imgmatch_df._kernels.gaps import BOXES, near_boxes, near_points, near_points_each, write_gaps
+from imgmatch_df._kernels.popcount import int64, popcount, uint8, uint64, unlike_masked, unlike_sixteen, unlike_words
 from imgmatch_df.matching.kernels.hamming import Pairs
 from imgmatch_df.matching.kernels.probes import distance_within
 
@@ -230,7 +230,7 @@ def join_blocks(
     left_out, right_out, distance_out = out.left, out.right, out.distance
     n_right_blocks = right_points.shape[0]
     room = left_out.size - BOXES
-    found = spent = 0
+    found = spent = n_done = 0
     block, stop, other, lane = cursor
     while block < stop:
         n_lanes = uint64(min(BOXES, left_rows.size - block * BOXES))
@@ -259,9 +259,10 @@ def join_blocks(
                 spent += 1
                 while seen:
                     lane = int64(popcount((seen & (~seen + uint64(1))) - uint64(1)))
-                    if found > room or spent > budget:
+                    if found > room or (n_done and spent > budget):
                         cursor[0], cursor[2], cursor[3] = block, other, lane
                         return found
+                    n_done += 1
                     seen &= seen - uint64(1)
                     near = near_points(right_points, other, left_points, left_points, block, lane, bound) & lanes_there
                     if is_own:
@@ -285,5 +286,100 @@ def join_blocks(
             other, lane = (group + 1) * BOXES, 0
         block += 1
         other = lane = 0
-    cursor[0] = block
+        if spent > budget:
+            break
+    cursor[0], cursor[2], cursor[3] = block, 0, 0
     return found
+
+
+@kernel(inline="always")
+def _whole_distance(left: U64, i: int, right: U64, j: int, radius: int) -> int:
+    """Return what `distance_within` does; without a check within 16 words, which every other pair would fail."""
+    if left.shape[1] == 16:
+        return unlike_sixteen(left, 16 * i, right, 16 * j)
+    return distance_within(left, i, right, j, radius)
+
+
+@kernel
+def _put(heap: U64, n: int, key: int) -> None:
+    """Put a key into a heap of n keys, the largest first, at the place of the largest if it is full."""
+    if n < heap.size:
+        place = n
+        while place and heap[(place - 1) >> 1] < key:
+            heap[place] = heap[(place - 1) >> 1]
+            place = (place - 1) >> 1
+        heap[place] = key
+        return
+    place = 0
+    while 2 * place + 1 < n:
+        child = 2 * place + 1
+        if child + 1 < n and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[child] <= key:
+            break
+        heap[place] = heap[child]
+        place = child
+    heap[place] = key
+
+
+@kernel
+def find_nearest(
+    queries: Blocks, blocks: Blocks, shift: int, radius: int, group: int, nearest: U64, found: I64
+) -> None:
+    """Write the nearest rows of the queries of one block within `radius` bits, in any order.
+
+    nearest (m, k) uint64, by the row of the query: distance in the high 32 bits, row in the low ones; found (m,) int64:
+    how many there are. Counts were divided by ``2**shift``.
+    """
+    query_hashes, query_rows, query_points, query_lows, query_highs = queries
+    hashes, rows, points, lows, highs = blocks
+    n_blocks, n_axes = points.shape[0], points.shape[1]
+    every = uint64(0xFFFFFFFFFFFFFFFF)
+    first = group * BOXES
+    n_queries = min(BOXES, query_rows.size - first)
+    # Blocks in the order of their distance from the box of the queries: the first ones bring the limits down.
+    low, high = np.zeros((1, n_axes, BOXES), np.uint8), np.zeros((1, n_axes, BOXES), np.uint8)
+    for axis in range(n_axes):
+        low[0, axis, 0] = query_lows[group // BOXES, axis, group % BOXES]
+        high[0, axis, 0] = query_highs[group // BOXES, axis, group % BOXES]
+    gaps, order = np.empty(lows.shape[0] * BOXES, np.uint8), np.empty(n_blocks, np.uint32)
+    for at in range(lows.shape[0]):
+        write_gaps(lows, highs, at, low, high, 0, gaps)
+    ends = np.zeros(_VALUES + 1, np.int64)
+    for block in range(n_blocks):
+        ends[int64(gaps[block]) + 1] += 1
+    for value in range(_VALUES):
+        ends[value + 1] += ends[value]
+    for block in range(n_blocks):
+        order[ends[int64(gaps[block])]] = block
+        ends[int64(gaps[block])] += 1
+    slack = n_axes * ((1 << shift) - 1)
+    farthest, limits = np.full(BOXES, radius, np.int64), np.zeros(BOXES, np.uint8)
+    limits[:n_queries] = min(255, (radius + slack) >> shift)
+    for at in range(n_blocks):
+        block = int64(order[at])
+        if gaps[block] > limits.max():
+            break
+        n_there = uint64(min(BOXES, rows.size - block * BOXES))
+        seen = near_points_each(query_points, group, lows, highs, block // BOXES, block % BOXES, limits)
+        seen &= every >> uint64(BOXES - n_queries)
+        while seen:
+            lane = int64(popcount((seen & (~seen + uint64(1))) - uint64(1)))
+            seen &= seen - uint64(1)
+            query = int64(query_rows[first + lane])
+            heap, n = nearest[query], found[query]
+            near = near_points(points, block, query_points, query_points, group, lane, limits[lane])
+            near &= every >> (uint64(BOXES) - n_there)
+            while near:
+                there = block * BOXES + int64(popcount((near & (~near + uint64(1))) - uint64(1)))
+                near &= near - uint64(1)
+                distance = _whole_distance(query_hashes, first + lane, hashes, there, uint64(farthest[lane]))
+                if distance <= uint64(farthest[lane]):
+                    key = distance << uint64(32) | uint64(rows[there])
+                    if n < heap.size or key < heap[0]:
+                        _put(heap, n, key)
+                        n = min(n + 1, heap.size)
+                        if n == heap.size:
+                            farthest[lane] = int64(heap[0] >> uint64(32))
+            found[query] = n
+            limits[lane] = min(255, (farthest[lane] + slack) >> shift)
