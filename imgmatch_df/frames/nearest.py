@@ -52,10 +52,10 @@ def nearest_pairs(
     found: list[Any] = []
     pairs = _pairs_of_each(comparison, queries, references, k, max_pairs, progress)
     if pairs is not None:
-        n_asked = np.bincount(pairs.left, minlength=queries.n_rows) >= k + 1
+        is_full = np.bincount(pairs.left, minlength=queries.n_rows) >= k + 1
         pairs = counted(pairs)
         # Of a query row whose other pairs do not count there may be further ones.
-        is_short = n_asked & (np.bincount(pairs.left, minlength=queries.n_rows) < k)
+        is_short = is_full & (np.bincount(pairs.left, minlength=queries.n_rows) < k)
         edges = np.flatnonzero(np.diff(is_short, prepend=False, append=False)).tolist()
         parts = list(zip(edges[::2], edges[1::2], strict=True))
         found.append(_first_of_each(comparison, type(pairs)(*(column[~is_short[pairs.left]] for column in pairs)), k))

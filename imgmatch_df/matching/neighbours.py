@@ -69,11 +69,11 @@ def nearest_k(
     groups = counts.choose_groups(sample, n_bits, min(radius, _HALVED_TO))
     blocks = counts.make_blocks(*side, groups, n_threads)
     # Near queries are compared together, while a block is in the first-level cache.
-    asked = counts.make_blocks(queries, rows[:m], groups, n_threads)
+    queried = counts.make_blocks(queries, rows[:m], groups, n_threads)
     nearest, found = np.empty((m, k), np.uint64), np.zeros(m, np.int64)
     tasks = [
-        Once(kernels.find_nearest, asked, blocks, groups.shift, radius, group, nearest, found)
-        for group in range(len(asked.points))
+        Once(kernels.find_nearest, queried, blocks, groups.shift, radius, group, nearest, found)
+        for group in range(len(queried.points))
     ]
     for done, _ in enumerate(run_tasks(tasks, n_threads), 1):
         if progress is not None:

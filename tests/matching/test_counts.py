@@ -113,10 +113,10 @@ def test_counts_of_pairs_within_the_radius_differ_by_at_most_the_limit(make, rad
 
 
 def test_counts_are_chosen_where_bits_are_alike():
-    chosen = [join.explain(make(40_000), 96, N_BITS) for make in (drawn, uniform)]
-    assert [one.choice for one in chosen] == ["counts", "scan"]
+    chosen = [join.explain(make(20_000), 96, N_BITS) for make in (drawn, uniform)]
+    assert [one.choice for one in chosen] == ["counts", "bands"]
     assert str(chosen[0]).startswith("counts of ones in groups of bits; radius 96")
-    short = np.random.default_rng(0).integers(0, 2**63, (40_000, 4)).astype(np.uint64)
+    short = np.random.default_rng(0).integers(0, 2**63, (20_000, 4)).astype(np.uint64)
     assert join.explain(short, 60, 256).choice != "counts"
 
 
