@@ -7,6 +7,7 @@ building an index, and no conversion.
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -319,6 +320,44 @@ def _rank_result(hashes: U8, _n_threads: int) -> object:
     return ranked["row"].to_list() == np.argsort(distances, kind="stable")[:10].tolist()
 
 
+# Many queries at once, of ours and of faiss: seconds of all, and whether the distances are those of one query alone.
+
+N_QUERIES, K = 1000, 10
+
+
+def _queries_of(hashes: U8) -> U8:
+    return np.ascontiguousarray(hashes[:: max(1, len(hashes) // N_QUERIES)][:N_QUERIES])
+
+
+def _rank_many_result(hashes: U8, _n_threads: int) -> object:
+    import imgmatch_df
+
+    frame, queries = as_frame(hashes, "bmh1"), _queries_of(hashes)
+    queried = as_frame(queries, "bmh1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the radius is of all bits
+        seconds, raw = _time(lambda: imgmatch_df.match(queried, frame, 961, k=K))
+    single, _ = _time(lambda: [imgmatch_df.rank_images(frame, query.tobytes(), k=K) for query in queries[:20]])
+    numbered, right = frame.with_row_index("row"), True
+    for row in range(0, len(queries), 50):
+        one = imgmatch_df.rank_images(numbered, queries[row].tobytes(), k=K)
+        got = raw.filter(raw["query_id"] == row)
+        right &= got["reference_id"].to_list() == one["row"].to_list()
+        right &= got["distance"].to_list() == one["distance"].to_list()
+    return {"seconds": seconds, "single": single / 20, "right": float(right)}
+
+
+def _flat_many_result(hashes: U8, n_threads: int) -> object:
+    import faiss
+
+    faiss.omp_set_num_threads(n_threads)
+    index, queries = faiss.IndexBinaryFlat(8 * hashes.shape[1]), _queries_of(hashes)
+    index.add(np.ascontiguousarray(hashes))
+    seconds, _ = _time(lambda: index.search(queries, K))
+    single, _ = _time(lambda: [index.search(query[None], K) for query in queries[:20]])
+    return {"seconds": seconds, "single": single / 20, "right": 1.0}
+
+
 # Memory, each in a separate worker: the maximum growth of the process while a verb runs.
 
 
@@ -384,6 +423,8 @@ CONTENDERS = {
     **JOINERS,
     "read": Contender("`numpy.bitwise_xor.reduce`", ("numpy",), _read_once),
     "rank": Contender("`rank_images`, k=10", ("imgmatch-df",), _rank, _rank_result),
+    "rank-many": Contender("imgmatch-df", ("imgmatch-df",), _nothing, _rank_many_result),
+    "flat-many": Contender("faiss `IndexBinaryFlat.search`", ("faiss-cpu",), _nothing, _flat_many_result),
     "join-memory": Contender("join", ("imgmatch-df",), _nothing, _join_memory),
     "cluster-memory": Contender("cluster", ("imgmatch-df",), _nothing, _cluster_memory),
 }

@@ -21,6 +21,7 @@ STRETCH: Final = 4 * LANES
 
 # Casts in compiled code. numba, not mypy, knows the types inside of kernels.
 int64: Any = types.int64
+uint8: Any = types.uint8
 uint64: Any = types.uint64
 
 _WORD = ir.IntType(64)
@@ -67,6 +68,23 @@ def unlike_words(typingctx: Any, left: Any, i: Any, right: Any, j: Any) -> Any:
 
 
 @_intrinsic
+def unlike_sixteen(typingctx: Any, left: Any, i: Any, right: Any, j: Any) -> Any:
+    """Return what `unlike_words` counts of sixteen words, with one sum over the items of a vector."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2)]
+        total = None
+        for start in (0, 8):
+            places = (builder.add(at, ir.Constant(_WORD, start)) for at in args[1::2])
+            a, b = (_load_eight(builder, builder.gep(data, [at])) for data, at in zip(arrays, places, strict=True))
+            ones = _call_eight(builder, "ctpop", _EIGHT, builder.xor(a, b))
+            total = ones if total is None else builder.add(total, ones)
+        return _call_eight(builder, "vector.reduce.add", _WORD, total)
+
+    return types.uint64(left, types.intp, right, types.intp), codegen
+
+
+@_intrinsic
 def unlike_masked(typingctx: Any, left: Any, i: Any, right: Any, j: Any, masks: Any, k: Any) -> Any:
     """Return in how many of the bits that eight words of masks from item k on select `unlike_words` differ."""
 
@@ -95,15 +113,60 @@ def unlike_block(typingctx: Any, address: Any, words: Any, masks: Any, at: Any) 
     return types.uint64(types.int64, words, masks, types.intp), codegen
 
 
+@_intrinsic
+def unlike_two_blocks(typingctx: Any, address: Any, words: Any, masks: Any, second: Any) -> Any:
+    """Return what `unlike_block` counts of the 64 bytes at an address and of those ``address + second``.
+
+    words, masks (16,) uint64. The items of both are added up as vectors: the sum of the items of one takes as long as
+    counting both.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        arrays = [context.make_array(signature.args[k])(context, builder, args[k]).data for k in (1, 2)]
+        total = None
+        for at, offset in ((0, ir.Constant(_WORD, 0)), (8, args[3])):
+            place = builder.inttoptr(builder.add(args[0], offset), _WORD.as_pointer())
+            ours, mask = (_load_eight(builder, builder.gep(data, [ir.Constant(_WORD, at)])) for data in arrays)
+            unlike = builder.and_(builder.xor(_load_eight(builder, place, align=1), ours), mask)
+            ones = _call_eight(builder, "ctpop", _EIGHT, unlike)
+            total = ones if total is None else builder.add(total, ones)
+        return _call_eight(builder, "vector.reduce.add", _WORD, total)
+
+    return types.uint64(types.int64, words, masks, types.intp), codegen
+
+
+@_intrinsic
+def prefetch_bytes(typingctx: Any, address: Any) -> Any:
+    """Prefetch the 128 bytes at a memory address (int64), which need not be one of the process."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _prefetch(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
 def _load_eight(builder: Any, pointer: Any, align: int = 8) -> Any:
     return builder.load(builder.bitcast(pointer, _EIGHT.as_pointer()), align=align)
 
 
 def _count_eight(builder: Any, words: Any) -> Any:
-    for name, result in (("llvm.ctpop.v8i64", _EIGHT), ("llvm.vector.reduce.add.v8i64", _WORD)):
-        function = _cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [_EIGHT]), name)
-        words = builder.call(function, [words])
-    return words
+    return _call_eight(builder, "vector.reduce.add", _WORD, _call_eight(builder, "ctpop", _EIGHT, words))
+
+
+def _call_eight(builder: Any, name: str, result: Any, words: Any) -> Any:
+    kind = ir.FunctionType(result, [_EIGHT])
+    return builder.call(_cgutils.get_or_insert_function(builder.module, kind, f"llvm.{name}.v8i64"), [words])
+
+
+def _prefetch(builder: Any, address: Any) -> None:
+    pointer_type, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+    function_type = ir.FunctionType(ir.VoidType(), [pointer_type, flag, flag, flag])
+    prefetch = _cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
+    read, keep, data = ir.Constant(flag, 0), ir.Constant(flag, 3), ir.Constant(flag, 1)
+    for offset in (0, 64):  # a line may lie beyond the array: a prefetch never faults
+        place = builder.inttoptr(builder.add(address, ir.Constant(_WORD, offset)), pointer_type)
+        builder.call(prefetch, [place, read, keep, data])
 
 
 @_intrinsic
@@ -112,14 +175,8 @@ def prefetch_row(typingctx: Any, hashes: Any, row: Any) -> Any:
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, args[0])
-        pointer_type, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function_type = ir.FunctionType(ir.VoidType(), [pointer_type, flag, flag, flag])
-        prefetch = _cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
         n_words = builder.extract_value(array.shape, 1)
-        start = builder.bitcast(builder.gep(array.data, [builder.mul(args[1], n_words)]), pointer_type)
-        read, keep, data = ir.Constant(flag, 0), ir.Constant(flag, 3), ir.Constant(flag, 1)
-        for offset in (0, 64):  # the second line may lie beyond the array: a prefetch never faults
-            builder.call(prefetch, [builder.gep(start, [ir.Constant(_WORD, offset)]), read, keep, data])
+        _prefetch(builder, builder.ptrtoint(builder.gep(array.data, [builder.mul(args[1], n_words)]), _WORD))
         return context.get_dummy_value()
 
     return types.void(hashes, types.intp), codegen

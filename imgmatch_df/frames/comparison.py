@@ -92,6 +92,10 @@ class Comparison(ABC):
         """Return the nearest reference of each query, -1 if there is none, and the measure; ties go to the first."""
 
     @abstractmethod
+    def nearest_of_each(self, queries: "U64", references: "U64", k: int, progress: "Progress | None") -> Any:
+        """Return the pairs of each query with its `k` nearest references, None where a join is as fast."""
+
+    @abstractmethod
     def components(self, words: "U64", progress: "Progress | None") -> "U32":
         """Return the first position of the component of each hash in the graph of all near-duplicates, (n,) uint32."""
 

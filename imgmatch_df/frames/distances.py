@@ -102,6 +102,14 @@ class ByDistance(Comparison):
             return join.nearest(queries, references, self.radius, self.kind.n_bits, progress=progress)
         return turned.turned_nearest(queries, references, self.radius, self.bits, progress=progress)
 
+    def nearest_of_each(self, queries: "U64", references: "U64", k: int, progress: "Progress | None") -> Any:
+        """Return the pairs of each query with its `k` nearest references, None where a join is as fast."""
+        from imgmatch_df.matching import neighbours
+
+        if self.bits is not None or not neighbours.is_faster(queries, references, self.radius, self.kind.n_bits):
+            return None
+        return neighbours.nearest_k(queries, references, k, self.radius, self.kind.n_bits, progress=progress)
+
     def components(self, words: "U64", progress: "Progress | None") -> "U32":
         """Return the components of the graph of all pairs within the radius."""
         from imgmatch_df.matching import join, turned

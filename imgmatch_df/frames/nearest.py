@@ -48,7 +48,17 @@ def nearest_pairs(
 
     if queries.flat.rows.size:
         queries.flat.warn_of_unknown()
-    parts, found = [(0, queries.n_rows)], []
+    parts: list[tuple[int, int]] = [(0, queries.n_rows)]
+    found: list[Any] = []
+    pairs = _pairs_of_each(comparison, queries, references, k, max_pairs, progress)
+    if pairs is not None:
+        is_full = np.bincount(pairs.left, minlength=queries.n_rows) >= k + 1
+        pairs = counted(pairs)
+        # Of a query row whose other pairs do not count there may be further ones.
+        is_short = is_full & (np.bincount(pairs.left, minlength=queries.n_rows) < k)
+        edges = np.flatnonzero(np.diff(is_short, prepend=False, append=False)).tolist()
+        parts = list(zip(edges[::2], edges[1::2], strict=True))
+        found.append(_first_of_each(comparison, type(pairs)(*(column[~is_short[pairs.left]] for column in pairs)), k))
     while parts:
         first, end = parts.pop()
         try:
@@ -60,7 +70,28 @@ def nearest_pairs(
             parts += [(middle, end), (first, middle)]
             continue
         found.append(_first_of_each(comparison, counted(pairs), k))
-    return type(found[0])(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+    every = type(found[0])(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+    return every if len(found) == 1 else _first_of_each(comparison, every, k)
+
+
+def _pairs_of_each(
+    comparison: "Comparison",
+    queries: "JoinSide",
+    references: "JoinSide",
+    k: int,
+    max_pairs: int,
+    progress: "Progress | None",
+) -> Any:
+    """Return the pairs of each query row with its `k` + 1 nearest reference rows, None where a join is as fast."""
+    if (k + 1) * len(queries.words) > max_pairs:
+        return None
+    pairs = comparison.nearest_of_each(queries.words, references.words, k + 1, progress)
+    if pairs is None:
+        return None
+    pairs = pairs._replace(left=queries.rows_of(pairs.left), right=references.rows_of(pairs.right))
+    if not queries.flat.rows.size:
+        return pairs
+    return with_identical(pairs, queries.flat.pairs_with(references.flat, max_pairs))
 
 
 def _pairs_of_part(

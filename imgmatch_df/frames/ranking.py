@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Unpack
 import polars as pl
 
 from imgmatch_df.batch.run import hash_batch
-from imgmatch_df.columns import DETAIL, OK, RANK, ROW_DTYPE, STATUS
+from imgmatch_df.columns import DETAIL, DISTANCE, OK, RANK, ROW_DTYPE, STATUS
 from imgmatch_df.errors import ArgumentError, Failure, row_error
 from imgmatch_df.frames.checks import FrameT, VerbCall, apply
 from imgmatch_df.frames.criteria import check_ranking
@@ -120,24 +120,44 @@ def rank_images(
     guard, columns, hash_name, names = call.guard, call.order(new, schema), call.hash, [call.names[n] for n in new]
     result_schema = {**schema, **dict(zip(names, (ROW_DTYPE, *comparison.dtypes.values()), strict=True))}
 
+    def nearest(column: pl.Series, n: int | None) -> tuple[pl.Series, dict[str, pl.Series]]:
+        """Return at most `n` rows that have a hash, nearest first, and their measures."""
+        if not column.null_count():
+            found, measures = comparison.rank(wanted, column, n)
+            return pl.Series(found), measures
+        has_hash = column.is_not_null()
+        found, measures = comparison.rank(wanted, column.filter(has_hash), n)
+        return has_hash.arg_true().gather(found), measures
+
+    def nearest_seen(rows: pl.DataFrame, column: pl.Series) -> tuple[pl.Series, dict[str, pl.Series]]:
+        """Return at most `k` rows as `nearest`, without those with little to see."""
+        if guard is None:
+            return nearest(column, k)
+        # Few of the nearest rows have little to see. To look for these in a million rows takes as long as ranking them.
+        # Votes depend on all rows that are compared.
+        for n in (k, 8 * k) if k is not None and comparison.measure == DISTANCE else ():
+            if 2 * n > rows.height:
+                break
+            order, measures = nearest(column, n)
+            of_order = rows.select(guard.columns)[order] if guard.columns else rows
+            flat = guard.find(of_order, column.gather(order), kind).rows
+            seen = pl.repeat(True, len(order), eager=True).scatter(flat, False)
+            if len(order) - len(flat) >= (k or 0) or len(order) < n:
+                return order.filter(seen)[:k], {name: one.filter(seen)[:k] for name, one in measures.items()}
+        flat = guard.find(rows, column, kind).rows
+        return nearest(column.scatter(flat, None) if flat.size else column, k)
+
     def rank(rows: pl.DataFrame) -> pl.DataFrame:
         column = forms.read_column(rows[hash_name], kind)
-        if guard is not None:
-            flat = guard.find(rows, column, kind).rows
-            column = column.scatter(flat, None) if flat.size else column
-        has_hash = column.is_not_null()
-        present = column.filter(has_hash) if column.null_count() else column
         measures: dict[str, pl.Series]
-        nearest, measures = comparison.rank(wanted, present, k)
-        order, n_unranked = pl.Series(nearest), 0
-        if len(present) < len(column):
-            order = has_hash.arg_true().gather(order)
+        order, measures = nearest_seen(rows, column)
+        n_ranked, n_unranked = len(order), 0
         n_wanted = rows.height if k is None else min(k, rows.height)
         if len(order) < n_wanted:
             is_ranked = pl.repeat(False, rows.height, eager=True).scatter(order, True)
             unranked = (~is_ranked).arg_true()[: n_wanted - len(order)]
             order, n_unranked = pl.concat([order.cast(ROW_DTYPE), unranked.cast(ROW_DTYPE)]), len(unranked)
-        ranks = pl.int_range(1, len(nearest) + 1, dtype=ROW_DTYPE, eager=True)
+        ranks = pl.int_range(1, n_ranked + 1, dtype=ROW_DTYPE, eager=True)
         found = [ranks, *measures.values()]
         added = [one.alias(name).extend_constant(None, n_unranked) for name, one in zip(names, found, strict=True)]
         ranked = rows[order].hstack(added)

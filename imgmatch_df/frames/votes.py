@@ -133,6 +133,9 @@ class ByVotes(Comparison):
         rows[found.left[best]], votes[found.left[best]] = found.right[best], found.votes[best]
         return rows, votes
 
+    def nearest_of_each(self, *_: object) -> None:
+        """Return None: votes are counted by a join."""
+
     def components(self, words: "U64", progress: "Progress | None") -> "U32":
         """Return the components of the graph of all pairs with enough votes."""
         from imgmatch_df.matching.clusters import connected

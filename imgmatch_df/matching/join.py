@@ -16,6 +16,7 @@ import numpy as np
 from imgmatch_df import threads
 from imgmatch_df._kernels.arrays import I64, U16, U32, U64
 from imgmatch_df.errors import ArgumentError, TooManyPairsError
+from imgmatch_df.matching import counts
 from imgmatch_df.matching import plan as plans
 from imgmatch_df.matching.kernels import forest, hamming
 from imgmatch_df.matching.kernels.forest import Links
@@ -413,6 +414,9 @@ def _near_pairs(
     if min(len(left.distinct.rows), len(right.distinct.rows)) < 1 + same or (same and radius == 0):
         return  # the distinct hashes of one side differ from each other
     plan, order = plans.choose_plan(left.distinct, right.distinct, radius, n_bits, choice=choice)
+    if plan.choice == "counts":
+        yield from _pairs_by_counts(left.distinct, right.distinct, plan, n_bits, n_threads, progress)
+        return
     n_bands = len(plan.bands)
     # The number of bands at a time is small, because each takes memory.
     n_slots = min(n_threads or threads.n_threads(), n_bands, 4)
@@ -433,6 +437,23 @@ def _near_pairs(
             done += 1
             if progress is not None:
                 progress(done, n_tasks)
+
+
+def _pairs_by_counts(
+    left: Distinct, right: Distinct, plan: Plan, n_bits: int, n_threads: int | None, progress: Progress | None
+) -> Iterator[Pairs]:
+    groups = counts.choose_groups(plans.sample_hashes(left, right), n_bits, plan.radius)
+    lefts = counts.make_blocks(*left, groups, n_threads)
+    rights = lefts if left is right else counts.make_blocks(*right, groups, n_threads)
+    n_tasks = int(np.clip(plan.seconds / _TASK_S, 4 * (n_threads or threads.n_threads()), 1024))
+    tasks = counts.search_tasks(lefts, rights, plan.radius, groups.limit, n_tasks)
+    done = 0
+    for task, block in run_tasks(tasks, n_threads):
+        yield block
+        if task.finished:
+            done += 1
+            if progress is not None:
+                progress(done, len(tasks))
 
 
 def _links(

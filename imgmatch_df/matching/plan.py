@@ -1,8 +1,9 @@
-"""Choice of the plan of a join, pigeonhole bands or a scan, by its expected cost on a sample of the hashes.
+"""Choice of the plan of a join, by its expected cost on a sample of the hashes: pigeonhole bands, counts or a scan.
 
 Let m bands have radii r_i that sum to ``radius - m + 1``. Then every pair within the radius is within r_i in at least
 one band i: otherwise it would differ in at least ``sum(r_i + 1) = radius + 1`` bits (Norouzi, Punjani, Fleet, "Fast
-search in Hamming space with multi-index hashing", CVPR 2012). A scan is the plan of one band without bits.
+search in Hamming space with multi-index hashing", CVPR 2012). A scan is the plan of one band without bits. `counts`
+compares long hashes by the ones in groups of their bits.
 """
 
 from dataclasses import dataclass
@@ -14,15 +15,19 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 
 from imgmatch_df._kernels.arrays import I64, U32, U64
+from imgmatch_df._kernels.gaps import BOXES
 from imgmatch_df._kernels.popcount import LANES, STRETCH
+from imgmatch_df.matching.counts import estimate_shares
 from imgmatch_df.matching.kernels.bands import count_agreements, count_prefixes, deal_bits, permute_bits
 
-Choice = Literal["bands", "scan"]
+Choice = Literal["bands", "counts", "scan"]
 
 _MAX_FLIPS: Final = 4096
 _MAX_KEY_BITS: Final = 24
 _MAX_SAMPLE: Final = 2048
 _FEW_PAIRS: Final = 1 << 20  # a scan of so many pairs takes less time than the choice of bands
+MIN_COUNTED_BITS: Final = 257  # shorter hashes have too few bits of a kind
+_MIN_COUNTED_S: Final = 0.02  # a shorter join takes less time than the estimate of the counts
 
 # Nanoseconds on one thread of a server core with AVX-512. Only their ratios decide, which are similar on other
 # machines.
@@ -38,6 +43,13 @@ _NS_COPY: Final = 2.5  # one more word copied beside it
 _NS_SLOT: Final = 2.0  # one bucket counted and cleared
 _NS_VERIFY: Final = 10.0  # one candidate within the radius in the first words
 _NS_PAIR: Final = 30.0  # one pair checked for the first band that finds it
+_NS_COUNT: Final = 120.0  # one row counted and copied in the order of the counts
+_NS_SPLIT: Final = 6.0  # one row sorted once by a count
+_NS_BOX: Final = 0.4  # one block against one of `BOXES` blocks
+_NS_ROWS: Final = 12.0  # all rows of a block against a near block
+_NS_POINTS: Final = 8.0  # one row against all rows of a near block
+_NS_COUNTED: Final = 5.0  # one pair with near counts verified
+_NS_FOUND: Final = 15.0  # one pair found by its counts
 _NS_BANDS_CHECKED: Final = 1.5  # per bit of the radius: with more bands the first band that finds a pair is later
 
 
@@ -85,9 +97,9 @@ class Plan:
     Parameters
     ----------
     choice
-        ``"bands"`` or ``"scan"``.
+        ``"bands"``, ``"counts"`` or ``"scan"``.
     bands
-        The bands; for a scan one band of no bits.
+        The bands; for a scan one band of no bits, for counts none.
     n_words
         Number of words that are compared first, before a candidate is verified in full.
     radius
@@ -111,7 +123,9 @@ class Plan:
     seconds: float
 
     def __str__(self) -> str:
-        if self.choice == "scan":
+        if not self.bands:
+            how = "counts of ones in groups of bits"
+        elif self.choice == "scan":
             how = "scan"
         else:
             radii = [band.radius for band in self.bands]
@@ -160,22 +174,32 @@ def choose_plan(
     if choice is None and len(left.rows) * len(right.rows) <= _FEW_PAIRS:
         choice = "scan"
     sample = _sample(left, right)
-    order = _order_bits(sample, n_bits, 1 if choice == "scan" else radius + 1)
+    order = _order_bits(sample, n_bits, radius + 1 if choice in ("bands", None) else 1)
     columns = np.empty((sample.shape[1], len(sample)), np.uint64)
     permute_bits(sample, np.arange(len(sample), dtype=np.uint32), order, 0, len(sample), columns)
     estimate = _Estimate(columns, len(sample), left, right, radius, n_bits, pairs)
     plans = []
-    if choice != "bands":
+    if choice in ("scan", None):
         plans.append(estimate.plan("scan", (Band(0, 1, 0, radius),)))
-    if choice != "scan":
+    if choice in ("bands", None):
         plans.extend(estimate.plan("bands", bands) for bands in _band_layouts(estimate))
-    return min(plans, key=lambda plan: plan.seconds), order
+    best = min(plans, key=lambda plan: plan.seconds, default=None)
+    is_long = pairs and n_bits >= MIN_COUNTED_BITS
+    if best is None or (choice is None and is_long and best.seconds >= _MIN_COUNTED_S):
+        counts = estimate.counts(sample_hashes(left, right))
+        best = counts if best is None or counts.seconds < best.seconds else best
+    return best, order
 
 
 def _sample(left: Distinct, right: Distinct) -> U64:
     """Return hashes taken evenly from both sides; fewer for a small join, so that the sample costs little."""
     n_rows = len(left.rows) + len(right.rows)
     n = int(np.clip(n_rows // (512 if left.hashes.shape[1] == 1 else 256), 256, _MAX_SAMPLE))
+    return sample_hashes(left, right, n)
+
+
+def sample_hashes(left: Distinct, right: Distinct, n: int = _MAX_SAMPLE) -> U64:
+    """Return `n` hashes taken evenly from both sides, fewer where there are fewer."""
     if left is right:
         return left.hashes[left.rows[:: max(1, len(left.rows) // n)][:n]]
     halves = [side.hashes[side.rows[:: max(1, 2 * len(side.rows) // n)][: n // 2]] for side in (left, right)]
@@ -299,6 +323,21 @@ class _Estimate:
                 candidates += seen[kind][0]
                 ns += seen[kind][1]
         return Plan(choice, bands, self.n_words, self.radius, self.n_left, self.n_right, candidates, pairs, 1e-9 * ns)
+
+    def counts(self, sample: U64) -> Plan:
+        """Return the plan by counts with its expected cost."""
+        n_left, n_right = (-(-n // BOXES) for n in (self.n_left, self.n_right))
+        shares = estimate_shares(sample, self.n_bits, self.radius, max(1, n_right))
+        half = 0.5 if self.same else 1.0
+        n_blocks = half * n_left * n_right
+        candidates, pairs = shares.near * self.n_pairs, self.near * self.n_pairs
+        ns = (
+            sum(n * (_NS_COUNT + _NS_SPLIT * log2(max(2, n / BOXES))) for n in {self.n_left, self.n_right})
+            + n_blocks * (_NS_BOX + shares.of_blocks * _NS_ROWS + shares.of_rows * BOXES * _NS_POINTS)
+            + candidates * _NS_COUNTED
+            + pairs * _NS_FOUND
+        )
+        return Plan("counts", (), 0, self.radius, self.n_left, self.n_right, candidates, pairs, 1e-9 * ns)
 
 
 @cache

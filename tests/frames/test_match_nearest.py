@@ -138,3 +138,33 @@ def test_wrong_arguments_raise_at_once(arguments, message, lazy):
     with pytest.raises((imgmatch_df.ArgumentError, imgmatch_df.ColumnError), match=message) as caught:
         frame.imgmatch.match(old, 3, "phash", **arguments)
     assert "Hint: " in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:a radius of 900")
+@pytest.mark.parametrize("k", [1, 4, 60])
+def test_k_nearest_of_long_hashes_at_any_distance(monkeypatch, k):
+    """In one pass or from all pairs, with rows that do not count, flat rows and nulls."""
+    from imgmatch_df.matching import neighbours
+
+    rng = np.random.default_rng(3)
+    noise = rng.integers(0, 256, (160, 121), np.uint8)
+    noise[:, 120] &= 1
+    noise[40:80] = noise[:40] ^ (rng.random((40, 121)) < 0.1)
+    noise[40:80, 120] &= 1
+    hashes = [row.tobytes() for row in noise]
+    hashes[5] = hashes[90] = None
+    hashes[7] = hashes[95] = hashes[96] = bytes(121)
+    digests = [f"{row:064x}" for row in range(160)]
+    digests[7] = digests[95]
+    frame = pl.DataFrame(
+        {"bmh1": hashes, "sha256": digests, "group": [row % 2 for row in range(160)], "name": range(160)}
+    )
+    new, old = frame[:70], frame[40:]
+    found = []
+    for is_faster in (True, False):
+        monkeypatch.setattr(neighbours, "is_faster", lambda *_, is_faster=is_faster: is_faster)
+        for options in ({}, {"across": "group"}, {"id": "name", "reference_id": "name", "across": "name"}):
+            found.append(imgmatch_df.match(new, old, 900, k=k, **options))
+    for one, other in zip(found[:3], found[3:], strict=True):
+        assert len(one) > 60
+        assert_frame_equal(one, other)

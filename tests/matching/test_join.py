@@ -25,7 +25,7 @@ from imgmatch_df.matching.kernels import probes
 from imgmatch_df.matching.kernels.bands import pick_together
 
 KINDS = ("random", "planted", "clustered", "all equal", "all zero", "one bit apart", "correlated")
-PLANS = ("bands", "scan", None)
+PLANS = ("bands", "counts", "scan", None)
 
 
 def make(kind, n, n_bytes, seed=0):
@@ -101,7 +101,7 @@ def test_self_join_of_more_rows_at_every_radius(kind, n_bytes):
     distances = reference.distance_matrix(hashes, hashes)
     for radius in (*range(13), 24, 31, 96, 200, 961):
         places = places_within(distances, radius)
-        for plan in PLANS if radius <= 200 else ("scan", None):
+        for plan in PLANS if radius <= 200 else ("counts", "scan", None):
             assert_pairs(join.self_join(hashes, radius, 8 * n_bytes, plan=plan), distances, radius, places=places)
 
 
@@ -235,7 +235,7 @@ def test_self_join_of_few_rows(n, n_bytes):
         hashes = make(kind, n, n_bytes)
         distances = reference.distance_matrix(hashes, hashes)
         for radius in (0, 1, 4, 8 * n_bytes - 1, 8 * n_bytes, 5000):
-            for plan in PLANS if radius < 64 else ("scan", None):
+            for plan in PLANS if radius < 64 else ("counts", "scan", None):
                 assert_pairs(join.self_join(hashes, radius, 8 * n_bytes, plan=plan), distances, radius)
 
 
@@ -246,7 +246,7 @@ def test_cross_join_equals_brute_force(kind):
         queries, references = hashes[:n], hashes[n:]
         distances = reference.distance_matrix(queries, references)
         for radius in (0, 1, 5, 12, 40, 8 * n_bytes):
-            for plan in PLANS if radius < 64 else ("scan", None):
+            for plan in PLANS if radius < 64 else ("counts", "scan", None):
                 pairs = join.cross_join(queries, references, radius, 8 * n_bytes, plan=plan)
                 assert_pairs(pairs, distances, radius, same=False)
 
@@ -593,5 +593,7 @@ def test_real_hashes_equal_a_plain_scan(radius):
     hashes = np.zeros((len(column), 128), np.uint8)
     hashes[:, :121] = np.frombuffer(b"".join(column), np.uint8).reshape(-1, 121)
     words = hashes.view(np.uint64)
-    for a, b in zip(*(join.self_join(words, radius, 961, plan=plan) for plan in ("bands", "scan")), strict=True):
+    for a, b in zip(
+        *(join.self_join(words, radius, 961, plan=plan) for plan in ("bands", "counts", "scan")), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
