@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from imgmatch_df.atomic import publish
-from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, STATUS, STATUS_DTYPE
+from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, SOURCE, STATUS, STATUS_DTYPE
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning, StoreError
 from imgmatch_df.store.base import HashStore, Location, RepairableError
 from imgmatch_df.store.duckdb_files import (
@@ -56,6 +56,9 @@ _SQL_TYPES: Final[dict[pl.DataType, str]] = {
     STATUS_DTYPE: "VARCHAR",
     MODIFIED_DTYPE: "TIMESTAMP",  # in UTC: DuckDB would show a TIMESTAMPTZ in the time zone of the reader
 }
+# The compression that DuckDB would choose, DICT_FSST, takes 1.6 times the time and 1.2 times the bytes.
+_COMPRESSION: Final = " USING COMPRESSION zstd"
+_OF_BYTES: Final = (pl.String(), pl.Binary())
 _READ_ROWS: Final = 65_536
 _MAX_ENTRIES: Final = 1_000
 _OF_TABLE: Final = "concat_ws('.', database_name, schema_name, table_name) = ?"
@@ -75,6 +78,7 @@ class DuckDBStore(HashStore):
         self.path = _checked(path)
         self._is_writer = write
         self._draft: Draft | InPlace | None = None
+        self._n_followed = 0
         self._connection: DuckDBPyConnection
         with ExitStack() as stack:
             if write:
@@ -99,8 +103,11 @@ class DuckDBStore(HashStore):
     def create(cls, path: Location, manifest: Manifest) -> None:
         """Create an empty store atomically; do nothing if the file exists."""
         path = _checked(path)
-        columns = [f"{_quoted(name)} {_SQL_TYPES[dtype]}" for name, dtype in manifest.columns.items()]
-        columns[0] += " NOT NULL"
+        columns = [
+            f"{_quoted(name)} {_SQL_TYPES[dtype]}{' NOT NULL' * (name == manifest.key)}"
+            f"{_COMPRESSION * (name in (manifest.key, SOURCE, *manifest.hash_types) and dtype in _OF_BYTES)}"
+            for name, dtype in manifest.columns.items()
+        ]
         with sole_writer(path), ExitStack() as stack:
             if path.exists():
                 return
@@ -145,11 +152,45 @@ class DuckDBStore(HashStore):
             yield (batch if predicate is None else batch.filter(predicate)).select(columns)
 
     def stored(self, keys: pl.Series, columns: Sequence[str]) -> pl.DataFrame:
-        """Return `columns` of the rows with these keys, in any order."""
-        key = _quoted(self.manifest.key)
-        with duckdb_errors(self.path), self._batch(keys.alias(self.manifest.key).to_frame()):
-            sql = f"SELECT {_listed(columns)} FROM {TABLE} SEMI JOIN {_BATCH} USING ({key})"  # noqa: S608
-            return pl.concat([_empty(self.manifest, columns), *self._query(sql, columns)])
+        """Return `columns` of the rows with these keys, in any order.
+
+        Most runs look up the keys in the order in which they are stored, so the rows behind those of the last call are
+        compared first. A join takes three times as long, and reads the whole table.
+        """
+        found = [_empty(self.manifest, columns)]
+        if following := self._find_following(keys, columns):
+            found += following
+            keys = keys[sum(rows.height for rows in following) :]
+        if not keys.is_empty():
+            key = _quoted(self.manifest.key)
+            with duckdb_errors(self.path), self._batch(keys.alias(self.manifest.key).to_frame()):
+                sql = f"SELECT {_listed(columns)} FROM {TABLE} SEMI JOIN {_BATCH} USING ({key})"  # noqa: S608
+                found += self._query(sql, columns)
+        return pl.concat(found)
+
+    def _find_following(self, keys: pl.Series, columns: Sequence[str]) -> list[pl.DataFrame]:
+        """Return the rows behind those of the last call, if their keys are the first of `keys`; else no rows."""
+        key, first = self.manifest.key, self._n_followed
+        n_rows = min(len(keys), self.count() - first)
+        if n_rows <= 0:
+            return []
+        within = f"FROM {TABLE} WHERE rowid"
+        ends = [first] if n_rows == 1 else [first, first + n_rows - 1]
+        with duckdb_errors(self.path):
+            sql = f"SELECT {_quoted(key)} {within} IN ({', '.join(map(str, ends))}) ORDER BY rowid"
+            if [found for (found,) in self._connection.execute(sql).fetchall()] != [keys[row - first] for row in ends]:
+                return []
+        read = list(dict.fromkeys([key, *columns]))
+        rows = list(self._query(f"SELECT {_listed(read)} {within} >= {first} AND rowid < {first + n_rows}", read))
+        n_found = 0
+        for batch in rows:
+            if not batch[key].equals(keys[n_found : n_found + batch.height]):
+                return []
+            n_found += batch.height
+        if n_found != n_rows:
+            return []
+        self._n_followed += n_rows
+        return [batch.select(columns) for batch in rows]
 
     def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
         """Store rows, up to `MAX_COMMIT_ROWS` in a transaction. Changed rows keep their positions."""
@@ -249,7 +290,7 @@ class DuckDBStore(HashStore):
             *([pl.col(STATUS).cast(pl.String)] if STATUS in frame.columns else []),
             *([pl.col(MODIFIED).dt.replace_time_zone(None)] if MODIFIED in frame.columns else []),
         )
-        self._connection.register(_BATCH, plain.to_arrow())
+        self._connection.register(_BATCH, plain.to_arrow(compat_level=pl.CompatLevel.newest()))
         try:
             yield
         except BaseException:

@@ -27,6 +27,7 @@ from imgmatch_df.errors import StoreError
 from imgmatch_df.sources import describe
 from imgmatch_df.store.base import RepairableError
 from imgmatch_df.store.locks import busy, when_free
+from imgmatch_df.threads import n_threads
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -148,6 +149,8 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
     # DuckDB spills to the temporary folder, not beside the file or into the working directory.
     spilled = Path(tempfile.gettempdir(), f"imgmatch-df-{uuid4().hex}")
     config = {**_READ, **(_WRITE if write else {}), "temp_directory": str(spilled)}
+    if write:
+        config["threads"] = n_threads() + 1  # the calling thread does not take part in a checkpoint
     connection = duckdb.connect(":memory:", config=config)
     try:
         hide_progress(connection)
