@@ -204,6 +204,9 @@ class Draft:
         The file. The caller is its only writer, and has opened it with `reading`, so that no other program writes it.
     mend
         Changes the copy before it is opened.
+    shares_log
+        Whether readers of the file see each commit. Otherwise they see nothing before the draft is published, and a
+        killed writer loses what it has committed; then there must be no log.
 
     Raises
     ------
@@ -211,8 +214,9 @@ class Draft:
         If there is no room for a copy, or the file cannot be used.
     """
 
-    def __init__(self, path: Path, *, mend: Callable[[Path], None] | None = None) -> None:
+    def __init__(self, path: Path, *, mend: Callable[[Path], None] | None = None, shares_log: bool = True) -> None:
         self._path, self._log = path, log_of(path)
+        self.shares_log = shares_log
         with ExitStack() as stack, duckdb_errors(path):
             stack.callback(clear, path)
             folder = new_folder(path)
@@ -237,9 +241,9 @@ class Draft:
         return _n_bytes(self._copied_log)
 
     def committed(self) -> None:
-        """Make the log of the copy the log of the file; to be called after each commit."""
+        """Make the log of the copy the log of the file, if they share it; to be called after each commit."""
         with duckdb_errors(self._path):
-            if not self._copied_log.exists() or self._has_log():
+            if not self.shares_log or not self._copied_log.exists() or self._has_log():
                 return
             copy_access(self._path, self._copied_log)
             # The copy of the log also has the commits of the old log.
@@ -289,6 +293,8 @@ class InPlace:
     No other process can read it meanwhile. A process that is killed in a checkpoint may leave a torn block, which
     `duckdb_repair` mends.
     """
+
+    shares_log: Final = True
 
     def __init__(self, path: Path) -> None:
         self._path = path
