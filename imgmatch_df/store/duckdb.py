@@ -62,7 +62,7 @@ _SQL_TYPES: Final[dict[pl.DataType, str]] = {
 # The compression that DuckDB would choose, DICT_FSST, takes 1.6 times the time and 1.2 times the bytes.
 _COMPRESSION: Final = " USING COMPRESSION zstd"
 _OF_BYTES: Final = (pl.String(), pl.Binary())
-_READ_ROWS: Final = 65_536
+_READ_ROWS: Final = ROW_GROUP_ROWS
 # Rows stay in a private copy until the time since it was last published is at least ten times what that took.
 _PUBLISH_S: Final = 5.0
 _PUBLISH_SHARE: Final = 10.0

@@ -41,7 +41,11 @@ _WRITE: Final[dict[str, Any]] = {
     "checkpoint_threshold": "1000TB",
 }
 # No extension is loaded or downloaded, whatever a file names.
-_READ: Final[dict[str, Any]] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+_READ: Final[dict[str, Any]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "arrow_output_version": "1.4",  # BLOB as views, which Polars takes without a copy
+}
 # Suffixes of the files that DuckDB opens for a database.
 _SUFFIXES: Final = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
 
