@@ -120,8 +120,9 @@ def write_hashes(
     """Store the hashes of a frame; of a column of images, hash what is new or changed.
 
     Call it again, with the same frame or a longer one, and it does what is left: rows that are stored and have not
-    changed are neither read nor hashed. What is hashed is stored every second or two, in Parquet every five seconds or
-    more, so a run that is killed loses that much, and goes on there when it is called again.
+    changed are neither read nor hashed. What is hashed is stored every second or two; in Parquet, and in DuckDB where
+    the frame has the hashes of many new rows, every five seconds or more. So a run that is killed loses that much, and
+    goes on there when it is called again.
 
     Parameters
     ----------
