@@ -196,7 +196,7 @@ def storing_section(folder: Path, hashes: Hashes, sizes: Sizes) -> tuple[str, li
     cells = zip(*columns, strict=True)
     header = [f"{n:,} rows", *labels]
     aims = [
-        Aim(f"{what} of DuckDB, of those of the folder", "at most 2", f"{ours / theirs:.2f}", ours <= 2 * theirs)
+        Aim(f"{what} of {n:,} rows: DuckDB / Parquet folder", "at most 2", f"{ours / theirs:.2f}", ours <= 2 * theirs)
         for what, ours, theirs in zip(
             ("seconds to write", "seconds to read", "bytes"), measured[0], measured[1], strict=True
         )
