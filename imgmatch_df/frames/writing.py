@@ -120,8 +120,9 @@ def write_hashes(
     """Store the hashes of a frame; of a column of images, hash what is new or changed.
 
     Call it again, with the same frame or a longer one, and it does what is left: rows that are stored and have not
-    changed are neither read nor hashed. What is hashed is stored every second or two, in Parquet every five seconds or
-    more, so a run that is killed loses that much, and goes on there when it is called again.
+    changed are neither read nor hashed. What is hashed is stored every second or two; in Parquet, and in DuckDB where
+    the frame has the hashes of many new rows, every five seconds or more. So a run that is killed loses that much, and
+    goes on there when it is called again.
 
     Parameters
     ----------
@@ -319,7 +320,7 @@ class _WriteRun:
         self._call, self._store, self._retry_failed, self._prune = call, store, retry_failed, prune
         self._key = store.manifest.key
         self._beyond = "" if store.manifest.columns[self._key] == pl.String else " or does not fit into 64 bits"
-        self._n_before = store.count() if prune is True else 0
+        self._n_before = store.count()
         self._n_unlisted = n_unlisted()
         if prune is True and isinstance(call.frame, pl.DataFrame):
             self._check_prune(call.frame[self._key].drop_nulls().unique(), "nothing was changed")
@@ -388,8 +389,11 @@ class _WriteRun:
             )
 
     def _without_duplicates(self, chunk: pl.DataFrame) -> pl.DataFrame:
-        rows = chunk.unique(self._key, keep="first", maintain_order=True)
-        rows = rows.filter(~self._seen.find(rows[self._key]))
+        rows = chunk
+        if self._seen.may_repeat(chunk[self._key]):
+            rows = chunk.unique(self._key, keep="first", maintain_order=True)
+        is_seen = self._seen.find(rows[self._key])
+        rows = rows.filter(~is_seen) if is_seen.any() else rows
         self._seen.add(rows[self._key])
         return rows
 
@@ -402,14 +406,20 @@ class _WriteRun:
     def _states(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Return, for each row, what is to be done, and what its status was."""
         columns = self._store.manifest.checked_columns
-        then = self._store.stored(rows[self._key], columns)
+        if self._n_before:
+            then = self._store.stored(rows[self._key], columns)
+        else:  # what was stored since has a key that was seen
+            then = pl.DataFrame(schema={name: self._store.manifest.columns[name] for name in columns})
         known = then.rename({name: f"{_THEN}{name}" for name in columns[1:]}).with_columns(
             pl.lit(value=True).alias(_STATE)
         )
         now = [pl.col(name) if name in rows.columns else pl.lit(None).alias(name) for name in (SIZE, MODIFIED, ETAG)]
-        sides = rows.select(self._key, *(name.name.prefix(_NOW) for name in now), *self._own_source(rows)).join(
-            known, on=self._key, how="left", maintain_order="left"
-        )
+        given = rows.select(self._key, *(name.name.prefix(_NOW) for name in now), *self._own_source(rows))
+        if known[self._key].equals(given[self._key].head(known.height)):  # in the same order, as in most runs
+            others = known.drop(self._key)
+            sides = given.hstack(pl.concat([others, others.clear(given.height - known.height)]))
+        else:
+            sides = given.join(known, on=self._key, how="left", maintain_order="left")
         failed = pl.col(f"{_THEN}{STATUS}").ne_missing(OK)
         changed = has_changed(_NOW, _THEN, failed)
         if SOURCE in columns[1:]:

@@ -27,6 +27,7 @@ from imgmatch_df.errors import StoreError
 from imgmatch_df.sources import describe
 from imgmatch_df.store.base import RepairableError
 from imgmatch_df.store.locks import busy, when_free
+from imgmatch_df.threads import n_threads
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -40,7 +41,11 @@ _WRITE: Final[dict[str, Any]] = {
     "checkpoint_threshold": "1000TB",
 }
 # No extension is loaded or downloaded, whatever a file names.
-_READ: Final[dict[str, Any]] = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
+_READ: Final[dict[str, Any]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "arrow_output_version": "1.4",  # BLOB as views, which Polars takes without a copy
+}
 # Suffixes of the files that DuckDB opens for a database.
 _SUFFIXES: Final = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
 
@@ -148,6 +153,8 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
     # DuckDB spills to the temporary folder, not beside the file or into the working directory.
     spilled = Path(tempfile.gettempdir(), f"imgmatch-df-{uuid4().hex}")
     config = {**_READ, **(_WRITE if write else {}), "temp_directory": str(spilled)}
+    if write:
+        config["threads"] = n_threads() + 1  # the calling thread does not take part in a checkpoint
     connection = duckdb.connect(":memory:", config=config)
     try:
         hide_progress(connection)
@@ -201,6 +208,9 @@ class Draft:
         The file. The caller is its only writer, and has opened it with `reading`, so that no other program writes it.
     mend
         Changes the copy before it is opened.
+    shares_log
+        Whether readers of the file see each commit. Otherwise they see nothing before the draft is published, and a
+        killed writer loses what it has committed; then there must be no log.
 
     Raises
     ------
@@ -208,8 +218,9 @@ class Draft:
         If there is no room for a copy, or the file cannot be used.
     """
 
-    def __init__(self, path: Path, *, mend: Callable[[Path], None] | None = None) -> None:
+    def __init__(self, path: Path, *, mend: Callable[[Path], None] | None = None, shares_log: bool = True) -> None:
         self._path, self._log = path, log_of(path)
+        self.shares_log = shares_log
         with ExitStack() as stack, duckdb_errors(path):
             stack.callback(clear, path)
             folder = new_folder(path)
@@ -234,9 +245,9 @@ class Draft:
         return _n_bytes(self._copied_log)
 
     def committed(self) -> None:
-        """Make the log of the copy the log of the file; to be called after each commit."""
+        """Make the log of the copy the log of the file, if they share it; to be called after each commit."""
         with duckdb_errors(self._path):
-            if not self._copied_log.exists() or self._has_log():
+            if not self.shares_log or not self._copied_log.exists() or self._has_log():
                 return
             copy_access(self._path, self._copied_log)
             # The copy of the log also has the commits of the old log.
@@ -286,6 +297,8 @@ class InPlace:
     No other process can read it meanwhile. A process that is killed in a checkpoint may leave a torn block, which
     `duckdb_repair` mends.
     """
+
+    shares_log: Final = True
 
     def __init__(self, path: Path) -> None:
         self._path = path

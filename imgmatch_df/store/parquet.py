@@ -89,7 +89,7 @@ class ParquetStore(HashStore):
         found = [pl.DataFrame(schema={name: self.manifest.columns[name] for name in columns})]
         for rows in self._scans({key, *columns}):
             with parquet_errors(self.path):
-                found.append(rows.join(wanted, on=key, how="semi").select(columns).collect())
+                found.append(rows.join(wanted, on=key, how="semi", maintain_order="left").select(columns).collect())
         return pl.concat(found)
 
     def commit(self, new: pl.DataFrame, changed: pl.DataFrame) -> None:
