@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgmatch_df.images.alpha import composite
+from imgmatch_df.images.pixels import widen
 from imgmatch_df.images.rows import block_slices, row_slices
 from imgmatch_df.images.tiff_tags import Layout, Tags, UnsupportedTiffError
 
@@ -147,6 +148,8 @@ def pixels_of(tags: Tags, layout: Layout, bands: Iterable[RowBand], take: Callab
             stored = _eight_bits(planes[0], layout)
             if stored.shape[-1] == 4 and stored.flags.c_contiguous:
                 pixels[rows] = stored
+            elif stored.shape[-1] == 3 and stored.flags.c_contiguous:
+                widen(stored, pixels[rows])
             else:
                 for channel in range(3):
                     pixels[rows, :, channel] = stored[..., channel]
