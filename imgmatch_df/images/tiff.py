@@ -323,7 +323,8 @@ def _read_plain(data: Data, layout: Layout, grid: _Grid, offsets: Any, counts: A
     first, size = int(offsets[0]), grid.block_rows * grid.row_bytes
     n_bytes = grid.n_rows * grid.row_bytes
     last = n_bytes - (len(offsets) - 1) * size  # bytes of the last strip
-    if not layout.tiled and counts[-1] >= last and (counts[:-1] >= size).all() and (np.diff(offsets) == size).all():
+    is_plain = not layout.tiled and counts[-1] >= last
+    if is_plain and (len(counts) == 1 or ((counts[:-1] >= size).all() and (np.diff(offsets) == size).all())):
         return np.frombuffer(data, np.uint8, n_bytes, first).reshape(grid.n_rows, grid.row_bytes)  # contiguous
     rows = np.empty((grid.n_rows, grid.row_bytes), np.uint8)
     blocks = zip(offsets.tolist(), counts.tolist(), strict=True)

@@ -135,10 +135,10 @@ class Tags:
 
     def same(self, tag: int, default: int, n_samples: int) -> int:
         """Return the value of a tag that has one value, or an equal one per sample."""
-        values = self.integers(tag, n_samples)
-        if values.size and (values != values[0]).any():
+        values: list[int] = self.integers(tag, n_samples).tolist() if tag in self else []
+        if len(set(values)) > 1:
             raise UnsupportedTiffError(f"samples of different kinds ({', '.join(map(str, values))} in tag {tag})")
-        return int(values[0]) if values.size else default
+        return values[0] if values else default
 
     def _values(self, tag: int, kind: int, n_values: int, at: int) -> npt.NDArray[Any]:
         dtype = np.dtype(self.order + _KINDS[kind])
@@ -195,7 +195,7 @@ def layout_of(tags: Tags) -> Layout:
         photometric = 6
     n_samples = tags.integer(277, 3 if old_jpeg and photometric == 6 else 1, 1)
     bits = tags.same(258, 8 if old_jpeg else 1, n_samples)
-    extra = tuple(tags.integers(338, n_samples).tolist())
+    extra = tuple(tags.integers(338, n_samples).tolist()) if 338 in tags else ()
     if photometric == -1:  # OpenCV refuses such files; this is libtiff's guess
         photometric = {1: 0 if compression in (2, 3, 4, 32771) else 1, 3: 2}.get(n_samples - len(extra), -1)
     colours = _COLOURS.get(photometric, 0)
