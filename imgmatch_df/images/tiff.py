@@ -145,8 +145,8 @@ def decode(
     admit(width, height, _n_bytes(layout, grid, n_planes, len(data)))
     offsets, counts = blocks_of(tags, layout, grid.estimate)
 
-    def pixels(*, with_isal: bool) -> Pixels:
-        bands: Iterable[RowBand] = _RowBands(tags, layout, grid, offsets, counts, n_planes, with_isal=with_isal)
+    def pixels(*, is_quick: bool) -> Pixels:
+        bands: Iterable[RowBand] = _RowBands(tags, layout, grid, offsets, counts, n_planes, is_quick=is_quick)
         if n_planes * grid.n_rows * grid.row_bytes <= _BAND_BYTES:
             bands = list(bands)  # they may be needed twice
         pixels = tiff_colours.pixels_of(tags, layout, bands, take)
@@ -155,9 +155,9 @@ def decode(
         return pixels
 
     try:
-        image = pixels(with_isal=True)
+        image = pixels(is_quick=True)
     except UncommonError:  # libtiff decides what is read
-        image = pixels(with_isal=False)
+        image = pixels(is_quick=False)
     return Tiff(image, layout.orientation, width, height)
 
 
@@ -238,14 +238,14 @@ class _RowBands:
     """Stored rows of an image; each iteration decompresses them again."""
 
     def __init__(
-        self, tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any, n_planes: int, *, with_isal: bool
+        self, tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any, n_planes: int, *, is_quick: bool
     ) -> None:
         self._tags = tags
         self._layout = layout
         self._grid = grid
         self._offsets = offsets.reshape(-1, layout.down, layout.across)[:n_planes]
         self._counts = counts.reshape(-1, layout.down, layout.across)[:n_planes]
-        self._with_isal = with_isal
+        self._is_quick = is_quick
 
     def __iter__(self) -> Iterator[RowBand]:
         layout, grid = self._layout, self._grid
@@ -275,8 +275,8 @@ class _RowBands:
             return
         n_bytes = grid.block_rows * grid.row_bytes  # of blocks side by side
         stream: Iterator[Pixels] | None = None
-        if self._with_isal and layout.compression in _DEFLATE:
-            stream = self._inflate(offsets, counts, grid)
+        if self._is_quick and layout.compression in _DEFLATE:
+            stream = self._read_checked(offsets, counts, grid)
         elif n_bytes > _BAND_BYTES and (reads := _open_streams(tags, layout, offsets, counts)):
             stream = _stream(grid, reads)
         elif layout.compression in _BYTES and n_bytes > _MAX_OLD_LZW_BYTES:
@@ -289,7 +289,7 @@ class _RowBands:
             undone = rows if predicted else self._undo_predictor(rows, grid)
             yield undone[:, : grid.row_bytes] if layout.predictor == 3 else undone
 
-    def _inflate(self, offsets: Any, counts: Any, grid: _Grid) -> Iterator[Pixels]:
+    def _read_checked(self, offsets: Any, counts: Any, grid: _Grid) -> Iterator[Pixels]:
         """Yield the rows of undamaged blocks, each row as long as the blocks side by side."""
         tags, layout = self._tags, self._layout
         size = grid.block_rows * grid.block_bytes

@@ -143,10 +143,12 @@ def pixels_of(tags: Tags, layout: Layout, bands: Iterable[RowBand], take: Callab
     if is_subsampled(layout):
         _fill_subsampled(pixels, layout, bands, _ycbcr_of(tags))
         return pixels
-    if layout.photometric == 2 and layout.bits == 8 and layout.alpha != 2 and not layout.planes:
+    if layout.photometric == 2 and layout.bits == 8 and not layout.planes:
         for rows, planes in bands:
             stored = _eight_bits(planes[0], layout)
-            if stored.shape[-1] == 4 and stored.flags.c_contiguous:
+            if layout.alpha == 2 and stored.shape[-1] > 3 and (stored[..., 3] != 255).any():
+                _fill(pixels, layout, [RowBand(rows, planes)], _rgb)
+            elif stored.shape[-1] == 4 and stored.flags.c_contiguous:
                 pixels[rows] = stored
             elif stored.shape[-1] == 3 and stored.flags.c_contiguous:
                 widen(stored, pixels[rows])
