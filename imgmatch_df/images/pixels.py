@@ -16,7 +16,7 @@ from imgmatch_df.images.rows import row_slices
 
 Pixels = npt.NDArray[np.uint8]
 
-MAX_KEPT_BYTES: Final = 64 << 20  # of the buffer per thread: an image of 16 megapixels
+MAX_KEPT_BYTES: Final = 100 << 20  # of the buffer per thread: an image of 26 megapixels
 _STRIP_BYTES: Final = 4 << 20  # bytes of Pillow's memory that are converted at a time
 _WHOLE_BYTES: Final = 16 << 20  # Pillow allocates up to this size as one block; it is converted as a whole
 

@@ -4,6 +4,7 @@ import random
 import struct
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from imgmatch_df.errors import Failure
 from imgmatch_df.images import gif as gif_reader
 from imgmatch_df.images import tiff as tiff_reader
 from imgmatch_df.images.decode import decode_image
-from imgmatch_df.images.pixels import widen
+from imgmatch_df.images.pixels import SCRATCH, widen
 from imgmatch_df.images.tiff_streams import CheckedInflate, UncommonError
 from imgmatch_df.options import Options
 
@@ -294,6 +295,29 @@ def test_pixels_are_widened_within_their_bytes(shape):
     out = np.zeros((*shape, 4), np.uint8)
     widen(rows, out)
     np.testing.assert_array_equal(out[..., :3], rows)
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+def test_opaque_alpha_of_a_tiff_is_no_factor(compression):
+    samples = tiff_writer.draw(Spec(2, 8, 4), 0)
+    for alpha in (255, 0, None):
+        drawn = samples.copy()
+        drawn[..., 3] = drawn[..., 3] if alpha is None else alpha
+        for shape in ({}, {"rows": 7}, {"tile": (16, 16)}):
+            spec = Spec(2, 8, 4, extra=(2,), compression=compression, **shape)
+            bodies, more = tiff_writer.blocks(spec, drawn)
+            data = file_of(spec, bodies, tags_of(spec, 37, 23) | more)
+            truth = (drawn[..., :3] * drawn[..., 3:] + 127) // 255
+            assert outcome(data, OPTIONS[0])[1] == truth.astype(np.uint8).tobytes()
+
+
+def test_pixels_of_24_megapixels_reuse_the_memory_of_the_thread():
+    def take_twice() -> bool:
+        return np.shares_memory(SCRATCH.take(4 * 6000 * 4000), SCRATCH.take(4 * 6016 * 4016))
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(SCRATCH.take, 4 * 6016 * 4016).result()
+        assert pool.submit(take_twice).result()
 
 
 # --- mutated files ---------------------------------------------------------------------------------------------------
