@@ -167,9 +167,7 @@ def large_table(photos: ImageSet, n_rounds: int) -> str:
 def main() -> None:
     """Print, and with ``--update-docs`` write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "folder", nargs="?", type=Path, help="images for the speeds; drawn ones if none is given"
-    )
+    parser.add_argument("folder", nargs="?", type=Path, help="images for the speeds; drawn ones if none is given")
     parser.add_argument("--speed", action="store_true", help="the table of the speed")
     parser.add_argument("--large", action="store_true", help="the table of the speed of large images")
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds for --speed: rough")

@@ -17,7 +17,7 @@ from PIL import TiffImagePlugin
 from imgmatch_df.images import tiff_colours
 from imgmatch_df.images.pixels import memory, strips
 from imgmatch_df.images.tiff_colours import RowBand
-from imgmatch_df.images.tiff_streams import CheckedInflate, UncommonError, open_stream
+from imgmatch_df.images.tiff_streams import CheckedInflate, UncommonBlockError, open_stream
 from imgmatch_df.images.tiff_tags import Layout, Tags, UnsupportedTiffError, blocks_of, layout_of
 
 __all__ = ["SIGNATURES", "Tiff", "TooManyPixelsError", "UnsupportedTiffError", "decode"]
@@ -156,7 +156,7 @@ def decode(
 
     try:
         image = pixels(is_quick=True)
-    except UncommonError:  # libtiff decides what is read
+    except UncommonBlockError:  # libtiff decides what is read
         image = pixels(is_quick=False)
     return Tiff(image, layout.orientation, width, height)
 

@@ -50,7 +50,7 @@ def open_stream(compression: int, data: Pixels) -> Callable[[int], Pixels] | Non
     return None
 
 
-class UncommonError(Exception):
+class UncommonBlockError(Exception):
     """A block is damaged, or it has more than its pixels, or ISA-L is not installed."""
 
 
@@ -66,7 +66,7 @@ class CheckedInflate:
 
     Raises
     ------
-    UncommonError
+    UncommonBlockError
         By this and all methods: zlib, which reads parts of damaged blocks, must decide.
     """
 
@@ -74,9 +74,9 @@ class CheckedInflate:
         try:
             from isal import igzip_lib
         except ImportError as error:  # Windows on Arm has none
-            raise UncommonError from error
+            raise UncommonBlockError from error
         if not len(data) or data[0] >> 4 > _MAX_WINDOW:
-            raise UncommonError
+            raise UncommonBlockError
         self._error: Any = igzip_lib.IsalError  # annotated as an instance
         self._stream = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_ZLIB)
         self._data = data
@@ -91,22 +91,22 @@ class CheckedInflate:
         while missing if self._left else not self._stream.eof:
             piece: Any = b""
             if self._stream.eof:
-                raise UncommonError
+                raise UncommonBlockError
             if self._stream.needs_input:
                 piece = self._data[self._at : self._at + _PIECE]
                 self._at += len(piece)
                 if not len(piece):
-                    raise UncommonError
+                    raise UncommonBlockError
             try:
                 part = self._stream.decompress(piece, missing if self._left else missing + 1)
             except self._error as error:
-                raise UncommonError from error
+                raise UncommonBlockError from error
             if not (part or self._stream.needs_input or self._stream.eof) or len(part) > missing:
-                raise UncommonError
+                raise UncommonBlockError
             missing -= len(part)
             parts.append(part)
         if missing:
-            raise UncommonError
+            raise UncommonBlockError
         return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
 
     def check(self) -> None:

@@ -19,7 +19,7 @@ from imgmatch_df.images import gif as gif_reader
 from imgmatch_df.images import tiff as tiff_reader
 from imgmatch_df.images.decode import decode_image
 from imgmatch_df.images.pixels import SCRATCH, widen
-from imgmatch_df.images.tiff_streams import CheckedInflate, UncommonError
+from imgmatch_df.images.tiff_streams import CheckedInflate, UncommonBlockError
 from imgmatch_df.options import Options
 
 OPTIONS = [Options(alpha=alpha, max_pixels=1 << 20) for alpha in ("drop", "white", "black")]
@@ -36,7 +36,7 @@ def outcome(data: bytes, options: Options) -> tuple:
 
 def slowly(data: bytes, options: Options) -> tuple:
     def refuse(*_: object) -> None:
-        raise UncommonError
+        raise UncommonBlockError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gif_reader, "read_indices", lambda *_, **__: None)
@@ -281,11 +281,11 @@ def test_bytes_are_read_in_any_portions():
     for wrong in (coded[:-1], np.append(coded[:-1], coded[-1] ^ 1)):
         stream = CheckedInflate(wrong, len(data))
         stream.read(10)
-        with pytest.raises(UncommonError):
+        with pytest.raises(UncommonBlockError):
             stream.check()
-    with pytest.raises(UncommonError):
+    with pytest.raises(UncommonBlockError):
         CheckedInflate(coded, len(data) - 1).read(len(data) - 1)
-    with pytest.raises(UncommonError):
+    with pytest.raises(UncommonBlockError):
         CheckedInflate(coded, len(data) + 1).read(len(data) + 1)
 
 
