@@ -72,6 +72,8 @@ _MAX_SUBSAMPLED_WIDTH: Final = 1 << 20  # limit of OpenCV
 _MAX_ROW_BYTES: Final = 64 << 20  # a row is the smallest unit of decompression
 _MAX_OLD_LZW_BYTES: Final = 64 << 20  # a strip or a row of tiles, which Pillow decompresses as a whole
 _FREE_BLOCKS: Final = 65_536
+_MIN_BLOCK_BYTES: Final = 8192  # of more than `_MAX_SMALL_BLOCKS` that are read without libtiff
+_MAX_SMALL_BLOCKS: Final = 16
 _PIXELS_OF_BLOCK: Final = {True: 256, False: 16}  # minimum above `_FREE_BLOCKS`; key: whether blocks are compressed
 
 
@@ -154,8 +156,10 @@ def decode(
             tiff_colours.put_over(pixels, layout, bands, background)
         return pixels
 
+    # A block takes 11 us more here than in libtiff, and a file 200 us less.
+    is_quick = len(offsets) <= _MAX_SMALL_BLOCKS or grid.block_rows * grid.block_bytes >= _MIN_BLOCK_BYTES
     try:
-        image = pixels(is_quick=True)
+        image = pixels(is_quick=is_quick)
     except UncommonBlockError:  # libtiff decides what is read
         image = pixels(is_quick=False)
     return Tiff(image, layout.orientation, width, height)

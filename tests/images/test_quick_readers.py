@@ -269,6 +269,12 @@ def test_deflated_tiff_of_more_than_one_band():
         assert outcome(cut, options)[0] == "decode_failed"
 
 
+def test_many_small_blocks_are_left_to_libtiff():
+    for n_rows, is_fast in ((16, True), (17, False)):
+        check(tiff(Spec(2, 8, 3, compression=8, rows=1), 0, 37, n_rows), is_fast=is_fast)
+    check(tiff(Spec(2, 8, 3, compression=8, rows=1), 0, 3000, 17), is_fast=True)
+
+
 def test_bytes_are_read_in_any_portions():
     data = np.random.default_rng(1).integers(0, 9, 100_000, np.uint8).tobytes()
     coded = np.frombuffer(zlib.compress(data), np.uint8)
