@@ -2,6 +2,7 @@
 
 python benchmarks/formats.py --update-docs
 python benchmarks/formats.py --speed FOLDER --update-docs
+python benchmarks/formats.py --large FOLDER --update-docs
 """
 
 import argparse
@@ -36,12 +37,17 @@ FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "WebP": ("WEBP", "RGB", {}),
     "WebP, lossless": ("WEBP", "RGB", {"lossless": True}),
     "TIFF": ("TIFF", "RGB", {}),
+    "TIFF, grey": ("TIFF", "L", {}),
     "TIFF, LZW": ("TIFF", "RGB", {"compression": "tiff_lzw"}),
     "TIFF, deflate": ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
+    "TIFF, deflate, predictor": ("TIFF", "RGB", {"compression": "tiff_adobe_deflate", "tiffinfo": {317: 2}}),
     "GIF": ("GIF", "P", {}),
     "AVIF": ("AVIF", "RGB", {}),
     "BMP": ("BMP", "RGB", {}),
 }
+LARGE = {"JPEG": {"quality": 90}, "PNG": {"compress_level": 3}, "WebP": {"quality": 80}}
+LARGE_SIZES = ((4000, 3000), (6000, 4000))
+N_LARGE = 2
 PEERS = ("opencv", "polars-cv")
 PACKAGES = ("pillow", "isal", "opencv-contrib-python-headless", "polars-cv")
 
@@ -130,16 +136,52 @@ def speed_table(photos: ImageSet, n_rounds: int) -> str:
     )
 
 
+def large_table(photos: ImageSet, n_rounds: int) -> str:
+    """Return the table of the speed of large images, read in full and scaled, in Markdown."""
+    rows = []
+    cpus = allowed_cpus()[:2]
+    pin(cpus)
+    names = ("scaled", "full", "polars-cv-thumbnail")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Arena(str(Path(__file__).with_name("hashing.py")), CONTENDERS) as arena,
+    ):
+        bench = Bench(Path(folder), cpus, arena, quick=False)
+        for size in LARGE_SIZES:
+            images = [Image.open(io.BytesIO(data)).convert("RGB").resize(size) for data in photos.data[:N_LARGE]]
+            for label, options in LARGE.items():
+                bench.say(f"{label} of {size[0]} x {size[1]}")
+                data = bench.save([encode(image, label.upper(), **options) for image in images])
+                timings = arena.race(dict.fromkeys(names, cpus), data, limit="scaled", n_rounds=n_rounds)
+                cells = [f"{len(images) / median(timings[name].seconds):,.1f}" for name in names]
+                faster = 1 / median(timings["polars-cv-thumbnail"].to_limit)  # in the same rounds
+                rows.append([f"{label}, {size[0] * size[1] // 1_000_000} megapixels", *cells, f"{faster:.2f}"])
+    header = ["images", '`decode="scaled"`', '`decode="full"`', "polars-cv, `thumbnail(64)`", "scaled is faster by"]
+    machine = describe_machine(len(cpus), ("imgmatch-df", *PACKAGES))
+    return (
+        f"{markdown_table(header, rows)}\n\nImages a second: bmh1 and phash here, phash alone by polars-cv. {N_LARGE} "
+        f"enlarged photos, {len(cpus)} threads, {n_rounds} rounds, encoded images in memory. {machine}"
+    )
+
+
 def main() -> None:
     """Print, and with ``--update-docs`` write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="images for --speed; drawn ones if none is given")
+    parser.add_argument("folder", nargs="?", type=Path, help="images for the speeds; drawn ones if none is given")
     parser.add_argument("--speed", action="store_true", help="the table of the speed")
+    parser.add_argument("--large", action="store_true", help="the table of the speed of large images")
     parser.add_argument("--quick", action="store_true", help="fewer images and rounds for --speed: rough")
     parser.add_argument("--update-docs", action="store_true")
     arguments = parser.parse_args()
-    if arguments.speed:
+    if arguments.speed or arguments.large:
         photos = draw_photos(12) if arguments.folder is None else read_folder(arguments.folder)
+    if arguments.large:
+        text = large_table(photos, 3 if arguments.quick else 5)
+        print(text)
+        if arguments.update_docs:
+            replace_between(FIGURES, "formats-large", text)
+        return
+    if arguments.speed:
         photos = photos._replace(data=photos.data[: 12 if arguments.quick else 80])
         text = speed_table(photos, 3 if arguments.quick else 5)
         print(text)

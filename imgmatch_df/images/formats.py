@@ -12,6 +12,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    ImagePalette,
     Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
@@ -23,8 +24,10 @@ from imgmatch_df.errors import Failure
 from imgmatch_df.images import avif, bmp, gif, jp2, jpeg, pixel_budget, png, png_pixels, pnm, tiff, webp
 from imgmatch_df.images.alpha import BACKGROUNDS, composite
 from imgmatch_df.images.guard import Data, DecodedImage, Pixels, admit, admit_bytes, decoded, guarded, too_many_pixels
+from imgmatch_df.images.kernels import codecs
 from imgmatch_df.images.orientation import exif_orientation, orientation_of
 from imgmatch_df.images.pixels import SCRATCH, ink_to_rgb, stored, strips
+from imgmatch_df.images.rows import row_slices
 from imgmatch_df.options import Options
 
 _JPEG_BYTES_PER_PIXEL: Final = 10  # of Pillow; simplejpeg takes 4
@@ -212,10 +215,16 @@ def _decode_pnm(data: Data, options: Options) -> DecodedImage | Failure:
 
 
 def _load_gif(image: GifImagePlugin.GifImageFile, data: Data) -> Pixels:
-    left, top, right, bottom = image.tile[0].extents or (0, 0, 0, 0)
-    background, palette = image.info.get("background"), image.global_palette
+    _, extents, offset, how = image.tile[0]
+    left, top, right, bottom = extents or (0, 0, 0, 0)
+    background, palette, own_palette = image.info.get("background"), image.global_palette, image.palette
     transparent = image.info.get("transparency")
-    image.load()
+    indices = None
+    if image.mode in ("P", "L") and isinstance(how, tuple):
+        bits, interlaced = how[:2]
+        indices = gif.read_indices(data, offset, (right - left, bottom - top), bits, interlaced=bool(interlaced))
+    if indices is None:
+        image.load()
     if image.mode not in ("P", "L"):  # the user has changed `GifImagePlugin.LOADING_STRATEGY` of Pillow
         return stored(image)
     # Pixels that are transparent in the first frame, or outside of it, have the background colour in OpenCV.
@@ -223,20 +232,33 @@ def _load_gif(image: GifImagePlugin.GifImageFile, data: Data) -> Pixels:
     ramp = np.repeat(np.arange(256, dtype=np.uint8), 3).reshape(256, 3)  # Pillow drops a palette that equals this one
     if not gif.has_palette(data):
         ramp[1] = 255  # as OpenCV: black, white, then greys
-    own = ramp if image.mode == "L" else np.array(image.getpalette(), np.uint8).reshape(-1, 3)
-    shared = ramp if palette is None else np.frombuffer(bytes(palette.palette), np.uint8).reshape(-1, 3)
+    own = ramp if image.mode == "L" or own_palette is None else _colours_of(own_palette)
+    shared = ramp if palette is None else _colours_of(palette)
     behind = np.zeros(4, np.uint8)
     behind[:3] = 0 if background is None or background >= len(shared) else shared[background]
     colours[: len(own), :3] = own
     colours[:, 3] = 255  # opaque, unlike the background
     if transparent is not None:
         colours[transparent] = behind
+    table = colours.view(np.uint32)[:, 0]
     pixels = SCRATCH.take(4 * image.width * image.height).view(np.uint32).reshape(image.height, image.width)
+    if indices is not None and indices.shape == pixels.shape:
+        indices.flags.writeable = False  # one argument type, for which the kernel is compiled once
+        codecs.look_up(indices, table, True, pixels)
+        return pixels.view(np.uint8).reshape(*pixels.shape, 4)
     pixels[...] = behind.view(np.uint32)
     frame = pixels[top:bottom, left:right]
-    for rows, strip in strips(image.crop((left, top, right, bottom))):
-        frame[rows] = colours.view(np.uint32)[:, 0][np.asarray(strip)]
+    if indices is not None:
+        for rows in row_slices(*indices.shape):
+            frame[rows] = table[indices[rows]]
+    else:
+        for rows, strip in strips(image.crop((left, top, right, bottom))):
+            frame[rows] = table[np.asarray(strip)]
     return pixels.view(np.uint8).reshape(*pixels.shape, 4)
+
+
+def _colours_of(palette: ImagePalette.ImagePalette) -> Pixels:
+    return np.frombuffer(bytes(palette.palette), np.uint8).reshape(-1, 3)
 
 
 class _RefusedError(Exception):

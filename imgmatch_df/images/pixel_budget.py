@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from typing import Final
 
-# For all images together. In addition each thread keeps up to 64 MB, and small images are not counted: 16 threads
+# For all images together. In addition each thread keeps up to 105 MB, and small images are not counted: 16 threads
 # stay below 4 GB.
 MAX_PIXEL_BYTES: Final = 2_000_000_000
 # Images that take less are not counted: a lock per image would cost more than it saves.

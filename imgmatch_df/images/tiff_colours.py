@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imgmatch_df.images.alpha import composite
+from imgmatch_df.images.pixels import widen
 from imgmatch_df.images.rows import block_slices, row_slices
 from imgmatch_df.images.tiff_tags import Layout, Tags, UnsupportedTiffError
 
@@ -142,11 +143,15 @@ def pixels_of(tags: Tags, layout: Layout, bands: Iterable[RowBand], take: Callab
     if is_subsampled(layout):
         _fill_subsampled(pixels, layout, bands, _ycbcr_of(tags))
         return pixels
-    if layout.photometric == 2 and layout.bits == 8 and layout.alpha != 2 and not layout.planes:
+    if layout.photometric == 2 and layout.bits == 8 and not layout.planes:
         for rows, planes in bands:
             stored = _eight_bits(planes[0], layout)
-            if stored.shape[-1] == 4 and stored.flags.c_contiguous:
+            if layout.alpha == 2 and stored.shape[-1] > 3 and (stored[..., 3] != 255).any():
+                _fill(pixels, layout, [RowBand(rows, planes)], _rgb)
+            elif stored.shape[-1] == 4 and stored.flags.c_contiguous:
                 pixels[rows] = stored
+            elif stored.shape[-1] == 3 and stored.flags.c_contiguous:
+                widen(stored, pixels[rows])
             else:
                 for channel in range(3):
                     pixels[rows, :, channel] = stored[..., channel]

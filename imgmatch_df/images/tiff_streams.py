@@ -15,6 +15,7 @@ import pyarrow as pa
 Pixels = npt.NDArray[np.uint8]
 
 _PIECE: Final = 1 << 20  # bytes of input at a time: unused ones are copied
+_MAX_WINDOW: Final = 7  # as of zlib; ISA-L does not check it
 _MAX_DICTIONARY: Final = 200 << 20  # bytes: the highest preset of xz needs 65 MiB
 
 
@@ -47,6 +48,71 @@ def open_stream(compression: int, data: Pixels) -> Callable[[int], Pixels] | Non
         case 5 if not (len(data) > 1 and data[0] == 0 and data[1] & 1):
             return _Lzw(data).read
     return None
+
+
+class UncommonBlockError(Exception):
+    """A block is damaged, or it has more than its pixels, or ISA-L is not installed."""
+
+
+class CheckedInflate:
+    """Deflate of ISA-L, twice as fast as zlib, for blocks without damage only.
+
+    Parameters
+    ----------
+    data
+        Bytes of the block.
+    n_bytes
+        Number of the bytes that it must have when it is decompressed.
+
+    Raises
+    ------
+    UncommonBlockError
+        By this and all methods: zlib, which reads parts of damaged blocks, must decide.
+    """
+
+    def __init__(self, data: Pixels, n_bytes: int) -> None:
+        try:
+            from isal import igzip_lib
+        except ImportError as error:  # Windows on Arm has none
+            raise UncommonBlockError from error
+        if not len(data) or data[0] >> 4 > _MAX_WINDOW:
+            raise UncommonBlockError
+        self._error: Any = igzip_lib.IsalError  # annotated as an instance
+        self._stream = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_ZLIB)
+        self._data = data
+        self._at = 0
+        self._left = n_bytes
+
+    def read(self, n_bytes: int) -> Pixels:
+        """Return the next bytes; with the last ones, the checksum is compared."""
+        parts, missing = [], n_bytes
+        self._left -= n_bytes
+        # One byte more than the last one, to reach the checksum.
+        while missing if self._left else not self._stream.eof:
+            piece: Any = b""
+            if self._stream.eof:
+                raise UncommonBlockError
+            if self._stream.needs_input:
+                piece = self._data[self._at : self._at + _PIECE]
+                self._at += len(piece)
+                if not len(piece):
+                    raise UncommonBlockError
+            try:
+                part = self._stream.decompress(piece, missing if self._left else missing + 1)
+            except self._error as error:
+                raise UncommonBlockError from error
+            if not (part or self._stream.needs_input or self._stream.eof) or len(part) > missing:
+                raise UncommonBlockError
+            missing -= len(part)
+            parts.append(part)
+        if missing:
+            raise UncommonBlockError
+        return np.frombuffer(parts[0] if len(parts) == 1 else b"".join(parts), np.uint8)
+
+    def check(self) -> None:
+        """Read the rest."""
+        while self._left:
+            self.read(min(_PIECE, self._left))
 
 
 class _Stream:

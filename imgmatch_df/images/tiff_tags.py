@@ -29,7 +29,9 @@ _KINDS: Final = {
     17: "i8",
     18: "u8",
 }  # types of values by their number in TIFF; 5 and 10 are fractions of two integers
-_INTEGERS: Final = frozenset((1, 3, 4, 6, 8, 9, 16, 17))
+_INTEGERS: Final = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 16: "Q", 17: "q"}  # with their letters in struct
+_ONE: Final = {(order, kind): struct.Struct(order + letter) for order in "<>" for kind, letter in _INTEGERS.items()}
+_MAX_INTEGER: Final = np.iinfo(np.int64).max
 _MAX_TAGS: Final = 4096  # limit of libtiff for BigTIFF
 
 # Maximum number of colour samples by photometric interpretation. Further samples are extra samples.
@@ -99,13 +101,15 @@ class Tags:
             raise ValueError(f"tag {tag} has values of type {kind}, which is not a type of integers")
         values = self._values(tag, kind, min(n_values, limit), at)
         if values.dtype.itemsize == 8:  # an offset of more than 63 bits is after the end of any file
-            values = np.minimum(values, np.array(np.iinfo(np.int64).max, values.dtype))
+            values = np.minimum(values, np.array(_MAX_INTEGER, values.dtype))
         return values.astype(np.int64)
 
     def integer(self, tag: int, default: int, low: int = 0, high: int = 0xFFFF) -> int:
         """Return the first value of a required tag; raise if it is out of range."""
-        values = self.integers(tag, 1)
-        value = int(values[0]) if values.size else default
+        kind, n_values, at = self._entries.get(tag, (1, 0, 0))
+        if kind not in _INTEGERS:
+            raise ValueError(f"tag {tag} has values of type {kind}, which is not a type of integers")
+        value = min(self._first(tag, kind, at), _MAX_INTEGER) if n_values else default
         if not low <= value <= high:
             raise ValueError(f"tag {tag} is {value:,}, not {low:,} to {high:,}")
         return value
@@ -115,7 +119,7 @@ class Tags:
         kind, n_values, at = self._entries.get(tag, (0, 0, 0))
         if kind not in _INTEGERS or n_values != 1 or at >= len(self.data):
             return default
-        value = int(self._values(tag, kind, 1, at)[0])
+        value = self._first(tag, kind, at)
         return value if low <= value <= high else default
 
     def hints(self, tag: int, n_values: int) -> list[int]:
@@ -135,16 +139,24 @@ class Tags:
 
     def same(self, tag: int, default: int, n_samples: int) -> int:
         """Return the value of a tag that has one value, or an equal one per sample."""
-        values = self.integers(tag, n_samples)
-        if values.size and (values != values[0]).any():
+        values: list[int] = self.integers(tag, n_samples).tolist() if tag in self else []
+        if len(set(values)) > 1:
             raise UnsupportedTiffError(f"samples of different kinds ({', '.join(map(str, values))} in tag {tag})")
-        return int(values[0]) if values.size else default
+        return values[0] if values else default
+
+    def _first(self, tag: int, kind: int, at: int) -> int:
+        value = _ONE[self.order, kind]  # numpy takes three times as long
+        self._check_end(tag, at + value.size)
+        return int(value.unpack_from(self.data, at)[0])
 
     def _values(self, tag: int, kind: int, n_values: int, at: int) -> npt.NDArray[Any]:
         dtype = np.dtype(self.order + _KINDS[kind])
-        if at + n_values * dtype.itemsize > len(self.data):
-            raise EOFError(f"tag {tag} ends at byte {at + n_values * dtype.itemsize:,}, the file at {len(self.data):,}")
+        self._check_end(tag, at + n_values * dtype.itemsize)
         return np.frombuffer(self.data, dtype, n_values, at)
+
+    def _check_end(self, tag: int, end: int) -> None:
+        if end > len(self.data):
+            raise EOFError(f"tag {tag} ends at byte {end:,}, the file at {len(self.data):,}")
 
 
 class Layout(NamedTuple):
@@ -195,7 +207,7 @@ def layout_of(tags: Tags) -> Layout:
         photometric = 6
     n_samples = tags.integer(277, 3 if old_jpeg and photometric == 6 else 1, 1)
     bits = tags.same(258, 8 if old_jpeg else 1, n_samples)
-    extra = tuple(tags.integers(338, n_samples).tolist())
+    extra = tuple(tags.integers(338, n_samples).tolist()) if 338 in tags else ()
     if photometric == -1:  # OpenCV refuses such files; this is libtiff's guess
         photometric = {1: 0 if compression in (2, 3, 4, 32771) else 1, 3: 2}.get(n_samples - len(extra), -1)
     colours = _COLOURS.get(photometric, 0)

@@ -1,6 +1,6 @@
-"""Incremental decoding of LZW and PackBits in a TIFF: libtiff decodes only complete strips or tiles.
+"""Incremental decoding of LZW and PackBits in a TIFF: libtiff decodes only complete strips or tiles. LZW of a GIF.
 
-Source: libtiff's tif_lzw.c and tif_packbits.c.
+Source: libtiff's tif_lzw.c and tif_packbits.c, appendix F of the specification of GIF89a.
 """
 
 from typing import Any, Final
@@ -16,6 +16,8 @@ _CLEAR: Final = 256
 _END: Final = 257
 _FIRST: Final = 258
 _MAX_BITS: Final = 12
+SPARE: Final = 4  # bytes after the codes and indices of a GIF
+_N_GIF_CODES: Final = 1 << _MAX_BITS
 
 
 @kernel
@@ -100,3 +102,74 @@ def decode_packbits(data: Array, state: Array, out: Array, n_bytes: int) -> Any:
             at += count + 1
     state[0] = at
     return written
+
+
+@kernel
+def join_blocks(data: Array, at: int, out: Array) -> int:
+    """Write the bytes of the complete blocks of a GIF up to their end, and return their number.
+
+    data uint8[n]; at: length of the first block; out uint8[n - at].
+    """
+    n_bytes = 0
+    while at < len(data) and 0 < data[at] < len(data) - at:
+        length = int(data[at])
+        for i in range(length):
+            out[n_bytes + i] = data[at + 1 + i]
+        n_bytes += length
+        at += 1 + length
+    return n_bytes
+
+
+@kernel
+def decode_gif(codes: Array, n_bits: int, out: Array) -> bool:
+    """Write the indices of a frame of a GIF, and return whether its codes are valid and complete.
+
+    codes uint8[n + SPARE]; n_bits: of an index, 2 to 8; out uint8[n_pixels + SPARE]. Codes after the last pixel are not
+    read.
+    """
+    starts = np.empty(_N_GIF_CODES, np.int64)  # a string of indices: where `out` has it first, and its length
+    lengths = np.empty(_N_GIF_CODES, np.int64)
+    clear, n_pixels = 1 << n_bits, len(out) - SPARE
+    n_codes, n_code_bits = clear + 2, n_bits + 1
+    before, length = -1, 0
+    kept, n_kept = np.uint64(0), 0  # bits that are not decoded yet
+    n_left = 8 * (len(codes) - SPARE)
+    at = written = 0
+    while written < n_pixels:
+        n_left -= n_code_bits
+        if n_left < 0:
+            return False
+        if n_kept < n_code_bits:
+            for i in range(4):
+                kept |= np.uint64(codes[at + i]) << np.uint64(n_kept + 8 * i)
+            n_kept += 32
+            at += 4
+        code = int(kept & np.uint64((1 << n_code_bits) - 1))
+        kept >>= np.uint64(n_code_bits)
+        n_kept -= n_code_bits
+        if code == clear:
+            n_codes, n_code_bits, before = clear + 2, n_bits + 1, -1
+            continue
+        if code == clear + 1 or (code > clear if before < 0 else code > n_codes):
+            return False
+        is_new = before >= 0 and n_codes < _N_GIF_CODES
+        if is_new:  # the string before, and the next index
+            starts[n_codes] = before
+            lengths[n_codes] = length + 1
+        before = written
+        if code < clear:
+            length = 1
+            out[written] = code
+        else:
+            start = starts[code]
+            length = lengths[code]
+            for i in range(SPARE):  # most strings are as short; a loop of any length costs twice the time
+                out[written + i] = out[start + i]
+            for i in range(SPARE, min(length, n_pixels - written)):
+                out[written + i] = out[start + i]
+        written += length
+        if is_new:
+            if n_codes == (1 << n_code_bits) - 1 and n_code_bits < _MAX_BITS:
+                n_code_bits += 1
+            n_codes += 1
+    return True
