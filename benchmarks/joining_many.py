@@ -1,6 +1,6 @@
-"""All pairs of a million PDQ hashes of real images: how fast and how complete, compared with faiss.
+"""All pairs of a million PDQ hashes of real images, and of many phashes: how fast and how complete, beside faiss.
 
-    python benchmarks/joining_pdq.py FOLDER [--rows N] [--radius BITS] [--update-docs]
+    python benchmarks/joining_many.py [FOLDER] [--share SHARE] [--update-docs]
 
 See benchmarks/README.md for what is measured and how.
 """
@@ -11,7 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,12 @@ from harness import (
     replace_between,
     serve,
 )
-from hash_sets import crop_pdq
+from hash_sets import crop_pdq, planted_phashes
+from joiners import CONTENDERS as MEASURED
 from joiners import JOINERS, Cell, _as_numbers, _multi_hash, _nothing
 
 ROOT = Path(__file__).resolve().parent.parent
-N_QUERIES = 2_000  # rows that faiss searches for
+N_COMPARED = 2_000_000_000  # pairs of a searched row and another: some seconds
 PACKAGES = ("imgmatch-df", "polars", "numba", "numpy", "faiss-cpu")
 
 
@@ -43,13 +44,13 @@ def _sampled(make_index: Callable[[Any, int, int, int], Any]) -> Callable[[Cell,
 
         faiss.omp_set_num_threads(n_threads)
         codes = cell.load()
-        n_queries = min(N_QUERIES, cell.n)
+        n_queries = min(cell.n, max(20, N_COMPARED // cell.n))
         rows = np.sort(np.random.default_rng(cell.n).choice(cell.n, n_queries, replace=False))
         start = time.perf_counter()
         index = make_index(faiss, 8 * codes.shape[1], cell.n, cell.radius)
         index.add(codes)
         build_s = time.perf_counter() - start
-        index.range_search(codes[rows[:50]], cell.radius + 1)  # threads are started
+        index.range_search(codes[rows[:8]], cell.radius + 1)  # threads are started
         start = time.perf_counter()
         limits, _, others = index.range_search(codes[rows], cell.radius + 1)  # faiss's radius is exclusive
         search_s = time.perf_counter() - start
@@ -80,10 +81,13 @@ CONTENDERS = {
         _sampled(lambda faiss, n_bits, *_: faiss.IndexBinaryFlat(n_bits)),
     ),
     "multi": Contender(JOINERS["multi"].label, ("faiss-cpu",), _nothing, _sampled(_multi_hash)),
+    "join-memory": MEASURED["join-memory"],
 }
 
 
-def measure(arena: Arena, cell: Cell, cpus: list[int], folder: Path) -> tuple[list[list[str]], int]:
+def measure(
+    arena: Arena, cell: Cell, cpus: list[int], folder: Path, peers: Sequence[str]
+) -> tuple[list[list[str]], int]:
     """Return the rows of the table, and the number of pairs."""
 
     def result(name: str, data: Cell) -> dict[str, float]:
@@ -95,14 +99,15 @@ def measure(arena: Arena, cell: Cell, cpus: list[int], folder: Path) -> tuple[li
     first = result("ours", cell)
     seconds = [first["seconds"]]
     unchecked = Cell(cell.kind, cell.hashes, cell.n, cell.radius, cell.pairs, check=False)
-    peers = {}
-    for name in ("flat", "multi"):
-        peers[name] = result(name, cell)
+    measured = {}
+    for name in peers:
+        measured[name] = result(name, cell)
         seconds.append(result("ours", unchecked)["seconds"])
-        peers[name]["times"] = peers[name]["seconds"] / statistics.mean(seconds[-2:])
+        measured[name]["times"] = measured[name]["seconds"] / statistics.mean(seconds[-2:])
+    memory = result("join-memory", cell)["growth"]
     text = [CONTENDERS["ours"].label, f"{statistics.median(seconds):.2f}", "1", "all", f"{first['recall']:.3f}", "0"]
-    rows = [text]
-    for name, got in peers.items():
+    rows = [[*text, f"{memory / 1e6:,.0f}"]]
+    for name, got in measured.items():
         rows.append(
             [
                 CONTENDERS[name].label,
@@ -111,6 +116,7 @@ def measure(arena: Arena, cell: Cell, cpus: list[int], folder: Path) -> tuple[li
                 f"{got['n_queries']:,.0f}",
                 f"{got['recall']:.3f}",
                 f"{got['n_false']:,.0f}",
+                "",
             ]
         )
     return rows, int(first["n_pairs"])
@@ -118,31 +124,47 @@ def measure(arena: Arena, cell: Cell, cpus: list[int], folder: Path) -> tuple[li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="images whose crops are hashed")
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--radius", type=int, default=31)
-    parser.add_argument("--update-docs", action="store_true", help="write the table into benchmarks/README.md")
+    parser.add_argument("folder", type=Path, nargs="?", help="images whose crops are hashed; without it, phashes alone")
+    parser.add_argument("--share", type=float, default=1.0, help="the share of the rows that is joined; 1 by default")
+    parser.add_argument("--update-docs", action="store_true", help="write the tables into benchmarks/README.md")
     arguments = parser.parse_args()
     cpus = allowed_cpus()
     pin(cpus[:2])
-    n_images = sum(path.is_file() for path in arguments.folder.rglob("*"))
-    with tempfile.TemporaryDirectory() as name, Arena(__file__, CONTENDERS) as arena:
-        folder = Path(name)
-        print(f"hashing {arguments.rows:,} crops of {n_images:,} images", file=sys.stderr, flush=True)
-        np.save(folder / "pdq.npy", crop_pdq(arguments.folder, arguments.rows, len(cpus[:2])))
-        cell = Cell("pdq", str(folder / "pdq.npy"), arguments.rows, arguments.radius, str(folder / "pairs.npy"))
-        rows, n_pairs = measure(arena, cell, cpus[:2], folder)
-    columns = ["", "seconds", "times ours", "rows searched for", "recall", "wrong pairs"]
-    text = (
-        f"{markdown_table(columns, rows)}\n\n{arguments.rows:,} PDQ hashes of random crops of {n_images:,} images, "
-        f"within {arguments.radius} of 256 bits, {n_pairs:,} pairs. Two threads each. faiss searches for some random "
-        "rows among all; the seconds are those of its index, and of the search times the rows over the rows searched "
-        "for. The pairs of these rows are compared with ours, and ours with a plain scan of some rows.\n\n"
-        f"{describe_machine(len(cpus), PACKAGES)}"
+    planted = "uniform phashes, a twentieth of them others with 0 to 12 bits flipped"
+    sets = [("phash", 10_000_000, 8, planted, ("flat",)), ("phash", 100_000_000, 4, planted, ("flat",))]
+    if arguments.folder is not None:
+        n_images = sum(path.is_file() for path in arguments.folder.rglob("*"))
+        sets.insert(0, ("pdq", 1_000_000, 31, f"PDQ hashes of random crops of {n_images:,} images", ("flat", "multi")))
+    texts = []
+    for kind, n_all, radius, what, peers in sets:
+        n = max(1000, int(n_all * arguments.share))
+        print(f"{n:,} {what}, within {radius}", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory() as name, Arena(__file__, CONTENDERS) as arena:
+            folder = Path(name)
+            made = planted_phashes(n) if kind == "phash" else crop_pdq(arguments.folder, n, len(cpus[:2]))
+            np.save(folder / "hashes.npy", made)
+            del made
+            cell = Cell(kind, str(folder / "hashes.npy"), n, radius, str(folder / "pairs.npy"))
+            rows, n_pairs = measure(arena, cell, cpus[:2], folder, peers)
+        columns = [
+            "",
+            "seconds",
+            "times ours",
+            "rows searched for",
+            "recall",
+            "wrong pairs",
+            "growth of the process, MB",
+        ]
+        texts.append(f"{n:,} {what}, within {radius} bits, {n_pairs:,} pairs:\n\n{markdown_table(columns, rows)}")
+    texts.append(
+        "Two threads each. faiss searches for some random rows among all; the seconds are those of its index, and of "
+        "the search times the rows over the rows searched for. Their pairs are compared with ours, and ours "
+        "with a plain scan of some rows."
     )
+    text = "\n\n".join([*texts, describe_machine(len(cpus), PACKAGES)])
     print(text)
     if arguments.update_docs:
-        replace_between(ROOT / "benchmarks" / "README.md", "joining-pdq", text)
+        replace_between(ROOT / "benchmarks" / "README.md", "joining-many", text)
 
 
 if __name__ == "__main__":
