@@ -201,7 +201,7 @@ SPECS = [
     for compression, predictor in ((8, 1), (8, 2), (32946, 1))
     for shape in ({}, {"rows": 7}, {"tile": (16, 16)})
 ] + [
-    Spec(2, 8, 3, planes=True, compression=8, rows=7),
+    Spec(2, 8, 3, planes=True, compression=8, rows=16),
     Spec(2, 8, 3, fill_order=2, compression=8, rows=7),
     Spec(1, 1, compression=8, rows=7),
     Spec(6, 8, 3, subsampling=(2, 2), compression=8, rows=8),
