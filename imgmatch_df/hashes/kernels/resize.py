@@ -18,7 +18,7 @@ from llvmlite import ir
 
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.importing import intrinsic, types
-from imgmatch_df.hashes.kernels.lanes import I8, I16, I32, I64, constant, multiply_add_pairs, select, splat
+from imgmatch_df.hashes.kernels.lanes import INT8, INT16, INT32, INT64, constant, multiply_add_pairs, select, splat
 from imgmatch_df.hashes.kernels.resize_rows import N_PIXELS, empty_aligned, find_windows, resize_rows
 
 Array = np.ndarray[Any, Any]
@@ -39,39 +39,39 @@ def _gather(builder: Any, row: Any, starts: Any, n_pixels: int, n_channels: int)
     both = ir.IntType(16 * n_channels)
     vector = ir.Constant(ir.VectorType(both, n_pixels), ir.Undefined)
     for i in range(n_pixels):
-        start = builder.zext(builder.load(builder.gep(starts, [I64(i)])), I64)
+        start = builder.zext(builder.load(builder.gep(starts, [INT64(i)])), INT64)
         pointer = builder.bitcast(builder.gep(row, [start]), both.as_pointer())
-        vector = builder.insert_element(vector, builder.load(pointer, align=1), I32(i))
-    return builder.bitcast(vector, ir.VectorType(I8, 2 * n_pixels * n_channels))
+        vector = builder.insert_element(vector, builder.load(pointer, align=1), INT32(i))
+    return builder.bitcast(vector, ir.VectorType(INT8, 2 * n_pixels * n_channels))
 
 
 def _split(builder: Any, neighbours: Any, n_channels: int) -> list[Any]:
     """Widen bytes to lanes of 16 bits that pair left and right: one vector, or red and blue apart from green and X."""
     n_bytes = neighbours.type.count
     if n_channels == 1:
-        return [builder.zext(neighbours, ir.VectorType(I16, n_bytes))]
+        return [builder.zext(neighbours, ir.VectorType(INT16, n_bytes))]
     # R G B X, R G B X -> RG RG BX BX. Masking and shifting these words is cheaper than widening bytes by shuffles.
     order = (0, 1, 4, 5, 2, 3, 6, 7)
     paired = select(builder, neighbours, [base + i for base in range(0, n_bytes, 8) for i in order])
-    words = builder.bitcast(paired, ir.VectorType(I16, n_bytes // 2))
+    words = builder.bitcast(paired, ir.VectorType(INT16, n_bytes // 2))
     return [
-        builder.and_(words, constant(I16, [255] * (n_bytes // 2))),
-        builder.lshr(words, constant(I16, [8] * (n_bytes // 2))),
+        builder.and_(words, constant(INT16, [255] * (n_bytes // 2))),
+        builder.lshr(words, constant(INT16, [8] * (n_bytes // 2))),
     ]
 
 
 def _grey(builder: Any, red_blue: Any, green_x: Any) -> Any:
     """Weigh colours in 16.16 fixed point, two lanes a pixel, to grey levels in the low byte of lanes of 64 bits."""
     n_lanes = red_blue.type.count
-    low = builder.lshr(red_blue, constant(I32, [16] * n_lanes))
-    high = builder.and_(green_x, constant(I32, [-1 << 16] * n_lanes))
-    levels = builder.bitcast(builder.or_(low, high), ir.VectorType(I16, 2 * n_lanes))
-    pairs = multiply_add_pairs(builder, levels, constant(I16, _GREY_OF_RGBX * (n_lanes // 2)))
+    low = builder.lshr(red_blue, constant(INT32, [16] * n_lanes))
+    high = builder.and_(green_x, constant(INT32, [-1 << 16] * n_lanes))
+    levels = builder.bitcast(builder.or_(low, high), ir.VectorType(INT16, 2 * n_lanes))
+    pairs = multiply_add_pairs(builder, levels, constant(INT16, _GREY_OF_RGBX * (n_lanes // 2)))
     # Both halves of a pixel meet in the low half of its 64 bits; what is above them is cut off with the byte.
-    pixels = builder.bitcast(pairs, ir.VectorType(I64, n_lanes // 2))
-    total = builder.add(pixels, builder.lshr(pixels, constant(I64, [32] * (n_lanes // 2))))
-    rounded = builder.add(total, constant(I64, [1 << 14] * (n_lanes // 2)))
-    return builder.lshr(rounded, constant(I64, [15] * (n_lanes // 2)))
+    pixels = builder.bitcast(pairs, ir.VectorType(INT64, n_lanes // 2))
+    total = builder.add(pixels, builder.lshr(pixels, constant(INT64, [32] * (n_lanes // 2))))
+    rounded = builder.add(total, constant(INT64, [1 << 14] * (n_lanes // 2)))
+    return builder.lshr(rounded, constant(INT64, [15] * (n_lanes // 2)))
 
 
 def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
@@ -104,19 +104,19 @@ def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
                 for row in (top, bottom)
             ]
             weights_here = pointer_in(8, builder.mul(column, column.type(2 * n_pairs)))
-            vector = ir.VectorType(I16, n_lanes)
+            vector = ir.VectorType(INT16, n_lanes)
             column_weights = builder.load(builder.bitcast(weights_here, vector.as_pointer()), align=2)
             row_weights = [splat(builder, weight, n_lanes) for weight in (top_weight, bottom_weight)]
             sums = []
             for lanes in zip(*rows, strict=True):
                 blended = builder.add(*(builder.mul(*both) for both in zip(lanes, row_weights, strict=True)))
                 # Up to 255 * 256 needs 16 bits unsigned, and pmaddwd is signed: half of the range goes, and comes back.
-                centred = builder.sub(blended, constant(I16, [-1 << 15] * n_lanes))
+                centred = builder.sub(blended, constant(INT16, [-1 << 15] * n_lanes))
                 total = multiply_add_pairs(builder, centred, column_weights)
-                sums.append(builder.add(total, constant(I32, [(_ONE << 15) + (1 << 15)] * (n_lanes // 2))))
+                sums.append(builder.add(total, constant(INT32, [(_ONE << 15) + (1 << 15)] * (n_lanes // 2))))
             is_grey = n_channels == 1
-            grey = builder.lshr(sums[0], constant(I32, [16] * n_pixels)) if is_grey else _grey(builder, *sums)
-            out = ir.VectorType(I8, n_pixels)
+            grey = builder.lshr(sums[0], constant(INT32, [16] * n_pixels)) if is_grey else _grey(builder, *sums)
+            out = ir.VectorType(INT8, n_pixels)
             pointer = builder.bitcast(pointer_in(0, target), out.as_pointer())
             builder.store(builder.trunc(grey, out), pointer, align=1)
             return context.get_dummy_value()

@@ -16,7 +16,7 @@ from llvmlite import ir
 
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.importing import intrinsic, types
-from imgmatch_df.hashes.kernels.lanes import I8, I16, I32, I64, constant, multiply_add_pairs, select
+from imgmatch_df.hashes.kernels.lanes import INT8, INT16, INT32, INT64, constant, multiply_add_pairs, select
 
 Array = np.ndarray[Any, Any]
 
@@ -25,15 +25,15 @@ _ONE: Final = 256  # the weight 1.0
 _GREY: Final = (9798, 19235, 3735)  # of red, green and blue, as in `resize`
 
 _inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_words, _halves = ir.VectorType(I32, N_PIXELS), ir.VectorType(I16, 2 * N_PIXELS)
+_words, _halves = ir.VectorType(INT32, N_PIXELS), ir.VectorType(INT16, 2 * N_PIXELS)
 
 
 def _all(value: int) -> Any:
-    return constant(I32, [value] * N_PIXELS)
+    return constant(INT32, [value] * N_PIXELS)
 
 
 def _all_halves(*values: int) -> Any:
-    return constant(I16, [*values] * (2 * N_PIXELS // len(values)))
+    return constant(INT16, [*values] * (2 * N_PIXELS // len(values)))
 
 
 def _register_lanes(context: Any) -> int:
@@ -56,8 +56,8 @@ def _permuted(builder: Any, vector: Any, places: Any) -> Any:
     """Return the lanes of a vector at variable places: LLVM makes one vpermd of it."""
     out = ir.Constant(vector.type, ir.Undefined)
     for lane in range(vector.type.count):
-        place = builder.zext(builder.extract_element(places, I32(lane)), I64)
-        out = builder.insert_element(out, builder.extract_element(vector, place), I32(lane))
+        place = builder.zext(builder.extract_element(places, INT32(lane)), INT64)
+        out = builder.insert_element(out, builder.extract_element(vector, place), INT32(lane))
     return out
 
 
@@ -68,13 +68,13 @@ def _looked_up(builder: Any, windows: list[Any], places: Any, n_lanes: int) -> A
     found = []
     for i in parts:
         wanted = select(builder, places, range(i, i + n_lanes))
-        inside = builder.and_(wanted, constant(I32, [n_lanes - 1] * n_lanes))
+        inside = builder.and_(wanted, constant(INT32, [n_lanes - 1] * n_lanes))
         lanes = _permuted(builder, pieces[0], inside)
         for number, piece in enumerate(pieces[1:], 1):
-            is_beyond = builder.icmp_unsigned(">=", wanted, constant(I32, [number * n_lanes] * n_lanes))
+            is_beyond = builder.icmp_unsigned(">=", wanted, constant(INT32, [number * n_lanes] * n_lanes))
             lanes = builder.select(is_beyond, _permuted(builder, piece, inside), lanes)
         found.append(lanes)
-    return found[0] if len(found) == 1 else builder.shuffle_vector(*found, constant(I32, range(N_PIXELS)))
+    return found[0] if len(found) == 1 else builder.shuffle_vector(*found, constant(INT32, range(N_PIXELS)))
 
 
 class _Memory:
@@ -112,15 +112,15 @@ def _stretch(n_channels: int, n_windows: int) -> Callable[..., Any]:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             memory = _Memory(context, builder, signature, args)
             _, target, _, start, _, _, group = args
-            stored = _words if n_channels == 4 else ir.VectorType(I8, N_PIXELS)
+            stored = _words if n_channels == 4 else ir.VectorType(INT8, N_PIXELS)
             windows = []
             for number in range(n_windows):
-                window = memory.load(2, builder.add(start, I64(number * N_PIXELS * n_channels)), stored, 1)
+                window = memory.load(2, builder.add(start, INT64(number * N_PIXELS * n_channels)), stored, 1)
                 windows.append(window if n_channels == 4 else builder.zext(window, _words))
-            table = builder.mul(group, I64(2))
+            table = builder.mul(group, INT64(2))
             sides, side_weights = [], []
             for side in range(2):
-                here = builder.add(table, I64(side * N_PIXELS))
+                here = builder.add(table, INT64(side * N_PIXELS))
                 places = memory.load(4, here)
                 sides.append(_looked_up(builder, windows, places, _register_lanes(context) or N_PIXELS))
                 side_weights.append(memory.load(5, here))
@@ -136,7 +136,7 @@ def _stretch(n_channels: int, n_windows: int) -> Callable[..., Any]:
             green = [builder.lshr(half, _all_halves(8)) for half in halves]
             for number, channels in enumerate((red_blue, green)):
                 total = builder.add(*(builder.mul(*both) for both in zip(channels, factors, strict=True)))
-                memory.store(builder.bitcast(total, _words), 0, builder.add(target, I64(number * N_PIXELS)))
+                memory.store(builder.bitcast(total, _words), 0, builder.add(target, INT64(number * N_PIXELS)))
             return context.get_dummy_value()
 
         return types.void(rows, types.intp, pixels, types.intp, lanes, weights, types.intp), codegen
@@ -176,7 +176,7 @@ def _blend(n_channels: int) -> Callable[..., Any]:
                 return builder.add(total, _all((_ONE << 15) + (1 << 15)))
 
             def load(number: int) -> Any:
-                return [memory.load(2, builder.add(place, I64(number * N_PIXELS))) for place in (top, bottom)]
+                return [memory.load(2, builder.add(place, INT64(number * N_PIXELS))) for place in (top, bottom)]
 
             first = load(0)
             low = blended(*first)
@@ -193,7 +193,7 @@ def _blend(n_channels: int) -> Callable[..., Any]:
                     ),
                 )
                 grey = builder.lshr(builder.add(grey, _all(1 << 14)), _all(15))
-            memory.store(builder.trunc(grey, ir.VectorType(I8, N_PIXELS)), 0, target, 1)
+            memory.store(builder.trunc(grey, ir.VectorType(INT8, N_PIXELS)), 0, target, 1)
             return context.get_dummy_value()
 
         return types.void(small, types.intp, rows, types.intp, types.intp, weights, types.intp), codegen
