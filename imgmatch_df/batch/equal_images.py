@@ -7,10 +7,9 @@ from typing import Any, Final
 
 from imgmatch_df.errors import Failure
 
-_PIECE: Final = 32  # bytes
-_N_PIECES: Final = 4
-_MAX_COMPARED: Final = 4  # images with one length and equal pieces that are compared with a further one
-_MAX_KEPT: Final = 1 << 16  # lengths and pieces: 30 MB
+_SAMPLE: Final = 32  # bytes, from the end and from the middle
+_MAX_COMPARED: Final = 4  # images with one length and equal samples that are compared with a further one
+_MAX_KEPT: Final = 1 << 16  # lengths and samples: 30 MB
 
 # Returns the bytes of the image in a row, or why they cannot be read.
 ReadRow = Callable[[int], Any]
@@ -38,8 +37,8 @@ class EqualImages:
     """The last 65,536 different images of a batch.
 
     A digest of every image costs 3 % of the time for decoding it, and several times more where the processor has no
-    instructions for SHA-256. So the length and a few pieces of images are compared first, and only where these are
-    equal all bytes are compared: the row of the first image is read again.
+    instructions for SHA-256. So the length and a few bytes of images are compared first, and only where these are equal
+    all bytes are compared: the row of the first image is read again.
 
     Parameters
     ----------
@@ -49,19 +48,23 @@ class EqualImages:
 
     def __init__(self, read: ReadRow) -> None:
         self._read = read
-        self._images: OrderedDict[tuple[int, bytes], list[FirstImage]] = OrderedDict()
+        self._images: OrderedDict[tuple[int, bytes, bytes], list[FirstImage]] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, row: int, data: Any) -> FirstImage:
         """Return the first image whose bytes equal `data`: that of `row` if there is none before."""
-        key = len(data), _pieces(data)
+        half = len(data) >> 1
+        key = len(data), bytes(data[-_SAMPLE:]), bytes(data[half : half + _SAMPLE])
         n_compared = 0
         while True:
             with self._lock:
-                images = self._images.setdefault(key, [])
-                self._images.move_to_end(key)
-                if len(self._images) > _MAX_KEPT:
-                    self._images.popitem(last=False)
+                images = self._images.get(key)
+                if images is None:
+                    images = self._images[key] = []
+                    if len(self._images) > _MAX_KEPT:
+                        self._images.popitem(last=False)
+                else:
+                    self._images.move_to_end(key)
                 if n_compared == len(images):
                     first = FirstImage(row)
                     if n_compared < _MAX_COMPARED:
@@ -92,9 +95,3 @@ def _are_equal(data: Any, other: Any) -> bool:
     import numpy as np
 
     return len(data) == len(other) and bool((np.frombuffer(data, np.uint8) == np.frombuffer(other, np.uint8)).all())
-
-
-def _pieces(data: Any) -> bytes:
-    """Return a few bytes of an image, from places where the files of different images differ."""
-    step = max(1, len(data) // _N_PIECES)
-    return b"".join(bytes(data[place : place + _PIECE]) for place in range(len(data) - _PIECE, 0, -step)[:_N_PIECES])

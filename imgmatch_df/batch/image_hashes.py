@@ -1,5 +1,6 @@
 """Hashing of one encoded image in the calling thread."""
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from imgmatch_df.errors import Failure, ImgMatchError
@@ -43,17 +44,15 @@ def hash_image(data: Any, options: Options, out: HashBuffers) -> ImageSize | Fai
     ImgMatchError
         If a kernel raises an exception.
     """
-    from imgmatch_df.hashes.squares import HashInput
-    from imgmatch_df.images.decode import decode_image
-
+    decode, squares = _modules()
     with pixel_budget.PIXELS:
         try:
-            image = decode_image(data, options)
+            image = decode.decode_image(data, options)
         except MemoryError:
             return Failure("decode_failed", "not enough memory to decode it")
         if isinstance(image, Failure):
             return image
-        hash_input = HashInput(image.pixels, image.orientation, data, options)
+        hash_input = squares.HashInput(image.pixels, image.orientation, data, options)
         for kind, row in out.items():
             kernel = load_kernel(kind)
             try:
@@ -66,6 +65,15 @@ def hash_image(data: Any, options: Options, out: HashBuffers) -> ImageSize | Fai
                     "\nHint: mend the kernel; it must hash every image that is decoded."
                 ) from error
         return ImageSize(image.width, image.height, image.detail)
+
+
+@cache
+def _modules() -> tuple[Any, Any]:
+    """Import what decodes and hashes, once: a statement in a function takes a microsecond each time."""
+    from imgmatch_df.hashes import squares
+    from imgmatch_df.images import decode
+
+    return decode, squares
 
 
 def sample_images() -> list[bytes]:

@@ -5,6 +5,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
@@ -131,6 +132,8 @@ class HashedRows:
         self.width = np.zeros(n_rows, np.uint32)
         self.height = np.zeros(n_rows, np.uint32)
         self.hashes = {kind: kind.empty_rows(n_rows) for kind in kinds}
+        self._kinds = list(self.hashes)
+        self._keeps_known = SHA256 in self.hashes and hash_one is None
         self.status = np.zeros(n_rows, np.uint32)
         self.detail: list[str | None] = [None] * n_rows
         self.etag: list[str | None] = [None] * n_rows
@@ -146,22 +149,24 @@ class HashedRows:
 
     def fill(self, row: int, data: Any, options: Options) -> Failure | None:
         """Hash an encoded image into a row; return the failure, or None."""
-        kinds, out = list(self.hashes), {kind: hashes[row] for kind, hashes in self.hashes.items()}
-        digest = b""
-        if SHA256 in out and self._hash_one is None:
+        out = {kind: hashes[row] for kind, hashes in self.hashes.items()}
+        digest, kinds = b"", self._kinds
+        if self._keeps_known:
             digest = hashlib.sha256(data).digest()
             if (known := KNOWN_IMAGES.find(digest, options, kinds)) is not None:
                 for buffer, hashed in zip(out.values(), known.hashes, strict=True):
                     buffer[...] = hashed
                 self.width[row], self.height[row], self.detail[row] = known.size
                 return None
+            out.pop(SHA256)[...] = bytearray(digest)  # not computed again: it takes 20 us for 40 KB
         hash_one = self._hash_one or (decoders().hash_image if options.isolate else hash_image)
         size = hash_one(data, options, out)
         if isinstance(size, Failure):
             return size
         self.width[row], self.height[row], self.detail[row] = size
         if digest:
-            KNOWN_IMAGES.add(digest, options, kinds, KnownHashes([buffer.copy() for buffer in out.values()], size))
+            hashed = [self.hashes[kind][row].copy() for kind in kinds]
+            KNOWN_IMAGES.add(digest, options, kinds, KnownHashes(hashed, size))
         return None
 
     def copy(self, row: int, first: int) -> None:
@@ -378,12 +383,18 @@ class _Run:
 
 def _read(source: Any, options: Options) -> Any:
     """Return the bytes of a source without a URL, or why they cannot be read."""
-    from imgmatch_df.fetching.read import read_source
-
     try:
-        return read_source(source, options)
+        return _reading().read_source(source, options)
     except MemoryError:
         return Failure("fetch_failed", "not enough memory to read it")
+
+
+@cache
+def _reading() -> Any:
+    """Import what reads sources, once: a statement in a function takes half a microsecond each time."""
+    from imgmatch_df.fetching import read
+
+    return read
 
 
 def _nothing() -> None:

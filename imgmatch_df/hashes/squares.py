@@ -23,6 +23,9 @@ _TURNS: Final = {
 }
 
 
+_BY_DEFAULT: Final = Recipe()
+
+
 class HashInput:
     """One decoded image. It is valid until the kernel returns: its memory is used again.
 
@@ -53,10 +56,10 @@ class HashInput:
     __slots__ = ("_pillow_grey", "_squares", "encoded", "memo", "orientation", "pdq_variant", "pixels", "whole")
 
     def __init__(self, pixels: Array, orientation: int, encoded: Any = b"", options: Options | None = None) -> None:
-        recipe = Recipe() if options is None else options.recipe
-        self.pixels = pixels if recipe.trim is None else inside_of_borders(pixels)
+        by = _BY_DEFAULT if options is None else options
+        self.pixels = pixels if by.trim is None else inside_of_borders(pixels)
         self.whole = pixels
-        self.pdq_variant = recipe.pdq_variant
+        self.pdq_variant = by.pdq_variant
         self.orientation = orientation
         self.encoded = encoded
         self.memo: dict[str, Any] = {}

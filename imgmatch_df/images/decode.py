@@ -17,6 +17,7 @@ from imgmatch_df.images.pixels import SCRATCH, ink_to_rgb
 from imgmatch_df.options import Options
 
 _FORMAT_NAMES: Final = {"PPM": "pnm", "HEIC": "heif", "JPEG XL": "jxl"}
+_COLOURS: Final = {1: "Gray", 3: "YCbCr"}  # of as many components, or RGB
 _SCALED_SIDE: Final = 256  # the larger one of the sizes that the hashes shrink an image to
 
 
@@ -99,20 +100,33 @@ def _decode_any_jpeg(data: Data, options: Options, orientation: int = 1) -> Deco
     segments = jpeg.read_segments(data, orientation)
     if (over := jpeg_budget(data, segments)) is not None:
         return Failure("decode_failed", f"JPEG over a limit of decoding: {over}")
-    return _decode_jpeg(data, options, segments.orientation) or _decode_odd_jpeg(data, options, segments.orientation)
+    return _decode_jpeg(data, options, segments.orientation, segments) or _decode_odd_jpeg(
+        data, options, segments.orientation
+    )
 
 
 def _decode_jpeg(
-    data: Data, options: Options, orientation: int, *, damaged: bool = False, preview_side: int = 0
+    data: Data,
+    options: Options,
+    orientation: int,
+    segments: jpeg.Segments | None = None,
+    *,
+    damaged: bool = False,
+    preview_side: int = 0,
 ) -> DecodedImage | Failure | None:
     """Return the image of a valid JPEG; with `damaged`, of any JPEG whose rows are all decoded; else None.
 
-    With `preview_side` in colour, of at least that width and height, if the image has as much.
+    With `preview_side` in colour, of at least that width and height, if the image has as much. With `segments`, the
+    header is not read again.
     """
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=not damaged)
+        if segments is None or options.decode == "scaled" or segments.n_components not in _COLOURS:
+            segments = None
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=not damaged)
+        else:
+            height, width, colours = segments.height, segments.width, _COLOURS[segments.n_components]
         if (refused := admit("JPEG", data, width, height, options)) is not None:
-            return refused
+            return refused if segments is None else _decode_jpeg(data, options, orientation)
         if colours not in ("YCbCr", "RGB", "Gray", "CMYK", "YCCK"):
             return None
         ink = colours in ("CMYK", "YCCK")
@@ -132,6 +146,8 @@ def _decode_jpeg(
         )
     except (ValueError, LookupError, MemoryError):
         return None
+    if segments is not None and pixels.shape[:2] != (height, width):  # libjpeg has found another frame header
+        return _decode_jpeg(data, options, orientation)
     if damaged and (pixels[-1] == NOT_DECODED).all():  # not all rows are decoded
         return None
     if ink:

@@ -24,6 +24,8 @@ class Segments(NamedTuple):
         Whether a frame is progressive.
     orientation
         Orientation in the first EXIF block that has one, 1 to 8; 1 if none has.
+    height, width
+        Size in the last frame header, in pixels; 0 if there is none.
     """
 
     end: int
@@ -31,12 +33,14 @@ class Segments(NamedTuple):
     n_components: int
     is_progressive: bool
     orientation: int
+    height: int
+    width: int
 
 
 def read_segments(data: Data, orientation: int = 1) -> Segments:
     """Return the content of the segments of a JPEG; `orientation` is that of an image whose EXIF has none."""
-    found = Segments(*codecs.read_jpeg_segments(codecs.as_bytes(data)))
-    return found._replace(orientation=found.orientation or orientation)
+    end, n_segments, n_components, is_progressive, found, *size = codecs.read_jpeg_segments(codecs.as_bytes(data))
+    return Segments(end, n_segments, n_components, is_progressive, found or orientation, *size)
 
 
 def only_pixels(data: Data) -> bytes:

@@ -17,6 +17,8 @@ from imgmatch_df.images.rows import row_slices
 Pixels = npt.NDArray[np.uint8]
 
 MAX_KEPT_BYTES: Final = 100 << 20  # of the buffer per thread: an image of 26 megapixels
+_ALIGNED: Final = 32  # bytes of a vector in libjpeg-turbo
+_PIXEL: Final = 4  # bytes
 _STRIP_BYTES: Final = 4 << 20  # bytes of Pillow's memory that are converted at a time
 _WHOLE_BYTES: Final = 16 << 20  # Pillow allocates up to this size as one block; it is converted as a whole
 
@@ -28,10 +30,21 @@ class _Scratch(threading.local):
 
     def take(self, n_bytes: int) -> Pixels:
         if n_bytes > MAX_KEPT_BYTES:
-            return np.empty(n_bytes, np.uint8)
+            return _empty_unaligned(n_bytes)
         if n_bytes > self.buffer.size:
-            self.buffer = np.empty(n_bytes, np.uint8)
+            self.buffer = _empty_unaligned(n_bytes)
         return self.buffer[:n_bytes]
+
+
+def _empty_unaligned(n_bytes: int) -> Pixels:
+    """Return an array of which hardly a row of 32-bit pixels begins at a multiple of 32 bytes.
+
+    Where one does, libjpeg-turbo writes the row past the caches, and the hashes read it from memory: decoding and
+    hashing a photo of 0.2 megapixels took a twelfth longer, a thumbnail a seventh.
+    """
+    memory = np.empty(n_bytes + _ALIGNED + _PIXEL, np.uint8)
+    first = -memory.ctypes.data % _ALIGNED + _PIXEL
+    return memory[first : first + n_bytes]
 
 
 SCRATCH: Final = _Scratch()

@@ -1,6 +1,7 @@
 """Images with equal bytes are decoded once, and get the hashes that they would get alone."""
 
 import base64
+import hashlib
 from random import Random
 
 import polars as pl
@@ -91,6 +92,20 @@ def test_digests_find_equal_bytes_in_other_batches(images, decoded, monkeypatch)
     scaled = imgmatch_df.visual_hash(frame, hash_types=types, decode="scaled")
     assert len(decoded) == 10
     assert scaled["sha256"].equals(first["sha256"])
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_digests_are_those_of_the_bytes(images, isolate):
+    KNOWN_IMAGES._images.clear()
+    types = ("phash", "sha256", "bmh1")
+    options = {"hash_types": types, "isolate": isolate}
+    frame = pl.DataFrame({"url": [images[3], images[12], images[4], images[3]]})
+    digests = [hashlib.sha256(images[row]).digest() for row in (3, 4)]
+    for _ in range(2):  # computed, and kept
+        hashes = imgmatch_df.visual_hash(frame, **options)
+        assert hashes["sha256"].to_list() == [digests[0], None, digests[1], digests[0]]
+        without = imgmatch_df.visual_hash(frame, hash_types=("phash", "bmh1"), isolate=isolate)
+        assert hashes.select(without.columns).equals(without)
 
 
 def test_a_file_that_changes_is_another_image(images):

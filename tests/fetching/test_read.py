@@ -446,3 +446,12 @@ def test_details_do_not_show_the_content_of_files(tmp_path, isolate):
             SECRET[at : at + 3].decode() for at in range(len(SECRET) - 2) if SECRET[at : at + 3].decode() in detail
         ]
         assert not shown, detail
+
+
+def test_a_file_whose_bytes_come_in_parts(tmp_path, monkeypatch):
+    """Linux reads at most 2 GB at a time."""
+    content = bytes(range(256)) * 40
+    (tmp_path / "a.jpg").write_bytes(content)
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda file, n_bytes: read(file, min(n_bytes, 999)))
+    assert read_source(str(tmp_path / "a.jpg"), Options()) == content

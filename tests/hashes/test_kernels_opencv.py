@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reference_pictures import open_source_opencv, opencv_hashes
 
 from imgmatch_df.hashes import bmh1, phash
-from imgmatch_df.hashes.squares import HashInput
+from imgmatch_df.hashes.squares import HashInput, upright
 
 ORIENTATIONS = range(1, 9)
 SIZES = [
@@ -145,6 +145,24 @@ def test_grey_equals_its_replicated_channels_and_the_fourth_byte_is_ignored() ->
         assert hashes(grey) == hashes(colour)
 
 
+def opencv_square(pixels: np.ndarray, side: int) -> np.ndarray:
+    small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_LINEAR_EXACT)
+    return small if pixels.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_RGBA2GRAY)
+
+
+@pytest.mark.parametrize("n_channels", [1, 4])
+@pytest.mark.parametrize("side", [16, 32, 256])
+def test_squares_of_every_width(side: int, n_channels: int) -> None:
+    """A vector of 16 pixels has its neighbours in one vector, in two or in none, by the width."""
+    rng = np.random.default_rng([side, n_channels])
+    for width in range(1, 601 if side == 256 else 121):
+        pixels = noise(rng, int(rng.integers(1, 600)), width, *([4] if n_channels == 4 else []))
+        pixels = pixels if rng.integers(2) else (pixels >> 7) * np.uint8(255)
+        orientation = int(rng.integers(1, 9))
+        square = HashInput(pixels, orientation).grey_square(side)
+        assert np.array_equal(square, opencv_square(upright(pixels, orientation), side)), pixels.shape
+
+
 def test_orientation_equals_the_picture_turned_by_hand() -> None:
     pixels = landscape(np.random.default_rng(2), 90, 131)
     turned = np.rot90(pixels, -1)  # orientation 6: a quarter turn clockwise to be seen
@@ -176,11 +194,26 @@ def test_large_pictures(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cpu", ["generic", "haswell"])
-def test_other_vector_widths_give_the_same_bits(cpu: str, tmp_path: os.PathLike[str]) -> None:
+@pytest.mark.parametrize(("cpu", "features"), [("generic", ""), ("haswell", ""), ("haswell", "+avx,+avx2")])
+def test_other_vector_widths_give_the_same_bits(cpu: str, features: str, tmp_path: os.PathLike[str]) -> None:
     if cpu == "haswell" and platform.machine() not in {"x86_64", "AMD64"}:
         pytest.skip("no such processor")
-    environment = {**os.environ, "NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", "noise or landscapes"]
+    environment = {
+        **os.environ,
+        "NUMBA_CPU_NAME": cpu,
+        "NUMBA_CPU_FEATURES": features,
+        "NUMBA_CACHE_DIR": str(tmp_path),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        __file__,
+        "-k",
+        "noise or landscapes or squares",
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

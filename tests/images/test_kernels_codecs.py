@@ -199,11 +199,12 @@ def test_segments_of_a_jpeg(middle, has_scan):
     kept = [data[at:end] for marker, at, end in marked if counts(marker, data[at:end])]
     assert out[:n_kept].tobytes() == b"\xff\xd8" + b"".join(kept)
     assert place + 4 > len(data) if scan is None else place == scan
-    end, n_segments, n_components, is_progressive, _ = codecs.read_jpeg_segments(as_bytes(data))
+    end, n_segments, n_components, is_progressive, _, height, width = codecs.read_jpeg_segments(as_bytes(data))
     assert (end, n_segments) == (place, len(kept))
     heads = [at for marker, at, _ in marked if marker in (0xC0, 0xC2) and at + 9 < len(data)]
     assert is_progressive == any(data[at + 1] == 0xC2 for at in heads)
     assert n_components == (data[heads[-1] + 9] if heads else 0)
+    assert (height, width) == (struct.unpack_from(">HH", data, heads[-1] + 5) if heads else (0, 0))
 
 
 PIECES = st.lists(

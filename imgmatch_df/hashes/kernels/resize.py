@@ -9,7 +9,7 @@ neighbours are looked up in mirrored tables, and the small result is read by col
 Source: OpenCV modules/imgproc/src/resize.cpp.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final
 
@@ -18,6 +18,8 @@ from llvmlite import ir
 
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.importing import intrinsic, types
+from imgmatch_df.hashes.kernels.lanes import INT8, INT16, INT32, INT64, constant, multiply_add_pairs, select, splat
+from imgmatch_df.hashes.kernels.resize_rows import N_PIXELS, empty_aligned, find_windows, resize_rows
 
 Array = np.ndarray[Any, Any]
 
@@ -31,72 +33,45 @@ _GREY_OF_RGBX: Final = (9798, 19235, 3735, 0)  # OpenCV's BGR2GRAY; they sum to 
 # Called from compiled code alone: without the wrappers for Python, the first call ever compiles 1.3 s less.
 _inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
-_i8, _i16, _i32, _i64 = (ir.IntType(n_bits) for n_bits in (8, 16, 32, 64))
-
-
-def _constant(element: Any, values: Iterable[int]) -> Any:
-    lanes = list(values)
-    return ir.Constant(ir.VectorType(element, len(lanes)), lanes)
-
-
-def _select(builder: Any, vector: Any, lanes: Iterable[int]) -> Any:
-    return builder.shuffle_vector(vector, vector, _constant(_i32, lanes))
-
-
-def _splat(builder: Any, value: Any, n_lanes: int) -> Any:
-    lane = builder.insert_element(ir.Constant(ir.VectorType(value.type, n_lanes), ir.Undefined), value, _i32(0))
-    return _select(builder, lane, [0] * n_lanes)
-
 
 def _gather(builder: Any, row: Any, starts: Any, n_pixels: int, n_channels: int) -> Any:
     """Load the left and the right neighbour of each pixel, which are one unaligned load: uint8 lanes."""
     both = ir.IntType(16 * n_channels)
     vector = ir.Constant(ir.VectorType(both, n_pixels), ir.Undefined)
     for i in range(n_pixels):
-        start = builder.zext(builder.load(builder.gep(starts, [_i64(i)])), _i64)
+        start = builder.zext(builder.load(builder.gep(starts, [INT64(i)])), INT64)
         pointer = builder.bitcast(builder.gep(row, [start]), both.as_pointer())
-        vector = builder.insert_element(vector, builder.load(pointer, align=1), _i32(i))
-    return builder.bitcast(vector, ir.VectorType(_i8, 2 * n_pixels * n_channels))
+        vector = builder.insert_element(vector, builder.load(pointer, align=1), INT32(i))
+    return builder.bitcast(vector, ir.VectorType(INT8, 2 * n_pixels * n_channels))
 
 
 def _split(builder: Any, neighbours: Any, n_channels: int) -> list[Any]:
     """Widen bytes to lanes of 16 bits that pair left and right: one vector, or red and blue apart from green and X."""
     n_bytes = neighbours.type.count
     if n_channels == 1:
-        return [builder.zext(neighbours, ir.VectorType(_i16, n_bytes))]
+        return [builder.zext(neighbours, ir.VectorType(INT16, n_bytes))]
     # R G B X, R G B X -> RG RG BX BX. Masking and shifting these words is cheaper than widening bytes by shuffles.
     order = (0, 1, 4, 5, 2, 3, 6, 7)
-    paired = _select(builder, neighbours, [base + i for base in range(0, n_bytes, 8) for i in order])
-    words = builder.bitcast(paired, ir.VectorType(_i16, n_bytes // 2))
+    paired = select(builder, neighbours, [base + i for base in range(0, n_bytes, 8) for i in order])
+    words = builder.bitcast(paired, ir.VectorType(INT16, n_bytes // 2))
     return [
-        builder.and_(words, _constant(_i16, [255] * (n_bytes // 2))),
-        builder.lshr(words, _constant(_i16, [8] * (n_bytes // 2))),
+        builder.and_(words, constant(INT16, [255] * (n_bytes // 2))),
+        builder.lshr(words, constant(INT16, [8] * (n_bytes // 2))),
     ]
-
-
-def _multiply_add_pairs(builder: Any, left: Any, right: Any) -> Any:
-    """Multiply signed lanes of 16 bits and add neighbours, in lanes of 32: LLVM makes one pmaddwd of it."""
-    n_lanes = left.type.count
-    wide = ir.VectorType(_i32, n_lanes // 2)
-    even, odd = (
-        builder.mul(*(builder.sext(_select(builder, side, range(parity, n_lanes, 2)), wide) for side in (left, right)))
-        for parity in (0, 1)
-    )
-    return builder.add(even, odd)
 
 
 def _grey(builder: Any, red_blue: Any, green_x: Any) -> Any:
     """Weigh colours in 16.16 fixed point, two lanes a pixel, to grey levels in the low byte of lanes of 64 bits."""
     n_lanes = red_blue.type.count
-    low = builder.lshr(red_blue, _constant(_i32, [16] * n_lanes))
-    high = builder.and_(green_x, _constant(_i32, [-1 << 16] * n_lanes))
-    levels = builder.bitcast(builder.or_(low, high), ir.VectorType(_i16, 2 * n_lanes))
-    pairs = _multiply_add_pairs(builder, levels, _constant(_i16, _GREY_OF_RGBX * (n_lanes // 2)))
+    low = builder.lshr(red_blue, constant(INT32, [16] * n_lanes))
+    high = builder.and_(green_x, constant(INT32, [-1 << 16] * n_lanes))
+    levels = builder.bitcast(builder.or_(low, high), ir.VectorType(INT16, 2 * n_lanes))
+    pairs = multiply_add_pairs(builder, levels, constant(INT16, _GREY_OF_RGBX * (n_lanes // 2)))
     # Both halves of a pixel meet in the low half of its 64 bits; what is above them is cut off with the byte.
-    pixels = builder.bitcast(pairs, ir.VectorType(_i64, n_lanes // 2))
-    total = builder.add(pixels, builder.lshr(pixels, _constant(_i64, [32] * (n_lanes // 2))))
-    rounded = builder.add(total, _constant(_i64, [1 << 14] * (n_lanes // 2)))
-    return builder.lshr(rounded, _constant(_i64, [15] * (n_lanes // 2)))
+    pixels = builder.bitcast(pairs, ir.VectorType(INT64, n_lanes // 2))
+    total = builder.add(pixels, builder.lshr(pixels, constant(INT64, [32] * (n_lanes // 2))))
+    rounded = builder.add(total, constant(INT64, [1 << 14] * (n_lanes // 2)))
+    return builder.lshr(rounded, constant(INT64, [15] * (n_lanes // 2)))
 
 
 def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
@@ -129,19 +104,19 @@ def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
                 for row in (top, bottom)
             ]
             weights_here = pointer_in(8, builder.mul(column, column.type(2 * n_pairs)))
-            vector = ir.VectorType(_i16, n_lanes)
+            vector = ir.VectorType(INT16, n_lanes)
             column_weights = builder.load(builder.bitcast(weights_here, vector.as_pointer()), align=2)
-            row_weights = [_splat(builder, weight, n_lanes) for weight in (top_weight, bottom_weight)]
+            row_weights = [splat(builder, weight, n_lanes) for weight in (top_weight, bottom_weight)]
             sums = []
             for lanes in zip(*rows, strict=True):
                 blended = builder.add(*(builder.mul(*both) for both in zip(lanes, row_weights, strict=True)))
                 # Up to 255 * 256 needs 16 bits unsigned, and pmaddwd is signed: half of the range goes, and comes back.
-                centred = builder.sub(blended, _constant(_i16, [-1 << 15] * n_lanes))
-                total = _multiply_add_pairs(builder, centred, column_weights)
-                sums.append(builder.add(total, _constant(_i32, [(_ONE << 15) + (1 << 15)] * (n_lanes // 2))))
+                centred = builder.sub(blended, constant(INT16, [-1 << 15] * n_lanes))
+                total = multiply_add_pairs(builder, centred, column_weights)
+                sums.append(builder.add(total, constant(INT32, [(_ONE << 15) + (1 << 15)] * (n_lanes // 2))))
             is_grey = n_channels == 1
-            grey = builder.lshr(sums[0], _constant(_i32, [16] * n_pixels)) if is_grey else _grey(builder, *sums)
-            out = ir.VectorType(_i8, n_pixels)
+            grey = builder.lshr(sums[0], constant(INT32, [16] * n_pixels)) if is_grey else _grey(builder, *sums)
+            out = ir.VectorType(INT8, n_pixels)
             pointer = builder.bitcast(pointer_in(0, target), out.as_pointer())
             builder.store(builder.trunc(grey, out), pointer, align=1)
             return context.get_dummy_value()
@@ -197,6 +172,12 @@ def _resize(pixels: Array, height: int, width: int, mirrors_y: bool, mirrors_x: 
     weights = np.empty((2, side, 2), np.int16)
     _find_neighbours(height, mirrors_y, firsts[0], weights[0])
     _find_neighbours(width, mirrors_x, firsts[1], weights[1])
+    group_starts = np.empty(side // N_PIXELS, np.uint32)
+    lanes, factors = empty_aligned(2 * side), empty_aligned(2 * side)
+    n_windows = find_windows(width, firsts[1], weights[1], group_starts, lanes, factors)
+    if n_windows and height < 2 * side:
+        resize_rows(pixels, height, width, n_windows, group_starts, lanes, factors, firsts[0], weights[0], small)
+        return
     starts = firsts[1]
     lane_weights = np.empty((side, n_pairs, 2), np.int16)
     for column in range(side):

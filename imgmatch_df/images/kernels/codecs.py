@@ -101,13 +101,13 @@ def _is_relevant(data: Array, at: int, end: int) -> bool:
 
 
 @kernel
-def read_jpeg_segments(data: Array) -> tuple[int, int, int, bool, int]:
+def read_jpeg_segments(data: Array) -> tuple[int, int, int, bool, int, int, int]:
     """Read the segments of a JPEG up to its first scan.
 
     data uint8[n]. Returns where they end, how many affect the pixels, the number of components, whether a frame is
-    progressive, and the orientation of the first EXIF block that has one, 0 if none has.
+    progressive, the orientation of the first EXIF block that has one, 0 if none has, and the height and the width.
     """
-    n_segments = n_components = orientation = 0
+    n_segments = n_components = orientation = height = width = 0
     is_progressive = False
     at, end = _jpeg_segment(data, 2)
     while at < end:
@@ -115,11 +115,12 @@ def read_jpeg_segments(data: Array) -> tuple[int, int, int, bool, int]:
         n_segments += _is_relevant(data, at, end)
         if 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC and at + 9 < len(data):
             is_progressive |= marker & 3 == 2
+            height, width = _integer(data, at + 5, 2, False), _integer(data, at + 7, 2, False)
             n_components = int(data[at + 9])
         elif orientation == 0:
             orientation = _jpeg_orientation(data, at, end)
         at, end = _jpeg_segment(data, end)
-    return at, n_segments, n_components, is_progressive, orientation
+    return at, n_segments, n_components, is_progressive, orientation, height, width
 
 
 @kernel
