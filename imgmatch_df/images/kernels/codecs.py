@@ -36,7 +36,7 @@ def as_bytes(data: bytes | bytearray | memoryview) -> Array:
 # One function for each width: numba compiles a function anew for each constant argument. In bytes of a signed type,
 # because offsets are signed.
 @_inner
-def _byte(data: Array, at: int) -> int:
+def _byte(data: Array, at: int) -> Any:
     return np.intp(data[at])
 
 
