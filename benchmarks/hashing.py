@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
-from itertools import cycle, islice
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -446,10 +446,8 @@ def cold_section(bench: Bench, photos: ImageSet) -> str:
         for name, seconds in imports.items():
             seconds.append(float(run_python(_IMPORT.format(name))))
     ratio = statistics.median(own / other for own, other in zip(imports["imgmatch_df"], imports["polars"], strict=True))
-    folder = bench.folder / "ten"
-    folder.mkdir()
-    for i, image in enumerate(islice(cycle(photos.data), 10)):
-        (folder / f"{i}.jpg").write_bytes(image)
+    image = bench.folder / "first.jpg"
+    image.write_bytes(photos.data[0])
     # The package without compiled kernels, as on a machine that has just installed it.
     clean = bench.folder / "clean"
     package = Path(str(find_spec("imgmatch_df").origin)).parent
@@ -460,9 +458,7 @@ def cold_section(bench: Bench, photos: ImageSet) -> str:
         "PYTHONPATH": str(clean),
         "PYTHONSAFEPATH": "1",
     }
-    first, *later = (
-        _wall(lambda: run_python(_FIRST_CALL, str(folder / "0.jpg"), env=env)) for _ in range(1 + n_runs // 2)
-    )
+    first, *later = (_wall(lambda: run_python(_FIRST_CALL, str(image), env=env)) for _ in range(1 + n_runs // 2))
     return markdown_table(
         ["cold start", "seconds"],
         [
@@ -470,32 +466,8 @@ def cold_section(bench: Bench, photos: ImageSet) -> str:
             ["`import imgmatch_df`", f"{statistics.median(imports['imgmatch_df']):.2f} ({ratio:.2f} of polars)"],
             ["a process that hashes one image, the first ever (compiles the kernels)", f"{first:.2f}"],
             ["the same, any later one", f"{statistics.median(later):.2f}"],
-            *_command_rows(folder, env, n_runs // 2 + 1),
         ],
     )
-
-
-def _command_rows(folder: Path, env: dict[str, str], n_runs: int) -> list[list[str]]:
-    scipy = "with" if find_spec("scipy") else "without"
-    label = f"`imgmatch visual-hash` on ten images, whole command, {scipy} scipy installed"
-    command = shutil.which("imgmatch", path=str(Path(sys.executable).parent))
-    if command is None:
-        return [[label, "not installed"]]
-    env = {**env, "NUMBA_CACHE_DIR": str(folder.parent / "numba of the command")}  # where nothing is compiled
-    seconds = []
-    for _ in range(1 + n_runs):
-        start = time.perf_counter()
-        done = subprocess.run(
-            [command, "visual-hash", str(folder), "-o", str(folder.parent / "ten.parquet")],
-            env=env, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        seconds.append(time.perf_counter() - start)
-        if done.returncode:
-            return [[label, f"failed: {(done.stderr.splitlines() or [''])[-1]:.80}"]]
-    return [
-        [f"{label}, the first ever (compiles the kernels)", f"{seconds[0]:.2f}"],
-        ["the same, any later one", f"{statistics.median(seconds[1:]):.2f}"],
-    ]
 
 
 _STREAM = """

@@ -26,7 +26,7 @@ from secrets import token_hex
 from typing import Any, Final
 
 from imgmatch_df._kernels import before_compiling
-from imgmatch_df._kernels.importing import caching, config, import_compiler, numba, rtsys
+from imgmatch_df._kernels.importing import add_symbols, caching, config, import_compiler, numba
 from imgmatch_df.errors import NEEDS_COMPILER, ArgumentError, ImgMatchWarning
 
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
@@ -306,7 +306,7 @@ class _Cache(caching.FunctionCache):  # type: ignore[misc]
 
         numba's method first imports everything that compiling needs, which takes longer than loading.
         """
-        rtsys.initialize(context)  # kernels that allocate arrays call it
+        add_symbols()
         with self._guard_against_spurious_io_errors():
             if (found := self._load_overload(signature, context)) is not None:
                 return found

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.abc import MetaPathFinder
 from importlib.util import find_spec
 from threading import get_ident
@@ -37,14 +38,16 @@ def without_scipy() -> Iterator[None]:
 
 with without_scipy():
     import numba
+    from llvmlite import binding
     from numba import types
     from numba.core import caching, cgutils, config
     from numba.core.datamodel.models import PrimitiveModel
-    from numba.core.runtime import rtsys
+    from numba.core.runtime import _nrt_python
     from numba.extending import intrinsic, register_model
 
 __all__ = [
     "PrimitiveModel",
+    "add_symbols",
     "caching",
     "cgutils",
     "config",
@@ -52,10 +55,19 @@ __all__ = [
     "intrinsic",
     "numba",
     "register_model",
-    "rtsys",
     "types",
     "without_scipy",
 ]
+
+
+@cache
+def add_symbols() -> None:
+    """Name the functions of numba's runtime to LLVM, which kernels that allocate arrays call.
+
+    `rtsys.initialize` also compiles those that are inlined, 0.02 s, which numba does before it compiles a kernel.
+    """
+    for name, address in _nrt_python.c_helpers.items():
+        binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
 
 
 def import_compiler() -> None:

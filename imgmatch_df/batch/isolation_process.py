@@ -102,7 +102,9 @@ def _warm_up(kinds: tuple[ImageColumn, ...]) -> None:
             importable.append(kind)
     # `os.fork` warns of threads of libraries, which the decoders do not use.
     warnings.simplefilter("ignore", DeprecationWarning)
-    hashed = [hash_image(sample, Options(), empty_row(importable)) for sample in sample_images()]
+    # With a trim, so that its kernel is there too; the samples have no borders.
+    options = Options(trim="borders")
+    hashed = [hash_image(sample, options, empty_row(importable)) for sample in sample_images()]
     for result in hashed:
         if isinstance(result, Failure):
             raise RuntimeError(f"a sample image cannot be decoded: {result.detail}")

@@ -8,8 +8,8 @@ from typing import Final
 from imgmatch_df.cli.exit_codes import say
 from imgmatch_df.threads import n_threads
 
-# phash takes longest to compile, and this process needs it last.
-_COMPILE: Final = "import sys; sys.path[:] = {path!r}; import imgmatch_df.hashes.phash"
+# This process needs them last: by then the second one has compiled them.
+_COMPILE: Final = "import sys; sys.path[:] = {path!r}; import imgmatch_df.hashes.phash, imgmatch_df.hashes.quality"
 
 
 def compile_kernels() -> None:

@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 
 from imgmatch_df.errors import ArgumentError
-from imgmatch_df.hashes.kernels.borders import find_borders
 from imgmatch_df.hashes.kernels.resize import resize_to_square
 from imgmatch_df.options import Options, Recipe
 
@@ -115,6 +114,9 @@ class HashInput:
 
 def inside_of_borders(pixels: Array) -> Array:
     """Return the pixels inside of the borders, C-contiguous: a view where the borders are whole rows, else a copy."""
+    # Imported here: compiling it takes a third of the first run, and few runs trim.
+    from imgmatch_df.hashes.kernels.borders import find_borders
+
     top, bottom, left, right = find_borders(pixels)
     return np.ascontiguousarray(pixels[top:bottom, left:right])
 

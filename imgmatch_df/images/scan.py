@@ -223,7 +223,8 @@ def make_rules(recursive: object, exclude: object, hidden: object, follow_links:
             )
         patterns.append(pattern)
     rules = Rules(bool(recursive), tuple(patterns), bool(hidden), bool(follow_links))
-    exclusion_of(rules.exclude)
+    if patterns:
+        exclusion_of(rules.exclude)
     return rules
 
 

@@ -14,7 +14,10 @@ import imgmatch_df_command
 
 COMPILING = "compiling kernels, once on this machine\n"
 # Each takes 20 ms to 1 s. With scipy in the environment, numba imports it.
-NOT_NEEDED = ["scipy", "numba.np.arraymath", "numba.np.arrayobj", "duckdb", "pyarrow.compute", "pycurl", "fsspec"]
+NOT_NEEDED = [
+    *("scipy", "numba.np.arraymath", "numba.np.arrayobj", "duckdb", "pyarrow.compute", "pycurl", "fsspec", "pathspec"),
+    "imgmatch_df.hashes.kernels.borders",
+]
 PROGRAM = f"""
 import atexit, pathlib, sys
 modules = pathlib.Path("modules.txt")

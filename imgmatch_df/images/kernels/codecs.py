@@ -33,12 +33,36 @@ def as_bytes(data: bytes | bytearray | memoryview) -> Array:
     return values
 
 
+# One function for each width: numba compiles a function anew for each constant argument. In bytes of a signed type,
+# because offsets are signed.
 @_inner
-def _integer(data: Array, at: int, n_bytes: int, is_little: bool) -> int:
-    value = 0
-    for i in range(n_bytes):
-        value = value << 8 | int(data[at + n_bytes - 1 - i if is_little else at + i])
-    return value
+def _byte(data: Array, at: int) -> Any:
+    return np.intp(data[at])
+
+
+@_inner
+def _big_16(data: Array, at: int) -> int:
+    return _byte(data, at) << 8 | _byte(data, at + 1)
+
+
+@_inner
+def _big_32(data: Array, at: int) -> int:
+    return _big_16(data, at) << 16 | _big_16(data, at + 2)
+
+
+@_inner
+def _little_32(data: Array, at: int) -> int:
+    return _little_16(data, at + 2) << 16 | _little_16(data, at)
+
+
+@_inner
+def _little_16(data: Array, at: int) -> int:
+    return _byte(data, at + 1) << 8 | _byte(data, at)
+
+
+@_inner
+def _exif_16(data: Array, at: int, is_little: bool) -> int:
+    return _little_16(data, at) if is_little else _big_16(data, at)
 
 
 @kernel
@@ -51,16 +75,16 @@ def parse_orientation(data: Array, start: int, stop: int) -> int:
     if start + 8 > stop:
         return 0
     is_little = data[start] == 0x49 and data[start + 1] == 0x49  # OpenCV reads any other mark as big endian
-    at = start + _integer(data, start + 4, 4, is_little)
-    if at + 2 > stop or _integer(data, start + 2, 2, is_little) != 42:
+    at = start + (_little_32(data, start + 4) if is_little else _big_32(data, start + 4))
+    if at + 2 > stop or _exif_16(data, start + 2, is_little) != 42:
         return 0
-    n_entries = _integer(data, at, 2, is_little)
+    n_entries = _exif_16(data, at, is_little)
     at += 2
     for _ in range(n_entries):
         if at + 10 > stop:
             return 0
-        if _integer(data, at, 2, is_little) == _ORIENTATION:
-            value = _integer(data, at + 8, 2, is_little)
+        if _exif_16(data, at, is_little) == _ORIENTATION:
+            value = _exif_16(data, at + 8, is_little)
             return value if 1 <= value <= 8 else 1
         at += 12
     return 0
@@ -78,7 +102,7 @@ def _jpeg_segment(data: Array, at: int) -> tuple[int, int]:
         return at, at
     if data[at + 1] == 0x01 or 0xD0 <= data[at + 1] <= 0xD7:  # without a body
         return at, at + 2
-    return at, at + 2 + max(2, _integer(data, at + 2, 2, False))
+    return at, at + 2 + max(2, _big_16(data, at + 2))
 
 
 @_inner
@@ -86,7 +110,7 @@ def _jpeg_orientation(data: Array, at: int, end: int) -> int:
     """Return the orientation in a segment of a JPEG, 0 if there is none."""
     if data[at + 1] != _APP1 or at + 10 > len(data) or data[at + 8] != 0 or data[at + 9] != 0:
         return 0
-    return parse_orientation(data, at + 10, end) if _integer(data, at + 4, 4, False) == _EXIF else 0
+    return parse_orientation(data, at + 10, end) if _big_32(data, at + 4) == _EXIF else 0
 
 
 @_inner
@@ -94,7 +118,7 @@ def _is_relevant(data: Array, at: int, end: int) -> bool:
     """Return whether a segment of a JPEG affects its pixels."""
     marker = data[at + 1]
     if 0xE0 <= marker <= 0xEF:  # two of these define the colours
-        name = _integer(data, at + 4, 4, False) if at + 16 <= min(end, len(data)) else 0
+        name = _big_32(data, at + 4) if at + 16 <= min(end, len(data)) else 0
         is_jfif = marker == 0xE0 and name == _JFIF and data[at + 8] == 0
         return is_jfif or (marker == 0xEE and name == _ADOBE and data[at + 8] == 0x65)
     return marker != _JPEG_COMMENT and end > at + 2
@@ -109,18 +133,19 @@ def read_jpeg_segments(data: Array) -> tuple[int, int, int, bool, int, int, int]
     """
     n_segments = n_components = orientation = height = width = 0
     is_progressive = False
-    at, end = _jpeg_segment(data, 2)
-    while at < end:
+    end = np.intp(2)  # no constant, for which _jpeg_segment would be compiled anew
+    while True:
+        at, end = _jpeg_segment(data, end)
+        if at == end:
+            return at, n_segments, n_components, is_progressive, orientation, height, width
         marker = data[at + 1]
         n_segments += _is_relevant(data, at, end)
         if 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC and at + 9 < len(data):
             is_progressive |= marker & 3 == 2
-            height, width = _integer(data, at + 5, 2, False), _integer(data, at + 7, 2, False)
+            height, width = _big_16(data, at + 5), _big_16(data, at + 7)
             n_components = int(data[at + 9])
         elif orientation == 0:
             orientation = _jpeg_orientation(data, at, end)
-        at, end = _jpeg_segment(data, end)
-    return at, n_segments, n_components, is_progressive, orientation, height, width
 
 
 @kernel
@@ -130,9 +155,12 @@ def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int]:
     data uint8[n], out uint8[n]. Returns the number of bytes copied, and the offset of the scan or the size of the file.
     """
     out[0], out[1] = data[0], data[1]
-    n_kept, orientation = 2, 0
-    at, end = _jpeg_segment(data, 2)
-    while at < end:
+    n_kept, end = 2, np.intp(2)
+    orientation = 0
+    while True:
+        at, end = _jpeg_segment(data, end)
+        if at == end:
+            return n_kept, at
         is_kept = _is_relevant(data, at, end)
         if orientation == 0:
             orientation = _jpeg_orientation(data, at, end)
@@ -141,16 +169,14 @@ def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int]:
             for i in range(at, min(end, len(data))):
                 out[n_kept] = data[i]
                 n_kept += 1
-        at, end = _jpeg_segment(data, end)
-    return n_kept, at
 
 
 @kernel
 def skip_png_chunks(data: Array, at: int) -> int:
     """Return the offset of the next relevant chunk of a PNG: critical, `tRNS`, `eXIf`, truncated or unnamed."""
     while at + 8 <= len(data):
-        end = at + 12 + _integer(data, at, 4, False)
-        name = _integer(data, at + 4, 4, False)
+        end = at + 12 + _big_32(data, at)
+        name = _big_32(data, at + 4)
         if end > len(data) or not data[at + 4] & 0x20 or name in (_TRNS, _PNG_EXIF):
             return at
         for i in range(at + 4, at + 8):
@@ -168,8 +194,8 @@ def join_png_pixels(data: Array, at: int, out: Array) -> tuple[int, int, int]:
     their end, their number, and the bytes of their bodies; the end is beyond `data` if the last one is truncated.
     """
     n_chunks = n_bytes = 0
-    while at + 8 <= len(data) and _integer(data, at + 4, 4, False) == _IDAT:
-        length = _integer(data, at, 4, False)
+    while at + 8 <= len(data) and _big_32(data, at + 4) == _IDAT:
+        length = _big_32(data, at)
         if len(out) > 0:
             for i in range(min(length, len(data) - at - 8)):
                 out[n_bytes + i] = data[at + 8 + i]
@@ -208,9 +234,9 @@ def keep_webp_chunks(data: Array, out: Array) -> tuple[int, bool]:
     data uint8[n], out uint8[n + 1]. Returns the number of bytes copied, and whether one of these chunks is truncated.
     """
     at, n_kept = 12, 0
-    is_cut = _integer(data, 4, 4, True) + 8 > len(data)
+    is_cut = _little_32(data, 4) + 8 > len(data)
     while at + 8 <= len(data):
-        name, length = _integer(data, at, 4, False), _integer(data, at + 4, 4, True)
+        name, length = _big_32(data, at), _little_32(data, at + 4)
         end = at + 8 + length
         are_pixels = False
         for known in _WEBP_PIXELS:

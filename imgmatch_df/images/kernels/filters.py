@@ -23,19 +23,26 @@ _inner = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 @_inner
-def _mask(filters: Array, row: int, first: int, second: int) -> Any:
-    return _uint32(0xFFFFFFFF if row < len(filters) and (filters[row] == first or filters[row] == second) else 0)
+def _filter_of(filters: Array, row: int) -> Any:
+    return filters[row] if row < len(filters) else np.uint8(NONE)
 
 
 @_inner
-def _masks(filters: Array, i: int, first: int, second: int) -> Any:
-    """Return lanes with ones for those of four rows that have one of two filters."""
-    return four_pixels(
-        _mask(filters, i, first, second),
-        _mask(filters, i + 1, first, second),
-        _mask(filters, i + 2, first, second),
-        _mask(filters, i + 3, first, second),
-    )
+def _ones(is_set: bool) -> Any:
+    return _uint32(0xFFFFFFFF if is_set else 0)
+
+
+@_inner
+def _masks(filters: Array, i: int) -> Any:
+    """Return lanes with ones for those of four rows that need the left pixel, the upper one, Paeth, and Average."""
+    a, b, c, d = (
+        _filter_of(filters, i), _filter_of(filters, i + 1), _filter_of(filters, i + 2), _filter_of(filters, i + 3)
+    )  # fmt: skip
+    is_sub = four_pixels(_ones(a == SUB), _ones(b == SUB), _ones(c == SUB), _ones(d == SUB))
+    is_up = four_pixels(_ones(a == UP), _ones(b == UP), _ones(c == UP), _ones(d == UP))
+    is_paeth = four_pixels(_ones(a == PAETH), _ones(b == PAETH), _ones(c == PAETH), _ones(d == PAETH))
+    is_average = four_pixels(_ones(a == AVERAGE), _ones(b == AVERAGE), _ones(c == AVERAGE), _ones(d == AVERAGE))
+    return plus(is_sub, is_paeth), plus(is_up, is_paeth), is_paeth, is_average
 
 
 @_inner
@@ -75,10 +82,7 @@ def unfilter_pixels(data: Array, start: int, out: Array, n_channels: int) -> boo
         n_fourth = width if i + 3 < n_rows else 0
         at = i * n_bytes + 1 - unused
         y = start + i
-        has_left = _masks(filters, i, SUB, PAETH)
-        has_up = _masks(filters, i, UP, PAETH)
-        is_paeth = _masks(filters, i, PAETH, PAETH)
-        is_average = _masks(filters, i, AVERAGE, AVERAGE)
+        has_left, has_up, is_paeth, is_average = _masks(filters, i)
         left = corner = four_pixels(none, none, none, none)
         for x in range(width + 3):
             first = second = third = fourth = over = none
@@ -128,10 +132,7 @@ def unfilter_single_bytes(data: Array, start: int, out: Array) -> bool:
         n_fourth = width if i + 3 < n_rows else 0
         at = i * n_bytes + 1
         y = start + i
-        has_left = _masks(filters, i, SUB, PAETH)
-        has_up = _masks(filters, i, UP, PAETH)
-        is_paeth = _masks(filters, i, PAETH, PAETH)
-        is_average = _masks(filters, i, AVERAGE, AVERAGE)
+        has_left, has_up, is_paeth, is_average = _masks(filters, i)
         left = corner = four_pixels(none, none, none, none)
         for x in range(width + 3):
             first = second = third = fourth = over = none
