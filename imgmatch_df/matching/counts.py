@@ -158,7 +158,7 @@ class Shares(NamedTuple):
 def estimate_shares(sample: U64, n_bits: int, radius: int, n_blocks: int) -> Shares:
     """Return the expected shares of a join of a number of blocks, from a sample of at most some thousand hashes.
 
-    RowBlocks of a sample are larger boxes than those of all rows. Their shares fall by about the same power of the number
+    Blocks of a sample are larger boxes than those of all rows. Their shares fall by about the same power of the number
     of rows everywhere: those of a quarter of the sample give the power.
     """
     groups = choose_groups(sample, n_bits, radius)
