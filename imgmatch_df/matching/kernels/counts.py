@@ -337,7 +337,7 @@ def search_nearest(
     every = uint64(0xFFFFFFFFFFFFFFFF)
     first = group * BOXES
     n_queries = min(BOXES, query_rows.size - first)
-    # RowBlocks in the order of their distance from the box of the queries: the first ones bring the limits down.
+    # Blocks in the order of their distance from the box of the queries: the first ones bring the limits down.
     low, high = np.zeros((1, n_axes, BOXES), np.uint8), np.zeros((1, n_axes, BOXES), np.uint8)
     for axis in range(n_axes):
         low[0, axis, 0] = query_lows[group // BOXES, axis, group % BOXES]
