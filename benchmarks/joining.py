@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from growth import draw_growth
 from harness import (
     Arena,
     WorkerError,
@@ -28,7 +29,6 @@ from harness import (
     replace_between,
     serve,
 )
-from growth import draw_growth
 from hash_sets import U8, crop_bmh1, drawn_bmh1, planted_phashes, random_phashes, stored_bmh1
 from joiners import CONTENDERS, JOINERS, N_QUERIES, SCANS, Cell, K
 
