@@ -9,7 +9,7 @@ import numpy as np
 from imgmatch_df._kernels.arrays import U8, U32, U64
 from imgmatch_df._kernels.gaps import BOXES, MAX_GAP
 from imgmatch_df.matching.kernels import counts as kernels
-from imgmatch_df.matching.kernels.counts import Blocks
+from imgmatch_df.matching.kernels.counts import RowBlocks
 from imgmatch_df.matching.kernels.hamming import Pairs
 from imgmatch_df.threads import Once, finish_tasks
 
@@ -65,7 +65,7 @@ def choose_groups(sample: U64, n_bits: int, radius: int) -> Groups:
     return Groups(flips, members_of, shift, limit)
 
 
-def make_blocks(hashes: U64, rows: U32, groups: Groups, n_threads: int | None = None) -> Blocks:
+def make_blocks(hashes: U64, rows: U32, groups: Groups, n_threads: int | None = None) -> RowBlocks:
     """Return rows (m,) uint32 of hashes (n, n_words) uint64 in blocks of near counts."""
     n, n_axes = len(rows), len(groups.masks)
     n_blocks = -(-n // BOXES)
@@ -79,7 +79,7 @@ def make_blocks(hashes: U64, rows: U32, groups: Groups, n_threads: int | None = 
     )
     finish_tasks([_Order(counts, order, np.empty(n, np.uint32))], n_threads)
     of_blocks = -(-n_blocks // BOXES), n_axes, BOXES
-    blocks = Blocks(
+    blocks = RowBlocks(
         np.empty((n, hashes.shape[1]), np.uint64),
         np.empty(n, np.uint32),
         np.zeros((n_blocks, n_axes, BOXES), np.uint8),
@@ -118,7 +118,7 @@ class _Order(Once):
 class BlockSearch:
     """The task that compares a span of blocks of one side with those of the other; each call returns `Pairs`."""
 
-    def __init__(self, left: Blocks, right: Blocks, radius: int, limit: int, span: tuple[int, int]) -> None:
+    def __init__(self, left: RowBlocks, right: RowBlocks, radius: int, limit: int, span: tuple[int, int]) -> None:
         self._arguments = left, right, left is right, radius, limit
         self._cursor = np.array([*span, 0, 0], np.int64)
 
@@ -138,7 +138,7 @@ class BlockSearch:
         return ()
 
 
-def search_tasks(left: Blocks, right: Blocks, radius: int, limit: int, n_tasks: int) -> list[BlockSearch]:
+def search_tasks(left: RowBlocks, right: RowBlocks, radius: int, limit: int, n_tasks: int) -> list[BlockSearch]:
     """Return the tasks of a join of two sides, or of one given twice, in spans of about equal work."""
     shares = np.linspace(0, 1, n_tasks + 1)
     if left is right:  # a block is compared with those after it

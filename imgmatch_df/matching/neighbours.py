@@ -72,7 +72,7 @@ def nearest_k(
     queried = counts.make_blocks(queries, rows[:m], groups, n_threads)
     nearest, found = np.empty((m, k), np.uint64), np.zeros(m, np.int64)
     tasks = [
-        Once(kernels.find_nearest, queried, blocks, groups.shift, radius, group, nearest, found)
+        Once(kernels.search_nearest, queried, blocks, groups.shift, radius, group, nearest, found)
         for group in range(len(queried.points))
     ]
     for done, _ in enumerate(run_tasks(tasks, n_threads), 1):

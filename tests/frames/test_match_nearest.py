@@ -163,8 +163,10 @@ def test_k_nearest_of_long_hashes_at_any_distance(monkeypatch, k):
     found = []
     for is_faster in (True, False):
         monkeypatch.setattr(neighbours, "is_faster", lambda *_, is_faster=is_faster: is_faster)
-        for options in ({}, {"across": "group"}, {"id": "name", "reference_id": "name", "across": "name"}):
-            found += [imgmatch_df.match(new, old, 900, k=k, **options)]
+        found += [
+            imgmatch_df.match(new, old, 900, k=k, **options)
+            for options in ({}, {"across": "group"}, {"id": "name", "reference_id": "name", "across": "name"})
+        ]
     for one, other in zip(found[:3], found[3:], strict=True):
         assert len(one) > 60
         assert_frame_equal(one, other)

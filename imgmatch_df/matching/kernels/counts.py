@@ -20,7 +20,7 @@ from imgmatch_df.matching.kernels.probes import distance_within
 _VALUES: int = 256
 
 
-class Blocks(NamedTuple):
+class RowBlocks(NamedTuple):
     """Rows in blocks of 64, in the order of their counts.
 
     Parameters
@@ -162,7 +162,7 @@ def order_rows(counts: U8, order: U32, spare: U32) -> None:
 
 
 @kernel
-def fill_blocks(hashes: U64, rows: U32, counts: U8, order: U32, start: int, stop: int, blocks: Blocks) -> None:
+def fill_blocks(hashes: U64, rows: U32, counts: U8, order: U32, start: int, stop: int, blocks: RowBlocks) -> None:
     """Fill the blocks ``start..stop``.
 
     hashes (n, n_words) uint64, rows (m,) uint32, counts (m, n_axes) uint8, order (m,) uint32: from `order_rows`.
@@ -188,7 +188,7 @@ def fill_blocks(hashes: U64, rows: U32, counts: U8, order: U32, start: int, stop
 
 
 @kernel
-def count_near(blocks: Blocks, limit: int) -> tuple[int, int, int]:
+def count_near(blocks: RowBlocks, limit: int) -> tuple[int, int, int]:
     """Return how many pairs of blocks, of rows and blocks, and of rows have counts within a limit of each other."""
     _, rows, points, lows, highs = blocks
     n, n_blocks = rows.size, points.shape[0]
@@ -215,7 +215,7 @@ def count_near(blocks: Blocks, limit: int) -> tuple[int, int, int]:
 
 @kernel
 def join_blocks(
-    left: Blocks, right: Blocks, same: bool, radius: int, limit: int, cursor: I64, budget: int, out: Pairs
+    left: RowBlocks, right: RowBlocks, same: bool, radius: int, limit: int, cursor: I64, budget: int, out: Pairs
 ) -> int:
     """Write the pairs of rows of two sides within `radius` bits, whose counts are within `limit`; return their number.
 
@@ -323,8 +323,8 @@ def _put(heap: U64, n: int, key: int) -> None:
 
 
 @kernel
-def find_nearest(
-    queries: Blocks, blocks: Blocks, shift: int, radius: int, group: int, nearest: U64, found: I64
+def search_nearest(
+    queries: RowBlocks, blocks: RowBlocks, shift: int, radius: int, group: int, nearest: U64, found: I64
 ) -> None:
     """Write the nearest rows of the queries of one block within `radius` bits, in any order.
 
