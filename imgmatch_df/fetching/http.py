@@ -249,16 +249,16 @@ class _HttpAttempt:
     def _resolve(self, url: HttpUrl) -> None:
         """Start the exchange for a URL with the look-up of its host."""
         self._exchange = Exchange(url)
-        host, port = url.host, url.port
+        host = url.host
         if self._proxy is not None:
             if not self._fetch.options.allow_private_networks and (refused := refuse_private(url)) is not None:
                 self._soon = self._loop.call_soon(self._finish, refused)
                 return
-            host, port = self._proxy.host, self._proxy.port
+            host = self._proxy.host
         if is_ip(host):
             self._send()
             return
-        self._resolving = self._pool.resolve(host, port)
+        self._resolving = self._pool.resolve(host, url.port if self._proxy is None else self._proxy.port)
         if self._resolving.done():
             self._on_resolved(self._resolving)
         else:
@@ -332,9 +332,9 @@ class _HttpAttempt:
             exchange.outcome = check_header(header, exchange.url, self._fetch.options)
             if self._proxy is not None and header.status == 407:
                 exchange.outcome = refused_by(self._proxy, 407)
-            elif unsupported(header.encodings) is None:
-                exchange.decompressor = Decompressor(header.encodings, self._fetch.options.max_bytes)
-                exchange.is_plain = exchange.outcome is None and not header.encodings
+            elif unsupported(encodings := header.encodings) is None:
+                exchange.decompressor = Decompressor(encodings, self._fetch.options.max_bytes)
+                exchange.is_plain = exchange.outcome is None and not encodings
                 if has_text(header):
                     exchange.refusal = RefusalReader(header)
                     self.deadline = min(self.deadline, self._loop.time() + MAX_WAIT_S)
