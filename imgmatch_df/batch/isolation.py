@@ -12,8 +12,9 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pickle import dumps
 from struct import Struct
 from time import monotonic, sleep
@@ -56,6 +57,9 @@ _MAIN: Final = (
 )
 
 
+LOST: Final = Failure("decode_failed", "the decoder crashed, or ran out of memory")
+
+
 class DecoderLostError(Exception):
     """The decoder process ended before it responded."""
 
@@ -92,7 +96,7 @@ class Lane(NamedTuple):
 _ANY: Final = Lane()
 
 
-class _Decoder:
+class Decoder:
     """A decoder process, for one image at a time."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -116,13 +120,83 @@ class _Decoder:
         DeclinedError
             If the image takes more memory than the lane allows. The process can be used again.
         """
-        within_s = DEADLINE_S if lane.max_s is None else lane.max_s
-        self._connection.settimeout(within_s)
-        self._send_image(REQUEST.pack(len(request), memoryview(data).nbytes) + request, memoryview(data).cast("B"))
-        began_s = self._used_s()
+        self._connection.settimeout(_within_s(lane))
+        self._send_image(_header(request, data), memoryview(data).cast("B"))
+        return self._receive_result(out, lane, self.used_s(), None)
+
+    def send_now(self, request: bytes, data: bytes) -> memoryview:
+        """Send a request as far as possible without waiting; return the rest of the image, which `resume` must send.
+
+        Raises
+        ------
+        DecoderLostError
+            If the process has ended, or does not read.
+        """
+        header = _header(request, data)
+        self._connection.setblocking(False)
+        try:
+            n_sent = self._connection.sendmsg([header, data]) - len(header)
+        except OSError as error:
+            raise DecoderLostError from error
+        if n_sent < 0:
+            raise DecoderLostError
+        return memoryview(data)[n_sent:]
+
+    def receive_now(self) -> bytes:
+        """Return the bytes that have arrived of the response to `send_now`, at most `_RESPONSE_BYTES`.
+
+        Raises
+        ------
+        BlockingIOError
+            If there are none.
+        DecoderLostError
+            If the process has ended.
+        """
+        try:
+            received = self._connection.recv(_RESPONSE_BYTES)
+        except ConnectionResetError as error:
+            raise DecoderLostError from error
+        if not received:
+            raise DecoderLostError
+        return received
+
+    def resume(self, rest: memoryview, received: bytes, out: HashBuffers, lane: Lane, began_s: float) -> Any:
+        """Complete what `send_now` has begun, as `hash`.
+
+        Parameters
+        ----------
+        rest
+            The part of the image that has not been sent.
+        received
+            The part of the response that has been received.
+        out, lane
+            As for `hash`.
+        began_s
+            Value of `used_s` when the image was sent.
+
+        Raises
+        ------
+        TimeoutError
+            At once if nothing is left but to wait, and the process has used half of the time of the lane.
+        """
+        self._connection.settimeout(_within_s(lane))
+        if rest:
+            try:
+                self._connection.sendall(rest)
+            except (BrokenPipeError, ConnectionResetError) as error:
+                raise DecoderLostError from error
+        if not rest and not received and lane.max_s is not None and self.used_s() - began_s > lane.max_s / 2:
+            raise TimeoutError
+        if received and len(received) < RESPONSE.size:
+            received += self._receive(RESPONSE.size - len(received))
+        return self._receive_result(out, lane, began_s, bytearray(received) or None)
+
+    def _receive_result(
+        self, out: HashBuffers, lane: Lane, began_s: float, response: bytearray | None
+    ) -> ImageSize | Failure:
         while True:
-            response = self._receive_start(began_s, lane)
-            kind, width, height, number, n_bytes = RESPONSE.unpack_from(response)
+            response = response or self._receive_start(began_s, lane)
+            kind, _, _, number, n_bytes = RESPONSE.unpack_from(response)
             if kind != NEEDS_BYTES:
                 break
             if number > lane.max_bytes:
@@ -130,18 +204,9 @@ class _Decoder:
                 raise DeclinedError
             (lane.budget or pixel_budget.PIXELS).take(number)
             self._send(GRANTED)
-        rest = response[RESPONSE.size :]
-        rest += self._receive(n_bytes - len(rest))
-        if kind == HASHED:
-            at = 0
-            for row in out.values():
-                row.view("u1")[:] = memoryview(rest)[at : at + row.nbytes]
-                at += row.nbytes
-            return ImageSize(width, height, rest[at:].decode() or None)
-        if kind == KERNEL_FAILED:
-            raise ImgMatchError(rest.decode())
-        status, _, detail = rest.decode().partition("\n")
-        return Failure(status, detail)
+            response = None
+        response += self._receive(RESPONSE.size + n_bytes - len(response))
+        return read_response(response, out)
 
     def kill(self) -> None:
         """Kill the process."""
@@ -149,6 +214,10 @@ class _Decoder:
         with suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         self._connection.close()
+
+    def fileno(self) -> int:
+        """Return the file descriptor of the connection."""
+        return self._connection.fileno()
 
     def close(self) -> None:
         """Close the connection, which ends the process."""
@@ -170,7 +239,7 @@ class _Decoder:
         except (BrokenPipeError, ConnectionResetError) as error:
             raise DecoderLostError from error
 
-    def _used_s(self) -> float:
+    def used_s(self) -> float:
         """Return the processor time of the process in seconds; if the system does not provide it, the current time."""
         if sys.platform != "linux":
             return monotonic()
@@ -191,7 +260,7 @@ class _Decoder:
                 break
             except TimeoutError:
                 # On a busy machine the process may have waited for a processor.
-                if lane.max_s is None or not n_left or self._used_s() - began_s > lane.max_s / 2:
+                if lane.max_s is None or not n_left or self.used_s() - began_s > lane.max_s / 2:
                     raise
             except ConnectionResetError as error:
                 raise DecoderLostError from error
@@ -207,6 +276,45 @@ class _Decoder:
             return receive(self._connection, n_bytes)
         except (EOFError, ConnectionResetError) as error:
             raise DecoderLostError from error
+
+
+def _within_s(lane: Lane) -> float:
+    return DEADLINE_S if lane.max_s is None else lane.max_s
+
+
+def _header(request: bytes, data: Any) -> bytes:
+    return REQUEST.pack(len(request), memoryview(data).nbytes) + request
+
+
+def is_result(response: bytes) -> bool:
+    """Return whether a response is complete, and the last one to its image."""
+    if len(response) < RESPONSE.size:
+        return False
+    kind, _, _, _, n_bytes = RESPONSE.unpack_from(response)
+    return kind in (HASHED, FAILED) and len(response) == RESPONSE.size + n_bytes
+
+
+def read_response(response: bytes | bytearray, out: HashBuffers) -> ImageSize | Failure:
+    """Return the size of an image, and write its hashes, or return why it has none, from a complete response.
+
+    Raises
+    ------
+    ImgMatchError
+        If the kernel of a hash kind has failed.
+    """
+    kind, width, height, _, _ = RESPONSE.unpack_from(response)
+    rest = memoryview(response)[RESPONSE.size :]
+    if kind == HASHED:
+        at = 0
+        for row in out.values():
+            row.view("u1")[:] = rest[at : at + row.nbytes]
+            at += row.nbytes
+        return ImageSize(width, height, bytes(rest[at:]).decode() or None)
+    text = bytes(rest).decode()
+    if kind == KERNEL_FAILED:
+        raise ImgMatchError(text)
+    status, _, detail = text.partition("\n")
+    return Failure(status, detail)
 
 
 def receive(connection: socket.socket, n_bytes: int) -> bytearray:
@@ -269,14 +377,14 @@ class _ForkServer:
             raise DecodersUnavailableError(_unavailable(reason))
         self._is_ready = True
 
-    def fork(self, priority: bytes) -> _Decoder:
+    def fork(self, priority: bytes) -> Decoder:
         """Return a new decoder."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
             with theirs:
                 socket.send_fds(self._control, [priority], [theirs.fileno()])
-            return _Decoder(ours)
+            return Decoder(ours)
         except BaseException:
             ours.close()
             raise
@@ -312,8 +420,8 @@ class Decoders:
             raise ArgumentError("isolate=True needs os.fork, which this system does not have\nHint: leave isolate out.")
         self._lock = threading.Lock()
         self._starting = threading.Lock()
-        self._free: list[_Decoder] = []
-        self._free_low: list[_Decoder] = []
+        self._free: list[Decoder] = []
+        self._free_low: list[Decoder] = []
         self._server: _ForkServer | None = None
         self._is_closed = False
         self.responded_at = 0.0  # time of `monotonic` at which an image was last decoded or failed
@@ -332,28 +440,42 @@ class Decoders:
         DecodersUnavailableError
             If no process can be started.
         """
-        pickled = _pickled(options, tuple(out))
+        request = pickled(options, tuple(out))
         with lane.budget or pixel_budget.PIXELS:
             decoder = self._take(lane.priority)
-            try:
-                result = decoder.hash(data, pickled, out, lane)
-            except DeclinedError:
-                self._give_back(decoder, lane.priority)
-                raise
-            except TimeoutError:
-                decoder.kill()
-                if lane.max_s is not None:
-                    raise DeclinedError from None
-                return Failure("decode_failed", f"not decoded within {DEADLINE_S:g} s")
-            except DecoderLostError:
-                decoder.close()
-                return Failure("decode_failed", "the decoder crashed, or ran out of memory")
-            except ImgMatchError:
-                self._give_back(decoder, lane.priority)
-                raise
-            except BaseException:  # Ctrl-C: the next response would belong to this image
-                decoder.kill()
-                raise
+            return self._run(decoder, lane, partial(decoder.hash, data, request, out, lane))
+
+    def resume(self, decoder: Decoder, lane: Lane, *begun: Any) -> ImageSize | Failure:
+        """Complete an image that `decoder` has begun, as `hash_image`; `begun` are arguments of `Decoder.resume`."""
+        rest, received, out, began_s = begun
+        with lane.budget or pixel_budget.PIXELS:
+            return self._run(decoder, lane, partial(decoder.resume, rest, received, out, lane, began_s))
+
+    def take_free(self) -> Decoder | None:
+        """Return a decoder of normal priority that is running and free, None if there is none."""
+        with self._lock:
+            return self._free.pop() if self._free else None
+
+    def _run(self, decoder: Decoder, lane: Lane, hash_one: Callable[[], ImageSize | Failure]) -> ImageSize | Failure:
+        try:
+            result = hash_one()
+        except DeclinedError:
+            self._give_back(decoder, lane.priority)
+            raise
+        except TimeoutError:
+            decoder.kill()
+            if lane.max_s is not None:
+                raise DeclinedError from None
+            return Failure("decode_failed", f"not decoded within {DEADLINE_S:g} s")
+        except DecoderLostError:
+            decoder.close()
+            return LOST
+        except ImgMatchError:
+            self._give_back(decoder, lane.priority)
+            raise
+        except BaseException:  # Ctrl-C: the next response would belong to this image
+            decoder.kill()
+            raise
         self.responded_at = monotonic()
         self._give_back(decoder, lane.priority)
         return result
@@ -381,17 +503,17 @@ class Decoders:
         if self._server is not None:
             self._server.forget()
 
-    def _free_of(self, priority: bytes) -> list[_Decoder]:
+    def _free_of(self, priority: bytes) -> list[Decoder]:
         return self._free if priority == NORMAL else self._free_low
 
-    def _give_back(self, decoder: _Decoder, priority: bytes) -> None:
+    def _give_back(self, decoder: Decoder, priority: bytes) -> None:
         with self._lock:
             if not self._is_closed:
                 self._free_of(priority).append(decoder)
                 return
         decoder.close()
 
-    def _take(self, priority: bytes) -> _Decoder:
+    def _take(self, priority: bytes) -> Decoder:
         with self._lock:
             free = self._free_of(priority)
             if free:
@@ -421,7 +543,8 @@ class Decoders:
 
 
 @lru_cache(maxsize=16)
-def _pickled(options: Options, kinds: tuple[ImageColumn, ...]) -> bytes:
+def pickled(options: Options, kinds: tuple[ImageColumn, ...]) -> bytes:
+    """Return the request for images with these options and hash kinds."""
     return dumps((options, kinds))
 
 
