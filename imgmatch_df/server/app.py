@@ -82,6 +82,7 @@ class Service:
         self._stored = known if isinstance(known, StoredRows) else None
         self._digests = [hashlib.sha256(token.encode()).digest() for token in settings.tokens]
         self._models = request_models(settings)
+        self._endpoints = {endpoint.path: endpoint for endpoint in ENDPOINTS.values()}
         self._labels = {endpoint.path: endpoint.name for endpoint in ENDPOINTS.values()}
         self._api = openapi.describe_api(settings, self._models)
         self._n_in_flight = 0
@@ -129,7 +130,11 @@ class Service:
         try:
             _check_headers(scope["headers"])
             self._check_host(request)
-            await self._router(scope, receive, send_and_note)
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is None or scope["method"] != "POST" or scope.get("root_path"):
+                await self._router(scope, receive, send_and_note)
+            else:  # the router would take 20 us
+                await self._serve(endpoint, request, receive, send_and_note)
         except (Refusal, ArgumentError, HTTPException) as error:
             # The frames of its traceback refer to the body, whose bytes are no longer counted.
             error.__traceback__ = error.__context__ = error.__cause__ = None
@@ -295,9 +300,8 @@ class Service:
             raise Refusal(415, f"Content-Type must be application/json, got {content_type[:60]!r}")
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refusal(415, "Content-Encoding is not supported: send the JSON itself")
-        too_large = Refusal(413, f"the body must have at most {settings.max_body_bytes:,} bytes")
         if int(headers.get(b"content-length", b"0")) > settings.max_body_bytes:
-            raise too_large
+            raise _too_large(settings)
         parts, n_values = [], 0
         try:
             async with asyncio.timeout(settings.body_timeout_s):
@@ -309,7 +313,7 @@ class Service:
                     request.n_bytes += len(part)
                     self.held.hold(len(part))
                     if request.n_bytes > settings.max_body_bytes:
-                        raise too_large
+                        raise _too_large(settings)
                     self._check_memory()
                     # Limits the time of parsing, except that of the images.
                     n_values += _count_values(part, settings.max_values)
@@ -415,6 +419,10 @@ class _CancelOnDisconnect:
             self._task.uncancel()
             return True
         return False
+
+
+def _too_large(settings: Settings) -> Refusal:
+    return Refusal(413, f"the body must have at most {settings.max_body_bytes:,} bytes")
 
 
 def _count_values(part: bytes, maximum: int) -> int:

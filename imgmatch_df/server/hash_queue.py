@@ -15,8 +15,9 @@ from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from imgmatch_df.batch.decoder import LOW, DeclinedError, Lane
 from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize
-from imgmatch_df.batch.isolation import LOW, DeclinedError, Decoders, DecodersUnavailableError, Lane
+from imgmatch_df.batch.isolation import Decoders, DecodersUnavailableError
 from imgmatch_df.batch.run import hash_source
 from imgmatch_df.columns import DETAIL, HEIGHT, OK, STATUS, WIDTH
 from imgmatch_df.errors import Failure
@@ -24,7 +25,7 @@ from imgmatch_df.fetching.scheduler import Download, shared_scheduler
 from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, HashKind, ImageColumn, hash_kinds
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
-from imgmatch_df.server.loop_decoders import Begun, LoopDecoders
+from imgmatch_df.server.loop_decoders import LoopDecoders, LoopImage
 from imgmatch_df.sources import Fetched, url_of
 from imgmatch_df.threads import n_threads, pool
 
@@ -321,7 +322,7 @@ class Hasher:
             return
         job, image = taken
 
-        def end(begun: Begun, result: ImageSize | Failure | None) -> None:
+        def end(begun: LoopImage, result: ImageSize | Failure | None) -> None:
             if result is None:
                 queue.executor.submit(self._work, queue, (job, image), begun)
                 return
@@ -329,10 +330,10 @@ class Hasher:
             job.settle(image.positions, _row_of(result, begun.out))
             self._begin(queue)
 
-        if self._loop_decoders.begin(image.source, job.kinds, end) is None:
+        if not self._loop_decoders.begin(image.source, job.kinds, end):
             queue.executor.submit(self._work, queue, taken)
 
-    def _work(self, queue: _Queue, first: tuple[_Job, _Image] | None = None, begun: Begun | None = None) -> None:
+    def _work(self, queue: _Queue, first: tuple[_Job, _Image] | None = None, begun: LoopImage | None = None) -> None:
         """Hash images of the queue, in one of its threads, for at most about `_TURN_S`.
 
         Parameters

@@ -9,19 +9,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import Final, TypeAlias
 
-from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize
-from imgmatch_df.batch.isolation import (
+from imgmatch_df.batch.decoder import (
     LOST,
+    Begun,
     Decoder,
     DecoderLostError,
-    Decoders,
     Lane,
     is_result,
-    pickled,
     read_response,
 )
+from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize
+from imgmatch_df.batch.isolation import Decoders, pickled
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.read import read_source
 from imgmatch_df.hashes.kinds import HashKind, empty_row
@@ -32,28 +32,35 @@ _MAX_CHARS: Final = 400_000
 # How often slow images are looked for. One timer for all, because one for each image takes 5 us.
 _CHECK_S: Final = 0.05
 
-Result = ImageSize | Failure
+Result: TypeAlias = ImageSize | Failure
 
 
 @dataclass(slots=True)
-class Begun:
+class LoopImage:
     """An image that a decoder is decoding.
 
     Parameters
     ----------
+    decoder
+        The decoder.
+    begun
+        What has been sent and received.
+    began
+        Time of `monotonic` when the image was sent.
     out
         Its hashes, when `on_end` is called with its size.
     on_end
-        Callback with the result, or with None if `resume` must be called in a thread.
+        Callback with the result, or with None if `LoopDecoders.resume` must be called in a thread.
     """
 
+    decoder: Decoder
+    begun: Begun
+    began: float
     out: HashBuffers
-    on_end: "Callable[[Begun, Result | None], None]"
-    _decoder: Decoder
-    _began: float
-    _began_s: float
-    _rest: memoryview
-    _received: bytes = b""
+    on_end: "OnEnd"
+
+
+OnEnd: TypeAlias = Callable[[LoopImage, Result | None], None]
 
 
 class LoopDecoders:
@@ -75,41 +82,35 @@ class LoopDecoders:
         self._lane = lane
         self._options = options
         self._idle: list[Decoder] = []
-        self._begun: dict[Decoder, Begun] = {}
+        self._begun: dict[Decoder, LoopImage] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(
-        self, source: object, kinds: Sequence[HashKind], on_end: Callable[[Begun, Result | None], None]
-    ) -> Begun | None:
-        """Begin to hash a base64 source; return None if it must be hashed in a thread."""
+    def begin(self, source: object, kinds: Sequence[HashKind], on_end: OnEnd) -> bool:
+        """Begin to hash a base64 source; return False if it must be hashed in a thread."""
         if not isinstance(source, str) or len(source) > _MAX_CHARS or source[:5].lower() != "data:":
-            return None
-        decoder = self._take()
-        if decoder is None:
-            return None
-        data = read_source(source, self._options)
-        if not isinstance(data, bytes):
-            self._idle.append(decoder)
-            return None
+            return False
         try:
-            began_s = decoder.used_s()
-            rest = decoder.send_now(pickled(self._options, tuple(kinds)), data)
+            data = read_source(source, self._options)
+        except MemoryError:  # a thread tries it again, and reports it
+            return False
+        decoder = self._take() if isinstance(data, bytes) else None
+        if decoder is None or not isinstance(data, bytes):
+            return False
+        try:
+            begun = decoder.send_now(pickled(self._options, tuple(kinds)), data)
         except DecoderLostError:
             self._drop(decoder)
-            return None
-        begun = Begun(empty_row(kinds), on_end, decoder, monotonic(), began_s, rest)
-        self._begun[decoder] = begun
-        if rest:
+            return False
+        self._begun[decoder] = LoopImage(decoder, begun, monotonic(), empty_row(kinds), on_end)
+        if begun.rest:
             self._leave_to_thread(decoder, b"")
         elif self._timer is None:
             self._timer = self._loop.call_later(_CHECK_S, self._check)
-        return begun
+        return True
 
-    def resume(self, begun: Begun) -> Result:
+    def resume(self, image: LoopImage) -> Result:
         """Complete an image, in any thread; as `Decoders.hash_image`."""
-        return self._decoders.resume(
-            begun._decoder, self._lane, begun._rest, begun._received, begun.out, begun._began_s
-        )
+        return self._decoders.resume(image.decoder, image.begun, image.out, self._lane)
 
     def close(self) -> None:
         """End the processes."""
@@ -129,53 +130,56 @@ class LoopDecoders:
             self._loop.add_reader(decoder.fileno(), self._read, decoder)
         return decoder
 
-    def _drop(self, decoder: Decoder) -> None:
+    def _drop(self, decoder: Decoder, *, kill: bool = False) -> None:
         self._loop.remove_reader(decoder.fileno())
-        decoder.close()
+        if kill:
+            decoder.kill()
+        else:
+            decoder.close()
         if decoder in self._idle:
             self._idle.remove(decoder)
 
     def _read(self, decoder: Decoder) -> None:
         """Read from the connection of a decoder."""
-        begun = self._begun.get(decoder)
+        image = self._begun.get(decoder)
         try:
             received = decoder.receive_now()
         except BlockingIOError:
             return
         except DecoderLostError:
             self._drop(decoder)
-            if begun is not None:
+            if image is not None:
                 del self._begun[decoder]
-                begun.on_end(begun, LOST)
+                image.on_end(image, LOST)
             return
-        if begun is None:  # a decoder without an image sends nothing
-            self._drop(decoder)
+        if image is None:  # a decoder without an image sends nothing
+            self._drop(decoder, kill=True)
         elif is_result(received):
             del self._begun[decoder]
             try:
-                result = read_response(received, begun.out)
+                result = read_response(received, image.out)
             except ValueError:  # the image has taken over the decoder
-                self._drop(decoder)
-                begun.on_end(begun, LOST)
-                return
-            self._idle.append(decoder)
-            self._decoders.responded_at = monotonic()
-            begun.on_end(begun, result)
+                self._drop(decoder, kill=True)
+                result = LOST
+            else:
+                self._idle.append(decoder)
+                self._decoders.responded_at = monotonic()
+            image.on_end(image, result)
         else:
             self._leave_to_thread(decoder, received)
 
     def _leave_to_thread(self, decoder: Decoder, received: bytes) -> None:
         self._loop.remove_reader(decoder.fileno())
-        begun = self._begun.pop(decoder)
-        begun._received = received
-        self._loop.call_soon(begun.on_end, begun, None)
+        image = self._begun.pop(decoder)
+        image.begun.received = received
+        self._loop.call_soon(image.on_end, image, None)
 
     def _check(self) -> None:
         """Leave images that take long to threads."""
         self._timer = None
         ends = monotonic() - (self._lane.max_s or 0)
-        for decoder, begun in list(self._begun.items()):
-            if begun._began < ends:
+        for decoder, image in list(self._begun.items()):
+            if image.began < ends:
                 self._leave_to_thread(decoder, b"")
         if self._begun:
             self._timer = self._loop.call_later(_CHECK_S, self._check)
