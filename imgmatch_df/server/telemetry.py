@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter as Tally
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any, Final
@@ -132,6 +132,11 @@ def log(event: str, *, level: int = logging.INFO, exc_info: BaseException | None
         LOGGER.handle(LOGGER.makeRecord(LOGGER.name, level, __file__, 0, event, (), error, extra={"fields": fields}))
 
 
+def _tally(statuses: Sequence[str]) -> Iterable[tuple[str, int]]:
+    """Return each status and its number; a Counter of one image would take 4 us."""
+    return Tally(statuses).items() if len(statuses) > 1 else [(status, 1) for status in statuses]
+
+
 class Metrics:
     """Metrics of one worker; with several workers the sums of all, from files that they share."""
 
@@ -159,13 +164,13 @@ class Metrics:
             registry=registry,
         )
 
-    def count(self, method: str, code: int, seconds: float, n_bytes: int, statuses: Iterable[str]) -> None:
+    def count(self, method: str, code: int, seconds: float, n_bytes: int, statuses: Sequence[str]) -> None:
         """Count a request and its response."""
         requests, durations = self._of_requests(method, code)
         requests.inc()
         durations.observe(seconds)
         self._bytes.inc(n_bytes)
-        for status, n_images in Tally(statuses).items():
+        for status, n_images in _tally(statuses):
             self._images_with(status).inc(n_images)
             if status != OK:
                 self._failed.labels(status).inc(n_images)
