@@ -285,14 +285,15 @@ def read_response(response: bytes | bytearray, out: HashBuffers) -> ImageSize | 
         If the kernel of a hash kind has failed.
     """
     kind, width, height, _, _ = RESPONSE.unpack_from(response)
-    rest = memoryview(response)[RESPONSE.size :]
     if kind == HASHED:
-        at = 0
+        import numpy as np
+
+        at = RESPONSE.size
         for row in out.values():
-            row.view("u1")[:] = rest[at : at + row.nbytes]
+            row.view("u1")[:] = np.frombuffer(response, "u1", row.nbytes, at)
             at += row.nbytes
-        return ImageSize(width, height, bytes(rest[at:]).decode() or None)
-    text = bytes(rest).decode()
+        return ImageSize(width, height, response[at:].decode() or None)
+    text = response[RESPONSE.size :].decode()
     if kind == KERNEL_FAILED:
         raise ImgMatchError(text)
     status, _, detail = text.partition("\n")

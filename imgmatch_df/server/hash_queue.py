@@ -1,8 +1,9 @@
 """Queue of the images of all requests, one of each request in turn, so that small requests do not wait for large ones.
 
-Threads take the images: those of a body at once, those of URLs when they are fetched. No thread waits for a download or
-for the event loop. The threads hash the images themselves, or pass them to decoder processes. Then large and slow
-images have lanes of their own, so that other images do not wait for them.
+Images of a body are taken at once, those of URLs when they are fetched. No thread waits for a download or for the event
+loop. Threads hash the images themselves, or pass them to decoder processes. Then large and slow images have lanes of
+their own, so that other images do not wait for them; and the event loop itself passes small images of a body to the
+processes (see `loop_decoders`).
 """
 
 import asyncio
