@@ -32,7 +32,7 @@ _MAX_CHARS: Final = 400_000
 # How often slow images are looked for. One timer for all, because one for each image takes 5 us.
 _CHECK_S: Final = 0.05
 
-Result: TypeAlias = ImageSize | Failure
+ImageResult: TypeAlias = ImageSize | Failure
 
 
 @dataclass(slots=True)
@@ -57,10 +57,10 @@ class LoopImage:
     begun: Begun
     began: float
     out: HashBuffers
-    on_end: "OnEnd"
+    on_end: "OnImageEnd"
 
 
-OnEnd: TypeAlias = Callable[[LoopImage, Result | None], None]
+OnImageEnd: TypeAlias = Callable[[LoopImage, ImageResult | None], None]
 
 
 class LoopDecoders:
@@ -85,7 +85,7 @@ class LoopDecoders:
         self._begun: dict[Decoder, LoopImage] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, source: object, kinds: Sequence[HashKind], on_end: OnEnd) -> bool:
+    def begin(self, source: object, kinds: Sequence[HashKind], on_end: OnImageEnd) -> bool:
         """Begin to hash a base64 source; return False if it must be hashed in a thread."""
         if not isinstance(source, str) or len(source) > _MAX_CHARS or source[:5].lower() != "data:":
             return False
@@ -108,7 +108,7 @@ class LoopDecoders:
             self._timer = self._loop.call_later(_CHECK_S, self._check)
         return True
 
-    def resume(self, image: LoopImage) -> Result:
+    def resume(self, image: LoopImage) -> ImageResult:
         """Complete an image, in any thread; as `Decoders.hash_image`."""
         return self._decoders.resume(image.decoder, image.begun, image.out, self._lane)
 
