@@ -331,8 +331,12 @@ class Hasher:
             job.settle(image.positions, _row_of(result, begun.out))
             self._begin(queue)
 
-        if not self._loop_decoders.begin(image.source, job.kinds, end):
-            queue.executor.submit(self._work, queue, taken)
+        try:
+            if not self._loop_decoders.begin(image.source, job.kinds, end):
+                queue.executor.submit(self._work, queue, taken)
+        except Exception as error:  # noqa: BLE001  # a bug, raised again by `hash`
+            job.settle(image.positions, error)
+            self._begin(queue)
 
     def _work(self, queue: _Queue, first: tuple[_Job, _Image] | None = None, begun: LoopImage | None = None) -> None:
         """Hash images of the queue, in one of its threads, for at most about `_TURN_S`.

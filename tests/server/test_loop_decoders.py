@@ -144,3 +144,15 @@ def test_images_in_decoders_end_with_the_hasher(encoded):
         "status": "decode_failed",
         "detail": CRASHED,
     }
+
+
+def test_a_bug_is_raised_by_its_request_and_the_next_one_is_hashed(encoded, monkeypatch):
+    async def work(hasher):
+        with monkeypatch.context() as patch:
+            patch.setattr(hasher._loop_decoders, "_take", lambda: 1 / 0)
+            for _ in range(20):
+                with pytest.raises(ZeroDivisionError):
+                    await hasher.hash([uri(encoded[0])])
+        return await hasher.hash([uri(encoded[0])])
+
+    assert hashing(work) == [hash_sources([encoded[0]], Options()).row(0)]
