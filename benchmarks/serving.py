@@ -100,6 +100,7 @@ class Load(NamedTuple):
     p90_ms: float
     p99_ms: float
     cpu_ms: float  # processor time of the service, per request
+    decoders_cpu_ms: float  # of it, that of the decoder processes
     wrk_cpu_ms: float
 
 
@@ -170,7 +171,7 @@ def serve_echo() -> None:
 
 def put_load(port: int, pid: int, bodies: Path, n_bodies: int, n_connections: int, seconds: int) -> Load:
     """Send requests for some seconds."""
-    cpu, wrk_cpu = cpu_s(pid), _children_cpu_s()
+    before = [cpu_s(pid), decoders_cpu_s(pid), _children_cpu_s()]
     done = subprocess.run(
         [
             *("wrk", "-t1", f"-c{n_connections}", f"-d{seconds}s", "--timeout", "60s"),
@@ -184,8 +185,18 @@ def put_load(port: int, pid: int, bodies: Path, n_bodies: int, n_connections: in
     )
     report = json.loads(done.stdout.strip().splitlines()[-1])
     latencies = [report[f"p{share}_ms"] for share in (50, 90, 99)]
-    costs = [1000 * one / report["requests"] for one in (cpu_s(pid) - cpu, _children_cpu_s() - wrk_cpu)]
+    after = [cpu_s(pid), decoders_cpu_s(pid), _children_cpu_s()]
+    costs = [1000 * (end - start) / report["requests"] for start, end in zip(before, after, strict=True)]
     return Load(report["requests"] / report["seconds"], report["requests"], report["failed"], *latencies, *costs)
+
+
+def decoders_cpu_s(pid: int) -> float:
+    """Return the processor time of the decoder processes of a service, in seconds."""
+    seconds = 0.0
+    for child in children(pid):
+        is_decoder = b"serve_forks" in Path(f"/proc/{child}/cmdline").read_bytes()
+        seconds += cpu_s(child) if is_decoder else decoders_cpu_s(child)
+    return seconds
 
 
 def _children_cpu_s() -> float:
@@ -251,9 +262,9 @@ def speed_section(
         put_loads("an echo", port, pid, 16)
     memory.pop()
     for name, contender in CONTENDERS.items():
-        rows.append([contender.label, "", f"{statistics.median(rates[name]):,.0f}", *[""] * 9])
+        rows.append([contender.label, "", f"{statistics.median(rates[name]):,.0f}", *[""] * 10])
     header = ["workers", "connections", "requests a second", "of direct, base64", "of direct, bytes"]
-    header += ["p50, ms", "p90, ms", "p99, ms", "p99 / p50", "failed", "processor ms a request", "wrk's"]
+    header += ["p50, ms", "p90, ms", "p99, ms", "p99 / p50", "failed", "processor ms a request", "in decoders", "wrk's"]
     memory_header = ["workers", "connections", "requests", "resident memory after each round, MB"]
     return [header, *rows], markdown_table(memory_header, memory)
 
@@ -277,6 +288,7 @@ def _row(label: str, n_connections: int, loads: list[Load], shares: dict[str, li
         f"{middle(load.p99_ms / load.p50_ms for load in loads):.1f}",
         f"{sum(load.n_failed for load in loads)} of {sum(load.n_requests for load in loads):,}",
         f"{middle(load.cpu_ms for load in loads):.2f}",
+        f"{middle(load.decoders_cpu_ms for load in loads):.2f}",
         f"{middle(load.wrk_cpu_ms for load in loads):.2f}",
     ]
 

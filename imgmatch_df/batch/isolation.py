@@ -7,48 +7,41 @@ threads. A fork takes milliseconds, so a killed process is soon replaced.
 
 import atexit
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from pickle import dumps
-from struct import Struct
 from time import monotonic, sleep
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from imgmatch_df.batch.decoder import (
+    LENGTH,
+    LOST,
+    NORMAL,
+    START_S,
+    Begun,
+    DeclinedError,
+    Decoder,
+    DecoderLostError,
+    Lane,
+    receive,
+)
+from imgmatch_df.batch.decoder import LOW as LOW
 from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize
 from imgmatch_df.errors import ArgumentError, Failure, ImgMatchError
 from imgmatch_df.hashes.kinds import KINDS, MEASURES, ImageColumn
 from imgmatch_df.images import pixel_budget
-from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
 
 # 88 megapixels take 3 to 27 s in the slowest formats, and larger images of these exceed the limit of memory.
 DEADLINE_S: Final = 30.0
-_START_S: Final = 120.0  # importing and compiling, on a busy machine
 _BUFFER_BYTES: Final = 1 << 20  # larger than most images; the system may allow less
 _END_S: Final = 10.0
 _PAUSES_S: Final = (0.05, 0.5)  # before each retry to start a process
-
-REQUEST: Final = Struct("<IQ")  # lengths in bytes: of the pickled options and hash kinds, of the image
-RESPONSE: Final = Struct("<BIIQI")  # kind, width, height, bytes of memory, length of the payload in bytes
-_RESPONSE_BYTES: Final = 512
-_N_WAITS: Final = 4  # timeouts until an image is declined that got little processor time
-# Kinds of responses, and their payload.
-FAILED: Final = 0  # status and detail of a `Failure`, in two lines
-HASHED: Final = 1  # the hashes, in the order of the request, and the detail
-NEEDS_BYTES: Final = 2  # none; the image needs this memory, which one byte grants or declines
-KERNEL_FAILED: Final = 3  # the message of an error in the kernel of a hash kind
-GRANTED: Final = b"y"
-DECLINED: Final = b"n"
-PID: Final = Struct("<i")  # or the error number of fork(2), negative
-LENGTH: Final = Struct("<I")  # of the reason why the fork server cannot decode; 0 if it can
-# The byte that is sent to the fork server with a socket: the priority of the decoder.
-NORMAL: Final = b"n"
-LOW: Final = b"l"
 
 _MAIN: Final = (
     "import sys; sys.path[:] = {path!r}; from imgmatch_df.batch.isolation_process import serve_forks; "
@@ -56,169 +49,11 @@ _MAIN: Final = (
 )
 
 
-class DecoderLostError(Exception):
-    """The decoder process ended before it responded."""
-
-
-class DeclinedError(Exception):
-    """The image takes more memory or time than its lane allows."""
-
-
 class DecodersUnavailableError(ImgMatchError):
     """No decoder process can be started."""
 
 
-class Lane(NamedTuple):
-    """Limits for the images of some callers.
-
-    Parameters
-    ----------
-    budget
-        Limits the total memory of images that are decoded at a time; None means the budget of this process.
-    max_bytes
-        Images that take more memory are declined.
-    max_s
-        Images that take more seconds are declined. None: they fail after `DEADLINE_S`.
-    priority
-        `NORMAL`, or `LOW` for processes that yield the processors to others.
-    """
-
-    budget: PixelBudget | None = None
-    max_bytes: float = float("inf")
-    max_s: float | None = None
-    priority: bytes = NORMAL
-
-
 _ANY: Final = Lane()
-
-
-class _Decoder:
-    """A decoder process, for one image at a time."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        connection.settimeout(_START_S)
-        self._pid: int = PID.unpack(self._receive(PID.size))[0]
-        if self._pid < 0:
-            raise OSError(-self._pid, os.strerror(-self._pid))
-
-    def hash(self, data: Any, request: bytes, out: HashBuffers, lane: Lane) -> ImageSize | Failure:
-        """Write the hashes of an encoded image; return its size, or why it has no hashes.
-
-        `request` is a pickled tuple of the options and the hash kinds.
-
-        Raises
-        ------
-        DecoderLostError
-            If the process ends before it responds.
-        TimeoutError
-            If it does not respond before the deadline.
-        DeclinedError
-            If the image takes more memory than the lane allows. The process can be used again.
-        """
-        within_s = DEADLINE_S if lane.max_s is None else lane.max_s
-        self._connection.settimeout(within_s)
-        self._send_image(REQUEST.pack(len(request), memoryview(data).nbytes) + request, memoryview(data).cast("B"))
-        began_s = self._used_s()
-        while True:
-            response = self._receive_start(began_s, lane)
-            kind, width, height, number, n_bytes = RESPONSE.unpack_from(response)
-            if kind != NEEDS_BYTES:
-                break
-            if number > lane.max_bytes:
-                self._send(DECLINED)
-                raise DeclinedError
-            (lane.budget or pixel_budget.PIXELS).take(number)
-            self._send(GRANTED)
-        rest = response[RESPONSE.size :]
-        rest += self._receive(n_bytes - len(rest))
-        if kind == HASHED:
-            at = 0
-            for row in out.values():
-                row.view("u1")[:] = memoryview(rest)[at : at + row.nbytes]
-                at += row.nbytes
-            return ImageSize(width, height, rest[at:].decode() or None)
-        if kind == KERNEL_FAILED:
-            raise ImgMatchError(rest.decode())
-        status, _, detail = rest.decode().partition("\n")
-        return Failure(status, detail)
-
-    def kill(self) -> None:
-        """Kill the process."""
-        # Its end of the connection is open, so it is running, and its process ID was not reused.
-        with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        self._connection.close()
-
-    def close(self) -> None:
-        """Close the connection, which ends the process."""
-        self._connection.close()
-
-    def _send_image(self, header: bytes, data: memoryview) -> None:
-        """Send a request, as much as possible in one call, so that the process wakes up once."""
-        try:
-            n_sent = self._connection.sendmsg([header, data]) - len(header)
-            if n_sent < 0:  # the process does not read
-                raise DecoderLostError
-            self._connection.sendall(data[n_sent:])
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise DecoderLostError from error
-
-    def _send(self, data: bytes) -> None:
-        try:
-            self._connection.sendall(data)
-        except (BrokenPipeError, ConnectionResetError) as error:
-            raise DecoderLostError from error
-
-    def _used_s(self) -> float:
-        """Return the processor time of the process in seconds; if the system does not provide it, the current time."""
-        if sys.platform != "linux":
-            return monotonic()
-        from time import clock_gettime
-
-        try:
-            return clock_gettime((~self._pid << 3) | 2)  # the clock of another process: clock_getcpuclockid(3)
-        except OSError as error:
-            raise DecoderLostError from error
-
-    def _receive_start(self, began_s: float, lane: Lane) -> bytearray:
-        """Return the first bytes of a response: at least its header, nearly always all of it."""
-        out = bytearray(_RESPONSE_BYTES)
-        n_bytes = 0
-        for n_left in reversed(range(_N_WAITS)):
-            try:
-                n_bytes = self._connection.recv_into(out)
-                break
-            except TimeoutError:
-                # On a busy machine the process may have waited for a processor.
-                if lane.max_s is None or not n_left or self._used_s() - began_s > lane.max_s / 2:
-                    raise
-            except ConnectionResetError as error:
-                raise DecoderLostError from error
-        if not n_bytes:
-            raise DecoderLostError
-        del out[n_bytes:]
-        if n_bytes < RESPONSE.size:
-            out += self._receive(RESPONSE.size - n_bytes)
-        return out
-
-    def _receive(self, n_bytes: int) -> bytearray:
-        try:
-            return receive(self._connection, n_bytes)
-        except (EOFError, ConnectionResetError) as error:
-            raise DecoderLostError from error
-
-
-def receive(connection: socket.socket, n_bytes: int) -> bytearray:
-    """Return the next bytes of a connection; raise EOFError if it ends before."""
-    out = bytearray(n_bytes)
-    view, at = memoryview(out), 0
-    while at < n_bytes:
-        n_more = connection.recv_into(view[at:])
-        if not n_more:
-            raise EOFError
-        at += n_more
-    return out
 
 
 class _ForkServer:
@@ -248,7 +83,7 @@ class _ForkServer:
         except BaseException:
             self._control.close()
             raise
-        self._control.settimeout(_START_S)
+        self._control.settimeout(START_S)
         self._is_ready = False
 
     def wait_until_ready(self) -> None:
@@ -269,14 +104,14 @@ class _ForkServer:
             raise DecodersUnavailableError(_unavailable(reason))
         self._is_ready = True
 
-    def fork(self, priority: bytes) -> _Decoder:
+    def fork(self, priority: bytes) -> Decoder:
         """Return a new decoder."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
             with theirs:
                 socket.send_fds(self._control, [priority], [theirs.fileno()])
-            return _Decoder(ours)
+            return Decoder(ours)
         except BaseException:
             ours.close()
             raise
@@ -304,6 +139,10 @@ def _unavailable(reason: object) -> str:
     )
 
 
+def _within_s(lane: Lane) -> float:
+    return DEADLINE_S if lane.max_s is None else lane.max_s
+
+
 class Decoders:
     """The decoder processes of this process: one per thread that hashes."""
 
@@ -312,8 +151,8 @@ class Decoders:
             raise ArgumentError("isolate=True needs os.fork, which this system does not have\nHint: leave isolate out.")
         self._lock = threading.Lock()
         self._starting = threading.Lock()
-        self._free: list[_Decoder] = []
-        self._free_low: list[_Decoder] = []
+        self._free: list[Decoder] = []
+        self._free_low: list[Decoder] = []
         self._server: _ForkServer | None = None
         self._is_closed = False
         self.responded_at = 0.0  # time of `monotonic` at which an image was last decoded or failed
@@ -332,28 +171,41 @@ class Decoders:
         DecodersUnavailableError
             If no process can be started.
         """
-        pickled = _pickled(options, tuple(out))
+        request = pickled(options, tuple(out))
         with lane.budget or pixel_budget.PIXELS:
             decoder = self._take(lane.priority)
-            try:
-                result = decoder.hash(data, pickled, out, lane)
-            except DeclinedError:
-                self._give_back(decoder, lane.priority)
-                raise
-            except TimeoutError:
-                decoder.kill()
-                if lane.max_s is not None:
-                    raise DeclinedError from None
-                return Failure("decode_failed", f"not decoded within {DEADLINE_S:g} s")
-            except DecoderLostError:
-                decoder.close()
-                return Failure("decode_failed", "the decoder crashed, or ran out of memory")
-            except ImgMatchError:
-                self._give_back(decoder, lane.priority)
-                raise
-            except BaseException:  # Ctrl-C: the next response would belong to this image
-                decoder.kill()
-                raise
+            return self._run(decoder, lane, partial(decoder.hash, data, request, out, lane, _within_s(lane)))
+
+    def resume(self, decoder: Decoder, begun: Begun, out: HashBuffers, lane: Lane) -> ImageSize | Failure:
+        """Complete an image that was sent to `decoder` without waiting, as `hash_image`."""
+        with lane.budget or pixel_budget.PIXELS:
+            return self._run(decoder, lane, partial(decoder.resume, begun, out, lane, _within_s(lane)))
+
+    def take_free(self) -> Decoder | None:
+        """Return a decoder of normal priority that is running and free, None if there is none."""
+        with self._lock:
+            return self._free.pop() if self._free else None
+
+    def _run(self, decoder: Decoder, lane: Lane, hash_one: Callable[[], ImageSize | Failure]) -> ImageSize | Failure:
+        try:
+            result = hash_one()
+        except DeclinedError:
+            self._give_back(decoder, lane.priority)
+            raise
+        except TimeoutError:
+            decoder.kill()
+            if lane.max_s is not None:
+                raise DeclinedError from None
+            return Failure("decode_failed", f"not decoded within {DEADLINE_S:g} s")
+        except DecoderLostError:
+            decoder.close()
+            return LOST
+        except ImgMatchError:
+            self._give_back(decoder, lane.priority)
+            raise
+        except BaseException:  # Ctrl-C: the next response would belong to this image
+            decoder.kill()
+            raise
         self.responded_at = monotonic()
         self._give_back(decoder, lane.priority)
         return result
@@ -381,17 +233,17 @@ class Decoders:
         if self._server is not None:
             self._server.forget()
 
-    def _free_of(self, priority: bytes) -> list[_Decoder]:
+    def _free_of(self, priority: bytes) -> list[Decoder]:
         return self._free if priority == NORMAL else self._free_low
 
-    def _give_back(self, decoder: _Decoder, priority: bytes) -> None:
+    def _give_back(self, decoder: Decoder, priority: bytes) -> None:
         with self._lock:
             if not self._is_closed:
                 self._free_of(priority).append(decoder)
                 return
         decoder.close()
 
-    def _take(self, priority: bytes) -> _Decoder:
+    def _take(self, priority: bytes) -> Decoder:
         with self._lock:
             free = self._free_of(priority)
             if free:
@@ -421,7 +273,8 @@ class Decoders:
 
 
 @lru_cache(maxsize=16)
-def _pickled(options: Options, kinds: tuple[ImageColumn, ...]) -> bytes:
+def pickled(options: Options, kinds: tuple[ImageColumn, ...]) -> bytes:
+    """Return the request for images with these options and hash kinds."""
     return dumps((options, kinds))
 
 

@@ -12,8 +12,7 @@ from contextlib import suppress
 from pickle import loads
 from typing import Final
 
-from imgmatch_df.batch.image_hashes import hash_image, sample_images
-from imgmatch_df.batch.isolation import (
+from imgmatch_df.batch.decoder import (
     FAILED,
     GRANTED,
     HASHED,
@@ -26,6 +25,7 @@ from imgmatch_df.batch.isolation import (
     RESPONSE,
     receive,
 )
+from imgmatch_df.batch.image_hashes import hash_image, sample_images
 from imgmatch_df.errors import ArgumentError, Failure, ImgMatchError
 from imgmatch_df.hashes.kinds import ImageColumn, empty_row, load_kernel
 from imgmatch_df.images import pixel_budget

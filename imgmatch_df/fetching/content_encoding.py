@@ -240,6 +240,8 @@ class Decompressor:
 
 def parse_encodings(text: str) -> tuple[str, ...]:
     """Return the encodings of a Content-Encoding header in lower case, without ``identity``."""
+    if not text:  # of nearly all responses
+        return ()
     names = (name.strip().lower() for name in text.split(","))
     return tuple(name for name in names if name not in ("", "identity"))
 

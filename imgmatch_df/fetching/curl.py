@@ -1,8 +1,10 @@
 """libcurl multi handle on an asyncio loop. Connects only to IP addresses that passed the private-network check."""
 
 import asyncio
+import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple, TypeAlias
 
 import pycurl
@@ -12,6 +14,8 @@ from imgmatch_df.threads import in_daemon_thread
 
 _DNS_TTL_S: Final = 60
 _MAX_RESOLVED: Final = 1024
+# Events of one call of the system: the other callbacks of the loop wait for their bodies.
+_MAX_EVENTS: Final = 64
 # A look-up occupies a thread until the resolver of the system returns: half a minute if no DNS server responds.
 _MAX_LOOKUPS: Final = 64
 
@@ -45,6 +49,10 @@ class ConnectionPool:
         self._loop = loop
         self._check = not allow_private_networks
         self._lookups = asyncio.Semaphore(_MAX_LOOKUPS)
+        # Registering a socket with the loop, for each request again, takes 20 us; with an epoll of its own, 2 us.
+        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        if self._epoll is not None:
+            loop.add_reader(self._epoll.fileno(), self._act_on_events, self._epoll)
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
@@ -91,7 +99,7 @@ class ConnectionPool:
             Descriptors of the sockets that were opened for this request. A new connection is not checked: bytes of the
             TLS handshake may be left in it.
         """
-        fd = next((fd for fd in opened if _ports(fd) == ends[2:]), None)
+        fd = next((fd for fd in opened if _ports(fd) == ends[2:]), None) if opened else None
         if fd is None:
             return ends not in self._socket_of or not _has_bytes(self._socket_of[ends])
         self._socket_of.pop(self._ends_of.get(fd, ()), None)  # closed, with the same descriptor
@@ -119,18 +127,32 @@ class ConnectionPool:
         for curl in list(self._on_end):
             self.stop(curl)
         self._multi.close()
+        if self._epoll is not None:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
         if self._timer is not None:
             self._timer.cancel()
 
     # --- callbacks of libcurl and of the loop ------------------------------------------------------------------------
 
     def _watch(self, wanted: int, fd: int, _multi: pycurl.CurlMulti, _data: object) -> None:
-        """Register `fd` with the loop for the events that libcurl waits for."""
+        """Register `fd` for the events that libcurl waits for."""
         if wanted == pycurl.POLL_REMOVE:
             wanted = pycurl.POLL_NONE
         before = self._watched.pop(fd, pycurl.POLL_NONE)
         if wanted:
             self._watched[fd] = wanted
+        if self._epoll is None:
+            self._watch_in_loop(fd, before, wanted)
+        elif not wanted:
+            with suppress(OSError):  # it has been closed, which unregisters it
+                self._epoll.unregister(fd)
+        elif before:
+            self._epoll.modify(fd, _EVENTS[wanted])
+        else:
+            self._epoll.register(fd, _EVENTS[wanted])
+
+    def _watch_in_loop(self, fd: int, before: int, wanted: int) -> None:
         changed = before ^ wanted
         if changed & pycurl.POLL_IN:
             if wanted & pycurl.POLL_IN:
@@ -166,6 +188,14 @@ class ConnectionPool:
         self._due = None
         self._act(pycurl.SOCKET_TIMEOUT, 0)
 
+    def _act_on_events(self, epoll: "select.epoll") -> None:
+        for fd, events in epoll.poll(0, _MAX_EVENTS):
+            if fd in self._watched:  # not closed by the callback of an event before it
+                writable = pycurl.CSELECT_OUT if events & select.EPOLLOUT else 0
+                # An error is reported as readable too, so that libcurl reads it.
+                readable = pycurl.CSELECT_IN if events & ~select.EPOLLOUT else 0
+                self._act(fd, readable | writable)
+
     def _act(self, fd: int, ready: int) -> None:
         _, n_running = self._multi.socket_action(fd, ready)
         if n_running == len(self._on_end):
@@ -185,6 +215,17 @@ class ConnectionPool:
             on_end(code, message)
 
 
+_EVENTS: Final = (
+    {}
+    if not hasattr(select, "epoll")
+    else {
+        pycurl.POLL_IN: select.EPOLLIN,
+        pycurl.POLL_OUT: select.EPOLLOUT,
+        pycurl.POLL_INOUT: select.EPOLLIN | select.EPOLLOUT,
+    }
+)
+
+
 def _ports(fd: int) -> tuple[int, int] | None:
     """Return the ports of both ends of a connection, None if `fd` is not connected."""
     try:
@@ -201,7 +242,11 @@ def _ports(fd: int) -> tuple[int, int] | None:
 
 def _has_bytes(fd: int) -> bool:
     """Return whether there are bytes to read, or the connection has been closed."""
-    # Family and kind are given: detecting them takes as long as the rest, and this runs before each request.
+    if hasattr(select, "poll"):  # this runs before each request, and takes 1 us; the other way takes 6 us
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        return bool(poller.poll(0))
+    # Family and kind are given: detecting them takes as long as the rest.
     opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=fd)
     try:
         opened.recv(1, socket.MSG_PEEK)

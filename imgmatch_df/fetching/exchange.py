@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.byte_budget import Claim
@@ -16,6 +17,9 @@ from imgmatch_df.fetching.urls import HttpUrl
 from imgmatch_df.options import Options
 from imgmatch_df.sources import Fetched
 
+# Smaller pieces of a body are joined at once, because each takes 50 bytes more.
+SMALL_PIECE_BYTES: Final = 4096
+
 
 @dataclass(slots=True)
 class Fetch:
@@ -27,7 +31,23 @@ class Fetch:
     end: float  # time of the loop when `timeout_s` expires
     first: HttpUrl | None = None  # URL of the column in normal form
     n_redirects: int = 0
-    body: bytearray = field(default_factory=bytearray)
+    n_bytes: int = 0  # of the body so far
+    pieces: list[bytes | bytearray] = field(default_factory=list)
+
+    def add(self, piece: bytes) -> None:
+        """Add a piece to the body."""
+        self.n_bytes += len(piece)
+        if len(piece) >= SMALL_PIECE_BYTES:
+            self.pieces.append(piece)
+        elif self.pieces and isinstance(self.pieces[-1], bytearray):
+            self.pieces[-1] += piece
+        else:
+            self.pieces.append(bytearray(piece))
+
+    def take_body(self) -> bytes:
+        """Return the body, and forget it."""
+        pieces, self.pieces = self.pieces, []
+        return b"".join(pieces)
 
 
 @dataclass(slots=True)
@@ -41,6 +61,7 @@ class Exchange:
     header: ResponseHeader | None = None
     outcome: HttpUrl | Outcome | BaseException | None = None  # when the response determines it
     decompressor: Decompressor | None = None  # set with the header
+    is_plain: bool = False  # the header allows the body, and it is not compressed
     refusal: RefusalReader | None = None  # for the text of a server that refuses the request
     n_small: int = 0  # small chunks so far
     # A paused chunk: its remaining pieces, and its length, because libcurl passes it again.

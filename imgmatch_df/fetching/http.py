@@ -19,7 +19,7 @@ from imgmatch_df.fetching.byte_budget import Claim
 from imgmatch_df.fetching.circuit_breaker import CircuitBreaker
 from imgmatch_df.fetching.content_encoding import Decompressor, EncodingError, unsupported
 from imgmatch_df.fetching.curl import BlockedAddressError, ConnectionPool
-from imgmatch_df.fetching.exchange import Exchange, Fetch, without_secrets
+from imgmatch_df.fetching.exchange import SMALL_PIECE_BYTES, Exchange, Fetch, without_secrets
 from imgmatch_df.fetching.pace import pace_of
 from imgmatch_df.fetching.proxies import no_connection_to, refuse_private, refused_by
 from imgmatch_df.fetching.refusal_text import MAX_WAIT_S, RefusalReader, has_text
@@ -47,7 +47,6 @@ _ABORT: Final = -1  # returned to libcurl to end a transfer
 _NO_SUCH_HOST: Final = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 # A callback costs 5 us, and a fast server with small chunks causes 100,000 in a row. After this many, the transfer is
 # paused for one turn of the loop, in which libcurl joins chunks.
-_SMALL_CHUNK_BYTES: Final = 4096
 _MAX_SMALL_CHUNKS: Final = 64
 _MAX_MS: Final = (1 << 31) - 1
 _MAX_PROXIED_POOLS: Final = 16
@@ -237,7 +236,7 @@ class _HttpAttempt:
         self._resolving = self._soon = None
         self._in_flight.discard(self)
         self.idle.append(self)
-        self._fetch.body = bytearray()
+        self._fetch.pieces = []
         self._fetch.on_done(outcome)
 
     def _stop_sending(self) -> None:
@@ -250,16 +249,16 @@ class _HttpAttempt:
     def _resolve(self, url: HttpUrl) -> None:
         """Start the exchange for a URL with the look-up of its host."""
         self._exchange = Exchange(url)
-        host, port = url.host, url.port
+        host = url.host
         if self._proxy is not None:
             if not self._fetch.options.allow_private_networks and (refused := refuse_private(url)) is not None:
                 self._soon = self._loop.call_soon(self._finish, refused)
                 return
-            host, port = self._proxy.host, self._proxy.port
+            host = self._proxy.host
         if is_ip(host):
             self._send()
             return
-        self._resolving = self._pool.resolve(host, port)
+        self._resolving = self._pool.resolve(host, url.port if self._proxy is None else self._proxy.port)
         if self._resolving.done():
             self._on_resolved(self._resolving)
         else:
@@ -333,8 +332,9 @@ class _HttpAttempt:
             exchange.outcome = check_header(header, exchange.url, self._fetch.options)
             if self._proxy is not None and header.status == 407:
                 exchange.outcome = refused_by(self._proxy, 407)
-            elif unsupported(header.encodings) is None:
-                exchange.decompressor = Decompressor(header.encodings, self._fetch.options.max_bytes)
+            elif unsupported(encodings := header.encodings) is None:
+                exchange.decompressor = Decompressor(encodings, self._fetch.options.max_bytes)
+                exchange.is_plain = exchange.outcome is None and not encodings
                 if has_text(header):
                     exchange.refusal = RefusalReader(header)
                     self.deadline = min(self.deadline, self._loop.time() + MAX_WAIT_S)
@@ -344,6 +344,15 @@ class _HttpAttempt:
         """Take a chunk of the body; return None, `_ABORT`, or `WRITEFUNC_PAUSE` to get it again with later bytes."""
         exchange, fetch = self._exchange, self._fetch
         try:
+            if (
+                exchange.is_plain  # libcurl passes 16 KB at a time, so this is the path of nearly all chunks
+                and len(chunk) >= SMALL_PIECE_BYTES
+                and fetch.n_bytes + len(chunk) <= fetch.options.max_bytes
+                and fetch.claim.take(len(chunk))
+            ):
+                fetch.n_bytes += len(chunk)
+                fetch.pieces.append(chunk)
+                return None
             if self._check_header() is not None:
                 if exchange.refusal is not None and exchange.refusal.take(chunk):
                     return None
@@ -352,7 +361,7 @@ class _HttpAttempt:
             if exchange.header is None or exchange.decompressor is None:
                 exchange.outcome = NOT_HTTP
                 return _ABORT
-            if len(chunk) < _SMALL_CHUNK_BYTES:
+            if len(chunk) < SMALL_PIECE_BYTES:
                 exchange.n_small += 1
                 if exchange.n_small % _MAX_SMALL_CHUNKS == 0:
                     self._soon = self._loop.call_soon(self._unpause)
@@ -363,17 +372,18 @@ class _HttpAttempt:
                 pieces = chain(exchange.pending, pieces)
                 exchange.pending, exchange.n_pending_bytes = None, 0
             for piece in pieces:
-                n_bytes = len(fetch.body) + len(piece)
+                n_bytes = fetch.n_bytes + len(piece)
                 if n_bytes > fetch.options.max_bytes:
                     exchange.outcome = too_many_bytes(f"at least {n_bytes:,} bytes", fetch.options.max_bytes)
                     return _ABORT
                 if not fetch.claim.take(len(piece)):
                     exchange.pending, exchange.n_pending_bytes = chain((piece,), pieces), len(chunk)
+                    exchange.is_plain = False
                     self._wait_for_room()
                     return pycurl.WRITEFUNC_PAUSE
                 if exchange.left_s is not None:
                     self.deadline, exchange.left_s = self._loop.time() + exchange.left_s, None
-                fetch.body += piece
+                fetch.add(piece)
         except EncodingError as error:
             exchange.outcome = Failure("fetch_failed", str(error))
             return _ABORT
@@ -441,7 +451,7 @@ class _HttpAttempt:
         self._resolve(target)
 
     def _make_fetched(self) -> Fetched | Failure:
-        header, body, decompressor = self._exchange.header, self._fetch.body, self._exchange.decompressor
+        header, decompressor = self._exchange.header, self._exchange.decompressor
         if header is None:
             return NOT_HTTP
         if decompressor is not None:
@@ -449,9 +459,9 @@ class _HttpAttempt:
                 decompressor.check_end()
             except EncodingError as error:
                 return Failure("fetch_failed", str(error))
-        if not body:
+        if not self._fetch.n_bytes:
             return Failure("missing", "zero bytes")
-        return Fetched(bytes(body), header.content_type, header.etag)
+        return Fetched(self._fetch.take_body(), header.content_type, header.etag)
 
     def _explain(self, code: int, message: str) -> Failure | Retryable:
         """Return the outcome for an error code of libcurl."""
@@ -465,5 +475,5 @@ class _HttpAttempt:
             options=self._fetch.options,
             header=exchange.header,
             n_header_bytes=sum(map(len, self._lines)),
-            n_body_bytes=len(self._fetch.body),
+            n_body_bytes=self._fetch.n_bytes,
         )

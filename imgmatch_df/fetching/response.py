@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from imgmatch_df.errors import Failure
@@ -14,6 +15,7 @@ from imgmatch_df.sources import too_many_bytes
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _NOT_FOUND: Final = (404, 410)
 _MAX_ETAG_CHARS: Final = 256
+_MAX_RECENT_BYTES: Final = 256
 _STATUS: Final = re.compile(rb"HTTP/\d(?:\.\d)?\s+(\d{3})")
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]{1,40})", re.IGNORECASE)
 
@@ -41,7 +43,7 @@ class ResponseHeader(NamedTuple):
     def etag(self) -> str:
         """Version of the body: its ETag, or its time of modification; empty if unknown."""
         tag = self.fields.get("etag") or self.fields.get("last-modified") or ""
-        return "".join(filter(str.isprintable, tag))[:_MAX_ETAG_CHARS]
+        return (tag if tag.isprintable() else "".join(filter(str.isprintable, tag)))[:_MAX_ETAG_CHARS]
 
     @property
     def charset(self) -> str:
@@ -78,13 +80,21 @@ def parse_header(lines: Iterable[bytes]) -> ResponseHeader | None:
             found = _STATUS.match(line)
             status, fields, is_first = int(found[1]) if found else 0, {}, False
         else:
-            name, _, value = line.partition(b":")
-            key, text = name.decode("latin-1").lower(), value.strip().decode("utf-8", "replace")
+            key, text = _recent_field(line) if len(line) <= _MAX_RECENT_BYTES else _field(line)
             if key == "content-encoding" and key in fields:  # a list, which may have several lines
                 fields[key] += f", {text}"
             else:
                 fields.setdefault(key, text)
     return None
+
+
+def _field(line: bytes) -> tuple[str, str]:
+    """Return the name of a header field in lower case, and its value."""
+    name, _, value = line.partition(b":")
+    return name.decode("latin-1").lower(), value.strip().decode("utf-8", "replace")
+
+
+_recent_field = lru_cache(maxsize=1024)(_field)  # the responses of a server have most lines in common
 
 
 def check_header(header: ResponseHeader, url: HttpUrl, options: Options) -> HttpUrl | Failure | Retryable | None:
@@ -106,6 +116,7 @@ def check_header(header: ResponseHeader, url: HttpUrl, options: Options) -> Http
         return Failure("fetch_failed", f"HTTP {status}")
     if (why := unsupported(header.encodings)) is not None:
         return Failure("fetch_failed", why)
-    if header.n_bytes is not None and header.n_bytes > options.max_bytes:
-        return too_many_bytes(f"{header.n_bytes:,} bytes", options.max_bytes)
+    n_bytes = header.n_bytes
+    if n_bytes is not None and n_bytes > options.max_bytes:
+        return too_many_bytes(f"{n_bytes:,} bytes", options.max_bytes)
     return None

@@ -91,7 +91,8 @@ def clean_url(url: str) -> HttpUrl | Failure:
     if isinstance(origin, Failure):
         return origin
     path, mark, query = parts["rest"].partition("?")
-    return origin._replace(text=f"{origin.text}{_escape(_clean_path(path))}{mark}{_escape(query)}")
+    text = f"{origin.text}{_escape(_clean_path(path))}{mark}{_escape(query)}"
+    return HttpUrl(text, origin.scheme, origin.host, origin.authorization)
 
 
 def follow_redirect(url: HttpUrl, location: str) -> HttpUrl | Failure:

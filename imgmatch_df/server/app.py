@@ -34,6 +34,7 @@ from imgmatch_df.server.responses import UNREADABLE, Headers, Refusal, overloade
 from imgmatch_df.server.settings import Settings
 from imgmatch_df.server.store_lookup import StoredRows
 from imgmatch_df.server.telemetry import Metrics, log
+from imgmatch_df.server.timers import Timers
 
 # Headers that are read here. If a request has one twice, a proxy may use the other value (RFC 9112, 3.2 and 11.2).
 _SINGLE_HEADERS: Final = frozenset({b"host", b"authorization", b"content-type", b"content-encoding"})
@@ -76,12 +77,14 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.held = Held(settings.max_held_bytes)
+        self._timers = Timers()
         self.draining = False
         self.failed = False  # no image can be hashed: the process must end
         self._known = known
         self._stored = known if isinstance(known, StoredRows) else None
         self._digests = [hashlib.sha256(token.encode()).digest() for token in settings.tokens]
         self._models = request_models(settings)
+        self._endpoints = {endpoint.path: endpoint for endpoint in ENDPOINTS.values()}
         self._labels = {endpoint.path: endpoint.name for endpoint in ENDPOINTS.values()}
         self._api = openapi.describe_api(settings, self._models)
         self._n_in_flight = 0
@@ -129,7 +132,11 @@ class Service:
         try:
             _check_headers(scope["headers"])
             self._check_host(request)
-            await self._router(scope, receive, send_and_note)
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is None or scope["method"] != "POST" or scope.get("root_path"):
+                await self._router(scope, receive, send_and_note)
+            else:  # the router would take 20 us
+                await self._serve(endpoint, request, receive, send_and_note)
         except (Refusal, ArgumentError, HTTPException) as error:
             # The frames of its traceback refer to the body, whose bytes are no longer counted.
             error.__traceback__ = error.__context__ = error.__cause__ = None
@@ -155,7 +162,7 @@ class Service:
         seconds = monotonic() - request.started
         self.metrics.count(request.label, request.code, seconds, request.n_bytes, request.statuses)
         client = request.scope.get("client")
-        reasons = Tally(status for status in request.statuses if status != OK)
+        failed = [status for status in request.statuses if status != OK]
         log(
             "request",
             request_id=request.id,
@@ -166,8 +173,8 @@ class Service:
             seconds=round(seconds, 6),
             bytes=request.n_bytes,
             records=len(request.statuses),
-            failed=reasons.total(),
-            reasons=dict(reasons),
+            failed=len(failed),
+            reasons=dict(Tally(failed)) if failed else {},  # a Counter takes 4 us
         )
 
     @asynccontextmanager
@@ -238,7 +245,7 @@ class Service:
             return
         deadline_s = self.settings.deadline_s
         try:
-            async with asyncio.timeout(deadline_s):
+            with self._timers.timeout(deadline_s):
                 try:
                     body = self._read_body(request, receive)
                     response = await self._handle(endpoint, model, request, await body, receive)
@@ -272,7 +279,7 @@ class Service:
         with self._counted():
             call = self._call(request, check_body(_parse(body), model), arrived)
             del body  # so that the images are in memory once, as parsed
-            with _CancelOnDisconnect(receive):
+            with _CancelOnDisconnect(receive, self._timers):
                 return await endpoint.handler(call)
         return None
 
@@ -295,12 +302,11 @@ class Service:
             raise Refusal(415, f"Content-Type must be application/json, got {content_type[:60]!r}")
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise Refusal(415, "Content-Encoding is not supported: send the JSON itself")
-        too_large = Refusal(413, f"the body must have at most {settings.max_body_bytes:,} bytes")
         if int(headers.get(b"content-length", b"0")) > settings.max_body_bytes:
-            raise too_large
+            raise _too_large(settings)
         parts, n_values = [], 0
         try:
-            async with asyncio.timeout(settings.body_timeout_s):
+            with self._timers.timeout(settings.body_timeout_s):
                 while True:
                     message = await receive()
                     if message["type"] != "http.request":
@@ -309,7 +315,7 @@ class Service:
                     request.n_bytes += len(part)
                     self.held.hold(len(part))
                     if request.n_bytes > settings.max_body_bytes:
-                        raise too_large
+                        raise _too_large(settings)
                     self._check_memory()
                     # Limits the time of parsing, except that of the images.
                     n_values += _count_values(part, settings.max_values)
@@ -388,14 +394,15 @@ class _RouteApp:
 class _CancelOnDisconnect:
     """Context manager that cancels its block when the client disconnects, and ends without an error then."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, timers: Timers) -> None:
         self._receive = receive
+        self._timers = timers
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._watch: asyncio.Task[None] | None = None
         self._disconnected = False
 
     def __enter__(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(_WATCH_AFTER_S, self._start_watch)
+        self._timer = self._timers.call_later(_WATCH_AFTER_S, self._start_watch)
 
     def _start_watch(self) -> None:
         self._watch = asyncio.ensure_future(self._wait_for_disconnect())
@@ -415,6 +422,10 @@ class _CancelOnDisconnect:
             self._task.uncancel()
             return True
         return False
+
+
+def _too_large(settings: Settings) -> Refusal:
+    return Refusal(413, f"the body must have at most {settings.max_body_bytes:,} bytes")
 
 
 def _count_values(part: bytes, maximum: int) -> int:

@@ -1,28 +1,32 @@
 """Queue of the images of all requests, one of each request in turn, so that small requests do not wait for large ones.
 
-Threads take the images: those of a body at once, those of URLs when they are fetched. No thread waits for a download or
-for the event loop. The threads hash the images themselves, or pass them to decoder processes. Then large and slow
-images have lanes of their own, so that other images do not wait for them.
+Images of a body are taken at once, those of URLs when they are fetched. No thread waits for a download or for the event
+loop. Threads hash the images themselves, or pass them to decoder processes. Then large and slow images have lanes of
+their own, so that other images do not wait for them; and the event loop itself passes small images of a body to the
+processes (see `loop_decoders`).
 """
 
 import asyncio
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from imgmatch_df.batch.isolation import LOW, DeclinedError, Decoders, DecodersUnavailableError, Lane
+from imgmatch_df.batch.decoder import LOW, DeclinedError, Lane
+from imgmatch_df.batch.image_hashes import HashBuffers, ImageSize
+from imgmatch_df.batch.isolation import Decoders, DecodersUnavailableError
 from imgmatch_df.batch.run import hash_source
-from imgmatch_df.columns import DETAIL, HEIGHT, STATUS, WIDTH
+from imgmatch_df.columns import DETAIL, HEIGHT, OK, STATUS, WIDTH
 from imgmatch_df.errors import Failure
 from imgmatch_df.fetching.scheduler import Download, shared_scheduler
-from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, HashKind, hash_kinds
+from imgmatch_df.hashes.kinds import DEFAULT_HASH_TYPES, HashKind, ImageColumn, hash_kinds
 from imgmatch_df.images.pixel_budget import PixelBudget
 from imgmatch_df.options import Options
+from imgmatch_df.server.loop_decoders import LoopDecoders, LoopImage
 from imgmatch_df.sources import Fetched, url_of
 from imgmatch_df.threads import n_threads, pool
 
@@ -162,6 +166,8 @@ class Hasher:
         self._hashed_at = 0.0
         self._sampling: asyncio.Task[bool] | None = None
         self._decoders = Decoders() if options.isolate else None
+        self._loop_thread = threading.get_ident()
+        self._loop_decoders: LoopDecoders | None = None
         self._queues: list[_Queue] = []
         if self._decoders is None:
             self._queues.append(_Queue(pool(), n_threads(), options))
@@ -171,6 +177,7 @@ class Hasher:
             threads = ThreadPoolExecutor(n_decoders, thread_name_prefix="imgmatch-decoding")
             hash_one = partial(self._decoders.hash_image, lane=lane)
             self._queues.append(_Queue(threads, n_decoders, options, hash_one))
+        self._loop_decoders = LoopDecoders(self._decoders, _LANES[0], options)
 
     async def hash(
         self, sources: Sequence[str | Failure | None], hash_types: Sequence[str] = DEFAULT_HASH_TYPES
@@ -221,6 +228,8 @@ class Hasher:
             waiting = [job for queue in self._queues for job in queue.clear()]
         for job in waiting:
             job.settle([], RuntimeError("the service has ended"))
+        if self._loop_decoders is not None:
+            self._loop_decoders.close()
         if self._decoders is not None:
             self._decoders.close()
 
@@ -295,26 +304,73 @@ class Hasher:
         for image in images if ended else ():
             image.release()
         for _ in range(n_more):
-            queue.executor.submit(self._work, queue)
+            self._start(queue)
 
-    def _work(self, queue: _Queue) -> None:
-        """Hash images of the queue, in one of its threads, for at most about `_TURN_S`."""
+    def _start(self, queue: _Queue) -> None:
+        """Hash images of the queue, in the event loop or in a thread; called by any thread."""
+        if self._loop_decoders is None or queue is not self._queues[0]:
+            queue.executor.submit(self._work, queue)
+        elif threading.get_ident() == self._loop_thread:
+            self._begin(queue)
+        else:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._begin, queue)
+
+    def _begin(self, queue: _Queue) -> None:
+        """Begin the next image of the queue in the event loop; if that is not possible, hash it in a thread."""
+        taken = self._next(queue)
+        if taken is None or self._loop_decoders is None:
+            return
+        job, image = taken
+
+        def end(begun: LoopImage, result: ImageSize | Failure | None) -> None:
+            if result is None:
+                queue.executor.submit(self._work, queue, (job, image), begun)
+                return
+            image.release()
+            job.settle(image.positions, _row_of(result, begun.out))
+            self._begin(queue)
+
+        try:
+            if not self._loop_decoders.begin(image.source, job.kinds, end):
+                queue.executor.submit(self._work, queue, taken)
+        except Exception as error:  # noqa: BLE001  # a bug, raised again by `hash`
+            job.settle(image.positions, error)
+            self._begin(queue)
+
+    def _work(self, queue: _Queue, first: tuple[_Job, _Image] | None = None, begun: LoopImage | None = None) -> None:
+        """Hash images of the queue, in one of its threads, for at most about `_TURN_S`.
+
+        Parameters
+        ----------
+        queue
+            The queue.
+        first
+            An image that was taken from the queue, None for none.
+        begun
+            The decoding of `first`, if it has begun in the event loop.
+        """
         ends = monotonic() + _TURN_S
-        while (taken := self._next(queue)) is not None:
+        while (taken := first or self._next(queue)) is not None:
             job, image = taken
             row: Row | BaseException
             try:
-                row = hash_source(image.source, *queue.arguments, kinds=job.kinds)
+                if begun is None or self._loop_decoders is None:
+                    row = hash_source(image.source, *queue.arguments, kinds=job.kinds)
+                else:
+                    row = _row_of(self._loop_decoders.resume(begun), begun.out)
                 self._hashed_at = monotonic()
             except DeclinedError:
+                first = begun = None
                 self._add(self._queues[self._queues.index(queue) + 1], job, [image])
                 continue
             except BaseException as error:  # noqa: BLE001  # raised again by `hash`
                 row = error
+            first = begun = None
             image.release()
             self._put(job, image.positions, row)
             if monotonic() > ends:
-                queue.executor.submit(self._work, queue)
+                self._start(queue)
                 return
 
     def _next(self, queue: _Queue) -> tuple[_Job, _Image] | None:
@@ -342,6 +398,14 @@ class Hasher:
             job.settle(positions, row)
 
 
-def _failed_row(failure: Failure, kinds: Sequence[HashKind]) -> Row:
+def _row_of(result: ImageSize | Failure, out: HashBuffers) -> Row:
+    """Return the row of an image that was hashed into `out`, as `HashedRows.row`."""
+    if isinstance(result, Failure):
+        return _failed_row(result, out)
+    hashes = {kind.name: kind.value(hashed) for kind, hashed in out.items()}
+    return {WIDTH: result.width, HEIGHT: result.height, **hashes, STATUS: OK, DETAIL: result.detail}
+
+
+def _failed_row(failure: Failure, kinds: Iterable[ImageColumn]) -> Row:
     nothing = dict.fromkeys((WIDTH, HEIGHT, *(kind.name for kind in kinds)))
     return {**nothing, STATUS: failure.status, DETAIL: failure.detail}

@@ -23,6 +23,10 @@ _MAX_UNREAD_BYTES: Final = 1 << 14
 # Pipelined requests that wait for an earlier response. Each takes some kilobytes; clients pipeline a few.
 _MAX_QUEUED: Final = 16
 _MAX_HEADER_BYTES: Final = 1 << 16
+# Larger bodies are not copied to join them with the header.
+_MAX_JOINED_BYTES: Final = 1 << 20
+# No more is read while so many bytes of a body wait for the application: as many as asyncio reads at a time.
+_MAX_WAITING_BYTES: Final = 1 << 18
 
 
 class Connection(HttpToolsProtocol):
@@ -107,13 +111,31 @@ class Connection(HttpToolsProtocol):
         self._n_header = self._n_incomplete = 0
         if not self.parser.should_upgrade():
             super().on_headers_complete()
+            if self.scope["method"] != "HEAD":  # whose responses have no body
+                cycle: Any = self.cycle
+                cycle.transport = _OneWrite(self.transport)
         elif self.parser.get_method() == b"CONNECT":
             raise ValueError  # this is not a proxy
 
     def on_body(self, body: bytes) -> None:
-        """Pass a part of the body to the application."""
+        """Pass a part of the body to the application, without the copies and the pauses of uvicorn.
+
+        uvicorn stops to read at 64 KB, which one call of `recv` exceeds, and which costs 20 us per request.
+        """
         self._n_incomplete = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if self.parser.should_upgrade():
+            super().on_body(body)
+        elif not cycle.response_complete:
+            if not cycle.body:
+                cycle.body = body  # type: ignore[assignment]  # the application takes it as it is
+            elif isinstance(cycle.body, bytes):
+                cycle.body = bytearray(cycle.body + body)
+            else:
+                cycle.body += body
+            if len(cycle.body) > _MAX_WAITING_BYTES:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Report the end of the body to the application."""
@@ -201,6 +223,46 @@ class Connection(HttpToolsProtocol):
         timeout_s = self.response_timeout_s if n_unread else self.header_timeout_s
         if now - self._read_at > self.response_timeout_s or (is_idle and now - self.since > timeout_s):
             self.transport.abort()
+
+
+class _OneWrite:
+    """Transport of one response, whose header is written together with the beginning of its body.
+
+    uvicorn writes them one after the other: one more system call, and the client wakes up twice.
+    """
+
+    __slots__ = ("_header", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._header: bytes | None = None  # empty when it was written
+
+    def write(self, data: bytes) -> None:
+        """Write bytes; keep those of the header until the next ones."""
+        if self._header is None and not data.startswith(b"HTTP/1.1 100 "):
+            self._header = data
+        elif self._header and len(data) <= _MAX_JOINED_BYTES:
+            self._transport.write(self._take_header() + data)
+        else:
+            self._write_header()
+            self._transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Return whether the connection is being closed."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection after what was written."""
+        self._write_header()
+        self._transport.close()
+
+    def _take_header(self) -> bytes:
+        header, self._header = self._header or b"", b""
+        return header
+
+    def _write_header(self) -> None:
+        if self._header:
+            self._transport.write(self._take_header())
 
 
 def _too_large() -> Refusal:

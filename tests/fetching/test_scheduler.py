@@ -261,6 +261,21 @@ print(peak(24000) - small)
     assert int(run(server, code, 280)) < 40_000  # kB
 
 
+def test_without_the_system_calls_of_linux(server):
+    """macOS has no epoll, and Windows has no poll either: the loop watches each socket then."""
+    code = """
+import select
+del select.epoll, select.poll
+urls = pl.Series("url", [f"{base}/{path}" for n in range(30) for path in (f"ok/{n}.jpg", f"not-found?n={n}")])
+for _ in range(2):
+    hashed = hash_batch(urls, Options(**options)).struct.unnest()
+    print(hashed["status"].value_counts(sort=True)["count"].to_list(), hashed["phash"].n_unique())
+"""
+    expected = run(server, code.replace("del select.epoll, select.poll", ""))
+    assert expected.splitlines()[0].startswith("[30, 30]")
+    assert run(server, code) == expected
+
+
 def test_no_more_sockets_than_the_loop_can_watch(encoded, monkeypatch):
     """On Windows that is a number below 512, whatever the caller allows."""
     monkeypatch.setattr(scheduler, "_MAX_CONNECTIONS", 4)

@@ -227,6 +227,9 @@ class Isolated:
     def hash_image(self, data, options, out, lane):
         raise NotImplementedError
 
+    def take_free(self):
+        return None
+
     def close(self):
         self.is_closed = True
 
