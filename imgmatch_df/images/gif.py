@@ -67,7 +67,7 @@ def read_indices(data: Data, at: int, size: tuple[int, int], bits: int, *, inter
 
     file = codecs.as_bytes(data)
     codes = np.empty(max(0, len(file) - at) + unpacking.SPARE, np.uint8)
-    n_bytes = unpacking.join_blocks(file, at, codes)
+    n_bytes = unpacking.join_sub_blocks(file, at, codes)
     indices = np.empty(width * height + unpacking.SPARE, np.uint8)
     if not unpacking.decode_gif(codes[: n_bytes + unpacking.SPARE], bits, indices):
         return None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from math import inf
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -143,7 +143,7 @@ def connect(
     *,
     n_threads: int | None = None,
     progress: Progress | None = None,
-    plan: Choice | None = None,
+    plan: Literal["bands", "scan"] | None = None,
 ) -> U32:
     """Return the first row of each row's component in the graph of all pairs within `radius` bits: (n,) uint32. Exact.
 

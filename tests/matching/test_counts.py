@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+import reference
 
 from imgmatch_df._kernels.gaps import BOXES, MAX_GAP
 from imgmatch_df.errors import ArgumentError
 from imgmatch_df.matching import counts, join, neighbours, ranking
 from imgmatch_df.matching.kernels import counts as kernels
-from tests.support import reference
 
 N_BITS, N_WORDS = 961, 16
 

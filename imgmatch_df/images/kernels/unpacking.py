@@ -105,10 +105,10 @@ def decode_packbits(data: Array, state: Array, out: Array, n_bytes: int) -> Any:
 
 
 @kernel
-def join_blocks(data: Array, at: int, out: Array) -> int:
-    """Write the bytes of the complete blocks of a GIF up to their end, and return their number.
+def join_sub_blocks(data: Array, at: int, out: Array) -> int:
+    """Write the bytes of the complete data sub-blocks of a GIF up to their end, and return their number.
 
-    data uint8[n]; at: length of the first block; out uint8[n - at].
+    data uint8[n]; at: length of the first sub-block; out uint8[n - at].
     """
     n_bytes = 0
     while at < len(data) and 0 < data[at] < len(data) - at:
