@@ -70,12 +70,14 @@ def permute_bits(hashes: U64, rows: U32, order: I64, start: int, stop: int, colu
     for first in range(start, stop, 64):
         n_rows = min(64, stop - first)
         for row in range(n_rows):
-            planes[row] = hashes[rows[first + row]]
+            source = rows[first + row]
+            for word in range(n_words):  # a slice would take numba a second longer to compile
+                planes[row, word] = hashes[source, word]
         _transpose(planes)
         for word in range(n_words):
             for bit in range(64):
-                source = order[64 * word + bit]
-                chosen[bit, word] = planes[source & 63, source >> 6]
+                moved = order[64 * word + bit]
+                chosen[bit, word] = planes[moved & 63, moved >> 6]
         _transpose(chosen)
         for word in range(n_words):
             for row in range(n_rows):
