@@ -3,9 +3,10 @@
 import os
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import polars as pl
 import typer
@@ -94,12 +95,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_WITHOUT_JOIN: Final = (["visual-hash"], ["rank-images"])
+
 
 def main() -> None:
     """Run the command line: the entry point of `imgmatch`."""
     end_on_signals()
     check_streams()
-    before_compiling.append(compile_kernels)
+    before_compiling.append(partial(compile_kernels, compares=sys.argv[1:2] not in _WITHOUT_JOIN))
     # Typer inspects the functions of all commands, 0.03 s, so that it gets only the one that is called.
     called = [command for command in app.registered_commands if [_name(command)] == sys.argv[1:2]]
     app.registered_commands = called or app.registered_commands
