@@ -260,7 +260,7 @@ class DuckDBStore(HashStore):
         self._kept = None  # so that no row is stored behind a missing one after an error
         n_whole = rows.height // ROW_GROUP_ROWS * ROW_GROUP_ROWS
         with duckdb_errors(self.path):
-            groups = (_as_arrow(group) for group in rows[:n_whole].iter_slices(ROW_GROUP_ROWS) if n_whole)
+            groups = (_as_views(group) for group in rows[:n_whole].iter_slices(ROW_GROUP_ROWS) if n_whole)
             append_row_groups(self._connection, groups, _BATCH, self._insertion)
         self._kept = rows[n_whole:]
 
@@ -359,7 +359,8 @@ class DuckDBStore(HashStore):
     @contextmanager
     def _batch(self, frame: pl.DataFrame) -> Iterator[None]:
         """Register `frame` as the table `_BATCH` within the block."""
-        self._connection.register(_BATCH, _as_arrow(frame))
+        # DuckDB filters a table that it joins, which old PyArrow cannot do with views of strings.
+        self._connection.register(_BATCH, _plain(frame).to_arrow())
         try:
             yield
         except BaseException:
@@ -465,13 +466,17 @@ def _typed(batch: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
     return batch.with_columns(zoned).cast(schema, strict=False)  # type: ignore[arg-type]
 
 
-def _as_arrow(frame: pl.DataFrame) -> "pa.Table":
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
     """Return rows as DuckDB stores them."""
-    plain = frame.with_columns(
+    return frame.with_columns(
         *([pl.col(STATUS).cast(pl.String)] if STATUS in frame.columns else []),
         *([pl.col(MODIFIED).dt.replace_time_zone(None)] if MODIFIED in frame.columns else []),
     )
-    return plain.rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
+
+
+def _as_views(frame: pl.DataFrame) -> "pa.Table":
+    """Return rows as DuckDB stores them, without a copy of their strings."""
+    return _plain(frame).rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
 
 
 def _empty(manifest: Manifest, columns: Sequence[str]) -> pl.DataFrame:

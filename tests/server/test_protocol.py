@@ -66,7 +66,7 @@ async def received(receive):
     body, n_messages, more = b"", 0, True
     while more:
         message = await receive()
-        assert type(message["body"]) is bytes
+        assert isinstance(message["body"], bytes | bytearray)  # a bytearray before uvicorn 0.42
         body, more, n_messages = body + message["body"], message["more_body"], n_messages + 1
     return body, n_messages
 
