@@ -6,6 +6,7 @@ See benchmarks/README.md for what is measured and how.
 """
 
 import argparse
+import math
 import pickle
 import statistics
 import sys
@@ -85,6 +86,10 @@ CONTENDERS = {
 }
 
 
+def shown_recall(recall: float) -> str:
+    return "no pairs" if math.isnan(recall) else f"{recall:.3f}"
+
+
 def measure(
     arena: Arena, cell: Cell, cpus: list[int], folder: Path, peers: Sequence[str]
 ) -> tuple[list[list[str]], int]:
@@ -105,7 +110,14 @@ def measure(
         seconds.append(result("ours", unchecked)["seconds"])
         measured[name]["times"] = measured[name]["seconds"] / statistics.mean(seconds[-2:])
     memory = result("join-memory", cell)["growth"]
-    text = [CONTENDERS["ours"].label, f"{statistics.median(seconds):.2f}", "1", "all", f"{first['recall']:.3f}", "0"]
+    text = [
+        CONTENDERS["ours"].label,
+        f"{statistics.median(seconds):.2f}",
+        "1",
+        "all",
+        shown_recall(first["recall"]),
+        "0",
+    ]
     rows = [[*text, f"{memory / 1e6:,.0f}"]]
     for name, got in measured.items():
         rows.append(
@@ -114,7 +126,7 @@ def measure(
                 f"≈ {got['seconds']:,.0f}",
                 f"{got['times']:,.0f}",
                 f"{got['n_queries']:,.0f}",
-                f"{got['recall']:.3f}",
+                shown_recall(got["recall"]),
                 f"{got['n_false']:,.0f}",
                 "",
             ]
