@@ -46,6 +46,16 @@ def popcount(typingctx: Any, word: Any) -> Any:
 
 
 @_intrinsic
+def lowest_one(typingctx: Any, word: Any) -> Any:
+    """Return the place of the lowest one of `word` (uint64) as uint64, 64 if there is none."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint64(types.uint64), codegen
+
+
+@_intrinsic
 def word_at(typingctx: Any, address: Any) -> Any:
     """Return the eight bytes at a memory address (int64), which need not be aligned, as uint64."""
 

@@ -13,7 +13,16 @@ import numpy as np
 from imgmatch_df._kernels.arrays import I64, U8, U32, U64
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.gaps import BOXES, near_boxes, near_points, near_points_each, write_gaps
-from imgmatch_df._kernels.popcount import int64, popcount, uint8, uint64, unlike_masked, unlike_sixteen, unlike_words
+from imgmatch_df._kernels.popcount import (
+    int64,
+    lowest_one,
+    popcount,
+    uint8,
+    uint64,
+    unlike_masked,
+    unlike_sixteen,
+    unlike_words,
+)
 from imgmatch_df.matching.kernels.hamming import Pairs
 from imgmatch_df.matching.kernels.probes import distance_within
 
@@ -244,7 +253,7 @@ def join_blocks(
             boxes &= every << uint64(other % BOXES)
             spent += 1
             while boxes:
-                box = int64(popcount((boxes & (~boxes + uint64(1))) - uint64(1)))
+                box = int64(lowest_one(boxes))
                 boxes &= boxes - uint64(1)
                 if group * BOXES + box >= n_right_blocks:
                     break
@@ -258,7 +267,7 @@ def join_blocks(
                 seen &= every << uint64(lane)
                 spent += 1
                 while seen:
-                    lane = int64(popcount((seen & (~seen + uint64(1))) - uint64(1)))
+                    lane = int64(lowest_one(seen))
                     if found > room or (n_done and spent > budget):
                         cursor[0], cursor[2], cursor[3] = block, other, lane
                         return found
@@ -270,7 +279,7 @@ def join_blocks(
                     at = block * BOXES + lane
                     spent += 1
                     while near:
-                        there = other * BOXES + int64(popcount((near & (~near + uint64(1))) - uint64(1)))
+                        there = other * BOXES + int64(lowest_one(near))
                         near &= near - uint64(1)
                         distance = distance_within(left_hashes, at, right_hashes, there, farthest)
                         spent += 1
@@ -364,14 +373,14 @@ def search_nearest(
         seen = near_points_each(query_points, group, lows, highs, block // BOXES, block % BOXES, limits)
         seen &= every >> uint64(BOXES - n_queries)
         while seen:
-            lane = int64(popcount((seen & (~seen + uint64(1))) - uint64(1)))
+            lane = int64(lowest_one(seen))
             seen &= seen - uint64(1)
             query = int64(query_rows[first + lane])
             heap, n = nearest[query], found[query]
             near = near_points(points, block, query_points, query_points, group, lane, limits[lane])
             near &= every >> (uint64(BOXES) - n_there)
             while near:
-                there = block * BOXES + int64(popcount((near & (~near + uint64(1))) - uint64(1)))
+                there = block * BOXES + int64(lowest_one(near))
                 near &= near - uint64(1)
                 distance = _whole_distance(query_hashes, first + lane, hashes, there, uint64(farthest[lane]))
                 if distance <= uint64(farthest[lane]):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from imgmatch_df._kernels.arrays import BOOL, I64, U32, U64
 from imgmatch_df._kernels.compiled import kernel
-from imgmatch_df._kernels.popcount import LANES, int64, near_mask, popcount, uint64
+from imgmatch_df._kernels.popcount import LANES, int64, lowest_one, near_mask, uint64
 from imgmatch_df.matching.kernels.bands import Ordered
 from imgmatch_df.matching.kernels.probes import distance_within
 
@@ -195,7 +195,7 @@ def link_flips(
                         if run_stop - at < LANES:
                             near &= (uint64(1) << uint64(run_stop - at)) - uint64(1)
                         while near:
-                            lane = int64(popcount((near & (~near + uint64(1))) - uint64(1)))
+                            lane = int64(lowest_one(near))
                             near &= near - uint64(1)
                             j = int64(rows[at + lane])
                             a, b = _find_root(parent, i), _find_root(parent, j)

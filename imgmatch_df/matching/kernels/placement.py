@@ -11,7 +11,16 @@ import numpy as np
 
 from imgmatch_df._kernels.arrays import I64, U8, U64
 from imgmatch_df._kernels.compiled import kernel
-from imgmatch_df._kernels.popcount import LANES, STRETCH, close_places, int64, near_stretch, popcount, uint64
+from imgmatch_df._kernels.popcount import (
+    LANES,
+    STRETCH,
+    close_places,
+    int64,
+    lowest_one,
+    near_stretch,
+    popcount,
+    uint64,
+)
 from imgmatch_df.matching.kernels.agreement import (
     MATCH_LANES,
     MATCH_WORDS,
@@ -179,7 +188,7 @@ def _find_matches(
     for i in range(n[first]):
         near = near_stretch(words[second : second + 1], 0, words[first : first + 1], i, 1, radius) & last
         while near:
-            j = int64(popcount((near & (~near + uint64(1))) - uint64(1)))
+            j = int64(lowest_one(near))
             near &= near - uint64(1)
             distance = int64(popcount(words[first, i] ^ words[second, j]))
             found[n_found, 0], found[n_found, 1], found[n_found, 2] = i, j, distance

@@ -15,6 +15,7 @@ from imgmatch_df._kernels.popcount import (
     STRETCH,
     copy_lanes,
     int64,
+    lowest_one,
     near_mask,
     near_stretch,
     next_near,
@@ -105,7 +106,7 @@ def _collect(near: int, row: int, at: int, left: Ordered, right: Ordered, n_open
     i = int64(left.rows[row])
     prefetch_row(left.hashes, i)
     while near:
-        j = int64(right_rows[at + int64(popcount((near & (~near + uint64(1))) - uint64(1)))])
+        j = int64(right_rows[at + int64(lowest_one(near))])
         near &= near - uint64(1)
         prefetch_row(right_hashes, j)
         out.left[n_open] = i

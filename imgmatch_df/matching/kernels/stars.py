@@ -2,7 +2,7 @@
 
 from imgmatch_df._kernels.arrays import I64, U16, U32, U64
 from imgmatch_df._kernels.compiled import kernel
-from imgmatch_df._kernels.popcount import LANES, int64, near_mask, popcount, uint64
+from imgmatch_df._kernels.popcount import LANES, int64, lowest_one, near_mask, popcount, uint64
 from imgmatch_df.matching.kernels.probes import distance_within
 
 
@@ -48,7 +48,7 @@ def join_stars(
                     if n_pool - at < LANES:
                         near &= (uint64(1) << uint64(n_pool - at)) - uint64(1)
                     while near:
-                        lane = int64(popcount((near & (~near + uint64(1))) - uint64(1)))
+                        lane = int64(lowest_one(near))
                         near &= near - uint64(1)
                         other = int64(pool[at + lane])
                         if center[other] == hashes.shape[0] and (
