@@ -111,6 +111,17 @@ class Worker:
             self._process.wait()
 
 
+def run(main: Callable[[], None], contenders: Mapping[str, Contender]) -> None:
+    """Run a benchmark, or one of its workers."""
+    if sys.argv[1:2] == ["--worker"]:
+        serve(contenders, *sys.argv[2:])
+        return
+    try:
+        main()
+    except WorkerError as error:
+        raise SystemExit(f"failed: {error}") from error
+
+
 def serve(contenders: Mapping[str, Contender], name: str, cpus: str) -> None:
     """Run the worker: execute requests from standard input until it ends."""
     pin([int(cpu) for cpu in cpus.split(",")])

@@ -32,14 +32,13 @@ from harness import (
     Contender,
     Timings,
     Way,
-    WorkerError,
     allowed_cpus,
     describe_machine,
     markdown_table,
     median_and_quartiles,
     pin,
     replace_between,
-    serve,
+    run,
 )
 from photos import ImageSet, draw_photos, enlarge, image_size, make_pngs, make_thumbnails, read_folder, repeated
 from PIL import Image
@@ -580,10 +579,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--worker"]:
-        serve(CONTENDERS, *sys.argv[2:])
-    else:
-        try:
-            main()
-        except WorkerError as error:
-            raise SystemExit(f"failed: {error}") from error
+    run(main, CONTENDERS)

@@ -27,7 +27,7 @@ from harness import (
     median_and_quartiles,
     pin,
     replace_between,
-    serve,
+    run,
 )
 from hash_sets import U8, crop_bmh1, drawn_bmh1, planted_phashes, random_phashes, stored_bmh1
 from joiners import CONTENDERS, JOINERS, N_QUERIES, SCANS, Cell, K
@@ -485,10 +485,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--worker"]:
-        serve(CONTENDERS, *sys.argv[2:])
-    else:
-        try:
-            main()
-        except WorkerError as error:
-            raise SystemExit(f"failed: {error}") from error
+    run(main, CONTENDERS)

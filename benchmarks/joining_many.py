@@ -20,13 +20,12 @@ import numpy as np
 from harness import (
     Arena,
     Contender,
-    WorkerError,
     allowed_cpus,
     describe_machine,
     markdown_table,
     pin,
     replace_between,
-    serve,
+    run,
 )
 from hash_sets import crop_pdq, planted_phashes
 from joiners import CONTENDERS as MEASURED
@@ -180,10 +179,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--worker"]:
-        serve(CONTENDERS, *sys.argv[2:])
-    else:
-        try:
-            main()
-        except WorkerError as error:
-            raise SystemExit(f"failed: {error}") from error
+    run(main, CONTENDERS)
