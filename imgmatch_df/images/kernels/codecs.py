@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from imgmatch_df._kernels.compiled import kernel
+from imgmatch_df.images.kernels.loads import big_16, big_32, byte_at, either_16, little_32
 
 Array = Any
 
-# Called from compiled code only: without the wrappers for Python they compile faster.
-_inner = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Called from compiled code only: without the wrapper for Python they compile faster.
+_inner = kernel(no_cpython_wrapper=True)
 
 _COMMENT, _LF, _CR, _SPACE, _ZERO, _NINE = 0x23, 0x0A, 0x0D, 0x20, 0x30, 0x39  # of PNM
 _APP1, _SCAN, _JPEG_COMMENT = 0xE1, 0xDA, 0xFE
@@ -33,58 +34,27 @@ def as_bytes(data: bytes | bytearray | memoryview) -> Array:
     return values
 
 
-# One function for each width: numba compiles a function anew for each constant argument. In bytes of a signed type,
-# because offsets are signed.
-@_inner
-def _byte(data: Array, at: int) -> Any:
-    return np.intp(data[at])
-
-
-@_inner
-def _big_16(data: Array, at: int) -> int:
-    return _byte(data, at) << 8 | _byte(data, at + 1)
-
-
-@_inner
-def _big_32(data: Array, at: int) -> int:
-    return _big_16(data, at) << 16 | _big_16(data, at + 2)
-
-
-@_inner
-def _little_32(data: Array, at: int) -> int:
-    return _little_16(data, at + 2) << 16 | _little_16(data, at)
-
-
-@_inner
-def _little_16(data: Array, at: int) -> int:
-    return _byte(data, at + 1) << 8 | _byte(data, at)
-
-
-@_inner
-def _exif_16(data: Array, at: int, is_little: bool) -> int:
-    return _little_16(data, at) if is_little else _big_16(data, at)
-
-
 @kernel
 def parse_orientation(data: Array, start: int, stop: int) -> int:
     """Return the orientation, 1 to 8, in an EXIF block; 1 if it is invalid, 0 if there is none.
 
     data uint8[n]; the block is data[start:stop], from its byte order mark on.
     """
-    stop = min(stop, len(data))
+    if stop > len(data):
+        stop = len(data)
     if start + 8 > stop:
         return 0
-    is_little = data[start] == 0x49 and data[start + 1] == 0x49  # OpenCV reads any other mark as big endian
-    at = start + (_little_32(data, start + 4) if is_little else _big_32(data, start + 4))
-    if at + 2 > stop or _exif_16(data, start + 2, is_little) != 42:
+    is_little = byte_at(data, start) == 0x49 and byte_at(data, start + 1) == 0x49  # OpenCV reads others as big endian
+    at = start + (little_32(data, start + 4) if is_little else big_32(data, start + 4))
+    if at + 2 > stop or either_16(data, start + 2, is_little) != 42:
         return 0
-    n_entries = _exif_16(data, at, is_little)
+    n_entries = either_16(data, at, is_little)
     at += 2
     for _ in range(n_entries):
         if at + 10 > stop:
             return 0
-        if _exif_16(data, at, is_little) == _ORIENTATION:
-            value = _exif_16(data, at + 8, is_little)
+        if either_16(data, at, is_little) == _ORIENTATION:
+            value = either_16(data, at + 8, is_little)
             return value if 1 <= value <= 8 else 1
         at += 12
     return 0
@@ -96,31 +66,38 @@ def _jpeg_segment(data: Array, at: int) -> tuple[int, int]:
 
     At the first scan and at the end of the file, start and end are equal.
     """
-    while at + 4 <= len(data) and not (data[at] == 0xFF and data[at + 1] != 0 and data[at + 1] != 0xFF):
+    marker = np.intp(0)
+    while at + 4 <= len(data):
+        marker = byte_at(data, at + 1)
+        if byte_at(data, at) == 0xFF and marker != 0 and marker != 0xFF:
+            break
         at += 1
-    if at + 4 > len(data) or data[at + 1] == _SCAN:
+    if at + 4 > len(data) or marker == _SCAN:
         return at, at
-    if data[at + 1] == 0x01 or 0xD0 <= data[at + 1] <= 0xD7:  # without a body
+    if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # without a body
         return at, at + 2
-    return at, at + 2 + max(2, _big_16(data, at + 2))
+    length = big_16(data, at + 2)
+    return at, at + 2 + (length if length > 2 else 2)
 
 
 @_inner
 def _jpeg_orientation(data: Array, at: int, end: int) -> int:
     """Return the orientation in a segment of a JPEG, 0 if there is none."""
-    if data[at + 1] != _APP1 or at + 10 > len(data) or data[at + 8] != 0 or data[at + 9] != 0:
+    if byte_at(data, at + 1) != _APP1 or at + 10 > len(data) or big_16(data, at + 8) != 0:
         return 0
-    return parse_orientation(data, at + 10, end) if _big_32(data, at + 4) == _EXIF else 0
+    return parse_orientation(data, at + 10, end) if big_32(data, at + 4) == _EXIF else 0
 
 
 @_inner
 def _is_relevant(data: Array, at: int, end: int) -> bool:
     """Return whether a segment of a JPEG affects its pixels."""
-    marker = data[at + 1]
+    marker = byte_at(data, at + 1)
     if 0xE0 <= marker <= 0xEF:  # two of these define the colours
-        name = _big_32(data, at + 4) if at + 16 <= min(end, len(data)) else 0
-        is_jfif = marker == 0xE0 and name == _JFIF and data[at + 8] == 0
-        return is_jfif or (marker == 0xEE and name == _ADOBE and data[at + 8] == 0x65)
+        if at + 16 > end or at + 16 > len(data):
+            return False
+        name, next_byte = big_32(data, at + 4), byte_at(data, at + 8)
+        is_jfif = marker == 0xE0 and name == _JFIF and next_byte == 0
+        return is_jfif or (marker == 0xEE and name == _ADOBE and next_byte == 0x65)
     return marker != _JPEG_COMMENT and end > at + 2
 
 
@@ -138,12 +115,12 @@ def read_jpeg_segments(data: Array) -> tuple[int, int, int, bool, int, int, int]
         at, end = _jpeg_segment(data, end)
         if at == end:
             return at, n_segments, n_components, is_progressive, orientation, height, width
-        marker = data[at + 1]
+        marker = byte_at(data, at + 1)
         n_segments += _is_relevant(data, at, end)
         if 0xC0 <= marker <= 0xCF and marker != 0xC4 and marker != 0xC8 and marker != 0xCC and at + 9 < len(data):
             is_progressive |= marker & 3 == 2
-            height, width = _big_16(data, at + 5), _big_16(data, at + 7)
-            n_components = int(data[at + 9])
+            height, width = big_16(data, at + 5), big_16(data, at + 7)
+            n_components = byte_at(data, at + 9)
         elif orientation == 0:
             orientation = _jpeg_orientation(data, at, end)
 
@@ -175,8 +152,8 @@ def keep_jpeg_segments(data: Array, out: Array) -> tuple[int, int]:
 def skip_png_chunks(data: Array, at: int) -> int:
     """Return the offset of the next relevant chunk of a PNG: critical, `tRNS`, `eXIf`, truncated or unnamed."""
     while at + 8 <= len(data):
-        end = at + 12 + _big_32(data, at)
-        name = _big_32(data, at + 4)
+        end = at + 12 + big_32(data, at)
+        name = big_32(data, at + 4)
         if end > len(data) or not data[at + 4] & 0x20 or name in (_TRNS, _PNG_EXIF):
             return at
         for i in range(at + 4, at + 8):
@@ -194,8 +171,8 @@ def join_png_pixels(data: Array, at: int, out: Array) -> tuple[int, int, int]:
     their end, their number, and the bytes of their bodies; the end is beyond `data` if the last one is truncated.
     """
     n_chunks = n_bytes = 0
-    while at + 8 <= len(data) and _big_32(data, at + 4) == _IDAT:
-        length = _big_32(data, at)
+    while at + 8 <= len(data) and big_32(data, at + 4) == _IDAT:
+        length = big_32(data, at)
         if len(out) > 0:
             for i in range(min(length, len(data) - at - 8)):
                 out[n_bytes + i] = data[at + 8 + i]
@@ -234,9 +211,9 @@ def keep_webp_chunks(data: Array, out: Array) -> tuple[int, bool]:
     data uint8[n], out uint8[n + 1]. Returns the number of bytes copied, and whether one of these chunks is truncated.
     """
     at, n_kept = 12, 0
-    is_cut = _little_32(data, 4) + 8 > len(data)
+    is_cut = little_32(data, 4) + 8 > len(data)
     while at + 8 <= len(data):
-        name, length = _big_32(data, at), _little_32(data, at + 4)
+        name, length = big_32(data, at), little_32(data, at + 4)
         end = at + 8 + length
         are_pixels = False
         for known in _WEBP_PIXELS:
