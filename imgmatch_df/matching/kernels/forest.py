@@ -104,9 +104,12 @@ def link_buckets(
             if roots[bucket] < 0:
                 first = int64(starts[bucket])
                 n_pool = int64(starts[bucket + 1]) - first
-                pool[:n_pool] = rows[first : first + n_pool]
+                # Slices would take numba 1.5 s longer to compile: their error message compiles its functions of text.
+                for position in range(n_pool):
+                    pool[position] = rows[first + position]
                 for word in range(n_words):
-                    pool_words[word, :n_pool] = words[word, first : first + n_pool]
+                    for position in range(n_pool):
+                        pool_words[word, position] = words[word, first + position]
             spent += 1 + n_pool // LANES
         while n_pool > 0:
             if front == back:  # the next component of the bucket
