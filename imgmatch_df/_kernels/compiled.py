@@ -53,7 +53,8 @@ def kernel(function: Callable[..., Any] | None = None, /, *, signatures: Any = N
     if config.DISABLE_JIT:
         raise ArgumentError(NEEDS_COMPILER)
     function.__qualname__ = f"{function.__qualname__.removesuffix(f'-{_RELEASE}')}-{_RELEASE}"
-    dispatcher = numba.njit(**{"nogil": True, **options})(function)
+    # C code calls none of the kernels; a wrapper for it takes 0.01 s to compile.
+    dispatcher = numba.njit(**{"nogil": True, "no_cfunc_wrapper": True, **options})(function)
     dispatcher._cache = _Cache(function)  # what cache=True does, with another cache
     if signatures is not None:
         for signature in signatures:

@@ -26,7 +26,7 @@ _MIN_EDGE_LINES: Final = 8  # read in search of the edge, 1 % of the side if tha
 _MIN_SIDE: Final = 16  # smaller images have no borders, and the inside is not smaller
 _TOP, _BOTTOM, _LEFT, _RIGHT = range(4)
 
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+_inner: Final = kernel(no_cpython_wrapper=True, error_model="numpy")
 
 
 @_inner

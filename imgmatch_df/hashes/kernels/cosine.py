@@ -18,7 +18,7 @@ from imgmatch_df._kernels.importing import types
 Array = np.ndarray[Any, Any]
 
 _SQRT_2: Final = math.sqrt(2)
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+_inner: Final = kernel(no_cpython_wrapper=True, error_model="numpy")
 
 
 @_inner

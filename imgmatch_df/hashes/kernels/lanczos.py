@@ -25,7 +25,7 @@ _N_ROWS: Final = 4  # that are summed side by side, because they share the weigh
 _N_VALUES: Final = 16  # in a vector: weights are zero up to a multiple
 _BAND: Final = 1024  # columns whose sums stay in the cache
 
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+_inner: Final = kernel(no_cpython_wrapper=True, error_model="numpy")
 
 
 @_inner

@@ -43,7 +43,7 @@ _COSINES: Final = np.array(
 )
 _TURNED_COSINES: Final = np.ascontiguousarray(_COSINES.T)
 
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+_inner: Final = kernel(no_cpython_wrapper=True, error_model="numpy")
 
 
 @_inner

@@ -15,7 +15,7 @@ Array = np.ndarray[Any, Any]
 
 _N_TAPS: Final = 6  # rows that an output row covers: at most 4 whole ones and two parts
 
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+_inner: Final = kernel(no_cpython_wrapper=True, error_model="numpy")
 _1: Final = np.uint64(1)
 _2: Final = np.uint64(2)
 _BYTES: Final = types.Array(types.uint8, 1, "C", readonly=True)

@@ -43,7 +43,7 @@ _COSINES: Final = np.array(
 ).astype(np.float32)
 
 # Without Python's check for a division by zero, which keeps loops from becoming vectors. Nothing is divided by zero.
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True, error_model="numpy")
+_inner: Final = kernel(no_cpython_wrapper=True, error_model="numpy")
 
 
 @_inner

@@ -30,8 +30,8 @@ _GREY_OF_RGBX: Final = (9798, 19235, 3735, 0)  # OpenCV's BGR2GRAY; they sum to 
 # The inner step as LLVM vectors, because LLVM does not vectorise the gather of neighbours: written as loops, this file
 # took 0.56 ms for a 500 x 400 photo, now 0.07 ms. Vectors are portable: LLVM cuts them to what the processor has.
 
-# Called from compiled code alone: without the wrappers for Python, the first call ever compiles 1.3 s less.
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Called from compiled code alone: without the wrapper for Python, the first call ever compiles 1.3 s less.
+_inner: Final = kernel(no_cpython_wrapper=True)
 
 
 def _gather(builder: Any, row: Any, starts: Any, n_pixels: int, n_channels: int) -> Any:

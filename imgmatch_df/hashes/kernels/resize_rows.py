@@ -24,7 +24,7 @@ N_PIXELS: Final = 16  # in a step
 _ONE: Final = 256  # the weight 1.0
 _GREY: Final = (9798, 19235, 3735)  # of red, green and blue, as in `resize`
 
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_inner: Final = kernel(no_cpython_wrapper=True)
 _words, _halves = ir.VectorType(INT32, N_PIXELS), ir.VectorType(INT16, 2 * N_PIXELS)
 
 

@@ -18,8 +18,8 @@ NONE, SUB, UP, AVERAGE, PAETH = range(5)
 
 _uint32: Any = types.uint32
 
-# Called from compiled code only: without the wrappers for Python they compile faster.
-_inner = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Called from compiled code only: without the wrapper for Python they compile faster.
+_inner = kernel(no_cpython_wrapper=True)
 
 
 @_inner
