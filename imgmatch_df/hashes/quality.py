@@ -21,7 +21,7 @@ _SIDE: Final = 256
 _N_MEANS: Final = 64  # in a row
 _BLOCK: Final = _SIDE // _N_MEANS
 _WHITE: Final = 255 * _BLOCK**2  # sum of a block
-# step * _PERCENT >> _SHIFT is step * 100 // _WHITE for all steps up to white; the loops become vectors without divisions.
+# For each step, step * _PERCENT >> _SHIFT is step * 100 // _WHITE: without a division, the loops become vectors.
 _SHIFT: Final = 20
 _PERCENT: Final = (100 << _SHIFT) // _WHITE + 1
 

@@ -19,11 +19,14 @@ from llvmlite import ir
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.importing import intrinsic, types
 from imgmatch_df.hashes.kernels.lanes import INT8, INT16, INT32, INT64, constant, multiply_add_pairs, select, splat
-from imgmatch_df.hashes.kernels.resize_rows import N_PIXELS, empty_aligned, find_windows, resize_rows
+from imgmatch_df.hashes.kernels.resize_rows import FACTORS, N_TABLE, empty_aligned, find_windows, resize_rows
 
 Array = np.ndarray[Any, Any]
 
 _ONE: Final = 256  # the weight 1.0 of OpenCV's 8.8 fixed point
+_NO_FRACTIONS: Final = 2.0**52
+_IS_TRANSPOSED: Final = 1
+_ONE_PIXEL: Final = 2
 _GREY_OF_RGBX: Final = (9798, 19235, 3735, 0)  # OpenCV's BGR2GRAY; they sum to 2**15, so a grey pixel stays what it is
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -31,7 +34,7 @@ _GREY_OF_RGBX: Final = (9798, 19235, 3735, 0)  # OpenCV's BGR2GRAY; they sum to 
 # took 0.56 ms for a 500 x 400 photo, now 0.07 ms. Vectors are portable: LLVM cuts them to what the processor has.
 
 # Called from compiled code alone: without the wrapper for Python, the first call ever compiles 1.3 s less.
-_inner: Final = kernel(no_cpython_wrapper=True)
+_inner: Final = kernel(no_cpython_wrapper=True, error_model="numpy")  # nothing is divided by zero
 
 
 def _gather(builder: Any, row: Any, starts: Any, n_pixels: int, n_channels: int) -> Any:
@@ -84,32 +87,30 @@ def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
         pixels: Any,  # uint8, the stored image
         top: Any,  # noqa: ARG001  where the two rows begin, in bytes
         bottom: Any,  # noqa: ARG001
-        top_weight: Any,  # noqa: ARG001  int16
-        bottom_weight: Any,  # noqa: ARG001  int16
-        starts: Any,  # uint32[side]: where in its row the left neighbour begins, in bytes
-        weights: Any,  # int16[side, n_pairs, 2]: of the left and the right neighbour
-        column: Any,  # noqa: ARG001  of the first pixel
+        table: Any,  # uint32: weights are two halves of 16 bits, the upper or left one is low
+        row_weights: Any,  # noqa: ARG001  uint32
+        starts: Any,  # noqa: ARG001  where in the table it is in which byte of a row the left neighbours begin
+        weights: Any,  # noqa: ARG001  where in the table the weights of the columns are, twice for colours
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             def pointer_in(i: int, offset: Any) -> Any:
                 data = context.make_array(signature.args[i])(context, builder, args[i]).data
                 return builder.gep(data, [offset])
 
-            _, target, _, top, bottom, top_weight, bottom_weight, _, _, column = args
-            n_pairs = max(1, n_channels // 2)
-            n_lanes = 2 * n_pairs * n_pixels
-            starts_here = pointer_in(7, column)
+            _, target, _, top, bottom, _, row_weights, starts, weights = args
+            n_lanes = 2 * max(1, n_channels // 2) * n_pixels
+            starts_here = pointer_in(5, starts)
             rows = [
                 _split(builder, _gather(builder, pointer_in(2, row), starts_here, n_pixels, n_channels), n_channels)
                 for row in (top, bottom)
             ]
-            weights_here = pointer_in(8, builder.mul(column, column.type(2 * n_pairs)))
             vector = ir.VectorType(INT16, n_lanes)
-            column_weights = builder.load(builder.bitcast(weights_here, vector.as_pointer()), align=2)
-            row_weights = [splat(builder, weight, n_lanes) for weight in (top_weight, bottom_weight)]
+            column_weights = builder.load(builder.bitcast(pointer_in(5, weights), vector.as_pointer()), align=4)
+            halves = (row_weights, builder.lshr(row_weights, INT32(16)))
+            factors = [splat(builder, builder.trunc(half, INT16), n_lanes) for half in halves]
             sums = []
             for lanes in zip(*rows, strict=True):
-                blended = builder.add(*(builder.mul(*both) for both in zip(lanes, row_weights, strict=True)))
+                blended = builder.add(*(builder.mul(*pair) for pair in zip(lanes, factors, strict=True)))
                 # Up to 255 * 256 needs 16 bits unsigned, and pmaddwd is signed: half of the range goes, and comes back.
                 centred = builder.sub(blended, constant(INT16, [-1 << 15] * n_lanes))
                 total = multiply_add_pairs(builder, centred, column_weights)
@@ -121,9 +122,8 @@ def _resize_step(n_channels: int, n_pixels: int) -> Callable[..., Any]:
             builder.store(builder.trunc(grey, out), pointer, align=1)
             return context.get_dummy_value()
 
-        return types.void(
-            small, types.intp, pixels, types.intp, types.intp, types.int16, types.int16, starts, weights, types.intp
-        ), codegen
+        places = [types.intp, types.intp]
+        return types.void(small, types.intp, pixels, *places, table, types.uint32, *places), codegen
 
     return intrinsic(step)
 
@@ -137,84 +137,39 @@ _resize_grey: Final = _resize_step(1, _GREY_STEP)
 
 
 @_inner
-def _find_neighbours(length: int, is_mirrored: bool, firsts: Array, weights: Array) -> None:
-    """Find the stored neighbours of every pixel along one axis: firsts uint32[side], weights int16[side, 2].
+def _find_neighbours(length: int, is_mirrored: bool, side: int, table: Array, at: int) -> None:
+    """Find the stored neighbours of every pixel along one axis.
 
-    The second neighbour follows the first. Both lie inside the axis, but on one of length 1 the second has no weight.
+    table uint32: from `at` on the first neighbours, and from ``at + side`` on the weights, that of the first in the low
+    half. The second neighbour follows the first. Both lie inside the axis, but on one of length 1 the second has no
+    weight.
     """
-    side = len(firsts)
     scale = 1.0 / (side / length)  # rounded twice, as OpenCV does
-    last = max(length - 2, 0)
+    last = length - 2 if length > 1 else 0
     for i in range(side):
         position = scale * (i + 0.5) - 0.5
-        floor = int(np.floor(position))
-        first = min(max(floor, 0), last)
+        floor = np.intp(position)
+        if position < floor:
+            floor -= 1
+        first = floor if floor < last else last
+        first = first if first > 0 else 0
         second_weight = 0
         if 0 <= floor < length - 1:
-            second_weight = int(np.rint((position - floor) * _ONE))
+            # To the nearest whole number, and halves to even ones: doubles from 2**52 on have no fractions.
+            second_weight = np.intp((position - floor) * _ONE + _NO_FRACTIONS - _NO_FRACTIONS)
         elif floor > last:
             second_weight = _ONE
         if length == 1:
             second_weight = 0
         elif is_mirrored:
             first, second_weight = last - first, _ONE - second_weight
-        firsts[i] = first
-        weights[i, 0] = _ONE - second_weight
-        weights[i, 1] = second_weight
-
-
-@_inner
-def _resize(pixels: Array, height: int, width: int, mirrors_y: bool, mirrors_x: bool, small: Array) -> None:
-    """Resize a stored image of width >= 2 to a small grey square, mirrored if needed: small uint8[side, side]."""
-    side = small.shape[0]
-    n_channels, n_pairs = (4, 2) if pixels.ndim == 3 else (1, 1)
-    firsts = np.empty((2, side), np.uint32)
-    weights = np.empty((2, side, 2), np.int16)
-    _find_neighbours(height, mirrors_y, firsts[0], weights[0])
-    _find_neighbours(width, mirrors_x, firsts[1], weights[1])
-    group_starts = np.empty(side // N_PIXELS, np.uint32)
-    lanes, factors = empty_aligned(2 * side), empty_aligned(2 * side)
-    n_windows = find_windows(width, firsts[1], weights[1], group_starts, lanes, factors)
-    if n_windows and height < 2 * side:
-        resize_rows(pixels, height, width, n_windows, group_starts, lanes, factors, firsts[0], weights[0], small)
-        return
-    starts = firsts[1]
-    lane_weights = np.empty((side, n_pairs, 2), np.int16)
-    for column in range(side):
-        starts[column] *= np.uint32(n_channels)
-        for pair in range(n_pairs):
-            lane_weights[column, pair, 0] = weights[1, column, 0]
-            lane_weights[column, pair, 1] = weights[1, column, 1]
-    pitch = width * n_channels
-    for row in range(side):
-        first = int(firsts[0, row])
-        top = first * pitch
-        bottom = min(first + 1, height - 1) * pitch
-        top_weight, bottom_weight = weights[0, row, 0], weights[0, row, 1]
-        target = row * side
-        if pixels.ndim == 3:
-            for x in range(0, side, _COLOUR_STEP):
-                _resize_colour(
-                    small, target + x, pixels, top, bottom, top_weight, bottom_weight, starts, lane_weights, x
-                )
-        else:
-            for x in range(0, side, _GREY_STEP):
-                _resize_grey(small, target + x, pixels, top, bottom, top_weight, bottom_weight, starts, lane_weights, x)
-
-
-@_inner
-def _grey_of_one(pixels: Array) -> Any:
-    """Return the grey level of the one pixel."""
-    if pixels.ndim == 2:
-        return pixels[0, 0]
-    red, green, blue = int(pixels[0, 0, 0]), int(pixels[0, 0, 1]), int(pixels[0, 0, 2])
-    weights = _GREY_OF_RGBX
-    return np.uint8((red * weights[0] + green * weights[1] + blue * weights[2] + (1 << 14)) >> 15)
+        table[at + i] = first
+        table[at + side + i] = _ONE - second_weight | second_weight << 16
 
 
 # One for each number of axes and no others: read-only and writable arrays share it, and a strided one is refused.
 _SIGNATURES: Final = {
-    n_axes: types.boolean(types.Array(types.uint8, n_axes, "C", readonly=True), types.intp, types.uint8[:, ::1])
+    n_axes: types.intp(types.Array(types.uint8, n_axes, "C", readonly=True), types.intp, types.uint8[:, ::1])
     for n_axes in (3, 2)
 }
 _kernels: dict[int, Any] = {}
@@ -228,29 +183,68 @@ def resize_to_square(pixels: Array, orientation: int, square: Array) -> bool:
     orientation 1 to 8 as in EXIF; square uint8[side, side], side a multiple of 16.
     """
     compiled = _kernels.get(pixels.ndim) or _compile(pixels.ndim)
-    is_transposed: bool = compiled(pixels, orientation, square)
-    return is_transposed
+    found = compiled(pixels, orientation, square)
+    if found == _ONE_PIXEL:
+        square[:] = _grey_of_one(pixels)
+    return bool(found == _IS_TRANSPOSED)
+
+
+def _grey_of_one(pixels: Array) -> int:
+    """Return the grey level of the one pixel."""
+    levels = pixels.ravel().tolist()
+    if len(levels) == 1:
+        return int(levels[0])
+    return sum(weight * level for weight, level in zip(_GREY_OF_RGBX, levels, strict=True)) + (1 << 14) >> 15
 
 
 def _compile(n_axes: int) -> Any:
     """Return the kernel for arrays of `n_axes`, compiled when the first such image comes, by one thread."""
     with _lock:
         if n_axes not in _kernels:
-            _kernels[n_axes] = kernel(_resize_to_square, signatures=[_SIGNATURES[n_axes]])
+            _kernels[n_axes] = kernel(_resize_to_square, signatures=[_SIGNATURES[n_axes]], error_model="numpy")
         return _kernels[n_axes]
 
 
-def _resize_to_square(pixels: Array, orientation: int, square: Array) -> bool:
+def _resize_to_square(pixels: Array, orientation: int, square: Array) -> int:
+    """Resize a stored image to a small grey square, or return `_ONE_PIXEL`."""
     height, width = pixels.shape[0], pixels.shape[1]
     is_transposed = orientation >= 5
     mirrors_x = orientation == 2 or orientation == 3 or orientation == 7 or orientation == 8
     mirrors_y = orientation == 3 or orientation == 4 or orientation == 6 or orientation == 7
     if width == 1:  # two neighbours are loaded at once; in memory a single column is a single row, transposed
         if height == 1:
-            square[:] = _grey_of_one(pixels)
-            return False
+            return _ONE_PIXEL
         height, width = width, height
         mirrors_y, mirrors_x = mirrors_x, mirrors_y
         is_transposed = not is_transposed
-    _resize(pixels, height, width, mirrors_y, mirrors_x, square)
+    side = square.shape[0]
+    n_channels, n_pairs = (4, 2) if pixels.ndim == 3 else (1, 1)
+    # One array for all: numba takes 0.05 s to compile each kind of array, and 0.03 s each kind of slice.
+    table = empty_aligned((N_TABLE + 1) * side)
+    columns, weights, lane_weights = 2 * side, 3 * side, FACTORS * side
+    _find_neighbours(height, mirrors_y, side, table, np.intp(0))
+    _find_neighbours(width, mirrors_x, side, table, columns)
+    n_windows = find_windows(width, side, table)
+    if n_windows and height < 2 * side:
+        resize_rows(pixels, height, width, n_windows, table, square)
+        return is_transposed
+    for column in range(side):
+        table[columns + column] *= n_channels
+        for pair in range(n_pairs):
+            table[lane_weights + n_pairs * column + pair] = table[weights + column]
+    pitch = width * n_channels
+    for row in range(side):
+        first = np.intp(table[row])
+        top, bottom = first * pitch, first * pitch
+        if first + 1 < height:
+            bottom += pitch
+        target, both = row * side, table[side + row]
+        if pixels.ndim == 3:
+            for x in range(0, side, _COLOUR_STEP):
+                at = lane_weights + 2 * x
+                _resize_colour(square, target + x, pixels, top, bottom, table, both, columns + x, at)
+        else:
+            for x in range(0, side, _GREY_STEP):
+                at = lane_weights + x
+                _resize_grey(square, target + x, pixels, top, bottom, table, both, columns + x, at)
     return is_transposed

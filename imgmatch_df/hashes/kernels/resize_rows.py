@@ -16,15 +16,29 @@ from llvmlite import ir
 
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.importing import intrinsic, types
-from imgmatch_df.hashes.kernels.lanes import INT8, INT16, INT32, INT64, constant, multiply_add_pairs, select
+from imgmatch_df.hashes.kernels.lanes import INT8, INT16, INT32, INT64, constant, multiply_add_pairs, select, splat
+from imgmatch_df.hashes.kernels.stack import stack_array
 
 Array = np.ndarray[Any, Any]
 
 N_PIXELS: Final = 16  # in a step
 _ONE: Final = 256  # the weight 1.0
+_TWICE: Final = 1 << 16 | 1  # both halves
+_PIXEL_BITS: Final = 4  # of the number of a pixel in a step
+
+# What the kernels need is in one array of uint32, the table, for which numba compiles one kind of array. It holds, from
+# these multiples of the side of the square on:
+# 0, 1: the upper neighbour of each row, and the weights of both, that of the upper one in the low half
+# 2, 3: the same of the columns
+_LANES: Final = 4  # in which lanes of the windows the 16 left neighbours of a step are, then the 16 right ones
+FACTORS: Final = 6  # their weights; without windows, those of the columns
+_BOTH: Final = 8  # the weights of a row, once for each column
+_STRETCHED: Final = 9  # the last even and the last odd row
+N_TABLE: Final = 13  # where the window of each step begins
+
 _GREY: Final = (9798, 19235, 3735)  # of red, green and blue, as in `resize`
 
-_inner: Final = kernel(no_cpython_wrapper=True)
+_inner: Final = kernel(no_cpython_wrapper=True, error_model="numpy")
 _words, _halves = ir.VectorType(INT32, N_PIXELS), ir.VectorType(INT16, 2 * N_PIXELS)
 
 
@@ -101,29 +115,26 @@ def _stretch(n_channels: int, n_windows: int) -> Callable[..., Any]:
 
     def stretch(
         typingctx: Any,  # noqa: ARG001  named by numba
-        rows: Any,  # uint32, written from flat position `target` on: two halves of 16 bits a lane
+        table: Any,  # uint32, written from position `target` on: two halves of 16 bits a lane
         target: Any,  # noqa: ARG001  intp, as is all that has no type here
         pixels: Any,  # uint8, the stored image
         start: Any,  # noqa: ARG001  of the first window, in bytes
-        lanes: Any,  # uint32[side, 2]: where in the windows the left and the right neighbour are
-        weights: Any,  # uint32[side, 2]: of them
-        group: Any,  # noqa: ARG001  16 times the number of the step
+        lanes: Any,  # noqa: ARG001  where in the table it is in which lanes of the windows the neighbours are
+        weights: Any,  # noqa: ARG001  where in the table their weights are
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             memory = _Memory(context, builder, signature, args)
-            _, target, _, start, _, _, group = args
+            _, target, _, start, lanes, weights = args
             stored = _words if n_channels == 4 else ir.VectorType(INT8, N_PIXELS)
             windows = []
             for number in range(n_windows):
                 window = memory.load(2, builder.add(start, INT64(number * N_PIXELS * n_channels)), stored, 1)
                 windows.append(window if n_channels == 4 else builder.zext(window, _words))
-            table = builder.mul(group, INT64(2))
             sides, side_weights = [], []
             for side in range(2):
-                here = builder.add(table, INT64(side * N_PIXELS))
-                places = memory.load(4, here)
+                places = memory.load(0, builder.add(lanes, INT64(side * N_PIXELS)))
                 sides.append(_looked_up(builder, windows, places, _register_lanes(context) or N_PIXELS))
-                side_weights.append(memory.load(5, here))
+                side_weights.append(memory.load(0, builder.add(weights, INT64(side * N_PIXELS))))
             if n_channels == 1:
                 pairs = builder.or_(sides[0], builder.shl(sides[1], _all(16)))
                 both = builder.or_(builder.and_(side_weights[0], _all(0xFFFF)), builder.shl(side_weights[1], _all(16)))
@@ -139,7 +150,7 @@ def _stretch(n_channels: int, n_windows: int) -> Callable[..., Any]:
                 memory.store(builder.bitcast(total, _words), 0, builder.add(target, INT64(number * N_PIXELS)))
             return context.get_dummy_value()
 
-        return types.void(rows, types.intp, pixels, types.intp, lanes, weights, types.intp), codegen
+        return types.void(table, types.intp, pixels, types.intp, types.intp, types.intp), codegen
 
     return intrinsic(stretch)
 
@@ -151,18 +162,17 @@ def _blend(n_channels: int) -> Callable[..., Any]:
         typingctx: Any,  # noqa: ARG001
         small: Any,  # uint8[side, side], written from flat position `target` on
         target: Any,  # noqa: ARG001
-        rows: Any,  # uint32, as `stretch` writes them
+        table: Any,  # uint32, as `stretch` writes it
         top: Any,  # noqa: ARG001  where the 16 pixels are
         bottom: Any,  # noqa: ARG001
-        weights: Any,  # uint32[side], equal: that of the top in the low half, that of the bottom in the high one
-        group: Any,  # noqa: ARG001
+        weights: Any,  # noqa: ARG001  where 16 equal ones are: that of the top in the low half, the bottom in the high
     ) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             memory = _Memory(context, builder, signature, args)
-            _, target, _, top, bottom, _, group = args
+            _, target, _, top, bottom, weights_at = args
             # From another place in each step: LLVM widens a value that all of them share once, before, and then finds
             # no pmaddwd.
-            weights = builder.bitcast(memory.load(5, group), _halves)
+            weights = builder.bitcast(memory.load(2, weights_at), _halves)
 
             def blended(above: Any, below: Any, *, is_high: bool = False) -> Any:
                 """Blend the low or the high halves: 16.16 fixed point, rounded in the high half."""
@@ -196,9 +206,21 @@ def _blend(n_channels: int) -> Callable[..., Any]:
             memory.store(builder.trunc(grey, ir.VectorType(INT8, N_PIXELS)), 0, target, 1)
             return context.get_dummy_value()
 
-        return types.void(small, types.intp, rows, types.intp, types.intp, weights, types.intp), codegen
+        return types.void(small, types.intp, table, types.intp, types.intp, types.intp), codegen
 
     return intrinsic(blend)
+
+
+@intrinsic
+def _repeat(typingctx: Any, table: Any, source: Any, target: Any) -> Any:  # noqa: ARG001
+    """Write one value of a table 16 times."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        memory = _Memory(context, builder, signature, args)
+        memory.store(splat(builder, memory.load(0, args[1], INT32), N_PIXELS), 0, args[2])
+        return context.get_dummy_value()
+
+    return types.void(table, types.intp, types.intp), codegen
 
 
 _stretch_colour: Final = _stretch(4, 1)
@@ -207,36 +229,43 @@ _stretch_grey: Final = _stretch(1, 1)
 _stretch_wide_grey: Final = _stretch(1, 2)
 _blend_colour: Final = _blend(4)
 _blend_grey: Final = _blend(1)
+_kept: Final = stack_array(types.intp, 2)
 
 
 @_inner
-def find_windows(width: int, firsts: Array, weights: Array, starts: Array, lanes: Array, factors: Array) -> Any:
+def find_windows(width: int, side: int, table: Array) -> Any:
     """Find the windows of 16 pixels that hold the neighbours; return how many a step needs, 0 if too many.
 
-    firsts uint32[side], weights int16[side, 2]; starts uint32[side / 16]; lanes and factors uint32[2 * side], for each
-    step those of 16 left neighbours, then of 16 right ones.
+    table uint32: has the columns and their weights, and receives starts, lanes and factors.
     """
     n_windows = np.intp(1)
-    side = len(firsts)
+    columns, weights = 2 * side, 3 * side
+    lanes, factors, starts = _LANES * side, FACTORS * side, N_TABLE * side
     for step in range(side // N_PIXELS):
-        first = N_PIXELS * step
-        low, high = firsts[first], firsts[first]
+        first = columns + N_PIXELS * step
+        low = high = np.intp(table[first])
         for i in range(first, first + N_PIXELS):
-            low, high = min(low, firsts[i]), max(high, firsts[i])
-        n_windows = max(n_windows, (np.intp(high) + 1 - np.intp(low)) // N_PIXELS + 1)
-        starts[step] = low
+            column = np.intp(table[i])
+            low = column if column < low else low
+            high = column if column > high else high
+        needed = ((high + 1 - low) >> _PIXEL_BITS) + 1
+        n_windows = needed if needed > n_windows else n_windows
+        table[starts + step] = low
         if n_windows * N_PIXELS > width or n_windows > _max_windows():
             return 0
+    last = width - n_windows * N_PIXELS
     for step in range(side // N_PIXELS):
         first = N_PIXELS * step
-        start = min(np.intp(starts[step]), np.intp(width - n_windows * N_PIXELS))
-        starts[step] = start
+        start = np.intp(table[starts + step])
+        start = start if start < last else last
+        table[starts + step] = start
         for i in range(N_PIXELS):
-            for place in range(2):
-                at = 2 * first + place * N_PIXELS + i
-                lanes[at] = np.intp(firsts[first + i]) - start + place
-                weight = np.uint32(weights[first + i, place])
-                factors[at] = weight | weight << np.uint32(16)
+            lane, weight = np.intp(table[columns + first + i]) - start, np.intp(table[weights + first + i])
+            left = 2 * first + i
+            table[lanes + left] = lane
+            table[lanes + left + N_PIXELS] = lane + 1
+            table[factors + left] = (weight & 0xFFFF) * _TWICE
+            table[factors + left + N_PIXELS] = (weight >> 16) * _TWICE
     return n_windows
 
 
@@ -249,23 +278,17 @@ def empty_aligned(n: int) -> Array:
 
 
 @_inner
-def resize_rows(
-    pixels: Array, height: int, width: int, n_windows: int, starts: Array, lanes: Array, factors: Array,
-    rows: Array, row_weights: Array, small: Array,
-) -> None:  # fmt: skip
-    """Resize a stored image to a small grey square: small uint8[side, side].
-
-    n_windows, starts, lanes, factors as from `find_windows`; rows uint32[side]: the upper neighbour of each row, and
-    row_weights int16[side, 2].
-    """
+def resize_rows(pixels: Array, height: int, width: int, n_windows: int, table: Array, small: Array) -> None:
+    """Resize a stored image to a small grey square: small uint8[side, side]; n_windows, table as of `find_windows`."""
     side = small.shape[0]
     n_channels, n_halves = (4, 2) if pixels.ndim == 3 else (1, 1)
     n_row = n_halves * side
-    stretched = empty_aligned(2 * n_row)  # the last even and the last odd row
-    kept = np.full(2, -1, np.intp)
-    both = empty_aligned(side)
+    lanes, factors, starts = _LANES * side, FACTORS * side, N_TABLE * side
+    stretched, both = _STRETCHED * side, _BOTH * side
+    kept = _kept()  # the last even and the last odd row
+    kept[0] = kept[1] = -1
     for row in range(side):
-        top = np.intp(rows[row])
+        top = np.intp(table[row])
         bottom = top + 1 if top + 1 < height else top
         for needed in range(top, bottom + 1):
             slot = needed & 1
@@ -273,28 +296,24 @@ def resize_rows(
                 continue
             kept[slot] = needed
             for step in range(side // N_PIXELS):
-                target = slot * n_row + step * n_halves * N_PIXELS
-                start = (needed * width + np.intp(starts[step])) * n_channels
+                target = stretched + slot * n_row + step * n_halves * N_PIXELS
+                start = (needed * width + np.intp(table[starts + step])) * n_channels
+                left, weight = lanes + step * 2 * N_PIXELS, factors + step * 2 * N_PIXELS
                 if pixels.ndim == 3:
                     if n_windows == 1:
-                        _stretch_colour(stretched, target, pixels, start, lanes, factors, step * N_PIXELS)
+                        _stretch_colour(table, target, pixels, start, left, weight)
                     else:
-                        _stretch_wide_colour(stretched, target, pixels, start, lanes, factors, step * N_PIXELS)
+                        _stretch_wide_colour(table, target, pixels, start, left, weight)
                 elif n_windows == 1:
-                    _stretch_grey(stretched, target, pixels, start, lanes, factors, step * N_PIXELS)
+                    _stretch_grey(table, target, pixels, start, left, weight)
                 else:
-                    _stretch_wide_grey(stretched, target, pixels, start, lanes, factors, step * N_PIXELS)
-        weight = np.uint32(row_weights[row, 0]) | np.uint32(row_weights[row, 1]) << np.uint32(16)
-        for i in range(side):
-            both[i] = weight
-        above, below = (top & 1) * n_row, (bottom & 1) * n_row
+                    _stretch_wide_grey(table, target, pixels, start, left, weight)
         for step in range(side // N_PIXELS):
-            at = step * n_halves * N_PIXELS
+            _repeat(table, side + row, both + step * N_PIXELS)
+        above, below = stretched + (top & 1) * n_row, stretched + (bottom & 1) * n_row
+        for step in range(side // N_PIXELS):
+            at, target, weights = step * n_halves * N_PIXELS, row * side + step * N_PIXELS, both + step * N_PIXELS
             if pixels.ndim == 3:
-                _blend_colour(
-                    small, row * side + step * N_PIXELS, stretched, above + at, below + at, both, step * N_PIXELS
-                )
+                _blend_colour(small, target, table, above + at, below + at, weights)
             else:
-                _blend_grey(
-                    small, row * side + step * N_PIXELS, stretched, above + at, below + at, both, step * N_PIXELS
-                )
+                _blend_grey(small, target, table, above + at, below + at, weights)
