@@ -37,7 +37,7 @@ class Ordered(NamedTuple):
     words: U64
 
 
-@kernel
+@kernel(no_cpython_wrapper=True)
 def _transpose(block: U64) -> None:
     """Transpose the 64 x 64 bits of each column of block (64, n_words) uint64 (Warren, Hacker's Delight, 7-3)."""
     n_words = block.shape[1]
@@ -65,10 +65,10 @@ def permute_bits(hashes: U64, rows: U32, order: I64, start: int, stop: int, colu
     hashes (n, n_words) uint64, rows (m,) uint32, order (64 * n_words,) int64, columns (n_words, >= m) uint64.
     """
     n_words = hashes.shape[1]
-    planes = np.zeros((64, n_words), np.uint64)
+    planes = np.empty((64, n_words), np.uint64)  # after the last row are bits that are not used
     chosen = np.empty((64, n_words), np.uint64)
     for first in range(start, stop, 64):
-        n_rows = min(64, stop - first)
+        n_rows = stop - first if stop - first < 64 else 64
         for row in range(n_rows):
             source = rows[first + row]
             for word in range(n_words):  # a slice would take numba a second longer to compile

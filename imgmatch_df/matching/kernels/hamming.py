@@ -119,7 +119,8 @@ def find_first(hashes: U64, tagged: U64, bounds: I64, n_part_bits: int, first: U
     rows_of = uint64(0xFFFFFFFF)
     largest = 0
     for part in range(bounds.size - 1):
-        largest = max(largest, bounds[part + 1] - bounds[part])
+        n_rows = bounds[part + 1] - bounds[part]
+        largest = n_rows if n_rows > largest else largest
     size = uint64(2)
     while size < 2 * largest:
         size <<= uint64(1)
@@ -129,7 +130,8 @@ def find_first(hashes: U64, tagged: U64, bounds: I64, n_part_bits: int, first: U
         size = uint64(2)
         while size < 2 * (bounds[part + 1] - bounds[part]):
             size <<= uint64(1)
-        table[:size] = 0
+        for slot in range(size):  # a slice would take numba 0.2 s longer to compile
+            table[slot] = 0
         for i in range(bounds[part], bounds[part + 1]):
             row = int64(tagged[i] & rows_of)
             slot = (tagged[i] >> uint64(32 + n_part_bits)) & (size - uint64(1))
