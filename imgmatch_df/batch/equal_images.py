@@ -8,6 +8,7 @@ from typing import Any, Final
 from imgmatch_df.errors import Failure
 
 _SAMPLE: Final = 32  # bytes, from the end and from the middle
+_START: Final = 512  # bytes: copies of one photo with other comments, dates or settings differ here
 _COMPARED_BYTES: Final = 1 << 14  # at a time
 _MAX_COMPARED: Final = 4  # images with one length and equal samples that are compared with a further one
 _MAX_KEPT: Final = 1 << 16  # lengths and samples: 30 MB
@@ -49,13 +50,13 @@ class EqualImages:
 
     def __init__(self, read: ReadRow) -> None:
         self._read = read
-        self._images: OrderedDict[tuple[int, bytes, bytes], list[FirstImage]] = OrderedDict()
+        self._images: OrderedDict[tuple[int, int, bytes, bytes], list[FirstImage]] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, row: int, data: Any) -> FirstImage:
         """Return the first image whose bytes equal `data`: that of `row` if there is none before."""
         half = len(data) >> 1
-        key = len(data), bytes(data[-_SAMPLE:]), bytes(data[half : half + _SAMPLE])
+        key = len(data), hash(bytes(data[:_START])), bytes(data[-_SAMPLE:]), bytes(data[half : half + _SAMPLE])
         n_compared = 0
         while True:
             with self._lock:
@@ -92,12 +93,11 @@ class EqualImages:
 
 
 def _are_equal(data: Any, other: Any) -> bool:
-    """Return whether two objects have the same bytes; memoryviews compare their bytes one by one."""
-    import numpy as np
+    """Return whether two objects have the same bytes; memoryviews compare their bytes one by one, so pieces are copied.
 
-    if len(data) != len(other):
-        return False
-    ours, theirs = np.frombuffer(data, np.uint8), np.frombuffer(other, np.uint8)
-    # Files that differ in what is written about the image differ near their start.
-    places = range(0, len(ours), _COMPARED_BYTES)
-    return all((ours[at : at + _COMPARED_BYTES] == theirs[at : at + _COMPARED_BYTES]).all() for at in places)
+    Files that differ in what is written about the image differ near their start.
+    """
+    stops = range(_COMPARED_BYTES, len(data) + _COMPARED_BYTES, _COMPARED_BYTES)
+    return len(data) == len(other) and all(
+        bytes(data[stop - _COMPARED_BYTES : stop]) == bytes(other[stop - _COMPARED_BYTES : stop]) for stop in stops
+    )
