@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from imgmatch_df.errors import Failure
@@ -32,7 +32,7 @@ class FirstImage:
         self.row = row
         self.is_done = False
         self.failure: Failure | None = None
-        self.waiting: list[int] = []
+        self.waiting: list[int] | None = None  # None: no row
 
 
 class EqualImages:
@@ -50,7 +50,7 @@ class EqualImages:
 
     def __init__(self, read: ReadRow) -> None:
         self._read = read
-        self._images: OrderedDict[tuple[int, int, bytes, bytes], list[FirstImage]] = OrderedDict()
+        self._images: OrderedDict[tuple[int, int, bytes, bytes], tuple[FirstImage, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, row: int, data: Any) -> FirstImage:
@@ -60,17 +60,15 @@ class EqualImages:
         n_compared = 0
         while True:
             with self._lock:
-                images = self._images.get(key)
-                if images is None:
-                    images = self._images[key] = []
-                    if len(self._images) > _MAX_KEPT:
-                        self._images.popitem(last=False)
-                else:
+                images = self._images.get(key, ())
+                if images:
                     self._images.move_to_end(key)
-                if n_compared == len(images):
+                if n_compared >= len(images):  # the key may have been dropped meanwhile
                     first = FirstImage(row)
                     if n_compared < _MAX_COMPARED:
-                        images.append(first)
+                        self._images[key] = *images, first
+                        if len(self._images) > _MAX_KEPT:
+                            self._images.popitem(last=False)
                     return first
                 image = images[n_compared]
             found = self._read(image.row)
@@ -82,14 +80,16 @@ class EqualImages:
         """Return whether `row` waits for the hashes of an image; otherwise they are there."""
         with self._lock:
             if not image.is_done:
+                if image.waiting is None:
+                    image.waiting = []
                 image.waiting.append(row)
             return not image.is_done
 
-    def finish(self, image: FirstImage, failure: Failure | None) -> list[int]:
+    def finish(self, image: FirstImage, failure: Failure | None) -> Sequence[int]:
         """Mark an image as hashed; return the rows that wait for it."""
         with self._lock:
             image.failure, image.is_done = failure, True
-            return image.waiting
+            return image.waiting or ()
 
 
 def _are_equal(data: Any, other: Any) -> bool:

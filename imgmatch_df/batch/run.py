@@ -327,7 +327,7 @@ class _Run:
             self._finish()
 
     def _hash_local(self, row: int) -> int:
-        """Hash a row without a URL, or let it wait for an image with the same bytes; return how many sources are done."""
+        """Hash a row without a URL, or let it wait for an image with the same bytes; return how many rows are done."""
         if row > self._end:
             return 1
         data = _read(self._sources[row], self._options)
