@@ -8,7 +8,7 @@ from typing import Any, Final
 from imgmatch_df.errors import Failure
 
 _SAMPLE: Final = 32  # bytes, from the end and from the middle
-_START: Final = 512  # bytes: copies of one photo with other comments, dates or settings differ here
+_START: Final = 256  # bytes: copies of one photo with other comments, dates or settings differ here
 _COMPARED_BYTES: Final = 1 << 14  # at a time
 _MAX_COMPARED: Final = 4  # images with one length and equal samples that are compared with a further one
 _MAX_KEPT: Final = 1 << 16  # lengths and samples: 30 MB
