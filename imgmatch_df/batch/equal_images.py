@@ -2,12 +2,13 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from imgmatch_df.errors import Failure
 
 _SAMPLE: Final = 32  # bytes, from the end and from the middle
+_START: Final = 256  # bytes: copies of one photo with other comments, dates or settings differ here
 _COMPARED_BYTES: Final = 1 << 14  # at a time
 _MAX_COMPARED: Final = 4  # images with one length and equal samples that are compared with a further one
 _MAX_KEPT: Final = 1 << 16  # lengths and samples: 30 MB
@@ -31,7 +32,7 @@ class FirstImage:
         self.row = row
         self.is_done = False
         self.failure: Failure | None = None
-        self.waiting: list[int] = []
+        self.waiting: list[int] | None = None  # None: no row
 
 
 class EqualImages:
@@ -49,27 +50,25 @@ class EqualImages:
 
     def __init__(self, read: ReadRow) -> None:
         self._read = read
-        self._images: OrderedDict[tuple[int, bytes, bytes], list[FirstImage]] = OrderedDict()
+        self._images: OrderedDict[tuple[int, int, bytes, bytes], tuple[FirstImage, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
     def find(self, row: int, data: Any) -> FirstImage:
         """Return the first image whose bytes equal `data`: that of `row` if there is none before."""
         half = len(data) >> 1
-        key = len(data), bytes(data[-_SAMPLE:]), bytes(data[half : half + _SAMPLE])
+        key = len(data), hash(bytes(data[:_START])), bytes(data[-_SAMPLE:]), bytes(data[half : half + _SAMPLE])
         n_compared = 0
         while True:
             with self._lock:
-                images = self._images.get(key)
-                if images is None:
-                    images = self._images[key] = []
-                    if len(self._images) > _MAX_KEPT:
-                        self._images.popitem(last=False)
-                else:
+                images = self._images.get(key, ())
+                if images:
                     self._images.move_to_end(key)
-                if n_compared == len(images):
+                if n_compared >= len(images):  # the key may have been dropped meanwhile
                     first = FirstImage(row)
                     if n_compared < _MAX_COMPARED:
-                        images.append(first)
+                        self._images[key] = *images, first
+                        if len(self._images) > _MAX_KEPT:
+                            self._images.popitem(last=False)
                     return first
                 image = images[n_compared]
             found = self._read(image.row)
@@ -81,23 +80,24 @@ class EqualImages:
         """Return whether `row` waits for the hashes of an image; otherwise they are there."""
         with self._lock:
             if not image.is_done:
+                if image.waiting is None:
+                    image.waiting = []
                 image.waiting.append(row)
             return not image.is_done
 
-    def finish(self, image: FirstImage, failure: Failure | None) -> list[int]:
+    def finish(self, image: FirstImage, failure: Failure | None) -> Sequence[int]:
         """Mark an image as hashed; return the rows that wait for it."""
         with self._lock:
             image.failure, image.is_done = failure, True
-            return image.waiting
+            return image.waiting or ()
 
 
 def _are_equal(data: Any, other: Any) -> bool:
-    """Return whether two objects have the same bytes; memoryviews compare their bytes one by one."""
-    import numpy as np
+    """Return whether two objects have the same bytes; memoryviews compare their bytes one by one, so pieces are copied.
 
-    if len(data) != len(other):
-        return False
-    ours, theirs = np.frombuffer(data, np.uint8), np.frombuffer(other, np.uint8)
-    # Files that differ in what is written about the image differ near their start.
-    places = range(0, len(ours), _COMPARED_BYTES)
-    return all((ours[at : at + _COMPARED_BYTES] == theirs[at : at + _COMPARED_BYTES]).all() for at in places)
+    Files that differ in what is written about the image differ near their start.
+    """
+    stops = range(_COMPARED_BYTES, len(data) + _COMPARED_BYTES, _COMPARED_BYTES)
+    return len(data) == len(other) and all(
+        bytes(data[stop - _COMPARED_BYTES : stop]) == bytes(other[stop - _COMPARED_BYTES : stop]) for stop in stops
+    )

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import polars as pl
@@ -32,6 +33,8 @@ HashOne: TypeAlias = Callable[[Any, Options, HashBuffers], ImageSize | Failure]
 
 # Seconds until Ctrl-C is noticed if it does not interrupt a lock: on Windows, and in the threads of Polars.
 _POLL_S = 0.05
+# Rows that a thread takes at a time: with one row, the locks of the batch took 1 % of the time for thumbnails.
+_MAX_TAKEN = 16
 _ONE = pl.Series([1])
 
 
@@ -226,7 +229,8 @@ class _Run:
                     self._rows_of_url.setdefault(url, []).append(row)
         self._rows_of = list(self._rows_of_url.values())
         self._images = EqualImages(lambda row: _read(sources[row], options))
-        self._local = iter(local)  # `next` is one step under the GIL
+        self._local = iter(local)
+        self._n_local = len(local)  # that no worker has taken
         self._fetched: deque[tuple[list[int], Fetched, Callable[[], None]]] = deque()
         self._lock = threading.Lock()
         self._n_workers = 0
@@ -281,9 +285,11 @@ class _Run:
         with self._lock:
             if self._fetched:
                 return self._fetched.popleft()
-            row = next(self._local, None)
-            if row is not None:
-                return [row], None, _nothing
+            if self._n_local:
+                # Fewer at the end, so that the threads end together; one beside URLs, whose responses wait in memory.
+                n_rows = 1 if self._rows_of_url else min(_MAX_TAKEN, self._n_local // (4 * self._n_workers)) or 1
+                self._n_local -= n_rows
+                return list(islice(self._local, n_rows)), None, _nothing
             self._n_workers -= 1
             return None
 
@@ -293,7 +299,7 @@ class _Run:
             while (task := self._next()) is not None:
                 same, fetched, release = task
                 if fetched is None:
-                    self._hash_local(same[0])
+                    self._finish(sum(map(self._hash_local, same)))
                     continue
                 try:
                     if same[0] <= self._end:
@@ -320,26 +326,24 @@ class _Run:
                 self._settle(self._rows_of[position], result)
             self._finish()
 
-    def _hash_local(self, row: int) -> None:
-        """Hash a row without a URL, or let it wait for an image with the same bytes that is being hashed."""
+    def _hash_local(self, row: int) -> int:
+        """Hash a row without a URL, or let it wait for an image with the same bytes; return how many rows are done."""
         if row > self._end:
-            return self._finish()
+            return 1
         data = _read(self._sources[row], self._options)
         if isinstance(data, Failure):
             self._settle([row], data)
-            return self._finish()
+            return 1
         image = self._images.find(row, data)
         if image.row == row:
             failure = self._rows.fill(row, data, self._options)
             same = [row, *self._images.finish(image, failure)]
         elif self._images.wait(image, row):
-            return None
+            return 0
         else:
             failure, same = image.failure, [row]
         self._settle(same, failure, image.row)
-        for _ in same:
-            self._finish()
-        return None
+        return len(same)
 
     def _settle(self, same: list[int], failure: Failure | None, first: int | None = None) -> None:
         """Complete the rows of one source; the row `first`, by default the first of them, already has its hashes."""
@@ -366,10 +370,10 @@ class _Run:
         """Return the position of the last URL in `row` or before it, -1 if there is none."""
         return sum(same[0] <= row for same in self._rows_of) - 1
 
-    def _finish(self) -> None:
-        """Mark one source as done."""
+    def _finish(self, n_sources: int = 1) -> None:
+        """Mark sources as done."""
         with self._lock:
-            self._n_open -= 1
+            self._n_open -= n_sources
             if self._n_open:
                 return
         self._ended.set()

@@ -90,6 +90,7 @@ class SharedBatches:
     def __init__(self, options: Options, dtype: pl.Struct, source: bytes | None = None) -> None:
         self.fields: WeakSet[Field] = WeakSet()
         self.dtype = dtype
+        self.names = tuple(field.name for field in dtype.fields)  # they stand for the dtype, whose hash takes 0.1 ms
         self._options = options
         self._source = source
 
@@ -151,10 +152,10 @@ def shared_batches(options: Options, dtype: pl.Struct, source: bytes | None) -> 
     if source is None:
         return made
     with _lock:
-        return _functions.setdefault((options, dtype, source), made)
+        return _functions.setdefault((options, made.names, source), made)
 
 
-_functions: WeakValueDictionary[tuple[Options, pl.Struct, bytes], SharedBatches] = WeakValueDictionary()
+_functions: WeakValueDictionary[tuple[Options, tuple[str, ...], bytes], SharedBatches] = WeakValueDictionary()
 
 
 def _buffer_addresses(values: pl.Series) -> tuple[Any, ...]:

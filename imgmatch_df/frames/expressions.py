@@ -42,7 +42,7 @@ HashTypes = str | Iterable[str]
 # Polars merges equal subexpressions only when they carry the same function *object*, so expressions on the same source
 # and options share one base expression. Few are in use at once; an evicted one costs a second decode, nothing else.
 _MAX_SHARED = 16
-_shared: OrderedDict[tuple[bytes, Options, pl.Struct], tuple[SharedBatches, pl.Expr]] = OrderedDict()
+_shared: OrderedDict[tuple[bytes, Options, tuple[str, ...]], tuple[SharedBatches, pl.Expr]] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -386,7 +386,7 @@ def _shared_base(source: pl.Expr, options: Options) -> tuple[SharedBatches, pl.E
     made = batches, map_column(source, batches, batches.dtype)
     if fingerprint is None:
         return made
-    key = fingerprint, options, batches.dtype
+    key = fingerprint, options, batches.names
     with _lock:
         shared = _shared.setdefault(key, made)
         _shared.move_to_end(key)

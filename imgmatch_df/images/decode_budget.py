@@ -53,10 +53,11 @@ def jpeg_budget(data: Data, segments: Segments) -> str | None:
     """
     if segments.n_segments > MAX_SEGMENTS:
         return f"{segments.n_segments:,} segments, at most {MAX_SEGMENTS:,} are read"
-    scan = bytes(data[segments.end : segments.end + 5])
-    if not segments.is_progressive and scan.startswith(_SOS) and scan[4:] >= bytes([segments.n_components]):
+    end = segments.end
+    has_scan = end + 4 < len(data) and data[end] == _SOS[0] and data[end + 1] == _SOS[1]
+    if not segments.is_progressive and has_scan and data[end + 4] >= segments.n_components:
         return None
-    n_scans = bytes(data).count(_SOS, segments.end)
+    n_scans = bytes(data).count(_SOS, end)
     return None if n_scans <= MAX_SCANS else f"{n_scans:,} scans, at most {MAX_SCANS} are decoded"
 
 

@@ -30,7 +30,8 @@ _GIF_EXTENSION, _GIF_FRAME, _GIF_END, _GIF_CONTROL = 0x21, 0x2C, 0x3B, 0xF9
 def as_bytes(data: bytes | bytearray | memoryview) -> Array:
     """Return encoded bytes as the argument of a kernel: uint8[n], read-only."""
     values = np.frombuffer(data, np.uint8)
-    values.flags.writeable = False  # one type, for which the kernels are compiled once
+    if not memoryview(data).readonly:
+        values.flags.writeable = False  # one type, for which the kernels are compiled once
     return values
 
 
