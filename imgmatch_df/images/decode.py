@@ -9,7 +9,7 @@ from typing import Final
 import simplejpeg
 
 from imgmatch_df.errors import Failure
-from imgmatch_df.images import extra_formats, foreign, jpeg, tiff
+from imgmatch_df.images import extra_formats, foreign, jpeg, tiff, tiff_plain
 from imgmatch_df.images.decode_budget import jpeg2000_budget, jpeg_budget
 from imgmatch_df.images.formats import JPEG, NOT_DECODED, PILLOW_FORMATS, READERS
 from imgmatch_df.images.guard import Data, DecodedImage, admit, decoded, guarded
@@ -46,8 +46,11 @@ def decode_image(data: Data, options: Options) -> DecodedImage | Failure:
     header = bytes(data[:32])
     if header.startswith(b"\xff\xd8\xff"):
         return _refused("JPEG", None, options) or _decode_any_jpeg(data, options)
-    if header.startswith(tiff.SIGNATURES) and (name := foreign.raw_tiff(data)):
-        return _decode_raw(name, data, options)
+    if header.startswith(tiff.SIGNATURES):
+        if _refused("TIFF", None, options) is None and (plain := tiff_plain.decode(data, options)) is not None:
+            return plain
+        if name := foreign.raw_tiff(data):
+            return _decode_raw(name, data, options)
     for name, accept, decode in READERS:
         if accept(header):
             result = _refused(name, None, options) or guarded(name, decode, data, options)

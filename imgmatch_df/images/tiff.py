@@ -66,7 +66,7 @@ _IMAGES: Final = (6, 7, 32909, 50001)  # compressions of images with 8-bit sampl
 _MODES: Final = {1: ("L", 1), 3: ("RGB", 2), 4: ("RGBA", 2)}
 _IMAGE_MODES: Final = {**_MODES, 2: ("LA", 1)}  # Pillow stores four bytes per pixel for two samples
 _MAX_BITS: Final = 320  # per pixel: five 64-bit values. A small file could declare 65,535 samples
-_SPARE: Final = 4  # maximum pixels of all tiles, in multiples of `max_pixels`: tiles may exceed the image
+SPARE: Final = 4  # maximum pixels of all tiles, in multiples of `max_pixels`: tiles may exceed the image
 _BAND_BYTES: Final = 8 << 20  # stored rows at a time, but at least one strip or row of tiles
 _MAX_SUBSAMPLED_WIDTH: Final = 1 << 20  # limit of OpenCV
 _MAX_ROW_BYTES: Final = 64 << 20  # a row is the smallest unit of decompression
@@ -132,7 +132,7 @@ def decode(
     for columns, rows, limit in (
         (width, height, max_pixels),
         (layout.block_width, layout.block_height, max_pixels),
-        (layout.across * layout.block_width, layout.down * layout.block_height, _SPARE * max_pixels),
+        (layout.across * layout.block_width, layout.down * layout.block_height, SPARE * max_pixels),
     ):
         if columns * rows > limit:
             raise TooManyPixelsError(columns, rows)
@@ -144,7 +144,7 @@ def decode(
     grid = _grid(layout)
     shows_alpha = background is not None and tiff_colours.has_alpha(layout)
     n_planes = tiff_colours.planes_wanted(layout, with_alpha=shows_alpha) if layout.planes else 1
-    admit(width, height, _n_bytes(layout, grid, n_planes, len(data)))
+    admit(width, height, bytes_needed(layout.compression, width, height, grid, n_planes, len(data)))
     offsets, counts = blocks_of(tags, layout, grid.estimate)
 
     def pixels(*, is_quick: bool) -> Pixels:
@@ -194,7 +194,7 @@ def _check(tags: Tags, layout: Layout) -> None:
     tiff_colours.check(tags, layout)
 
 
-class _Grid(NamedTuple):
+class Grid(NamedTuple):
     """Sizes of the stored rows: rows of pixels, or of blocks of pixels if YCbCr is subsampled."""
 
     n_rows: int  # in the image
@@ -204,7 +204,7 @@ class _Grid(NamedTuple):
     estimate: int  # libtiff's estimate of the bytes of a full strip or tile
 
 
-def _grid(layout: Layout) -> _Grid:
+def _grid(layout: Layout) -> Grid:
     if tiff_colours.is_subsampled(layout):
         across, down = layout.subsampling
         unit = across * down + 2
@@ -212,37 +212,37 @@ def _grid(layout: Layout) -> _Grid:
         whole, rest = divmod(layout.height, layout.block_height)
         n_rows = whole * rows + -(-rest // down)
         estimate = rows * columns * unit if layout.tiled else columns * unit // down * layout.block_height
-        return _Grid(n_rows, layout.across * columns * unit, rows, columns * unit, estimate)
+        return Grid(n_rows, layout.across * columns * unit, rows, columns * unit, estimate)
     bits = layout.bits * (1 if layout.planes else layout.n_samples)
     row_bytes, block_bytes = -(-layout.width * bits // 8), -(-layout.block_width * bits // 8)
     if layout.across > 1 and layout.block_width * bits % 8:
         raise UnsupportedTiffError("tiles whose width is not a whole number of bytes")
     if row_bytes > _MAX_ROW_BYTES and layout.compression != 1:
         raise UnsupportedTiffError(f"rows of {row_bytes:,} bytes")
-    return _Grid(layout.height, row_bytes, layout.block_height, block_bytes, layout.block_height * block_bytes)
+    return Grid(layout.height, row_bytes, layout.block_height, block_bytes, layout.block_height * block_bytes)
 
 
-def _n_bytes(layout: Layout, grid: _Grid, n_planes: int, n_data: int) -> int:
+def bytes_needed(compression: int, width: int, height: int, grid: Grid, n_planes: int, n_data: int) -> int:
     """Return the bytes of memory that decoding an image takes."""
     block = grid.block_rows * grid.block_bytes
     blocks = grid.block_rows * grid.row_bytes  # side by side
     whole = grid.n_rows * grid.row_bytes
-    in_bands = layout.compression == 1 or layout.compression in _BYTES
+    in_bands = compression == 1 or compression in _BYTES
     rows = min(whole, max(_BAND_BYTES, blocks)) if in_bands else whole
-    if layout.compression in _BYTES and blocks > _BAND_BYTES:  # streams and their buffers
+    if compression in _BYTES and blocks > _BAND_BYTES:  # streams and their buffers
         rows, block = 4 * _BAND_BYTES, 0
-    elif layout.compression == 1:
+    elif compression == 1:
         block = 0
     else:  # Pillow's pixels of three samples have 4 bytes
         rows += rows // 3 + min(n_data, 4 * rows if in_bands else n_data)
-    return 4 * layout.width * layout.height + n_planes * (rows + block)
+    return 4 * width * height + n_planes * (rows + block)
 
 
 class _RowBands:
     """Stored rows of an image; each iteration decompresses them again."""
 
     def __init__(
-        self, tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any, n_planes: int, *, is_quick: bool
+        self, tags: Tags, layout: Layout, grid: Grid, offsets: Any, counts: Any, n_planes: int, *, is_quick: bool
     ) -> None:
         self._tags = tags
         self._layout = layout
@@ -270,7 +270,7 @@ class _RowBands:
                 yield RowBand(slice(top, top + len(parts[0])), list(parts))
                 top += len(parts[0])
 
-    def _read(self, offsets: Any, counts: Any, grid: _Grid) -> Iterator[Pixels]:
+    def _read(self, offsets: Any, counts: Any, grid: Grid) -> Iterator[Pixels]:
         """Yield the decompressed rows of some blocks of a plane, (rows, bytes)."""
         tags, layout = self._tags, self._layout
         if layout.compression == 1:
@@ -293,7 +293,7 @@ class _RowBands:
             undone = rows if predicted else self._undo_predictor(rows, grid)
             yield undone[:, : grid.row_bytes] if layout.predictor == 3 else undone
 
-    def _read_checked(self, offsets: Any, counts: Any, grid: _Grid) -> Iterator[Pixels]:
+    def _read_checked(self, offsets: Any, counts: Any, grid: Grid) -> Iterator[Pixels]:
         """Yield the rows of undamaged blocks, each row as long as the blocks side by side."""
         tags, layout = self._tags, self._layout
         size = grid.block_rows * grid.block_bytes
@@ -307,7 +307,7 @@ class _RowBands:
             for block in blocks:
                 block.check()
 
-    def _undo_predictor(self, rows: Pixels, grid: _Grid) -> Pixels:
+    def _undo_predictor(self, rows: Pixels, grid: Grid) -> Pixels:
         layout = self._layout
         if layout.predictor == 1:
             return rows
@@ -323,7 +323,7 @@ def _joined(parts: list[Pixels]) -> Pixels:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _read_plain(data: Data, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Pixels:
+def _read_plain(data: Data, layout: Layout, grid: Grid, offsets: Any, counts: Any) -> Pixels:
     first, size = int(offsets[0]), grid.block_rows * grid.row_bytes
     n_bytes = grid.n_rows * grid.row_bytes
     last = n_bytes - (len(offsets) - 1) * size  # bytes of the last strip
@@ -360,7 +360,7 @@ def _block(tags: Tags, layout: Layout, offset: int, count: int) -> Pixels:
     return tiff_colours.REVERSED[block] if layout.reversed_bits else block
 
 
-def _stream(grid: _Grid, reads: list[Callable[[int], Pixels]]) -> Iterator[Pixels]:
+def _stream(grid: Grid, reads: list[Callable[[int], Pixels]]) -> Iterator[Pixels]:
     """Yield rows of a strip, or of tiles side by side, each as long as these; the predictor is not undone."""
     step = max(1, _BAND_BYTES // (len(reads) * grid.block_bytes))
     for top in range(0, grid.n_rows, step):
@@ -369,7 +369,7 @@ def _stream(grid: _Grid, reads: list[Callable[[int], Pixels]]) -> Iterator[Pixel
         yield blocks[0] if len(blocks) == 1 else np.hstack(blocks)
 
 
-def _decompress(tags: Tags, layout: Layout, grid: _Grid, offsets: Any, counts: Any) -> Iterator[tuple[Pixels, bool]]:
+def _decompress(tags: Tags, layout: Layout, grid: Grid, offsets: Any, counts: Any) -> Iterator[tuple[Pixels, bool]]:
     """Yield rows that Pillow's libtiff decompresses, (rows, bytes), and whether the predictor is undone."""
     n_samples = 1 if layout.planes else layout.n_samples
     compression = layout.compression

@@ -53,6 +53,43 @@ def pixel_at(typingctx: Any, data: Any, at: Any) -> Any:
 
 
 @_intrinsic
+def copy_bytes(typingctx: Any, data: Any, at: Any, out: Any, target: Any, n_bytes: Any) -> Any:
+    """Copy bytes of an array (uint8) from item `at` on to those of `out` (uint8) from item `target` on."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, aim = (_place(context, builder, signature, args, i) for i in (0, 2))
+        _cgutils.raw_memcpy(builder, aim, source, args[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(data, types.intp, out, types.intp, types.intp), codegen
+
+
+@_intrinsic
+def widen_four(typingctx: Any, data: Any, at: Any, out: Any, target: Any) -> Any:
+    """Write four pixels of three bytes as four of four bytes, the last of which is 0; 16 bytes are read.
+
+    data uint8, read from item `at` on; out uint8, written from item `target` on.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, aim = (
+            builder.bitcast(_place(context, builder, signature, args, i), _BYTES.as_pointer()) for i in (0, 2)
+        )
+        order = [byte for pixel in range(4) for byte in (3 * pixel, 3 * pixel + 1, 3 * pixel + 2, 16)]
+        mask, zeros = ir.Constant(ir.VectorType(_WORD, 16), order), ir.Constant(_BYTES, [0] * 16)
+        pixels = builder.load(source, align=1)
+        builder.store(builder.shuffle_vector(pixels, zeros, mask), aim, align=1)
+        return context.get_dummy_value()
+
+    return types.void(data, types.intp, out, types.intp), codegen
+
+
+def _place(context: Any, builder: Any, signature: Any, args: Any, i: int) -> Any:
+    """Return the address of an item: argument `i` is the array, the next one the index."""
+    return builder.gep(context.make_array(signature.args[i])(context, builder, args[i]).data, [args[i + 1]])
+
+
+@_intrinsic
 def four_pixels(typingctx: Any, first: Any, second: Any, third: Any, fourth: Any) -> Any:
     """Return four pixels (uint32) as lanes."""
 
