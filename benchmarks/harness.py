@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ class Worker:
         )
 
     def request(self, *request: str) -> Any:
-        """Return the worker's result for ``start FILE``, ``round`` or ``result FILE``."""
+        """Return the worker's result for ``start FILE [WAY]``, ``round`` or ``result FILE``."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -137,7 +138,8 @@ def serve(contenders: Mapping[str, Contender], name: str, cpus: str) -> None:
         try:
             if request == "start":
                 data = pickle.loads(Path(arguments[0]).read_bytes())
-                result, way = _fastest(contender.ways(data, n_threads))
+                ways = contender.ways(data, n_threads)
+                result, way = (arguments[1], ways[arguments[1]]) if arguments[1:] else _fastest(ways)
             elif request == "round" and way is not None:
                 result = _seconds(way)
             elif request == "result" and contender.result is not None:
@@ -205,7 +207,14 @@ class Arena:
         return self._workers[name]
 
     def race(
-        self, names: Mapping[str, Sequence[int]], data_file: Path, *, limit: str, n_rounds: int
+        self,
+        names: Mapping[str, Sequence[int]],
+        data_file: Path,
+        *,
+        limit: str,
+        n_rounds: int,
+        ways: Mapping[str, str] | None = None,
+        max_round_s: float = inf,
     ) -> dict[str, Timings]:
         """Return the timings of contenders, taken in turn, with `limit` before and after each.
 
@@ -214,19 +223,32 @@ class Arena:
         names
             The contenders and the processors of each.
         data_file
-            Pickle of the data that `ways` gets.
+            Pickle of the data that `Contender.ways` gets.
+        limit
+            The contender with which the others are compared.
+        n_rounds
+            Rounds of each contender.
+        ways
+            Ways of contenders that an earlier race chose. They do not warm up again.
+        max_round_s
+            A contender whose first round takes longer runs no other one.
         """
+        chosen = ways or {}
         results = {name: Timings() for name in names}
         for name, cpus in names.items():  # one after the other, so that no two warm up at the same time
             try:
-                results[name].way = self.worker(name, cpus).request("start", str(data_file))
+                results[name].way = self.worker(name, cpus).request(
+                    "start", str(data_file), *filter(None, [chosen.get(name)])
+                )
             except WorkerError as error:
                 self._drop(results, name, error)
         if results[limit].failure is not None:
             raise WorkerError(f"the limit itself: {results[limit].failure}")
         for _ in range(n_rounds):
             before = self._round(results, limit)
-            for name in [name for name in names if name != limit and results[name].failure is None]:
+            for name, timings in list(results.items()):
+                if name == limit or timings.failure is not None or max(timings.seconds, default=0.0) > max_round_s:
+                    continue
                 try:
                     own = self._round(results, name)
                 except WorkerError as error:

@@ -421,8 +421,8 @@ def _store_row(label: str, n_connections: int, loads: list[Load], resident_mb: f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="photos to send; without it, drawn ones")
-    parser.add_argument("--n-rounds", type=int, default=7, help="rounds of each number of connections")
-    parser.add_argument("--seconds", type=int, default=6, help="of a round")
+    parser.add_argument("--n-rounds", type=int, default=5, help="rounds of each number of connections")
+    parser.add_argument("--seconds", type=int, default=4, help="of a round")
     parser.add_argument("--only", choices=("photos", "store"), help="one of the two parts: photos, or stored URLs")
     parser.add_argument("--n-stored", type=int, default=1_000_000, help="rows of the store")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: rough")

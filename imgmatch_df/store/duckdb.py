@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import polars as pl
 
 from imgmatch_df.atomic import publish
-from imgmatch_df.columns import MODIFIED, MODIFIED_DTYPE, SOURCE, STATUS, STATUS_DTYPE
+from imgmatch_df.columns import MODIFIED_DTYPE, SOURCE, STATUS_DTYPE
 from imgmatch_df.errors import ArgumentError, ImgMatchWarning, StoreError
 from imgmatch_df.store.base import HashStore, Location, RepairableError
 from imgmatch_df.store.duckdb_bulk import ROW_GROUP_ROWS, append_row_groups
@@ -32,12 +32,12 @@ from imgmatch_df.store.duckdb_files import (
     reading,
 )
 from imgmatch_df.store.duckdb_repair import repair
+from imgmatch_df.store.duckdb_rows import as_stored, as_typed, as_views, has_row_ids
 from imgmatch_df.store.locks import sole_writer
 from imgmatch_df.store.macros import digest, install
 from imgmatch_df.store.manifest import Manifest, check_table_columns, made_by
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from duckdb import DuckDBPyConnection
 
 TABLE: Final = f"{ATTACHED}.main.hashes"
@@ -166,7 +166,7 @@ class DuckDBStore(HashStore):
         Most runs look up the keys in the order in which they are stored, so the rows behind those of the last call are
         compared first. A join takes three times as long, and reads the whole table.
         """
-        found = [_empty(self.manifest, columns)]
+        found = [pl.DataFrame(schema=self._schema(columns))]
         if following := self._find_following(keys, columns):
             found += following
             keys = keys[sum(rows.height for rows in following) :]
@@ -181,7 +181,7 @@ class DuckDBStore(HashStore):
         """Return the rows behind those of the last call, if their keys are the first of `keys`; else no rows."""
         key, first = self.manifest.key, self._n_followed
         n_rows = min(len(keys), self.count() - first)
-        if n_rows <= 0:
+        if n_rows <= 0 or not self._has_row_ids:
             return []
         within = f"FROM {TABLE} WHERE rowid"
         ends = [first] if n_rows == 1 else [first, first + n_rows - 1]
@@ -260,7 +260,7 @@ class DuckDBStore(HashStore):
         self._kept = None  # so that no row is stored behind a missing one after an error
         n_whole = rows.height // ROW_GROUP_ROWS * ROW_GROUP_ROWS
         with duckdb_errors(self.path):
-            groups = (_as_views(group) for group in rows[:n_whole].iter_slices(ROW_GROUP_ROWS) if n_whole)
+            groups = (as_views(group) for group in rows[:n_whole].iter_slices(ROW_GROUP_ROWS) if n_whole)
             append_row_groups(self._connection, groups, _BATCH, self._insertion)
         self._kept = rows[n_whole:]
 
@@ -347,20 +347,23 @@ class DuckDBStore(HashStore):
                         warnings.warn(_left_in_log(self.path, error), ImgMatchWarning, stacklevel=3)
 
     def _query(self, sql: str, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        schema = {name: self.manifest.columns[name] for name in columns}
+        schema = self._schema(columns)
         with duckdb_errors(self.path):
             reader: Any = self._connection.sql(sql).to_arrow_reader(_READ_ROWS)
             try:
                 for batch in reader:
-                    yield _typed(pl.DataFrame(batch), schema)
+                    yield as_typed(pl.DataFrame(batch), schema)
             finally:
                 reader.close()
+
+    def _schema(self, columns: Sequence[str]) -> dict[str, pl.DataType]:
+        return {name: self.manifest.columns[name] for name in columns}
 
     @contextmanager
     def _batch(self, frame: pl.DataFrame) -> Iterator[None]:
         """Register `frame` as the table `_BATCH` within the block."""
         # DuckDB filters a table that it joins, which old PyArrow cannot do with views of strings.
-        self._connection.register(_BATCH, _plain(frame).to_arrow())
+        self._connection.register(_BATCH, as_stored(frame).to_arrow())
         try:
             yield
         except BaseException:
@@ -398,6 +401,7 @@ class DuckDBStore(HashStore):
             manifest = Manifest.parse(entries, shown)
             found, wanted = self._columns(TABLE), {name: _SQL_TYPES[dtype] for name, dtype in manifest.columns.items()}
             check_table_columns({name: dtype for name, dtype in found.items() if name in wanted}, wanted, shown)
+            self._has_row_ids = has_row_ids(self._connection, TABLE)
         return manifest, entries.get(_MACROS)
 
     def _columns(self, table: str) -> dict[str, str]:
@@ -459,28 +463,6 @@ def _left_in_log(path: Path, error: StoreError) -> str:
         f"{str(error).splitlines()[0]}\n"
         "Hint: keep both files together; the next write_hashes merges them."
     )
-
-
-def _typed(batch: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    zoned = [pl.col(MODIFIED).dt.replace_time_zone("UTC")] if MODIFIED in schema else []
-    return batch.with_columns(zoned).cast(schema, strict=False)  # type: ignore[arg-type]
-
-
-def _plain(frame: pl.DataFrame) -> pl.DataFrame:
-    """Return rows as DuckDB stores them."""
-    return frame.with_columns(
-        *([pl.col(STATUS).cast(pl.String)] if STATUS in frame.columns else []),
-        *([pl.col(MODIFIED).dt.replace_time_zone(None)] if MODIFIED in frame.columns else []),
-    )
-
-
-def _as_views(frame: pl.DataFrame) -> "pa.Table":
-    """Return rows as DuckDB stores them, without a copy of their strings."""
-    return _plain(frame).rechunk().to_arrow(compat_level=pl.CompatLevel.newest())
-
-
-def _empty(manifest: Manifest, columns: Sequence[str]) -> pl.DataFrame:
-    return pl.DataFrame(schema={name: manifest.columns[name] for name in columns})
 
 
 def _quoted(name: str) -> str:

@@ -46,6 +46,8 @@ _READ: Final[dict[str, Any]] = {
     "autoload_known_extensions": False,
     "arrow_output_version": "1.4",  # BLOB as views, which Polars takes without a copy
 }
+# Polars takes views without a copy, and they may have more than 2 GB together.
+_STRINGS_AS_VIEWS: Final = "SET produce_arrow_string_view = true"
 # Suffixes of the files that DuckDB opens for a database.
 _SUFFIXES: Final = ("", ".wal", ".wal.checkpoint", ".wal.recovery")
 
@@ -158,6 +160,8 @@ def attach(path: Path, *, write: bool = False) -> "DuckDBPyConnection":
     connection = duckdb.connect(":memory:", config=config)
     try:
         hide_progress(connection)
+        with suppress(duckdb.CatalogException):  # a release without the setting
+            connection.execute(_STRINGS_AS_VIEWS)
         if write:
             connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         name = os.path.realpath(path)

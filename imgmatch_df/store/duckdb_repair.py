@@ -21,6 +21,7 @@ from imgmatch_df.columns import OK, STATUS, STATUSES
 from imgmatch_df.errors import ImgMatchWarning, StoreError
 from imgmatch_df.hashes.kinds import hash_kind
 from imgmatch_df.store.duckdb_files import ATTACHED, MAX_COMMIT_ROWS, Draft, attach, torn_block
+from imgmatch_df.store.duckdb_rows import has_row_ids
 from imgmatch_df.store.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -183,14 +184,14 @@ def _make_anew(draft: Draft, table: str) -> int:
         connection.execute("COMMIT")
         draft.committed()
 
-    n_rows, last = connection.execute(f"SELECT count(*), coalesce(max(rowid), -1) FROM {table}").fetchall()[0]  # noqa: S608
+    by_id = has_row_ids(connection, table)
+    last_row = "coalesce(max(rowid), -1)" if by_id else "count(*) - 1"
+    n_rows, last = connection.execute(f"SELECT count(*), {last_row} FROM {table}").fetchall()[0]  # noqa: S608
     key = connection.execute(f"DESCRIBE {table}").fetchall()[0][0].replace('"', '""')
     execute(f"DROP TABLE IF EXISTS {_ANEW}", f"CREATE TABLE {_ANEW} AS FROM {table} LIMIT 0")
     for first in range(0, last + 1, MAX_COMMIT_ROWS):
-        execute(
-            f"INSERT INTO {_ANEW} FROM {table} WHERE rowid >= {first} AND rowid < {first + MAX_COMMIT_ROWS}"
-            " ORDER BY rowid"
-        )
+        within = f"WHERE rowid >= {first} AND rowid < {first + MAX_COMMIT_ROWS} ORDER BY rowid"
+        execute(f"INSERT INTO {_ANEW} FROM {table} {within if by_id else f'LIMIT {MAX_COMMIT_ROWS} OFFSET {first}'}")
     made = connection.execute(f"SELECT count(*) FROM {_ANEW}").fetchall()[0][0]  # noqa: S608
     if made != n_rows:
         raise StoreError(f"the table has {n_rows:,} rows, of which {made:,} can be read\nHint: restore a copy.")
