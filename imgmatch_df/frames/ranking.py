@@ -141,6 +141,8 @@ def rank_images(
             order, measures = nearest(column, n)
             of_order = rows.select(guard.columns)[order] if guard.columns else rows
             flat = guard.find(of_order, column.gather(order), kind).rows
+            if not flat.size:
+                return order[:k], {name: one[:k] for name, one in measures.items()}
             seen = pl.repeat(True, len(order), eager=True).scatter(flat, False)
             if len(order) - len(flat) >= (k or 0) or len(order) < n:
                 return order.filter(seen)[:k], {name: one.filter(seen)[:k] for name, one in measures.items()}
@@ -159,7 +161,9 @@ def rank_images(
             order, n_unranked = pl.concat([order.cast(ROW_DTYPE), unranked.cast(ROW_DTYPE)]), len(unranked)
         ranks = pl.int_range(1, n_ranked + 1, dtype=ROW_DTYPE, eager=True)
         found = [ranks, *measures.values()]
-        added = [one.alias(name).extend_constant(None, n_unranked) for name, one in zip(names, found, strict=True)]
+        added = [one.alias(name) for name, one in zip(names, found, strict=True)]
+        if n_unranked:
+            added = [one.extend_constant(None, n_unranked) for one in added]
         ranked = rows[order].hstack(added)
         return ranked[columns]
 
