@@ -3,10 +3,8 @@
 import subprocess
 import sys
 
-import nbformat
 import polars as pl
 import pytest
-from nbclient import NotebookClient
 
 from imgmatch_df import progress
 
@@ -26,6 +24,10 @@ CELLS = [
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory, encoded):
+    # Not above: they take seconds to import, in every process that collects tests.
+    import nbformat
+    from nbclient import NotebookClient
+
     folder = tmp_path_factory.mktemp("book")
     for number, data in enumerate(encoded[:7]):
         (folder / f"{number}.jpg").write_bytes(data)

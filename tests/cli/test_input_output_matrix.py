@@ -204,7 +204,9 @@ def test_each_kind_of_source(photos, number):
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("kind", INPUTS)
 def test_every_kind_of_source_with_every_output_and_command(photos, command, kind):
-    for suffix in OUTPUTS:
+    # Each command and kind with every third output, so that any two of the three meet, many times.
+    first = -(list(COMMANDS).index(command) + list(INPUTS).index(kind)) % 3
+    for suffix in OUTPUTS[first::3]:
         check(command, kind, suffix)
 
 

@@ -214,10 +214,10 @@ def read(path, **options) -> list[str]:
 def test_lines_of_any_length_are_read_in_parts(tmp_path, monkeypatch):
     path = tmp_path / "l.txt"
     lines = ["x" * (number * 7919 % 200) + str(number) for number in range(2000)]
-    path.write_text("\n".join(lines))
-    for n_bytes in (1, 2, 63, 4096, 1 << 20):
+    for n_bytes, n_lines in ((1, 60), (2, 60), (63, 600), (4096, 2000), (1 << 20, 2000)):
+        path.write_text("\n".join(lines[:n_lines]))
         monkeypatch.setattr("imgmatch_df.cli.lists._READ_BYTES", n_bytes)
-        assert read(path) == lines
+        assert read(path) == lines[:n_lines]
     frame = SourceList([str(path)]).scan(7)
     assert frame.head(11).collect()["source"].to_list() == lines[:11]
     assert frame.select(pl.len()).collect().item() == 2000

@@ -8,20 +8,30 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
-from nbformat import NotebookNode
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 MAX_BYTES = 300_000
 
 
-def run(path: Path, folder: Path) -> NotebookNode:
+def read(path: Path) -> "NotebookNode":
+    """Return a notebook. nbformat takes seconds to import: not in every process that collects tests."""
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
+def run(path: Path, folder: Path) -> "NotebookNode":
     """Return a notebook with what it shows when it is run in a folder that has nothing but the helper beside it."""
+    from nbclient import NotebookClient
+
     shutil.copy(path.with_name("sample_images.py"), folder)
-    book = nbformat.read(path, as_version=4)
+    book = read(path)
     client = NotebookClient(
         book, timeout=240, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(folder)}}
     )
@@ -30,12 +40,12 @@ def run(path: Path, folder: Path) -> NotebookNode:
     return book
 
 
-def shown(book: NotebookNode) -> list[list[object]]:
+def shown(book: "NotebookNode") -> list[list[object]]:
     """Return the outputs of each cell: texts as they are, of images only that there is one."""
     return [[_shown(output) for output in cell.outputs] for cell in book.cells if cell.cell_type == "code"]
 
 
-def _shown(output: NotebookNode) -> object:
+def _shown(output: "NotebookNode") -> object:
     if output.output_type == "stream":
         return output.name, output.text
     return {form: text if form == "text/plain" else None for form, text in output.data.items()}
@@ -55,15 +65,17 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_and_shows_what_is_stored(path, tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # a notebook finds what lies beside it
-    assert shown(run(path, tmp_path)) == shown(nbformat.read(path, as_version=4))
+    assert shown(run(path, tmp_path)) == shown(read(path))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_is_small_and_clean(path):
+    import nbformat
+
     text = path.read_text(encoding="utf-8")
     assert len(text) <= MAX_BYTES
     assert not re.search(r"/(home|tmp|root|mnt|opt|srv|usr|var|Users|work\w*)/|[A-Z]:\\\\", text)
-    book = nbformat.read(path, as_version=4)
+    book = read(path)
     nbformat.validate(book)
     codes = [cell for cell in book.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in codes] == list(range(1, len(codes) + 1))
@@ -72,6 +84,8 @@ def test_is_small_and_clean(path):
 
 
 if __name__ == "__main__":
+    import nbformat
+
     for one in NOTEBOOKS:
         with tempfile.TemporaryDirectory() as fresh:
             nbformat.write(run(one, Path(fresh)), one)

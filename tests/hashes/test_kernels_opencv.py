@@ -211,6 +211,7 @@ def test_other_vector_widths_give_the_same_bits(cpu: str, features: str, tmp_pat
         "-q",
         "-p",
         "no:cacheprovider",
+        "--noconftest",  # it compiles all kernels
         __file__,
         "-k",
         "noise or landscapes or squares",

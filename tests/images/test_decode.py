@@ -107,7 +107,7 @@ class TestPixels:
                 np.testing.assert_array_equal(ours, truth, err_msg=name)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("size", [(255, 257), (256, 256), (1, 5000), (1021, 763)], ids=str)
+    @pytest.mark.parametrize("size", [(255, 257), (256, 256), (1, 5000), (521, 383)], ids=str)
     @pytest.mark.parametrize("kind", FORMATS)
     def test_equal_opencv_larger(self, kind, size):
         self.test_equal_opencv(kind, size)
@@ -116,7 +116,7 @@ class TestPixels:
     @pytest.mark.parametrize(
         ("kind", "width", "height"),
         [
-            ("JPEG/RGB 4:2:0", 9000, 7000),
+            ("JPEG/RGB 4:2:0", 6000, 4000),
             ("PNG/RGB interlaced", 6000, 4000),
             ("TIFF/RGB tiled", 6000, 4000),
             ("WEBP/RGB lossy", 6000, 4000),

@@ -1,5 +1,6 @@
 """HEIC and HEIF, held against the pixels that pillow-heif gives and against OpenCV's hashes of them."""
 
+import functools
 import io
 import random
 import struct
@@ -41,23 +42,29 @@ def deep(pixels):
 
 
 RGB, RGBA = draw(3, *SIZE), draw(4, *SIZE, channels=4)
-FILES = {
-    "colour": heif(RGB),
-    "colour, one tile": heif(RGB, tile_size=0),
-    "grid": heif(RGB, tile_size=64),
-    "not subsampled": heif(RGB, chroma=444),
-    "10 bits": heif(deep(RGB), "RGB;16"),
-    "alpha": heif(RGBA, "RGBA"),
-    "10 bits, alpha": heif(deep(RGBA), "RGBA;16"),
-    "only EXIF is turned": heif(RGB, exif=exif_block(1)).replace(exif_block(1), exif_block(6)),
-    "thumbnails": heif(RGB, thumbnails=[64, 128]),
-    **{f"turned {turn}": heif(RGB, exif=exif_block(turn)) for turn in range(2, 9)},
+DRAWN = {
+    "colour": lambda: heif(RGB),
+    "colour, one tile": lambda: heif(RGB, tile_size=0),
+    "grid": lambda: heif(RGB, tile_size=64),
+    "not subsampled": lambda: heif(RGB, chroma=444),
+    "10 bits": lambda: heif(deep(RGB), "RGB;16"),
+    "alpha": lambda: heif(RGBA, "RGBA"),
+    "10 bits, alpha": lambda: heif(deep(RGBA), "RGBA;16"),
+    "only EXIF is turned": lambda: heif(RGB, exif=exif_block(1)).replace(exif_block(1), exif_block(6)),
+    "thumbnails": lambda: heif(RGB, thumbnails=[64, 128]),
+    **{f"turned {turn}": lambda turn=turn: heif(RGB, exif=exif_block(turn)) for turn in range(2, 9)},
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@functools.cache
+def file_of(name):
+    """Return a file, which takes too long to draw for every worker to draw all when it collects tests."""
+    return DRAWN[name]()
+
+
+@pytest.mark.parametrize("name", DRAWN)
 def test_pixels_and_hashes_are_those_of_pillow_heif(name):
-    data = FILES[name]
+    data = file_of(name)
     image, truth = decode_image(data, Options()), truth_of(data)
     np.testing.assert_array_equal(as_seen(image), truth)
     out = pl.DataFrame({"image": [data, png(truth)]}).imgmatch.visual_hash("image")
@@ -88,7 +95,7 @@ def test_grey_is_grey(mode):
 
 @pytest.mark.parametrize("alpha", ["white", "black"])
 def test_transparency_is_shown_over_a_colour(alpha):
-    data = FILES["alpha"]
+    data = file_of("alpha")
     truth = np.array(pillow_heif.open_heif(data).to_pillow())
     composite(truth, truth[..., 3].copy(), 255 if alpha == "white" else 0)
     np.testing.assert_array_equal(as_seen(decode_image(data, Options(alpha=alpha))), truth[..., :3])
@@ -111,14 +118,14 @@ def test_the_primary_image_of_several_is_hashed():
 
 @pytest.mark.parametrize("brand", [b"mif1", b"heix", b"msf1", b"miaf", b"MiHE"])
 def test_every_brand_is_read(brand):
-    data = FILES["colour"].replace(b"ftypheic", b"ftyp" + brand, 1)
-    np.testing.assert_array_equal(as_seen(decode_image(data, Options())), truth_of(FILES["colour"]))
+    data = file_of("colour").replace(b"ftypheic", b"ftyp" + brand, 1)
+    np.testing.assert_array_equal(as_seen(decode_image(data, Options())), truth_of(file_of("colour")))
 
 
 def test_max_pixels_holds_before_a_pixel_is_decoded(monkeypatch):
     for name in ("grid", "turned 6", "10 bits"):
-        assert "more than max_pixels=28,419" in detail_of(FILES[name], "too_many_pixels", Options(max_pixels=28_419))
-        assert isinstance(decode_image(FILES[name], Options(max_pixels=28_420)), DecodedImage)
+        assert "more than max_pixels=28,419" in detail_of(file_of(name), "too_many_pixels", Options(max_pixels=28_419))
+        assert isinstance(decode_image(file_of(name), Options(max_pixels=28_420)), DecodedImage)
     monkeypatch.setattr(decode_costs, "MAX_DECODE_BYTES", 2_000_000)
     large = heif(np.zeros((1000, 1000, 3), np.uint8))
     assert "HEIC of 1000x1000 pixels takes 0.02 GB" in detail_of(large, "too_many_pixels", Options(max_pixels=1 << 20))
@@ -140,7 +147,7 @@ def test_large_images_take_from_the_budget(monkeypatch):
 
 def test_files_that_are_cut_fail():
     for name in ("colour", "grid", "alpha"):
-        data = FILES[name]
+        data = file_of(name)
         for cut in (12, 24, 40, len(data) // 3, len(data) // 2, len(data) - 40):
             assert "HEIC" in detail_of(data[:cut])
 
@@ -148,7 +155,7 @@ def test_files_that_are_cut_fail():
 def test_what_is_cut_behind_the_pixels_is_no_matter():
     whole = heif(RGB, exif=exif_block(1))
     assert whole.index(exif_block(1)) > len(whole) - 60
-    np.testing.assert_array_equal(as_seen(decode_image(whole[:-8], Options())), truth_of(FILES["colour"]))
+    np.testing.assert_array_equal(as_seen(decode_image(whole[:-8], Options())), truth_of(file_of("colour")))
 
 
 def test_tiles_have_no_more_pixels_than_the_image_may():
@@ -171,7 +178,7 @@ def test_mutated_files_are_rows():
     rng = random.Random(1)
     results = []
     for _ in range(150):
-        data = bytearray(rng.choice(list(FILES.values())))
+        data = bytearray(rng.choice(list(map(file_of, DRAWN))))
         for _ in range(rng.choice((1, 1, 2, 8))):
             data[rng.randrange(rng.choice((700, len(data))))] = rng.randrange(256)
         results.append(decode_image(bytes(data), Options(max_pixels=4_000_000)))
@@ -182,15 +189,15 @@ def test_mutated_files_are_rows():
 
 
 def test_threads_and_processes_change_nothing():
-    frame = pl.DataFrame({"image": list(FILES.values()) * 3})
+    frame = pl.DataFrame({"image": list(map(file_of, DRAWN)) * 3})
     hashed = frame.imgmatch.visual_hash("image")
-    alone = pl.concat([frame[[row]].imgmatch.visual_hash("image") for row in range(len(FILES))])
+    alone = pl.concat([frame[[row]].imgmatch.visual_hash("image") for row in range(len(DRAWN))])
     assert hashed.equals(pl.concat([alone] * 3))
     assert hashed.equals(frame.imgmatch.visual_hash("image", isolate=True))
     results = [None] * 4
 
     def decode(number):
-        results[number] = as_seen(decode_image(FILES["grid"], Options()))
+        results[number] = as_seen(decode_image(file_of("grid"), Options()))
 
     threads = [threading.Thread(target=decode, args=(number,)) for number in range(4)]
     for thread in threads:
@@ -198,27 +205,27 @@ def test_threads_and_processes_change_nothing():
     for thread in threads:
         thread.join()
     for result in results:
-        np.testing.assert_array_equal(result, truth_of(FILES["grid"]))
+        np.testing.assert_array_equal(result, truth_of(file_of("grid")))
 
 
 def test_scaled_decoding_is_the_same():
-    image = decode_image(FILES["colour"], Options(decode="scaled"))
-    np.testing.assert_array_equal(as_seen(image), truth_of(FILES["colour"]))
+    image = decode_image(file_of("colour"), Options(decode="scaled"))
+    np.testing.assert_array_equal(as_seen(image), truth_of(file_of("colour")))
 
 
 def test_formats_names_it(without_extras):
     options = Options(formats=frozenset({"jpeg", "avif"}))
-    assert detail_of(FILES["colour"], options=options) == "HEIC is not among formats=avif, jpeg"
+    assert detail_of(file_of("colour"), options=options) == "HEIC is not among formats=avif, jpeg"
     needed = "HEIC images need the extra heif: pip install 'imgmatch-df[heif]'"
-    assert detail_of(FILES["colour"], options=Options(formats=frozenset({"heif"}))) == needed
+    assert detail_of(file_of("colour"), options=Options(formats=frozenset({"heif"}))) == needed
 
 
 def test_a_row_says_which_extra_to_install(without_extras):
-    frame = pl.DataFrame({"image": [FILES["colour"], png(RGB)]}).imgmatch.visual_hash("image")
+    frame = pl.DataFrame({"image": [file_of("colour"), png(RGB)]}).imgmatch.visual_hash("image")
     assert frame["status"].to_list() == ["decode_failed", "ok"]
     assert frame["detail"][0] == "HEIC images need the extra heif: pip install 'imgmatch-df[heif]'"
     with pytest.raises(imgmatch_df.DecodeError, match="imgmatch-df\\[heif\\]"):
-        pl.DataFrame({"image": [FILES["colour"]]}).imgmatch.visual_hash("image", on_error="raise")
+        pl.DataFrame({"image": [file_of("colour")]}).imgmatch.visual_hash("image", on_error="raise")
 
 
 def test_an_edit_of_the_pixels_is_found(tmp_path):

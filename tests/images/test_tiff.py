@@ -158,9 +158,8 @@ class TestSpace:
         assert counts["both refuse"] > 200
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("seed", range(2))
-    def test_many_kinds_in_many_layouts(self, seed):
-        rng = random.Random(seed)
+    def test_many_kinds_in_many_layouts(self):
+        rng = random.Random(0)
         pairs = (combined(kind, layout) for kind, layout in itertools.product(kinds(), layouts()))
         specs = itertools.chain((spec for spec in pairs if rng.random() < 0.02), codecs())
         counts = run((spec, *rng.choice(SIZES), rng.choice((1, 1, *range(2, 9)))) for spec in specs)

@@ -173,7 +173,7 @@ def test_killed_at_many_moments(tmp_path, monkeypatch):
     old, new = stamped(random_hashes(200, seed=1), "2026-01-01"), stamped(random_hashes(500, 2, 50), "2026-01-02")
     rows = pl.concat([new.head(50), old.slice(100, 50), new.slice(100)])
     rows.write_parquet(tmp_path / "rows.parquet")
-    kill_and_resume(tmp_path / "some.duckdb", old, rows, tmp_path / "rows.parquet", n_kills=8, seed=7)
+    kill_and_resume(tmp_path / "some.duckdb", old, rows, tmp_path / "rows.parquet", n_kills=5, seed=7)
 
 
 @ON_UNIX

@@ -167,7 +167,7 @@ def test_killed_and_resumed(tmp_path, album, form):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("form", FORMS)
 def test_killed_at_many_moments(tmp_path, album, form):
-    n_kills = 16 if form == FORMS[0] else 8
+    n_kills = 10 if form == FORMS[0] else 5
     kill_and_resume(tmp_path / form, *album, tmp_path / "rows.parquet", n_kills=n_kills, seed=50)
 
 
@@ -186,7 +186,7 @@ def test_killed_while_it_hashes(tmp_path, form):
     wanted = rows.imgmatch.visual_hash("path").rename({"path": "source"})
     moments = random.Random(form)
     n_killed = 0
-    while n_killed < 6:
+    while n_killed < 4:
         with child(WRITER + RUN, tmp_path / "rows.parquet", store, "path") as process:
             process.stdin.write("\n")
             process.stdin.flush()

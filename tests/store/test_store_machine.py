@@ -265,5 +265,5 @@ def test_any_sequence_of_runs(form):
 @pytest.mark.skipif(os.name == "nt", reason="uses signals of Unix")
 @pytest.mark.parametrize("form", ["hashes.duckdb", "hashes.parquet", "parts"])
 def test_any_sequence_of_runs_and_kills(form):
-    run(Machine, form, 10 if form.endswith("duckdb") else 20, 12)
-    run(KilledMachine, form, 4 if form.endswith("duckdb") else 8, 8)
+    run(Machine, form, 8 if form.endswith("duckdb") else 16, 12)
+    run(KilledMachine, form, 3 if form.endswith("duckdb") else 5, 8)
