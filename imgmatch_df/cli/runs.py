@@ -229,6 +229,8 @@ class CommandRun:
 
     def finish(self, exit_code: int) -> None:
         """Write the summary and the last line of the log."""
+        if self.log is None and self.summary is None:
+            return
         done = self.to_dict(exit_code)
         if self.log is not None:
             n_failed = f"{done['n_failed']:,} of {done['n_rows']:,} failed"

@@ -95,7 +95,7 @@ def _average_at_places(tile: Array, base: int, n: int, window: int, means: Array
     ahead = window // 2
     sums = _sums()
     clear(sums, 0, N_LINES)
-    x = 0
+    x: Any = 0
     for j in range(_SIDE):
         stop = np.intp((j + 0.5) * n / _SIDE) + ahead + 1
         slide(sums, tile, base + x, base + stop, window)
@@ -154,7 +154,7 @@ def _lower_median(values: Array) -> Any:
 
 
 @_inner
-def _quality(means: Array) -> int:
+def _quality(means: Array) -> Any:
     """Return the sum of the steps between neighbouring means, in percent of 255 cut to whole numbers, 100 at most."""
     rows = _rows()
     for i in range(_N_TILES):

@@ -153,7 +153,7 @@ def _find_neighbours(length: int, is_mirrored: bool, side: int, table: Array, at
             floor -= 1
         first = floor if floor < last else last
         first = first if first > 0 else 0
-        second_weight = 0
+        second_weight: Any = 0
         if 0 <= floor < length - 1:
             # To the nearest whole number, and halves to even ones: doubles from 2**52 on have no fractions.
             second_weight = np.intp((position - floor) * _ONE + _NO_FRACTIONS - _NO_FRACTIONS)
