@@ -9,10 +9,12 @@ import pytest
 from drawing import draw, jpeg
 
 import imgmatch_df
-from imgmatch_df.batch import run
+from imgmatch_df.batch import equal_images, run
 from imgmatch_df.batch.equal_images import EqualImages
 from imgmatch_df.batch.image_hashes import hash_image
 from imgmatch_df.batch.known_images import KNOWN_IMAGES
+from imgmatch_df.hashes.kinds import image_columns
+from imgmatch_df.options import Options
 
 
 @pytest.fixture
@@ -123,3 +125,57 @@ def test_bytes_of_any_length(decoded):
     found = imgmatch_df.visual_hash(frame)
     assert found["status"].unique().to_list() == ["decode_failed"]
     assert sorted(decoded) == list(range(1, 200))
+
+
+def test_copies_with_other_comments_are_told_apart_unread(images):
+    commented = [images[0][:2] + b"\xff\xfe\0\x0a%08d" % number + images[0][2:] for number in range(20)]
+
+    def read(row):
+        raise AssertionError(f"row {row} is read again")
+
+    found = EqualImages(read)
+    assert [found.find(row, data).row for row, data in enumerate(commented)] == list(range(20))
+
+
+@pytest.mark.parametrize("n_bytes", [1, 16_383, 16_384, 16_385, 40_000])
+@pytest.mark.parametrize("as_given", [bytes, memoryview])
+def test_one_byte_tells_images_apart(n_bytes, as_given):
+    data = Random(n_bytes).randbytes(n_bytes)
+    places = {0, 300, n_bytes // 2, n_bytes // 2 + 40, n_bytes - 40, n_bytes - 1} & {*range(n_bytes)}
+    others = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in places]
+    for other in others:
+        contents = [as_given(data), as_given(other), as_given(bytes(data))]
+        found = EqualImages(contents.__getitem__)
+        assert [found.find(row, content).row for row, content in enumerate(contents)] == [0, 1, 0]
+
+
+def test_a_key_may_be_dropped_while_its_image_is_read(images, monkeypatch):
+    monkeypatch.setattr(equal_images, "_MAX_KEPT", 1)
+
+    def read(_row):
+        found.find(2, images[2][:-1])  # another key, for which the first one is dropped
+        return images[1]
+
+    found = EqualImages(read)
+    found.find(0, images[0])
+    assert found.find(1, images[0]).row == 1
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 8, 127, 128, 129, 1000])
+def test_threads_take_fewer_rows_at_the_end(images, n_rows, monkeypatch):
+    monkeypatch.setattr(run, "n_threads", lambda: 2)
+    batch = run._Run([images[0]] * n_rows, run.HashedRows(n_rows, image_columns(["phash"])), Options())
+    batch._n_workers = 2
+    taken = [task[0] for task in iter(batch._next, None)]
+    assert [row for rows in taken for row in rows] == list(range(n_rows))
+    sizes = [len(rows) for rows in taken]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == max(1, min(16, n_rows // 8))
+    assert sizes[-1] == 1
+
+
+def test_one_row_at_a_time_beside_urls(images):
+    sources = ["http://127.0.0.1:9/a.jpg", *[images[0]] * 200]
+    batch = run._Run(sources, run.HashedRows(201, image_columns(["phash"])), Options())
+    batch._n_workers = 1
+    assert [task[0] for task in iter(batch._next, None)] == [[row] for row in range(1, 201)]

@@ -12,7 +12,7 @@ from PIL import Image
 
 import imgmatch_df
 from imgmatch_df._kernels.importing import numba
-from imgmatch_df.hashes.kernels.pdq import hash_pixels
+from imgmatch_df.hashes.kernels.pdq import _lower_median, hash_pixels
 from imgmatch_df.hashes.kernels.tiles import fill_colour
 from imgmatch_df.hashes.kinds import PDQ, empty_row
 from imgmatch_df.hashes.pdq import hash_image
@@ -115,3 +115,26 @@ def test_an_image_is_hashed_as_it_is_seen(orientation):
     frame = pl.DataFrame({"image": [file.getvalue()]})
     assert frame.select(imgmatch_df.perceptual_hash("image", "pdq")).item() == pdq(seen)[0]
     assert frame.select(pl.col("image").imgmatch.pdq()).item() == pdq(seen)[0]
+
+
+@numba.njit
+def medians(rows):
+    out = np.empty(len(rows), np.float32)
+    for i in range(len(rows)):
+        out[i] = _lower_median(rows[i])
+    return out
+
+
+def test_the_median_is_the_lower_one_in_the_middle():
+    rng = np.random.default_rng(31)
+    rows = [
+        rng.normal(size=(50, 256)),
+        rng.integers(-3, 4, (50, 256)) * -0.5,  # ties, and zeros of both signs
+        rng.normal(size=(20, 256)) * 10.0 ** rng.integers(-44, 38, (20, 256)),  # with numbers below the normal ones
+        np.abs(rng.normal(size=(5, 256))),
+        -np.abs(rng.normal(size=(5, 256))),
+        np.repeat([[0.0], [-0.0], [3.4e38], [-3.4e38], [1e-45]], 256, axis=1),
+        np.tile([[1.0, -1.0], [-0.0, 0.0], [-2.0, -3.0]], 128),
+    ]
+    values = np.concatenate(rows).astype(np.float32)
+    assert np.array_equal(medians(values), np.sort(values, axis=1)[:, 127])
