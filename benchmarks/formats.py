@@ -142,8 +142,8 @@ def speed_table(photos: ImageSet, n_rounds: int) -> str:
     what = photos.describe()
     machine = describe_machine(len(cpus), ("imgmatch-df", *PACKAGES))
     return (
-        f"{markdown_table(header, rows)}\n\nImages a second. {what}, written by Pillow in each format, but tiles. {len(cpus)} "
-        f"threads, {n_rounds} rounds, encoded images in memory. {machine}"
+        f"{markdown_table(header, rows)}\n\nImages a second. {what}, written by Pillow in each format, except "
+        f"tiles. {len(cpus)} threads, {n_rounds} rounds, encoded images in memory. {machine}"
     )
 
 
