@@ -41,11 +41,13 @@ def decode(data: Data, options: Options) -> DecodedImage | Failure | None:
         n_bytes = tiff.bytes_needed(compression, width, height, grid, 1, len(file))
         if (refused := admit_bytes("TIFF", width, height, n_bytes, options)) is not None:
             return refused
-    if is_packed and (file := _unpacked(file, found, n_blocks, block_width * block_height * n_samples)) is None:
-        return None
     shape = (height, width) if n_samples == 1 else (height, width, 4)
-    out = SCRATCH.take(n_pixels if n_samples == 1 else 4 * n_pixels)
-    if not plain.copy_blocks(file, found, out):
+    try:
+        blocks = _unpacked(file, found, n_blocks, block_width * block_height * n_samples) if is_packed else file
+        out = SCRATCH.take(n_pixels if n_samples == 1 else 4 * n_pixels)
+    except MemoryError:  # `tiff.decode` may need less, and its error has a detail
+        return None
+    if blocks is None or not plain.copy_blocks(blocks, found, out):
         return None
     return decoded(out.reshape(shape), orientation, width, height)
 

@@ -33,7 +33,7 @@ def unpack_blocks(data: Array, found: Array, n_blocks: int, out: Array) -> bool:
         while written < stop:
             if at + 1 >= end:
                 return False
-            code = np.intp(data[at])
+            code: Any = np.intp(data[at])
             if code == _NOTHING:
                 at += 1
                 continue

@@ -24,10 +24,12 @@ _FIRST, _LAST = 256, 339  # tags whose entries are kept, behind `_ENTRIES`
 N_FOUND: Final = _ENTRIES + _LAST + 1 - _FIRST
 _BITS, _STRIP_OFFSETS, _STRIP_COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _FORMAT = 258, 273, 279, 324, 325, 339
 _SUB_IFDS, _DEPTH, _TILE_DEPTH, _DNG = 330, 32997, 32998, 50706
+_NOT_OF_TILES: Final = _STRIP_OFFSETS, _STRIP_COUNTS, _SUB_IFDS
+_NOT_OF_STRIPS: Final = _TILE_OFFSETS, _TILE_COUNTS, _SUB_IFDS
 _MAX_TAGS: Final = 64
 _MAX_SIDE: Final = 1 << 20
 _MAX_BLOCKS: Final = 1 << 16
-_SHORT, _LONG = 3, 4  # types of values
+_SHORT, _LONG = 3, 4  # types of values, without others between
 _PLAIN, PACKBITS = 1, 32773  # compressions
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # photometric interpretations
 _UNASSOCIATED: Final = 2  # alpha
@@ -64,18 +66,18 @@ def _value(data: Array, entry: int, default: int, is_little: bool) -> Any:
     if entry == 0:
         return default
     kind = _short(data, entry + 2, is_little)
-    if (kind != _SHORT and kind != _LONG) or _long(data, entry + 4, is_little) != 1:
+    if not _SHORT <= kind <= _LONG or _long(data, entry + 4, is_little) != 1:
         return np.intp(-1)
     return _integer(data, entry + 8, 2 if kind == _SHORT else 4, is_little)
 
 
 @_inner
-def _values(data: Array, entry: int, is_little: bool) -> tuple[int, int, int]:
+def _values(data: Array, entry: int, is_little: bool) -> tuple[Any, Any, Any]:
     """Return the number of values of a tag, their place and the bytes of each; no value if it is missing or invalid."""
     kind, count = _short(data, entry + 2, is_little), _long(data, entry + 4, is_little)
     size = np.intp(2 if kind == _SHORT else 4)
     place = entry + 8 if count * size <= 4 else _long(data, entry + 8, is_little)
-    is_valid = entry > 0 and (kind == _SHORT or kind == _LONG) and place + count * size <= len(data)
+    is_valid = entry > 0 and _SHORT <= kind <= _LONG and place + count * size <= len(data)
     return count if is_valid else np.intp(0), place, size
 
 
@@ -115,8 +117,8 @@ def find_plain(data: Array, found: Array) -> bool:
     before = np.intp(0)
     for entry in range(at + 2, end, 12):
         tag = _short(data, entry, is_little)
-        # In order and once. No slices of a volume, nothing of a RAW file.
-        if tag <= before or tag == _SUB_IFDS or tag == _DEPTH or tag == _TILE_DEPTH or tag == _DNG:
+        # Each tag once and in order. No slices of a volume, no RAW file.
+        if tag <= before or _DEPTH <= tag <= _TILE_DEPTH or tag == _DNG:
             return False
         if _FIRST <= tag <= _LAST:
             entries[tag - _FIRST] = entry
@@ -134,10 +136,9 @@ def find_plain(data: Array, found: Array) -> bool:
     if not (0 < block_width <= _MAX_SIDE and 0 < block_height <= _MAX_SIDE):
         return False
     n_blocks = ((width + block_width - 1) // block_width) * ((height + block_height - 1) // block_height)
-    if entries[(_STRIP_OFFSETS if is_tiled else _TILE_OFFSETS) - _FIRST] > 0:
-        return False
-    if entries[(_STRIP_COUNTS if is_tiled else _TILE_COUNTS) - _FIRST] > 0:
-        return False
+    for i in range(3):
+        if entries[(_NOT_OF_TILES if is_tiled else _NOT_OF_STRIPS)[i] - _FIRST] > 0:
+            return False
     offsets = entries[(_TILE_OFFSETS if is_tiled else _STRIP_OFFSETS) - _FIRST]
     counts = entries[(_TILE_COUNTS if is_tiled else _STRIP_COUNTS) - _FIRST]
     n_offsets, found[OFFSETS], found[OFFSET_BYTES] = _values(data, offsets, is_little)
@@ -146,7 +147,7 @@ def find_plain(data: Array, found: Array) -> bool:
         return False
     n_samples, photometric, alpha = found[N_SAMPLES], found[_PHOTOMETRIC], found[_ALPHA]
     if n_samples == 1:
-        is_plain = alpha == _ABSENT and (photometric == _WHITE_IS_ZERO or photometric == _BLACK_IS_ZERO)
+        is_plain = alpha == _ABSENT and _WHITE_IS_ZERO <= photometric <= _BLACK_IS_ZERO
     elif n_samples == 3:
         is_plain = alpha == _ABSENT and photometric == _RGB
     else:
@@ -160,7 +161,7 @@ def find_plain(data: Array, found: Array) -> bool:
 
 
 @_inner
-def block_of(data: Array, found: Array, i: int) -> tuple[int, int]:
+def block_of(data: Array, found: Array, i: int) -> tuple[Any, Any]:
     """Return the offset and the byte count of a block; no byte if it ends after the file."""
     size = found[OFFSET_BYTES]
     if size == 0:  # decompressed blocks, one after the other
