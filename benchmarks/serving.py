@@ -422,7 +422,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, nargs="?", help="photos to send; without it, drawn ones")
     parser.add_argument("--n-rounds", type=int, default=5, help="rounds of each number of connections")
-    parser.add_argument("--seconds", type=int, default=4, help="of a round")
+    parser.add_argument("--seconds", type=int, default=3, help="of a round")
     parser.add_argument("--only", choices=("photos", "store"), help="one of the two parts: photos, or stored URLs")
     parser.add_argument("--n-stored", type=int, default=1_000_000, help="rows of the store")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: rough")
@@ -430,7 +430,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is missing: apt install wrk, dnf install wrk, brew install wrk")
-    n_rounds, seconds = (2, 3) if arguments.quick else (arguments.n_rounds, arguments.seconds)
+    n_rounds, seconds = (2, 2) if arguments.quick else (arguments.n_rounds, arguments.seconds)
     all_cpus = allowed_cpus()
     cpus = all_cpus[:2]
     pin(cpus)
