@@ -16,6 +16,8 @@ from PIL import Image
 U8 = npt.NDArray[np.uint8]
 SIDE = 31  # of the grid of bits of a bmh1
 N_CELLS = SIDE + 1  # half-blocks on a side; a block is two by two of them
+MAX_CROPS = 500  # of an image: the crops of one image are near each other, so their pairs grow as the square
+N_SAMPLED = 128, 100_000  # rows that are compared with others, and these, to estimate the number of pairs
 
 
 def random_phashes(n: int) -> U8:
@@ -55,14 +57,16 @@ def drawn_bmh1(n: int) -> U8:
     return np.concatenate([_pack(part @ basis) for part in parts])
 
 
-def crop_bmh1(folder: Path, n: int) -> U8:
-    """Return the hashes of random crops of the images of a folder: block means from sums over the grey image.
+def crop_bmh1(folder: Path, n: int, max_crops: int | None = None) -> U8:
+    """Return the hashes of `n` random crops of the images of a folder, fewer with at most `max_crops` of each.
 
-    They are not OpenCV's bits, because no image is resized, but have the statistics of real images. A million take a
-    minute.
+    Block means come from sums over the grey image.
+
+    They are not OpenCV's bits, because no image is resized, but have the statistics of real images.
     """
     rng = np.random.default_rng(4)
     images = read_folder(folder).data
+    n = n if max_crops is None else min(n, max_crops * len(images))
     parts = []
     for i, encoded in enumerate(images):
         grey = np.asarray(Image.open(io.BytesIO(encoded)).convert("L"))
@@ -82,6 +86,34 @@ def crop_bmh1(folder: Path, n: int) -> U8:
         flat = means.reshape(n_crops, -1)
         parts.append(_pack(flat - flat.mean(1, keepdims=True)))
     return rng.permutation(np.concatenate(parts))
+
+
+def mixed_bmh1(folder: Path, n: int) -> tuple[U8, int]:
+    """Return `n` hashes: at most `MAX_CROPS` crops of each image, the others drawn in code; and the number of crops."""
+    crops = crop_bmh1(folder, n, MAX_CROPS)
+    if len(crops) == n:
+        return crops, n
+    return np.random.default_rng(9).permutation(np.concatenate([crops, drawn_bmh1(n - len(crops))])), len(crops)
+
+
+def random_bmh1(n: int) -> U8:
+    """Return uniform hashes of the 961 bits of a bmh1."""
+    hashes = np.random.default_rng(10).integers(0, 256, (n, -(-SIDE * SIDE // 8)), np.uint8)
+    hashes[:, -1] &= (1 << SIDE * SIDE % 8) - 1
+    return hashes
+
+
+def pair_shares(hashes: U8) -> tuple[float, ...]:
+    """Return the share of all pairs within each number of bits, from 0 on, estimated from some rows."""
+    n_queries, n_others = (min(len(hashes), n) for n in N_SAMPLED)
+    words = np.zeros((n_others, -(-hashes.shape[1] // 8)), np.uint64)
+    words.view(np.uint8)[:, : hashes.shape[1]] = hashes[:n_others]
+    counts = np.zeros(64 * words.shape[1] + 1, np.int64)
+    for row in range(n_queries):
+        distances = np.bitwise_count(words ^ words[row]).sum(1, np.int64)
+        counts += np.bincount(distances, minlength=len(counts))
+    counts[0] -= n_queries  # each row and itself
+    return tuple((counts.cumsum() / max(1, n_queries * (n_others - 1))).tolist())
 
 
 def stored_bmh1(path: Path) -> U8:

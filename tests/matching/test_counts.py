@@ -150,6 +150,18 @@ def test_nearest_rows_of_any_width(n_words):
     np.testing.assert_array_equal(found.right.reshape(-1, 5), expected)
 
 
+@pytest.mark.parametrize("n", [11, 12, 13, 63, 64, 65, 75, 76, 77, 140])
+def test_nearest_rows_where_few_or_many_of_a_block_are_near(n):
+    references = uniform(n)
+    references[n // 2 :] = references[: n - n // 2]  # ties go to the first row
+    queries = np.concatenate([uniform(70, seed=1), references[:3]])
+    for k in (1, 5):
+        found = neighbours.nearest_k(queries, references, k, 961, N_BITS, n_threads=1)
+        ranked = [ranking.top_k(query, references, k) for query in queries]
+        np.testing.assert_array_equal(found.right, np.concatenate([rows for rows, _ in ranked]))
+        np.testing.assert_array_equal(found.distance, np.concatenate([distances for _, distances in ranked]))
+
+
 def test_nearest_rows_of_nothing():
     none = np.zeros((0, N_WORDS), np.uint64)
     for queries, references in ((none, drawn(5)), (drawn(5), none), (none, none)):

@@ -16,6 +16,7 @@ from imgmatch_df._kernels.gaps import BOXES, near_boxes, near_points, near_point
 from imgmatch_df._kernels.popcount import (
     int64,
     lowest_one,
+    near_stretch,
     popcount,
     uint8,
     uint64,
@@ -27,6 +28,7 @@ from imgmatch_df.matching.kernels.hamming import Pairs
 from imgmatch_df.matching.kernels.probes import distance_within
 
 _VALUES: int = 256
+_MANY: int = 12  # near rows of a block, from which on comparing all 64 at once takes less time
 
 
 class RowBlocks(NamedTuple):
@@ -332,6 +334,14 @@ def _put(heap: U64, n: int, key: int) -> None:
 
 
 @kernel
+def _turn_block(hashes: U64, first: int, n: int, columns: U64) -> None:
+    """Write the rows ``first..first + n`` of hashes (m, n_words) uint64 as columns (n_words, >= n) uint64."""
+    for row in range(n):
+        for word in range(hashes.shape[1]):
+            columns[word, row] = hashes[first + row, word]
+
+
+@kernel
 def search_nearest(
     queries: RowBlocks, blocks: RowBlocks, shift: int, radius: int, group: int, nearest: U64, found: I64
 ) -> None:
@@ -365,11 +375,17 @@ def search_nearest(
     slack = n_axes * ((1 << shift) - 1)
     farthest, limits = np.full(BOXES, radius, np.int64), np.zeros(BOXES, np.uint8)
     limits[:n_queries] = min(255, (radius + slack) >> shift)
+    # Of hashes whose counts do not differ, all rows of a block are near: then 64 distances are counted word by word,
+    # which takes a quarter of the time of one distance after the other.
+    columns = np.zeros((hashes.shape[1], BOXES), np.uint64)
+    query_columns = np.zeros((hashes.shape[1], BOXES), np.uint64)
+    _turn_block(query_hashes, first, n_queries, query_columns)
     for at in range(n_blocks):
         block = int64(order[at])
         if gaps[block] > limits.max():
             break
         n_there = uint64(min(BOXES, rows.size - block * BOXES))
+        is_turned = False
         seen = near_points_each(query_points, group, lows, highs, block // BOXES, block % BOXES, limits)
         seen &= every >> uint64(BOXES - n_queries)
         while seen:
@@ -379,6 +395,11 @@ def search_nearest(
             heap, n = nearest[query], found[query]
             near = near_points(points, block, query_points, query_points, group, lane, limits[lane])
             near &= every >> (uint64(BOXES) - n_there)
+            if popcount(near) >= uint64(_MANY):
+                if not is_turned:
+                    _turn_block(hashes, block * BOXES, int64(n_there), columns)
+                    is_turned = True
+                near &= near_stretch(columns, 0, query_columns, lane, hashes.shape[1], uint64(farthest[lane]))
             while near:
                 there = block * BOXES + int64(lowest_one(near))
                 near &= near - uint64(1)
