@@ -12,8 +12,13 @@ import pytest
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-# Spark on one machine needs no network, and finds the Python of the tests.
+# A JVM of these tests lives for seconds to minutes. What the second compiler takes for it, and the threads that collect
+# garbage, is not earned back: a third of the processor time of all tests.
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
+# Spark on one machine needs no network, and finds the Python of the tests. Programs that tests start get the same.
 os.environ.update(
+    SPARK_SUBMIT_OPTS=JAVA_OPTIONS,
     SPARK_LOCAL_IP="127.0.0.1",
     SPARK_LOCAL_HOSTNAME="localhost",
     PYSPARK_PYTHON=sys.executable,
@@ -21,6 +26,7 @@ os.environ.update(
 )
 
 CONFIG = {
+    "spark.executor.extraJavaOptions": JAVA_OPTIONS,
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.sql.shuffle.partitions": "4",

@@ -100,9 +100,11 @@ def mirrored(frame):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("radius", "n_blocks", "limit"), [(0, 3, None), (1, 8, 1_000), (4, 1, None), (4, 3, None)])
-def test_labels_of_many_hashes_equal_those_of_one_machine(spark, monkeypatch, radius, n_blocks, limit):
-    n = 200_000
+@pytest.mark.parametrize(
+    ("n", "radius", "n_blocks", "limit"),
+    [(50_000, 0, 3, None), (50_000, 1, 8, 1_000), (50_000, 4, 1, None), (200_000, 4, 3, None)],
+)
+def test_labels_of_many_hashes_equal_those_of_one_machine(spark, monkeypatch, n, radius, n_blocks, limit):
     frame = pl.DataFrame({"name": np.random.default_rng(2).permutation(n), "phash": hashes_with_shapes(n)})
     if limit is not None:
         monkeypatch.setattr(components, "MAX_DRIVER_LINKS", limit)

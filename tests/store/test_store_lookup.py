@@ -34,7 +34,7 @@ def stores(tmp_path_factory):
 RUNS = st.lists(st.tuples(st.none() | st.integers(0, 99), st.integers(0, 50), st.lists(st.integers(0, 50), max_size=2)))
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(RUNS)
 def test_rows_are_found_in_any_order(stores, runs):
     rows, found = stores
