@@ -166,7 +166,7 @@ def test_many_clients_and_a_writer_at_once(tmp_path, form, writer, n_workers):
             text=True,
         )
         found = ask_at_once(running, 3)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
         assert int(output) > 2
         assert set(found) - {"wrong"} == {200}, found
@@ -291,7 +291,7 @@ def test_a_store_that_cannot_be_loaded_ends_the_start(tmp_path, name, n_workers)
         [*PROGRAM, "--port", "0", "--store", str(path), "--workers", n_workers],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 2, done.stderr

@@ -108,7 +108,7 @@ class HostileServer:
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
-        assert started.wait(10)
+        assert started.wait(100)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,7 +122,7 @@ class HostileServer:
             self._loop.stop()
 
         asyncio.run_coroutine_threadsafe(stop(), self._loop)
-        self._thread.join(10)
+        self._thread.join(100)
         self._loop.close()
 
     def url(self, path: str, host: str | None = None) -> str:
