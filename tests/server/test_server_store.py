@@ -364,7 +364,10 @@ def test_a_link_to_a_store_is_read_with_its_log_and_by_its_own_ending(tmp_path):
         wait_until(lambda: found([url(3)]))
 
 
-def test_reading_leaves_the_store_as_it_is(store):
+def test_reading_leaves_the_store_as_it_is(store, tmp_path_factory, monkeypatch):
+    copies = tmp_path_factory.mktemp("copies")
+    monkeypatch.setattr(tempfile, "tempdir", str(copies))
+
     def state():
         files = [store, *store.iterdir()] if store.is_dir() else list(store.parent.iterdir())
         return {(file, file.stat().st_mtime_ns, file.is_file() and file.read_bytes()) for file in files}
@@ -374,7 +377,7 @@ def test_reading_leaves_the_store_as_it_is(store):
         assert version_of(found, 1) == 0
     check_store(store, Recipe())
     assert state() == before
-    assert not list(Path(tempfile.gettempdir()).glob(f"imgmatch-store-*/{store.name}"))
+    assert not list(copies.glob(f"imgmatch-store-*/{store.name}"))
 
 
 def test_rows_that_are_committed_but_in_the_log_only_are_seen(tmp_path):
