@@ -55,7 +55,7 @@ def test_each_cell_with_progress_shows_one_bar(outputs):
 
 def test_a_plain_program_shows_nothing():
     code = "import polars as pl, imgmatch_df; pl.DataFrame({'url': ['a']}).imgmatch.visual_hash(progress=True)"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=250)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

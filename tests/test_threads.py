@@ -56,7 +56,7 @@ def test_a_wrong_choice_is_raised_by_the_call(chosen, text, call):
 def test_the_command_reports_a_wrong_choice(tmp_path):
     environment = {**os.environ, "IMGMATCH_MAX_THREADS": "many"}
     command = [sys.executable, "-c", "from imgmatch_df.cli import main; main()", "visual-hash", str(tmp_path)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
     assert done.returncode == 2
     assert "IMGMATCH_MAX_THREADS must be a whole number" in done.stderr
 
@@ -261,7 +261,7 @@ def test_all_threads_of_the_pool_may_check_files_at_once(tmp_path, monkeypatch):
     path = tmp_path / "a.parquet"
     path.write_bytes(os.urandom(1 << 20))
     n_tasks = threads.n_threads()
-    together = threading.Barrier(n_tasks, timeout=60)
+    together = threading.Barrier(n_tasks, timeout=200)
     ranges = [(start, 1000) for start in range(0, 1 << 20, 5000)]
     data = path.read_bytes()
     expected = [crc32(data[start : start + n_bytes]) for start, n_bytes in ranges]
@@ -272,4 +272,4 @@ def test_all_threads_of_the_pool_may_check_files_at_once(tmp_path, monkeypatch):
             return list(parquet_checksums._checksums(file, ranges))
 
     found = [threads.pool().submit(check) for _ in range(n_tasks)]
-    assert [one.result(timeout=60) for one in found] == [expected] * n_tasks
+    assert [one.result(timeout=200) for one in found] == [expected] * n_tasks

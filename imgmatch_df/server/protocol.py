@@ -23,8 +23,9 @@ _MAX_UNREAD_BYTES: Final = 1 << 14
 # Pipelined requests that wait for an earlier response. Each takes some kilobytes; clients pipeline a few.
 _MAX_QUEUED: Final = 16
 _MAX_HEADER_BYTES: Final = 1 << 16
-# Larger bodies are not copied to join them with the header.
-_MAX_JOINED_BYTES: Final = 1 << 20
+# Responses are written in pieces of this size. asyncio keeps a piece until its last byte is sent, but counts only the
+# bytes that are not sent: of one piece of 4 MB, of which 3 MB are sent, it would keep 4 MB and count 1 MB.
+_PIECE_BYTES: Final = 1 << 16
 # No more is read while so many bytes of a body wait for the application: as many as asyncio reads at a time.
 _MAX_WAITING_BYTES: Final = 1 << 18
 
@@ -238,14 +239,18 @@ class _OneWrite:
         self._header: bytes | None = None  # empty when it was written
 
     def write(self, data: bytes) -> None:
-        """Write bytes; keep those of the header until the next ones."""
+        """Write bytes, in pieces; keep those of the header until the next ones."""
         if self._header is None and not data.startswith(b"HTTP/1.1 100 "):
             self._header = data
-        elif self._header and len(data) <= _MAX_JOINED_BYTES:
-            self._transport.write(self._take_header() + data)
+            return
+        if self._header:
+            header = self._take_header()
+            self._transport.write(header + data[:_PIECE_BYTES])
+            start = _PIECE_BYTES
         else:
-            self._write_header()
-            self._transport.write(data)
+            start = 0
+        for first in range(start, len(data), _PIECE_BYTES):
+            self._transport.write(data[first : first + _PIECE_BYTES])
 
     def is_closing(self) -> bool:
         """Return whether the connection is being closed."""

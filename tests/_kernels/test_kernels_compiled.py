@@ -30,7 +30,7 @@ def package(tmp_path):
 
 def distance(package) -> str:
     command = [sys.executable, "-c", "import sys; sys.path.insert(0, sys.argv[1])\n" + CODE, str(package.parent)]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout.strip()
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=250).stdout.strip()
 
 
 def kept(package) -> dict[str, int]:

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from time import monotonic, sleep
 
 import polars as pl
 import pytest
 from drawing import draw, jpeg
 from polars.testing import assert_frame_equal, assert_series_equal
+from waiting import wait_until
 
 import imgmatch_df
 from imgmatch_df.batch import isolation
@@ -94,10 +94,7 @@ def test_processes_end_with_this_one(encoded):
     running.warm_up(2)
     pids = [decoder._pid for decoder in running._free]
     running.close()
-    deadline = monotonic() + 20  # each ends by itself, soon
-    while any(Path(f"/proc/{pid}").exists() for pid in pids) and monotonic() < deadline:
-        sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))  # each ends by itself, soon
 
 
 class NotedBudget(PixelBudget):
@@ -189,7 +186,7 @@ print(*[one._pid for one in running._free + running._free_low], running._server.
 for decoder in running._free:
     os.kill(decoder._pid, 19)  # SIGSTOP: in the middle of an image
 threading.Thread(target=running.hash_image, args=(b"image", Options(), empty_row([BMH1]))).start()
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -202,10 +199,7 @@ def test_no_process_is_left_when_the_owner_is_killed(is_server_killed):
         if is_server_killed:
             os.kill(pids[-1], signal.SIGKILL)
         owner.kill()
-    deadline = monotonic() + 20
-    while any(map(is_running, pids)) and monotonic() < deadline:
-        sleep(0.05)
-    assert not any(map(is_running, pids))
+    wait_until(lambda: not any(map(is_running, pids)))
 
 
 def is_running(pid):

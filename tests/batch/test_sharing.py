@@ -107,14 +107,14 @@ def test_a_statement_that_starts_while_another_runs_reads_again(paths, monkeypat
 
     def meeting(values, options, *kinds):
         next(order).set()
-        assert inside[1].wait(60)
+        assert inside[1].wait(200)
         return real(values, options, *kinds)
 
     monkeypatch.setattr(batches, "hash_batch", meeting)
     phash, bmh1 = two()
     with ThreadPoolExecutor(2) as users:
         first = users.submit(paths.select, phash)
-        assert inside[0].wait(60)
+        assert inside[0].wait(200)
         second = users.submit(paths.select, bmh1)
         assert first.result()["phash"].null_count() == second.result()["bmh1"].null_count() == 0
 

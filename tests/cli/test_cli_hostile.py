@@ -183,7 +183,7 @@ def test_a_panic_of_polars_is_a_message(here, monkeypatch):
 def test_a_full_disk_is_not_the_fault_of_the_input(here, words):
     (here / "in.csv").write_text("url\na.jpg\n")
     with Path("/dev/full").open("wb") as full:
-        done = subprocess.run([*PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+        done = subprocess.run([*PROGRAM, *words], stdout=full, stderr=subprocess.PIPE, text=True, timeout=250)
     assert done.returncode == 2
     first, hint = done.stderr.splitlines()
     assert "No space left on device" in first
@@ -193,7 +193,7 @@ def test_a_full_disk_is_not_the_fault_of_the_input(here, words):
 def test_without_a_compiler_the_command_says_so(here):
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     done = subprocess.run(
-        [*PROGRAM, "visual-hash", "a.jpg"], capture_output=True, env=environment, text=True, timeout=120
+        [*PROGRAM, "visual-hash", "a.jpg"], capture_output=True, env=environment, text=True, timeout=250
     )
     assert done.returncode in (1, 2)
     assert done.stderr.endswith("\nHint: unset NUMBA_DISABLE_JIT.\n")

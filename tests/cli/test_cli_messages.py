@@ -229,7 +229,7 @@ def test_warnings_of_others_stay_as_they_are(here, monkeypatch):
 
 def test_nothing_of_python_is_seen_in_a_program(left_out):
     for words in (["visual-hash", "photos"], ["remove-duplicates", "photos", "-o", "o.csv"]):
-        result = subprocess.run([*PROGRAM, *words], capture_output=True, timeout=120, text=True)
+        result = subprocess.run([*PROGRAM, *words], capture_output=True, timeout=250, text=True)
         assert result.returncode == 0
         assert result.stderr.startswith(left_out)
         assert ".py" not in result.stderr

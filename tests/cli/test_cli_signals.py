@@ -34,7 +34,7 @@ with half_written(path):
 def run(code, *words, ignored="", **options):
     trap = ["sh", "-c", f"trap '' {ignored}; exec \"$@\"", "sh"] if ignored else []
     command = [*trap, sys.executable, "-W", "error", "-c", code, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, **options)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

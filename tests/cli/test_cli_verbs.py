@@ -17,6 +17,7 @@ from PIL import Image
 from polars.testing import assert_frame_equal
 from terminal import ON_A_SYSTEM_WITH_TERMINALS, on_a_terminal
 from typer.testing import CliRunner
+from waiting import wait_until
 
 import imgmatch_df
 from imgmatch_df.batch import run
@@ -672,7 +673,7 @@ def test_documented_remove_duplicates(drawn, request_file, out):
     assert isinstance(proc_id, str)
     seconds = response.pop("statistics")
     assert list(seconds) == ["processing time"]
-    assert 0 < seconds["processing time"] < 60
+    assert 0 < seconds["processing time"] < 250
     ok = {"code": 200, "text": "OK", "request_id": request_id}
     size = {"_width": 140, "_height": 90}
     url, gone = str(drawn / "1.jpg"), str(drawn / "gone.jpg")
@@ -889,17 +890,13 @@ def test_a_join_can_be_interrupted(out):
     rows = pl.Series([row.tobytes() for row in hashes], dtype=pl.Binary)
     pl.DataFrame({"bmh1": rows}).write_parquet(out / "in.parquet")
     words = [*PROGRAM, "remove-duplicates", str(out / "in.parquet"), "--radius", "300", "-o", str(out / "o.parquet")]
-    with subprocess.Popen(words, stderr=subprocess.PIPE) as program:
-        deadline = time.monotonic() + 60
-        while len(list(out.iterdir())) < 2:
-            assert program.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    few = {**os.environ, "IMGMATCH_MAX_THREADS": "2"}  # on 64 processors it would take a second
+    with subprocess.Popen(words, stderr=subprocess.PIPE, env=few) as program:
+        wait_until(lambda: len(list(out.iterdir())) == 2 or program.poll() is not None, 200)
         time.sleep(2)  # by now the rows are read and the join is under way
+        assert program.poll() is None
         program.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        assert program.wait(60) == 130
-        assert time.monotonic() - started < 2
+        assert program.wait(30) == 130  # the join takes minutes
         assert program.stderr.read().splitlines()[-1] == b"interrupted, nothing was written"
     assert [path.name for path in out.iterdir()] == ["in.parquet"]
 

@@ -41,7 +41,7 @@ def test_a_usage_error_names_the_help_of_its_command(words, part, command):
 def test_a_usage_error_of_a_program():
     program = [sys.executable, "-W", "error", "-c", "import sys; sys.argv[0] = 'imgmatch'\n"]
     program[-1] += "from imgmatch_df.cli import main; main()"
-    result = subprocess.run([*program, "ping", "extra"], capture_output=True, timeout=120, text=True)
+    result = subprocess.run([*program, "ping", "extra"], capture_output=True, timeout=250, text=True)
     assert result.returncode == 2
     assert result.stderr.splitlines()[1:] == ["Hint: run imgmatch ping --help."]
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from polars.testing import assert_frame_equal
 from program import ON_A_SYSTEM_WITH_SIGNALS, PROGRAM
 from terminal import ON_A_SYSTEM_WITH_TERMINALS, on_a_terminal
 from typer.testing import CliRunner
+from waiting import wait_until
 
 import imgmatch_df
 from imgmatch_df.batch import run as batches
@@ -309,11 +309,7 @@ def test_ctrl_c_keeps_what_was_hashed_and_the_next_run_hashes_the_rest(here, sto
     words = ["remove-duplicates", "many", "-o", "o.csv", "--store", store]
     with subprocess.Popen([*program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         kept = here / (f"{store}.wal" if store.endswith(".duckdb") else store)
-        deadline = time.monotonic() + 60
-        while not (kept.exists() and kept.stat().st_size > 6000):  # the first batches
-            assert run.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: (kept.exists() and kept.stat().st_size > 6000) or run.poll() is not None, 200)
         run.send_signal(signal.SIGINT)
         _, said = run.communicate()
     assert (run.returncode, said) == (130, f"interrupted, the hashes so far are in {store}\n")

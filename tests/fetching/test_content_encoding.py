@@ -11,7 +11,7 @@ from hostile_server import ENCODERS, HostileServer, raw_deflate, zstd
 
 from imgmatch_df.fetching.content_encoding import Decompressor, EncodingError, parse_encodings, unsupported
 
-FAST = {"allow_private_networks": True, "timeout_s": 2, "attempts": 1}
+FAST = {"allow_private_networks": True, "timeout_s": 60, "attempts": 1}
 NAMES = {"raw": "deflate", "members": "gzip", "frames": "zstd"}
 BODY = b"".join(number.to_bytes(4) for number in range(20_000))
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 from hostile_server import HostileServer
 from polars.testing import assert_frame_equal, assert_series_equal
+from waiting import wait_until
 
 import imgmatch_df
 from imgmatch_df.documented.responses import visual_hash_response
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.long
 
 ENGINES = ["eager", "in-memory", "streaming"]
 ODD = ["/odd-header", "/odd-header/trailer", "/interim/ok"]
-FAST = {"allow_private_networks": True, "timeout_s": 0.6}
+FAST = {"allow_private_networks": True, "timeout_s": 60}
 
 
 @pytest.fixture(scope="module")
@@ -162,19 +163,21 @@ def test_a_bug_ends_only_its_batch(server, monkeypatch):
             patch.setattr(http, name, broken)
             for path in paths:
                 with pytest.raises(ZeroDivisionError):
-                    hashed([server.url(path)], n_connections=1)
-        assert fail(server.url("/slow-headers"), n_connections=1, attempts=1)[0] == "fetch_timeout"
+                    hashed([server.url(path)], n_connections=1, timeout_s=0.6)
+        assert fail(server.url("/slow-headers"), n_connections=1, attempts=1, timeout_s=0.6)[0] == "fetch_timeout"
         assert hashed([server.url("/ok/1.jpg")], n_connections=1)["status"].item() == "ok"
 
 
 @pytest.mark.parametrize("after_s", [0, 0.1])
 def test_an_unrequested_response_is_not_used_for_the_next_url(server, encoded, after_s):
     """A broken server would shift the hashes of all rows that follow by one."""
-    before, expected = server.n_connections, pl.DataFrame({"url": encoded[:4]}).imgmatch.visual_hash("url")["phash"]
+    before, n_strays = server.n_connections, server.n_strays
+    expected = pl.DataFrame({"url": encoded[:4]}).imgmatch.visual_hash("url")["phash"]
     for row, path in enumerate((f"/stray/0.jpg?after={after_s}", "/ok/1.jpg", "/ok/2.jpg", "/ok/3.jpg")):
         assert hashed([server.url(path)])["phash"][0] == expected[row]
         if row == 0:
-            sleep(0.05 + 2 * after_s)
+            wait_until(lambda: server.n_strays > n_strays)
+            sleep(0.05)
     assert server.n_connections - before <= 2  # a new one, which is used again
 
 
@@ -218,7 +221,7 @@ def test_an_unrequested_response_is_not_used_for_the_next_url(server, encoded, a
     ],
 )
 def test_failures_of_servers(server, path, status, detail):
-    found = fail(server.url(path))
+    found = fail(server.url(path), timeout_s=0.6 if status == "fetch_timeout" or "late" in path else 60)
     assert found[0] == status
     assert detail in found[1]
     assert "\n" not in found[1]
@@ -228,7 +231,7 @@ def test_failures_of_servers(server, path, status, detail):
 @pytest.mark.parametrize("path", ["/endless", "/bomb"])
 def test_too_large_responses_are_stopped(server, path):
     server.n_sent = 0
-    assert fail(server.url(path), max_bytes=1 << 20, timeout_s=5)[0] == "too_many_bytes"
+    assert fail(server.url(path), max_bytes=1 << 20)[0] == "too_many_bytes"
     assert server.n_sent < 16 << 20
 
 
@@ -257,18 +260,23 @@ def test_an_unknown_host_name(monkeypatch):
 
 
 def test_a_look_up_that_fails_after_the_timeout_is_not_logged(monkeypatch, caplog):
+    late, ended = threading.Event(), threading.Event()
+
     def look_up(host):
-        sleep(0.5)
+        late.wait(100)
+        ended.set()
         raise socket.gaierror(socket.EAI_AGAIN, "Try again")
 
     monkeypatch.setattr(curl, "_look_up", look_up)
-    assert fail("http://slow.example/a.jpg", attempts=1) == (
+    assert fail("http://slow.example/a.jpg", attempts=1, timeout_s=0.6) == (
         "fetch_timeout",
         "no connection within 0.2 s after 1 attempt",
     )
-    sleep(0.6)
+    late.set()
+    assert ended.wait(100)
+    sleep(0.1)
     monkeypatch.setattr(curl, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
-    fail("http://slow.example/a.jpg", attempts=1)  # the next look-up takes the place of the failed one
+    fail("http://slow.example/a.jpg", attempts=1, timeout_s=0.6)  # the next look-up takes the place of the failed one
     gc.collect()
     assert not caplog.records
 
@@ -305,7 +313,7 @@ def test_an_attempt_that_times_out_at_the_moment_of_its_look_up_ends_once(server
     monkeypatch.setattr(curl, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
     monkeypatch.setattr(curl.ConnectionPool, "resolve", resolve_late)
     urls = [server.url(f"/ok/{n}.jpg", "late.example") for n in range(5 if reused else 1)]
-    assert hashed(urls, timeout_s=5)["status"].to_list() == ["ok"] * len(urls)
+    assert hashed(urls)["status"].to_list() == ["ok"] * len(urls)
     assert timed_out
     assert scheduler.shared_scheduler()._budget.n_bytes == 0
     assert scheduler.shared_scheduler()._n_connections == 0
@@ -336,28 +344,26 @@ def test_attempts(server):
 
 
 def test_backoff_never_ends_the_attempts(server, monkeypatch):
-    monkeypatch.setattr(retry, "POLICY", retry.RetryPolicy(first_wait_s=0.2))
+    monkeypatch.setattr(retry, "POLICY", retry.RetryPolicy(first_wait_s=0.5))
     server.targets.clear()
-    assert fail(server.url("/status/503"), timeout_s=0.3, attempts=6)[1] == "HTTP 503 after 6 attempts"
-    assert server.targets.total() == 6
+    assert fail(server.url("/status/503"), timeout_s=1, attempts=4)[1] == "HTTP 503 after 4 attempts"
+    assert server.targets.total() == 4
 
 
 def test_retry_after_is_honoured(server):
     server.targets.clear()
     start = monotonic()
-    assert hashed([server.url("/busy?after=1")], timeout_s=2)["status"].item() == "ok"
+    assert hashed([server.url("/busy?after=1")])["status"].item() == "ok"
     assert monotonic() - start >= 1
     assert hashed([server.url("/busy?after=Wed,%2021%20Oct%202015%2007:28:00%20GMT")])["status"].item() == "ok"
     assert hashed([server.url("/busy?after=nonsense")])["status"].item() == "ok"
 
 
 def test_a_retry_after_of_an_hour_ends_the_attempts(server):
-    start = monotonic()
     assert fail(server.url("/busy?after=3600")) == (
         "fetch_failed",
         "HTTP 429, Retry-After 3,600 s, after 1 attempt",
     )
-    assert monotonic() - start < 2
 
 
 # --- who may be reached ----------------------------------------------------------------------------------------------
@@ -519,23 +525,22 @@ def test_connections_are_used_again(fresh_server):
     paths = ["/ok/{}.jpg", "/status/404?{}", "/to?u=/ok/1.jpg?{}", "/empty?{}", "/zipped?{}", "/chunked?{}"]
     urls = [fresh_server.url(path.format(n)) for n in range(10) for path in paths]
     for _ in range(3):
-        hashed(urls, n_connections=4, timeout_s=5)
+        hashed(urls, n_connections=4)
     assert fresh_server.n_connections <= 4
 
 
 def test_connections_are_bounded(fresh_server):
     server = fresh_server
-    urls = [server.url(f"/slow-headers?s=0.05&n={n}") for n in range(40)]
     for options, most in (({"n_connections": 3}, 3), ({"n_connections_per_host": 5}, 5), ({}, 32)):
         server.most_open = 0
-        hashed(urls, timeout_s=5, **options)
+        hashed([server.url(f"/gathered?of={most}&n={n}") for n in range(40)], **options)
         assert server.most_open == most
 
 
 def test_spellings_of_a_host_count_as_one_host(fresh_server):
     hosts = ["127.0.0.1", "2130706433", "0x7f.1", "127.1", "127.0.0.1.", "me:pw@127.0.0.1"]
-    urls = [fresh_server.url(f"/slow-headers?s=0.05&n={n}", host) for n in range(6) for host in hosts]
-    assert set(hashed(urls, timeout_s=5, n_connections_per_host=2)["status"]) == {"ok"}
+    urls = [fresh_server.url(f"/gathered?of=2&n={n}", host) for n in range(6) for host in hosts]
+    assert set(hashed(urls, n_connections_per_host=2)["status"]) == {"ok"}
     assert fresh_server.most_open == 2
 
 
@@ -543,28 +548,28 @@ def test_connections_are_bounded_over_all_expressions(fresh_server):
     server = fresh_server
     urls = [[server.url(f"/slow-headers?s=0.05&n={n}&m={m}") for n in range(10)] for m in range(4)]
     with ThreadPoolExecutor(4) as users:
-        done = list(users.map(lambda part: hashed(part, timeout_s=5, n_connections=4), urls))
+        done = list(users.map(lambda part: hashed(part, n_connections=4), urls))
     assert all(set(out["status"]) == {"ok"} for out in done)
     assert server.most_open <= 4
 
 
 def test_a_slow_host_does_not_delay_another(server, encoded):
     with HostileServer(encoded) as other:
-        slow = [server.url(f"/slow-headers?s=0.4&n={n}") for n in range(100)]
-        answered = []
-        start = monotonic()
-        thread = threading.Thread(target=lambda: answered.append(hashed(slow, timeout_s=5)))
-        thread.start()
-        quick = hashed([other.url(f"/ok/{n}.jpg") for n in range(40)])
-        quick_s = monotonic() - start
-        thread.join()
+        server.is_holding, n_open = True, server.n_open
+        slow = [server.url(f"/held?n={n}") for n in range(100)]
+        with ThreadPoolExecutor(1) as user:
+            answered = user.submit(hashed, slow)
+            wait_until(lambda: server.n_open >= n_open + 32)
+            quick = hashed([other.url(f"/ok/{n}.jpg") for n in range(40)])
+            assert not answered.done()
+            server.is_holding = False
+            assert set(answered.result()["status"]) == {"ok"}
         assert set(quick["status"]) == {"ok"}
-        assert quick_s < 1 < monotonic() - start
 
 
 def test_bytes_in_flight_are_bounded_without_a_deadlock(server):
     urls = [server.url(f"/sized/{500_000 + n}") for n in range(64)]
-    out = hashed(urls, max_bytes_in_flight=100_000, timeout_s=5)
+    out = hashed(urls, max_bytes_in_flight=100_000)
     assert set(out["status"]) == {"decode_failed"}
     assert scheduler.shared_scheduler()._budget.n_bytes == 0
 
@@ -575,28 +580,26 @@ def test_bodies_that_waited_for_memory_are_complete(server, encoded, way):
     urls = [server.url(f"/{way}?n={n}") for n in range(40)]
     expected = pl.Series(encoded[:40]).imgmatch.phash().to_list()
     for max_bytes_in_flight in (1, 1000, 20_000, 100_000):
-        out = hashed(urls, max_bytes_in_flight=max_bytes_in_flight, timeout_s=5)
+        out = hashed(urls, max_bytes_in_flight=max_bytes_in_flight)
         assert out["phash"].to_list() == expected
     assert scheduler.shared_scheduler()._budget.n_bytes == 0
 
 
 def test_strict_names_the_first_row_in_row_order(server):
-    urls = [server.url(f"/slow-headers?s=0.2&n={n}") for n in range(3)]
+    urls = [server.url(f"/slow-headers?s=0.05&n={n}") for n in range(3)]
     urls += [server.url("/slow-headers?s=30"), server.url("/status/404"), *urls, server.url("/drip")]
     for order in (urls, [*urls[:3], *urls[4:]]):
-        status = "fetch_timeout" if order is urls else "not_found"
-        for _ in range(3):
+        status, times = ("fetch_timeout", 1) if order is urls else ("not_found", 3)
+        for _ in range(times):
             with pytest.raises(imgmatch_df.FetchError, match=f"row 3 of its batch: {status}"):
-                pl.Series("url", order).imgmatch.phash(on_error="raise", attempts=1, **FAST)
+                pl.Series("url", order).imgmatch.phash(on_error="raise", attempts=1, **{**FAST, "timeout_s": 2})
 
 
 def test_strict_cancels_the_rows_after_a_failure(server):
     server.targets.clear()
-    start = monotonic()
     urls = [server.url("/status/404"), *(server.url(f"/slow-headers?s=9&n={n}") for n in range(200))]
     with pytest.raises(imgmatch_df.FetchError, match="row 0"):
         pl.Series("url", urls).imgmatch.phash(on_error="raise", allow_private_networks=True)
-    assert monotonic() - start < 3
     assert server.targets.total() < 100
 
 
@@ -622,7 +625,7 @@ def test_many_rows_of_which_a_third_fail_in_every_way(server):
         urls.append(server.url(f"{path}{'&' if '?' in path else '?'}row={n}"))
         expected.append(status)
     frame = pl.DataFrame({"url": urls}).with_row_index()
-    options = {**FAST, "timeout_s": 2, "attempts": 2, "max_bytes": 1 << 20, "n_connections_per_host": 64}
+    options = {**FAST, "timeout_s": 4, "attempts": 1, "max_bytes": 1 << 20, "n_connections_per_host": 64}
     out = frame.lazy().with_columns(pl.col("url").imgmatch.visual_hash(**options)).unnest("visual_hash").collect()
     assert out["index"].to_list() == list(range(2000))
     assert out["status"].to_list() == expected
@@ -632,20 +635,22 @@ def test_many_rows_of_which_a_third_fail_in_every_way(server):
 
 def test_rows_of_a_host_that_does_not_respond_fail_at_once(server, fresh_server, monkeypatch):
     monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.5)
-    monkeypatch.setattr(circuit_breaker, "OPEN_S", 1.0)
+    monkeypatch.setattr(circuit_breaker, "OPEN_S", 600.0)
     silent = [fresh_server.url(f"/slow-headers?s=60&n={n}") for n in range(3000)]
     live = [server.url(f"/ok/{n % 40}.jpg?live={n}") for n in range(50)]
-    options = {**FAST, "timeout_s": 0.3}
+    options = {**FAST, "timeout_s": 1}
     out = hashed([*silent[:1500], *live, *silent[1500:]], **options)
     assert out["status"].to_list() == ["fetch_timeout"] * 1500 + ["ok"] * 50 + ["fetch_timeout"] * 1500
     assert fresh_server.targets.total() < 300
     detail = out["detail"][-1]
     assert detail.startswith(f"not requested: {fresh_server.url('')} did not respond to the last ")
-    # The next call does not ask either; when the time has come one request is let through, and finds that it is back.
+    # The next call does not ask either; when the time is over one request is let through, and finds that it is back.
     before = fresh_server.targets.total()
     assert fail(fresh_server.url("/ok/1.jpg"), **options)[0] == "fetch_timeout"
     assert fresh_server.targets.total() == before
-    sleep(1)
+    circuits = scheduler.shared_scheduler()._circuits
+    (host,) = (host for host in circuits._silences if host in fresh_server.url(""))
+    circuits._silences[host] = circuits._silences[host]._replace(open_until=0.001)
     assert hashed([fresh_server.url(f"/ok/{n}.jpg") for n in range(9)], **FAST)["status"].to_list() == ["ok"] * 9
 
 
@@ -663,7 +668,7 @@ def test_a_silent_redirect_target_does_not_open_the_circuit_of_the_redirecting_h
     monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.5)
     urls = [server.url(f"/to?n={n}&u={fresh_server.url('/slow-headers')}") for n in range(400)]
     live = [server.url(f"/ok/{n % 40}.jpg?beside={n}") for n in range(400)]
-    out = hashed([url for pair in zip(urls, live, strict=True) for url in pair], **{**FAST, "timeout_s": 0.6})
+    out = hashed([url for pair in zip(urls, live, strict=True) for url in pair], **{**FAST, "timeout_s": 1})
     assert out["status"].to_list() == ["fetch_timeout", "ok"] * 400
     assert out["detail"][-2].startswith(f"not requested: {fresh_server.url('')} did not respond to the last ")
     assert fresh_server.targets.total() < 150
@@ -685,7 +690,7 @@ def test_rows_that_fail_at_once_do_not_delay_others():
     urls = [f"ftp://h{n}.example/a.jpg" for n in range(5000)]
     download = scheduler.Download(urls, make_options(schemes=["http"]), arrived)
     shared._loop.call_soon_threadsafe(begin)
-    assert done.wait(20)
+    assert done.wait(100)
     assert seen[0] < 1000
     assert set(answered) == {"fetch_blocked"}
 
@@ -693,11 +698,11 @@ def test_rows_that_fail_at_once_do_not_delay_others():
 def test_a_host_that_responds_to_some_requests_gets_all(server, monkeypatch):
     monkeypatch.setattr(circuit_breaker, "SILENT_S", 0.0)
     # Every other request has a response, also while as many as there are connections wait in vain.
-    urls = [server.url(f"/slow-headers?s=60&n={n}" if n % 2 else f"/status/404?n={n}") for n in range(60)]
+    urls = [server.url(f"/slow-headers?s=60&n={n}" if n % 2 else f"/status/404?n={n}") for n in range(24)]
     before = server.targets.total()
-    out = hashed(urls, **{**FAST, "timeout_s": 0.3, "attempts": 1, "n_connections_per_host": 2})
-    assert out["status"].to_list() == ["not_found", "fetch_timeout"] * 30
-    assert server.targets.total() == before + 60
+    out = hashed(urls, **{**FAST, "timeout_s": 0.8, "attempts": 1, "n_connections_per_host": 2})
+    assert out["status"].to_list() == ["not_found", "fetch_timeout"] * 12
+    assert server.targets.total() == before + 24
 
 
 @pytest.mark.slow
@@ -705,11 +710,11 @@ def test_one_call_with_silent_hosts_leaves_connections_to_others(server, monkeyp
     monkeypatch.setattr(curl, "_look_up", lambda host: [(socket.AF_INET, "127.0.0.1")])
     urls = [server.url(f"/slow-headers?s=60&n={n}", f"silent{n % 8}.example") for n in range(160)]
     with ThreadPoolExecutor(1) as user:
-        slow = user.submit(hashed, urls, **{**FAST, "timeout_s": 4, "attempts": 1})
-        sleep(1)
-        start = monotonic()
+        n_open = server.n_open
+        slow = user.submit(hashed, urls, **{**FAST, "timeout_s": 6, "attempts": 1})
+        wait_until(lambda: server.n_open > n_open + 7)
         assert fail(server.url("/status/404?beside"), **FAST)[0] == "not_found"
-        assert monotonic() - start < 2  # it would wait for a connection until the 4 s of the others are over
+        assert not slow.done()  # it would wait for a connection until those of the others are over
         slow.result()
 
 
@@ -723,7 +728,7 @@ def test_look_ups_of_names_take_a_bounded_number_of_threads(monkeypatch):
         with lock:
             n_under_way += 1
             most = max(most, n_under_way)
-        release.wait(20)
+        release.wait(100)
         with lock:
             n_under_way -= 1
             n_ended += 1
@@ -732,6 +737,7 @@ def test_look_ups_of_names_take_a_bounded_number_of_threads(monkeypatch):
     monkeypatch.setattr(curl, "_look_up", look_up)
     urls = [f"http://h{n}.example/a.jpg" for n in range(1000)]
     out = hashed(urls, timeout_s=0.2, attempts=1, n_connections=1000)
+    wait_until(lambda: most == curl._MAX_LOOKUPS)
     release.set()
     assert set(out["status"]) == {"fetch_timeout"}
     assert most == curl._MAX_LOOKUPS
@@ -742,7 +748,7 @@ def test_look_ups_of_names_take_a_bounded_number_of_threads(monkeypatch):
 def test_a_body_in_small_chunks_is_complete_and_does_not_delay_others(server, encoded, monkeypatch):
     turns, unpause = [], http._HttpAttempt._unpause
     monkeypatch.setattr(http._HttpAttempt, "_unpause", lambda attempt: turns.append(attempt) or unpause(attempt))
-    assert fail(server.url("/crumbs?bytes=100"), timeout_s=20)[0] == "decode_failed"  # 4 MiB of zeros
+    assert fail(server.url("/crumbs?bytes=100"), timeout_s=100)[0] == "decode_failed"  # 4 MiB of zeros
     assert len(turns) > 10
     expected = pl.Series(encoded[:1]).imgmatch.phash().item()
     for n_bytes in (1, 2, 64, 5000):

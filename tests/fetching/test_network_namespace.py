@@ -136,7 +136,7 @@ def attack():
 def found():
     code = f"{IN_NAMESPACE}import test_network_namespace; test_network_namespace.attack()"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, timeout=250)
     if run.returncode == namespace.CANNOT:
         pytest.skip("no network namespace can be made here")
     assert run.returncode == 0, run.stderr.decode()
@@ -164,7 +164,7 @@ urls = [f"http://{{ip}}:8080/a" for ip in ("127.0.0.1", "[::1]", *namespace.PRIV
 pl.Series(urls).imgmatch.phash(allow_private_networks=True, attempts=1, timeout_s=3)
 assert len(set(canary.hits)) == len(urls), canary.hits
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=250)
     if run.returncode == namespace.CANNOT:
         pytest.skip("no network namespace can be made here")
     assert run.returncode == 0, run.stderr.decode()

@@ -9,7 +9,7 @@ from hostile_server import HostileServer
 from imgmatch_df.fetching.refusal_text import RefusalReader, without_refusal
 from imgmatch_df.fetching.response import parse_header
 
-FAST = {"allow_private_networks": True, "timeout_s": 6, "attempts": 1}
+FAST = {"allow_private_networks": True, "timeout_s": 60, "attempts": 1}
 
 
 @pytest.fixture(scope="module")

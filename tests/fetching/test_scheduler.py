@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,12 +12,13 @@ import polars as pl
 import pytest
 import trustme
 from hostile_server import HostileServer
+from waiting import wait_until
 
 from imgmatch_df.fetching import scheduler
 
 pytestmark = pytest.mark.long
 
-OPTIONS = {"allow_private_networks": True, "timeout_s": 20}
+OPTIONS = {"allow_private_networks": True, "timeout_s": 100}
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and forks of POSIX")
 
 HEAD = """
@@ -28,10 +28,10 @@ import imgmatch_df
 from imgmatch_df.fetching import scheduler
 from imgmatch_df.batch.run import hash_batch
 from imgmatch_df.options import Options
-options = dict(allow_private_networks=True, timeout_s=20)
+options = dict(allow_private_networks=True, timeout_s=1000)  # longer than any test waits
 base = sys.argv[1]
 good = pl.Series("url", [f"{base}/ok/{n}.jpg" for n in range(20)])
-slow = pl.Series("url", [f"{base}/slow-headers?n={n}" for n in range(80)])
+slow = pl.Series("url", [f"{base}/slow-headers?s=1000&n={n}" for n in range(80)])
 """
 
 
@@ -50,7 +50,7 @@ def start(server, code):
     )
 
 
-def run(server, code, timeout_s=60):
+def run(server, code, timeout_s=200):
     process = start(server, code)
     out, err = process.communicate(timeout=timeout_s)
     assert err == ""
@@ -71,9 +71,7 @@ print("leaving", flush=True)
 """
     process = start(server, code)
     assert process.stdout.readline() == "leaving\n"
-    left = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    assert time.monotonic() - left < 2.5
+    _, err = process.communicate(timeout=200)
     assert "Unclosed" not in err
     assert "destroyed" not in err
 
@@ -157,18 +155,16 @@ names = [thread.name for thread in threading.enumerate() if thread.name.startswi
 shared = scheduler._scheduler
 print(shared._n_connections, len(shared._downloads), sorted(set(names) - {{"imgmatch_0", "imgmatch_1"}}))
 """
-    began = time.monotonic()
     n_open, n_downloads, names = run(server, code).split(maxsplit=2)
     assert names == "['imgmatch-network']"
     if "streaming" not in call:  # on a busy machine, Polars may be done with Ctrl-C before the batches look for it
         assert (n_open, n_downloads) == ("0", "0")
-    assert time.monotonic() - began < 12
 
 
 @posix
-def test_ctrl_c_ends_the_command_within_two_seconds(server, tmp_path):
+def test_ctrl_c_ends_the_command_at_once(server, tmp_path):
     table = tmp_path / "urls.csv"
-    table.write_text("url\n" + "\n".join(server.url(f"/slow-headers?cli={n}") for n in range(600)))
+    table.write_text("url\n" + "\n".join(server.url(f"/slow-headers?s=1000&cli={n}") for n in range(600)))
     command = [
         str(Path(sys.executable).with_name("imgmatch")),
         "visual-hash",
@@ -178,15 +174,13 @@ def test_ctrl_c_ends_the_command_within_two_seconds(server, tmp_path):
     ]
     before = server.targets.total()
     process = subprocess.Popen(
-        [*command, "--allow-private-networks", "--no-progress"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, "--allow-private-networks", "--no-progress", "--timeout-s", "1000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
-    deadline = time.monotonic() + 30
-    while server.targets.total() == before and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: server.targets.total() > before)
     process.send_signal(signal.SIGINT)
-    pressed = time.monotonic()
-    _, err = process.communicate(timeout=20)
-    assert time.monotonic() - pressed < 2
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 130
     assert b"interrupted" in err
 
@@ -219,7 +213,7 @@ def run_vouched(server, code, folder):
         env={**os.environ, "SSL_CERT_FILE": str(folder / "ca.pem")},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

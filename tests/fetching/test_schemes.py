@@ -94,19 +94,19 @@ def test_the_byte_budget_holds_for_a_toy(toys, expected):
 def test_a_failure_is_the_result_of_its_row(toys):
     names = ["none", "blocked", "busy", "empty", "text", "slow", "0"]
     frame = pl.DataFrame({"image": [f"toy://shelf/{name}" for name in names]})
-    out = frame.imgmatch.visual_hash("image", timeout_s=0.3, attempts=2)
+    out = frame.imgmatch.visual_hash("image", timeout_s=1, attempts=2)
     assert out.select("status", "detail").rows() == [
         ("not_found", "no such toy after 1 attempt"),
         ("fetch_blocked", "blocked: a broken toy"),
         ("fetch_failed", "the toy is in use after 2 attempts"),
         ("missing", "zero bytes"),
         ("decode_failed", "not an image: text"),
-        ("fetch_timeout", "no complete response within 0.3 s after 2 attempts"),
+        ("fetch_timeout", "no complete response within 1 s after 2 attempts"),
         ("ok", None),
     ]
     assert REQUESTS.count("toy://shelf/busy") == REQUESTS.count("toy://shelf/slow") == 2
     with pytest.raises(imgmatch_df.FetchError, match="row 0 of its batch: not_found: no such toy"):
-        frame.imgmatch.visual_hash("image", on_error="raise", timeout_s=0.3)
+        frame.imgmatch.visual_hash("image", on_error="raise", timeout_s=1)
 
 
 def test_a_bug_of_a_transport_is_raised(toys, monkeypatch):

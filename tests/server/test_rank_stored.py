@@ -9,6 +9,7 @@ from drawing import draw, jpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from service import Service
+from waiting import wait_until
 
 import imgmatch_df
 from imgmatch_df.columns import STATUS_DTYPE
@@ -189,10 +190,7 @@ def test_a_store_that_is_replaced_is_ranked_anew(hashed, tmp_path):
         value = hashed["phash"][29]
         assert rows.rank(value, "phash", 9)[0]["_id"] in hashed["source"].head(5)
         other.rename(store)
-        ends = time.monotonic() + 20
-        while (nearest := rows.rank(value, "phash", 9)[0])["_id"] != "http://a.invalid/29.jpg":
-            assert time.monotonic() < ends, nearest
-            time.sleep(0.05)
+        wait_until(lambda: rows.rank(value, "phash", 9)[0]["_id"] == "http://a.invalid/29.jpg")
         store.unlink()
         time.sleep(0.3)
         assert rows.rank(value, "phash", 1)[0]["distance"] == 0  # the last rows stay

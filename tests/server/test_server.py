@@ -73,7 +73,7 @@ def test_the_documented_commands_work_with_another_host(service, web, method):
     command += ["--header", f"authorization: Token {service.token}"]
     if method != "ping":
         command += ["--header", "content-type: application/json", "--data", body]
-    answer = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    answer = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=200).stdout)
     assert answer["status"].items() >= {"code": 200, "text": "OK"}.items()
     if method == "ping":
         assert answer == service.ask("ping").json
@@ -437,7 +437,7 @@ def test_the_commands_of_the_page_work_as_they_are_pasted(service):
     assert (len(commands), len(shown)) == (4, 3)
     environment = {**os.environ, "IMGMATCH_TOKEN": service.token}
     for command, expected in zip(commands, [None, *shown], strict=True):
-        done = subprocess.run(command, shell=True, env=environment, capture_output=True, check=True, timeout=60)
+        done = subprocess.run(command, shell=True, env=environment, capture_output=True, check=True, timeout=200)
         answer = json.loads(done.stdout)
         assert answer["status"]["code"] in (200, 300)
         if expected is not None:

@@ -3,14 +3,16 @@
 import asyncio
 import base64
 import json
+import select
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from drawing import draw, jpeg
 from hostile_server import HostileServer
 from service import PREFIX, TOKEN, Service, read_all
+from waiting import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -29,6 +31,19 @@ def service():
         yield running
         assert not [event for event in running.events if event["event"] == "bug"], running.lines[-50:]
         assert not [line for line in running.lines if line.startswith("Traceback")], running.lines[-50:]
+
+
+@pytest.fixture(scope="module")
+def patient():
+    """A service that waits for slow clients and servers longer than a test takes."""
+    waits = [f"--{name}-s=600" for name in ("body-timeout", "header-timeout", "deadline", "timeout")]
+    with Service("--allow-private-networks", "--grace-s", "1", "--max-connections", "300", *waits) as running:
+        yield running
+
+
+def n_under_way(service):
+    metrics = service.get("/metrics", authorization=f"Token {TOKEN}").body.decode().splitlines()
+    return float(next(line for line in metrics if line.startswith("imgmatch_requests_under_way ")).split()[1])
 
 
 def check_refusal(answer, code):
@@ -158,12 +173,9 @@ def test_too_large(service):
     assert service.ask("visual_hash", json.dumps(GOOD).encode().ljust(300_000)).code == 200
 
 
-def test_a_million_records():
-    with Service() as running:
-        started = time.monotonic()
-        check_refusal(running.ask("visual_hash", {"records": [{}] * 1_000_000}), 413)
-        assert time.monotonic() - started < 10
-        assert running.ask("visual_hash", GOOD).code == 200
+def test_a_million_records_are_not_parsed(patient):
+    assert "JSON values" in check_refusal(patient.ask("visual_hash", {"records": [{}] * 1_000_000}), 413)
+    assert patient.ask("visual_hash", GOOD).code == 200
 
 
 def test_too_much_without_a_length_is_cut_off_while_it_comes(service):
@@ -245,10 +257,8 @@ def test_slow_clients_are_left(service, sent, code):
     elif sent == "half a body":
         sent = service.head(content_length=1000) + b'{"records": ['
     with service.connect() as connection:
-        started = time.monotonic()
         connection.sendall(sent)
         answer = read_all(connection)
-        assert time.monotonic() - started < 6
     assert answer.startswith(b"HTTP/1.1 %d " % code) if code else not answer
 
 
@@ -256,42 +266,48 @@ def test_a_drip_is_left_too(service):
     """One byte at a time, so that the connection is never idle."""
     with service.connect() as connection:
         connection.settimeout(10)
-        started = time.monotonic()
-        for _ in range(200):
-            try:
-                connection.sendall(b"P")
-            except OSError:
-                break
-            time.sleep(0.05)
-        assert time.monotonic() - started < 6
+        wait_until(lambda: is_reset_by(connection))
 
 
-def test_slow_clients_hold_no_worker(service):
-    slow = [service.connect() for _ in range(40)]
+def is_reset_by(connection):
+    """Return whether the other side has closed the connection, found by sending a byte."""
+    time.sleep(0.05)
+    try:
+        connection.sendall(b"P")
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_slow_clients_hold_no_worker(patient):
+    slow = [patient.connect() for _ in range(40)]
     try:
         for number, connection in enumerate(slow):
-            connection.sendall(service.head(content_length=5000)[: 30 if number % 2 else None])
-        started = time.monotonic()
+            connection.sendall(patient.head(content_length=5000)[: 30 if number % 2 else None])
         for _ in range(5):
-            assert service.ask("visual_hash", GOOD).code == 200
-        assert time.monotonic() - started < 1.5
+            assert patient.ask("visual_hash", GOOD).code == 200
+        assert not select.select(slow, [], [], 0)[0], "the service waits for them no longer"
     finally:
         for connection in slow:
             connection.close()
 
 
-def test_too_many_connections(service):
-    time.sleep(2.5)  # those of other tests have gone
-    idle = [service.connect() for _ in range(70)]
+def test_too_many_connections(patient):
+    idle = [patient.connect() for _ in range(310)]
     try:
-        time.sleep(0.3)
-        idle[-1].settimeout(5)
+        idle[-1].settimeout(60)
         assert idle[-1].recv(1000).startswith(b"HTTP/1.1 503 ")
     finally:
         for connection in idle:
             connection.close()
-    time.sleep(0.3)
-    assert service.get("/health").code == 200
+    wait_until(lambda: is_accepted(patient))
+    assert patient.ask("visual_hash", GOOD).code == 200
+
+
+def is_accepted(service):
+    with suppress(OSError):
+        return service.get("/health").code == 200
+    return False
 
 
 def test_the_deadline_ends_what_hangs_and_stops_its_downloads(service):
@@ -300,44 +316,32 @@ def test_the_deadline_ends_what_hangs_and_stops_its_downloads(service):
         answer = service.ask(
             "visual_hash", {"records": [{"_url": web.url("/slow-headers/x?s=60")}, {"_base64": PHOTO}]}
         )
-        assert 5 < time.monotonic() - started < 9
+        assert time.monotonic() - started > 5
         assert "not done within 6 seconds" in check_refusal(answer, 503)
         assert answer.headers["retry-after"] == "1"
 
 
-def test_a_client_that_leaves_is_forgotten(service):
+def test_a_client_that_leaves_is_forgotten(patient):
     with HostileServer([jpeg(draw(0))]) as web:
-        body = json.dumps({"records": [{"_url": web.url("/slow-headers/x?s=60")}]}).encode()
-        with service.connect() as connection:
-            connection.sendall(service.head(content_length=len(body)) + body)
-            time.sleep(0.5)
-        ends = time.monotonic() + 4
-        while b"imgmatch_requests_under_way 0.0" not in metrics(service):
-            assert time.monotonic() < ends
-            time.sleep(0.1)
+        body = json.dumps({"records": [{"_url": web.url("/slow-headers/x?s=200")}]}).encode()
+        with patient.connect() as connection:
+            connection.sendall(patient.head(content_length=len(body)) + body)
+            wait_until(lambda: n_under_way(patient) == 1)
+        wait_until(lambda: n_under_way(patient) == 0, 20)
 
 
-def test_a_slow_server_holds_up_nobody_else():
+def test_a_slow_server_holds_up_nobody_else(patient):
     """However many requests wait for it."""
     with ExitStack() as stack:
         web, slow = (stack.enter_context(HostileServer([jpeg(draw(0))])) for _ in range(2))
-        running = stack.enter_context(Service("--allow-private-networks", "--grace-s", "1"))
         for number in range(200):
-            body = json.dumps({"records": [{"_url": slow.url(f"/slow-headers/{number}?s=60")}]}).encode()
-            connection = stack.enter_context(running.connect())
-            connection.sendall(running.head(content_length=len(body)) + body)
-        ends = time.monotonic() + 20
-        while b"imgmatch_requests_under_way 200.0" not in metrics(running):
-            assert time.monotonic() < ends
-            time.sleep(0.05)
-        started = time.monotonic()
-        (record,) = running.ask("visual_hash", {"records": [{"_url": web.url("/ok/1.jpg")}]}).json["records"]
+            body = json.dumps({"records": [{"_url": slow.url(f"/slow-headers/{number}?s=200")}]}).encode()
+            connection = stack.enter_context(patient.connect())
+            connection.sendall(patient.head(content_length=len(body)) + body)
+        wait_until(lambda: n_under_way(patient) == 200)
+        (record,) = patient.ask("visual_hash", {"records": [{"_url": web.url("/ok/1.jpg")}]}).json["records"]
         assert len(record["phash"]) == 64
-        assert time.monotonic() - started < 2
-
-
-def metrics(service):
-    return service.get("/metrics", authorization=f"Token {TOKEN}").body
+        assert n_under_way(patient) == 200
 
 
 def test_overload_is_said(tmp_path):
@@ -346,7 +350,7 @@ def test_overload_is_said(tmp_path):
         busy = [running.connect() for _ in range(2)]
         for connection in busy:
             connection.sendall(running.head(content_length=len(body), connection="close") + body)
-        time.sleep(0.5)
+        wait_until(lambda: n_under_way(running) == 2)
         answer = running.ask("visual_hash", GOOD)
         assert "in flight" in check_refusal(answer, 503)
         assert int(answer.headers["retry-after"]) > 0
@@ -364,12 +368,11 @@ def test_a_thousand_pictures_hold_up_nobody():
         body = json.dumps({"records": [{"_base64": large}] * (60_000_000 // len(large))}).encode()
         with running.connect() as connection:
             connection.sendall(running.head("remove_duplicates", content_length=len(body), connection="close") + body)
-            time.sleep(0.5)
-            started = time.monotonic()
+            wait_until(lambda: n_under_way(running) == 1)
             assert running.ask("visual_hash", GOOD).code == 200
-            small_s = time.monotonic() - started
+            assert n_under_way(running) == 1, "it waited for the many"
+            connection.settimeout(200)
             assert read_all(connection).startswith(b"HTTP/1.1 200 ")
-            assert small_s < 1.5
 
 
 # A thousand at once

@@ -14,6 +14,7 @@ from dataclasses import replace
 import pytest
 from drawing import draw, jpeg
 from hostile_server import HostileServer
+from waiting import wait_until
 
 from imgmatch_df.batch.isolation import DeclinedError, DecodersUnavailableError
 from imgmatch_df.batch.run import hash_sources
@@ -108,11 +109,9 @@ def test_what_was_fetched_for_a_request_given_up_takes_no_memory(encoded, monkey
     scheduler = Scheduler()
     monkeypatch.setattr(hash_queue, "shared_scheduler", lambda: scheduler)
     monkeypatch.setattr(hash_queue, "n_threads", lambda: 1)
-    monkeypatch.setattr(hash_queue, "hash_source", lambda *_, **__: held.wait(10) and {"status": "ok"})
+    monkeypatch.setattr(hash_queue, "hash_source", lambda *_, **__: held.wait(100) and {"status": "ok"})
     asyncio.run(closing(work))
-    ends = time.monotonic() + 5
-    while len(released) < 3 and time.monotonic() < ends:
-        time.sleep(0.01)
+    wait_until(lambda: len(released) >= 3)
     assert sorted(released) == [0, 1, 2]
 
 
@@ -123,9 +122,10 @@ def test_failures_given_keep_their_place():
 
 def test_requests_take_turns(monkeypatch):
     """A request of one photo waits for a few of the other's hundred."""
-    done = []
+    done, both = [], threading.Event()
 
     def hash_slowly(source, _, **_kinds):
+        assert both.wait(100)
         time.sleep(0.005)
         done.append(source)
         return {"status": source}
@@ -133,30 +133,36 @@ def test_requests_take_turns(monkeypatch):
     async def work(made):
         large = asyncio.ensure_future(made.hash([f"data:{number}" for number in range(100)]))
         await asyncio.sleep(0.02)
-        small = await made.hash(["data:small"])
-        n_before = len(done)
-        return small, n_before, await large
+        small = asyncio.ensure_future(made.hash(["data:small"]))
+        await asyncio.sleep(0.02)
+        both.set()
+        return await small, await large
 
     monkeypatch.setattr(hash_queue, "hash_source", hash_slowly)
-    small, n_before, large = asyncio.run(closing(work))
+    small, large = asyncio.run(closing(work))
     assert small == [{"status": "data:small"}]
-    assert n_before < 50
+    assert done.index("data:small") < 50
     assert large == [{"status": f"data:{number}"} for number in range(100)]
 
 
 def test_the_pool_is_shared_with_others(monkeypatch):
     """What else wants the threads, such as pictures that were fetched, waits for a turn and not for a request."""
 
+    done, submitted = [], threading.Event()
+
     def hash_slowly(source, _, **_kinds):
+        assert submitted.wait(100)
         time.sleep(0.005)
+        done.append(source)
         return {"status": source}
 
     async def work(made):
         n_photos = 200 * n_threads()
         photos = asyncio.ensure_future(made.hash(["data:"] * n_photos))
         await asyncio.sleep(0.02)
-        await asyncio.wrap_future(pool().submit(time.monotonic))
-        assert not photos.done()
+        other = asyncio.wrap_future(pool().submit(lambda: len(done)))
+        submitted.set()
+        assert await other < n_photos / 2
         assert len(await photos) == n_photos
 
     monkeypatch.setattr(hash_queue, "hash_source", hash_slowly)
@@ -173,7 +179,8 @@ def test_a_request_given_up_is_not_hashed_on(monkeypatch):
 
     async def work(made):
         given_up = asyncio.ensure_future(made.hash(["data:"] * 1000))
-        await asyncio.sleep(0.05)
+        while not seen:
+            await asyncio.sleep(0.01)
         given_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await given_up
@@ -212,7 +219,7 @@ def test_what_waits_at_the_end_is_told(monkeypatch):
         with pytest.raises(RuntimeError, match="has ended"):
             await waits
 
-    monkeypatch.setattr(hash_queue, "hash_source", lambda *_, **__: held.wait(10) and {"status": "ok"})
+    monkeypatch.setattr(hash_queue, "hash_source", lambda *_, **__: held.wait(100) and {"status": "ok"})
     asyncio.run(closing(work))
 
 
@@ -253,7 +260,7 @@ def test_what_a_lane_declines_waits_for_the_next_one(monkeypatch):
         if source.startswith("data:large") and lane < 2:
             raise DeclinedError
         if lane == 2:
-            held.wait(10)
+            held.wait(100)
         return {"status": f"{source} {lane}"}
 
     async def work(made):
@@ -279,12 +286,12 @@ def test_what_a_lane_declines_of_a_request_given_up_is_dropped(monkeypatch):
     def hash_in_lane(source, _, hash_one, **_kinds):
         seen.append(source)
         began.set()
-        held.wait(10)
+        held.wait(100)
         raise DeclinedError
 
     async def work(made):
         given_up = asyncio.ensure_future(made.hash(["data:large"]))
-        await asyncio.to_thread(began.wait, 10)
+        await asyncio.to_thread(began.wait, 100)
         given_up.cancel()
         with pytest.raises(asyncio.CancelledError):
             await given_up
@@ -445,28 +452,25 @@ def test_lines_come_in_order_and_none_is_lost_at_the_end(monkeypatch):
 def test_a_line_does_not_wait_for_another(monkeypatch):
     stream = io.StringIO()
     lines = log_lines(monkeypatch, stream, [record(1)])
-    ends = time.monotonic() + 5
-    while not stream.getvalue() and time.monotonic() < ends:
-        time.sleep(0.005)
+    wait_until(stream.getvalue)
     assert json.loads(stream.getvalue())["number"] == 1
     lines.stop()
 
 
 def test_a_log_that_nobody_reads_holds_up_nobody(monkeypatch):
-    read = threading.Event()
+    is_writing, read = threading.Event(), threading.Event()
 
     class Stuck(io.StringIO):
         def write(self, text):
-            assert read.wait(10)
+            is_writing.set()
+            assert read.wait(100)
             return super().write(text)
 
     stream = Stuck()
     lines = log_lines(monkeypatch, stream, [record(0)])
-    time.sleep(0.1)  # the first line hangs in `write`
-    started = time.monotonic()
+    assert is_writing.wait(100)  # the first line hangs in `write`
     for number in range(1, 30_000):
         lines.handle(record(number))
-    assert time.monotonic() - started < 5
     read.set()
     lines.stop()
     assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == list(range(10_001))
@@ -484,9 +488,7 @@ def test_a_reader_that_has_gone_ends_nothing(monkeypatch):
 
     stream = Broken()
     lines = log_lines(monkeypatch, stream, [record(1)])
-    ends = time.monotonic() + 5
-    while not stream.n_writes and time.monotonic() < ends:
-        time.sleep(0.005)
+    wait_until(lambda: stream.n_writes)
     lines.handle(record(2))
     lines.stop()
     assert [json.loads(line)["number"] for line in stream.getvalue().splitlines()] == [2]

@@ -12,7 +12,6 @@ import sys
 import time
 import tomllib
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -22,6 +21,7 @@ from drawing import draw, jpeg
 from hostile_server import HostileServer
 from service import PROGRAM, TOKEN, Service, is_listening, read_all
 from typer.testing import CliRunner
+from waiting import wait_until
 
 import imgmatch_df
 from imgmatch_df.cli.app import app
@@ -39,7 +39,7 @@ GOOD = {"records": [{"_base64": PHOTO}]}
 def run(*options, **environment):
     inherited = {name: value for name, value in os.environ.items() if name != "IMGMATCH_TOKEN"}
     return subprocess.run(
-        [*PROGRAM, *options], env=inherited | environment, capture_output=True, text=True, timeout=60, check=False
+        [*PROGRAM, *options], env=inherited | environment, capture_output=True, text=True, timeout=200, check=False
     )
 
 
@@ -145,7 +145,7 @@ def test_a_missing_extra_is_named():
         "import sys; sys.modules['uvicorn'] = None\n"
         "from imgmatch_df.cli import main; sys.argv = ['imgmatch', 'serve']; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 2
     assert "imgmatch-df[server]" in done.stderr
     assert "Traceback" not in done.stderr
@@ -155,7 +155,7 @@ def test_the_command_line_does_not_load_the_server():
     code = (
         "import sys, imgmatch_df.cli.app; print([m for m in ('uvicorn', 'starlette', 'pydantic') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=200, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -201,14 +201,10 @@ def test_a_system_without_limits_is_none_of_ours(monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_idle_service_ends_at_once(number):
-    with Service() as running:
+    with Service("--grace-s", "600") as running:
         running.process.send_signal(number)
-        assert running.process.wait(10) == 0  # a third of --grace-s
+        assert running.process.wait(100) == 0  # a sixth of --grace-s
         assert not is_listening(running.port)
-    began, ended = (
-        datetime.fromisoformat(event["time"]) for event in running.events if event["event"] in ("stopping", "stopped")
-    )
-    assert (ended - began).total_seconds() < 3
 
 
 class Client:
@@ -251,58 +247,48 @@ def test_a_stop_under_load_loses_no_request(n_workers):
 
         async def load():
             tasks = [asyncio.create_task(client.run()) for client in clients]
-            await asyncio.sleep(2)
+            while sum(client.n_answered for client in clients) < 60:
+                await asyncio.sleep(0.05)
             running.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(asyncio.gather(*tasks), 20)
+            await asyncio.wait_for(asyncio.gather(*tasks), 100)
 
         asyncio.run(load())
-        assert running.process.wait(20) == 0
+        assert running.process.wait(100) == 0
         assert [client.lost for client in clients if client.lost] == []
-        assert sum(client.n_answered for client in clients) > 50
 
 
 def test_a_stop_waits_for_what_is_under_way_and_no_longer_than_allowed():
     with (
         HostileServer([jpeg(draw(0))]) as web,
-        Service("--allow-private-networks", "--grace-s", "4", "--timeout-s", "30") as running,
+        Service("--allow-private-networks", "--grace-s", "4", "--timeout-s", "600") as running,
         ExitStack() as stack,
     ):
-        bodies = [json.dumps({"records": [{"_url": web.url(f"/slow-headers/x?s={s}")}]}).encode() for s in (2, 60)]
+        bodies = [json.dumps({"records": [{"_url": web.url(f"/slow-headers/x?s={s}")}]}).encode() for s in (2, 600)]
         first, second = (stack.enter_context(running.connect()) for _ in bodies)
         for connection, body in zip((first, second), bodies, strict=True):
             connection.sendall(running.head(content_length=len(body)) + body)
-        time.sleep(0.5)
+        wait_until(lambda: b"requests_under_way 2.0" in running.get("/metrics", authorization=f"Token {TOKEN}").body)
         started = time.monotonic()
         running.process.send_signal(signal.SIGTERM)
         running.wait_for_event("stopping")
-        while is_listening(running.port):
-            assert time.monotonic() - started < 5
-            time.sleep(0.05)
+        wait_until(lambda: not is_listening(running.port))
         assert b'"phash":"' in read_all(first)
-        assert running.process.wait(30) == 0
-        assert 3 < time.monotonic() - started < 20
+        assert running.process.wait(100) == 0
+        assert time.monotonic() - started > 3
 
 
 def test_several_workers_share_port_and_metrics_and_are_replaced():
     with Service("--workers", "2") as running:
-        ends = time.monotonic() + 60
-        while len({event["pid"] for event in running.events if event["event"] == "listening"}) < 2:
-            assert time.monotonic() < ends
-            time.sleep(0.05)
+        wait_until(lambda: len({event["pid"] for event in running.events if event["event"] == "listening"}) == 2)
         for _ in range(30):
             assert running.ask("visual_hash", GOOD).code == 200
         # A request is counted once it is answered, maybe a moment after the other worker is asked for the counts.
-        while 'imgmatch_requests_total{code="200",method="visual_hash"} 30.0' not in (
-            metrics := running.get("/metrics", authorization=f"Token {TOKEN}").body.decode()
-        ):
-            assert time.monotonic() < ends, metrics
-            time.sleep(0.05)
+        counted = b'imgmatch_requests_total{code="200",method="visual_hash"} 30.0'
+        wait_until(lambda: counted in running.get("/metrics", authorization=f"Token {TOKEN}").body)
         victim = running.wait_for_event("listening")["pid"]
         os.kill(victim, signal.SIGKILL)
         running.wait_for_event("worker died", pid=victim)
-        while len({event["pid"] for event in running.events if event["event"] == "listening"}) < 3:
-            assert time.monotonic() < ends
-            time.sleep(0.05)
+        wait_until(lambda: len({event["pid"] for event in running.events if event["event"] == "listening"}) == 3)
         assert running.ask("visual_hash", GOOD).code == 200
         assert running.stop() == 0
 

@@ -34,20 +34,20 @@ def outcome(way, scenario):
 
 
 async def in_time(timed):
-    return await timed(1, asyncio.sleep(0, "done"))
+    return await timed(100, asyncio.sleep(0, "done"))
 
 
 async def late(timed):
-    return await timed(0.02, asyncio.sleep(5))
+    return await timed(0.02, asyncio.sleep(100))
 
 
 async def outer_late(timed):
-    return await timed(0.02, timed(5, asyncio.sleep(5)))
+    return await timed(0.02, timed(100, asyncio.sleep(100)))
 
 
 async def inner_late(timed):
     try:
-        return await timed(5, timed(0.02, asyncio.sleep(5)))
+        return await timed(100, timed(0.02, asyncio.sleep(100)))
     except TimeoutError:
         return await asyncio.sleep(0.1, "went on")
 
@@ -60,7 +60,7 @@ async def failed(timed):
 
 
 async def cancelled(timed):
-    task = asyncio.ensure_future(timed(1, asyncio.sleep(5)))
+    task = asyncio.ensure_future(timed(100, asyncio.sleep(100)))
     await asyncio.sleep(0.01)
     task.cancel()
     return await task
@@ -71,7 +71,7 @@ async def ends_as_it_expires(timed):
 
     async def swallow():
         try:
-            await asyncio.sleep(5)
+            await asyncio.sleep(100)
         except asyncio.CancelledError:
             return "swallowed"
 
@@ -91,13 +91,15 @@ def test_a_timeout_is_that_of_asyncio(scenario):
 def test_callbacks_come_once_and_not_after_they_are_cancelled():
     async def run():
         timers, called = Timers(), []
+        timers.call_later(0.01, lambda: kept[3].cancel())  # the first one, also if all are late
         kept = [timers.call_later(0.05 * number, lambda number=number: called.append(number)) for number in range(4)]
         kept[2].cancel()
-        timers.call_later(0.01, lambda: kept[3].cancel())
-        await asyncio.sleep(0.4)
-        assert timers._next is None, "without timers, nothing wakes the loop"
+        await asyncio.sleep(0.3)
+        while timers._next is not None:  # without timers, nothing wakes the loop
+            await asyncio.sleep(0.01)
         timers.call_later(0, lambda: called.append("again"))
-        await asyncio.sleep(0.15)
+        while "again" not in called:
+            await asyncio.sleep(0.01)
         return called
 
     assert asyncio.run(run()) == [0, 1, "again"]
@@ -108,7 +110,7 @@ def test_one_object_serves_several_loops_one_after_the_other():
 
     async def run():
         with timers.timeout(0.02):
-            await asyncio.sleep(5)
+            await asyncio.sleep(100)
 
     for _ in range(2):
         with pytest.raises(TimeoutError):

@@ -497,7 +497,7 @@ def test_a_stored_file_answers_a_plain_shell(tmp_path):
     ]
     found = subprocess.run(
         [SHELL_PYTHON, "-c", SHELL, str(path), json.dumps(queries)], check=True, capture_output=True, text=True,
-        cwd=tmp_path, timeout=120,
+        cwd=tmp_path, timeout=250,
     )  # fmt: skip
     pairs, close, clusters, removed, ranked, bits = json.loads(found.stdout)
     assert pairs == listed(imgmatch_df.near_duplicates(frame, 16, id="key"))

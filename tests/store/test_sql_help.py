@@ -134,6 +134,6 @@ def test_another_release_of_duckdb_reads_the_help(store):
         "len(c.sql('FROM matches(\\'hashes\\', 0)').fetchall()))"
     )
     found = subprocess.run(
-        [SHELL_PYTHON, "-c", code, str(store)], check=True, capture_output=True, text=True, timeout=60
+        [SHELL_PYTHON, "-c", code, str(store)], check=True, capture_output=True, text=True, timeout=200
     )
     assert found.stdout.split("\n")[0] == "14 1 [(1,)] 5"

@@ -442,7 +442,7 @@ def test_no_room_for_the_output(tmp_path):
     with Path("/dev/full").open("w") as full:
         found = subprocess.run(
             [sys.executable, "-c", "from imgmatch_df.cli import main; main()", "remove-duplicates", rows, "--radius=4"],
-            stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=250, check=False,
         )  # fmt: skip
     assert found.returncode
     assert "there is no room for the output" in found.stderr

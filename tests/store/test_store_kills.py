@@ -138,6 +138,7 @@ def kill_and_resume(store, old, rows, table, n_kills, seed):
             process.send_signal(signal.SIGKILL)
             clear = process.wait() == 0
         n_killed, n_done = n_killed + (not clear), n_done + clear
+        takes_s *= 0.8 if clear else 1  # the first run may have been slower than the others
         if clear:
             assert_frame_equal(imgmatch_df.read_hashes(store), wanted)
         else:

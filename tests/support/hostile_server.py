@@ -89,7 +89,9 @@ class HostileServer:
     most_open: int = 0
     n_connections: int = 0
     n_sent: int = 0
+    n_strays: int = 0
     latency_s: float = 0.0
+    is_holding: bool = False
 
     def __enter__(self) -> "HostileServer":
         self._loop = asyncio.new_event_loop()
@@ -108,7 +110,7 @@ class HostileServer:
 
         self._thread = threading.Thread(target=run, daemon=True)
         self._thread.start()
-        assert started.wait(10)
+        assert started.wait(100)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -122,7 +124,7 @@ class HostileServer:
             self._loop.stop()
 
         asyncio.run_coroutine_threadsafe(stop(), self._loop)
-        self._thread.join(10)
+        self._thread.join(100)
         self._loop.close()
 
     def url(self, path: str, host: str | None = None) -> str:
@@ -160,12 +162,16 @@ class HostileServer:
     async def do_stray(self, request: Request) -> bool:
         """Send a response as `ok` does, and to the first request one more: after so many seconds, or with the first."""
         if request.n_before == 0 and request.query("after"):
-            stray = Request("", {}, request.writer, 0).send(self.pictures[-1], Content_Type="image/jpeg")
+            stray = self._send_stray(Request("", {}, request.writer, 0))
             if request.query("after") == "0":
                 await asyncio.gather(self.do_ok(request), stray)
                 return True
             self._loop.call_later(float(request.query("after")), self._loop.create_task, stray)
         return await self.do_ok(request)
+
+    async def _send_stray(self, request: Request) -> None:
+        await request.send(self.pictures[-1], Content_Type="image/jpeg")
+        self.n_strays += 1
 
     async def do_tagged(self, request: Request) -> bool:
         told = {
@@ -269,6 +275,19 @@ class HostileServer:
 
     async def do_slow_headers(self, request: Request) -> bool:
         await asyncio.sleep(float(request.query("s", "60")))
+        return await request.send(self.pictures[0])
+
+    async def do_held(self, request: Request) -> bool:
+        """Send an image when `is_holding` is false."""
+        while self.is_holding:
+            await asyncio.sleep(0.01)
+        return await request.send(self.pictures[0])
+
+    async def do_gathered(self, request: Request) -> bool:
+        """Send an image when so many requests are open, and a moment later, in which more may come."""
+        while self.most_open < int(request.query("of")):
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.03)
         return await request.send(self.pictures[0])
 
     async def do_stalled(self, request: Request) -> bool:

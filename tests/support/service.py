@@ -57,7 +57,7 @@ class Service:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.process.wait(45)
+            code = self.process.wait(100)
         finally:
             if self.process.poll() is None:
                 self.process.kill()
@@ -73,7 +73,7 @@ class Service:
         """Return how many log lines are of this event."""
         return [event["event"] for event in self.events].count(name)
 
-    def wait_for_event(self, name: str, seconds: float = 60, **fields: object) -> dict[str, Any]:
+    def wait_for_event(self, name: str, seconds: float = 200, **fields: object) -> dict[str, Any]:
         """Return the first log line of this event that has these fields."""
         ends = time.monotonic() + seconds
         while time.monotonic() < ends:
@@ -115,7 +115,7 @@ class Service:
         return f"POST {PREFIX}{method} HTTP/1.1\r\n{lines}\r\n".encode()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
 
 class Answer:
@@ -152,6 +152,6 @@ def is_listening(port: int) -> bool:
 
 
 def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         body: bytes = response.read()
         return body

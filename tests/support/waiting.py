@@ -3,7 +3,7 @@
 import time
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=100):
     """Return as soon as a condition holds; fail after `seconds`."""
     ends = time.monotonic() + seconds
     while not condition():
