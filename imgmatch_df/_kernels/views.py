@@ -90,12 +90,14 @@ def hamming_views(query: U64, values: U32, buffers: I64, width: int, out: U16) -
     # Blocks of 64 bytes take 6 ns per bmh1, words 10. The last block ends at the end of the value; its mask excludes
     # the bytes of the block before.
     n_blocks = (width + 63) >> 6 if width >= 64 else 0
+    query_bytes = query.view(np.uint8)
     ours = np.zeros(64 * n_blocks, np.uint8)
     mask = np.zeros(64 * n_blocks, np.uint8)
     for block in range(n_blocks):
         start = min(64 * block, width - 64)
-        ours[64 * block : 64 * block + 64] = query.view(np.uint8)[start : start + 64]
-        mask[64 * block + 64 * block - start : 64 * block + 64] = 255
+        for i in range(64):
+            ours[64 * block + i] = query_bytes[start + i]
+            mask[64 * block + i] = 255 if start + i >= 64 * block else 0
     block_words, block_masks = ours.view(np.uint64), mask.view(np.uint64)
     for row in range(values.shape[0]):
         if values[row, 0] != width:

@@ -13,6 +13,7 @@ from PIL import Image
 
 import imgmatch_df
 from imgmatch_df.batch.run import hash_batch
+from imgmatch_df.hashes import quality
 from imgmatch_df.hashes.kinds import KINDS, MEASURES, with_measures
 from imgmatch_df.hashes.quality import measure_image
 from imgmatch_df.hashes.squares import HashInput
@@ -80,6 +81,11 @@ def test_quality_is_the_sum_of_steps_of_means():
             assert out[0] == min(sum(step.sum() for step in steps) // 90, 100)
     measure_image(HashInput(np.full((50, 60), 200, np.uint8), 1), out)
     assert out[0] == 0
+
+
+def test_a_step_in_percent_of_white_is_cut_to_a_whole_number():
+    for step in range(quality._WHITE + 1):
+        assert step * quality._PERCENT >> quality._SHIFT == step * 100 // quality._WHITE
 
 
 def test_only_what_is_asked_for_is_computed(encoded):

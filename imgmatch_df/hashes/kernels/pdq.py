@@ -18,7 +18,7 @@ import numpy as np
 
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.importing import types
-from imgmatch_df.hashes.kernels.stack import clear, stack_array
+from imgmatch_df.hashes.kernels.stack import stack_array, zero_items
 from imgmatch_df.hashes.kernels.tiles import (
     N_LINES,
     average_columns,
@@ -67,7 +67,7 @@ def _fill_block(
     """Write the luma of 16 x 16 pixels from (y, x) on to a tile, zeros beyond the image."""
     start, pitch = (y * width + x) * n_channels, width * n_channels
     if y + N_LINES > height or x + N_LINES > width:
-        clear(edge, 0, len(edge))
+        zero_items(edge, 0, len(edge))
         n_bytes = (N_LINES if width - x > N_LINES else width - x) * n_channels
         for row in range(N_LINES if height - y > N_LINES else height - y):
             for i in range(n_bytes):
@@ -94,7 +94,7 @@ def _average_at_places(tile: Array, base: int, n: int, window: int, means: Array
     """
     ahead = window // 2
     sums = _sums()
-    clear(sums, 0, N_LINES)
+    zero_items(sums, 0, N_LINES)
     x: Any = 0
     for j in range(_SIDE):
         stop = np.intp((j + 0.5) * n / _SIDE) + ahead + 1
@@ -108,7 +108,7 @@ def _average_at_places(tile: Array, base: int, n: int, window: int, means: Array
 @_inner
 def _zeros(n: int) -> Array:
     zeros = np.empty(n, np.float32)
-    clear(zeros, 0, n)
+    zero_items(zeros, 0, n)
     return zeros
 
 
@@ -124,7 +124,7 @@ def _write_bits(means: Array, out: Array) -> None:
         multiply_rows(_COSINES, row * _SIDE, _SIDE, turned, 0, half, row * N_LINES)
     transpose_block(half, 0, values, 0)
     median = _lower_median(values)
-    clear(out, 0, len(out))
+    zero_items(out, 0, len(out))
     for bit in range(_N_BITS):
         out[31 - (bit >> 3)] |= np.uint8(values[bit] > median) << np.uint8(bit & 7)
 
@@ -204,8 +204,8 @@ def _hash_bytes(pixels: Array, height: int, width: int, n_channels: int, out: Ar
     n_low = before + N_LINES * n_groups + N_LINES
     low = _zeros(_N_TILES * n_low * N_LINES)  # rows that have been through three blurs
     for y in range(0, N_LINES * n_groups, N_LINES):
-        clear(tile, 0, luma * N_LINES)
-        clear(row_sums, 0, len(row_sums))
+        zero_items(tile, 0, luma * N_LINES)
+        zero_items(row_sums, 0, len(row_sums))
         for i in range(N_LINES):
             places[i] = (y + i) % column_window * N_LINES
         n_summed, n_done = 0, 0
@@ -218,9 +218,9 @@ def _hash_bytes(pixels: Array, height: int, width: int, n_channels: int, out: Ar
             slide_and_average(row_sums, tile, luma + n_summed, luma + n_ready, row_window, row_counts)
             n_summed = n_ready
             if is_last:
-                clear(tile, (averaged + width) * N_LINES, end * N_LINES)
+                zero_items(tile, (averaged + width) * N_LINES, end * N_LINES)
             if first == 0:
-                clear(tile, 0, averaged * N_LINES)
+                zero_items(tile, 0, averaged * N_LINES)
             for block in range(n_done, n_blocks if is_last else (n_ready - row_ahead) // N_LINES):
                 start = (averaged + N_LINES * block) * N_LINES
                 average_columns(
@@ -232,8 +232,8 @@ def _hash_bytes(pixels: Array, height: int, width: int, n_channels: int, out: Ar
             transpose_block(narrow, _BLOCK * i, low, (i * n_low + before + y - column_ahead) * N_LINES)
     for i in range(_N_TILES):
         start = i * n_low * N_LINES
-        clear(low, start, start + before * N_LINES)
-        clear(low, start + (before + height) * N_LINES, start + n_low * N_LINES)
+        zero_items(low, start, start + before * N_LINES)
+        zero_items(low, start + (before + height) * N_LINES, start + n_low * N_LINES)
         _average_at_places(low, i * n_low + before, height, column_window, means, i * _SIDE * N_LINES)
     _write_bits(means, out)
     return _quality(means)

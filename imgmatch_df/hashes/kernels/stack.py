@@ -56,7 +56,7 @@ def word_of(typingctx: Any, array: Any, number: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
-def clear(typingctx: Any, array: Any, first: Any, stop: Any) -> Any:  # noqa: ARG001
+def zero_items(typingctx: Any, array: Any, first: Any, stop: Any) -> Any:  # noqa: ARG001
     """Write zeros to the items first..stop of an array; first <= stop."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -178,7 +178,8 @@ def unfilter_bytes(data: Array, start: int, out: Array, n_before: int) -> bool:
         coded = data[at + 1 : at + 1 + n_bytes]
         row = out[start + i]
         if filter_ == NONE:
-            row[:] = coded
+            for x in range(n_bytes):
+                row[x] = coded[x]
         elif filter_ == UP:
             for x in range(n_bytes):
                 row[x] = coded[x] + above[x]

@@ -150,7 +150,8 @@ def split_rows(counts: U8, order: U32, spare: U32) -> None:
         value = int64(counts[order[i], axis])
         spare[places[value]] = order[i]
         places[value] += 1
-    order[:] = spare
+    for i in range(n):
+        order[i] = spare[i]
 
 
 @kernel
