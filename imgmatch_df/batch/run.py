@@ -231,6 +231,7 @@ class _Run:
         self._images = EqualImages(lambda row: _read(sources[row], options))
         self._local = iter(local)
         self._n_local = len(local)  # that no worker has taken
+        self._n_shares = 4 * n_threads()  # of these rows, one of which a worker takes
         self._fetched: deque[tuple[list[int], Fetched, Callable[[], None]]] = deque()
         self._lock = threading.Lock()
         self._n_workers = 0
@@ -287,7 +288,7 @@ class _Run:
                 return self._fetched.popleft()
             if self._n_local:
                 # Fewer at the end, so that the threads end together; one beside URLs, whose responses wait in memory.
-                n_rows = 1 if self._rows_of_url else min(_MAX_TAKEN, self._n_local // (4 * self._n_workers)) or 1
+                n_rows = 1 if self._rows_of_url else min(_MAX_TAKEN, self._n_local // self._n_shares) or 1
                 self._n_local -= n_rows
                 return list(islice(self._local, n_rows)), None, _nothing
             self._n_workers -= 1

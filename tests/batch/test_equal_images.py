@@ -165,7 +165,6 @@ def test_a_key_may_be_dropped_while_its_image_is_read(images, monkeypatch):
 def test_threads_take_fewer_rows_at_the_end(images, n_rows, monkeypatch):
     monkeypatch.setattr(run, "n_threads", lambda: 2)
     batch = run._Run([images[0]] * n_rows, run.HashedRows(n_rows, image_columns(["phash"])), Options())
-    batch._n_workers = 2
     taken = [task[0] for task in iter(batch._next, None)]
     assert [row for rows in taken for row in rows] == list(range(n_rows))
     sizes = [len(rows) for rows in taken]
@@ -177,5 +176,4 @@ def test_threads_take_fewer_rows_at_the_end(images, n_rows, monkeypatch):
 def test_one_row_at_a_time_beside_urls(images):
     sources = ["http://127.0.0.1:9/a.jpg", *[images[0]] * 200]
     batch = run._Run(sources, run.HashedRows(201, image_columns(["phash"])), Options())
-    batch._n_workers = 1
     assert [task[0] for task in iter(batch._next, None)] == [[row] for row in range(1, 201)]
