@@ -47,7 +47,7 @@ def decode_image(data: Data, options: Options) -> DecodedImage | Failure:
     if header.startswith(b"\xff\xd8\xff"):
         return _refused("JPEG", None, options) or _decode_any_jpeg(data, options)
     if header.startswith(tiff.SIGNATURES):
-        if _refused("TIFF", None, options) is None and (plain := tiff_plain.decode(data, options)) is not None:
+        if _refused("TIFF", None, options) is None and (plain := tiff_plain.decode_plain(data, options)) is not None:
             return plain
         if name := foreign.raw_tiff(data):
             return _decode_raw(name, data, options)

@@ -66,7 +66,7 @@ _IMAGES: Final = (6, 7, 32909, 50001)  # compressions of images with 8-bit sampl
 _MODES: Final = {1: ("L", 1), 3: ("RGB", 2), 4: ("RGBA", 2)}
 _IMAGE_MODES: Final = {**_MODES, 2: ("LA", 1)}  # Pillow stores four bytes per pixel for two samples
 _MAX_BITS: Final = 320  # per pixel: five 64-bit values. A small file could declare 65,535 samples
-SPARE: Final = 4  # maximum pixels of all tiles, in multiples of `max_pixels`: tiles may exceed the image
+MAX_PADDING: Final = 4  # maximum pixels of all tiles, in multiples of `max_pixels`: tiles may exceed the image
 _BAND_BYTES: Final = 8 << 20  # stored rows at a time, but at least one strip or row of tiles
 _MAX_SUBSAMPLED_WIDTH: Final = 1 << 20  # limit of OpenCV
 _MAX_ROW_BYTES: Final = 64 << 20  # a row is the smallest unit of decompression
@@ -132,7 +132,7 @@ def decode(
     for columns, rows, limit in (
         (width, height, max_pixels),
         (layout.block_width, layout.block_height, max_pixels),
-        (layout.across * layout.block_width, layout.down * layout.block_height, SPARE * max_pixels),
+        (layout.across * layout.block_width, layout.down * layout.block_height, MAX_PADDING * max_pixels),
     ):
         if columns * rows > limit:
             raise TooManyPixelsError(columns, rows)

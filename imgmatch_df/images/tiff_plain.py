@@ -18,7 +18,7 @@ from imgmatch_df.options import Options
 _MAX_UNPACKED_BYTES: Final = 8 << 20  # in one piece
 
 
-def decode(data: Data, options: Options) -> DecodedImage | Failure | None:
+def decode_plain(data: Data, options: Options) -> DecodedImage | Failure | None:
     """Return the image of a plain TIFF, or why it takes too much memory; None if the file is not plain."""
     plain = _kernels()
     file = np.frombuffer(data, np.uint8)
@@ -31,7 +31,7 @@ def decode(data: Data, options: Options) -> DecodedImage | Failure | None:
     n_blocks = -(-width // block_width) * -(-height // block_height)
     n_padded = n_blocks * block_width * block_height
     n_pixels, limit = width * height, options.max_pixels
-    if n_pixels > limit or block_width * block_height > limit or n_padded > tiff.SPARE * limit:
+    if n_pixels > limit or block_width * block_height > limit or n_padded > tiff.MAX_PADDING * limit:
         return None
     is_packed = compression == plain.PACKBITS
     if is_packed and n_padded * n_samples > _MAX_UNPACKED_BYTES:

@@ -57,7 +57,7 @@ def copy_bytes(typingctx: Any, data: Any, at: Any, out: Any, target: Any, n_byte
     """Copy bytes of an array (uint8) from item `at` on to those of `out` (uint8) from item `target` on."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, aim = (_place(context, builder, signature, args, i) for i in (0, 2))
+        source, aim = (_pointer_to(context, builder, signature, args, i) for i in (0, 2))
         _cgutils.raw_memcpy(builder, aim, source, args[4], 1)
         return context.get_dummy_value()
 
@@ -73,7 +73,7 @@ def widen_four(typingctx: Any, data: Any, at: Any, out: Any, target: Any) -> Any
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, aim = (
-            builder.bitcast(_place(context, builder, signature, args, i), _BYTES.as_pointer()) for i in (0, 2)
+            builder.bitcast(_pointer_to(context, builder, signature, args, i), _BYTES.as_pointer()) for i in (0, 2)
         )
         order = [byte for pixel in range(4) for byte in (3 * pixel, 3 * pixel + 1, 3 * pixel + 2, 16)]
         mask, zeros = ir.Constant(ir.VectorType(_WORD, 16), order), ir.Constant(_BYTES, [0] * 16)
@@ -84,8 +84,8 @@ def widen_four(typingctx: Any, data: Any, at: Any, out: Any, target: Any) -> Any
     return types.void(data, types.intp, out, types.intp), codegen
 
 
-def _place(context: Any, builder: Any, signature: Any, args: Any, i: int) -> Any:
-    """Return the address of an item: argument `i` is the array, the next one the index."""
+def _pointer_to(context: Any, builder: Any, signature: Any, args: Any, i: int) -> Any:
+    """Return the pointer to an item: argument `i` is the array, the next one the index."""
     return builder.gep(context.make_array(signature.args[i])(context, builder, args[i]).data, [args[i + 1]])
 
 
