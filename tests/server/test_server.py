@@ -41,7 +41,7 @@ def web(album):
 
 @pytest.fixture(scope="module")
 def service():
-    with Service("--allow-private-networks", "--timeout-s", "3") as running:
+    with Service("--allow-private-networks", "--timeout-s", "60") as running:
         yield running
 
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from waiting import wait_until
+
 PROGRAM = [sys.executable, "-W", "error", "-c", "from imgmatch_df.cli import main; main()", "serve"]
 TOKEN = "a-token-of-the-tests"
 PREFIX = "/image_matching/v2/"
@@ -37,11 +39,12 @@ class Service:
         self._reader.start()
 
     def __enter__(self) -> "Service":
-        self.port = self.wait_for_event("listening")["port"]
-        ends = time.monotonic() + 200  # it may compile kernels first
-        while self.get("/ready").code != 200:
-            assert time.monotonic() < ends, "never ready"
-            time.sleep(0.05)
+        try:
+            self.port = self.wait_for_event("listening")["port"]
+            wait_until(lambda: self.get("/ready").code == 200, 200)  # it may compile kernels first
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
