@@ -34,20 +34,23 @@ def _load(n_bytes: int, *, is_big: bool) -> Callable[..., Any]:
     return intrinsic(load)
 
 
+def _load_either(n_bytes: int) -> Callable[..., Any]:
+    """Make the intrinsic with a third argument: little endian if it is true, else big endian."""
+
+    def load(typingctx: Any, data: Any, at: Any, is_little: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            number = _loaded(context, builder, signature, args, n_bytes)
+            number = builder.select(args[2], number, builder.bswap(number))
+            return builder.zext(number, context.get_value_type(types.intp))
+
+        return types.intp(data, types.intp, types.boolean), codegen
+
+    return intrinsic(load)
+
+
 byte_at: Final = _load(1, is_big=False)
 big_16: Final = _load(2, is_big=True)
 big_32: Final = _load(4, is_big=True)
-little_16: Final = _load(2, is_big=False)
 little_32: Final = _load(4, is_big=False)
-
-
-@intrinsic
-def either_16(typingctx: Any, data: Any, at: Any, is_little: Any) -> Any:
-    """Return the two bytes at an offset, little endian if `is_little`, else big endian."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        number = _loaded(context, builder, signature, args, 2)
-        number = builder.select(args[2], number, builder.bswap(number))
-        return builder.zext(number, context.get_value_type(types.intp))
-
-    return types.intp(data, types.intp, types.boolean), codegen
+either_16: Final = _load_either(2)
+either_32: Final = _load_either(4)

@@ -10,6 +10,7 @@ import numpy as np
 from imgmatch_df._kernels.compiled import kernel
 from imgmatch_df._kernels.importing import types
 from imgmatch_df.images.kernels.lanes import copy_bytes, pixel_at, widen_four
+from imgmatch_df.images.kernels.loads import either_16, either_32
 
 Array = np.ndarray[Any, Any]
 
@@ -34,30 +35,15 @@ _PLAIN, PACKBITS = 1, 32773  # compressions
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # photometric interpretations
 _UNASSOCIATED: Final = 2  # alpha
 
-# Called from compiled code only: without the wrappers for Python they compile faster.
-_inner = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Called from compiled code only: without the wrapper for Python they compile faster.
+_inner = kernel(no_cpython_wrapper=True)
 _FILE: Final = types.Array(types.uint8, 1, "C", readonly=True)  # writable arrays are accepted, too
-
-
-# One function for each width: numba compiles a function anew for each constant argument.
-@_inner
-def _short(data: Array, at: int, is_little: bool) -> Any:
-    """Return the 16-bit integer at a place."""
-    first, second = np.intp(data[at]), np.intp(data[at + 1])
-    return second << 8 | first if is_little else first << 8 | second
-
-
-@_inner
-def _long(data: Array, at: int, is_little: bool) -> Any:
-    """Return the 32-bit integer at a place."""
-    first, second = _short(data, at, is_little), _short(data, at + 2, is_little)
-    return second << 16 | first if is_little else first << 16 | second
 
 
 @_inner
 def _integer(data: Array, at: int, n_bytes: int, is_little: bool) -> Any:
     """Return the integer of 2 or 4 bytes at a place."""
-    return _short(data, at, is_little) if n_bytes == 2 else _long(data, at, is_little)
+    return either_16(data, at, is_little) if n_bytes == 2 else either_32(data, at, is_little)
 
 
 @_inner
@@ -65,8 +51,8 @@ def _value(data: Array, entry: int, default: int, is_little: bool) -> Any:
     """Return the value of a tag, `default` if it is missing, -1 if it is not one integer of 16 or 32 bits."""
     if entry == 0:
         return default
-    kind = _short(data, entry + 2, is_little)
-    if not _SHORT <= kind <= _LONG or _long(data, entry + 4, is_little) != 1:
+    kind = either_16(data, entry + 2, is_little)
+    if not _SHORT <= kind <= _LONG or either_32(data, entry + 4, is_little) != 1:
         return np.intp(-1)
     return _integer(data, entry + 8, 2 if kind == _SHORT else 4, is_little)
 
@@ -74,9 +60,9 @@ def _value(data: Array, entry: int, default: int, is_little: bool) -> Any:
 @_inner
 def _values(data: Array, entry: int, is_little: bool) -> tuple[Any, Any, Any]:
     """Return the number of values of a tag, their place and the bytes of each; no value if it is missing or invalid."""
-    kind, count = _short(data, entry + 2, is_little), _long(data, entry + 4, is_little)
+    kind, count = either_16(data, entry + 2, is_little), either_32(data, entry + 4, is_little)
     size = np.intp(2 if kind == _SHORT else 4)
-    place = entry + 8 if count * size <= 4 else _long(data, entry + 8, is_little)
+    place = entry + 8 if count * size <= 4 else either_32(data, entry + 8, is_little)
     is_valid = entry > 0 and _SHORT <= kind <= _LONG and place + count * size <= len(data)
     return count if is_valid else np.intp(0), place, size
 
@@ -88,7 +74,7 @@ def _each_is(data: Array, entry: int, n_samples: int, value: int, is_little: boo
     is_equal = size == 2 and (n_values == 1 or n_values == n_samples)
     if is_equal:
         for i in range(n_values):
-            is_equal &= _short(data, place + 2 * i, is_little) == value
+            is_equal &= either_16(data, place + 2 * i, is_little) == value
     return is_equal
 
 
@@ -103,20 +89,20 @@ def find_plain(data: Array, found: Array) -> bool:
     if n < 16 or data[0] != data[1] or (data[0] != 0x49 and data[0] != 0x4D):
         return False
     is_little = data[0] == 0x49
-    at = _long(data, np.intp(4), is_little)
+    at = either_32(data, np.intp(4), is_little)
     is_cr2 = data[8] == 0x43 and data[9] == 0x52
-    if _short(data, np.intp(2), is_little) != 42 or is_cr2 or at < 8 or at + 2 > n:
+    if either_16(data, np.intp(2), is_little) != 42 or is_cr2 or at < 8 or at + 2 > n:
         return False
-    n_tags = _short(data, at, is_little)
+    n_tags = either_16(data, at, is_little)
     end = at + 2 + 12 * n_tags
-    if n_tags > _MAX_TAGS or end + 4 > n or _long(data, end, is_little) != 0:  # no further image
+    if n_tags > _MAX_TAGS or end + 4 > n or either_32(data, end, is_little) != 0:  # no further image
         return False
     entries = found[_ENTRIES:]
     for i in range(len(entries)):
         entries[i] = 0
     before = np.intp(0)
     for entry in range(at + 2, end, 12):
-        tag = _short(data, entry, is_little)
+        tag = either_16(data, entry, is_little)
         # Each tag once and in order. No slices of a volume, no RAW file.
         if tag <= before or _DEPTH <= tag <= _TILE_DEPTH or tag == _DNG:
             return False

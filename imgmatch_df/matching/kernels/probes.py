@@ -30,7 +30,7 @@ from imgmatch_df.matching.kernels.bands import Ordered
 from imgmatch_df.matching.kernels.hamming import Pairs
 
 # For kernels that only other kernels call: without wrappers for Python they compile faster.
-_inner: Final = kernel(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_inner: Final = kernel(no_cpython_wrapper=True)
 
 _PENDING = 256  # unverified candidates: 64 KiB of hashes of 128 bytes, well inside the second-level cache
 _GATHERED = 1536  # hashes compared with a bucket at once: 12 KiB per word, inside the first-level cache
