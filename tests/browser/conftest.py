@@ -28,7 +28,8 @@ def chromium() -> Iterator[Browser]:
 
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # root has no sandbox
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=arguments)
+        path = shutil.which("chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=arguments, timeout=200_000)
         yield browser
         browser.close()
 

@@ -1,8 +1,6 @@
 """`--store` of the commands: the answer of a call without it, and no image is hashed twice."""
 
 import os
-import signal
-import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,10 +8,9 @@ import polars as pl
 import pytest
 from drawing import draw, jpeg
 from polars.testing import assert_frame_equal
-from program import ON_A_SYSTEM_WITH_SIGNALS, PROGRAM
+from program import ON_A_SYSTEM_WITH_SIGNALS, run_interrupted
 from terminal import ON_A_SYSTEM_WITH_TERMINALS, on_a_terminal
 from typer.testing import CliRunner
-from waiting import wait_until
 
 import imgmatch_df
 from imgmatch_df.batch import run as batches
@@ -21,7 +18,7 @@ from imgmatch_df.cli.app import app
 
 pytestmark = pytest.mark.long
 N_IMAGES = 7  # and one that is cut off
-N_MANY = 160
+N_MANY = 80
 
 
 def call(*words, code=1):
@@ -299,20 +296,12 @@ def test_the_screen_says_that_a_store_keeps_the_hashes_of_many_images(here):
 def test_ctrl_c_keeps_what_was_hashed_and_the_next_run_hashes_the_rest(here, store, hashed_rows):
     many = here / "many"
     many.mkdir()
-    data = jpeg(draw(1, 900, 700))
+    data = jpeg(draw(1, 300, 200))
     for number in range(N_MANY):
         (many / f"{number:03}.jpg").write_bytes(data)
-    patch = "from imgmatch_df.frames import writing; writing._BATCH_ROWS = 8\n"
-    if store.endswith(".parquet"):
-        patch += "from imgmatch_df.store import parquet; parquet._COMMIT_S = 0.0\n"
-    program = [*PROGRAM[:-1], patch + PROGRAM[-1]]
+    patch = "from imgmatch_df.store import parquet; parquet._COMMIT_S = 0.0" if store.endswith(".parquet") else ""
     words = ["remove-duplicates", "many", "-o", "o.csv", "--store", store]
-    with subprocess.Popen([*program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-        kept = here / (f"{store}.wal" if store.endswith(".duckdb") else store)
-        wait_until(lambda: (kept.exists() and kept.stat().st_size > 6000) or run.poll() is not None, 200)
-        run.send_signal(signal.SIGINT)
-        _, said = run.communicate()
-    assert (run.returncode, said) == (130, f"interrupted, the hashes so far are in {store}\n")
+    assert run_interrupted(*words, patch=patch) == (130, f"interrupted, the hashes so far are in {store}\n")
     assert not (here / "o.csv").exists()
     n_rows = imgmatch_df.read_hashes(store).height
     assert 0 < n_rows < N_MANY

@@ -13,7 +13,7 @@ from drawing import draw, jpeg
 
 import imgmatch_df
 
-pytestmark = pytest.mark.orchestrators
+pytestmark = [pytest.mark.orchestrators, pytest.mark.timeout(2000)]  # their commands take long on a busy machine
 
 PAGE = Path(__file__).parents[2] / "docs" / "guide" / "pipelines.md"
 BLOCK = re.compile(r'^```\w+ title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -40,7 +40,7 @@ def run(place: Path, *command: str, **variables: str) -> str:
     environment.pop("PYTHONSAFEPATH", None)  # modules are imported from the folder
     program = str(scripts / command[0])
     done = subprocess.run(
-        [program, *command[1:]], cwd=place, env=environment, capture_output=True, text=True, timeout=240, check=False
+        [program, *command[1:]], cwd=place, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -57,6 +57,7 @@ def test_airflow(place: Path) -> None:
         "AIRFLOW_HOME": str(place / "airflow"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(place / "dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
     }
     for command in (["db", "migrate"], ["dags", "reserialize"], ["dags", "test", "photos"]):
         run(place, "airflow", *command, **variables)
@@ -77,7 +78,7 @@ def test_prefect(place: Path) -> None:
     variables = {
         "PREFECT_HOME": str(place / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "400",
     }
     printed = run(place, "python", "-c", code, **variables)
     assert json.loads(printed.splitlines()[-1])["status"] == {"ok": 3}

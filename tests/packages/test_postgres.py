@@ -26,7 +26,7 @@ RADII = [("phash", 0), ("phash", 4), ("phash", 9), ("phash", 64), ("bmh1", 0), (
 def run(*command: object) -> None:
     """Run a program of the server; not as root, as which it does not start."""
     prefix = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    done = subprocess.run([*prefix, *map(str, command)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*prefix, *map(str, command)], capture_output=True, text=True, timeout=250, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -42,11 +42,23 @@ def server():
         run(programs[-1] / "initdb", "-D", folder / "data", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8",
             "-U", "test", "--no-sync")  # fmt: skip
         options = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        run(programs[-1] / "pg_ctl", "-D", folder / "data", "-o", options, "-l", folder / "log", "-w", "start")
+        run(
+            programs[-1] / "pg_ctl",
+            "-D",
+            folder / "data",
+            "-o",
+            options,
+            "-l",
+            folder / "log",
+            "-w",
+            "-t",
+            200,
+            "start",
+        )
         try:
             yield f"host={folder} user=test dbname=postgres"
         finally:
-            run(programs[-1] / "pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
+            run(programs[-1] / "pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "-t", 200, "stop")
     finally:
         shutil.rmtree(folder)
 

@@ -5,7 +5,6 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -15,12 +14,14 @@ import polars as pl
 import pytest
 import trustme
 from PIL import Image
+from service import is_listening
+from waiting import wait_until
 
 from imgmatch_df.fetching import circuit_breaker
 
 pytestmark = pytest.mark.packages
 
-FAST = {"allow_private_networks": True, "timeout_s": 6, "attempts": 1}
+FAST = {"allow_private_networks": True, "timeout_s": 100, "attempts": 1}
 NGINX = """
 daemon off; pid {root}/nginx.pid; error_log {root}/error.log; worker_processes 1; user root;
 events {{}}
@@ -44,7 +45,7 @@ http {{
 TINYPROXY = """
 Port {port}
 Listen 127.0.0.1
-Timeout 20
+Timeout 200
 MaxClients 20
 LogFile "{root}/tinyproxy.log"
 LogLevel Info
@@ -76,16 +77,12 @@ def running(program, *arguments, port, env=None):
     assert path is not None, f"{program} is not installed; .ci/run names the packages of Debian"
     process = subprocess.Popen([path, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     try:
-        for _ in range(200):
-            assert process.poll() is None, f"{program} ended"
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+        wait_until(lambda: process.poll() is not None or is_listening(port))
+        assert process.poll() is None, f"{program} ended"
         yield
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(100)
 
 
 class Web:

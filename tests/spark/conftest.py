@@ -16,9 +16,21 @@ if TYPE_CHECKING:
 # garbage, is not earned back: a third of the processor time of all tests.
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
+# A busy machine pauses processes for longer than Spark expects. As properties of Java they are for every session, also
+# for those of programs that tests start.
+TIMEOUTS = {
+    "spark.executor.heartbeatInterval": "60s",
+    "spark.network.timeout": "600s",
+    "spark.python.authenticate.socketTimeout": "600s",
+    "spark.sql.broadcastTimeout": "3000",
+    "spark.storage.blockManagerSlaveTimeoutMs": "600s",
+    "spark.worker.timeout": "600",
+}
+TEST_TIMEOUT_S = 1800
+
 # Spark on one machine needs no network, and finds the Python of the tests. Programs that tests start get the same.
 os.environ.update(
-    SPARK_SUBMIT_OPTS=JAVA_OPTIONS,
+    SPARK_SUBMIT_OPTS=" ".join([JAVA_OPTIONS, *(f"-D{name}={value}" for name, value in TIMEOUTS.items())]),
     SPARK_LOCAL_IP="127.0.0.1",
     SPARK_LOCAL_HOSTNAME="localhost",
     PYSPARK_PYTHON=sys.executable,
@@ -34,11 +46,14 @@ CONFIG = {
     "spark.eventLog.enabled": "true",
     "spark.eventLog.rolling.enabled": "false",
     "spark.eventLog.compress": "false",
-    # A loaded machine pauses processes for longer than Spark expects.
-    "spark.network.timeout": "600s",
-    "spark.executor.heartbeatInterval": "60s",
-    "spark.storage.blockManagerSlaveTimeoutMs": "600s",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder more time."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
 
 
 def start_session(folder: Path, master: str = "local-cluster[2,1,1024]", **config: str) -> "SparkSession":

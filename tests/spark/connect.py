@@ -25,7 +25,7 @@ finally:
 """
 
 
-def run_connected(program: str, *arguments: object, master: str = "local[2]", timeout_s: float = 200) -> str:
+def run_connected(program: str, *arguments: object, master: str = "local[2]", timeout_s: float = 800) -> str:
     """Return what a program prints that has a Connect session with a server of its own, as the name `spark`.
 
     Parameters
@@ -37,7 +37,7 @@ def run_connected(program: str, *arguments: object, master: str = "local[2]", ti
     return run_program(_CONNECT.format(master=master, program=inner), *arguments, timeout_s=timeout_s)
 
 
-def run_program(program: str, *arguments: object, timeout_s: float = 200, **variables: str) -> str:
+def run_program(program: str, *arguments: object, timeout_s: float = 800, **variables: str) -> str:
     """Return what a program prints in a process of its own; fail with its last lines if it fails."""
     environment = {
         **os.environ,

@@ -64,7 +64,7 @@ def killing(spark: Any, *aims: Aim) -> Iterator[Kills]:
         raise kills.error
     missed = [aim.name for aim in aims if aim.name not in kills.stages]
     assert not missed, f"no process had a task at these moments: {missed}"
-    for _ in range(100):
+    for _ in range(1000):
         retries = read_retries(log, start)
         for name, stages in kills.stages.items():
             kills.retries[name] = [one for one in retries if one.stage in stages]
@@ -110,7 +110,7 @@ def _kill(spark: Any, aim: Aim, executor: str, pid: int) -> set[int]:
             _send(one, signal.SIGCONT)
     if aim.victim == "executor":
         return stages
-    for _ in range(600):
+    for _ in range(2000):
         if failed_tasks(spark) > n_failed:
             return stages
         if not stages & running_stages(spark).get(executor, set()):
@@ -126,10 +126,13 @@ def _send(pid: int, number: int) -> None:
 
 
 def executor_pids(spark: Any) -> dict[str, int]:
-    """Return the processes of the executors of this session alone, by their names."""
-    application, found = spark.sparkContext.applicationId, {}
+    """Return the processes of the executors of this session alone, by their names.
+
+    Sessions that start within one second have one application ID; the port of the driver is its own.
+    """
+    driver, found = f":{spark.conf.get('spark.driver.port')}", {}
     for pid, words in _processes():
-        if any(word.endswith("CoarseGrainedExecutorBackend") for word in words) and application in words:
+        if "--driver-url" in words and words[words.index("--driver-url") + 1].endswith(driver):
             found[words[words.index("--executor-id") + 1]] = pid
     return found
 

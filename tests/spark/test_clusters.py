@@ -99,7 +99,6 @@ def mirrored(frame):
     return frame.with_columns(pl.when(is_turned).then(turned).otherwise("phash").alias("phash"))
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("n", "radius", "n_blocks", "limit"),
     [(50_000, 0, 3, None), (50_000, 1, 8, 1_000), (50_000, 4, 1, None), (200_000, 4, 3, None)],

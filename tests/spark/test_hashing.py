@@ -19,7 +19,7 @@ pytestmark = pytest.mark.spark
 
 N_ROWS = 5_000
 LIMITS = {"max_bytes": 20_000, "max_pixels": 10_000}
-FETCHING = {"allow_private_networks": True, "timeout_s": 1.0, "attempts": 1}
+FETCHING = {"allow_private_networks": True, "timeout_s": 5.0, "attempts": 1}
 EXACT = {"width": pl.UInt32, "height": pl.UInt32, "quality": pl.UInt8, "phash": pl.UInt64, "status": STATUS_DTYPE}
 
 
@@ -263,7 +263,6 @@ SMALL_HEAP = """
 
     spark = ims.session("local-cluster[2,1,512]", **{
         "spark.executor.memory": "512m", "spark.ui.enabled": False, "spark.ui.showConsoleProgress": False,
-        "spark.network.timeout": "600s", "spark.executor.heartbeatInterval": "60s",
     })
     spark.sparkContext.setLogLevel("ERROR")
 

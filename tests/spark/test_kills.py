@@ -19,7 +19,7 @@ import imgmatch_df.spark as ims
 from imgmatch_df.spark import components
 from imgmatch_df.spark.schemas import as_polars
 
-pytestmark = [pytest.mark.spark, pytest.mark.timeout(900)]  # processes that start again take long on a loaded machine
+pytestmark = pytest.mark.spark
 
 N_BLOCKS = 8
 N_TILES = N_BLOCKS * (N_BLOCKS + 1) // 2

@@ -204,7 +204,7 @@ def test_a_killed_driver_loses_one_step(spark, tmp_path, form, moment):
     with log.open("w") as out:
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(KILLED), form, moment, str(tmp_path / "work"), repr(about), places],
-            check=False, stdout=out, stderr=out, timeout=400,
+            check=False, stdout=out, stderr=out, timeout=800,
         )  # fmt: skip
     assert done.returncode == -9, log.read_text()[-3000:]
     stored = read(spark, lake)["source"].to_list()

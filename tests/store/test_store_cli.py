@@ -2,16 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import polars as pl
 import pytest
 from drawing import draw, jpeg
 from polars.testing import assert_frame_equal
-from program import ON_A_SYSTEM_WITH_SIGNALS, PROGRAM
+from program import ON_A_SYSTEM_WITH_SIGNALS, run_interrupted
 from test_store import random_hashes
 from typer.testing import CliRunner
 
@@ -267,28 +265,14 @@ def test_an_export_takes_no_more_memory_for_more_records(tmp_path):
 def test_an_interrupted_run_keeps_what_was_hashed(tmp_path, store):
     photos = tmp_path / "photos"
     photos.mkdir()
-    data = jpeg(draw(1, 1500, 1000))
-    for number in range(300):
+    data = jpeg(draw(1, 300, 200))
+    for number in range(80):
         (photos / f"{number:03}.jpg").write_bytes(data)
-    program = [
-        PROGRAM[0],
-        "-W",
-        "error",
-        "-c",
-        "from imgmatch_df.frames import writing as storing; storing._BATCH_ROWS = 8\n" + PROGRAM[-1],
-    ]
-    with subprocess.Popen(
-        [*program, "visual-hash", photos, "-o", store], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as run:
-        log = store.with_name(f"{store.name}.wal")
-        while not (log.exists() and log.stat().st_size > 5000) and run.poll() is None:  # the first batches
-            time.sleep(0.01)
-        run.send_signal(signal.SIGINT)
-        _, said = run.communicate()
-    assert (run.returncode, said) == (130, f"interrupted, the hashes so far are in {store}\n")
+    words = ["visual-hash", photos, "-o", store]
+    assert run_interrupted(*words) == (130, f"interrupted, the hashes so far are in {store}\n")
     n_rows = imgmatch_df.read_hashes(store).height
-    assert 0 < n_rows < 300
-    assert f"{300 - n_rows} new, {n_rows} unchanged" in call("visual-hash", photos, "-o", store).stdout
+    assert 0 < n_rows < 80
+    assert f"{80 - n_rows} new, {n_rows} unchanged" in call(*words).stdout
 
 
 def test_help_names_the_store():

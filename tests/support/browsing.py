@@ -36,7 +36,7 @@ def opened(chromium: Browser) -> Iterator[Callable[..., Page]]:
         url = path.as_uri()
         if like is None:
             context = chromium.new_context(offline=True, viewport={"width": width, "height": height}, **options)
-            context.set_default_timeout(10_000)
+            context.set_default_timeout(200_000)  # a busy machine is slow
             context.on("weberror", lambda error: faults.append(f"{path.name} raises {error.error}"))
             context.on("console", log)
             contexts.append(context)

@@ -102,7 +102,7 @@ class Service:
         return self.send("POST", PREFIX + method, data, headers)
 
     def send(self, verb: str, path: str, data: bytes | None, headers: dict[str, str]) -> "Answer":
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=200)
         try:
             connection.request(verb, path, data, {name.replace("_", "-"): value for name, value in headers.items()})
             response = connection.getresponse()
@@ -118,7 +118,7 @@ class Service:
         return f"POST {PREFIX}{method} HTTP/1.1\r\n{lines}\r\n".encode()
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=200)
 
 
 class Answer:
@@ -155,6 +155,6 @@ def is_listening(port: int) -> bool:
 
 
 def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=60) as response:
+    with urllib.request.urlopen(url, timeout=200) as response:
         body: bytes = response.read()
         return body
