@@ -16,6 +16,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+REASONS = {"executor": "ExecutorLostFailure", "worker": "ExceptionFailure"}  # of the tasks of what was killed
 SETTLE_S = 0.25  # the driver shows tasks with a delay of 0.1 s
 MAX_RUNS = 5
 
@@ -52,7 +53,7 @@ class Aim:
 
 
 class Retry(NamedTuple):
-    """A task that failed, and succeeded in another attempt."""
+    """An attempt of a task that failed, and succeeded in a later one."""
 
     stage: int
     partition: int
@@ -90,8 +91,10 @@ def killing(spark: Any, *aims: Aim) -> Iterator[Kills]:
         raise MissedMomentError(f"no process had a task at these moments: {missed}")
     for _ in range(1000):
         retries = read_retries(log, start)
-        for name, stages in kills.stages.items():
-            kills.retries[name] = [one for one in retries if one.stage in stages]
+        for aim in aims:
+            kills.retries[aim.name] = [
+                one for one in retries if one.stage in kills.stages[aim.name] and one.reason == REASONS[aim.victim]
+            ]
         if all(kills.retries.values()):
             return
         time.sleep(0.1)  # the log is written by a thread of the driver
@@ -201,8 +204,8 @@ def event_log(spark: Any) -> Path:
 
 
 def read_retries(log: Path, start: int = 0) -> list[Retry]:
-    """Return the tasks that failed since a byte of the event log and have succeeded in another attempt."""
-    failed: dict[tuple[int, int], str] = {}
+    """Return the attempts that failed since a byte of the event log, of tasks that have succeeded in a later one."""
+    failed: dict[tuple[int, int], list[str]] = {}
     found = []
     with log.open("rb") as lines:
         lines.seek(start)
@@ -214,9 +217,9 @@ def read_retries(log: Path, start: int = 0) -> list[Retry]:
                 continue
             task, reason = (event["Stage ID"], event["Task Info"]["Partition ID"]), event["Task End Reason"]["Reason"]
             if reason != "Success":
-                failed[task] = reason
-            elif task in failed:
-                found.append(Retry(*task, failed.pop(task)))
+                failed.setdefault(task, []).append(reason)
+            else:
+                found += [Retry(*task, one) for one in failed.pop(task, [])]
     return found
 
 
