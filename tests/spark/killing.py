@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 REASONS = {"executor": "ExecutorLostFailure", "worker": "ExceptionFailure"}  # of the tasks of what was killed
+CRASH = "Python worker exited unexpectedly"
 SETTLE_S = 0.25  # the driver shows tasks with a delay of 0.1 s
 MAX_RUNS = 5
 
@@ -126,25 +127,26 @@ def _kill(spark: Any, aim: Aim, executor: str, pid: int) -> set[int]:
         _send(one, signal.SIGSTOP)
     try:
         time.sleep(SETTLE_S)
-        stages = running_stages(spark).get(executor, set())
-        if not stages or not aim.moment():
+        attempts = running_stages(spark).get(executor, set())
+        if not attempts or not aim.moment():
             return set()
-        n_failed = failed_tasks(spark)
+        n_crashed = crashed_tasks(spark, attempts)
         for one in [pid] if aim.victim == "executor" else workers:
             _send(one, signal.SIGKILL)
     finally:
         for one in stopped:
             _send(one, signal.SIGCONT)
+    stages = {stage for stage, _ in attempts}
     if aim.victim == "executor":
         return stages
     for _ in range(2000):
-        if failed_tasks(spark) > n_failed:
+        if crashed_tasks(spark, attempts) > n_crashed:
             return stages
-        if not stages & running_stages(spark).get(executor, set()):
+        if not attempts & running_stages(spark).get(executor, set()):
             break
         time.sleep(0.05)
     time.sleep(SETTLE_S)
-    return stages if failed_tasks(spark) > n_failed else set()  # else a worker that waited for its next task
+    return stages if crashed_tasks(spark, attempts) > n_crashed else set()  # else a worker that waited for a task
 
 
 def _send(pid: int, number: int) -> None:
@@ -176,14 +178,14 @@ def children(parent: int) -> list[int]:
     return [pid for pid, _ in _processes() if _parent(pid) == parent]
 
 
-def running_stages(spark: Any) -> dict[str, set[int]]:
-    """Return the stages that have running tasks, by executor, as the driver knows."""
+def running_stages(spark: Any) -> dict[str, set[tuple[int, int]]]:
+    """Return the attempts of stages that have running tasks, by executor, as the driver knows."""
     store, found = spark.sparkContext._jsc.sc().statusStore(), {}
     for stage in _sequence(store.activeStages()):
         if stage.numActiveTasks() > 0:
             for task in _sequence(store.taskList(stage.stageId(), stage.attemptId(), 10_000)):
                 if task.status() == "RUNNING":
-                    found.setdefault(task.executorId(), set()).add(stage.stageId())
+                    found.setdefault(task.executorId(), set()).add((stage.stageId(), stage.attemptId()))
     return found
 
 
@@ -191,9 +193,12 @@ def _sequence(values: Any) -> list[Any]:
     return [values.apply(number) for number in range(values.size())]
 
 
-def failed_tasks(spark: Any) -> int:
-    """Return the number of tasks of the session that failed."""
-    return sum(one.failedTasks() for one in _sequence(spark.sparkContext._jsc.sc().statusStore().executorList(False)))
+def crashed_tasks(spark: Any, attempts: set[tuple[int, int]]) -> int:
+    """Return the number of tasks of some attempts of stages whose Python worker was killed."""
+    store = spark.sparkContext._jsc.sc().statusStore()
+    tasks = [task for stage, attempt in attempts for task in _sequence(store.taskList(stage, attempt, 10_000))]
+    errors = [task.errorMessage() for task in tasks]
+    return sum(error.isDefined() and CRASH in error.get() for error in errors)
 
 
 def event_log(spark: Any) -> Path:
