@@ -121,8 +121,16 @@ def _running(program: list[str]) -> Iterator[tuple[int, int]]:
         text=True,
     )
     assert process.stderr is not None
+    read: list[str] = []
+    log = None
     try:
-        port = next(json.loads(line)["port"] for line in process.stderr if '"listening"' in line)
+        for line in process.stderr:
+            read.append(line)
+            if '"listening"' in line:
+                break
+        else:
+            sys.exit("the service did not start:\n" + "".join(read))
+        port = json.loads(line)["port"]
         log = subprocess.Popen(["cat"], stdin=process.stderr, stdout=subprocess.DEVNULL)
         while not _responds(f"http://127.0.0.1:{port}/ready"):
             time.sleep(0.1)
@@ -130,7 +138,8 @@ def _running(program: list[str]) -> Iterator[tuple[int, int]]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
-        log.wait(10)
+        if log is not None:
+            log.wait(10)
 
 
 def _responds(url: str) -> bool:
