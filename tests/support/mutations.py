@@ -63,7 +63,7 @@ def make_file(files: dict[str, list[bytes]], seed: int, number: int) -> tuple[st
     if is_large(number):
         data = set_size(rng, data, all_sizes=True)
     for _ in range(rng.choice((1, 1, 2, 3))):
-        data = rng.choice(MUTATORS)(rng, data, other)[:MAX_FILE_BYTES] or data
+        data = mutate(rng, data, other)
     if data.startswith(b"\x89PNG") and rng.random() < 0.8:
         data = with_checksums(data)
     return kind, data
@@ -269,3 +269,8 @@ def with_checksums(data: bytes) -> bytes:
         if end <= len(out):
             out[end - 4 : end] = struct.pack(">I", zlib.crc32(out[start + 4 : end - 4]))
     return bytes(out)
+
+
+def mutate(rng: random.Random, data: bytes, other: bytes) -> bytes:
+    """Return a file as one of the mutators changes it; some of them put a part of `other` into it."""
+    return rng.choice(MUTATORS)(rng, data, other)[:MAX_FILE_BYTES] or data
